@@ -1,0 +1,189 @@
+"""Record: what one run measured, on what, and how. One JSON a run; reports read only this.
+
+A value that could not be computed is absent. Units are in the names; times are medians with quartiles.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sparsebert.errors import UserError
+
+SCHEMA = 1
+FILE_NAME = "record.json"
+
+
+class Part(BaseModel):
+    """Base of every part of a record: frozen and strict."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Environment(Part):
+    """Where a run took place."""
+
+    python: str
+    packages: dict[str, str]
+    commit: str | None = None
+    dirty: bool | None = None
+    machine: str
+    cpu: str
+    cpu_flags: tuple[str, ...] = Field((), description="the instruction sets that matter for speed")
+    cores: int
+    threads: int
+    memory_gb: float
+    gpu: str | None = None
+
+
+class Score(Part):
+    """One metric on one split; `value` as the metric is defined (accuracy 0-1, correlations -1-1)."""
+
+    metric: str
+    value: float
+    split: str
+    examples: int
+
+
+class Sparsity(Part):
+    """Fractions removed, 0-1, against the dense model."""
+
+    encoder_linear: float
+    whole_model: float
+    bytes_on_disk: float
+
+
+class Size(Part):
+    """What a model holds."""
+
+    parameters: int
+    encoder_linear_parameters: int
+    embedding_parameters: int
+    weight_bytes: int
+    flops: int | None = Field(None, description="of one forward pass at flops_batch x flops_length")
+    flops_batch: int | None = None
+    flops_length: int | None = None
+
+
+class Shape(Part):
+    """Units kept in each layer of the original model; 0 heads or neurons = that block is gone."""
+
+    heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+    dropped_layers: tuple[int, ...] = ()
+    full_heads: int
+    full_neurons: int
+
+
+class Timing(Part):
+    """One variant in one interleaved measurement; ratios are of paired rounds against the baseline."""
+
+    scope: Literal["encoder", "model"]
+    backend: str
+    dtype: str
+    attention: str
+    batch: int
+    length: int
+    threads: int
+    rounds: int
+    median_ms: float
+    q25_ms: float
+    q75_ms: float
+    tokens_per_s: float
+    speedup: float | None = None
+    speedup_q25: float | None = None
+    speedup_q75: float | None = None
+
+
+class TrainingRun(Part):
+    """What one call of the trainer did."""
+
+    steps: int
+    epochs: float
+    examples: int
+    seconds: float
+    final_loss: float
+    dtype: str
+    teacher: bool
+
+
+class ModelResult(Part):
+    """One model of the family, the dense one first."""
+
+    name: str
+    folder: str
+    target_kind: str | None = None
+    target_value: float | None = None
+    shape: Shape
+    scores: tuple[Score, ...] = ()
+    one_shot_scores: tuple[Score, ...] = ()
+    sparsity: Sparsity
+    size: Size
+    timings: tuple[Timing, ...] = ()
+    peak_memory_mb: float | None = None
+    output_difference: float | None = Field(None, description="largest |logit| difference, masked against shrunk")
+    training: TrainingRun | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Record(Part):
+    """One run."""
+
+    schema_version: int = SCHEMA
+    kind: Literal["compress", "bench"]
+    status: Literal["finished", "failed"]
+    message: str | None = None
+    failed_step: int | None = None
+    created: str
+    seconds: float
+    seed: int
+    command: str
+    recipe_hash: str
+    recipe: dict[str, Any]
+    environment: Environment
+    task: str
+    main_metric: str | None = None
+    models: tuple[ModelResult, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write through a temporary file in the same folder, so that a reader sees the old file or the new, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_record(record: Record, folder: Path) -> Path:
+    """Write `record.json` into `folder` atomically; None values are left out. Returns the path."""
+    path = folder / FILE_NAME
+    write_text_atomically(path, record.model_dump_json(indent=1, exclude_none=True) + "\n")
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """Read a record from a run folder or a JSON file. Raises UserError if it is missing or not readable."""
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise UserError("No record found", got=path, fix="give a run's folder or its record.json")
+    try:
+        record = Record.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"The record is not readable: {first['msg']} at {first['loc']}", got=file) from None
+    if record.schema_version != SCHEMA:
+        raise UserError("The record has another schema", got=record.schema_version, allowed=SCHEMA)
+    return record
