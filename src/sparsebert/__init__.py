@@ -1,0 +1,52 @@
+"""Smaller, faster BERT-family encoders.
+
+Importing this package is quick: it tells transformers about shrunk models and loads everything else when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sparsebert import autoload
+from sparsebert.version import __version__
+
+if TYPE_CHECKING:
+    from sparsebert.errors import UserError
+    from sparsebert.models.layout import layout_of
+    from sparsebert.models.load import load_model
+    from sparsebert.recipe import Recipe, load_recipe
+    from sparsebert.records import Record, read_record
+    from sparsebert.surgeon import shrink
+
+_WHERE = {
+    "Recipe": "sparsebert.recipe",
+    "Record": "sparsebert.records",
+    "UserError": "sparsebert.errors",
+    "layout_of": "sparsebert.models.layout",
+    "load_model": "sparsebert.models.load",
+    "load_recipe": "sparsebert.recipe",
+    "read_record": "sparsebert.records",
+    "shrink": "sparsebert.surgeon",
+}
+
+__all__ = [
+    "Recipe",
+    "Record",
+    "UserError",
+    "__version__",
+    "layout_of",
+    "load_model",
+    "load_recipe",
+    "read_record",
+    "shrink",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+autoload.install()

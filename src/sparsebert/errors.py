@@ -17,7 +17,8 @@ class UserError(Exception):
             parts.append(f"allowed: {allowed}")
         if fix:
             parts.append(fix)
-        super().__init__("; ".join(parts) + ".")
+        message = "; ".join(parts)
+        super().__init__(message if message.endswith("?") else f"{message}.")
 
 
 class TrainingDiverged(UserError):
@@ -36,4 +37,4 @@ def unknown(kind: str, got: str, allowed: Iterable[str]) -> UserError:
     choices = list(allowed)
     near = difflib.get_close_matches(str(got), choices, n=1, cutoff=0.5)
     hint = f"Did you mean '{near[0]}'?" if near else ""
-    return UserError(f"Unknown {kind} '{got}'", allowed=", ".join(choices) or "none", fix=hint.rstrip("."))
+    return UserError(f"Unknown {kind} '{got}'", allowed=", ".join(choices) or "none", fix=hint)

@@ -40,7 +40,8 @@ class Training(Plain):
     learning_rate: float = Field(5e-5, gt=0)
     warmup: float = Field(0.06, ge=0, lt=1, description="fraction of the steps")
     weight_decay: float = Field(0.01, ge=0)
-    save_steps: int = Field(500, ge=1, description="optimiser steps between checkpoints")
+    save_steps: int = Field(200, ge=1, description="optimiser steps between checkpoints")
+    freeze_embeddings: bool = Field(False, description="leave token and position embeddings as they are")
 
 
 class Distill(Plain):
@@ -62,13 +63,15 @@ class Measure(Plain):
     batch: int = Field(1, ge=1)
     length: int | None = Field(None, ge=1, description="tokens; none = the median length of the validation split")
     rounds: int = Field(15, ge=3, description="interleaved rounds, after warm-up")
+    also: tuple[tuple[int, int | None], ...] = Field((), description="further (batch, length) settings to report")
     threads: int | None = Field(None, ge=1, description="none = what torch would use")
 
 
 class Search(Plain):
     """How much the search may look at: calibration examples (of the train split) and candidate shapes."""
 
-    examples: int = Field(512, ge=8)
+    examples: int = Field(1024, ge=8)
+    score_examples: int = Field(256, ge=8, description="of those, the ones that candidates are scored on")
     candidates: int = Field(100, ge=0)
     drop_layers: bool = True
 

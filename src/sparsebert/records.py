@@ -106,7 +106,7 @@ class TrainingRun(Part):
     epochs: float
     examples: int
     seconds: float
-    final_loss: float
+    final_loss: float | None = Field(None, description="mean over the last full interval between checkpoints")
     dtype: str
     teacher: bool
 

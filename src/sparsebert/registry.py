@@ -25,9 +25,9 @@ _TABLE: dict[str, dict[str, str]] = {
         "deberta-v2": "sparsebert.models.families:DEBERTA_V2",
     },
     "backend": {
-        "eager": "sparsebert.bench:eager",
-        "eager-bf16": "sparsebert.bench:eager_bf16",
-        "compile": "sparsebert.bench:compiled",
+        "eager": "sparsebert.backends:eager",
+        "eager-bf16": "sparsebert.backends:eager_bf16",
+        "compile": "sparsebert.backends:compiled",
     },
 }
 

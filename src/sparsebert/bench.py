@@ -1,0 +1,251 @@
+"""Compare models: interleaved times, output checks and a verdict in words.
+
+All models and back ends of one setting share one measurement, so that every ratio is of paired rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sparsebert import registry
+from sparsebert.backends import BackendError, Inputs, Prepared
+from sparsebert.clock import (
+    Conditions,
+    Samples,
+    Variant,
+    encoder_clock,
+    finish,
+    measure,
+    quartiles,
+    ratios,
+    timing,
+    torch_threads,
+)
+from sparsebert.counts import example_inputs
+from sparsebert.errors import UserError
+from sparsebert.models.layout import layout_of
+from sparsebert.records import Part, Timing
+
+NOTICEABLE = 1.05
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The shape of the input, in examples and tokens."""
+
+    batch: int
+    length: int
+
+
+class Match(Part):
+    """How one output differs from another on the same input; agreement = the part of equal predictions, if any."""
+
+    largest_difference: float
+    agreement: float | None = None
+
+
+class BenchRow(Part):
+    """One model on one back end in one setting.
+
+    A speedup in `timings` is over the first model on the same back end; `backend_speedup` is over the same model on
+    the first back end. The two matches are against the same two. Where a back end cannot run, `unavailable` says why.
+    """
+
+    model: str
+    backend: str
+    batch: int
+    length: int
+    unavailable: str | None = None
+    timings: tuple[Timing, ...] = ()
+    backend_speedup: float | None = None
+    against_baseline: Match | None = None
+    against_first_backend: Match | None = None
+    peak_memory_mb: float | None = None
+
+    def timing(self, scope: str) -> Timing | None:
+        """The time of `model` or `encoder`; none where it was not measured."""
+        return next((found for found in self.timings if found.scope == scope), None)
+
+
+def bench(
+    models: Mapping[str, PreTrainedModel],
+    settings: Sequence[Setting],
+    backends: Sequence[str] = ("eager",),
+    *,
+    rounds: int = 15,
+    threads: int | None = None,
+    seed: int = 0,
+    min_sample_ms: float = 15,
+    warmup_ms: float = 200,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[BenchRow]:
+    """Measure every model on every back end in every setting; the first model is the baseline.
+
+    Inputs are random tokens without padding, the same for all. The time of the encoder (its layers only) comes from
+    the same forward passes, on back ends that run layer by layer and for models that have layers. Raises UserError
+    for an unknown back end and for input that a model cannot take.
+    """
+    if not models or not settings or not backends:
+        raise UserError("A benchmark needs at least one model, one setting and one back end")
+    functions = {name: registry.get("backend", name) for name in backends}
+    rows: list[BenchRow] = []
+    with torch_threads(threads) as count:
+        for setting in settings:
+            where = f"batch {setting.batch}, length {setting.length}"
+            progress(f"{where}: preparing")
+            inputs = _inputs(models, setting, seed)
+            ready, missing = _prepare(models, functions, inputs)
+            progress(f"{where}: {len(ready)} variants, {rounds} rounds")
+            samples = _measure(ready, inputs, rounds, min_sample_ms, warmup_ms)
+            results = _Results(setting, count, ready, missing, samples, _outputs(ready, inputs))
+            rows += [
+                _row(results, key, _Key(next(iter(models)), key.backend), _Key(key.model, backends[0]))
+                for key in _keys(models, functions)
+            ]
+    return rows
+
+
+def verdict(model: str, baseline: str, measured: Timing) -> str:
+    """Say in words whether `model` is faster than `baseline`.
+
+    Faster or slower needs a median ratio at least 1.05 away from 1, and quartiles on the same side of 1.
+    """
+    how = f"{measured.scope}, {measured.backend}, batch {measured.batch}, length {measured.length}"
+    if measured.speedup is None or measured.speedup_q25 is None or measured.speedup_q75 is None:
+        return f"{model} was not compared with {baseline} ({how})"
+    speedup, low, high = measured.speedup, measured.speedup_q25, measured.speedup_q75
+    spread = f"({how}; quartiles {low:.2f}-{high:.2f}, {measured.rounds} rounds)"
+    if speedup >= NOTICEABLE and low > 1:
+        return f"{model} is {speedup:.2f}x faster than {baseline} {spread}"
+    if speedup <= 1 / NOTICEABLE and high < 1:
+        return f"{model} is slower than {baseline}: {speedup:.2f}x its speed {spread}"
+    return f"{model} is no faster than {baseline}: {speedup:.2f}x its speed {spread}"
+
+
+class _Key(NamedTuple):
+    model: str
+    backend: str
+
+
+@dataclass(frozen=True)
+class _Results:
+    """All that one setting gave."""
+
+    setting: Setting
+    threads: int
+    ready: Mapping[_Key, Prepared]
+    missing: Mapping[_Key, str]
+    samples: Mapping[_Key, Samples]
+    outputs: Mapping[_Key, Tensor]
+
+
+def _keys(models: Iterable[str], backends: Iterable[str]) -> list[_Key]:
+    return [_Key(model, backend) for backend in backends for model in models]
+
+
+def _inputs(models: Mapping[str, PreTrainedModel], setting: Setting, seed: int) -> dict[str, Tensor]:
+    devices = {model.device for model in models.values()}
+    if len(devices) > 1:
+        raise UserError("The models lie on different devices", got=", ".join(sorted(map(str, devices))))
+    inputs = example_inputs(list(models.values()), setting.batch, setting.length, seed)
+    return {name: tensor.to(next(iter(devices))) for name, tensor in inputs.items()}
+
+
+def _prepare(
+    models: Mapping[str, PreTrainedModel], functions: Mapping[str, Callable[..., Prepared]], inputs: Inputs
+) -> tuple[dict[_Key, Prepared], dict[_Key, str]]:
+    ready: dict[_Key, Prepared] = {}
+    missing: dict[_Key, str] = {}
+    for key in _keys(models, functions):
+        try:
+            ready[key] = functions[key.backend](models[key.model], inputs)
+        except BackendError as error:
+            missing[key] = error.reason
+    return ready, missing
+
+
+def _measure(
+    ready: Mapping[_Key, Prepared], inputs: Inputs, rounds: int, min_sample_ms: float, warmup_ms: float
+) -> dict[_Key, Samples]:
+    with ExitStack() as stack:
+        variants = {key: _variant("/".join(key), prepared, inputs, stack) for key, prepared in ready.items()}
+        found = measure(list(variants.values()), rounds, warmup_ms=warmup_ms, min_sample_ms=min_sample_ms)
+    return {key: found[variant.name] for key, variant in variants.items()}
+
+
+def _variant(name: str, prepared: Prepared, inputs: Inputs, stack: ExitStack) -> Variant:
+    device = inputs["input_ids"].device
+
+    def call() -> None:
+        prepared.run(inputs)
+        finish(device)
+
+    paths = [layer.path for layer in layout_of(prepared.module).layers] if prepared.module else []
+    if prepared.module is None or not paths:
+        return Variant(name, call)
+    watch = stack.enter_context(encoder_clock(prepared.module, paths))
+    return Variant(name, call, lambda: watch.total_ns)
+
+
+@torch.inference_mode()
+def _outputs(ready: Mapping[_Key, Prepared], inputs: Inputs) -> dict[_Key, Tensor]:
+    return {key: prepared.run(inputs).float().cpu() for key, prepared in ready.items()}
+
+
+def _row(results: _Results, key: _Key, baseline: _Key, first: _Key) -> BenchRow:
+    """`baseline`: first model, same back end. `first`: same model, first back end."""
+    row = BenchRow(
+        model=key.model,
+        backend=key.backend,
+        batch=results.setting.batch,
+        length=results.setting.length,
+        unavailable=results.missing.get(key),
+    )
+    if key in results.missing:
+        return row
+    others = results.samples.keys() - {key}
+    own_ms = results.samples[key].whole_ms
+    found = {
+        "timings": _timings(results, key, results.samples.get(baseline)),
+        "against_baseline": _match(results, key, baseline) if baseline in others else None,
+        "against_first_backend": _match(results, key, first) if first in others else None,
+        "backend_speedup": quartiles(ratios(own_ms, results.samples[first].whole_ms))[1] if first in others else None,
+    }
+    return row.model_copy(update=found)
+
+
+def _timings(results: _Results, key: _Key, baseline: Samples | None) -> tuple[Timing, ...]:
+    conditions = Conditions(
+        scope="model",
+        backend=key.backend,
+        dtype=results.ready[key].dtype,
+        attention=results.ready[key].attention,
+        batch=results.setting.batch,
+        length=results.setting.length,
+        threads=results.threads,
+    )
+    own = results.samples[key]
+    whole = timing(own.whole_ms, baseline.whole_ms if baseline else None, conditions)
+    if own.part_ms is None:
+        return (whole,)
+    encoder = replace(conditions, scope="encoder")
+    return whole, timing(own.part_ms, baseline.part_ms if baseline else None, encoder)
+
+
+def _match(results: _Results, key: _Key, other: _Key) -> Match | None:
+    """None for outputs of different shapes, which cannot be compared."""
+    output, reference = results.outputs[key], results.outputs[other]
+    if output.shape != reference.shape:
+        return None
+    equal = (output.argmax(-1) == reference.argmax(-1)).float().mean()
+    return Match(
+        largest_difference=float((output - reference).abs().max()),
+        agreement=float(equal) if results.ready[key].predicts else None,
+    )

@@ -1,0 +1,1 @@
+"""The main job in its parts: calibrate, price, search, assemble."""

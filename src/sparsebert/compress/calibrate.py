@@ -1,0 +1,112 @@
+"""Calibration: from examples to the options of every group of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from datasets import Dataset
+from rich.progress import track
+from transformers import PreTrainedModel
+
+from sparsebert import registry
+from sparsebert.groups import Group
+from sparsebert.models.layout import Layout, layout_of
+from sparsebert.sparse.criteria import Criterion
+from sparsebert.sparse.evidence import Batch, Evidence, gather
+from sparsebert.sparse.options import Option, levels
+from sparsebert.train.collate import MODEL_INPUTS, Collator, batches_by_length
+from sparsebert.train.evaluate import predict_logits
+
+CALIBRATION_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """For every group its options by units kept, for every layer the error of skipping it, and examples to score on.
+
+    `teacher_logits` [rows, labels] are the dense model's on `score_rows`.
+    """
+
+    layout: Layout
+    options: dict[str, dict[int, Option]]
+    skip_errors: tuple[float, ...]
+    score_rows: Dataset
+    teacher_logits: np.ndarray
+
+
+def sample_rows(encoded: Dataset, count: int, seed: int) -> Dataset:
+    """`count` rows (or all), drawn with the seed."""
+    order = np.random.default_rng(seed).permutation(len(encoded))[:count]
+    return encoded.select(order.tolist())
+
+
+def calibrate(
+    model: PreTrainedModel,
+    teacher: PreTrainedModel,
+    encoded: Dataset,
+    collate: Collator,
+    criterion_name: str,
+    examples: int,
+    score_examples: int,
+    seed: int,
+) -> Calibrated:
+    """Gather evidence on `examples` rows of the train split and work out every group's options."""
+    layout = layout_of(model)
+    rows = sample_rows(encoded, examples, seed)
+    score_rows = rows.select(range(min(score_examples, len(rows))))
+    batches = [batch for _, batch in batches_by_length(rows, collate, CALIBRATION_BATCH)]
+    paths = [layer.path for layer in layout.layers]
+    gathered = gather(model, layout.groups, paths, track(batches, "Calibrating", transient=True), _task_loss, seed)
+    criterion: Criterion = registry.get("criterion", criterion_name)
+    wants_loss = criterion_name == "loss_increase"
+    options = {}
+    for group in track(layout.groups, f"Ranking units ({criterion_name})", transient=True):
+        evidence = gathered.groups[group.name]
+        if wants_loss:
+            evidence = _with_loss_rise(evidence, model, group, batches)
+        counts = levels(group.units, group.output.width)
+        found = criterion.options(evidence, counts)
+        options[group.name] = dict(zip(counts, found, strict=True))
+    return Calibrated(
+        layout,
+        options,
+        tuple(gathered.skip_errors[path] for path in paths),
+        score_rows,
+        predict_logits(teacher, score_rows, collate),
+    )
+
+
+def _task_loss(output: object, batch: Batch) -> torch.Tensor:
+    logits = output.logits  # pyright: ignore[reportAttributeAccessIssue]
+    if logits.shape[-1] == 1:
+        return torch.nn.functional.mse_loss(logits.squeeze(-1), batch["labels"].to(logits.dtype))
+    return torch.nn.functional.cross_entropy(logits, batch["labels"])
+
+
+def _with_loss_rise(evidence: Evidence, model: PreTrainedModel, group: Group, batches: Sequence[Batch]) -> Evidence:
+    """Evidence that can also tell the rise of the mean training loss when units lose their output columns."""
+    weight = model.get_parameter(group.output.tensor)
+
+    def loss() -> float:
+        with torch.inference_mode():
+            values = [
+                _task_loss(model(**{key: batch[key] for key in MODEL_INPUTS if key in batch}), batch)
+                for batch in batches
+            ]
+        return float(torch.stack(values).mean())
+
+    before = loss()
+
+    def rise(units: Sequence[int]) -> float:
+        columns = evidence.columns(torch.tensor(list(units)))
+        kept = weight.data[:, columns].clone()
+        weight.data[:, columns] = 0
+        try:
+            return loss() - before
+        finally:
+            weight.data[:, columns] = kept
+
+    return replace(evidence, loss_rise=rise)

@@ -1,0 +1,194 @@
+"""Search: the shape that meets a budget and hurts the outputs least."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+
+import numpy as np
+from rich.progress import track
+from scipy.special import log_softmax
+from transformers import PreTrainedModel
+
+from sparsebert.compress.assemble import assemble
+from sparsebert.compress.calibrate import Calibrated
+from sparsebert.errors import UserError
+from sparsebert.models.layout import LayerLayout
+from sparsebert.sparse.budgets import Choice, CostTable, layer_choices, share
+from sparsebert.train.collate import Collator
+from sparsebert.train.evaluate import predict_logits
+
+MUTATED = 0.2
+SPREAD = 1.0
+MOST_SUBSETS = 200
+Score = Callable[[Sequence[Choice]], float]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A shape, its cost in the table's unit, its divergence from the dense outputs, and how many shapes were tried."""
+
+    choices: tuple[Choice, ...]
+    cost: float
+    divergence: float
+    tried: int
+    factors: np.ndarray
+
+
+def divergence(teacher: np.ndarray, student: np.ndarray) -> float:
+    """Mean KL(teacher || student) of logits [rows, labels] in nats; the mean squared error when there is one output."""
+    if teacher.shape[-1] == 1:
+        return float(np.mean((teacher - student) ** 2))
+    log_teacher, log_student = log_softmax(teacher, axis=-1), log_softmax(student, axis=-1)
+    return float(np.mean(np.sum(np.exp(log_teacher) * (log_teacher - log_student), axis=-1)))
+
+
+def scorer(model: PreTrainedModel, calibrated: Calibrated, collate: Collator) -> Score:
+    """A function from choices to the divergence of the model they give, on the calibration examples."""
+
+    def score(choices: Sequence[Choice]) -> float:
+        small = assemble(model, calibrated.options, choices)
+        return divergence(calibrated.teacher_logits, predict_logits(small, calibrated.score_rows, collate))
+
+    return score
+
+
+def search_shape(
+    calibrated: Calibrated,
+    table: CostTable,
+    budget: float,
+    score: Score,
+    candidates: int,
+    seed: int,
+    drop_layers: bool,
+    start: np.ndarray | None = None,
+) -> Found:
+    """Dynamic programming over measured costs and estimated errors, then a random local search on the real outputs.
+
+    Each candidate scales the estimated errors of some blocks by random factors, solves again, and is kept if the
+    assembled model's outputs diverge less (ZipLM, arXiv:2302.04089, section 3.2, with the divergence from the dense
+    model as the loss). Same seed, same shape. `start` are the factors [layers, 3] of an earlier search to go on from.
+    Raises UserError when the budget cannot be met.
+    """
+    rng = np.random.default_rng(seed)
+    factors = np.ones((len(calibrated.layout.layers), 3)) if start is None else start
+    best = share(_all_choices(calibrated, table, factors, drop_layers), budget, table.fixed)
+    lowest = score(best)
+    seen = {_shape(best)}
+    for _ in track(range(candidates), "Searching shapes", transient=True):
+        trial = factors * np.exp(rng.normal(0, SPREAD, factors.shape) * (rng.random(factors.shape) < MUTATED))
+        choices = share(_all_choices(calibrated, table, trial, drop_layers), budget, table.fixed)
+        if _shape(choices) in seen:
+            continue
+        seen.add(_shape(choices))
+        value = score(choices)
+        if value < lowest:
+            best, lowest, factors = choices, value, trial
+    return Found(tuple(best), table.total(best), lowest, len(seen), factors)
+
+
+def search_layers(calibrated: Calibrated, table: CostTable, keep: int, score: Score) -> Found:
+    """The control: keep `keep` whole layers, the subset whose outputs diverge least; greedy where subsets are many."""
+    full = [_full_choice(layer, table) for layer in calibrated.layout.layers]
+    total = len(full)
+    if not 1 <= keep <= total:
+        raise UserError("The number of layers to keep is out of range", got=keep, allowed=f"1-{total}")
+    tried: dict[frozenset[int], float] = {}
+
+    def try_kept(kept: frozenset[int]) -> float:
+        if kept not in tried:
+            tried[kept] = score(_dropping(full, kept))
+        return tried[kept]
+
+    if comb(total, keep) <= MOST_SUBSETS:
+        subsets = [frozenset(kept) for kept in combinations(range(total), keep)]
+        best = min(track(subsets, "Searching layers", transient=True), key=try_kept)
+    else:
+        best = frozenset(range(total))
+        while len(best) > keep:
+            best = min((best - {layer} for layer in sorted(best)), key=try_kept)
+    choices = _dropping(full, best)
+    return Found(tuple(choices), table.total(choices), try_kept(best), len(tried), np.ones((total, 3)))
+
+
+def search_even(calibrated: Calibrated, table: CostTable, budget: float, score: Score) -> Found:
+    """All heads kept and one feedforward width in every layer that stays, so that stock classes can load the model.
+
+    Layers go one by one, the least missed first; at each depth the widest width within the budget is scored.
+    Raises UserError when even one layer with the narrowest width costs more.
+    """
+    layers = calibrated.layout.layers
+    kept = list(range(len(layers)))
+    found: list[Found] = []
+    while kept:
+        width = _widest(calibrated, table, budget, kept)
+        if width is not None:
+            choices = _even_choices(layers, table, kept, width)
+            ones = np.ones((len(layers), 3))
+            found.append(Found(tuple(choices), table.total(choices), score(choices), len(found) + 1, ones))
+        kept.remove(min(kept, key=lambda index: calibrated.skip_errors[index]))
+    if not found:
+        raise UserError("The target cannot be met with even widths", got=f"cost {budget:.4g}")
+    return min(found, key=lambda one: one.divergence)
+
+
+def _widest(calibrated: Calibrated, table: CostTable, budget: float, kept: Sequence[int]) -> int | None:
+    groups = [(calibrated.layout.layers[index].attention, calibrated.layout.layers[index].ffn) for index in kept]
+    widths: set[int] = set.intersection(*(set(calibrated.options[ffn.name]) if ffn else {0} for _, ffn in groups))
+    for width in sorted(widths - {0}, reverse=True):
+        cost = table.fixed + sum(table.cost(attention.units if attention else 0, width) for attention, _ in groups)
+        if cost <= budget:
+            return width
+    return None
+
+
+def _even_choices(
+    layers: Sequence[LayerLayout], table: CostTable, kept: Sequence[int], width: int
+) -> list[Choice]:
+    choices = []
+    for layer in layers:
+        heads = layer.attention.units if layer.attention else 0
+        cost = table.cost(heads, width)
+        stays = layer.index in kept
+        choices.append(Choice(heads, width, False, cost, 0.0) if stays else Choice(0, 0, True, 0.0, 0.0))
+    return choices
+
+
+def _shape(choices: Sequence[Choice]) -> tuple[tuple[int, int, bool], ...]:
+    return tuple((choice.heads, choice.neurons, choice.dropped) for choice in choices)
+
+
+def _all_choices(
+    calibrated: Calibrated, table: CostTable, factors: np.ndarray, drop_layers: bool
+) -> list[list[Choice]]:
+    skips = calibrated.skip_errors
+    # One layer has to stay, and it had better be the one that is missed most.
+    stays = int(np.argmax(skips))
+    return [
+        layer_choices(
+            table,
+            _errors(calibrated, layer.attention.name if layer.attention else None, factors[index, 0]),
+            _errors(calibrated, layer.ffn.name if layer.ffn else None, factors[index, 1]),
+            skips[index] * float(factors[index, 2]) if drop_layers and index != stays else None,
+        )
+        for index, layer in enumerate(calibrated.layout.layers)
+    ]
+
+
+def _errors(calibrated: Calibrated, group: str | None, factor: float) -> dict[int, float]:
+    if group is None:
+        return {0: 0.0}
+    return {count: option.error * float(factor) for count, option in calibrated.options[group].items()}
+
+
+def _full_choice(layer: LayerLayout, table: CostTable) -> Choice:
+    heads = layer.attention.units if layer.attention else 0
+    neurons = layer.ffn.units if layer.ffn else 0
+    return Choice(heads, neurons, False, table.cost(heads, neurons), 0.0)
+
+
+def _dropping(full: Sequence[Choice], kept: frozenset[int]) -> list[Choice]:
+    gone = Choice(0, 0, True, 0.0, 0.0)
+    return [choice if index in kept else gone for index, choice in enumerate(full)]

@@ -1,0 +1,42 @@
+"""Stages: work that is done once, kept on disk, and found again by the next run of the same command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from sparsebert.errors import UserError
+from sparsebert.recipe import Recipe, differing_keys
+from sparsebert.records import write_text_atomically
+
+T = TypeVar("T", bound=BaseModel)
+RECIPE_FILE = "recipe.json"
+
+
+def claim(folder: Path, recipe: Recipe) -> None:
+    """Make `folder` the run folder of `recipe`. Raises UserError, naming the keys, if another recipe has it."""
+    file = folder / RECIPE_FILE
+    if file.is_file():
+        before = Recipe.model_validate_json(file.read_bytes())
+        differing = differing_keys(before, recipe)
+        if differing:
+            raise UserError(
+                f"{folder} holds a run of another recipe; different: {', '.join(differing)}",
+                fix="choose another --output, or give the same values",
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError("The output folder is not empty and not a run", got=folder, fix="choose another --output")
+    write_text_atomically(file, recipe.model_dump_json(indent=1, by_alias=True) + "\n")
+
+
+def stage(file: Path, kind: type[T], work: Callable[[], T]) -> T:
+    """What `file` holds if it is there, else what `work` gives, written atomically first."""
+    if file.is_file():
+        return kind.model_validate_json(file.read_bytes())
+    result = work()
+    write_text_atomically(file, result.model_dump_json() + "\n")
+    return result

@@ -1,0 +1,103 @@
+"""The workbench: what every step of a run shares. Data, tokeniser, folders, and how a model is scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from sparsebert.bench import Setting
+from sparsebert.data.encode import encode
+from sparsebert.data.load import Task, load_task
+from sparsebert.data.metrics import score_with_reasons
+from sparsebert.data.tasks import TaskSpec
+from sparsebert.models.families import position_limit
+from sparsebert.models.load import load_config, load_tokenizer
+from sparsebert.models.source import resolve
+from sparsebert.recipe import Recipe
+from sparsebert.records import Score
+from sparsebert.train.collate import Collator, padding_collator
+from sparsebert.train.evaluate import predict_logits
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Token rows of both splits (`row` numbers the train rows), and where things go."""
+
+    recipe: Recipe
+    folder: Path
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    train: Dataset
+    validations: dict[str, Dataset]
+    collate: Collator
+    notes: tuple[str, ...]
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task's table entry."""
+        return self.task.spec
+
+    @property
+    def work(self) -> Path:
+        """Intermediate files: safe to delete once the run has finished."""
+        return self.folder / "work"
+
+    @property
+    def setting(self) -> Setting:
+        """Batch and length that targets are about."""
+        return self._setting(self.recipe.measure.batch, self.recipe.measure.length)
+
+    @property
+    def settings(self) -> list[Setting]:
+        """All settings to report, the target's first, without repeats."""
+        found = [self.setting, *(self._setting(*pair) for pair in self.recipe.measure.also)]
+        return list(dict.fromkeys(found))
+
+    def score(self, model: PreTrainedModel) -> tuple[Score, ...]:
+        """The task's metrics on every validation split; one that is undefined is left out."""
+        scores = []
+        for split, rows in self.validations.items():
+            logits = predict_logits(model, rows, self.collate)
+            values, _ = score_with_reasons(self.spec.metrics, logits, np.array(list(rows["label"])))
+            scores += [Score(metric=name, value=v, split=split, examples=len(rows)) for name, v in values.items()]
+        return tuple(scores)
+
+    def probe(self) -> dict[str, torch.Tensor]:
+        """A small padded batch for output checks."""
+        rows = self.validations[self.task.validation_name]
+        batch = self.collate([rows[index] for index in range(min(8, len(rows)))])
+        return {key: value for key, value in batch.items() if key != "labels"}
+
+    def _setting(self, batch: int, length: int | None) -> Setting:
+        if length is None:
+            length = int(np.median(list(self.validations[self.task.validation_name]["length"])))
+        return Setting(batch, length)
+
+
+def set_up(recipe: Recipe, folder: Path) -> Workbench:
+    """Load data and tokeniser. Raises UserError for anything the user can mend, before anything is written."""
+    source = resolve(recipe.model)
+    config = load_config(source)
+    tokenizer = load_tokenizer(source)
+    task = load_task(recipe.task, recipe.data, recipe.columns, recipe.seed, recipe.train_examples)
+    limit = position_limit(config)
+    train = encode(task.train, tokenizer, recipe.max_length, limit)
+    validations = {task.validation_name: task.validation, **task.more_validation}
+    encoded = {name: encode(rows, tokenizer, recipe.max_length, limit) for name, rows in validations.items()}
+    notes = [*task.notes, train.note and f"train: {train.note}"]
+    notes += [one.note and f"{name}: {one.note}" for name, one in encoded.items()]
+    return Workbench(
+        recipe,
+        folder,
+        task,
+        tokenizer,
+        train.dataset.add_column("row", list(range(len(train.dataset)))),
+        {name: one.dataset for name, one in encoded.items()},
+        padding_collator(tokenizer),
+        tuple(note for note in notes if note),
+    )

@@ -1,0 +1,118 @@
+"""What a model holds and costs: parameters, FLOPs, bytes, and the three sparsities against the dense model.
+
+Knows tensors and names, not families: `encoder_linear` holds the names of the linear weights of the encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+from sparsebert.errors import UserError
+from sparsebert.records import Size, Sparsity
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What sparsity is computed from. A weight that is exactly zero is not counted in the first two."""
+
+    encoder_linear_nonzero: int
+    whole_model_nonzero: int
+    bytes_on_disk: int
+
+
+def sizes(model: PreTrainedModel, encoder_linear: Sequence[str], flops_at: tuple[int, int] | None = None) -> Size:
+    """Count parameters (a tied one once), and the FLOPs of a forward pass at (batch, length) if that is given.
+
+    Encoder linear parameters are those weights, without biases; embedding parameters are those of every nn.Embedding.
+    """
+    batch, length = flops_at or (None, None)
+    return Size(
+        parameters=_count(model.parameters()),
+        encoder_linear_parameters=_count(_weights(model, encoder_linear)),
+        embedding_parameters=_count(m.weight for m in model.modules() if isinstance(m, nn.Embedding)),
+        weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
+        flops=flops(model, *flops_at) if flops_at else None,
+        flops_batch=batch,
+        flops_length=length,
+    )
+
+
+def flops(model: PreTrainedModel, batch: int, length: int) -> int:
+    """Floating-point operations of one forward pass without padding; a multiply-add is two.
+
+    Matrix products only, as torch.utils.flop_counter does. That counter does not know the fused attention kernel of
+    the CPU, so attention runs as plain matrix products while it counts.
+    """
+    inputs = example_inputs([model], batch, length)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(**{name: tensor.to(model.device) for name, tensor in inputs.items()})
+    return counter.get_total_flops()
+
+
+def example_inputs(models: Sequence[PreTrainedModel], batch: int, length: int, seed: int = 0) -> dict[str, Tensor]:
+    """Random tokens that every one of `models` knows, [batch, length], with a full attention mask.
+
+    Ids are uniform over the smallest vocabulary, without padding tokens. Raises UserError for an empty input, and
+    for a length that a model has no positions for.
+    """
+    if batch < 1 or length < 1:
+        raise UserError("Batch and length must be at least 1", got=f"{batch} x {length}")
+    for model in models:
+        _check_length(model, length)
+    vocabulary = torch.arange(min(model.config.vocab_size for model in models))
+    padding = torch.tensor([-1 if m.config.pad_token_id is None else m.config.pad_token_id for m in models])
+    tokens = vocabulary[~torch.isin(vocabulary, padding)]
+    picks = torch.randint(len(tokens), (batch, length), generator=torch.Generator().manual_seed(seed))
+    return {"input_ids": tokens[picks], "attention_mask": torch.ones(batch, length, dtype=torch.long)}
+
+
+def footprint(model: nn.Module, encoder_linear: Sequence[str], folder: Path) -> Footprint:
+    """Nonzero weights of `model`, and the bytes of the folder it was saved to."""
+    return Footprint(
+        encoder_linear_nonzero=sum(int(w.count_nonzero()) for w in _weights(model, encoder_linear)),
+        whole_model_nonzero=sum(int(p.count_nonzero()) for p in model.parameters()),
+        bytes_on_disk=disk_bytes(folder),
+    )
+
+
+def sparsity(dense: Footprint, small: Footprint) -> Sparsity:
+    """Fractions removed, 0-1: cut away or exactly zero. Negative if the small model has more than the dense one."""
+    return Sparsity(
+        encoder_linear=1 - small.encoder_linear_nonzero / dense.encoder_linear_nonzero,
+        whole_model=1 - small.whole_model_nonzero / dense.whole_model_nonzero,
+        bytes_on_disk=1 - small.bytes_on_disk / dense.bytes_on_disk,
+    )
+
+
+def disk_bytes(folder: Path) -> int:
+    """Bytes of all weight files (*.safetensors) in a model folder. Raises UserError if there are none."""
+    files = list(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError("No weights (*.safetensors) found", got=folder, fix="give the folder of a saved model")
+    return sum(file.stat().st_size for file in files)
+
+
+def _weights(model: nn.Module, names: Iterable[str]) -> list[Tensor]:
+    return [model.get_parameter(name) for name in names]
+
+
+def _count(parameters: Iterable[Tensor]) -> int:
+    return sum({id(parameter): parameter.numel() for parameter in parameters}.values())
+
+
+def _check_length(model: nn.Module, length: int) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
+            # RoBERTa numbers its positions from the padding id on, so the first rows are not for tokens.
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            longest = module.num_embeddings - first
+            if length > longest:
+                raise UserError("The model has no positions for that length", got=length, allowed=f"1 to {longest}")

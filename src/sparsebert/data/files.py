@@ -1,0 +1,109 @@
+"""The user's own data: one file, or a folder with train.* and validation.*; classification or regression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from sparsebert.data.read import SUFFIXES, read_file
+from sparsebert.data.rows import class_names, column, standard_rows
+from sparsebert.data.tasks import TaskSpec
+from sparsebert.errors import UserError
+from sparsebert.recipe import Columns
+
+HELD_OUT = 0.1
+"""Fraction of the rows that validates where the user gives no validation file."""
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Checked rows of the user's data, and what was decided on the way."""
+
+    spec: TaskSpec
+    train: Dataset
+    validation: Dataset
+    validation_name: str
+    notes: tuple[str, ...]
+
+
+def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
+    """Read a file, or a folder with `train.*` and maybe `validation.*` (csv, jsonl or parquet).
+
+    Without a validation file a seeded tenth of the rows is held out, the same share of each class. The classes are
+    those of the train file. Raises UserError for anything that cannot be read or does not fit.
+    """
+    train_file, validation_file = _find(task, path)
+    raw = read_file(train_file)
+    spec = _spec(task, raw, columns, train_file.name)
+    rows = standard_rows(raw, spec, train_file.name)
+    if validation_file:
+        validation = standard_rows(read_file(validation_file), spec, validation_file.name)
+        notes = (f"validation rows are those of {validation_file.name}",)
+        return OwnData(spec, rows, validation, "validation", notes)
+    train, validation = hold_out(rows, seed, stratify=spec.kind == "classification")
+    note = f"no validation file was given: {len(validation)} of {len(rows)} rows were held out with seed {seed}"
+    return OwnData(spec, train, validation, "held_out", (note,))
+
+
+def hold_out(rows: Dataset, seed: int, stratify: bool) -> tuple[Dataset, Dataset]:
+    """Split off HELD_OUT of the rows, of each label if `stratify`; order within the two parts is kept.
+
+    A label with one row stays in train. Raises UserError if nothing can be held out.
+    """
+    labels = np.asarray(rows["label"]) if stratify else np.zeros(len(rows), dtype=int)
+    generator = np.random.default_rng(seed)
+    held = np.zeros(len(rows), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        size = max(round(HELD_OUT * len(members)), 1) if len(members) > 1 else 0
+        held[generator.permutation(members)[:size]] = True
+    if not held.any():
+        raise UserError("Too few rows to hold some out for validation", got=len(rows), fix="add validation.csv")
+    parts = (np.flatnonzero(~held), np.flatnonzero(held))
+    train, validation = (Dataset.from_dict(rows[part.tolist()]) for part in parts)
+    return train, validation
+
+
+def _find(task: str, path: Path) -> tuple[Path, Path | None]:
+    """The train file and the validation file, if there is one. `train.csv` given alone means its folder."""
+    if path.is_file() and path.stem != "train":
+        return path, None
+    if not path.exists():
+        raise UserError("The data path does not exist", got=path)
+    folder = path if path.is_dir() else path.parent
+    train = path if path.is_file() else _one(folder, "train")
+    if train is None:
+        wanted = " or ".join(f"train{suffix}" for suffix in SUFFIXES)
+        raise UserError(
+            f"Task '{task}' is not one of the table, and the data folder holds no {wanted}",
+            got=folder,
+            fix="`sparsebert tasks` lists the tasks that need no file of yours",
+        )
+    return train, _one(folder, "validation")
+
+
+def _one(folder: Path, stem: str) -> Path | None:
+    found = [folder / f"{stem}{suffix}" for suffix in SUFFIXES if (folder / f"{stem}{suffix}").is_file()]
+    if len(found) > 1:
+        raise UserError(f"More than one {stem} file", got=", ".join(file.name for file in found), fix="keep one")
+    return found[0] if found else None
+
+
+def _spec(task: str, raw: Dataset, columns: Columns, where: str) -> TaskSpec:
+    text = columns.text or ("text",)
+    if len(text) > 2:
+        raise UserError("A task has one or two text columns", got=", ".join(text))
+    regression = columns.kind == "regression"
+    labels = () if regression else class_names(column(raw, columns.label, where), f"{where}, column '{columns.label}'")
+    return TaskSpec(
+        name=task,
+        columns=text,
+        labels=labels,
+        metrics=("pearson", "spearman") if regression else ("accuracy", "matthews"),
+        description=f"the user's own data, {where}",
+        label=columns.label,
+        kind=columns.kind,
+    )

@@ -1,0 +1,95 @@
+"""The splits of a GLUE task, from a folder `DIR/<task>/<split>.parquet` or from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import ssl
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import constants
+
+from sparsebert.data.read import read_file
+from sparsebert.data.tasks import TaskSpec
+from sparsebert.errors import UserError
+
+HUB_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """Rows as they were stored, and the name of the split they truly are."""
+
+    name: str
+    rows: Dataset
+
+    @property
+    def is_subset(self) -> bool:
+        """Whether this is a part of the official split, whose score must not pass for an official one."""
+        return self.name.endswith("_subset")
+
+
+def folder_splits(spec: TaskSpec, folder: Path) -> dict[str, RawSplit]:
+    """Splits found in `folder/<task>`, keyed by official name; `<split>_subset.parquet` serves where the split is not.
+
+    Raises UserError if the train or the deciding validation split is missing or unreadable.
+    """
+    home = folder / spec.name
+    if not home.is_dir():
+        raise UserError(f"No folder '{spec.name}' in the data folder", got=folder, fix=_layout(spec))
+    found = {}
+    for split in (spec.train_split, *spec.validation_splits):
+        names = [name for name in (split, f"{split}_subset") if (home / f"{name}.parquet").is_file()]
+        if names:
+            found[split] = RawSplit(names[0], read_file(home / f"{names[0]}.parquet"))
+    for split in (spec.train_split, spec.validation_splits[0]):
+        if split not in found:
+            raise UserError(f"No {split}.parquet or {split}_subset.parquet for task '{spec.name}'", got=home)
+    return found
+
+
+def hub_splits(spec: TaskSpec) -> dict[str, RawSplit]:
+    """Official splits from the hub, or from its cache when HF_HUB_OFFLINE is set; keyed by name.
+
+    Raises UserError within seconds if neither can be reached, with the way to give a local folder.
+    """
+    splits = (spec.train_split, *spec.validation_splits)
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            _reach_hub()
+        loaded = {split: RawSplit(split, _hub_rows(spec, split)) for split in splits}
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        raise UserError(
+            f"Cannot load task '{spec.name}' from the Hugging Face hub ({type(error).__name__})",
+            got=":".join(spec.source),
+            fix=f"give a local folder with --data DIR ({_layout(spec)}), or use --task reviews, which needs no network",
+        ) from None
+    return loaded
+
+
+def _reach_hub() -> None:
+    """Raise OSError if nothing answers; `datasets` would retry for half a minute before it says so."""
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return
+    except urllib.error.URLError as error:
+        # A certificate that Python does not trust was still sent by a host; the hub's client has its own list.
+        if not isinstance(error.reason, ssl.SSLError):
+            raise
+
+
+def _hub_rows(spec: TaskSpec, split: str) -> Dataset:
+    loaded = load_dataset(*spec.source, split=split)
+    if not isinstance(loaded, Dataset):
+        raise ValueError(f"split {split} is a {type(loaded).__name__}")
+    return loaded
+
+
+def _layout(spec: TaskSpec) -> str:
+    files = " and ".join(f"DIR/{spec.name}/{s}.parquet" for s in (spec.train_split, spec.validation_splits[0]))
+    return f"it must hold {files}"

@@ -1,0 +1,109 @@
+"""`load_task`: from the recipe's task, data and columns to checked train and validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from sparsebert.data.files import own_data
+from sparsebert.data.glue import RawSplit, folder_splits, hub_splits
+from sparsebert.data.read import read_file
+from sparsebert.data.rows import standard_rows
+from sparsebert.data.tasks import TaskSpec, task_names, task_spec
+from sparsebert.errors import UserError, unknown
+from sparsebert.recipe import Columns
+
+REVIEWS = Path(__file__).parent / "reviews"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data ready for a run: columns `text_a`, `text_b` for pairs, and `label` (class number, or float).
+
+    `validation` decides; `more_validation` holds further splits by name (MNLI mismatched). `validation_name` says
+    what the deciding rows are: an official split, `..._subset`, or `held_out`. `subset` is true if any split is a
+    part of the official one, so that no score passes for an official number.
+    """
+
+    spec: TaskSpec
+    train: Dataset
+    validation: Dataset
+    validation_name: str = "validation"
+    more_validation: Mapping[str, Dataset] = field(default_factory=dict)
+    subset: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def load_task(
+    task: str, data: str | None, columns: Columns | None = None, seed: int = 0, train_examples: int | None = None
+) -> Task:
+    """Load a task of the table (package, folder or hub), or the user's own file under any other name.
+
+    With `train_examples` only the first n train rows after a seeded shuffle are used. Raises UserError for an
+    unknown task, missing or unreadable data, a missing column, empty text, or a label that does not fit.
+    """
+    loaded = _load(task, data, columns or Columns(), seed)
+    if train_examples is None or train_examples >= len(loaded.train):
+        return loaded
+    order = np.random.default_rng(seed).permutation(len(loaded.train))[:train_examples]
+    note = f"train: {train_examples} of {len(loaded.train)} rows, after a shuffle with seed {seed}"
+    train = Dataset.from_dict(loaded.train[order.tolist()])
+    return replace(loaded, train=train, notes=(*loaded.notes, note))
+
+
+def _load(task: str, data: str | None, columns: Columns, seed: int) -> Task:
+    if task not in task_names():
+        if data is None:
+            raise unknown("task", task, task_names())
+        own = own_data(task, Path(data), columns, seed)
+        return Task(own.spec, own.train, own.validation, own.validation_name, notes=own.notes)
+    spec = task_spec(task)
+    _check_use(spec, data, columns)
+    if spec.name == "reviews":
+        splits = {name: RawSplit(name, read_file(REVIEWS / f"{name}.csv")) for name in ("train", "validation")}
+    else:
+        splits = folder_splits(spec, Path(data)) if data else hub_splits(spec)
+    return _assemble(spec, splits)
+
+
+def _check_use(spec: TaskSpec, data: str | None, columns: Columns) -> None:
+    """Refuse what would have no effect: a file or columns for a task whose data and columns are fixed."""
+    own = "for your own data give the task another name, for example --task custom"
+    if columns != Columns():
+        raise UserError(f"The columns of task '{spec.name}' are fixed", got=columns, fix=own)
+    if data is None:
+        return
+    if spec.name == "reviews":
+        raise UserError("Task 'reviews' ships in the package and takes no data", got=data, fix=own)
+    if not Path(data).exists():
+        raise UserError("The data path does not exist", got=data)
+    if not Path(data).is_dir():
+        raise UserError(f"Task '{spec.name}' takes a folder of tasks, not a file", got=data, fix=own)
+
+
+def _assemble(spec: TaskSpec, splits: dict[str, RawSplit]) -> Task:
+    # Every benchmark file is used as it is, also where a pair has one empty side.
+    rows = {
+        name: standard_rows(raw.rows, spec, f"{spec.name} {raw.name}", empty_text=spec.name != "reviews")
+        for name, raw in splits.items()
+    }
+    first, *others = spec.validation_splits
+    notes = [
+        f"{name} is {raw.name}, not the official split: do not report its score as an official number"
+        for name, raw in splits.items()
+        if raw.is_subset
+    ]
+    notes += [f"{name} is missing in the data folder, so it has no score" for name in others if name not in rows]
+    return Task(
+        spec=spec,
+        train=rows[spec.train_split],
+        validation=rows[first],
+        validation_name=splits[first].name,
+        more_validation={splits[name].name: rows[name] for name in others if name in rows},
+        subset=any(raw.is_subset for raw in splits.values()),
+        notes=tuple(notes),
+    )

@@ -1,0 +1,123 @@
+"""Rows as every later step wants them: `text_a`, `text_b` for pairs, `label`; every row checked."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset
+
+from sparsebert.data.tasks import TaskSpec
+from sparsebert.errors import UserError
+
+UNLABELLED = -1
+"""What GLUE's test splits hold instead of a label."""
+
+
+def standard_rows(raw: Dataset, spec: TaskSpec, where: str, empty_text: bool = False) -> Dataset:
+    """Rename and check columns. `where` names the data in errors; rows count from 1, a CSV header aside.
+
+    Labels become class numbers, or floats for regression. Benchmarks hold a few pairs with one side empty, so
+    `empty_text` lets these pass. Raises UserError for a missing column, no rows, empty text, or a bad label.
+    """
+    if len(raw) == 0:
+        raise UserError("The split has no rows", got=where)
+    texts = {}
+    for new, old in zip(("text_a", "text_b"), spec.columns, strict=False):
+        texts[new] = _texts(column(raw, old, where), f"{where}, column '{old}'", empty_text)
+    values = column(raw, spec.label, where)
+    where = f"{where}, column '{spec.label}'"
+    labels = _numbers(values, where) if spec.kind == "regression" else _class_ids(values, spec.labels, where)
+    return Dataset.from_dict({**texts, "label": labels})
+
+
+def column(raw: Dataset, name: str, where: str) -> list[Any]:
+    """All values of a column. Raises UserError that lists the columns there are, and the nearest, if it is missing."""
+    if name not in raw.column_names:
+        near = difflib.get_close_matches(name, raw.column_names, n=1, cutoff=0.5)
+        fix = f"did you mean '{near[0]}'" if near else "name it with columns.text or columns.label"
+        raise UserError(f"{where} has no column '{name}'", allowed=", ".join(raw.column_names), fix=fix)
+    return raw.data.column(name).to_pylist()
+
+
+def class_names(values: Sequence[Any], where: str) -> tuple[str, ...]:
+    """Distinct labels as text, in numeric order if all are whole numbers, else alphabetical.
+
+    Raises UserError for a missing label, fractions (that is regression), or fewer than two classes.
+    """
+    names = {_class_name(value, f"{where}, row {row}") for row, value in enumerate(values, start=1)}
+    if len(names) < 2:
+        raise UserError(f"{where}: every row has the same label, so there is nothing to learn", got=f"'{names.pop()}'")
+    if all(_is_whole(name) for name in names):
+        return tuple(sorted(names, key=int))
+    return tuple(sorted(names))
+
+
+def _class_name(value: Any, where: str) -> str:
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        raise UserError(f"{where}: the label is missing")
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise UserError(
+                f"{where}: a class label must be a word or a whole number",
+                got=value,
+                fix="for numbers to predict set columns.kind=regression",
+            )
+        value = int(value)
+    if not isinstance(value, str | int):
+        raise UserError(f"{where}: a class label must be a word or a whole number", got=type(value).__name__)
+    return str(value)
+
+
+def _is_whole(name: str) -> bool:
+    digits = name.removeprefix("-")
+    return digits.isascii() and digits.isdigit()
+
+
+def _class_ids(values: Sequence[Any], names: tuple[str, ...], where: str) -> list[int]:
+    """Class numbers of labels that are given by name, or by number where the names are not numbers themselves."""
+    ids = {name: number for number, name in enumerate(names)}
+    by_number = not any(_is_whole(name) for name in names)
+    known = ids | ({str(number): number for number in range(len(names))} if by_number else {})
+    found = []
+    for row, value in enumerate(values, start=1):
+        name = _class_name(value, f"{where}, row {row}")
+        if name not in known:
+            fix = "-1 marks a row without a label, as in GLUE's test splits" if name == str(UNLABELLED) else ""
+            allowed = ", ".join(names) + (f" (0 to {len(names) - 1})" if by_number else "")
+            raise UserError(f"{where}, row {row}: not in the label set", got=f"'{name}'", allowed=allowed, fix=fix)
+        found.append(known[name])
+    return found
+
+
+def _numbers(values: Sequence[Any], where: str) -> list[float]:
+    found = []
+    for row, value in enumerate(values, start=1):
+        if value is None or value == "":
+            raise UserError(f"{where}, row {row}: the label is missing")
+        number = _number(value)
+        if not math.isfinite(number):
+            raise UserError(f"{where}, row {row}: the label of a regression must be a finite number", got=f"'{value}'")
+        found.append(number)
+    return found
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return math.nan
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+
+
+def _texts(values: Sequence[Any], where: str, empty_text: bool) -> list[str]:
+    for row, value in enumerate(values, start=1):
+        if not isinstance(value, str):
+            got = "nothing" if value is None else type(value).__name__
+            raise UserError(f"{where}, row {row}: the text must be a string", got=got)
+        if not empty_text and not value.strip():
+            raise UserError(f"{where}, row {row}: the text is empty", fix="fill it in or drop the row")
+    return list(values)

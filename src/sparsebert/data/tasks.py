@@ -1,0 +1,136 @@
+"""The table of tasks: the nine of GLUE, and `reviews`, which ships in the package. Plain data, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sparsebert.errors import unknown
+
+TaskKind = Literal["classification", "regression"]
+GLUE_HUB = "nyu-mll/glue"
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What a task is: its columns, its labels, its metrics and where its data are.
+
+    `columns` are the one or two text columns. `labels` are the class names in the order of their numbers, as on the
+    Hugging Face hub; empty for regression. The first of `metrics` is the main one, the order being that of the GLUE
+    tables: F1 before accuracy for the two paraphrase tasks, Pearson before Spearman. The first of
+    `validation_splits` is the one that decides; `source` is the hub id and configuration, empty if not on the hub.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    description: str
+    label: str = "label"
+    kind: TaskKind = "classification"
+    train_split: str = "train"
+    validation_splits: tuple[str, ...] = ("validation",)
+    source: tuple[str, ...] = ()
+
+    @property
+    def main_metric(self) -> str:
+        """Name of the metric that targets and comparisons are about."""
+        return self.metrics[0]
+
+
+_SPECS = (
+    TaskSpec(
+        name="reviews",
+        columns=("text",),
+        labels=("negative", "positive"),
+        metrics=("accuracy",),
+        description="Is a one-sentence review favourable? Ships in the package, no network needed",
+    ),
+    TaskSpec(
+        name="cola",
+        columns=("sentence",),
+        labels=("unacceptable", "acceptable"),
+        metrics=("matthews",),
+        description="Is the sentence grammatical English?",
+        source=(GLUE_HUB, "cola"),
+    ),
+    TaskSpec(
+        name="sst2",
+        columns=("sentence",),
+        labels=("negative", "positive"),
+        metrics=("accuracy",),
+        description="Sentiment of a phrase from a film review",
+        source=(GLUE_HUB, "sst2"),
+    ),
+    TaskSpec(
+        name="mrpc",
+        columns=("sentence1", "sentence2"),
+        labels=("not_equivalent", "equivalent"),
+        metrics=("f1", "accuracy"),
+        description="Do two news sentences say the same?",
+        source=(GLUE_HUB, "mrpc"),
+    ),
+    TaskSpec(
+        name="stsb",
+        columns=("sentence1", "sentence2"),
+        labels=(),
+        metrics=("pearson", "spearman"),
+        kind="regression",
+        description="How similar are two sentences, from 0 to 5?",
+        source=(GLUE_HUB, "stsb"),
+    ),
+    TaskSpec(
+        name="qqp",
+        columns=("question1", "question2"),
+        labels=("not_duplicate", "duplicate"),
+        metrics=("f1", "accuracy"),
+        description="Do two Quora questions ask the same?",
+        source=(GLUE_HUB, "qqp"),
+    ),
+    TaskSpec(
+        name="mnli",
+        columns=("premise", "hypothesis"),
+        labels=("entailment", "neutral", "contradiction"),
+        metrics=("accuracy",),
+        validation_splits=("validation_matched", "validation_mismatched"),
+        description="Does the premise entail the hypothesis? Matched genres decide, mismatched ones are reported",
+        source=(GLUE_HUB, "mnli"),
+    ),
+    TaskSpec(
+        name="qnli",
+        columns=("question", "sentence"),
+        labels=("entailment", "not_entailment"),
+        metrics=("accuracy",),
+        description="Does the sentence hold the answer to the question?",
+        source=(GLUE_HUB, "qnli"),
+    ),
+    TaskSpec(
+        name="rte",
+        columns=("sentence1", "sentence2"),
+        labels=("entailment", "not_entailment"),
+        metrics=("accuracy",),
+        description="Does the first text entail the second?",
+        source=(GLUE_HUB, "rte"),
+    ),
+    TaskSpec(
+        name="wnli",
+        columns=("sentence1", "sentence2"),
+        labels=("not_entailment", "entailment"),
+        metrics=("accuracy",),
+        description="Does the sentence entail itself with a pronoun replaced?",
+        source=(GLUE_HUB, "wnli"),
+    ),
+)
+_TABLE = {spec.name: spec for spec in _SPECS}
+
+
+def task_names() -> list[str]:
+    """All tasks of the table, in its order. A user's own file needs no entry here."""
+    return list(_TABLE)
+
+
+def task_spec(name: str) -> TaskSpec:
+    """The table's row. Raises UserError with the allowed names, and the nearest one, for an unknown name."""
+    if name not in _TABLE:
+        raise unknown("task", name, _TABLE)
+    return _TABLE[name]

@@ -1,0 +1,193 @@
+"""The supported model families as plain data: where each keeps its projections, and what its classes are called.
+
+Adding a family means adding one constant here and one line in the registry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sparsebert import registry
+from sparsebert.errors import unknown
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+SHRUNK_PREFIX = "sparsebert-"
+Task = Literal["base", "classification", "masked_lm"]
+
+
+@dataclass(frozen=True)
+class AttentionParts:
+    """Names inside a layer. A module named several times in `inputs` holds its parts one after another.
+
+    `inputs` starts with query, key and value; what follows exists in some checkpoints only. `core` is the module
+    that is replaced when no head is left; `counts` and `widths` are its attributes that hold the number of heads, and
+    heads times head size.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    core: str
+    counts: tuple[str, ...] = ()
+    widths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FfnParts:
+    """Names inside a layer: up (and gate) projections, the down projection, and the activation on the up part."""
+
+    inputs: tuple[str, ...]
+    output: str
+    activation: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family.
+
+    `layers` is the module list under the base model. `heads_field`, `neurons_field` and `layers_field` are the
+    names of these numbers in the stock configuration, `per_layer_fields` its lists with one entry a layer.
+    `first_norm` names a norm that the stock model leaves out of its first layer only, `after_first` a module under
+    the base model that works on the first layer's output; `layer_attributes` are read from layers by their caller.
+    """
+
+    name: str
+    layers: str
+    attention: AttentionParts
+    ffn: FfnParts
+    config_class: str
+    model_classes: tuple[tuple[Task, str], ...]
+    heads_field: str = "num_attention_heads"
+    neurons_field: str = "intermediate_size"
+    layers_field: str = "num_hidden_layers"
+    per_layer_fields: tuple[str, ...] = ()
+    first_norm: str = ""
+    after_first: str = ""
+    layer_attributes: tuple[str, ...] = ()
+    layer_gives_tuple: bool = False
+    optional_pooler: bool = False
+
+    def model_class(self, task: Task) -> str:
+        """Dotted name of the stock model class for a task."""
+        return dict(self.model_classes)[task]
+
+
+def family_of(config: PretrainedConfig) -> Family:
+    """The family of a stock or a shrunk configuration. Raises UserError, listing the families, for any other."""
+    return family_named(config.model_type)
+
+
+def family_named(model_type: str) -> Family:
+    """The family of a `model_type` as configurations carry it. Raises UserError for any other."""
+    name = model_type.removeprefix(SHRUNK_PREFIX)
+    if name not in registry.names("family"):
+        raise unknown("model family", model_type, registry.names("family"))
+    return registry.get("family", name)
+
+
+def _classes(module: str, stem: str) -> tuple[tuple[Task, str], ...]:
+    where = f"transformers.models.{module}.modeling_{module}"
+    return (
+        ("base", f"{where}:{stem}Model"),
+        ("classification", f"{where}:{stem}ForSequenceClassification"),
+        ("masked_lm", f"{where}:{stem}ForMaskedLM"),
+    )
+
+
+def _config(module: str, stem: str) -> str:
+    return f"transformers.models.{module}.configuration_{module}:{stem}Config"
+
+
+_BERT_ATTENTION = AttentionParts(
+    inputs=("attention.self.query", "attention.self.key", "attention.self.value"),
+    output="attention.output.dense",
+    core="attention.self",
+    counts=("num_attention_heads",),
+    widths=("all_head_size",),
+)
+_BERT_FFN = FfnParts(
+    inputs=("intermediate.dense",), output="output.dense", activation="intermediate.intermediate_act_fn"
+)
+
+BERT = Family(
+    name="bert",
+    layers="encoder.layer",
+    attention=_BERT_ATTENTION,
+    ffn=_BERT_FFN,
+    config_class=_config("bert", "Bert"),
+    model_classes=_classes("bert", "Bert"),
+    optional_pooler=True,
+)
+
+ROBERTA = Family(
+    name="roberta",
+    layers="encoder.layer",
+    attention=_BERT_ATTENTION,
+    ffn=_BERT_FFN,
+    config_class=_config("roberta", "Roberta"),
+    model_classes=_classes("roberta", "Roberta"),
+    optional_pooler=True,
+)
+
+ELECTRA = Family(
+    name="electra",
+    layers="encoder.layer",
+    attention=_BERT_ATTENTION,
+    ffn=_BERT_FFN,
+    config_class=_config("electra", "Electra"),
+    model_classes=_classes("electra", "Electra"),
+)
+
+DISTILBERT = Family(
+    name="distilbert",
+    layers="transformer.layer",
+    attention=AttentionParts(
+        inputs=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+        output="attention.out_lin",
+        core="attention",
+        counts=("n_heads",),
+    ),
+    ffn=FfnParts(inputs=("ffn.lin1",), output="ffn.lin2", activation="ffn.activation"),
+    config_class=_config("distilbert", "DistilBert"),
+    model_classes=_classes("distilbert", "DistilBert"),
+    heads_field="n_heads",
+    neurons_field="hidden_dim",
+    layers_field="n_layers",
+)
+
+MODERNBERT = Family(
+    name="modernbert",
+    layers="layers",
+    attention=AttentionParts(inputs=("attn.Wqkv", "attn.Wqkv", "attn.Wqkv"), output="attn.Wo", core="attn"),
+    ffn=FfnParts(inputs=("mlp.Wi", "mlp.Wi"), output="mlp.Wo", activation="mlp.act"),
+    config_class=_config("modernbert", "ModernBert"),
+    model_classes=_classes("modernbert", "ModernBert"),
+    per_layer_fields=("layer_types",),
+    first_norm="attn_norm",
+    layer_attributes=("attention_type",),
+)
+
+DEBERTA_V2 = Family(
+    name="deberta-v2",
+    layers="encoder.layer",
+    attention=AttentionParts(
+        inputs=(
+            "attention.self.query_proj",
+            "attention.self.key_proj",
+            "attention.self.value_proj",
+            "attention.self.pos_key_proj",
+            "attention.self.pos_query_proj",
+        ),
+        output="attention.output.dense",
+        core="attention.self",
+        counts=("num_attention_heads",),
+        widths=("all_head_size",),
+    ),
+    ffn=_BERT_FFN,
+    config_class=_config("deberta_v2", "DebertaV2"),
+    model_classes=_classes("deberta_v2", "DebertaV2"),
+    after_first="encoder.conv",
+    layer_gives_tuple=True,
+)

@@ -1,0 +1,151 @@
+"""Where a model keeps its heads and neurons, as Groups: the one description that all the rest reads.
+
+Works on base models and on models with a head, stock, masked and shrunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from sparsebert.groups import Group, Kind, Slice
+from sparsebert.models.families import SHRUNK_PREFIX, Family, family_of
+
+_VALUE = 2
+
+
+@dataclass(frozen=True)
+class LayerLayout:
+    """One layer: `index` in this model, `original_index` in the dense one; a block that is gone is None."""
+
+    index: int
+    path: str
+    original_index: int
+    attention: Group | None
+    ffn: Group | None
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The blocks that are there, attention first."""
+        return tuple(group for group in (self.attention, self.ffn) if group)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A whole model: its layers now, and the numbers the dense model had."""
+
+    family: Family
+    head_size: int
+    layer_list: str
+    layers: tuple[LayerLayout, ...]
+    full_layers: int
+    full_heads: int
+    full_neurons: int
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All groups that have units, from the first layer to the last."""
+        return tuple(group for layer in self.layers for group in layer.groups)
+
+    def group(self, name: str) -> Group:
+        """The group of that name, for example `layer.3.heads`. Raises KeyError if there is none."""
+        return {group.name: group for group in self.groups}[name]
+
+
+def layout_of(model: PreTrainedModel) -> Layout:
+    """Describe a model. Group names carry the layer's index in this model; tensor names start at this model.
+
+    Raises UserError for a family that is not supported.
+    """
+    config, family = model.config, family_of(model.config)
+    layer_list = _prefix(model) + family.layers
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
+    count = len(cast(nn.ModuleList, model.get_submodule(layer_list)))
+    kept = _kept_layers(config, count)
+    heads = getattr(config, family.heads_field)
+    head_size = config.hidden_size // heads
+    return Layout(
+        family=family,
+        head_size=head_size,
+        layer_list=layer_list,
+        layers=tuple(
+            _layer(family, shapes, f"{layer_list}.{index}", index, kept[index], head_size) for index in range(count)
+        ),
+        full_layers=config.original_layers if _is_shrunk(config) else count,
+        full_heads=heads,
+        full_neurons=getattr(config, family.neurons_field),
+    )
+
+
+def base_of(model: PreTrainedModel) -> PreTrainedModel:
+    """The encoder under a task head, or the model itself."""
+    return cast(PreTrainedModel, model.base_model)
+
+
+def module(model: nn.Module, dotted: str) -> nn.Module:
+    """The submodule of that dotted name."""
+    return model.get_submodule(dotted)
+
+
+def encoder_linear_names(model: PreTrainedModel) -> tuple[str, ...]:
+    """Names of the weights of the attention and feedforward linear layers, in layer order."""
+    layout = layout_of(model)
+    parts = (layout.family.attention, layout.family.ffn)
+    local = dict.fromkeys(name for part in parts for name in (*part.inputs, part.output))
+    existing = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    wanted = (f"{layer.path}.{name}.weight" for layer in layout.layers for name in local)
+    return tuple(name for name in wanted if name in existing)
+
+
+def _prefix(model: PreTrainedModel) -> str:
+    return "" if base_of(model) is model else f"{model.base_model_prefix}."
+
+
+def _is_shrunk(config: PretrainedConfig) -> bool:
+    return config.model_type.startswith(SHRUNK_PREFIX)
+
+
+def _kept_layers(config: PretrainedConfig, count: int) -> list[int]:
+    return config.kept_layers if _is_shrunk(config) else list(range(count))
+
+
+def _layer(
+    family: Family, shapes: Mapping[str, torch.Size], path: str, index: int, original: int, head_size: int
+) -> LayerLayout:
+    heads = _group("head", shapes, path, index, family.attention.inputs, family.attention.output, head_size)
+    neurons = _group("neuron", shapes, path, index, family.ffn.inputs, family.ffn.output, 1)
+    return LayerLayout(index, path, original, heads, neurons)
+
+
+def _group(
+    kind: Kind,
+    shapes: Mapping[str, torch.Size],
+    path: str,
+    layer: int,
+    inputs: tuple[str, ...],
+    output: str,
+    width: int,
+) -> Group | None:
+    read_by = f"{path}.{output}.weight"
+    units = shapes[read_by][1] // width if read_by in shapes else 0
+    if not units:
+        return None
+    # The n-th mention of a module is the n-th part of its fused matrix.
+    offsets = [inputs[:position].count(name) * units * width for position, name in enumerate(inputs)]
+    weights = [Slice(f"{path}.{name}.weight", 0, width, offset) for name, offset in zip(inputs, offsets, strict=True)]
+    biases = [Slice(f"{path}.{name}.bias", 0, width, offset) for name, offset in zip(inputs, offsets, strict=True)]
+    constant = [biases[_VALUE]] if kind == "head" else biases
+    return Group(
+        name=f"layer.{layer}.{kind}s",
+        kind=kind,
+        layer=layer,
+        units=units,
+        inputs=tuple(part for part in (*weights, *biases) if part.tensor in shapes),
+        output=Slice(read_by, 1, width),
+        constant=tuple(part for part in constant if part.tensor in shapes),
+    )

@@ -1,0 +1,215 @@
+"""Load models and tokenizers, stock and shrunk, with errors a user can act on; save them atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from sparsebert.errors import UserError
+from sparsebert.models.families import family_named
+from sparsebert.models.layout import base_of
+from sparsebert.models.source import ModelSource, has_weights, quiet, resolve
+
+Kind = Literal["classification", "regression", "masked_lm", "base"]
+
+__all__ = [
+    "Kind",
+    "ModelSource",
+    "check_finite",
+    "has_task_head",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "resolve",
+    "save_model",
+]
+
+_AUTO: dict[Kind, Any] = {
+    "base": AutoModel,
+    "classification": AutoModelForSequenceClassification,
+    "regression": AutoModelForSequenceClassification,
+    "masked_lm": AutoModelForMaskedLM,
+}
+
+
+def load_model(
+    source: ModelSource | Path | str,
+    num_labels: int | None = None,
+    kind: Kind = "classification",
+    attention: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> PreTrainedModel:
+    """Load a model in evaluation mode. A task head that the file lacks, or has for other labels, is drawn at random.
+
+    `attention` is a transformers implementation (`sdpa`, `eager` …), none = the model's default; `dtype` none = as
+    saved. Regression has one label. Raises UserError for a family that is not supported, and for weights that are
+    missing, truncated, of the wrong shape, or not finite.
+    """
+    folder = _folder(source)
+    config = load_config(folder)
+    new_head = _set_task(config, num_labels, kind)
+    _check_files(folder)
+    with quiet():
+        model, report = _AUTO[kind].from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype or "auto",
+            attn_implementation=attention,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            local_files_only=True,
+        )
+    _check_report(model, report, folder, new_head)
+    check_finite(model)
+    return model.eval()
+
+
+def load_config(source: ModelSource | Path | str) -> PretrainedConfig:
+    """Read a model's configuration. Raises UserError if it is missing, not JSON, or of an unsupported family."""
+    file = _folder(source) / "config.json"
+    if not file.is_file():
+        raise UserError("The folder has no config.json, so it is not a model", got=file.parent)
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not readable: {error}", fix="download it again") from None
+    if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
+        raise UserError(f"{file} names no model_type")
+    family_named(values["model_type"])
+    with quiet():
+        return AutoConfig.from_pretrained(file.parent, local_files_only=True)
+
+
+def load_tokenizer(source: ModelSource | Path | str) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer. Raises UserError if the folder has none."""
+    folder = _folder(source)
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
+        raise UserError("The folder has no tokenizer", got=folder)
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"The tokenizer in {folder} cannot be loaded: {reason}") from None
+
+
+def has_task_head(config: PretrainedConfig, num_labels: int, label_names: Sequence[str] = ()) -> bool:
+    """True if this is a sequence classification model with these labels, so that it counts as fine-tuned.
+
+    Label names are compared, ignoring case, only where the configuration has names of its own.
+    """
+    if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
+        return False
+    if config.num_labels != num_labels:
+        return False
+    names = [name.lower() for _, name in sorted((config.id2label or {}).items())]
+    anonymous = names == [f"label_{index}" for index in range(num_labels)]
+    return anonymous or not label_names or names == [name.lower() for name in label_names]
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
+    """Write safetensors and JSON into `folder`, replacing what is there; a reader never sees half a model.
+
+    Raises UserError if the disk does not take it; then nothing is left behind.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    written = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        with quiet():
+            model.save_pretrained(written)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(written)
+        # Some of these files are made for their owner only.
+        written.chmod(0o755)
+        for file in written.iterdir():
+            file.chmod(0o644)
+        _swap(written, folder)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"The model could not be written: {error}", got=folder, fix="free some disk space") from None
+    finally:
+        shutil.rmtree(written, ignore_errors=True)
+
+
+def check_finite(model: PreTrainedModel) -> None:
+    """Raise UserError, naming the tensor, if a weight is NaN or infinite."""
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise UserError(
+                "The weights hold a NaN or an infinite number", got=name, fix="download or train the model again"
+            )
+
+
+def _folder(source: ModelSource | Path | str) -> Path:
+    if isinstance(source, ModelSource):
+        return source.path
+    return resolve(str(source)).path
+
+
+def _set_task(config: PretrainedConfig, num_labels: int | None, kind: Kind) -> bool:
+    """Write the task into the configuration; True if it had another number of labels."""
+    if kind not in ("classification", "regression"):
+        return False
+    wanted = 1 if kind == "regression" else num_labels
+    differs = wanted is not None and config.num_labels != wanted
+    if differs:
+        config.num_labels = wanted
+    config.problem_type = "regression" if kind == "regression" else "single_label_classification"
+    return differs
+
+
+def _check_files(folder: Path) -> None:
+    if not has_weights(folder):
+        raise UserError("The folder has no weights in the safetensors format", got=folder)
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.is_file() and not (folder / names[0]).is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    for name in names:
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{folder / name} is damaged or cut short: {error}", fix="download it again") from None
+
+
+def _check_report(model: PreTrainedModel, report: dict[str, Any], folder: Path, new_head: bool) -> None:
+    absent = set(report["missing_keys"]) | {entry[0] for entry in report["mismatched_keys"]}
+    if new_head or type(model).__name__ not in (model.config.architectures or ()):
+        # Another task than the file was saved for: heads, and the pooler that belongs to them, may be new.
+        prefix = "" if base_of(model) is model else f"{model.base_model_prefix}."
+        pooler = f"{prefix}pooler."
+        absent = {name for name in absent if name.startswith(prefix) and not name.startswith(pooler)}
+    if absent:
+        raise UserError(
+            f"The weights in {folder} do not fit its config.json: {len(absent)} tensors missing or of another shape",
+            got=min(absent),
+            fix="download the folder again",
+        )
+
+
+def _swap(written: Path, folder: Path) -> None:
+    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
+    try:
+        if folder.exists():
+            os.replace(folder, old / "model")
+        os.replace(written, folder)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

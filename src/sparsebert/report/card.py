@@ -1,0 +1,128 @@
+"""The README of a model's folder: what it is, how to load it, what it scores, and how that was measured."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from sparsebert.errors import unknown
+from sparsebert.records import ModelResult, Record
+from sparsebert.report import values as v
+from sparsebert.report.families import Family, short_name
+from sparsebert.report.methods import methods
+from sparsebert.report.render import as_markdown, escape_markdown
+from sparsebert.report.rows import family_rows
+from sparsebert.report.tables import Cell, Section, Table, family_table
+from sparsebert.report.verdict import sentence
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+def model_card(record: Record, model_name: str) -> str:
+    """The text of README.md for one model of the record. Raises UserError if the record holds no such model."""
+    model = next((model for model in record.models if model.name == model_name), None)
+    if model is None:
+        raise unknown("model", model_name, [model.name for model in record.models])
+    family = Family(f"{short_name(_base(record))} on {record.task}", (record,))
+    parts = [
+        _front_matter(record),
+        f"# {escape_markdown(f'{family.label}: {model.name}')}",
+        _summary(family, model),
+        "## Load it\n\n" + _loading(record, model),
+        "## Results\n\n" + as_markdown(family_table([family])),
+        "## How each number was measured\n\n" + _methods(family),
+        "## Shape\n\n" + _shape(model),
+        f"## How it was made\n\n{_fence(record.command, 'sh')}\n\n{_made(record, model)}",
+        "## Limits\n\n" + _limits(record, model),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _base(record: Record) -> str:
+    return str(record.recipe.get("model", "model"))
+
+
+def _front_matter(record: Record) -> str:
+    values: dict[str, Any] = {"library_name": "transformers"}
+    if _HUB_NAME.fullmatch(_base(record)):
+        values["base_model"] = _base(record)
+    values["tags"] = ["sparsebert", "pruning", "structured-pruning", "compressed"]
+    return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
+
+
+def _summary(family: Family, model: ModelResult) -> str:
+    row = next(row for row in family_rows([family]) if row.name == model.name)
+    base = escape_markdown(_base(family.first))
+    if row.dense:
+        return f"The dense model of a SparseBERT run: {base}, not pruned. The others of the run are compared to it."
+    said = escape_markdown(sentence(row, "dense"))
+    removed = f"{v.fraction(model.sparsity.encoder_linear)} of the encoder's linear weights"
+    whole = f"{v.fraction(model.sparsity.whole_model)} of all parameters"
+    disk = f"{v.fraction(model.sparsity.bytes_on_disk)} of the bytes on disk"
+    return f"{base}, made smaller: {said}.\n\nRemoved against dense: {removed}, {whole}, {disk}."
+
+
+def _loading(record: Record, model: ModelResult) -> str:
+    plain = record.recipe.get("even") is True or model.target_kind is None
+    first = "" if plain else "import sparsebert  # teaches the Auto classes layers of different widths\n"
+    words = "Plain `transformers` is enough." if plain else "Needs `pip install sparsebert` beside `transformers`."
+    code = (
+        f"{first}from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+        'folder = "path/to/this/folder"\n'
+        "model = AutoModelForSequenceClassification.from_pretrained(folder)\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        'logits = model(**tokenizer("A sentence.", return_tensors="pt")).logits'
+    )
+    return f"{words}\n\n{_fence(code, 'python')}"
+
+
+def _methods(family: Family) -> str:
+    return "\n".join(f"- **{escape_markdown(name)}**: {escape_markdown(text)}" for name, text in methods(family))
+
+
+def _shape(model: ModelResult) -> str:
+    shape = model.shape
+    columns = (Cell("Layer"), Cell("Heads", f"of {shape.full_heads}"), Cell("Neurons", f"of {shape.full_neurons}"))
+    rows = []
+    for layer, (heads, neurons) in enumerate(zip(shape.heads, shape.neurons, strict=True)):
+        small = "dropped" if layer in shape.dropped_layers else ""
+        rows.append((Cell(str(layer + 1), small), Cell(str(heads)), Cell(str(neurons))))
+    return as_markdown(Table("Shape", columns, (Section("", tuple(rows)),)))
+
+
+def _made(record: Record, model: ModelResult) -> str:
+    packages = record.environment.packages
+    versions = ", ".join(f"{name} {packages[name]}" for name in sorted(packages))
+    facts = [f"Recipe {record.recipe_hash}, seed {record.seed}, {record.created}.", f"Made with {versions}."]
+    if model.training is not None:
+        done = model.training
+        teacher = ", taught by the dense model" if done.teacher else ""
+        facts.append(
+            f"Trained for {done.steps:,} steps ({done.epochs:g} epochs of {done.examples:,} examples) in {done.dtype}"
+            f"{teacher}{'' if done.final_loss is None else f'; final loss {done.final_loss:.4g}'}."
+        )
+    if model.output_difference is not None:
+        facts.append(f"Largest difference of a logit, masked against shrunk: {model.output_difference:.1e}.")
+    facts += [*model.notes]
+    return "\n".join(f"- {escape_markdown(fact)}" for fact in facts)
+
+
+def _limits(record: Record, model: ModelResult) -> str:
+    where = record.environment
+    device = where.gpu or where.cpu
+    limits = [
+        f"Times hold for {device} with the batch, length, precision and threads given above; elsewhere, measure again.",
+        "Scores hold for the split named above; on other data the model may have lost more than the table says.",
+        "What the base model does wrong, this one does too, and pruning may have made rare cases worse than the mean.",
+        "The licence of the base model and of the training data applies.",
+    ]
+    if model.target_kind is not None:
+        limits.append("Only the encoder's linear layers were made smaller: embeddings and vocabulary are unchanged.")
+    return "\n".join(f"- {escape_markdown(limit)}" for limit in limits)
+
+
+def _fence(text: str, language: str) -> str:
+    ticks = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{ticks}{language}\n{text}\n{ticks}"

@@ -1,0 +1,28 @@
+"""Families against each other: one row a target, one column a family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sparsebert.report import values as v
+from sparsebert.report.families import Family
+from sparsebert.report.rows import FamilyRow, family_rows
+from sparsebert.report.tables import Cell, Section, Table, runs_text
+
+
+def comparison_table(groups: Sequence[Family]) -> Table:
+    """Score and measured encoder speedup of the models that carry the same name in several families."""
+    rows = {(row.family, row.name): row for row in family_rows(groups)}
+    names = dict.fromkeys(name for family in groups for name in family.names)
+    body = tuple((Cell(name), *(_cell(rows.get((family.label, name))) for family in groups)) for name in names)
+    columns = (Cell("Model"), *(Cell(family.label, runs_text(family)) for family in groups))
+    note = "Score, its minimum–maximum over the runs, and the encoder speedup measured."
+    return Table("Side by side", columns, (Section("", body),), (note,))
+
+
+def _cell(row: FamilyRow | None) -> Cell:
+    if row is None:
+        return Cell(v.DASH)
+    speed = "" if row.dense else v.show(row.encoder_speedup, v.times)
+    small = (v.show_spread(row.score_points, v.percent), speed)
+    return Cell(v.show(row.score_points, v.percent), " · ".join(filter(None, small)))

@@ -1,0 +1,130 @@
+"""Which records belong together: the seeds of one recipe make one family, and a family has a name of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparsebert.records import ModelResult, Record, Score, Timing
+
+_SELF_EXPLAINING = ("model", "task", "criterion", "shape")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Finished runs that differ in the seed only, on one machine; `label` tells them from the other families."""
+
+    label: str
+    records: tuple[Record, ...]
+
+    @property
+    def first(self) -> Record:
+        """The run whose shapes and environment stand for all."""
+        return self.records[0]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, in the order given."""
+        return tuple(record.seed for record in self.records)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the models of any run, in order of appearance."""
+        return tuple(dict.fromkeys(model.name for record in self.records for model in record.models))
+
+    def runs(self, name: str) -> list[tuple[Record, ModelResult]]:
+        """The runs that hold the model `name`, with that model."""
+        return [(record, model) for record in self.records for model in record.models if model.name == name]
+
+
+def families(records: Sequence[Record]) -> list[Family]:
+    """Group the finished records; a failed one, or one without models, is in no family. A bench stands alone."""
+    groups: dict[str, list[Record]] = {}
+    for index, record in enumerate(records):
+        if record.status == "finished" and record.models:
+            groups.setdefault(_identity(record, index), []).append(record)
+    members = list(groups.values())
+    labels = _labels([group[0] for group in members])
+    return [Family(label, tuple(group)) for label, group in zip(labels, members, strict=True)]
+
+
+def short_name(model: str) -> str:
+    """The last part of a hub name or folder."""
+    return model.rstrip("/").rsplit("/", 1)[-1]
+
+
+def baseline(record: Record) -> ModelResult | None:
+    """The dense model that changes are against: the first one, unless it was itself made for a target."""
+    if not record.models or record.models[0].target_kind is not None:
+        return None
+    return record.models[0]
+
+
+def main_score(record: Record, scores: Sequence[Score]) -> Score | None:
+    """The first score of the record's main metric."""
+    return next((score for score in scores if score.metric == record.main_metric), None)
+
+
+def headline(record: Record, model: ModelResult, scope: str) -> Timing | None:
+    """The timing of `model` in the setting that the record's targets are about."""
+    wanted = _headline_setting(record)
+    found = (t for t in model.timings if t.scope == scope and setting(t)[1:] == wanted)
+    return next(found, None)
+
+
+def setting(timing: Timing) -> tuple[str, int, int, str, str, int]:
+    """What has to be equal for two times to be compared: scope, batch, length, backend, dtype, threads."""
+    return (timing.scope, timing.batch, timing.length, timing.backend, timing.dtype, timing.threads)
+
+
+def _headline_setting(record: Record) -> tuple[int, int, str, str, int] | None:
+    measure: dict[str, Any] = record.recipe.get("measure") or {}
+    for timing in (t for model in record.models for t in model.timings if t.scope == "encoder"):
+        if timing.batch == (measure.get("batch") or timing.batch) and timing.length == (
+            measure.get("length") or timing.length
+        ):
+            return setting(timing)[1:]
+    return None
+
+
+def _identity(record: Record, index: int) -> str:
+    if record.kind == "bench":
+        return f"bench {index}"
+    recipe = {key: value for key, value in record.recipe.items() if key != "seed"}
+    where = (record.environment.cpu, record.environment.gpu, record.environment.threads)
+    return json.dumps([record.task, recipe, where], sort_keys=True)
+
+
+def _labels(firsts: Sequence[Record]) -> list[str]:
+    flat = [dict(_flat(record.recipe)) | {"task": record.task} for record in firsts]
+    keys = sorted({key for values in flat for key in values} - {"seed", "targets"}, key=_label_order)
+    differing = [key for key in keys if len({repr(values.get(key)) for values in flat}) > 1]
+    texts = [", ".join(_say(key, values[key]) for key in differing if key in values) for values in flat]
+    texts = [text or _subject(record) for text, record in zip(texts, firsts, strict=True)]
+    if len(set(texts)) == len(texts):
+        return texts
+    return [f"{text} ({number})" for number, text in enumerate(texts, 1)]
+
+
+def _label_order(key: str) -> tuple[int, str]:
+    return (_SELF_EXPLAINING.index(key) if key in _SELF_EXPLAINING else len(_SELF_EXPLAINING), key)
+
+
+def _subject(record: Record) -> str:
+    return f"{short_name(str(record.recipe.get('model', record.kind)))} on {record.task}"
+
+
+def _say(key: str, value: object) -> str:
+    if key == "model":
+        return short_name(str(value))
+    return str(value) if key in _SELF_EXPLAINING else f"{key}={value}"
+
+
+def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, values

@@ -1,0 +1,78 @@
+"""Figures for the page (inline, light and dark) and as PNG files."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsebert.report.families import Family
+from sparsebert.report.maps import describe, shape_map
+from sparsebert.report.plots import pareto_plot, size_plot
+from sparsebert.report.theme import DARK, LIGHT, Theme, to_png, to_svg
+from sparsebert.report.verdict import sentences
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def pareto(groups: Sequence[Family]) -> str:
+    """The plot of score against speed as HTML; empty where no model has both."""
+    said = (f"{family.label}, {name}: {text}" for family in groups for name, text in sentences(family))
+    words = " ".join(said)
+    return _picture(lambda theme: pareto_plot(groups, theme), words)
+
+
+def maps(family: Family, with_name: bool) -> str:
+    """One map a model, side by side where there is room; under the family's name if asked."""
+    heading = f"<h3>{escape(family.label)}</h3>" if with_name else ""
+    models = [family.runs(name)[0][1] for name in family.names]
+    drawn = (_picture(lambda theme, m=m: shape_map([m], theme), f"{m.name}: {describe(m.shape)}") for m in models)
+    return f'{heading}<div class="maps">{"".join(drawn)}</div>'
+
+
+def sizes(family: Family, with_name: bool) -> str:
+    """The bars of parameters and file sizes as HTML."""
+    heading = f"<h3>{escape(family.label)}</h3>" if with_name else ""
+    return heading + _picture(lambda theme: size_plot(family, theme), f"Parameters and file sizes of {family.label}")
+
+
+def write_pngs(groups: Sequence[Family], folder: Path) -> list[Path]:
+    """Write `pareto.png`, and one `map` and one `size` picture a family, into `folder`; returns their paths."""
+    several = len(groups) > 1
+    drawn = [("pareto", pareto_plot(groups))]
+    for family in groups:
+        ending = f"-{_slug(family.label)}" if several else ""
+        models = [family.runs(name)[0][1] for name in family.names]
+        drawn += [(f"map{ending}", shape_map(models)), (f"size{ending}", size_plot(family))]
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_write(folder / f"{name}.png", to_png(figure)) for name, figure in drawn if figure is not None]
+
+
+def _picture(draw: Callable[[Theme], Figure | None], words: str) -> str:
+    light, dark = draw(LIGHT), draw(DARK)
+    if light is None or dark is None:
+        return ""
+    return (
+        f'<figure><picture><source srcset="{_uri(dark)}" media="screen and (prefers-color-scheme: dark)">'
+        f'<img src="{_uri(light)}" alt="{escape(words)}"></picture></figure>'
+    )
+
+
+def _uri(figure: Figure) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(to_svg(figure)).decode("ascii")
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "family"
+
+
+def _write(path: Path, content: bytes) -> Path:
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
+    return path

@@ -1,0 +1,104 @@
+"""A picture of what is left of each layer: a square a head, a bar for the neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sparsebert.records import ModelResult, Shape
+from sparsebert.report.theme import LIGHT, Theme, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LEFT = 1.3
+_HEAD = 0.85
+_GAP = 1.9
+_BAR = 5.0
+_END = 2.9
+_PITCH = 1.5
+_TOP = 3.1
+_INCH = 0.15
+
+
+def shape_map(models: Sequence[ModelResult], theme: Theme = LIGHT, columns: int = 4) -> Figure:
+    """Heads and neurons kept in every layer, the models side by side, at most `columns` in a row.
+
+    A filled square is a head that is left (which one is not said, only how many), a hatched row a dropped layer.
+    """
+    across = min(columns, len(models))
+    down = -(-len(models) // across)
+    layers = max(len(model.shape.heads) for model in models)
+    widths = max(_width(model.shape) for model in models)
+    with styled(theme):
+        height = layers * _PITCH + _TOP + 0.6
+        figure = new_figure(across * widths * _INCH, down * height * _INCH, layout=None)
+        edge = {"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0, "hspace": 0}
+        grid = figure.subplots(down, across, squeeze=False, gridspec_kw=edge)
+        for index, axes in enumerate(grid.flat):
+            axes.set_axis_off()
+            if index < len(models):
+                _draw_model(axes, models[index], widths, layers, theme)
+        return figure
+
+
+def describe(shape: Shape) -> str:
+    """The map in words, for readers that see no picture."""
+    return "; ".join(
+        f"layer {layer}: " + ("dropped" if layer - 1 in shape.dropped_layers else f"{heads} heads, {neurons} neurons")
+        for layer, (heads, neurons) in enumerate(zip(shape.heads, shape.neurons, strict=True), 1)
+    )
+
+
+def _width(shape: Shape) -> float:
+    return _LEFT + _HEAD * shape.full_heads + _GAP + _BAR + _END
+
+
+def _draw_model(axes: Axes, model: ModelResult, width: float, layers: int, theme: Theme) -> None:
+    shape = model.shape
+    axes.set_xlim(0, width)
+    axes.set_ylim(layers * _PITCH + 0.6, -_TOP)
+    bar = _LEFT + _HEAD * shape.full_heads + _GAP
+    axes.text(0, -2.3, model.name, fontsize=12, fontweight="bold", va="center", color=theme.ink)
+    axes.text(_LEFT, -0.75, f"heads of {shape.full_heads}", fontsize=8.5, color=theme.muted, va="center")
+    axes.text(bar, -0.75, f"neurons of {shape.full_neurons}", fontsize=8.5, color=theme.muted, va="center")
+    for layer, (heads, neurons) in enumerate(zip(shape.heads, shape.neurons, strict=True)):
+        top = layer * _PITCH + 0.2
+        axes.text(_LEFT - 0.45, top + 0.5, str(layer + 1), fontsize=8.5, color=theme.muted, ha="right", va="center")
+        if layer in shape.dropped_layers:
+            _draw_dropped(axes, top, bar + _BAR - _LEFT, theme)
+        else:
+            _draw_heads(axes, heads, shape.full_heads, top, theme)
+            _draw_neurons(axes, neurons, shape.full_neurons, bar, top, theme)
+
+
+def _draw_heads(axes: Axes, kept: int, full: int, top: float, theme: Theme) -> None:
+    _box(axes, _LEFT, top + 0.08, _HEAD * full, _HEAD, theme.faint)
+    _box(axes, _LEFT, top + 0.08, _HEAD * kept, _HEAD, theme.heads)
+    edges = [_LEFT + _HEAD * head for head in range(1, full)]
+    axes.vlines(edges, top, top + 1, color=theme.paper, linewidth=1.4)
+    _number(axes, _LEFT + _HEAD * full + 0.25, top, kept, theme)
+
+
+def _draw_neurons(axes: Axes, kept: int, full: int, left: float, top: float, theme: Theme) -> None:
+    _box(axes, left, top + 0.14, _BAR, 0.72, theme.faint)
+    _box(axes, left, top + 0.14, _BAR * kept / full, 0.72, theme.neurons)
+    _number(axes, left + _BAR + 0.25, top, kept, theme)
+
+
+def _draw_dropped(axes: Axes, top: float, width: float, theme: Theme) -> None:
+    _box(axes, _LEFT, top + 0.12, width, 0.76, theme.paper, hatch="////", edgecolor=theme.faint)
+    label = axes.text(_LEFT + width / 2, top + 0.5, "layer dropped", fontsize=8.5, ha="center", va="center")
+    label.set_bbox({"facecolor": theme.paper, "edgecolor": "none", "pad": 1.5})
+
+
+def _box(axes: Axes, left: float, top: float, width: float, height: float, colour: str, **style: Any) -> None:
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(Rectangle((left, top), width, height, facecolor=colour, **style))
+
+
+def _number(axes: Axes, left: float, top: float, number: int, theme: Theme) -> None:
+    colour = theme.ink if number else theme.muted
+    axes.text(left, top + 0.5, str(number), fontsize=8.5, color=colour, va="center")

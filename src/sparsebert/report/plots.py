@@ -1,0 +1,192 @@
+"""Figures of a family: score against measured speedup, and where the parameters are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsebert.report import values as v
+from sparsebert.report.families import Family
+from sparsebert.report.rows import FamilyRow, family_rows
+from sparsebert.report.tables import metric_name
+from sparsebert.report.theme import LIGHT, MARKERS, Theme, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_FINE_TICKS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
+
+
+@dataclass(frozen=True)
+class _Point:
+    row: FamilyRow
+    x: v.Value
+    y: v.Value
+
+
+def pareto_plot(groups: Sequence[Family], theme: Theme = LIGHT) -> Figure | None:
+    """Score against measured encoder speedup, one line a family; None where no model has both numbers.
+
+    The dense model is a dashed line at its score and a point at 1x. Bars are quartiles of one run (speedup only), or
+    minimum and maximum over several.
+    """
+    rows = family_rows(groups)
+    lines = [_points([row for row in rows if row.family == family.label]) for family in groups]
+    shown = [(family.label, line) for family, line in zip(groups, lines, strict=True) if line]
+    if not shown:
+        return None
+    with styled(theme):
+        figure = new_figure(6.0, 4.0)
+        axes = figure.add_subplot()
+        for index, (label, line) in enumerate(shown):
+            _draw_line(axes, label, line, index, theme)
+        _dense_lines(axes, shown, theme)
+        _label_points(axes, [line for _, line in shown], theme)
+        _speed_axis(axes, [point.x for _, line in shown for point in line])
+        _score_axis(axes, [line for _, line in shown])
+        if len(shown) > 1:
+            axes.legend(frameon=False, loc="lower left", handlelength=1.6)
+        return figure
+
+
+def size_plot(family: Family, theme: Theme = LIGHT) -> Figure:
+    """One bar a model: parameters in embeddings, encoder linear layers and the rest, with the megabytes on disk."""
+    models = [family.runs(name)[0][1] for name in family.names]
+    with styled(theme):
+        figure = new_figure(6.0, 1.0 + 0.54 * len(models))
+        axes = figure.add_subplot()
+        full = max(model.size.parameters for model in models) / 1e6
+        for row, model in enumerate(models):
+            parts = _parts(model.size.embedding_parameters, model.size.encoder_linear_parameters, model.size.parameters)
+            left = 0.0
+            for part, colour in zip(parts, (theme.muted, theme.heads, theme.faint), strict=True):
+                axes.barh(row, part, left=left, height=0.62, color=colour, edgecolor=theme.paper, linewidth=1)
+                left += part
+            axes.text(left + full * 0.012, row, v.megabytes(model.size.weight_bytes / 1e6), va="center")
+        _finish_bars(axes, [model.name for model in models], full, theme)
+        return figure
+
+
+def _points(rows: Sequence[FamilyRow]) -> list[_Point]:
+    points = []
+    for row in rows:
+        speed = v.Value(1.0) if row.dense else row.encoder_speedup
+        if speed is not None and row.score_points is not None:
+            points.append(_Point(row, speed, row.score_points))
+    return sorted(points, key=lambda point: point.x.mid)
+
+
+def _reach(points: Sequence[v.Value]) -> list[list[float]]:
+    below = [value.mid - (value.mid if value.low is None else value.low) for value in points]
+    above = [(value.mid if value.high is None else value.high) - value.mid for value in points]
+    return [below, above]
+
+
+def _draw_line(axes: Axes, label: str, line: Sequence[_Point], index: int, theme: Theme) -> None:
+    colour = theme.series[index % len(theme.series)]
+    across, up = [point.x for point in line], [point.y for point in line]
+    axes.errorbar(
+        [x.mid for x in across],
+        [y.mid for y in up],
+        xerr=_reach(across),
+        yerr=_reach(up),
+        label=label,
+        color=colour,
+        marker=MARKERS[index % len(MARKERS)],
+        markersize=7.5,
+        markeredgecolor=theme.paper,
+        markeredgewidth=1.2,
+        linewidth=2,
+        elinewidth=1.2,
+        capsize=2.5,
+        zorder=3,
+    )
+
+
+def _dense_lines(axes: Axes, shown: Sequence[tuple[str, Sequence[_Point]]], theme: Theme) -> None:
+    levels = {round(p.y.mid, 6): index for index, (_, line) in enumerate(shown) for p in line if p.row.dense}
+    for level, index in levels.items():
+        colour = theme.muted if len(levels) == 1 else theme.series[index % len(theme.series)]
+        axes.axhline(level, color=colour, linestyle=(0, (5, 4)), linewidth=1.2, zorder=1)
+    if len(levels) == 1:
+        place = (1, next(iter(levels)))
+        axes.annotate(
+            f"dense {v.percent(place[1])}",
+            place,
+            (0, 4),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            color=theme.muted,
+        )
+
+
+def _label_points(axes: Axes, lines: Sequence[Sequence[_Point]], theme: Theme) -> None:
+    """Name the points: above the best of several lines, below the others; more than three lines have a legend only."""
+    from matplotlib.patheffects import withStroke
+
+    mean = [sum(point.y.mid for point in line) / len(line) for line in lines]
+    for line, height in zip(lines, mean, strict=True):
+        above = len(lines) > 1 and height == max(mean)
+        for point in (point for point in line if not point.row.dense and len(lines) <= 3):
+            axes.annotate(
+                f"{point.row.name}  {v.percent(point.y.mid)}" if len(lines) == 1 else point.row.name,
+                (point.x.mid, point.y.mid),
+                (7, 6) if above else (-7, -8),
+                textcoords="offset points",
+                ha="left" if above else "right",
+                va="bottom" if above else "top",
+                color=theme.ink,
+                fontsize=10.5,
+                path_effects=[withStroke(linewidth=3, foreground=theme.paper)],
+                zorder=4,
+            )
+
+
+def _speed_axis(axes: Axes, points: Sequence[v.Value]) -> None:
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    low = min(1.0, *(point.mid for point in points)) / 1.12
+    high = max(1.2, *(point.mid for point in points)) * 1.16
+    powers = [2.0**power for power in range(-4, 12)]
+    ticks = [tick for tick in (powers if high > 3 else _FINE_TICKS) if low <= tick <= high]
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticklabels([f"{tick:g}×" for tick in ticks])
+    axes.set_xlabel("Measured encoder speedup over dense")
+
+
+def _score_axis(axes: Axes, lines: Sequence[Sequence[_Point]]) -> None:
+    ends = [end for line in lines for p in line for end in (p.y.low, p.y.mid, p.y.high) if end is not None]
+    room = max(0.14 * (max(ends) - min(ends)), 0.3)
+    axes.set_ylim(min(ends) - 1.6 * room, max(ends) + room)
+    names = {point.row.metric for line in lines for point in line}
+    axes.set_ylabel(f"{metric_name(str(names.pop())) if len(names) == 1 else 'Score'}, %")
+    axes.grid(True)
+    axes.tick_params(length=0)
+
+
+def _parts(embeddings: int, linear: int, whole: int) -> tuple[float, float, float]:
+    return embeddings / 1e6, linear / 1e6, (whole - embeddings - linear) / 1e6
+
+
+def _finish_bars(axes: Axes, names: Sequence[str], full: float, theme: Theme) -> None:
+    from matplotlib.patches import Patch
+
+    axes.set_yticks(range(len(names)), names, color=theme.ink)
+    axes.invert_yaxis()
+    axes.set_xlim(0, full * 1.18)
+    axes.set_xlabel("Parameters in millions (beside the bar: file size)")
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.grid(True, axis="x")
+    axes.tick_params(length=0)
+    labels = ("embeddings", "encoder linear layers", "rest")
+    handles = [Patch(color=c, label=n) for c, n in zip((theme.muted, theme.heads, theme.faint), labels, strict=True)]
+    axes.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, handlelength=1, borderpad=0
+    )

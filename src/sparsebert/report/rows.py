@@ -1,0 +1,180 @@
+"""Records to rows: the numbers of a report as plain data, before any of them becomes text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sparsebert.records import ModelResult, Record, Timing
+from sparsebert.report.families import Family, baseline, headline, main_score, setting
+from sparsebert.report.values import Value, over_runs, plain
+
+_MEGA = 1e6
+_GIGA = 1e9
+
+
+@dataclass(frozen=True)
+class FamilyRow:
+    """One model of one family. Scores and changes in points (0-100), sparsities 0-1, sizes in megabytes of 1e6 bytes.
+
+    With one run a spread is that run's quartiles; with several it is the minimum and maximum over the runs, and
+    `change_points` is paired: each run against its own dense model.
+    """
+
+    family: str
+    name: str
+    dense: bool
+    target_kind: str | None
+    target_value: float | None
+    runs: int
+    seeds: tuple[int, ...]
+    metric: str | None
+    split: str | None
+    examples: int | None
+    score_points: Value | None
+    change_points: Value | None
+    one_shot_points: Value | None
+    parameters: Value | None
+    encoder_sparsity: Value | None
+    whole_sparsity: Value | None
+    bytes_sparsity: Value | None
+    size_mb: Value | None
+    encoder_speedup: Value | None
+    latency_ms: Value | None
+    gflops: Value | None
+    flops_batch: int | None
+    flops_length: int | None
+
+
+@dataclass(frozen=True)
+class TimingRow:
+    """One model in one setting: milliseconds, tokens per second, and the paired ratio to the baseline."""
+
+    family: str
+    name: str
+    runs: int
+    scope: str
+    backend: str
+    dtype: str
+    attention: str
+    batch: int
+    length: int
+    threads: int
+    rounds: int
+    median_ms: Value | None
+    tokens_per_s: Value | None
+    speedup: Value | None
+
+
+def family_rows(groups: Sequence[Family]) -> list[FamilyRow]:
+    """One row a model, family by family, in the order of the records."""
+    return [_family_row(family, name) for family in groups for name in family.names]
+
+
+def timing_rows(groups: Sequence[Family]) -> list[TimingRow]:
+    """One row a model and setting; settings in the order measured, the models of one setting together."""
+    rows = [row for family in groups for name in family.names for row in _timings(family, name)]
+    order = list(dict.fromkeys(_setting_of(row) for row in rows))
+    return sorted(rows, key=lambda row: order.index(_setting_of(row)))
+
+
+def as_json(rows: Sequence[FamilyRow | TimingRow]) -> list[dict[str, Any]]:
+    """Rows as JSON-able values; absent ones are left out."""
+    return [_without_none(asdict(row)) for row in rows]
+
+
+def _family_row(family: Family, name: str) -> FamilyRow:
+    runs = family.runs(name)
+    record, model = runs[0]
+    score = main_score(record, model.scores)
+
+    def each(value: Callable[[Record, ModelResult], Value | None]) -> Value | None:
+        return over_runs(value(*run) for run in runs)
+
+    return FamilyRow(
+        family=family.label,
+        name=name,
+        dense=model is baseline(record),
+        target_kind=model.target_kind,
+        target_value=model.target_value,
+        runs=len(runs),
+        seeds=tuple(run.seed for run, _ in runs),
+        metric=record.main_metric,
+        split=score.split if score else None,
+        examples=score.examples if score else None,
+        score_points=each(lambda record, model: plain(_points(record, model))),
+        change_points=each(lambda record, model: plain(_change(record, model))),
+        one_shot_points=each(lambda record, model: plain(_points(record, model, one_shot=True))),
+        parameters=each(lambda _, model: Value(model.size.parameters)),
+        encoder_sparsity=each(lambda _, model: Value(model.sparsity.encoder_linear)),
+        whole_sparsity=each(lambda _, model: Value(model.sparsity.whole_model)),
+        bytes_sparsity=each(lambda _, model: Value(model.sparsity.bytes_on_disk)),
+        size_mb=each(lambda _, model: Value(model.size.weight_bytes / _MEGA)),
+        encoder_speedup=each(lambda record, model: _speedup(headline(record, model, "encoder"))),
+        latency_ms=each(lambda record, model: _median(headline(record, model, "model"))),
+        gflops=each(lambda _, model: None if model.size.flops is None else Value(model.size.flops / _GIGA)),
+        flops_batch=model.size.flops_batch,
+        flops_length=model.size.flops_length,
+    )
+
+
+def _points(record: Record, model: ModelResult, one_shot: bool = False) -> float | None:
+    score = main_score(record, model.one_shot_scores if one_shot else model.scores)
+    return None if score is None else 100 * score.value
+
+
+def _change(record: Record, model: ModelResult) -> float | None:
+    dense = baseline(record)
+    if dense is None or model is dense:
+        return None
+    before, after = _points(record, dense), _points(record, model)
+    return None if before is None or after is None else after - before
+
+
+def _speedup(timing: Timing | None) -> Value | None:
+    if timing is None or timing.speedup is None:
+        return None
+    return Value(timing.speedup, timing.speedup_q25, timing.speedup_q75)
+
+
+def _median(timing: Timing | None) -> Value | None:
+    return None if timing is None else Value(timing.median_ms, timing.q25_ms, timing.q75_ms)
+
+
+def _timings(family: Family, name: str) -> list[TimingRow]:
+    groups: dict[tuple[Any, ...], list[Timing]] = {}
+    for _, model in family.runs(name):
+        for timing in model.timings:
+            groups.setdefault((*setting(timing), timing.attention), []).append(timing)
+    return [_timing_row(family.label, name, timings) for timings in groups.values()]
+
+
+def _timing_row(family: str, name: str, timings: Sequence[Timing]) -> TimingRow:
+    first = timings[0]
+    return TimingRow(
+        family=family,
+        name=name,
+        runs=len(timings),
+        scope=first.scope,
+        backend=first.backend,
+        dtype=first.dtype,
+        attention=first.attention,
+        batch=first.batch,
+        length=first.length,
+        threads=first.threads,
+        rounds=min(timing.rounds for timing in timings),
+        median_ms=over_runs(map(_median, timings)),
+        tokens_per_s=over_runs(Value(timing.tokens_per_s) for timing in timings),
+        speedup=over_runs(map(_speedup, timings)),
+    )
+
+
+def _setting_of(row: TimingRow) -> tuple[Any, ...]:
+    return (row.scope, row.batch, row.length, row.backend, row.dtype, row.attention, row.threads)
+
+
+def _without_none(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _without_none(value) for key, value in values.items() if value is not None}
+    return values

@@ -1,0 +1,203 @@
+"""Rows to tables: the text of every cell, once, for the terminal, Markdown and HTML alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from sparsebert.report import values as v
+from sparsebert.report.families import Family
+from sparsebert.report.rows import FamilyRow, TimingRow, family_rows, timing_rows
+
+_TARGETS: dict[str, Callable[[float], str]] = {
+    "speedup": lambda value: f"{value:g}× faster",
+    "latency_ms": lambda value: f"{value:g} ms",
+    "size": lambda value: f"{100 * value:g}% of bytes",
+    "sparsity": lambda value: f"{100 * value:g}% sparse",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a cell, and in small print below it: a spread, a unit, a target."""
+
+    text: str
+    small: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows under a common heading; the heading is empty where a table has only one section."""
+
+    heading: str
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be drawn; the first column is text, the others are numbers."""
+
+    title: str
+    columns: tuple[Cell, ...]
+    sections: tuple[Section, ...]
+    notes: tuple[str, ...] = ()
+
+
+def family_table(groups: Sequence[Family], compact: bool = False) -> Table:
+    """The models against each other: score, speed, size. Absent values are dashes.
+
+    `compact` keeps the columns that fit a terminal of 80 characters.
+    """
+    rows = family_rows(groups)
+    columns = _score_columns(rows) + _speed_columns() + _size_columns()
+    columns = [*columns, _both_sparsities()] if compact else [*columns, *_wide_columns(rows)]
+    sections = [
+        Section(heading if len(groups) > 1 else "", tuple(_family_cells(row, columns) for row in members))
+        for heading, members in _by_family(rows, groups)
+    ]
+    notes = (*_score_notes(rows), *_notes(groups))
+    return Table("Models", (Cell("Model"), *(head for head, _ in columns)), tuple(sections), notes)
+
+
+def timing_table(groups: Sequence[Family]) -> Table:
+    """Every time that was measured, the models of one setting together."""
+    sections = [
+        Section(heading, tuple(_timing_cells(row, named=len(groups) > 1) for row in members))
+        for heading, members in groupby(timing_rows(groups), key=_setting_text)
+    ]
+    columns = (Cell("Model"), Cell("Time", "ms"), Cell("Speedup", "paired"), Cell("Tokens/s"))
+    return Table("Timings", columns, tuple(sections), _notes(groups))
+
+
+def target_text(kind: str | None, value: float | None) -> str:
+    """A target in words: `4× faster`, `8 ms`, `25% of bytes`, `90% sparse`; empty without a target."""
+    return "" if kind is None or value is None else _TARGETS[kind](value)
+
+
+_Column = tuple[Cell, Callable[[FamilyRow], Cell]]
+
+
+def _score_columns(rows: Sequence[FamilyRow]) -> list[_Column]:
+    metrics = {row.metric for row in rows if row.metric}
+    if not metrics:
+        return []
+    title = metric_name(next(iter(metrics))) if len(metrics) == 1 else "Score"
+    sizes = {_sample_size(row) for row in rows} - {""}
+    common = sizes.pop() if len(sizes) == 1 else ""
+    return [
+        (Cell(title, common), lambda row: _cell(row.score_points, v.percent, "" if common else _sample_size(row))),
+        (Cell("Change", "points"), lambda row: _cell(row.change_points, v.signed)),
+    ]
+
+
+def _speed_columns() -> list[_Column]:
+    return [
+        (Cell("Speedup", "encoder"), lambda row: _cell(row.encoder_speedup, v.times)),
+        (Cell("Latency", "ms, model"), lambda row: _cell(row.latency_ms, v.digits)),
+    ]
+
+
+def _size_columns() -> list[_Column]:
+    return [
+        (Cell("Size", "on disk"), _size_cell),
+        (Cell("Params"), lambda row: _cell(row.parameters, v.count)),
+    ]
+
+
+def _both_sparsities() -> _Column:
+    return (
+        Cell("Sparsity", "enc. / all"),
+        lambda row: Cell(v.show(row.encoder_sparsity, v.fraction), v.show(row.whole_sparsity, v.fraction)),
+    )
+
+
+def _wide_columns(rows: Sequence[FamilyRow]) -> list[_Column]:
+    columns: list[_Column] = [
+        (Cell("Sparsity", "encoder linear"), lambda row: _cell(row.encoder_sparsity, v.fraction)),
+        (Cell("Sparsity", "whole model"), lambda row: _cell(row.whole_sparsity, v.fraction)),
+        (Cell("GFLOPs", _flops_setting(rows)), lambda row: _cell(row.gflops, v.digits)),
+    ]
+    if any(row.one_shot_points for row in rows):
+        columns.append((Cell("One-shot", "not fine-tuned"), lambda row: _cell(row.one_shot_points, v.percent)))
+    return columns
+
+
+def metric_name(metric: str) -> str:
+    """A metric's key as words."""
+    return metric.replace("_", " ").capitalize()
+
+
+def _cell(value: v.Value | None, form: Callable[[float], str], small: str = "") -> Cell:
+    return Cell(v.show(value, form), "; ".join(filter(None, (v.show_spread(value, form), small))))
+
+
+def _size_cell(row: FamilyRow) -> Cell:
+    smaller = row.bytes_sparsity
+    small = "" if row.dense or smaller is None else f"{v.MINUS}{v.fraction(smaller.mid)}"
+    return Cell(v.show(row.size_mb, v.megabytes), small.replace(v.MINUS * 2, "+"))
+
+
+def _family_cells(row: FamilyRow, columns: Sequence[_Column]) -> tuple[Cell, ...]:
+    return (Cell(row.name, target_text(row.target_kind, row.target_value)), *(make(row) for _, make in columns))
+
+
+def _by_family(rows: Sequence[FamilyRow], groups: Sequence[Family]) -> list[tuple[str, list[FamilyRow]]]:
+    return [(_heading(family), [row for row in rows if row.family == family.label]) for family in groups]
+
+
+def _heading(family: Family) -> str:
+    return family.label if len(family.records) == 1 else f"{family.label} · {runs_text(family)}"
+
+
+def runs_text(family: Family) -> str:
+    """How many runs stand behind a number: `seed 0`, `3 seeds (0, 1, 2)`, `2 runs of seed 0`."""
+    seeds = sorted(set(family.seeds))
+    listed = ", ".join(map(str, seeds))
+    if len(seeds) == len(family.records):
+        return f"seed {listed}" if len(seeds) == 1 else f"{len(seeds)} seeds ({listed})"
+    return f"{len(family.records)} runs of seed {listed}"
+
+
+def _sample_size(row: FamilyRow) -> str:
+    return "" if row.examples is None else f"n = {row.examples:,}"
+
+
+def _score_notes(rows: Sequence[FamilyRow]) -> list[str]:
+    samples = {(row.metric, row.split, row.examples): None for row in rows if row.metric and row.examples is not None}
+    return [f"{metric_name(str(m))}: on {n:,} examples of the {split} split." for m, split, n in samples]
+
+
+def _flops_setting(rows: Sequence[FamilyRow]) -> str:
+    settings = {(row.flops_batch, row.flops_length) for row in rows if row.flops_batch and row.flops_length}
+    if len(settings) != 1:
+        return ""
+    batch, length = settings.pop()
+    return f"{batch} × {length} tok."
+
+
+def _notes(groups: Sequence[Family]) -> tuple[str, ...]:
+    notes = []
+    if any(len(family.records) == 1 for family in groups):
+        notes.append("Range beside a time or speedup: quartiles of the rounds of one run.")
+    for family in groups:
+        if len(family.records) > 1:
+            name = f"{family.label}: " if len(groups) > 1 else ""
+            notes.append(f"{name}medians of {runs_text(family)}; range: minimum–maximum over them.")
+    return (*notes, f"{v.DASH}: not measured or not applicable.")
+
+
+def _timing_cells(row: TimingRow, named: bool) -> tuple[Cell, ...]:
+    return (
+        Cell(row.name, row.family if named else ""),
+        _cell(row.median_ms, v.digits),
+        _cell(row.speedup, v.times),
+        Cell(v.show(row.tokens_per_s, lambda number: f"{number:,.0f}")),
+    )
+
+
+def _setting_text(row: TimingRow) -> str:
+    scope = "Encoder" if row.scope == "encoder" else "Whole model"
+    threads = f"{row.threads} thread{'s' if row.threads != 1 else ''}"
+    how = f"{row.backend}, {row.dtype}, {row.attention} attention, {threads}, {row.rounds} rounds"
+    return f"{scope} · batch {row.batch} · {row.length} tokens · {how}"

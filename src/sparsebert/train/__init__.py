@@ -1,0 +1,1 @@
+"""Training: fine-tune, distil, evaluate."""

@@ -1,0 +1,151 @@
+"""Knowledge distillation from a frozen teacher whose outputs are computed once and read back from disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from torch import nn
+
+from sparsebert.recipe import Distill
+from sparsebert.records import write_text_atomically
+from sparsebert.train.collate import MODEL_INPUTS, Batch, Collator, batches_by_length
+
+
+@dataclass(frozen=True)
+class TeacherCache:
+    """The teacher's logits [rows, labels] and layer outputs [layers, tokens, hidden] (half precision) on disk.
+
+    `offsets[row]` is the first token of a row. `scale[layer]` is the mean square of that layer's outputs, by which
+    hidden-state errors are divided so that every layer counts alike.
+    """
+
+    logits: np.ndarray
+    hidden: np.ndarray | None
+    offsets: np.ndarray
+    scale: tuple[float, ...]
+
+    def add_to(self, batch: Batch, layers: Sequence[int]) -> Batch:
+        """Put `teacher_logits` [B, labels] and `teacher_hidden` [len(layers), B, T, hidden] for the rows of a batch."""
+        rows = batch["rows"].tolist()
+        batch["teacher_logits"] = torch.from_numpy(self.logits[rows])
+        if self.hidden is not None and len(layers) > 0:
+            tokens = batch["input_ids"].shape[1]
+            padded = np.zeros((len(layers), len(rows), tokens, self.hidden.shape[-1]), dtype=np.float32)
+            for i, row in enumerate(rows):
+                start, end = int(self.offsets[row]), int(self.offsets[row + 1])
+                for j, layer in enumerate(layers):
+                    padded[j, i, : end - start] = self.hidden[layer, start:end]
+            batch["teacher_hidden"] = torch.from_numpy(padded)
+        return batch
+
+
+def cache_teacher(teacher: nn.Module, encoded: Dataset, collate: Collator, folder: Path, hidden: bool) -> TeacherCache:
+    """Run the teacher once over `encoded` and store what it says in `folder`; a finished cache is read back."""
+    if not (folder / "done.json").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        scale = _fill(teacher.eval(), encoded, collate, folder, hidden)
+        write_text_atomically(folder / "done.json", json.dumps({"scale": scale, "hidden": hidden}))
+    done = json.loads((folder / "done.json").read_text())
+    return TeacherCache(
+        np.load(folder / "logits.npy"),
+        np.load(folder / "hidden.npy", mmap_mode="r") if done["hidden"] else None,
+        np.load(folder / "offsets.npy"),
+        tuple(done["scale"]),
+    )
+
+
+def _fill(teacher: nn.Module, encoded: Dataset, collate: Collator, folder: Path, hidden: bool) -> list[float]:
+    offsets = np.concatenate([[0], np.cumsum(np.asarray(encoded["length"], dtype=np.int64))])
+    np.save(folder / "offsets.npy", offsets)
+    logits: np.ndarray | None = None
+    states: np.ndarray | None = None
+    squares = np.zeros(0)
+    with torch.inference_mode():
+        for rows, batch in batches_by_length(encoded, collate, batch_size=64):
+            inputs = {key: batch[key] for key in MODEL_INPUTS if key in batch}
+            output = teacher(**inputs, output_hidden_states=hidden)
+            if logits is None:
+                logits = np.zeros((len(encoded), output.logits.shape[-1]), dtype=np.float32)
+            logits[rows] = output.logits.float().numpy()
+            if not hidden:
+                continue
+            layers = torch.stack(output.hidden_states[1:]).float()
+            if states is None:
+                shape = (len(layers), int(offsets[-1]), layers.shape[-1])
+                states = np.lib.format.open_memmap(folder / "hidden.npy", "w+", dtype=np.float16, shape=shape)
+                squares = np.zeros(len(layers))
+            for i, row in enumerate(rows):
+                start, end = int(offsets[row]), int(offsets[row + 1])
+                values = layers[:, i, : end - start].numpy()
+                states[:, start:end] = values
+                squares += np.square(values).mean(axis=2).sum(axis=1)
+    assert logits is not None
+    np.save(folder / "logits.npy", logits)
+    if states is not None:
+        states.flush()
+    return [float(value) for value in squares / offsets[-1]]
+
+
+@dataclass(frozen=True)
+class Distiller:
+    """What the trainer needs to distil: the cache, the weights, and which original layers the student kept."""
+
+    cache: TeacherCache
+    weights: Distill
+    layers: tuple[int, ...]
+
+    @property
+    def wants_hidden(self) -> bool:
+        """Whether the student has to return its hidden states."""
+        return self.weights.hidden > 0 and self.cache.hidden is not None and len(self.layers) > 0
+
+    def collator(self, collate: Collator) -> Collator:
+        """Wrap a collator so that batches carry the teacher's outputs."""
+        layers = self.layers if self.wants_hidden else ()
+        return lambda rows: self.cache.add_to(collate(rows), layers)
+
+    def loss(self, output: Any, batch: Batch, task_loss: torch.Tensor) -> torch.Tensor:
+        """Weighted sum of the task loss, the logit loss and the hidden-state loss (see recipe.Distill)."""
+        total = self.weights.labels * task_loss
+        total = total + self.weights.logits * logit_loss(
+            output.logits, batch["teacher_logits"], self.weights.temperature
+        )
+        if self.wants_hidden:
+            student = torch.stack(output.hidden_states[1:])
+            scale = torch.tensor([self.cache.scale[layer] for layer in self.layers])
+            total = total + self.weights.hidden * hidden_loss(
+                student, batch["teacher_hidden"], batch["attention_mask"], scale
+            )
+        return total
+
+
+def logit_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """T^2 KL(teacher || student) of softened logits [B, labels]; the squared error when there is one output.
+
+    Hinton et al. 2015, arXiv:1503.02531, section 2.
+    """
+    if student.shape[-1] == 1:
+        return F.mse_loss(student, teacher)
+    log_student = F.log_softmax(student / temperature, dim=-1)
+    log_teacher = F.log_softmax(teacher / temperature, dim=-1)
+    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+
+
+def hidden_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of hidden states [layers, B, T, hidden] over real tokens (mask [B, T]), each layer by `scale`.
+
+    TinyBERT, arXiv:1909.10351, eq. 8, without the learned projection, as the widths are equal.
+    """
+    error = (student - teacher).square().mean(dim=-1)
+    per_layer = (error * mask).sum(dim=(1, 2)) / mask.sum()
+    return (per_layer / scale).mean()

@@ -1,0 +1,154 @@
+"""Records as a run would write them, made in code: a MiniLM-sized family and its odd cases.
+
+The numbers follow from the shapes (12 heads of 32, 1536 neurons, 384 wide, vocabulary 30522), so that tables and plots
+look like real ones; they were not measured.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparsebert.recipe import Recipe, Target
+from sparsebert.records import Environment, ModelResult, Record, Score, Shape, Size, Sparsity, Timing, TrainingRun
+
+HEADS, NEURONS, LAYERS, WIDTH = 12, 1536, 6, 384
+EMBEDDINGS = (30522 + 512 + 2) * WIDTH
+DENSE_LINEAR = LAYERS * (4 * WIDTH * 32 * HEADS + 2 * WIDTH * NEURONS)
+SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
+    "dense": ((12,) * 6, (1536,) * 6, ()),
+    "2x": ((10, 8, 9, 6, 7, 5), (1104, 912, 768, 704, 528, 448), ()),
+    "4x": ((7, 5, 6, 3, 0, 2), (512, 448, 384, 320, 192, 96), ()),
+    "8x": ((4, 2, 3, 0, 1, 0), (224, 128, 160, 0, 64, 0), (3, 5)),
+}
+SPEEDUPS = {"dense": 1.0, "2x": 2.04, "4x": 3.92, "8x": 7.71}
+ACCURACY = {"dense": 0.9128, "2x": 0.9094, "4x": 0.9060, "8x": 0.8727}
+ONE_SHOT = {"2x": 0.8911, "4x": 0.7580, "8x": 0.5092}
+DENSE_MS = {(1, 128): 14.2, (1, 25): 4.61, (32, 128): 402.0, (32, 25): 83.5}
+
+
+def example_record(seed: int = 0, criterion: str = "obs", accuracy_shift: float = 0.0, **recipe: Any) -> Record:
+    """A finished run: dense, 2x, 4x and 8x, timed at two batches and two lengths."""
+    targets = tuple(Target(kind="speedup", value=value) for value in (2, 4, 8))
+    plain = Recipe.model_validate({"task": "sst2", "criterion": criterion, "seed": seed, "targets": targets} | recipe)
+    wobble = (0.0, 0.0023, -0.0034)[seed % 3]
+    shifts = {name: (wobble + accuracy_shift) * (SPEEDUPS[name] - 1) / 3 for name in SHAPES}
+    return _record(plain).model_copy(
+        update={"models": tuple(_model(name, ACCURACY[name] + shifts[name], 1 + wobble) for name in SHAPES)}
+    )
+
+
+def failed_record(message: str = "The training loss became nan at step 120.") -> Record:
+    """A run that diverged: no scores, no models."""
+    plain = Recipe.model_validate({"task": "sst2", "criterion": "magnitude", "seed": 7})
+    return _record(plain).model_copy(update={"status": "failed", "message": message, "failed_step": 120})
+
+
+def sparse_record() -> Record:
+    """A finished run of which much is missing: no scores, no FLOPs, no encoder times for the small model, no commit."""
+    full = example_record()
+    dense, small = full.models[0], full.models[2]
+    bare = {"scores": (), "one_shot_scores": (), "training": None, "output_difference": None, "peak_memory_mb": None}
+    models = tuple(
+        model.model_copy(update=bare | {"size": model.size.model_copy(update={"flops": None}), "timings": timings})
+        for model, timings in ((dense, dense.timings), (small, ()))
+    )
+    where = full.environment.model_copy(update={"commit": None, "dirty": None, "cpu_flags": ()})
+    return full.model_copy(update={"models": models, "main_metric": None, "environment": where})
+
+
+def bench_record() -> Record:
+    """Two models timed against each other, with nothing known about a task."""
+    full = example_record()
+    bare = {"scores": (), "one_shot_scores": (), "training": None, "target_kind": None, "target_value": None}
+    models = tuple(
+        model.model_copy(update=bare | {"name": name})
+        for model, name in zip(full.models, ("minilm", "minilm-2x"), strict=False)
+    )
+    values = {"kind": "bench", "models": models, "main_metric": None, "recipe": {"batch": [1, 32]}, "task": "none"}
+    return full.model_copy(update=values)
+
+
+def _record(recipe: Recipe) -> Record:
+    return Record(
+        kind="compress",
+        status="finished",
+        created="2026-11-20T14:05:00Z",
+        seconds=1874.2,
+        seed=recipe.seed,
+        command=f"sparsebert compress --task {recipe.task} --speedup 2 --speedup 4 --speedup 8 --seed {recipe.seed}",
+        recipe_hash=recipe.hash,
+        recipe=recipe.plain(),
+        environment=Environment(
+            python="3.11.7",
+            packages={"torch": "2.13.0+cpu", "transformers": "5.23.0", "sparsebert": "0.1.0"},
+            commit="31e5f94",
+            dirty=False,
+            machine="Linux x86_64",
+            cpu="Example CPU @ 2.60GHz",
+            cpu_flags=("avx512f", "avx512_bf16", "amx_bf16"),
+            cores=2,
+            threads=2,
+            memory_gb=23.4,
+        ),
+        task=recipe.task,
+        main_metric="accuracy",
+    )
+
+
+def _model(name: str, accuracy: float, drift: float) -> ModelResult:
+    heads, neurons, dropped = SHAPES[name]
+    linear = sum(4 * WIDTH * 32 * h + 2 * WIDTH * n for h, n in zip(heads, neurons, strict=True))
+    rest = EMBEDDINGS + WIDTH * WIDTH + 3 * WIDTH * 2 * (LAYERS - len(dropped))
+    whole = 1 - (linear + rest) / (DENSE_LINEAR + EMBEDDINGS + WIDTH * WIDTH + 6 * WIDTH * LAYERS)
+    small = name != "dense"
+    return ModelResult(
+        name=name,
+        folder=name,
+        target_kind="speedup" if small else None,
+        target_value=float(name[:-1]) if small else None,
+        shape=Shape(heads=heads, neurons=neurons, dropped_layers=dropped, full_heads=HEADS, full_neurons=NEURONS),
+        scores=(Score(metric="accuracy", value=accuracy, split="validation", examples=872),),
+        one_shot_scores=(Score(metric="accuracy", value=ONE_SHOT[name], split="validation", examples=872),)
+        if small
+        else (),
+        sparsity=Sparsity(encoder_linear=1 - linear / DENSE_LINEAR, whole_model=whole, bytes_on_disk=whole),
+        size=Size(
+            parameters=linear + rest,
+            encoder_linear_parameters=linear,
+            embedding_parameters=EMBEDDINGS,
+            weight_bytes=4 * (linear + rest),
+            flops=2 * 128 * linear + 4 * 128 * 128 * 32 * sum(heads),
+            flops_batch=1,
+            flops_length=128,
+        ),
+        timings=tuple(_timing(name, scope, *key, drift) for scope in ("encoder", "model") for key in DENSE_MS),
+        peak_memory_mb=412.0 if small else 498.0,
+        output_difference=2.4e-7 if small else None,
+        training=TrainingRun(
+            steps=4210, epochs=2.0, examples=67349, seconds=412.5, final_loss=0.1873, dtype="bfloat16", teacher=small
+        ),
+    )
+
+
+def _timing(name: str, scope: str, batch: int, length: int, drift: float) -> Timing:
+    fixed_ms = 0.0 if scope == "encoder" else 0.35 + 0.004 * batch * length / 8
+    ratio = 1 + (SPEEDUPS[name] * drift - 1) * (1.0 if (batch, length) == (1, 128) else 0.9) if name != "dense" else 1
+    ms = DENSE_MS[batch, length] / ratio + fixed_ms
+    speedup = (DENSE_MS[batch, length] + fixed_ms) / ms
+    return Timing(
+        scope=scope,  # pyright: ignore[reportArgumentType]
+        backend="eager",
+        dtype="float32",
+        attention="sdpa",
+        batch=batch,
+        length=length,
+        threads=2,
+        rounds=15,
+        median_ms=ms,
+        q25_ms=ms * 0.985,
+        q75_ms=ms * 1.027,
+        tokens_per_s=1000 * batch * length / ms,
+        speedup=speedup,
+        speedup_q25=speedup * 0.982,
+        speedup_q75=speedup * 1.014,
+    )

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_model
+from torch import nn
+
+from sparsebert import registry
+from sparsebert.backends import BackendError, compiled, eager, eager_bf16
+from sparsebert.bench import BenchRow, Setting, bench, verdict
+from sparsebert.bench_memory import peak_memory
+from sparsebert.clock import Conditions, timing
+from sparsebert.counts import example_inputs
+from sparsebert.errors import UserError
+from sparsebert.records import Timing
+
+SMALL = Setting(batch=2, length=8)
+QUICK = {"rounds": 3, "min_sample_ms": 0.1, "warmup_ms": 0.0}
+HAS_COMPILER = shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+def by_name(rows: list[BenchRow]) -> dict[tuple[str, str], BenchRow]:
+    return {(row.model, row.backend): row for row in rows}
+
+
+def shifted(model: nn.Module, amount: float) -> nn.Module:
+    """The same model with one more class score bias."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.get_parameter("classifier.bias")[0] += amount
+    return other
+
+
+def measured(speedup: float | None, low: float | None = None, high: float | None = None) -> Timing:
+    plain = timing([1.0] * 15, None, Conditions("encoder", "eager", "float32", "sdpa", 1, 128, 2))
+    return plain.model_copy(update={"speedup": speedup, "speedup_q25": low, "speedup_q75": high})
+
+
+def test_every_model_setting_and_back_end_has_a_row() -> None:
+    dense = tiny_model("bert")
+    models = {"dense": dense, "same": copy.deepcopy(dense), "moved": shifted(dense, 0.5)}
+    rows = bench(models, [SMALL, Setting(1, 16)], ["eager", "eager-bf16"], threads=1, **QUICK)
+    assert [(r.batch, r.length, r.backend, r.model) for r in rows] == [
+        (batch, length, backend, model)
+        for batch, length in ((2, 8), (1, 16))
+        for backend in ("eager", "eager-bf16")
+        for model in models
+    ]
+    for row in rows:
+        assert [t.scope for t in row.timings] == ["model", "encoder"]
+        whole, encoder = row.timings
+        assert 0 < encoder.median_ms < whole.median_ms
+        assert whole.q25_ms <= whole.median_ms <= whole.q75_ms
+        assert whole.tokens_per_s == pytest.approx(1000 * row.batch * row.length / whole.median_ms)
+        assert (whole.threads, whole.rounds, whole.attention) == (1, 3, "sdpa")
+        assert whole.dtype == {"eager": "float32", "eager-bf16": "bfloat16"}[row.backend]
+        assert row.unavailable is None and row.peak_memory_mb is None
+        assert row.timing("encoder") is encoder
+
+
+def test_what_each_row_is_compared_with() -> None:
+    dense = tiny_model("bert")
+    models = {"dense": dense, "same": copy.deepcopy(dense), "moved": shifted(dense, 0.5)}
+    rows = by_name(bench(models, [SMALL], ["eager", "eager-bf16"], **QUICK))
+    baseline = rows["dense", "eager"]
+    assert baseline.against_baseline is baseline.against_first_backend is baseline.backend_speedup is None
+    assert [t.speedup for t in baseline.timings] == [1.0, 1.0]
+    same, moved = rows["same", "eager"].against_baseline, rows["moved", "eager"].against_baseline
+    assert same is not None and (same.largest_difference, same.agreement) == (0.0, 1.0)
+    assert moved is not None and moved.largest_difference == pytest.approx(0.5, abs=1e-5)
+    half = rows["dense", "eager-bf16"]
+    assert half.against_baseline is None and half.backend_speedup is not None
+    assert half.against_first_backend is not None and 0 < half.against_first_backend.largest_difference < 0.5
+    moved_half = rows["moved", "eager-bf16"].against_baseline
+    assert moved_half is not None and moved_half.largest_difference == pytest.approx(0.5, abs=0.1)
+
+
+def test_agreement_is_the_part_of_equal_predictions() -> None:
+    dense = tiny_model("bert")
+    predicted = dense(**example_inputs([dense], 64, 8))[0].argmax(-1)
+    rows = bench({"dense": dense, "always 0": shifted(dense, 1e6)}, [Setting(64, 8)], **QUICK)
+    match = rows[1].against_baseline
+    expected = float((predicted == 0).float().mean())
+    assert 0 < expected < 1
+    assert match is not None and match.agreement == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("model", [tiny_model("bert", task="base"), tiny_model("bert", num_labels=1)])
+def test_outputs_without_classes_have_no_agreement(model: nn.Module) -> None:
+    match = bench({"a": model, "b": model}, [SMALL], **QUICK)[1].against_baseline
+    assert match is not None and (match.largest_difference, match.agreement) == (0.0, None)
+
+
+def test_outputs_of_other_shapes_are_not_compared() -> None:
+    rows = bench({"3": tiny_model("bert"), "2": tiny_model("bert", num_labels=2)}, [SMALL], **QUICK)
+    assert rows[1].against_baseline is None and rows[1].timings[0].speedup is not None
+
+
+def test_a_model_without_layers_has_no_encoder_time() -> None:
+    dense, empty = tiny_model("bert"), tiny_model("bert", num_hidden_layers=0)
+    rows = bench({"dense": dense, "empty": empty}, [SMALL], **QUICK)
+    assert [t.scope for t in rows[1].timings] == ["model"] and rows[1].timing("encoder") is None
+    assert [t.speedup for t in bench({"empty": empty, "dense": dense}, [SMALL], **QUICK)[1].timings][1] is None
+
+
+def test_the_models_come_back_as_they_were() -> None:
+    model = tiny_model("roberta").train()
+    before = copy.deepcopy(model.state_dict())
+    threads = torch.get_num_threads()
+    bench({"a": model}, [SMALL], ["eager", "eager-bf16"], threads=threads + 1, **QUICK)
+    assert model.training and model.dtype == torch.float32 and torch.get_num_threads() == threads
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_rows_are_json_and_progress_is_told() -> None:
+    told: list[str] = []
+    row = bench({"a": tiny_model("distilbert")}, [SMALL], progress=told.append, **QUICK)[0]
+    assert BenchRow.model_validate_json(row.model_dump_json()) == row
+    assert told == ["batch 2, length 8: preparing", "batch 2, length 8: 1 variants, 3 rounds"]
+
+
+def test_bad_input() -> None:
+    models = {"a": tiny_model("bert")}
+    with pytest.raises(UserError, match=r"Unknown backend 'eagr'; allowed: eager, .*Did you mean 'eager'"):
+        bench(models, [SMALL], ["eagr"])
+    with pytest.raises(UserError, match="no positions for that length; got 65"):
+        bench(models, [Setting(1, 65)])
+    with pytest.raises(UserError, match="at least one model"):
+        bench({}, [SMALL])
+
+
+def test_every_registered_back_end_gives_the_outputs_of_eager_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert registry.names("backend") == ["eager", "eager-bf16", "compile"]
+    model = tiny_model("electra")
+    inputs = example_inputs([model], 2, 8)
+    expected = model(**inputs)[0]
+    assert torch.equal(eager(model, inputs).run(inputs), expected)
+    half = eager_bf16(model, inputs)
+    assert half.dtype == "bfloat16" and half.run(inputs).dtype == torch.bfloat16
+    torch.testing.assert_close(half.run(inputs).float(), expected, atol=0.2, rtol=0.1)
+    with pytest.raises(BackendError, match=r"'compile' is not available: no C\+\+ compiler found \(no-such-compiler\)"):
+        compiled(model, inputs)
+
+
+def test_the_attention_that_ran_is_named() -> None:
+    inputs = example_inputs([tiny_model("bert")], 2, 8)
+    assert eager(tiny_model("bert", attn_implementation="eager"), inputs).attention == "eager"
+    assert eager(tiny_model("deberta-v2"), inputs).attention == "eager"
+    assert eager(tiny_model("bert"), inputs).attention == "sdpa"
+
+
+def test_a_back_end_that_is_not_available_has_a_row_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    rows = by_name(bench({"a": tiny_model("bert")}, [SMALL], ["compile", "eager"], **QUICK))
+    assert rows["a", "compile"].unavailable == "no C++ compiler found (no-such-compiler)"
+    assert rows["a", "compile"].timings == ()
+    assert rows["a", "eager"].timings and rows["a", "eager"].backend_speedup is None
+
+
+@pytest.mark.skipif(not HAS_COMPILER, reason="needs a C++ compiler")
+def test_compiled_models_are_timed_and_checked() -> None:
+    dense = tiny_model("bert", num_hidden_layers=1)
+    rows = by_name(bench({"dense": dense}, [SMALL], ["eager", "compile"], **QUICK))
+    row = rows["dense", "compile"]
+    assert row.unavailable is None and [t.scope for t in row.timings] == ["model"]
+    assert row.timings[0].dtype == "float32"
+    assert row.against_first_backend is not None and row.against_first_backend.largest_difference < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("speedup", "low", "high", "expected"),
+    [
+        (1.94, 1.9, 1.99, "2x is 1.94x faster than dense (encoder, {}; quartiles 1.90-1.99, 15 rounds)"),
+        (1.04, 1.03, 1.06, "2x is no faster than dense: 1.04x its speed (encoder, {}; quartiles 1.03-1.06, 15 rounds)"),
+        (1.2, 0.99, 1.4, "2x is no faster than dense: 1.20x its speed (encoder, {}; quartiles 0.99-1.40, 15 rounds)"),
+        (0.97, 0.96, 0.98, "2x is no faster than dense: 0.97x its speed (encoder, {}; quartiles 0.96-0.98, 15 rounds)"),
+        (0.5, 0.4, 1.01, "2x is no faster than dense: 0.50x its speed (encoder, {}; quartiles 0.40-1.01, 15 rounds)"),
+        (0.8, 0.78, 0.82, "2x is slower than dense: 0.80x its speed (encoder, {}; quartiles 0.78-0.82, 15 rounds)"),
+        (None, None, None, "2x was not compared with dense (encoder, {})"),
+    ],
+)
+def test_the_verdict_in_words(speedup: float | None, low: float | None, high: float | None, expected: str) -> None:
+    text = verdict("2x", "dense", measured(speedup, low, high))
+    assert text == expected.format("eager, batch 1, length 128")
+
+
+@pytest.mark.process
+def test_peak_memory_grows_with_the_model_and_leaves_the_libraries_out(tmp_path: Path) -> None:
+    # 64 MB of weights in the encoder against next to nothing.
+    for name, neurons in (("small", 32), ("large", 64 * 2**20 // 4 // (2 * 32))):
+        tiny_model("bert", num_hidden_layers=1, intermediate_size=neurons).save_pretrained(tmp_path / name)
+    small, large = (peak_memory(tmp_path / name, 1, 8) for name in ("small", "large"))
+    assert 0 <= small < 30
+    assert 60 < large - small < 100
+
+
+@pytest.mark.process
+def test_memory_of_a_broken_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No weights"):
+        peak_memory(tmp_path, 1, 8)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="could not be measured: .*; got"):
+        peak_memory(tmp_path, 1, 8)

@@ -1,0 +1,49 @@
+"""The task table."""
+
+import subprocess
+import sys
+
+import pytest
+
+from sparsebert.data.tasks import task_names, task_spec
+from sparsebert.errors import UserError
+
+GLUE = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
+
+
+def test_the_nine_glue_tasks_and_reviews():
+    assert task_names() == ["reviews", *GLUE]
+
+
+def test_specs_are_consistent():
+    for name in task_names():
+        spec = task_spec(name)
+        assert spec.name == name
+        assert len(spec.columns) in (1, 2)
+        assert (spec.kind == "regression") == (spec.labels == ())
+        assert spec.main_metric == spec.metrics[0]
+        assert spec.source == (() if name == "reviews" else ("nyu-mll/glue", name))
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "main"),
+    [
+        ("cola", 2, "matthews"),
+        ("mrpc", 2, "f1"),
+        ("stsb", 0, "pearson"),
+        ("mnli", 3, "accuracy"),
+    ],
+)
+def test_labels_and_main_metric(name, labels, main):
+    assert len(task_spec(name).labels) == labels
+    assert task_spec(name).main_metric == main
+
+
+def test_unknown_task_names_the_nearest():
+    with pytest.raises(UserError, match=r"Unknown task 'mlni'.*allowed: reviews, cola.*Did you mean 'mnli'"):
+        task_spec("mlni")
+
+
+def test_the_table_imports_neither_torch_nor_datasets():
+    code = "import sys, sparsebert.data.tasks; sys.exit(bool({'torch', 'datasets', 'pyarrow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

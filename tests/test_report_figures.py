@@ -1,0 +1,105 @@
+import pytest
+from matplotlib.colors import to_rgba
+
+from example_record import HEADS, NEURONS, SHAPES, bench_record, example_record, sparse_record
+from sparsebert.report import families
+from sparsebert.report.figures import write_pngs
+from sparsebert.report.maps import describe, shape_map
+from sparsebert.report.plots import pareto_plot, size_plot
+from sparsebert.report.theme import DARK, LIGHT, to_png, to_svg
+
+
+def axes_of(figure):
+    return figure.axes[0]
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def boxes(axes, colour):
+    return [patch for patch in axes.patches if patch.get_facecolor() == to_rgba(colour)]
+
+
+def test_the_pareto_plot_has_measured_speedups_and_scores():
+    axes = axes_of(pareto_plot(families([example_record()])))
+    x, y = axes.containers[0].lines[0].get_data()
+    assert list(x) == pytest.approx([1, 2.04, 3.92, 7.71])
+    assert list(y) == pytest.approx([91.28, 90.94, 90.60, 87.27])
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1×", "2×", "4×", "8×"]
+    assert texts(axes) == ["dense 91.3%", "2x  90.9%", "4x  90.6%", "8x  87.3%"]
+    assert axes.get_ylabel() == "Accuracy, %"
+    assert axes.get_legend() is None
+
+
+def test_several_families_are_several_lines_with_bars_over_seeds():
+    records = [example_record(seed, criterion) for criterion in ("obs", "magnitude") for seed in (0, 1, 2)]
+    axes = axes_of(pareto_plot(families(records)))
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["obs", "magnitude"]
+    assert len(axes.containers) == 2
+    vertical = axes.containers[0].lines[2][1].get_segments()
+    # Seeds shift the 8x score by 0, +0.23 and -0.34 points times (7.71 - 1) / 3.
+    assert [point[1] for point in vertical[3]] == pytest.approx([87.27 - 0.34 * 6.71 / 3, 87.27 + 0.23 * 6.71 / 3])
+
+
+def test_without_scores_there_is_no_pareto_plot():
+    assert pareto_plot(families([sparse_record()])) is None
+    assert pareto_plot(families([bench_record()])) is None
+
+
+def test_the_map_fills_as_many_heads_and_neurons_as_are_left():
+    models = example_record().models
+    figure = shape_map(models)
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["dense", "2x", "4x", "8x"]
+    for axes, model in zip(figure.axes, models, strict=True):
+        heads, neurons, dropped = SHAPES[model.name]
+        left = [layer for layer in range(6) if layer not in dropped]
+        filled = [box.get_width() for box in boxes(axes, LIGHT.heads)]
+        full = boxes(axes, LIGHT.faint)[0].get_width()
+        assert filled == pytest.approx([full * heads[layer] / HEADS for layer in left])
+        bars = [box.get_width() for box in boxes(axes, LIGHT.neurons)]
+        assert bars == pytest.approx([boxes(axes, LIGHT.faint)[1].get_width() * neurons[i] / NEURONS for i in left])
+        assert sum(patch.get_hatch() is not None for patch in axes.patches) == len(dropped)
+        assert all(str(neurons[layer]) in texts(axes) for layer in left)
+
+
+def test_more_models_than_columns_go_on_in_the_next_row():
+    models = example_record().models
+    figure = shape_map([*models, models[1]], columns=3)
+    assert len(figure.axes) == 6
+    assert [len(axes.texts) > 0 for axes in figure.axes] == [True] * 5 + [False]
+
+
+def test_the_map_in_words():
+    words = describe(example_record().models[3].shape)
+    assert words.startswith("layer 1: 4 heads, 224 neurons; layer 2: 2 heads, 128 neurons; ")
+    assert words.endswith("layer 4: dropped; layer 5: 1 heads, 64 neurons; layer 6: dropped")
+
+
+def test_the_bars_add_up_to_the_parameters():
+    record = example_record()
+    axes = axes_of(size_plot(families([record])[0]))
+    widths = [patch.get_width() for patch in axes.patches]
+    for row, model in enumerate(record.models):
+        assert sum(widths[3 * row : 3 * row + 3]) == pytest.approx(model.size.parameters / 1e6)
+    assert texts(axes) == ["90.8 MB", "70.9 MB", "58.8 MB", "52.0 MB"]
+
+
+def test_a_figure_is_the_same_bytes_each_time_and_dark_differs_from_light():
+    family = families([bench_record()])[0]
+    light = to_svg(size_plot(family))
+    assert light == to_svg(size_plot(family))
+    assert light != to_svg(size_plot(family, DARK))
+    assert to_png(size_plot(family)).startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_pngs_are_named_after_the_families(tmp_path):
+    write_pngs(families([bench_record()]), tmp_path / "one")
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["map.png", "size.png"]
+    two = [example_record(), example_record(criterion="magnitude")]
+    short = [record.model_copy(update={"models": record.models[:2]}) for record in two]
+    paths = write_pngs(families(short), tmp_path / "two")
+    names = ["pareto.png", "map-obs.png", "size-obs.png", "map-magnitude.png", "size-magnitude.png"]
+    assert [path.name for path in paths] == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)

@@ -1,0 +1,144 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from example_record import bench_record, example_record, failed_record, sparse_record
+from sparsebert.errors import UserError
+from sparsebert.records import Record
+from sparsebert.report import write_report
+
+EVIL = "<script>alert('x')</script>"
+VOID = {"meta", "img", "source"}
+
+
+class Reader(HTMLParser):
+    """Text and links of a page; raises when tags are not balanced."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.attributes: list[str] = []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.links += [value for name, value in attrs if name in ("src", "srcset", "href", "action")]
+        self.attributes += [name for name, _ in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def nasty(record: Record) -> Record:
+    """Every text of a record that a user could have written, with a script in it."""
+    models = tuple(
+        model.model_copy(update={"name": EVIL + model.name, "notes": (EVIL,), "folder": EVIL})
+        for model in record.models[:2]
+    )
+    where = record.environment.model_copy(
+        update={"cpu": EVIL, "machine": EVIL, "packages": {EVIL: EVIL}, "cpu_flags": (EVIL,), "commit": EVIL}
+    )
+    recipe = record.recipe | {"model": EVIL, "data": f"'\"{EVIL}"}
+    texts = dict.fromkeys(("command", "task", "created", "recipe_hash"), f"\"'{EVIL}")
+    texts |= {"message": EVIL} if record.status == "failed" else {}
+    update = {"models": models, "environment": where, "recipe": recipe, "notes": (EVIL,), "main_metric": EVIL}
+    return record.model_copy(update=texts | update)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("page")
+    path = write_report([example_record(), failed_record()], folder / "deep" / "report.html", folder / "png")
+    assert path == folder / "deep" / "report.html"
+    assert sorted(p.name for p in (folder / "png").iterdir()) == ["map.png", "pareto.png", "size.png"]
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_needs_nothing_but_itself(page):
+    reader = Reader(page)
+    assert "script" not in reader.tags
+    assert "link" not in reader.tags
+    assert reader.links
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in reader.links)
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert not re.search(r"url\(|@import|https?:", style)
+    assert "default-src 'none'" in page
+
+
+def test_the_page_says_what_came_out_and_how_it_was_measured(page):
+    text = Reader(page).text
+    for words in (
+        "all-MiniLM-L6-v2 on sst2",
+        "3.9× faster encoder than dense on this machine, 0.7 points of accuracy lost, 35% smaller file.",
+        "90.6%",
+        "3.85–3.97",
+        "872 examples of the validation split of sst2, seed 0.",
+        # sqrt(0.9128 * 0.0872 / 872) is 0.96 points.
+        "Standard error of one such accuracy, from the number of examples alone: 1.0 points.",
+        "2 threads on Example CPU @ 2.60GHz (2 cores); 15 interleaved rounds after warm-up",
+        "torch 2.13.0+cpu",
+        "sparsebert compress --task sst2",
+        "learning_rate: 0.0001",
+        "4,210",
+    ):
+        assert words in text, words
+
+
+def test_a_failed_run_is_shown_with_its_message(page):
+    text = Reader(page).text
+    assert "1 failed run" in text
+    assert "The training loss became nan at step 120." in text
+
+
+def test_a_page_of_failures_has_no_score(tmp_path):
+    scored = example_record().model_copy(update={"status": "failed", "message": "stopped", "failed_step": 3})
+    text = Reader(write_report([scored], tmp_path / "r.html").read_text(encoding="utf-8")).text
+    assert "stopped" in text
+    assert "at step 3" in text
+    assert "91.3" not in text
+    assert "×" not in text
+
+
+def test_every_text_of_a_record_is_escaped(tmp_path):
+    records = [nasty(example_record()), nasty(bench_record()), nasty(failed_record())]
+    content = write_report(records, tmp_path / "r.html").read_text(encoding="utf-8")
+    reader = Reader(content)
+    assert "<script" not in content
+    assert "script" not in reader.tags
+    assert not [name for name in reader.attributes if name.startswith("on")]
+    assert EVIL in reader.text
+
+
+def test_missing_parts_are_dashes_and_nothing_is_made_up(tmp_path):
+    reader = Reader(write_report([sparse_record()], tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "4x : encoder speed against dense not measured, 35% smaller file." in reader.text
+    assert "Commit –" in reader.text
+    assert "Accuracy" not in reader.text
+    assert "Score against measured speed" not in reader.text
+
+
+def test_the_same_records_give_the_same_page(tmp_path):
+    first = write_report([bench_record()], tmp_path / "a.html").read_bytes()
+    assert write_report([bench_record()], tmp_path / "b.html").read_bytes() == first
+
+
+def test_no_records_are_an_error_and_no_file(tmp_path):
+    with pytest.raises(UserError, match="nothing to report; give at least one"):
+        write_report([], tmp_path / "r.html")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,246 @@
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from example_record import bench_record, example_record, failed_record, sparse_record
+from sparsebert.records import Record
+from sparsebert.report import (
+    as_html,
+    as_json,
+    as_markdown,
+    as_rich,
+    families,
+    family_rows,
+    family_table,
+    timing_rows,
+    timing_table,
+)
+from sparsebert.report import values as v
+from sparsebert.report.compare import comparison_table
+from sparsebert.report.verdict import sentences
+
+
+def with_model(record: Record, which: str, **changes: object) -> Record:
+    models = tuple(m.model_copy(update=changes) if m.name == which else m for m in record.models)
+    return record.model_copy(update={"models": models})
+
+
+def with_accuracy(record: Record, name: str, value: float) -> Record:
+    scores = tuple(s.model_copy(update={"value": value}) for m in record.models if m.name == name for s in m.scores)
+    return with_model(record, name, scores=scores)
+
+
+def with_speedup(record: Record, name: str, speedup: float, low: float, high: float) -> Record:
+    spread = {"speedup": speedup, "speedup_q25": low, "speedup_q75": high}
+    timings = tuple(t.model_copy(update=spread) for m in record.models if m.name == name for t in m.timings)
+    return with_model(record, name, timings=timings)
+
+
+def rows_of(*records: Record) -> dict[str, object]:
+    return {row.name: row for row in family_rows(families(records))}
+
+
+@pytest.mark.parametrize(
+    ("form", "number", "text"),
+    [
+        (v.signed, -0.68, "−0.7"),
+        (v.signed, 0.25, "+0.2"),
+        (v.signed, -0.04, "0.0"),
+        (v.percent, 91.28, "91.3%"),
+        (v.percent, -3.0, "−3.0%"),
+        (v.fraction, 0.7523, "75.2%"),
+        (v.times, 3.918, "3.92×"),
+        (v.times, 12.34, "12.3×"),
+        (v.digits, 0.01234, "0.0123"),
+        (v.digits, 0.7211, "0.721"),
+        (v.digits, 4.04, "4.04"),
+        (v.digits, 38.14, "38.1"),
+        (v.digits, 1234.4, "1,234"),
+        (v.digits, 0, "0"),
+        (v.count, 22_713_216, "22.7 M"),
+        (v.count, 113_400, "113 k"),
+        (v.count, 950, "950"),
+        (v.megabytes, 90.87, "90.9 MB"),
+        (v.megabytes, 0.0456, "0.0456 MB"),
+    ],
+)
+def test_numbers_are_written_as_a_person_would(form, number, text):
+    assert form(number) == text
+
+
+def test_one_value_keeps_its_quartiles_and_several_become_median_and_range():
+    assert v.over_runs([v.Value(2.0, 1.5, 2.5)]) == v.Value(2.0, 1.5, 2.5)
+    assert v.over_runs([v.Value(3.0, 0, 9), None, v.Value(1.0), v.Value(2.0)]) == v.Value(2.0, 1.0, 3.0, 3)
+    assert v.over_runs([None, None]) is None
+
+
+def test_a_spread_is_written_without_unit_and_left_out_when_it_cannot_be_seen():
+    assert v.show_spread(v.Value(3.9, 3.8, 4.0), v.times) == "3.80–4.00"
+    assert v.show_spread(v.Value(-0.7, -1.0, -0.5), v.signed) == "−1.0 to −0.5"
+    assert v.show_spread(v.Value(4.0, 4.0001, 4.0002), v.times) == ""
+    assert v.show_spread(v.Value(4.0), v.times) == ""
+    assert v.show_spread(None, v.times) == ""
+
+
+def test_a_row_holds_the_numbers_of_the_record():
+    rows = rows_of(example_record())
+    assert list(rows) == ["dense", "2x", "4x", "8x"]
+    row = rows["4x"]
+    # 23 heads of 32 and 1952 neurons are left of 72 and 9216, at width 384.
+    left = 4 * 384 * 32 * 23 + 2 * 384 * 1952
+    assert row.encoder_sparsity.mid == pytest.approx(1 - left / 10_616_832)
+    assert row.score_points.mid == pytest.approx(90.60)
+    assert row.change_points.mid == pytest.approx(90.60 - 91.28)
+    assert row.encoder_speedup == v.Value(pytest.approx(3.92), pytest.approx(3.92 * 0.982), pytest.approx(3.92 * 1.014))
+    assert row.examples == 872
+    assert (row.target_kind, row.target_value, row.dense) == ("speedup", 4.0, False)
+    assert rows["dense"].dense
+    assert rows["dense"].change_points is None
+
+
+def test_the_headline_is_the_setting_that_the_recipe_asked_for():
+    assert rows_of(example_record())["dense"].latency_ms.mid == pytest.approx(14.2 + 0.35 + 0.004 * 128 / 8)
+    asked = example_record(measure={"batch": 32, "length": 25})
+    assert rows_of(asked)["dense"].latency_ms.mid == pytest.approx(83.5 + 0.35 + 0.004 * 32 * 25 / 8)
+    never_timed = example_record(measure={"batch": 64})
+    assert rows_of(never_timed)["dense"].latency_ms is None
+
+
+def test_seeds_of_one_recipe_become_median_and_range_of_paired_changes():
+    dense, small = (0.90, 0.92, 0.91), (0.89, 0.90, 0.86)
+    records = [
+        with_accuracy(with_accuracy(example_record(seed), "dense", d), "4x", s)
+        for seed, d, s in zip((0, 1, 2), dense, small, strict=True)
+    ]
+    groups = families(records)
+    assert [group.seeds for group in groups] == [(0, 1, 2)]
+    row = rows_of(*records)["4x"]
+    assert (row.runs, row.seeds) == (3, (0, 1, 2))
+    assert (row.score_points.mid, row.score_points.low, row.score_points.high) == pytest.approx((89, 86, 90))
+    assert (row.change_points.mid, row.change_points.low, row.change_points.high) == pytest.approx((-2, -5, -1))
+    text = as_markdown(family_table(groups))
+    assert "89.0% (86.0–90.0)" in text
+    assert "−2.0 (−5.0 to −1.0)" in text
+    assert "3 seeds (0, 1, 2)" in text
+
+
+def test_families_are_told_apart_by_what_differs_between_their_recipes():
+    records = [example_record(seed, criterion) for criterion in ("obs", "magnitude") for seed in (0, 1)]
+    assert [group.label for group in families(records)] == ["obs", "magnitude"]
+    layers = example_record(shape="layers", distill={"hidden": 0.0})
+    labels = [group.label for group in families([example_record(), layers])]
+    assert labels == ["search, distill.hidden=1.0", "layers, distill.hidden=0.0"]
+    assert [group.label for group in families([example_record()])] == ["all-MiniLM-L6-v2 on sst2"]
+
+
+def test_runs_on_other_machines_failed_runs_and_benches_are_not_mixed_in():
+    other = example_record(1)
+    other = other.model_copy(update={"environment": other.environment.model_copy(update={"cpu": "Other"})})
+    groups = families([example_record(), other, failed_record(), bench_record(), bench_record()])
+    assert [len(group.records) for group in groups] == [1, 1, 1, 1]
+    assert len({group.label for group in groups}) == 4
+
+
+def test_what_is_absent_is_a_dash_in_text_and_no_key_in_json():
+    groups = families([sparse_record()])
+    data = as_json(family_rows(groups))
+    assert data[1]["name"] == "4x"
+    assert not {"encoder_speedup", "latency_ms", "gflops", "score_points", "metric"} & set(data[1])
+    assert json.loads(json.dumps(data)) == json.loads(json.dumps(data, allow_nan=False))
+    small = next(line for line in as_markdown(family_table(groups)).splitlines() if line.startswith("| 4x"))
+    assert small.count("| – ") == 3
+
+
+def test_timings_of_one_setting_stand_together():
+    groups = families([example_record()])
+    rows = timing_rows(groups)
+    assert len(rows) == 4 * 8
+    assert [row.name for row in rows[:4]] == ["dense", "2x", "4x", "8x"]
+    assert {(row.scope, row.batch, row.length) for row in rows[:4]} == {("encoder", 1, 128)}
+    table = timing_table(groups)
+    assert len(table.sections) == 8
+    assert table.sections[0].heading == (
+        "Encoder · batch 1 · 128 tokens · eager, float32, sdpa attention, 2 threads, 15 rounds"
+    )
+    assert [cell.text for cell in table.sections[0].rows[0]] == ["dense", "14.2", "1.00×", "9,014"]
+    assert as_json(rows)[0]["median_ms"]["mid"] == pytest.approx(14.2)
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_the_compact_table_fits_80_characters(seeds):
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(as_rich(family_table(families([example_record(s) for s in seeds]), True)))
+    lines = stream.getvalue().splitlines()
+    assert "…" not in stream.getvalue()
+    assert sum("75.2%" in line for line in lines) == 1
+    assert next(line for line in lines if "75.2%" in line).startswith("4x")
+
+
+def test_texts_of_a_record_are_never_markup():
+    name = "[red]a|b_c[/red]<b>"
+    groups = families([with_model(example_record(), "4x", name=name)])
+    table = family_table(groups)
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(as_rich(table))
+    assert name in stream.getvalue()
+    line = next(line for line in as_markdown(table).splitlines() if "red" in line)
+    assert line.startswith(r"| \[red\]a\|b\_c\[/red\]&lt;b&gt; (4× faster) |")
+    assert "[red]a|b_c[/red]&lt;b&gt;" in as_html(table)
+
+
+def test_families_stand_side_by_side():
+    table = comparison_table(families([example_record(), example_record(criterion="magnitude", accuracy_shift=-0.01)]))
+    assert [column.text for column in table.columns] == ["Model", "obs", "magnitude"]
+    cells = {row[0].text: row for row in table.sections[0].rows}
+    assert [(cell.text, cell.small) for cell in cells["4x"][1:]] == [("90.6%", "3.92×"), ("89.6%", "3.92×")]
+
+
+def test_the_verdict_says_what_was_gained_and_lost():
+    said = dict(sentences(families([example_record()])[0]))
+    assert said["4x"] == (
+        "3.9× faster encoder than dense on this machine, 0.7 points of accuracy lost, 35% smaller file."
+    )
+
+
+@pytest.mark.parametrize(
+    ("speedup", "words"),
+    [
+        ((1.2, 0.9, 1.4), "encoder no faster and no slower than dense on this machine (1.20×)"),
+        ((1.02, 1.01, 1.03), "encoder no faster and no slower than dense on this machine (1.02×)"),
+        ((0.8, 0.7, 0.9), "encoder slower than dense on this machine (0.80×)"),
+        ((3.6, 3.5, 3.7), "3.6× faster encoder than dense on this machine"),
+    ],
+)
+def test_the_verdict_is_plain_when_the_target_is_missed(speedup, words):
+    said = dict(sentences(families([with_speedup(example_record(), "4x", *speedup)])[0]))
+    assert said["4x"].startswith(words)
+    assert said["4x"].endswith(f"{100 - 25 * speedup[0]:.0f}% short of the target (4× faster).")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "short"),
+    [
+        ("size", 0.5, "23% short of the target (50% of bytes)"),
+        ("sparsity", 0.9, "16% short of the target (90% sparse)"),
+    ],
+)
+def test_other_targets_are_checked_too(kind, value, short):
+    record = with_model(example_record(), "4x", target_kind=kind, target_value=value)
+    assert dict(sentences(families([record])[0]))["4x"].endswith(f"{short}.")
+    met = with_model(example_record(), "4x", target_kind="latency_ms", target_value=4.1)
+    assert "short" not in dict(sentences(families([met])[0]))["4x"]
+
+
+def test_a_bench_is_compared_to_its_first_model_and_says_nothing_of_scores():
+    said = sentences(families([bench_record()])[0])
+    assert said == [("minilm-2x", "2.0× faster encoder than minilm on this machine, 22% smaller file.")]
+
+
+def test_reports_load_neither_torch_nor_matplotlib():
+    code = "import sys, sparsebert.report; print({'torch', 'transformers', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,82 @@
+"""Tiny random models of every family, for all tests.
+
+Biases and norms are random too: ones and zeros hide bugs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from sparsebert import registry
+from sparsebert.models.families import Task
+from sparsebert.models.shrunk import stock_config_class, stock_model_class
+
+FAMILIES = ("bert", "roberta", "distilbert", "electra", "modernbert", "deberta-v2")
+LAYERS, HEADS, NEURONS, HIDDEN, VOCAB = 3, 4, 24, 32, 100
+
+_SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": HIDDEN,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": NEURONS,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+_SPECIAL: dict[str, dict[str, Any]] = {
+    "roberta": {"bos_token_id": 1, "eos_token_id": 2},
+    "distilbert": {"hidden_dim": NEURONS},
+    "electra": {"embedding_size": 16},
+    "modernbert": {
+        "attention_bias": True,
+        "mlp_bias": True,
+        "norm_bias": True,
+        "local_attention": 4,
+        "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+        "bos_token_id": 1,
+        "cls_token_id": 1,
+        "eos_token_id": 2,
+        "sep_token_id": 2,
+    },
+    "deberta-v2": {
+        "relative_attention": True,
+        "position_buckets": 8,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": False,
+        "norm_rel_ebd": "layer_norm",
+        "type_vocab_size": 0,
+        "position_biased_input": False,
+    },
+}
+
+
+def tiny_model(family: str, task: Task = "classification", seed: int = 0, **config_overrides: Any) -> PreTrainedModel:
+    """A model in evaluation mode, the same for the same arguments, whatever was drawn before.
+
+    `family` is a name in FAMILIES; overrides are values of the family's configuration, `attn_implementation` included.
+    """
+    described = registry.get("family", family)
+    values = _SIZES | _SPECIAL.get(family, {}) | {"num_labels": 3} | config_overrides
+    if family == "distilbert":
+        values.pop("intermediate_size")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = stock_model_class(described, task)(stock_config_class(described)(**values))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                centre = 1.0 if parameter.dim() == 1 and name.endswith("weight") else 0.0
+                parameter.normal_(centre, 0.3 if parameter.dim() == 1 else 0.2)
+    return model.eval()
+
+
+def tiny_batch(seed: int = 0, rows: int = 3, length: int = 12) -> dict[str, torch.Tensor]:
+    """Random tokens [rows, length]; every row but the first ends in padding."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, VOCAB, (rows, length), generator=generator)
+    mask = torch.ones_like(ids)
+    for row in range(1, rows):
+        mask[row, length - 2 * row :] = 0
+    return {"input_ids": ids * mask, "attention_mask": mask}
