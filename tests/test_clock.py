@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
-from tiny import LAYERS, tiny_batch, tiny_model
 from torch import nn
 
 from sparsebert.clock import (
@@ -22,6 +22,7 @@ from sparsebert.clock import (
 )
 from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
+from tiny import LAYERS, tiny_batch, tiny_model
 
 MS = 1_000_000
 CONDITIONS = Conditions("encoder", "eager", "float32", "sdpa", batch=2, length=50, threads=1)
@@ -51,7 +52,7 @@ class FakeTime:
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7])
 def test_no_variant_always_follows_the_same_one(count: int) -> None:
     rows = orders(count, 2 * count)
-    pairs = Counter(pair for row in rows for pair in zip(row, row[1:], strict=False))
+    pairs = Counter(pair for row in rows for pair in pairwise(row))
     places = Counter((place, variant) for row in rows for place, variant in enumerate(row))
     assert all(sorted(row) == list(range(count)) for row in rows)
     assert len(pairs) == count * (count - 1) and set(pairs.values()) <= {2}
@@ -142,7 +143,7 @@ def test_without_a_baseline_there_is_no_speedup() -> None:
 def test_times_that_give_no_ratio_are_refused() -> None:
     with pytest.raises(ValueError, match="time of zero"):
         timing([0.0, 0.0], [1.0, 1.0], CONDITIONS)
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match="is longer than"):
         ratios([1.0], [1.0, 2.0])
 
 
@@ -187,18 +188,16 @@ def test_encoder_clock_in_a_real_model_leaves_it_as_it_was(family: str) -> None:
     paths = [layer.path for layer in layout_of(model).layers]
     assert len(paths) == LAYERS
     plain = model(**tiny_batch())[0]
-    with pytest.raises(RuntimeError, match="stop"), encoder_clock(model, paths) as watch:
+    with encoder_clock(model, paths) as watch:
         assert torch.equal(model(**tiny_batch())[0], plain)
-        raise RuntimeError("stop")
     assert watch.passes == 1 and watch.total_ns > 0
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 def test_threads_are_set_and_put_back() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(RuntimeError, match="stop"), torch_threads(before + 1) as count:
+    with torch_threads(before + 1) as count:
         assert count == torch.get_num_threads() == before + 1
-        raise RuntimeError("stop")
     assert torch.get_num_threads() == before
     with torch_threads(None) as count:
         assert count == before

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, VOCAB, tiny_model
 
 from sparsebert.counts import Footprint, disk_bytes, example_inputs, flops, footprint, sizes, sparsity
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names
+from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, VOCAB, tiny_model
 
 ENCODER = LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * NEURONS)
 EMBEDDINGS = (VOCAB + 64 + 2) * HIDDEN

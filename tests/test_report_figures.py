@@ -38,6 +38,7 @@ def test_several_families_are_several_lines_with_bars_over_seeds():
     axes = axes_of(pareto_plot(families(records)))
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["obs", "magnitude"]
     assert len(axes.containers) == 2
+    assert texts(axes) == ["dense 91.3%", "2x", "4x", "8x"]
     vertical = axes.containers[0].lines[2][1].get_segments()
     # Seeds shift the 8x score by 0, +0.23 and -0.34 points times (7.71 - 1) / 3.
     assert [point[1] for point in vertical[3]] == pytest.approx([87.27 - 0.34 * 6.71 / 3, 87.27 + 0.23 * 6.71 / 3])

@@ -21,7 +21,7 @@ class UserError(Exception):
         super().__init__(message if message.endswith("?") else f"{message}.")
 
 
-class TrainingDiverged(UserError):
+class DivergedError(UserError):
     """The loss became NaN or infinite; carries the optimiser step at which it happened."""
 
     def __init__(self, step: int, loss: float) -> None:

@@ -87,7 +87,7 @@ def parameter_table(model: PreTrainedModel, bytes_each: int, encoder_linear_only
     layout = layout_of(model)
     layer = layout.layers[0]
     assert layer.attention is not None and layer.ffn is not None
-    shapes = {name: parameter for name, parameter in model.named_parameters()}
+    shapes = dict(model.named_parameters())
     per_unit = []
     for group in (layer.attention, layer.ffn):
         parts = [

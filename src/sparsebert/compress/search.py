@@ -144,9 +144,7 @@ def _widest(calibrated: Calibrated, table: CostTable, budget: float, kept: Seque
     return None
 
 
-def _even_choices(
-    layers: Sequence[LayerLayout], table: CostTable, kept: Sequence[int], width: int
-) -> list[Choice]:
+def _even_choices(layers: Sequence[LayerLayout], table: CostTable, kept: Sequence[int], width: int) -> list[Choice]:
     choices = []
     for layer in layers:
         heads = layer.attention.units if layer.attention else 0

@@ -15,7 +15,7 @@ from sparsebert.data.encode import encode
 from sparsebert.data.load import Task, load_task
 from sparsebert.data.metrics import score_with_reasons
 from sparsebert.data.tasks import TaskSpec
-from sparsebert.models.families import position_limit
+from sparsebert.models.limits import position_limit
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import resolve
 from sparsebert.recipe import Recipe

@@ -167,12 +167,12 @@ def _set_task(config: PretrainedConfig, num_labels: int | None, kind: Kind) -> b
     """Write the task into the configuration; True if it had another number of labels."""
     if kind not in ("classification", "regression"):
         return False
-    wanted = 1 if kind == "regression" else num_labels
-    differs = wanted is not None and config.num_labels != wanted
-    if differs:
-        config.num_labels = wanted
     config.problem_type = "regression" if kind == "regression" else "single_label_classification"
-    return differs
+    wanted = 1 if kind == "regression" else num_labels
+    if wanted is None or config.num_labels == wanted:
+        return False
+    config.num_labels = wanted
+    return True
 
 
 def _check_files(folder: Path) -> None:

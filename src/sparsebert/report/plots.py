@@ -125,25 +125,27 @@ def _dense_lines(axes: Axes, shown: Sequence[tuple[str, Sequence[_Point]]], them
 
 
 def _label_points(axes: Axes, lines: Sequence[Sequence[_Point]], theme: Theme) -> None:
-    """Name the points: above the best of several lines, below the others; more than three lines have a legend only."""
+    """Name the points below a single line; of several lines, name the highest point of each name, above it."""
     from matplotlib.patheffects import withStroke
 
-    mean = [sum(point.y.mid for point in line) / len(line) for line in lines]
-    for line, height in zip(lines, mean, strict=True):
-        above = len(lines) > 1 and height == max(mean)
-        for point in (point for point in line if not point.row.dense and len(lines) <= 3):
-            axes.annotate(
-                f"{point.row.name}  {v.percent(point.y.mid)}" if len(lines) == 1 else point.row.name,
-                (point.x.mid, point.y.mid),
-                (7, 6) if above else (-7, -8),
-                textcoords="offset points",
-                ha="left" if above else "right",
-                va="bottom" if above else "top",
-                color=theme.ink,
-                fontsize=10.5,
-                path_effects=[withStroke(linewidth=3, foreground=theme.paper)],
-                zorder=4,
-            )
+    single = len(lines) == 1
+    highest: dict[str, _Point] = {}
+    for point in (point for line in lines for point in line if not point.row.dense):
+        known = highest.setdefault(point.row.name, point)
+        highest[point.row.name] = max(known, point, key=lambda either: either.y.mid)
+    for name, point in highest.items():
+        axes.annotate(
+            f"{name}  {v.percent(point.y.mid)}" if single else name,
+            (point.x.mid, point.y.mid),
+            (-7, -8) if single else (7, 6),
+            textcoords="offset points",
+            ha="right" if single else "left",
+            va="top" if single else "bottom",
+            color=theme.ink,
+            fontsize=10.5,
+            path_effects=[withStroke(linewidth=3, foreground=theme.paper)],
+            zorder=4,
+        )
 
 
 def _speed_axis(axes: Axes, points: Sequence[v.Value]) -> None:

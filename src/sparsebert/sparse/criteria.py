@@ -20,7 +20,9 @@ CHUNKS = 16
 class Criterion(Protocol):
     """How to thin a group: one Option for each of `counts`, numbers of units to keep, most first."""
 
-    def options(self, evidence: Evidence, counts: Sequence[int]) -> list[Option]: ...
+    def options(self, evidence: Evidence, counts: Sequence[int]) -> list[Option]:
+        """The Option at each count."""
+        ...
 
 
 @dataclass(frozen=True)

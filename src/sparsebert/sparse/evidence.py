@@ -151,7 +151,7 @@ def _one_batch(
         direction = torch.randn(logits.shape, generator=generator)
         if logits.shape[-1] > 1:
             direction = direction - direction.mean(dim=-1, keepdim=True)
-        watched = [tape.outputs for tape in tapes.values()]
+        watched = [tape.outputs for tape in tapes.values() if tape.outputs is not None]
         first = torch.autograd.grad((logits * direction).sum(), watched, retain_graph=True)
         second = torch.autograd.grad(loss(output, batch), watched)
     for tape, a, b in zip(tapes.values(), first, second, strict=True):

@@ -25,7 +25,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from sparsebert.environment import supports_bf16_training
-from sparsebert.errors import TrainingDiverged
+from sparsebert.errors import DivergedError
 from sparsebert.recipe import Training
 from sparsebert.records import TrainingRun
 from sparsebert.train.collate import MODEL_INPUTS, Collator
@@ -49,7 +49,7 @@ class SparseTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Task loss, and what the teacher adds. Raises TrainingDiverged when it is NaN or infinite."""
+        """Task loss, and what the teacher adds. Raises DivergedError when it is NaN or infinite."""
         wants_hidden = self.distiller is not None and self.distiller.wants_hidden
         given = {key: inputs[key] for key in (*MODEL_INPUTS, "labels") if key in inputs}
         output = model(**given, output_hidden_states=wants_hidden)
@@ -58,7 +58,7 @@ class SparseTrainer(Trainer):
             loss = self.distiller.loss(output, inputs, loss)
         value = float(loss.detach())
         if not torch.isfinite(loss):
-            raise TrainingDiverged(self.state.global_step + 1, value)
+            raise DivergedError(self.state.global_step + 1, value)
         before = value if self.running_loss is None else self.running_loss
         self.running_loss = SMOOTHING * before + (1 - SMOOTHING) * value
         return (loss, output) if return_outputs else loss
@@ -111,7 +111,7 @@ def fine_tune(
 ) -> TrainingRun:
     """Train `model` in place. Checkpoints go to `folder`; a call that finds one goes on from it, bit for bit on CPU.
 
-    Raises TrainingDiverged when the loss stops being a number.
+    Raises DivergedError when the loss stops being a number.
     """
     bf16 = supports_bf16_training()
     if training.freeze_embeddings:

@@ -1,0 +1,222 @@
+"""The family: dense model first, then one smaller model a target, each from the last."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from transformers import PreTrainedModel, set_seed
+
+from sparsebert.clock import torch_threads
+from sparsebert.compress.assemble import masked_model
+from sparsebert.compress.calibrate import Calibrated, calibrate
+from sparsebert.compress.costs import measured_table
+from sparsebert.compress.search import Found, scorer
+from sparsebert.compress.stages import stage
+from sparsebert.compress.targets import Goal, meet
+from sparsebert.compress.workbench import Workbench
+from sparsebert.models.layout import layout_of
+from sparsebert.models.load import has_task_head, load_config, load_model, save_model
+from sparsebert.models.source import resolve
+from sparsebert.recipe import Target
+from sparsebert.records import Score, Shape, TrainingRun
+from sparsebert.sparse.budgets import CostTable
+from sparsebert.surgeon import mask_model, shrink
+from sparsebert.train.distill import Distiller, TeacherCache, cache_teacher
+from sparsebert.train.trainer import fine_tune
+
+TOLERANCE = 1e-4
+
+
+class Trained(BaseModel):
+    """What training a model left on disk besides the model; `run` is absent when nothing was trained."""
+
+    run: TrainingRun | None = None
+
+
+class Member(BaseModel):
+    """One model of the family before fine-tuning: its shape, and how it was found.
+
+    `origin` holds for each of its layers the number of the dense model's layer that it was.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    target: Target
+    shape: Shape
+    origin: tuple[int, ...]
+    divergence: float
+    tried: int
+    achieved: float
+    one_shot_scores: tuple[Score, ...]
+    output_difference: float
+
+
+class LatencyTable(BaseModel):
+    """The measured table, as it is kept on disk."""
+
+    table: CostTable
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The baseline and teacher."""
+
+    model: PreTrainedModel
+    trained: Trained
+    shape: Shape
+
+    @property
+    def origin(self) -> tuple[int, ...]:
+        """Its layers, counted."""
+        return tuple(range(len(self.shape.heads)))
+
+
+def dense_model(bench: Workbench) -> Dense:
+    """The model handed in, fine-tuned first if it has no head for the task; kept in `dense/`."""
+    folder, done = bench.folder / "dense", bench.work / "dense.json"
+    source = resolve(bench.recipe.model)
+    labels = len(bench.spec.labels) or 1
+
+    def work() -> Trained:
+        set_seed(bench.recipe.seed)
+        model = load_model(source, num_labels=labels, kind=bench.spec.kind)
+        if bench.spec.labels:
+            model.config.id2label = dict(enumerate(bench.spec.labels))
+            model.config.label2id = {name: number for number, name in enumerate(bench.spec.labels)}
+        run = None
+        if not has_task_head(load_config(source), labels, bench.spec.labels):
+            training, checkpoints = bench.recipe.dense, bench.work / "dense-training"
+            run = fine_tune(
+                model, bench.train, bench.collate, training, checkpoints, bench.recipe.seed, "Fine-tuning dense"
+            )
+        save_model(model, bench.tokenizer, folder)
+        return Trained(run=run)
+
+    trained = stage(done, Trained, work)
+    model = load_model(folder, num_labels=labels, kind=bench.spec.kind)
+    layers = layout_of(model).layers
+    return Dense(model, trained, shape_of(model, tuple(range(len(layers))), model))
+
+
+def teacher_cache(bench: Workbench, dense: Dense) -> TeacherCache:
+    """The dense model's outputs on the train split, computed once a run."""
+    hidden = bench.recipe.distill.hidden > 0
+    return cache_teacher(dense.model, bench.train, bench.collate, bench.work / "teacher", hidden)
+
+
+def shape_of(model: PreTrainedModel, origin: Sequence[int], dense: PreTrainedModel) -> Shape:
+    """Heads and neurons left in each layer of the dense model."""
+    full = layout_of(dense)
+    heads, neurons = [0] * len(full.layers), [0] * len(full.layers)
+    for layer, place in zip(layout_of(model).layers, origin, strict=True):
+        heads[place] = layer.attention.units if layer.attention else 0
+        neurons[place] = layer.ffn.units if layer.ffn else 0
+    dropped = tuple(sorted(set(range(len(full.layers))) - set(origin)))
+    first = full.layers[0]
+    return Shape(
+        heads=tuple(heads),
+        neurons=tuple(neurons),
+        dropped_layers=dropped,
+        full_heads=first.attention.units if first.attention else full.full_heads,
+        full_neurons=first.ffn.units if first.ffn else full.full_neurons,
+    )
+
+
+class FamilyMaker:
+    """Makes members one after the other; holds the latency table and the model that the next one starts from."""
+
+    def __init__(self, bench: Workbench, dense: Dense) -> None:
+        self._bench = bench
+        self._dense = dense
+        self._last, self._origin = dense.model, dense.origin
+        self._calibrated: Calibrated | None = None
+
+    def make(self, target: Target) -> tuple[Member, Trained, Path]:
+        """Find, cut and fine-tune the model for one target; its folder holds the finished model."""
+        work, folder = self._bench.work / target.label, self._bench.folder / target.label
+        member = stage(work / "member.json", Member, lambda: self._find(target, work / "one-shot"))
+        trained = stage(work / "trained.json", Trained, lambda: self._train(member, work, folder))
+        if self._bench.recipe.finetune is not None:
+            self._last, self._origin, self._calibrated = self._load(folder), member.origin, None
+        return member, trained, folder
+
+    def _find(self, target: Target, folder: Path) -> Member:
+        calibrated = self._calibrate()
+        score = scorer(self._last, calibrated, self._bench.collate)
+        goal = Goal(target, self._bench.recipe, self._bench.setting, self._dense.model, self._last)
+        found, achieved = meet(goal, self._table, calibrated, score)
+        origin = tuple(place for place, choice in zip(self._origin, found.choices, strict=True) if not choice.dropped)
+        small, difference = self._assemble(calibrated, found)
+        save_model(small, self._bench.tokenizer, folder)
+        return Member(
+            target=target,
+            shape=shape_of(small, origin, self._dense.model),
+            origin=origin,
+            divergence=found.divergence,
+            tried=found.tried,
+            achieved=achieved,
+            one_shot_scores=self._bench.score(small),
+            output_difference=difference,
+        )
+
+    def _assemble(self, calibrated: Calibrated, found: Found) -> tuple[PreTrainedModel, float]:
+        """The smaller model, and its largest |logit| difference from the masked one relative to the largest logit."""
+        masked, keep, dropped = masked_model(self._last, calibrated.options, found.choices)
+        small = shrink(masked, keep, dropped, even=self._bench.recipe.even)
+        mask_model(masked, {}, dropped)
+        probe = self._bench.probe()
+        with torch.inference_mode():
+            expected, got = masked(**probe).logits, small(**probe).logits
+        difference = float((expected - got).abs().max() / expected.abs().max().clamp_min(1e-6))
+        if difference > TOLERANCE:
+            raise RuntimeError(f"the cut model differs from the masked one by {difference:.2e}, relative")
+        return small, difference
+
+    def _train(self, member: Member, work: Path, folder: Path) -> Trained:
+        model = self._load(work / "one-shot")
+        training = self._bench.recipe.finetune
+        run = None
+        if training is not None:
+            set_seed(self._bench.recipe.seed)
+            distiller = Distiller(teacher_cache(self._bench, self._dense), self._bench.recipe.distill, member.origin)
+            title = f"Fine-tuning {member.target.label}"
+            seed, checkpoints = self._bench.recipe.seed, work / "training"
+            run = fine_tune(
+                model, self._bench.train, self._bench.collate, training, checkpoints, seed, title, distiller
+            )
+        save_model(model, self._bench.tokenizer, folder)
+        return Trained(run=run)
+
+    def _calibrate(self) -> Calibrated:
+        if self._calibrated is None:
+            recipe = self._bench.recipe
+            self._calibrated = calibrate(
+                copy.deepcopy(self._last),
+                self._dense.model,
+                self._bench.train,
+                self._bench.collate,
+                recipe.criterion,
+                recipe.search.examples,
+                recipe.search.score_examples,
+                recipe.seed,
+            )
+        return self._calibrated
+
+    def _table(self) -> CostTable:
+        setting = self._bench.setting
+        file = self._bench.work / f"latency-{setting.batch}x{setting.length}.json"
+
+        def work() -> LatencyTable:
+            with torch_threads(self._bench.recipe.measure.threads):
+                return LatencyTable(table=measured_table(self._dense.model, setting.batch, setting.length))
+
+        return stage(file, LatencyTable, work).table
+
+    def _load(self, folder: Path) -> PreTrainedModel:
+        labels = len(self._bench.spec.labels) or 1
+        return load_model(folder, num_labels=labels, kind=self._bench.spec.kind)

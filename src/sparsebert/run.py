@@ -1,0 +1,182 @@
+"""`run(recipe, folder)`: one straight read from a recipe to a Record, a family of models and a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from transformers import PreTrainedModel
+
+from sparsebert.bench import BenchRow, bench
+from sparsebert.compress.family import FamilyMaker, Member, Trained, dense_model, shape_of
+from sparsebert.compress.stages import claim
+from sparsebert.compress.workbench import Workbench, set_up
+from sparsebert.counts import footprint, sizes, sparsity
+from sparsebert.environment import environment
+from sparsebert.errors import DivergedError, UserError
+from sparsebert.models.layout import encoder_linear_names, layout_of
+from sparsebert.models.load import load_model
+from sparsebert.recipe import Recipe, Target
+from sparsebert.records import ModelResult, Record, Score, write_record, write_text_atomically
+from sparsebert.report.card import model_card
+from sparsebert.report.page import write_report
+
+LADDER = (0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.92, 0.95)
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished model of the run: what is known of it before the final measurement."""
+
+    name: str
+    folder: Path
+    model: PreTrainedModel
+    scores: tuple[Score, ...]
+    member: Member | None
+    trained: Trained
+
+
+def run(recipe: Recipe, folder: Path, command: str) -> Record:
+    """Compress a model: dense baseline, one smaller model a target, measurement, record, report.
+
+    Everything finished is kept in `folder` and found again when the same recipe runs there again. Raises UserError
+    for what the user can mend; once the folder is claimed, a failure also leaves a Record with `status: failed`.
+    """
+    started = time.perf_counter()
+    workbench = set_up(recipe, folder)
+    claim(folder, recipe)
+    try:
+        entries, notes = make_family(workbench)
+        models = measure_family(workbench, entries)
+    except UserError as error:
+        step = error.step if isinstance(error, DivergedError) else None
+        write_record(_record(workbench, command, started, (), (), failure=str(error), failed_step=step), folder)
+        raise
+    record = _record(workbench, command, started, models, notes)
+    write_record(record, folder)
+    for result in models:
+        write_text_atomically(folder / result.folder / "README.md", model_card(record, result.name))
+    write_report([record], folder / "report.html", folder / "plots")
+    return record
+
+
+def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
+    """The dense model and one member a target (or, for `max_drop`, members until one falls too far)."""
+    dense = dense_model(workbench)
+    scores = workbench.score(dense.model)
+    entries = [Entry("dense", workbench.folder / "dense", dense.model, scores, None, dense.trained)]
+    _say(f"dense: {_main(workbench, scores)}")
+    maker = FamilyMaker(workbench, dense)
+    for target in workbench.recipe.targets or _ladder(workbench.recipe):
+        entry = _member(workbench, maker, target)
+        _say(f"{entry.name}: {_main(workbench, entry.scores)}")
+        if _fell_too_far(workbench, scores, entry.scores):
+            return entries, (_max_drop_note(workbench.recipe, entries, entry),)
+        entries.append(entry)
+    return entries, ()
+
+
+def measure_family(workbench: Workbench, entries: Sequence[Entry]) -> tuple[ModelResult, ...]:
+    """Sizes, sparsities and interleaved times of all models together."""
+    models = {entry.name: entry.model for entry in entries}
+    measure = workbench.recipe.measure
+    with console.status("Measuring the family") as status:
+        rows = bench(models, workbench.settings, rounds=measure.rounds, threads=measure.threads, progress=status.update)
+        return tuple(_result(workbench, entry, entries[0], rows) for entry in entries)
+
+
+def _member(workbench: Workbench, maker: FamilyMaker, target: Target) -> Entry:
+    member, trained, folder = maker.make(target)
+    model = load_model(folder, num_labels=len(workbench.spec.labels) or 1, kind=workbench.spec.kind)
+    scores = workbench.score(model) if trained.run else member.one_shot_scores
+    return Entry(target.label, folder, model, scores, member, trained)
+
+
+def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[BenchRow]) -> ModelResult:
+    linear, dense_linear = encoder_linear_names(entry.model), encoder_linear_names(dense.model)
+    setting, member = workbench.setting, entry.member
+    origin = member.origin if member else tuple(range(len(layout_of(dense.model).layers)))
+    return ModelResult(
+        name=entry.name,
+        folder=entry.folder.name,
+        target_kind=member.target.kind if member else None,
+        target_value=member.target.value if member else None,
+        shape=shape_of(entry.model, origin, dense.model),
+        scores=entry.scores,
+        one_shot_scores=member.one_shot_scores if member and entry.trained.run else (),
+        sparsity=sparsity(
+            footprint(dense.model, dense_linear, dense.folder), footprint(entry.model, linear, entry.folder)
+        ),
+        size=sizes(entry.model, linear, (setting.batch, setting.length)),
+        timings=tuple(timing for row in rows if row.model == entry.name for timing in row.timings),
+        output_difference=member.output_difference if member else None,
+        training=entry.trained.run,
+    )
+
+
+def _record(
+    workbench: Workbench,
+    command: str,
+    started: float,
+    models: tuple[ModelResult, ...],
+    notes: tuple[str, ...],
+    failure: str | None = None,
+    failed_step: int | None = None,
+) -> Record:
+    recipe = workbench.recipe
+    return Record(
+        kind="compress",
+        status="failed" if failure else "finished",
+        message=failure,
+        failed_step=failed_step,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.perf_counter() - started, 1),
+        seed=recipe.seed,
+        command=command,
+        recipe_hash=recipe.hash,
+        recipe=recipe.plain(),
+        environment=environment(),
+        task=workbench.spec.name,
+        main_metric=workbench.spec.main_metric,
+        models=models,
+        notes=(*workbench.notes, *notes),
+    )
+
+
+def _ladder(recipe: Recipe) -> list[Target]:
+    if recipe.max_drop is None:
+        raise UserError("Nothing to do: no target", fix="give --speedup, --latency, --size, --sparsity or --max-drop")
+    return [Target(kind="sparsity", value=value) for value in LADDER]
+
+
+def _fell_too_far(workbench: Workbench, dense: Sequence[Score], scores: Sequence[Score]) -> bool:
+    limit = workbench.recipe.max_drop
+    if limit is None:
+        return False
+    before, after = _main_value(workbench, dense), _main_value(workbench, scores)
+    return before is None or after is None or 100 * (before - after) > limit
+
+
+def _max_drop_note(recipe: Recipe, entries: Sequence[Entry], failed: Entry) -> str:
+    return (
+        f"{entries[-1].name} is the smallest model found that lost at most {recipe.max_drop:g} points; "
+        f"{failed.name} lost more. It was chosen on the validation split that its score is of."
+    )
+
+
+def _main_value(workbench: Workbench, scores: Sequence[Score]) -> float | None:
+    return next((score.value for score in scores if score.metric == workbench.spec.main_metric), None)
+
+
+def _main(workbench: Workbench, scores: Sequence[Score]) -> str:
+    value = _main_value(workbench, scores)
+    return f"{workbench.spec.main_metric} " + ("undefined" if value is None else f"{value:.4f}")
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False)
