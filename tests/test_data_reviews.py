@@ -28,14 +28,14 @@ def trigrams(text: str) -> set[tuple[str, ...]]:
 
 
 def test_size_and_balance(task):
-    assert (len(task.train), len(task.validation)) == (1416, 360)
+    assert (len(task.train), len(task.validation)) == (1944, 492)
     for rows in (task.train, task.validation):
         assert sum(rows["label"]) * 2 == len(rows)
     assert task.validation_name == "validation"
     assert not task.subset
 
 
-@pytest.mark.parametrize(("split", "each"), [("train", 118), ("validation", 30)])
+@pytest.mark.parametrize(("split", "each"), [("train", 162), ("validation", 41)])
 def test_every_domain_and_label_has_the_same_share(split, each):
     with (FOLDER / f"{split}.csv").open(encoding="utf-8", newline="") as file:
         counts = Counter((row["domain"], row["label"]) for row in csv.DictReader(file))

@@ -1,0 +1,59 @@
+"""What every command prints with: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from sparsebert.records import write_text_atomically
+
+
+def show(drawn: RenderableType) -> None:
+    """Print a table on stdout; wide enough for all columns where stdout is not a terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(drawn)
+
+
+def say(text: str) -> None:
+    """Print one plain line on stdout; nothing in it is read as markup."""
+    Console(soft_wrap=True).print(text, markup=False, highlight=False)
+
+
+def remark(text: str) -> None:
+    """Print one plain line on stderr: what belongs beside a result, not into it."""
+    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
+
+
+def put_json(value: Any) -> None:
+    """Print JSON on stdout."""
+    sys.stdout.write(json_text(value))
+
+
+def write_json(value: Any, file: Path) -> None:
+    """Write JSON into a file, atomically."""
+    write_text_atomically(file, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Readable JSON, letters as they are."""
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep notices and bars of transformers and datasets off the screen."""
+    import datasets
+
+    from sparsebert.models.source import quiet
+
+    datasets.disable_progress_bars()
+    with quiet():
+        yield

@@ -1,0 +1,21 @@
+"""From the options of the command line to a recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparsebert.recipe import Recipe, load_recipe
+
+
+def recipe_of(
+    file: Path | None, options: Mapping[str, Any], settings: Sequence[str], cleared: Sequence[str] = ()
+) -> Recipe:
+    """The recipe of a command: the file, then options (dotted keys; None = not given), then `--set`, each over the last.
+
+    `cleared` keys become none. Options are applied as settings, so that one value of a part leaves the others alone.
+    """
+    given = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
+    return load_recipe(file, [*given, *(f"{key}=null" for key in cleared), *settings])

@@ -1,0 +1,72 @@
+"""What the command line makes of an error: one line and an exit code, a traceback only when asked for."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from sparsebert.errors import UserError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+@contextmanager
+def guard(debug: bool, interrupted: str = "interrupted") -> Iterator[None]:
+    """Run a command's work: progress on stderr, warnings of libraries hidden, known errors as one line, exit code 2.
+
+    Known are UserError, what the operating system refuses, and unreadable weight files. Any other error is a bug of
+    ours and keeps its traceback. Ctrl-C prints `interrupted` and exits with 130.
+    """
+    import rich
+
+    rich.reconfigure(stderr=True)
+    with warnings.catch_warnings():
+        if not debug:
+            warnings.simplefilter("ignore")
+        try:
+            yield
+        except KeyboardInterrupt:
+            typer.echo(interrupted, err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            message = _message(error)
+            if message is None:
+                raise
+            if debug:
+                traceback.print_exc()
+            typer.echo(f"error: {message}", err=True)
+            raise typer.Exit(USER_ERROR) from None
+
+
+def _message(error: Exception) -> str | None:
+    """One line about an error that is not a bug, else None."""
+    from safetensors import SafetensorError
+
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, SafetensorError):
+        return f"A weight file cannot be read or written: {_first_line(error)}"
+    if isinstance(error, OSError):
+        return _refused(error)
+    # torch.save reports a full disk as a RuntimeError of its own.
+    if isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in str(error):
+        return "A checkpoint could not be written; is the disk full? Free some space and run the same command again."
+    return None
+
+
+def _refused(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "The disk is full; free some space and run the same command again."
+    if error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
