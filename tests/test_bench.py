@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,12 @@ def test_the_models_come_back_as_they_were() -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
+def test_a_model_in_training_mode_is_measured_without_dropout() -> None:
+    model = tiny_model("bert")
+    match = bench({"a": model, "b": copy.deepcopy(model).train()}, [SMALL], **QUICK)[1].against_baseline
+    assert match is not None and match.largest_difference == 0
+
+
 def test_rows_are_json_and_progress_is_told() -> None:
     told: list[str] = []
     row = bench({"a": tiny_model("distilbert")}, [SMALL], progress=told.append, **QUICK)[0]
@@ -192,6 +199,12 @@ def test_the_verdict_in_words(speedup: float | None, low: float | None, high: fl
     assert text == expected.format("eager, batch 1, length 128")
 
 
+def test_the_verdict_on_the_baseline_itself() -> None:
+    assert verdict("dense", "dense", measured(1.0, 1.0, 1.0)) == (
+        "dense is the baseline (encoder, eager, batch 1, length 128; 1.00 ms, quartiles 1.00-1.00, 15 rounds)"
+    )
+
+
 @pytest.mark.process
 def test_peak_memory_is_of_the_model_and_not_of_the_libraries(tmp_path: Path) -> None:
     # 64 MB of weights in the encoder; importing the libraries takes more than 100 MB.
@@ -205,8 +218,11 @@ def test_memory_of_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:
         peak_memory(tmp_path, 1, 8)
 
 
-@pytest.mark.process
-def test_the_error_of_the_other_process_is_passed_on(tmp_path: Path) -> None:
+def test_the_error_of_the_other_process_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(UserError, match=r"memory of a model could not be measured: \w+Error: .*; got"):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho Traceback >&2\necho 'OSError: it broke' >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(UserError, match="memory of a model could not be measured: OSError: it broke; got"):
         peak_memory(tmp_path, 1, 8)

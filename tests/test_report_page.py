@@ -8,7 +8,7 @@ from sparsebert.errors import UserError
 from sparsebert.records import Record
 from sparsebert.report import write_report
 
-EVIL = "<script>alert('x')</script>"
+EVIL = "<script src=x onload=alert('x')>"
 VOID = {"meta", "img", "source"}
 
 
@@ -115,8 +115,12 @@ def test_a_page_of_failures_has_no_score(tmp_path):
     assert "×" not in text
 
 
-def test_every_text_of_a_record_is_escaped(tmp_path):
-    records = [nasty(example_record()), nasty(bench_record()), nasty(failed_record())]
+@pytest.mark.parametrize("several", [False, True])
+def test_every_text_of_a_record_is_escaped(tmp_path, several):
+    records = [nasty(bench_record())]
+    if several:
+        other = nasty(example_record())
+        records += [other.model_copy(update={"recipe": other.recipe | {"criterion": EVIL}}), nasty(failed_record())]
     content = write_report(records, tmp_path / "r.html").read_text(encoding="utf-8")
     reader = Reader(content)
     assert "<script" not in content

@@ -97,6 +97,7 @@ def test_a_row_holds_the_numbers_of_the_record():
     assert row.change_points.mid == pytest.approx(90.60 - 91.28)
     assert row.encoder_speedup == v.Value(pytest.approx(3.92), pytest.approx(3.92 * 0.982), pytest.approx(3.92 * 1.014))
     assert row.examples == 872
+    assert row.size_mb.mid == pytest.approx(4 * row.parameters.mid / 1e6)
     assert (row.target_kind, row.target_value, row.dense) == ("speedup", 4.0, False)
     assert rows["dense"].dense
     assert rows["dense"].change_points is None

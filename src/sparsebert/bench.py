@@ -118,6 +118,9 @@ def verdict(model: str, baseline: str, measured: Timing) -> str:
     Faster or slower needs a median ratio at least 1.05 away from 1, and quartiles on the same side of 1.
     """
     how = f"{measured.scope}, {measured.backend}, batch {measured.batch}, length {measured.length}"
+    if model == baseline:
+        spread = f"quartiles {measured.q25_ms:.2f}-{measured.q75_ms:.2f}, {measured.rounds} rounds"
+        return f"{model} is the baseline ({how}; {measured.median_ms:.2f} ms, {spread})"
     if measured.speedup is None or measured.speedup_q25 is None or measured.speedup_q75 is None:
         return f"{model} was not compared with {baseline} ({how})"
     speedup, low, high = measured.speedup, measured.speedup_q25, measured.speedup_q75

@@ -12,6 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+
 from sparsebert.counts import disk_bytes, example_inputs
 from sparsebert.errors import UserError
 
@@ -39,11 +42,6 @@ def peak_memory(folder: Path, batch: int, length: int) -> float:
 
 def main(arguments: list[str]) -> None:
     """Load, run once, print {"peak_memory_mb": ...}."""
-    import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
-
-    import sparsebert  # noqa: F401  (registers the shrunk model types)
-
     folder, batch, length = arguments[0], int(arguments[1]), int(arguments[2])
     heads = {"ForSequenceClassification": AutoModelForSequenceClassification, "ForMaskedLM": AutoModelForMaskedLM}
     name = (AutoConfig.from_pretrained(folder).architectures or [""])[0]

@@ -54,9 +54,7 @@ Debug = Annotated[
 ]
 OutputFolder = Annotated[
     Path | None,
-    typer.Option(
-        "--output", "-o", metavar="DIR", help="Default runs/MODEL-TASK-RECIPE_HASH.", rich_help_panel=COMMON
-    ),
+    typer.Option("--output", "-o", metavar="DIR", help="Default runs/MODEL-TASK-RECIPE_HASH.", rich_help_panel=COMMON),
 ]
 OutputFile = Annotated[
     Path | None,
@@ -262,7 +260,9 @@ def predict(
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; - reads lines.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", help="A text a line, or .csv, .jsonl, .parquet with --text-column.", rich_help_panel=DATA),
+        typer.Option(
+            "--file", help="A text a line, or .csv, .jsonl, .parquet with --text-column.", rich_help_panel=DATA
+        ),
     ] = None,
     text_column: TextColumn = None,
     max_length: Annotated[

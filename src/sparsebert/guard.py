@@ -34,7 +34,7 @@ def guard(debug: bool, interrupted: str = "interrupted") -> Iterator[None]:
         except KeyboardInterrupt:
             typer.echo(interrupted, err=True)
             raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
+        except _known() as error:
             message = _message(error)
             if message is None:
                 raise
@@ -44,25 +44,28 @@ def guard(debug: bool, interrupted: str = "interrupted") -> Iterator[None]:
             raise typer.Exit(USER_ERROR) from None
 
 
-def _message(error: Exception) -> str | None:
-    """One line about an error that is not a bug, else None."""
+def _known() -> tuple[type[Exception], ...]:
     from safetensors import SafetensorError
 
+    return UserError, OSError, SafetensorError, RuntimeError
+
+
+def _message(error: Exception) -> str | None:
+    """One line about an error that is not a bug, else None."""
     if isinstance(error, UserError):
         return " ".join(str(error).split())
-    if isinstance(error, SafetensorError):
-        return f"A weight file cannot be read or written: {_first_line(error)}"
     if isinstance(error, OSError):
         return _refused(error)
-    # torch.save reports a full disk as a RuntimeError of its own.
-    if isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in str(error):
-        return "A checkpoint could not be written; is the disk full? Free some space and run the same command again."
-    return None
+    if isinstance(error, RuntimeError):
+        # torch.save reports a full disk as a RuntimeError of its own.
+        full = "PytorchStreamWriter failed writing" in str(error)
+        return "A checkpoint could not be written; free some disk space and run the command again." if full else None
+    return f"A weight file cannot be read or written: {_first_line(error)}"
 
 
 def _refused(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
-        return "The disk is full; free some space and run the same command again."
+        return "The disk is full; free some space and run the command again."
     if error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"
     return _first_line(error)

@@ -48,6 +48,7 @@ def run(recipe: Recipe, folder: Path, command: str) -> Record:
     for what the user can mend; once the folder is claimed, a failure also leaves a Record with `status: failed`.
     """
     started = time.perf_counter()
+    wanted_targets(recipe)
     workbench = set_up(recipe, folder)
     claim(folder, recipe)
     try:
@@ -72,13 +73,22 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
     entries = [Entry("dense", workbench.folder / "dense", dense.model, scores, None, dense.trained)]
     _say(f"dense: {_main(workbench, scores)}")
     maker = FamilyMaker(workbench, dense)
-    for target in workbench.recipe.targets or _ladder(workbench.recipe):
+    for target in wanted_targets(workbench.recipe):
         entry = _member(workbench, maker, target)
         _say(f"{entry.name}: {_main(workbench, entry.scores)}")
         if _fell_too_far(workbench, scores, entry.scores):
             return entries, (_max_drop_note(workbench.recipe, entries, entry),)
         entries.append(entry)
     return entries, ()
+
+
+def wanted_targets(recipe: Recipe) -> tuple[Target, ...]:
+    """The recipe's targets, or for `max_drop` a ladder of sparsities. Raises UserError where neither is given."""
+    if recipe.targets:
+        return recipe.targets
+    if recipe.max_drop is None:
+        raise UserError("Nothing to do: no target", fix="give --speedup, --latency, --size, --sparsity or --max-drop")
+    return tuple(Target(kind="sparsity", value=value) for value in LADDER)
 
 
 def measure_family(workbench: Workbench, entries: Sequence[Entry]) -> tuple[ModelResult, ...]:
@@ -146,12 +156,6 @@ def _record(
         models=models,
         notes=(*workbench.notes, *notes),
     )
-
-
-def _ladder(recipe: Recipe) -> list[Target]:
-    if recipe.max_drop is None:
-        raise UserError("Nothing to do: no target", fix="give --speedup, --latency, --size, --sparsity or --max-drop")
-    return [Target(kind="sparsity", value=value) for value in LADDER]
 
 
 def _fell_too_far(workbench: Workbench, dense: Sequence[Score], scores: Sequence[Score]) -> bool:

@@ -13,9 +13,10 @@ from sparsebert.recipe import Recipe, load_recipe
 def recipe_of(
     file: Path | None, options: Mapping[str, Any], settings: Sequence[str], cleared: Sequence[str] = ()
 ) -> Recipe:
-    """The recipe of a command: the file, then options (dotted keys; None = not given), then `--set`, each over the last.
+    """The recipe of a command: the file, over it the options, over these `--set`.
 
-    `cleared` keys become none. Options are applied as settings, so that one value of a part leaves the others alone.
+    `options` have dotted keys, None = not given; `cleared` keys become none. Options are applied as settings, so that
+    one value of a part leaves the others alone.
     """
     given = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
     return load_recipe(file, [*given, *(f"{key}=null" for key in cleared), *settings])

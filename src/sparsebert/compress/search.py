@@ -113,22 +113,26 @@ def search_layers(calibrated: Calibrated, table: CostTable, keep: int, score: Sc
     return Found(tuple(choices), table.total(choices), try_kept(best), len(tried), np.ones((total, 3)))
 
 
-def search_even(calibrated: Calibrated, table: CostTable, budget: float, score: Score) -> Found:
+def search_even(calibrated: Calibrated, table: CostTable, budget: float, score: Score, drop_layers: bool) -> Found:
     """All heads kept and one feedforward width in every layer that stays, so that stock classes can load the model.
 
-    Layers go one by one, the least missed first; at each depth the widest width within the budget is scored.
+    Layers go one by one if they may, the least missed first; at each depth the widest width within the budget is
+    scored. The first layer stays where the stock model's first layer is built unlike the others.
     Raises UserError when even one layer with the narrowest width costs more.
     """
     layers = calibrated.layout.layers
     kept = list(range(len(layers)))
     found: list[Found] = []
-    while kept:
+    while True:
         width = _widest(calibrated, table, budget, kept)
         if width is not None:
             choices = _even_choices(layers, table, kept, width)
             ones = np.ones((len(layers), 3))
             found.append(Found(tuple(choices), table.total(choices), score(choices), len(found) + 1, ones))
-        kept.remove(min(kept, key=lambda index: calibrated.skip_errors[index]))
+        removable = kept[1:] if calibrated.layout.family.first_norm else kept
+        if not drop_layers or len(kept) == 1:
+            break
+        kept.remove(min(removable, key=lambda index: calibrated.skip_errors[index]))
     if not found:
         raise UserError("The target cannot be met with even widths", got=f"cost {budget:.4g}")
     return min(found, key=lambda one: one.divergence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -9,7 +10,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from sparsebert.errors import UserError
-from sparsebert.recipe import Recipe, differing_keys
+from sparsebert.recipe import Recipe, differing_keys, parse_recipe
 from sparsebert.records import write_text_atomically
 
 T = TypeVar("T", bound=BaseModel)
@@ -20,7 +21,7 @@ def claim(folder: Path, recipe: Recipe) -> None:
     """Make `folder` the run folder of `recipe`. Raises UserError, naming the keys, if another recipe has it."""
     file = folder / RECIPE_FILE
     if file.is_file():
-        before = Recipe.model_validate_json(file.read_bytes())
+        before = parse_recipe(json.loads(file.read_bytes()))
         differing = differing_keys(before, recipe)
         if differing:
             raise UserError(
@@ -28,9 +29,14 @@ def claim(folder: Path, recipe: Recipe) -> None:
                 fix="choose another --output, or give the same values",
             )
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(_is_foreign(entry) for entry in folder.iterdir())):
         raise UserError("The output folder is not empty and not a run", got=folder, fix="choose another --output")
     write_text_atomically(file, recipe.model_dump_json(indent=1, by_alias=True) + "\n")
+
+
+def _is_foreign(entry: Path) -> bool:
+    # A process that is killed while it claims a folder leaves a half-written recipe of that name behind.
+    return not entry.name.startswith(f".{RECIPE_FILE}.")
 
 
 def stage(file: Path, kind: type[T], work: Callable[[], T]) -> T:

@@ -61,7 +61,7 @@ def meet(
             best = found, achieved
         if attempt > 0 and _miss(goal, achieved) <= CLOSE_ENOUGH:
             break
-        budget *= _correction(goal, achieved)
+        budget = _corrected(goal, table, budget, achieved)
         candidates, factors = goal.recipe.search.candidates // (1 if attempt == 0 else 4), found.factors
     assert best is not None
     return best
@@ -76,10 +76,10 @@ def _search(
     candidates: int,
     factors: np.ndarray | None,
 ) -> Found:
+    drop = goal.recipe.search.drop_layers
     try:
         if goal.recipe.even:
-            return search_even(calibrated, table, budget, score)
-        drop = goal.recipe.search.drop_layers
+            return search_even(calibrated, table, budget, score, drop)
         return search_shape(calibrated, table, budget, score, candidates, goal.recipe.seed, drop, factors)
     except UserError as error:
         raise UserError(
@@ -115,11 +115,13 @@ def _budget(goal: Goal, table: CostTable) -> float:
 
 
 def _nearest(goal: Goal, calibrated: Calibrated, table: CostTable) -> float:
-    """The most that one layer with nothing in it would reach, in the target's unit."""
-    least, full = table.cost(0, 0), _full_cost(goal, table)
+    """The most that the narrowest layers would reach, one of them or all if none may go, in the target's unit."""
+    layers, full = calibrated.layout.layers, _full_cost(goal, table)
+    heads, neurons = 0, 0
     if goal.recipe.even:
-        heads = layout_of(goal.dense).full_heads
-        least = table.cost(heads, 8)
+        heads = calibrated.layout.full_heads
+        neurons = min(count for layer in layers if layer.ffn for count in calibrated.options[layer.ffn.name] if count)
+    least = table.cost(heads, neurons) * (1 if goal.recipe.search.drop_layers else len(layers))
     if goal.target.kind == "speedup":
         return full / max(least, 1e-9)
     if goal.target.kind == "latency_ms":
@@ -176,6 +178,7 @@ def _miss(goal: Goal, achieved: float) -> float:
     return abs(achieved / goal.target.value - 1)
 
 
-def _correction(goal: Goal, achieved: float) -> float:
+def _corrected(goal: Goal, table: CostTable, budget: float, achieved: float) -> float:
+    """The budget scaled by the error; a speedup is of the layers alone, so what lies outside them is left as it is."""
     ratio = achieved / goal.target.value
-    return ratio if goal.target.kind == "speedup" else 1 / ratio
+    return table.fixed + (budget - table.fixed) * ratio if goal.target.kind == "speedup" else budget / ratio

@@ -11,12 +11,13 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsebert.bench import Setting
+from sparsebert.counts import example_inputs
 from sparsebert.data.encode import encode
 from sparsebert.data.load import Task, load_task
 from sparsebert.data.metrics import score_with_reasons
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.models.limits import position_limit
-from sparsebert.models.load import load_config, load_tokenizer
+from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import resolve
 from sparsebert.recipe import Recipe
 from sparsebert.records import Score
@@ -91,7 +92,7 @@ def set_up(recipe: Recipe, folder: Path) -> Workbench:
     encoded = {name: encode(rows, tokenizer, recipe.max_length, limit) for name, rows in validations.items()}
     notes = [*task.notes, train.note and f"train: {train.note}"]
     notes += [one.note and f"{name}: {one.note}" for name, one in encoded.items()]
-    return Workbench(
+    workbench = Workbench(
         recipe,
         folder,
         task,
@@ -101,3 +102,8 @@ def set_up(recipe: Recipe, folder: Path) -> Workbench:
         padding_collator(tokenizer),
         tuple(note for note in notes if note),
     )
+    # Loaded here only so that damaged weights and lengths without positions are found before anything is written.
+    model = load_model(source, num_labels=len(task.spec.labels) or 1, kind=task.spec.kind)
+    for setting in workbench.settings:
+        example_inputs([model], setting.batch, setting.length)
+    return workbench

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
+from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 Batch = dict[str, torch.Tensor]
@@ -26,6 +29,32 @@ def padding_collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
         return batch
 
     return collate
+
+
+class EpochOrder(Sampler[int]):
+    """Row numbers with texts of like length together, shuffled anew each epoch.
+
+    Seed and epoch alone decide the order. The sampler of transformers draws from torch's global generator, so a run
+    that goes on after its first epoch would see other batches than one that was never interrupted.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._lengths = list(lengths)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration is of; accelerate's data loader calls this."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        state = np.random.SeedSequence([self._seed, self._epoch]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(state[0]))
+        return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=generator))
 
 
 def batches_by_length(encoded: Dataset, collate: Collator, batch_size: int) -> Iterator[tuple[list[int], Batch]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
-from torch import nn
+from transformers import PreTrainedModel
 
+from sparsebert.models.layout import layout_of
 from sparsebert.recipe import Distill
 from sparsebert.records import write_text_atomically
 from sparsebert.train.collate import MODEL_INPUTS, Batch, Collator, batches_by_length
@@ -48,7 +50,29 @@ class TeacherCache:
         return batch
 
 
-def cache_teacher(teacher: nn.Module, encoded: Dataset, collate: Collator, folder: Path, hidden: bool) -> TeacherCache:
+@contextmanager
+def layer_outputs(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
+    """Collect what each layer gives [B, T, hidden] in a forward pass inside the block.
+
+    The `hidden_states` of transformers will not do: the last of them may have gone through a norm after the layers
+    (ModernBERT), and then it cannot be compared with an inner layer's.
+    """
+    found: list[torch.Tensor] = []
+
+    def keep(module: object, args: object, output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+
+    handles = [model.get_submodule(layer.path).register_forward_hook(keep) for layer in layout_of(model).layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def cache_teacher(
+    teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder: Path, hidden: bool
+) -> TeacherCache:
     """Run the teacher once over `encoded` and store what it says in `folder`; a finished cache is read back."""
     if not (folder / "done.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
@@ -64,7 +88,7 @@ def cache_teacher(teacher: nn.Module, encoded: Dataset, collate: Collator, folde
     )
 
 
-def _fill(teacher: nn.Module, encoded: Dataset, collate: Collator, folder: Path, hidden: bool) -> list[float]:
+def _fill(teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder: Path, hidden: bool) -> list[float]:
     offsets = np.concatenate([[0], np.cumsum(np.asarray(encoded["length"], dtype=np.int64))])
     np.save(folder / "offsets.npy", offsets)
     logits: np.ndarray | None = None
@@ -73,13 +97,14 @@ def _fill(teacher: nn.Module, encoded: Dataset, collate: Collator, folder: Path,
     with torch.inference_mode():
         for rows, batch in batches_by_length(encoded, collate, batch_size=64):
             inputs = {key: batch[key] for key in MODEL_INPUTS if key in batch}
-            output = teacher(**inputs, output_hidden_states=hidden)
+            with layer_outputs(teacher) if hidden else nullcontext([]) as outputs:
+                output = teacher(**inputs)
             if logits is None:
                 logits = np.zeros((len(encoded), output.logits.shape[-1]), dtype=np.float32)
             logits[rows] = output.logits.float().numpy()
             if not hidden:
                 continue
-            layers = torch.stack(output.hidden_states[1:]).float()
+            layers = torch.stack(outputs).float()
             if states is None:
                 shape = (len(layers), int(offsets[-1]), layers.shape[-1])
                 states = np.lib.format.open_memmap(folder / "hidden.npy", "w+", dtype=np.float16, shape=shape)
@@ -106,7 +131,7 @@ class Distiller:
 
     @property
     def wants_hidden(self) -> bool:
-        """Whether the student has to return its hidden states."""
+        """Whether the outputs of the student's layers are needed."""
         return self.weights.hidden > 0 and self.cache.hidden is not None and len(self.layers) > 0
 
     def collator(self, collate: Collator) -> Collator:
@@ -114,15 +139,15 @@ class Distiller:
         layers = self.layers if self.wants_hidden else ()
         return lambda rows: self.cache.add_to(collate(rows), layers)
 
-    def loss(self, output: Any, batch: Batch, task_loss: torch.Tensor) -> torch.Tensor:
-        """Weighted sum of the task loss, the logit loss and the hidden-state loss (see recipe.Distill)."""
-        total = self.weights.labels * task_loss
+    def loss(self, output: Any, layers: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
+        """Weighted sum of the task loss, the logit loss and the hidden-state loss of `layers` (see recipe.Distill)."""
+        total = self.weights.labels * output.loss
         total = total + self.weights.logits * logit_loss(
             output.logits, batch["teacher_logits"], self.weights.temperature
         )
         if self.wants_hidden:
-            student = torch.stack(output.hidden_states[1:])
-            scale = torch.tensor([self.cache.scale[layer] for layer in self.layers])
+            student = torch.stack(tuple(layers))
+            scale = torch.tensor([self.cache.scale[layer] for layer in self.layers], device=student.device)
             total = total + self.weights.hidden * hidden_loss(
                 student, batch["teacher_hidden"], batch["attention_mask"], scale
             )

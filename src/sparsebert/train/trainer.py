@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from datasets import Dataset
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
+from torch.utils.data import Sampler
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -28,8 +30,8 @@ from sparsebert.environment import supports_bf16_training
 from sparsebert.errors import DivergedError
 from sparsebert.recipe import Training
 from sparsebert.records import TrainingRun
-from sparsebert.train.collate import MODEL_INPUTS, Collator
-from sparsebert.train.distill import Distiller
+from sparsebert.train.collate import MODEL_INPUTS, Collator, EpochOrder
+from sparsebert.train.distill import Distiller, layer_outputs
 
 SMOOTHING = 0.98
 
@@ -37,10 +39,16 @@ SMOOTHING = 0.98
 class SparseTrainer(Trainer):
     """Trainer that adds a distillation loss and stops at the first loss that is not a number."""
 
-    def __init__(self, *args: Any, distiller: Distiller | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, model: PreTrainedModel, distiller: Distiller | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, model=model, **kwargs)
+        self.student = model
         self.distiller = distiller
         self.running_loss: float | None = None
+
+    def _get_train_sampler(self, train_dataset: torch.utils.data.Dataset[Any] | None = None) -> Sampler[int]:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        assert isinstance(rows, Dataset)
+        return EpochOrder(rows["length"], self.args.train_batch_size, self.args.seed)
 
     def compute_loss(
         self,
@@ -52,10 +60,9 @@ class SparseTrainer(Trainer):
         """Task loss, and what the teacher adds. Raises DivergedError when it is NaN or infinite."""
         wants_hidden = self.distiller is not None and self.distiller.wants_hidden
         given = {key: inputs[key] for key in (*MODEL_INPUTS, "labels") if key in inputs}
-        output = model(**given, output_hidden_states=wants_hidden)
-        loss = output.loss
-        if self.distiller is not None:
-            loss = self.distiller.loss(output, inputs, loss)
+        with layer_outputs(self.student) if wants_hidden else nullcontext([]) as layers:
+            output = model(**given)
+        loss = output.loss if self.distiller is None else self.distiller.loss(output, layers, inputs)
         value = float(loss.detach())
         if not torch.isfinite(loss):
             raise DivergedError(self.state.global_step + 1, value)
@@ -131,7 +138,7 @@ def fine_tune(
     trainer.remove_callback(PrinterCallback)
     start = time.perf_counter()
     try:
-        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+        _train_or_resume(trainer, _last_whole_checkpoint(folder))
     finally:
         progress.close()
         model.requires_grad_(True)
@@ -145,6 +152,16 @@ def fine_tune(
         dtype="bfloat16 autocast" if bf16 else "float32",
         teacher=distiller is not None,
     )
+
+
+def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None) -> None:
+    state = None if checkpoint is None else TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    if checkpoint is None or state is None or state.global_step < state.max_steps:
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return
+    # Trainer would take one more step from a checkpoint of the last step in the middle of an epoch.
+    trainer._load_from_checkpoint(checkpoint)
+    trainer.state = state
 
 
 def _arguments(training: Training, folder: Path, seed: int, bf16: bool) -> TrainingArguments:
@@ -165,11 +182,8 @@ def _arguments(training: Training, folder: Path, seed: int, bf16: bool) -> Train
         report_to=[],
         disable_tqdm=True,
         seed=seed,
-        data_seed=seed,
         bf16=bf16,
         use_cpu=not torch.cuda.is_available(),
-        train_sampling_strategy="group_by_length",
-        length_column_name="length",
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )

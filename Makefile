@@ -1,0 +1,54 @@
+# `make` lists the targets. Each one makes .venv first when it is missing or out of date.
+PYTHON ?= python3
+PIP_ARGS ?=
+# Where a build of torch without CUDA is to be had; asked only on machines without an NVIDIA driver.
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types contracts bench docs format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## compress the quickstart model to 2x and 4x, in minutes, no network; writes demo/report.html
+	@$(BIN)/sparsebert compress --recipe recipes/quickstart.yaml -o demo
+
+test: $(READY) ## run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## check style and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY) ## check types
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+
+contracts: $(READY) ## check who imports whom
+	@$(BIN)/lint-imports
+
+bench: $(READY) ## time a layer at every size on this machine
+	@$(BIN)/python benchmarks/layer_times.py
+
+docs: $(READY) ## write docs/cli from the command line's own help
+	@$(BIN)/python docs/generate.py
+
+format: $(READY) ## format the code and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove .venv, caches and the demo; never runs/
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "SparseBERT needs Python 3.11 or newer, '$(PYTHON)' is not; try: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Installing into .venv; the first time takes a few minutes ..."
+	@$(PYTHON) -m venv .venv
+	@index=$$($(PYTHON) tools/cpu_index.py "$(CPU_INDEX)"); \
+	  $(BIN)/python -m pip install -q $(PIP_ARGS) $$index -c constraints.txt torch
+	@$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e '.[quickstart,dev]'
+	@touch $@

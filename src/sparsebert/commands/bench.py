@@ -1,0 +1,174 @@
+"""`sparsebert bench`: models in, a table of times, an output check and a verdict in words out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from sparsebert import registry
+from sparsebert.bench import BenchRow, Match, Setting, verdict
+from sparsebert.bench import bench as measure
+from sparsebert.bench_memory import peak_memory
+from sparsebert.commands.models import open_model, sources
+from sparsebert.commands.output import put_json, quiet_libraries, say, show, write_json
+from sparsebert.data.encode import encode
+from sparsebert.data.load import load_task
+from sparsebert.models.limits import position_limit
+from sparsebert.models.load import load_config, load_tokenizer
+from sparsebert.models.source import ModelSource
+from sparsebert.recipe import Recipe
+from sparsebert.records import Timing
+from sparsebert.report import values as v
+
+LENGTH = 128
+ALL = "all"
+
+
+def bench(
+    names: Sequence[str],
+    recipe: Recipe,
+    batches: Sequence[int],
+    lengths: Sequence[int],
+    backends: Sequence[str],
+    natural: bool,
+    memory: bool,
+    output: Path | None,
+    json_wanted: bool,
+) -> None:
+    """Measure and print; every batch with every length, or the settings of the recipe where neither is given.
+
+    `natural`: a length that is not given is the median of the task's validation texts, not 128.
+    """
+    with quiet_libraries(), Console(stderr=True).status("Loading the models") as status:
+        found = sources(names)
+        settings = _settings(recipe, batches, lengths, next(iter(found.values())) if natural else None)
+        models = {name: open_model(source) for name, source in found.items()}
+        rows = measure(
+            models,
+            settings,
+            _backends(backends),
+            rounds=recipe.measure.rounds,
+            threads=recipe.measure.threads,
+            seed=recipe.seed,
+            progress=status.update,
+        )
+        if memory:
+            status.update("Measuring memory")
+            rows = [_with_memory(row, found) for row in rows]
+    plain = {"rows": [row.model_dump(exclude_none=True) for row in rows], "verdicts": _verdicts(rows)}
+    if output:
+        write_json(plain, output)
+    if json_wanted:
+        put_json(plain)
+    else:
+        _print(rows, plain["verdicts"])
+
+
+def _settings(
+    recipe: Recipe, batches: Sequence[int], lengths: Sequence[int], model: ModelSource | None
+) -> list[Setting]:
+    wanted = recipe.measure
+    pairs: list[tuple[int, int | None]] = [(wanted.batch, wanted.length), *wanted.also]
+    if batches or lengths:
+        pairs = list(product(batches or [wanted.batch], lengths or [wanted.length]))
+    usual = LENGTH
+    if model is not None and any(length is None for _, length in pairs):
+        usual = _natural_length(recipe, model)
+    return list(dict.fromkeys(Setting(batch, length or usual) for batch, length in pairs))
+
+
+def _natural_length(recipe: Recipe, model: ModelSource) -> int:
+    task = load_task(recipe.task, recipe.data, recipe.columns, recipe.seed)
+    limit = position_limit(load_config(model))
+    rows = encode(task.validation, load_tokenizer(model), recipe.max_length, limit).dataset
+    return int(np.median(list(rows["length"])))
+
+
+def _backends(given: Sequence[str]) -> list[str]:
+    if ALL in given:
+        return registry.names("backend")
+    return list(dict.fromkeys(given)) or registry.names("backend")[:1]
+
+
+def _with_memory(row: BenchRow, found: Mapping[str, ModelSource]) -> BenchRow:
+    """Memory is that of plain loading and running, so it belongs to the rows of that back end only."""
+    if row.backend != registry.names("backend")[0]:
+        return row
+    peak = peak_memory(found[row.model].path, row.batch, row.length)
+    return row.model_copy(update={"peak_memory_mb": peak})
+
+
+def _verdicts(rows: Sequence[BenchRow]) -> list[str]:
+    baseline = rows[0].model
+    said = []
+    for row in rows:
+        headline = row.timing("encoder") or row.timing("model")
+        if row.unavailable:
+            said.append(f"{row.model} on {row.backend} was not measured: {row.unavailable}")
+        elif row.model != baseline and headline:
+            said.append(verdict(row.model, baseline, headline))
+    return said
+
+
+def _print(rows: Sequence[BenchRow], verdicts: Sequence[str]) -> None:
+    for setting in dict.fromkeys((row.batch, row.length) for row in rows):
+        shown = [row for row in rows if (row.batch, row.length) == setting and row.timings]
+        if shown:
+            show(_table(shown))
+    for text in verdicts:
+        say(text)
+    say("Times: medians of interleaved rounds, quartiles in brackets; speedups: medians of paired rounds.")
+
+
+def _table(rows: Sequence[BenchRow]) -> Table:
+    with_memory = any(row.peak_memory_mb is not None for row in rows)
+    whole = rows[0].timings[0]
+    table = Table(
+        title=f"Batch {whole.batch}, {whole.length} tokens, threads {whole.threads}, {whole.rounds} rounds",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+    )
+    heads = ["Model", "Back end", "Model, ms", "Speedup", "Encoder, ms", "Speedup", "Tokens/s", "Output check"]
+    for index, name in enumerate([*heads, "Peak memory"] if with_memory else heads):
+        table.add_column(name, justify="left" if index < 2 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*_cells(row), *([_memory(row)] if with_memory else []))
+    return table
+
+
+def _cells(row: BenchRow) -> list[str]:
+    whole, encoder = row.timing("model"), row.timing("encoder")
+    how = f"{row.backend}\n{whole.dtype}, {whole.attention}" if whole else row.backend
+    rate = f"{whole.tokens_per_s:,.0f}" if whole else v.DASH
+    check = row.against_baseline or row.against_first_backend
+    return [row.model, how, _ms(whole), _speedup(whole), _ms(encoder), _speedup(encoder), rate, _check(check)]
+
+
+def _ms(timing: Timing | None) -> str:
+    if timing is None:
+        return v.DASH
+    return f"{v.digits(timing.median_ms)}\n({v.digits(timing.q25_ms)}–{v.digits(timing.q75_ms)})"
+
+
+def _speedup(timing: Timing | None) -> str:
+    if timing is None or timing.speedup is None or timing.speedup_q25 is None or timing.speedup_q75 is None:
+        return v.DASH
+    return f"{v.times(timing.speedup)}\n({timing.speedup_q25:.2f}–{timing.speedup_q75:.2f})"
+
+
+def _check(match: Match | None) -> str:
+    if match is None:
+        return v.DASH
+    agreement = "" if match.agreement is None else f"\n{v.fraction(match.agreement)} agree"
+    return f"differs by {match.largest_difference:.2g}{agreement}"
+
+
+def _memory(row: BenchRow) -> str:
+    return v.DASH if row.peak_memory_mb is None else f"{row.peak_memory_mb:,.0f} MB"

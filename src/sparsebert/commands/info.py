@@ -1,0 +1,132 @@
+"""`sparsebert info`: what is in a folder. Shapes a layer, sparsities, and where the parameters are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from torch import nn
+from transformers import PreTrainedModel
+
+from sparsebert.commands.models import is_run, open_model, record_beside
+from sparsebert.commands.output import put_json, quiet_libraries, say, show
+from sparsebert.counts import disk_bytes
+from sparsebert.models.layout import Layout, encoder_linear_names, layout_of
+from sparsebert.models.source import resolve
+from sparsebert.records import ModelResult, read_record
+from sparsebert.report import as_json, as_rich, families, family_rows, family_table
+from sparsebert.report import values as v
+
+
+def info(name: str, json_wanted: bool) -> None:
+    """Print a model's inside, or the table of a run."""
+    if is_run(name):
+        _run(Path(name).expanduser(), json_wanted)
+        return
+    with quiet_libraries():
+        source = resolve(name)
+        found = _describe(open_model(source), source.path)
+    if json_wanted:
+        put_json(found)
+    else:
+        _print(found)
+
+
+def _run(folder: Path, json_wanted: bool) -> None:
+    record = read_record(folder)
+    groups = families([record])
+    if json_wanted:
+        put_json({"status": record.status, "models": as_json(family_rows(groups))})
+        return
+    if groups:
+        show(as_rich(family_table(groups, compact=True)))
+    if record.status == "failed":
+        say(f"The run failed: {record.message}")
+    say(f"Models: {', '.join(str(folder / model.folder) for model in record.models) or 'none'}")
+
+
+def _describe(model: PreTrainedModel, folder: Path) -> dict[str, Any]:
+    layout = layout_of(model)
+    made = _result_of(folder)
+    found: dict[str, Any] = {
+        "class": type(model).__name__,
+        "family": layout.family.name,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "layers": _layers(layout),
+        "full": {"layers": layout.full_layers, "heads": layout.full_heads, "neurons": layout.full_neurons},
+        "parameters": _parameters(model, layout),
+        "bytes_on_disk": disk_bytes(folder),
+    }
+    if made is not None:
+        found["sparsity"] = made.sparsity.model_dump()
+        found["scores"] = [score.model_dump() for score in made.scores]
+    return found
+
+
+def _result_of(folder: Path) -> ModelResult | None:
+    record = record_beside(folder)
+    models = record.models if record else ()
+    return next((model for model in models if model.folder == folder.resolve().name), None)
+
+
+def _layers(layout: Layout) -> list[dict[str, int]]:
+    return [
+        {
+            "layer": layer.original_index + 1,
+            "heads": layer.attention.units if layer.attention else 0,
+            "neurons": layer.ffn.units if layer.ffn else 0,
+        }
+        for layer in layout.layers
+    ]
+
+
+def _parameters(model: PreTrainedModel, layout: Layout) -> dict[str, int]:
+    """Where they are; a tied weight counts once, under the name that comes first."""
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    linear = set(encoder_linear_names(model))
+    parts = layout.family.attention
+    attention = tuple(f".{part}.weight" for part in (*parts.inputs, parts.output))
+    counts = dict.fromkeys(("embeddings", "attention", "feedforward", "biases and norms of layers", "head and rest"), 0)
+    for name, parameter in model.named_parameters():
+        place = "head and rest"
+        if id(parameter) in embeddings:
+            place = "embeddings"
+        elif name in linear:
+            place = "attention" if name.endswith(attention) else "feedforward"
+        elif name.startswith(f"{layout.layer_list}."):
+            place = "biases and norms of layers"
+        counts[place] += parameter.numel()
+    return {**counts, "all": sum(counts.values())}
+
+
+def _print(found: dict[str, Any]) -> None:
+    full = found["full"]
+    say(f"{found['class']} ({found['family']}, {found['dtype']}), {v.megabytes(found['bytes_on_disk'] / 1e6)} on disk")
+    shape = _table("Layer", f"Heads of {full['heads']}", f"Neurons of {full['neurons']}")
+    for layer in found["layers"]:
+        shape.add_row(*map(str, layer.values()))
+    show(shape)
+    gone = full["layers"] - len(found["layers"])
+    if gone:
+        say(f"{gone} of {full['layers']} layers are gone.")
+    places = _table("Parameters", "Number", "Part")
+    for place, count in found["parameters"].items():
+        places.add_row(place, f"{count:,}", v.fraction(count / found["parameters"]["all"]))
+    show(places)
+    if "sparsity" in found:
+        sparsity = found["sparsity"]
+        say(
+            f"Removed against dense: {v.fraction(sparsity['encoder_linear'])} of the encoder's linear weights, "
+            f"{v.fraction(sparsity['whole_model'])} of all, {v.fraction(sparsity['bytes_on_disk'])} of the bytes."
+        )
+    for score in found.get("scores", []):
+        say(f"{score['metric']} {score['value']:.4f} on {score['examples']:,} examples of {score['split']}")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    return table

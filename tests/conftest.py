@@ -1,0 +1,59 @@
+"""What all tests share: no network, one thread, fixed seeds, and a home of their own for the hub's files."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+# Before torch, transformers and the hub's client are imported, here or in a process that a test starts: one thread, no
+# models or data that happen to be on this machine, and a hub that refuses at once.
+HUB_HOME = tempfile.mkdtemp(prefix="sparsebert-tests-")
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "HF_HOME": HUB_HOME,
+    "HF_ENDPOINT": "http://127.0.0.1:9",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    yield
+    shutil.rmtree(HUB_HOME, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_other_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections leave this machine only in tests marked `network`."""
+    if request.node.get_closest_marker("network"):
+        return
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise RuntimeError(f"a test without the mark `network` tried to reach {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)

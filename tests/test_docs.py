@@ -1,0 +1,124 @@
+"""The documentation says what is so: its code runs, its commands parse, its links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import re
+import shlex
+from contextlib import redirect_stdout
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer.main
+
+from sparsebert.cli import app
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+DECISIONS = sorted((DOCS / "adr").glob("*.md"))
+WORDS_A_DECISION = 450
+BLOCK = re.compile(
+    r"^(?P<mark><!-- quickstart -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+
+
+class Block(NamedTuple):
+    """One fenced block; `printed` is the text block that follows a Python block, if any."""
+
+    language: str
+    text: str
+    quickstart: bool
+    printed: str | None
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, language: str, quickstart: bool = False) -> list[Block]:
+    found = list(BLOCK.finditer(page.read_text(encoding="utf-8")))
+    after = [one["text"] if one["language"] == "text" else None for one in found[1:]]
+    every = [Block(a["language"], a["text"], bool(a["mark"]), b) for a, b in zip_longest(found, after)]
+    return [block for block in every if block.language == language and block.quickstart == quickstart]
+
+
+def run(block: Block, names: dict[str, Any]) -> None:
+    output = io.StringIO()
+    with redirect_stdout(output):
+        exec(compile(block.text, "documentation", "exec"), names)
+    if block.printed is not None:
+        assert output.getvalue() == block.printed
+
+
+WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
+WITH_QUICKSTART = [page for page in PAGES if blocks(page, "python", quickstart=True)]
+WITH_COMMANDS = [page for page in PAGES if blocks(page, "bash")]
+
+
+def test_the_tutorial_is_among_what_is_checked() -> None:
+    tutorial = DOCS / "tutorial.md"
+    assert tutorial in WITH_PYTHON and tutorial in WITH_QUICKSTART and tutorial in WITH_COMMANDS
+    assert len(blocks(tutorial, "python")) >= 5 and len(DECISIONS) >= 8
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=name)
+def test_python_blocks_run_one_after_the_other(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks(page, "python"):
+        run(block, names)
+
+
+@pytest.mark.quickstart
+@pytest.mark.parametrize("page", WITH_QUICKSTART, ids=name)
+def test_blocks_about_the_default_model_run_alone(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page, "python", quickstart=True):
+        run(block, {})
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=name)
+def test_commands_exist_with_these_options(page: Path) -> None:
+    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    lines = "".join(block.text for block in blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    for words in (shlex.split(line, comments=True) for line in lines):
+        if words[:1] == ["make"]:
+            assert [word for word in words[1:] if "=" not in word and word not in targets] == []
+        if words[:1] == ["sparsebert"]:
+            commands[words[1]].make_context(words[1], words[2:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_and_named_files_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    files = re.findall(r"`((?:\w+/)*\w+\.py)`", text)
+    assert [
+        file for file in files if not ((ROOT / file).exists() or (ROOT / "src" / "sparsebert" / file).exists())
+    ] == []
+
+
+def test_pages_of_the_command_line_are_current() -> None:
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None and spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    wanted = generate.pages()
+    assert {page.relative_to(DOCS) for page in [DOCS / "cli.md", *(DOCS / "cli").glob("*.md")]} == set(wanted)
+    old = [str(path) for path, text in wanted.items() if (DOCS / path).read_text(encoding="utf-8") != text]
+    assert old == [], "run `make docs`"
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=name)
+def test_a_decision_is_one_page_of_three_parts(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
+    assert len(text.split()) <= WORDS_A_DECISION
+    assert int(page.name[:4]) == DECISIONS.index(page) + 1
+    assert f"](adr/{page.name})" in (DOCS / "index.md").read_text(encoding="utf-8")

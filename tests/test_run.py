@@ -1,0 +1,209 @@
+"""Whole runs of `compress`, through the command line: what is written, what it says, and that models load."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sparsebert import registry
+from sparsebert.models.load import load_model, load_tokenizer
+from sparsebert.records import Record, read_record
+from tiny_run import QUICK, run_cli, save_tiny, write_task
+
+CRITERIA = registry.names("criterion")
+LOGITS = """
+import json, sys
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+even, uneven = sys.argv[1:]
+def logits(folder):
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    return model(**AutoTokenizer.from_pretrained(folder)("good w1 w2", return_tensors="pt")).logits.tolist()
+first = logits(even)
+assert "sparsebert" not in sys.modules
+import sparsebert
+print(json.dumps([first, logits(uneven)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> SimpleNamespace:
+    """A base model, a fine-tuned one, and the task."""
+    folder = tmp_path_factory.mktemp("run")
+    return SimpleNamespace(
+        folder=folder,
+        base=save_tiny(folder / "base", "base"),
+        tuned=save_tiny(folder / "tuned"),
+        data=write_task(folder / "data"),
+    )
+
+
+def compress(home: SimpleNamespace, model: Path, name: str, *options: object) -> Record:
+    out = home.folder / name
+    result = run_cli("compress", model, "--task", "mine", "--data", home.data, "-o", out, *QUICK, *options)
+    assert result.exit_code == 0, result.output
+    return read_record(out)
+
+
+@pytest.fixture(scope="module")
+def trained(home) -> tuple[Path, Record]:
+    """A base model fine-tuned, made smaller twice, fine-tuned each time; the targets are given the strong one first."""
+    options = ("--sparsity", 0.7, "--sparsity", 0.4, "--set", "finetune.max_steps=6", "--max-length", 8)
+    return home.folder / "trained", compress(home, home.base, "trained", *options)
+
+
+@pytest.fixture(scope="module")
+def even(home) -> tuple[Path, Record]:
+    return home.folder / "even", compress(home, home.tuned, "even", "--even", "--no-finetune", "--sparsity", 0.5)
+
+
+def test_record_tells_the_whole_run(trained):
+    _, record = trained
+    assert (record.kind, record.status, record.task, record.main_metric) == ("compress", "finished", "mine", "accuracy")
+    assert [model.name for model in record.models] == ["dense", "0.4-sparsity", "0.7-sparsity"]
+    assert record.recipe["columns"] == {"text": [], "label": "label", "kind": "classification"}
+    assert record.models[0].training.steps == 6 and not record.models[0].training.teacher
+    for model in record.models[1:]:
+        assert model.training.steps == 6 and model.training.teacher
+        assert {score.metric for score in model.one_shot_scores} == {"accuracy", "matthews"}
+        assert model.output_difference < 1e-5
+    for model in record.models:
+        assert {(score.split, score.examples) for score in model.scores} == {("validation", 40)}
+        assert {timing.scope for timing in model.timings} == {"encoder", "model"}
+        assert all(timing.rounds == 3 and timing.batch == 1 for timing in model.timings)
+        assert model.size.flops > 0
+
+
+def test_sizes_really_fall(trained):
+    folder, record = trained
+    saved = [(folder / model.folder / "model.safetensors").stat().st_size for model in record.models]
+    assert saved == sorted(saved, reverse=True) and saved[2] < 0.75 * saved[0]
+    for model, size in zip(record.models, saved, strict=True):
+        assert model.sparsity.bytes_on_disk == pytest.approx(1 - size / saved[0])
+        assert model.sparsity.encoder_linear >= (model.target_value or 0)
+        assert 0 < size - model.size.weight_bytes < 8192
+    assert record.models[2].sparsity.encoder_linear > record.models[1].sparsity.encoder_linear
+
+
+def test_shapes_in_the_record_are_those_of_the_models(trained):
+    folder, record = trained
+    for result in record.models[1:]:
+        config = load_model(folder / result.folder).config
+        kept = config.kept_layers
+        assert [result.shape.heads[layer] for layer in kept] == config.layer_heads
+        assert [result.shape.neurons[layer] for layer in kept] == config.layer_neurons
+        assert set(result.shape.dropped_layers) == set(range(3)) - set(kept)
+
+
+def test_report_cards_and_nothing_half_written(trained):
+    folder, record = trained
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "0.7-sparsity" in page and list((folder / "plots").glob("*.png"))
+    for model in record.models:
+        card = (folder / model.folder / "README.md").read_text(encoding="utf-8")
+        assert f"{model.name}\n" in card.replace("\\", "") and "How each number was measured" in card
+    assert not [path for path in folder.rglob(".*") if path.is_dir()]
+    assert not list(folder.rglob("*.bin")) and not list((folder / "0.7-sparsity").glob("*.pt"))
+
+
+def test_truncated_texts_are_noted(trained):
+    _, record = trained
+    assert any("longer than 8 tokens" in note and note.startswith("train") for note in record.notes)
+
+
+def test_models_load_in_a_fresh_process(trained, even):
+    """The even one with nothing but transformers, the uneven one after `import sparsebert`."""
+    folders = [even[0] / "0.5-sparsity", trained[0] / "0.7-sparsity"]
+    done = subprocess.run(
+        [sys.executable, "-c", LOGITS, *map(str, folders)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for folder, logits in zip(folders, json.loads(done.stdout.splitlines()[-1]), strict=True):
+        tokens = load_tokenizer(folder)("good w1 w2", return_tensors="pt")
+        with torch.no_grad():
+            expected = load_model(folder)(**tokens).logits
+        torch.testing.assert_close(torch.tensor(logits), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_even_keeps_one_width_and_a_stock_class(even):
+    folder, record = even
+    config = json.loads((folder / "0.5-sparsity" / "config.json").read_text(encoding="utf-8"))
+    assert config["model_type"] == "bert" and "layer_heads" not in config
+    shape = record.models[1].shape
+    kept = [layer for layer in range(3) if layer not in shape.dropped_layers]
+    assert {shape.heads[layer] for layer in kept} == {4}
+    assert {shape.neurons[layer] for layer in kept} == {config["intermediate_size"]}
+    assert len(kept) == config["num_hidden_layers"]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_criterion_plugs_into_the_same_path(home, criterion):
+    options = ("--criterion", criterion, "--no-finetune", "--sparsity", 0.5)
+    record = compress(home, home.tuned, f"criterion-{criterion}", *options)
+    assert record.recipe["criterion"] == criterion and record.recipe["finetune"] is None
+    dense, small = record.models
+    assert dense.training is None and small.training is None and small.one_shot_scores == ()
+    assert 0.5 <= small.sparsity.encoder_linear < 0.75
+
+
+def test_all_registered_criteria_were_covered():
+    assert {"obs", "magnitude", "random", "gradient", "activation", "loss_increase"} == set(CRITERIA)
+
+
+def test_layers_as_the_control(home):
+    record = compress(home, home.tuned, "layers", "--shape", "layers", "--no-finetune", "--sparsity", 0.66)
+    shape = record.models[1].shape
+    assert len(shape.dropped_layers) == 2
+    assert sorted(shape.heads) == [0, 0, 4] and sorted(shape.neurons) == [0, 0, 24]
+
+
+def test_size_target_is_about_bytes(home):
+    record = compress(home, home.tuned, "size", "--no-finetune", "--size", 0.6, "--size", 0.8)
+    assert [model.target_value for model in record.models] == [None, 0.8, 0.6]
+    for model in record.models[1:]:
+        assert 1 - model.sparsity.bytes_on_disk == pytest.approx(model.target_value, abs=0.12)
+
+
+def test_max_drop_stops_where_too_much_is_lost(home):
+    learn = ("--set", "dense.max_steps=60", "--set", "dense.learning_rate=0.003")
+    record = compress(home, home.base, "drop", "--max-drop", 5, "--no-finetune", "--criterion", "random", *learn)
+    scores = [next(s.value for s in model.scores if s.metric == "accuracy") for model in record.models]
+    assert scores[0] > 0.9
+    assert all(100 * (scores[0] - score) <= 5 for score in scores)
+    assert any("smallest model found that lost at most 5 points" in note for note in record.notes)
+    assert len(record.models) < 9
+
+
+def test_regression_is_scored_as_regression(home):
+    options = ("--regression", "--label-column", "score", "--no-finetune", "--sparsity", 0.5)
+    record = compress(home, home.base, "regression", *options)
+    assert record.main_metric == "pearson"
+    assert {score.metric for score in record.models[1].scores} == {"pearson", "spearman"}
+    assert load_model(home.folder / "regression" / "0.5-sparsity").config.problem_type == "regression"
+
+
+def test_loss_that_is_no_number_ends_as_failed(home):
+    out = home.folder / "diverged"
+    arguments = ("compress", home.base, "--task", "mine", "--data", home.data, "-o", out, "--sparsity", 0.5, *QUICK)
+    result = run_cli(*arguments, "--set", "dense.learning_rate=1e30", "--set", "dense.warmup=0")
+    assert result.exit_code == 2
+    assert result.stderr.count("error:") == 1 and "became nan at step" in result.stderr
+    record = read_record(out)
+    assert (record.status, record.models) == ("failed", ())
+    assert 1 < record.failed_step <= 6
+    assert f"step {record.failed_step}" in record.message
+    assert not (out / "dense").exists() and not (out / "report.html").exists()
+
+
+def test_unreachable_speedup_names_the_nearest(home):
+    out = home.folder / "unreachable"
+    arguments = ("compress", home.tuned, "--task", "mine", "--data", home.data, "-o", out, "--no-finetune", *QUICK)
+    result = run_cli(*arguments, "--speedup", "900x")
+    assert result.exit_code == 2
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: The target speedup 900 cannot be met") and "nearest reachable is about" in line
+    record = read_record(out)
+    assert (record.status, record.models, record.failed_step) == ("failed", (), None)

@@ -1,0 +1,195 @@
+"""Rules about the repository itself that no single module can keep alone."""
+
+from __future__ import annotations
+
+import ast
+import http.server
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import yaml
+
+import sparsebert
+from sparsebert import load_recipe, registry
+
+ROOT = Path(__file__).parents[1]
+CODE = [file for folder in ("src", "docs", "benchmarks", "tools") for file in sorted((ROOT / folder).rglob("*.py"))]
+TESTS = sorted((ROOT / "tests").glob("*.py"))
+TEXT = sorted(
+    file
+    for pattern in (
+        "*.md",
+        "*.toml",
+        "*.txt",
+        "*.yaml",
+        "Makefile",
+        ".ci/*",
+        "docs/**/*.md",
+        "recipes/*",
+        "results/**/*",
+    )
+    for file in ROOT.glob(pattern)
+    if file.is_file() and file.suffix != ".png"
+)
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+LINES_A_FILE = 400
+LINES_A_BODY = 60
+MACHINE_PATH = re.compile(r"(?<![\w.}])/(?:work|root|home|Users|tmp)/\w")
+LEFT_OPEN = re.compile(r"\b(?:" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X")) + r")\b")
+HEAVY = ("torch", "transformers", "datasets", "sklearn", "scipy", "matplotlib")
+
+
+def name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def nodes(file: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+
+
+def in_a_process(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.splitlines()[-1]
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(CODE) > 60 and len(TESTS) > 15 and len(TEXT) > 15
+
+
+@pytest.mark.parametrize("file", CODE + TESTS, ids=name)
+def test_files_and_functions_are_short(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= LINES_A_FILE
+    functions = [node for node in nodes(file) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    # The body counts: a command's signature is the list of its options.
+    long = [one.name for one in functions if (one.end_lineno or 0) - one.body[0].lineno + 1 > LINES_A_BODY]
+    assert long == []
+
+
+@pytest.mark.parametrize("file", CODE + TESTS + TEXT, ids=name)
+def test_no_paths_of_one_machine_and_nothing_left_open(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert MACHINE_PATH.findall(text) == []
+    assert LEFT_OPEN.findall(text) == []
+
+
+@pytest.mark.parametrize("file", CODE + TESTS, ids=name)
+def test_no_error_is_swallowed(file: Path) -> None:
+    wide = [
+        handler.lineno
+        for handler in nodes(file)
+        if isinstance(handler, ast.ExceptHandler)
+        and (handler.type is None or {"Exception", "BaseException"} & _names(handler.type))
+        and not isinstance(handler.body[-1], ast.Raise)
+    ]
+    assert wide == []
+
+
+@pytest.mark.parametrize("file", CODE, ids=name)
+def test_no_pickle_and_no_probing(file: Path) -> None:
+    found = set().union(*(_names(node) for node in nodes(file)))
+    assert found & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "hasattr"} == set()
+    loads = [ast.unparse(node) for node in nodes(file) if isinstance(node, ast.Attribute) and node.attr == "load"]
+    assert "torch.load" not in loads
+
+
+def _names(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name.split(".")[0] for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+        return {(node.module or "").split(".")[0]}
+    if isinstance(node, ast.Tuple):
+        return set().union(*(_names(item) for item in node.elts))
+    return {node.id} if isinstance(node, ast.Name) else set()
+
+
+@pytest.mark.process
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = f"import sys, sparsebert; print([name for name in {(*HEAVY, 'numpy', 'pydantic')} if name in sys.modules])"
+    assert in_a_process(code) == "[]"
+
+
+@pytest.mark.process
+def test_help_and_listings_load_nothing_heavy() -> None:
+    code = f"""
+import sys
+import typer.main
+from sparsebert.cli import app, main
+commands = list(typer.main.get_command(app).commands)
+assert len(commands) >= 7
+for arguments in ([], ["--help"], *([name, "--help"] for name in commands), ["tasks"], ["models"]):
+    sys.argv = ["sparsebert", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code in (0, None) or not arguments
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    assert in_a_process(code) == "[]"
+
+
+def test_the_version_is_one() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", sparsebert.__version__)
+    assert metadata.version("sparsebert") == sparsebert.__version__
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\S+)", changelog, re.MULTILINE)
+    assert newest is not None and newest[1] == sparsebert.__version__
+
+
+def test_every_public_name_is_there() -> None:
+    assert sparsebert.__all__ == sorted(sparsebert.__all__)
+    for public in sparsebert.__all__:
+        assert getattr(sparsebert, public) is not None
+
+
+def test_every_registered_name_leads_somewhere() -> None:
+    counts = {kind: len(registry.names(kind)) for kind in registry._TABLE}
+    assert counts == {"criterion": 6, "family": 6, "backend": 3}
+    assert all(registry.get(kind, one) is not None for kind in counts for one in registry.names(kind))
+
+
+def test_every_recipe_is_valid() -> None:
+    recipes = sorted((ROOT / "recipes").rglob("*.yaml"))
+    assert "quickstart.yaml" in [file.name for file in recipes]
+    assert len({load_recipe(file).hash for file in recipes}) == len(recipes)
+
+
+def test_tools_are_pinned_in_one_place() -> None:
+    tools = PYPROJECT["project"]["optional-dependencies"]["dev"]
+    assert all("==" in tool for tool in tools)
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [repository["repo"] for repository in hooks["repos"]] == ["local"]
+
+
+def test_make_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split())
+    assert phony == {"help", "demo", "test", "lint", "types", "contracts", "bench", "docs", "format", "clean"}
+    assert phony == set(re.findall(r"^([a-z]+):.* ## ", makefile, re.MULTILINE))
+
+
+def test_the_index_of_torch_is_used_only_where_it_helps(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("cpu_index", ROOT / "tools" / "cpu_index.py")
+    assert spec is not None and spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    (tmp_path / "torch").mkdir()
+    serve = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        Thread(target=server.serve_forever).start()
+        index = f"http://127.0.0.1:{server.server_port}"
+        assert tool.pip_option(index, drivers=()) == f"--extra-index-url {index}"
+        assert tool.pip_option(f"{index}/not-there", drivers=()) == ""
+        assert tool.pip_option(index, drivers=(tmp_path,)) == ""
+        assert tool.pip_option("", drivers=()) == ""
+        server.shutdown()
+    assert tool.pip_option(index, drivers=()) == ""

@@ -1,0 +1,61 @@
+"""A whole run in seconds: a saved tiny model with a tokenizer, a small task that a keyword decides, few steps."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers import BertTokenizerFast
+from typer.testing import CliRunner
+
+from sparsebert.cli import app
+from sparsebert.models.families import Task
+from tiny import tiny_model
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = ("good", "bad", *(f"w{number}" for number in range(60)))
+QUICK = tuple(
+    part
+    for setting in (
+        "measure.rounds=3",
+        "search.examples=32",
+        "search.score_examples=16",
+        "search.candidates=3",
+        "dense.max_steps=6",
+    )
+    for part in ("--set", setting)
+)
+
+
+def run_cli(*arguments: object, stdin: str | None = None) -> Any:
+    """The command in this process: `exit_code`, `stdout`, `stderr`."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+
+def save_tiny(folder: Path, task: Task = "classification", **overrides: Any) -> Path:
+    """A tiny BERT of 3 layers with its tokenizer; with a head it counts as fine-tuned for two classes."""
+    tiny_model("bert", task, **{"num_labels": 2, **overrides}).save_pretrained(folder)
+    BertTokenizerFast(vocab={word: number for number, word in enumerate((*SPECIAL, *WORDS))}).save_pretrained(folder)
+    return folder
+
+
+def write_task(folder: Path, train: int = 64, validation: int = 40) -> Path:
+    """`train.csv` and `validation.csv`: the label is whether the text says good or bad, `score` the same as a number."""
+    folder.mkdir(parents=True)
+    for name, count in (("train", train), ("validation", validation)):
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "label", "score"])
+            writer.writerows(_rows(name, count))
+    return folder
+
+
+def _rows(seed: str, count: int) -> Iterator[tuple[str, str, float]]:
+    draw = random.Random(seed)
+    for number in range(count):
+        words = draw.choices(WORDS[2:], k=draw.randint(2, 9))
+        words.insert(draw.randrange(len(words) + 1), WORDS[number % 2])
+        yield " ".join(words), ("yes", "no")[number % 2], 1.0 - number % 2 + len(words) / 100
