@@ -10,8 +10,13 @@ import pytest
 import torch
 
 from sparsebert import registry
-from sparsebert.models.load import load_model, load_tokenizer
+from sparsebert.compress.workbench import set_up
+from sparsebert.counts import sizes
+from sparsebert.models.layout import encoder_linear_names
+from sparsebert.models.load import load_config, load_model, load_tokenizer
+from sparsebert.recipe import load_recipe
 from sparsebert.records import Record, read_record
+from sparsebert.run import make_family
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
 CRITERIA = registry.names("criterion")
@@ -106,7 +111,7 @@ def test_report_cards_and_nothing_half_written(trained):
         card = (folder / model.folder / "README.md").read_text(encoding="utf-8")
         assert f"{model.name}\n" in card.replace("\\", "") and "How each number was measured" in card
     assert not [path for path in folder.rglob(".*") if path.is_dir()]
-    assert not list(folder.rglob("*.bin")) and not list((folder / "0.7-sparsity").glob("*.pt"))
+    assert {path.suffix for path in (folder / "0.7-sparsity").iterdir()} == {".json", ".safetensors", ".md"}
 
 
 def test_truncated_texts_are_noted(trained):
@@ -141,12 +146,24 @@ def test_even_keeps_one_width_and_a_stock_class(even):
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_criterion_plugs_into_the_same_path(home, criterion):
-    options = ("--criterion", criterion, "--no-finetune", "--sparsity", 0.5)
-    record = compress(home, home.tuned, f"criterion-{criterion}", *options)
-    assert record.recipe["criterion"] == criterion and record.recipe["finetune"] is None
-    dense, small = record.models
-    assert dense.training is None and small.training is None and small.one_shot_scores == ()
-    assert 0.5 <= small.sparsity.encoder_linear < 0.75
+    settings = [part for part in QUICK if part != "--set"]
+    recipe = load_recipe(
+        None,
+        settings,
+        model=str(home.tuned),
+        task="mine",
+        data=str(home.data),
+        criterion=criterion,
+        targets=[{"kind": "sparsity", "value": 0.5}],
+    ).model_copy(update={"finetune": None})
+    entries, notes = make_family(set_up(recipe, home.folder / criterion))
+    assert [entry.name for entry in entries] == ["dense", "0.5-sparsity"] and notes == ()
+    dense, small = entries
+    assert dense.trained.run is None and small.trained.run is None
+    assert small.scores == small.member.one_shot_scores
+    left = sizes(small.model, encoder_linear_names(small.model)).encoder_linear_parameters
+    full = sizes(dense.model, encoder_linear_names(dense.model)).encoder_linear_parameters
+    assert 0.5 <= 1 - left / full < 0.75
 
 
 def test_all_registered_criteria_were_covered():
@@ -182,7 +199,8 @@ def test_regression_is_scored_as_regression(home):
     record = compress(home, home.base, "regression", *options)
     assert record.main_metric == "pearson"
     assert {score.metric for score in record.models[1].scores} == {"pearson", "spearman"}
-    assert load_model(home.folder / "regression" / "0.5-sparsity").config.problem_type == "regression"
+    config = load_config(home.folder / "regression" / "0.5-sparsity")
+    assert (config.problem_type, config.num_labels) == ("regression", 1)
 
 
 def test_loss_that_is_no_number_ends_as_failed(home):

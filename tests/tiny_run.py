@@ -43,7 +43,7 @@ def save_tiny(folder: Path, task: Task = "classification", **overrides: Any) -> 
 
 
 def write_task(folder: Path, train: int = 64, validation: int = 40) -> Path:
-    """`train.csv` and `validation.csv`: the label is whether the text says good or bad, `score` the same as a number."""
+    """`train.csv` and `validation.csv`: `label` is whether the text says good or bad, `score` the same as a number."""
     folder.mkdir(parents=True)
     for name, count in (("train", train), ("validation", validation)):
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
+from transformers import PreTrainedModel
 
+from sparsebert.compress.calibrate import Calibrated
+from sparsebert.groups import Group
+from sparsebert.models.layout import layout_of
 from sparsebert.sparse.evidence import Evidence
+from sparsebert.sparse.options import Option, levels
 from sparsebert.train.collate import Batch
 
 
@@ -71,3 +76,20 @@ def evidence_of(
         seed=3,
         loss_rise=lambda gone: sum(np.sin(7 * unit) + 1 for unit in gone),
     )
+
+
+def flat_options(group: Group, error: Callable[[int], float], counts: Sequence[int]) -> dict[int, Option]:
+    """Options of a group that keep the first units, with `error(count)` and empty weights."""
+    nothing = torch.zeros(1, 0)
+    return {count: Option(torch.arange(count), nothing, torch.zeros(1), error(count)) for count in counts}
+
+
+def calibrated_with(model: PreTrainedModel, skip_errors: Sequence[float], unit_errors: Sequence[float]) -> Calibrated:
+    """What calibration would give for a model whose layers cost `unit_errors[layer]` a unit removed."""
+    layout = layout_of(model)
+    options = {}
+    for group in layout.groups:
+        each = unit_errors[group.layer]
+        counts = levels(group.units, group.output.width)
+        options[group.name] = flat_options(group, lambda count, g=group, e=each: e * (g.units - count), counts)
+    return Calibrated(layout, options, tuple(skip_errors), toy_rows(8), np.zeros((8, 2)))

@@ -42,6 +42,14 @@ class Training(Plain):
     weight_decay: float = Field(0.01, ge=0)
     save_steps: int = Field(200, ge=1, description="optimiser steps between checkpoints")
     freeze_embeddings: bool = Field(False, description="leave token and position embeddings as they are")
+    dropout: bool = Field(True, description="false = no dropout while training, as suits learning from a teacher")
+
+
+class Recovery(Training):
+    """Training of a cut model, from its teacher: a higher rate, and no dropout, as the teacher is the regulariser."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    dropout: bool = False
 
 
 class Distill(Plain):
@@ -114,7 +122,7 @@ class Recipe(Plain):
     even: bool = False
     train_examples: int | None = Field(None, ge=8, description="use only the first n rows, after a seeded shuffle")
     dense: Training = Training()
-    finetune: Training | None = Training(learning_rate=1e-4)
+    finetune: Recovery | None = Recovery()
     distill: Distill = Distill()
     measure: Measure = Measure()
     search: Search = Search()
@@ -228,7 +236,7 @@ def _owner(path: Sequence[int | str]) -> type[BaseModel]:
     parts: dict[str, type[BaseModel]] = {
         "columns": Columns,
         "dense": Training,
-        "finetune": Training,
+        "finetune": Recovery,
         "distill": Distill,
         "measure": Measure,
         "search": Search,

@@ -58,8 +58,12 @@ class Evidence:
 
 @dataclass
 class _Sums:
-    """Running sums for one group."""
+    """Running sums for one group; `second` and `mean` are of x - origin, with the first batch's mean as the origin.
 
+    In single precision a column whose mean is far from zero would drown the covariance otherwise.
+    """
+
+    origin: torch.Tensor | None
     second: torch.Tensor
     mean: torch.Tensor
     fisher: torch.Tensor
@@ -163,6 +167,7 @@ def _empty(module: nn.Module, group: Group) -> _Sums:
     d, n = weight.shape
     zeros = torch.zeros
     return _Sums(
+        None,
         zeros(n, n, dtype=torch.float64),
         zeros(n, dtype=torch.float64),
         zeros(d, d, dtype=torch.float64),
@@ -178,8 +183,10 @@ def _add(sums: _Sums, tape: _Tape, mask: torch.Tensor, module: nn.Module, group:
     share = g.square().sum(dim=1)
     share = share / share.mean().clamp_min(torch.finfo(share.dtype).tiny)
     weights = FLOOR + (1 - FLOOR) * share
-    sums.second += ((x * weights[:, None]).T @ x).double()
-    sums.mean += (weights[:, None] * x).sum(dim=0).double()
+    sums.origin = x.mean(dim=0) if sums.origin is None else sums.origin
+    centred = x - sums.origin
+    sums.second += ((centred * weights[:, None]).T @ centred).double()
+    sums.mean += (weights[:, None] * centred).sum(dim=0).double()
     sums.fisher += (g.T @ g).double()
     sums.activation += x.abs().sum(dim=0).double()
     sums.weight += float(weights.sum())
@@ -197,14 +204,16 @@ def _skip_error(tape: _Tape, mask: torch.Tensor) -> float:
 
 
 def _finish(group: Group, sums: _Sums, parameters: dict[str, nn.Parameter], seed: int) -> Evidence:
-    weight = parameters[group.output.tensor].detach().double()
+    assert sums.origin is not None
+    weight, origin = parameters[group.output.tensor].detach().double(), sums.origin.double()
+    mean = sums.mean / sums.weight
     return Evidence(
         name=group.name,
         width=group.output.width,
         weight=weight,
         input_norm=_input_norm(group, parameters),
-        second=sums.second / sums.weight,
-        mean=sums.mean / sums.weight,
+        second=sums.second / sums.weight - torch.outer(mean, mean) + torch.outer(mean + origin, mean + origin),
+        mean=mean + origin,
         fisher=sums.fisher / sums.examples,
         activation=sums.activation / sums.tokens,
         taylor=sums.taylor / sums.examples,

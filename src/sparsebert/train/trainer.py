@@ -7,7 +7,7 @@ import shutil
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -121,10 +121,8 @@ def fine_tune(
     Raises DivergedError when the loss stops being a number.
     """
     bf16 = supports_bf16_training()
-    if training.freeze_embeddings:
-        for module in model.modules():
-            if isinstance(module, nn.Embedding):
-                module.requires_grad_(False)
+    dropout = _dropout(model)
+    _prepare(model, training)
     progress = ProgressBar(title)
     trainer = SparseTrainer(
         model=model,
@@ -142,6 +140,7 @@ def fine_tune(
     finally:
         progress.close()
         model.requires_grad_(True)
+        _set_dropout(model, dropout)
     model.eval()
     return TrainingRun(
         steps=trainer.state.global_step,
@@ -152,6 +151,24 @@ def fine_tune(
         dtype="bfloat16 autocast" if bf16 else "float32",
         teacher=distiller is not None,
     )
+
+
+def _prepare(model: PreTrainedModel, training: Training) -> None:
+    if not training.dropout:
+        _set_dropout(model, dict.fromkeys(_dropout(model), 0.0))
+    if training.freeze_embeddings:
+        for module in model.modules():
+            if isinstance(module, nn.Embedding):
+                module.requires_grad_(False)
+
+
+def _dropout(model: PreTrainedModel) -> dict[str, float]:
+    return {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
+
+
+def _set_dropout(model: PreTrainedModel, rates: dict[str, float]) -> None:
+    for name, rate in rates.items():
+        cast(nn.Dropout, model.get_submodule(name)).p = rate
 
 
 def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None) -> None:
