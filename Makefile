@@ -49,6 +49,6 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into .venv; the first time takes a few minutes ..."
 	@$(PYTHON) -m venv .venv
 	@index=$$($(PYTHON) tools/cpu_index.py "$(CPU_INDEX)"); \
-	  $(BIN)/python -m pip install -q $(PIP_ARGS) $$index -c constraints.txt torch
-	@$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e '.[quickstart,dev]'
+	  $(BIN)/python -m pip install -qq $(PIP_ARGS) $$index -c constraints.txt torch
+	@$(BIN)/python -m pip install -qq $(PIP_ARGS) -c constraints.txt -e '.[quickstart,dev]'
 	@touch $@

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_contract(name: str, width: int):
         assert one.weight.shape == (5, len(one.units) * width) and one.weight.dtype == torch.float32
         assert one.bias_shift.shape == (5,) and one.bias_shift.dtype == torch.float32
         assert one.error >= 0
-    for more, fewer in zip(found, found[1:], strict=False):
+    for more, fewer in pairwise(found):
         assert set(fewer.units.tolist()) < set(more.units.tolist())
     assert torch.equal(found[0].weight, evidence.weight.float()) and not found[0].bias_shift.any()
     assert found[0].error == 0 < found[-1].error

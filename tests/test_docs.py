@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 import typer.main
+from transformers import BertTokenizer
 
 from sparsebert.cli import app
+from sparsebert.models.load import save_model
+from sparsebert.surgeon import shrink
+from tiny import NEURONS, tiny_model
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -65,9 +70,19 @@ def test_the_tutorial_is_among_what_is_checked() -> None:
     assert len(blocks(tutorial, "python")) >= 5 and len(DECISIONS) >= 8
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=name)
-def test_python_blocks_run_one_after_the_other(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def after_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A current folder with the models that `make demo` leaves, only tiny."""
+    model = tiny_model("bert")
+    small = shrink(model, {"layer.1.neurons": torch.arange(NEURONS) < 5})
+    for folder, one in {"dense": model, "2x": small, "4x": small}.items():
+        save_model(one, BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "good": 2}), tmp_path / "demo" / folder)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("after_the_demo")
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=name)
+def test_python_blocks_run_one_after_the_other(page: Path) -> None:
     names: dict[str, Any] = {}
     for block in blocks(page, "python"):
         run(block, names)

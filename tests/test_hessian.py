@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_the_path_is_nested_and_its_errors_rise(width: int, seed: int):
     errors = np.array([one.error for one in found])
     assert (np.diff(errors) > -1e-4 * errors[-1]).all()
     assert errors[-1] > 10 * errors[1] > 0
-    for more, fewer in zip(found, found[1:], strict=False):
+    for more, fewer in pairwise(found):
         assert set(fewer.units.tolist()) < set(more.units.tolist())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -31,7 +33,7 @@ def test_levels_by_hand(units: int, width: int, expected: list[int]):
 def test_levels_fall_from_all_to_none(units: int):
     found = levels(units, 1)
     assert found[0] == units and found[-1] == 0
-    assert all(more > fewer for more, fewer in zip(found, found[1:], strict=False))
+    assert all(more > fewer for more, fewer in pairwise(found))
     assert len(found) <= 19
 
 

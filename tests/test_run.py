@@ -5,18 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from sparsebert import registry
 from sparsebert.compress.workbench import set_up
-from sparsebert.counts import sizes
+from sparsebert.counts import disk_bytes
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.recipe import load_recipe
 from sparsebert.records import Record, read_record
-from sparsebert.run import make_family
+from sparsebert.run import LADDER, Entry, make_family
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
 CRITERIA = registry.names("criterion")
@@ -144,26 +145,27 @@ def test_even_keeps_one_width_and_a_stock_class(even):
     assert len(kept) == config["num_hidden_layers"]
 
 
+def family(home: SimpleNamespace, name: str, model: Path, settings: tuple[str, ...] = (), **values: object) -> Any:
+    """Members made one-shot, without the measurement and the report of a whole run."""
+    given = {"model": str(model), "task": "mine", "data": str(home.data), **values}
+    recipe = load_recipe(None, [*QUICK[1::2], "finetune=null", *settings], **given)
+    return make_family(set_up(recipe, home.folder / name))
+
+
+def removed(entry: Entry, dense: Entry) -> float:
+    """The part of the encoder's linear weights that is gone, counted here."""
+    left, full = (sum(e.model.get_parameter(n).numel() for n in encoder_linear_names(e.model)) for e in (entry, dense))
+    return 1 - left / full
+
+
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_criterion_plugs_into_the_same_path(home, criterion):
-    settings = [part for part in QUICK if part != "--set"]
-    recipe = load_recipe(
-        None,
-        settings,
-        model=str(home.tuned),
-        task="mine",
-        data=str(home.data),
-        criterion=criterion,
-        targets=[{"kind": "sparsity", "value": 0.5}],
-    ).model_copy(update={"finetune": None})
-    entries, notes = make_family(set_up(recipe, home.folder / criterion))
-    assert [entry.name for entry in entries] == ["dense", "0.5-sparsity"] and notes == ()
-    dense, small = entries
+    targets = [{"kind": "sparsity", "value": 0.5}]
+    (dense, small), notes = family(home, criterion, home.tuned, criterion=criterion, targets=targets)
+    assert (dense.name, small.name, notes) == ("dense", "0.5-sparsity", ())
     assert dense.trained.run is None and small.trained.run is None
     assert small.scores == small.member.one_shot_scores
-    left = sizes(small.model, encoder_linear_names(small.model)).encoder_linear_parameters
-    full = sizes(dense.model, encoder_linear_names(dense.model)).encoder_linear_parameters
-    assert 0.5 <= 1 - left / full < 0.75
+    assert 0.5 <= removed(small, dense) < 0.75
 
 
 def test_all_registered_criteria_were_covered():
@@ -171,27 +173,31 @@ def test_all_registered_criteria_were_covered():
 
 
 def test_layers_as_the_control(home):
-    record = compress(home, home.tuned, "layers", "--shape", "layers", "--no-finetune", "--sparsity", 0.66)
-    shape = record.models[1].shape
+    targets = [{"kind": "sparsity", "value": 0.66}]
+    (_, small), _ = family(home, "layers", home.tuned, shape="layers", targets=targets)
+    shape = small.member.shape
     assert len(shape.dropped_layers) == 2
     assert sorted(shape.heads) == [0, 0, 4] and sorted(shape.neurons) == [0, 0, 24]
 
 
 def test_size_target_is_about_bytes(home):
-    record = compress(home, home.tuned, "size", "--no-finetune", "--size", 0.6, "--size", 0.8)
-    assert [model.target_value for model in record.models] == [None, 0.8, 0.6]
-    for model in record.models[1:]:
-        assert 1 - model.sparsity.bytes_on_disk == pytest.approx(model.target_value, abs=0.12)
+    targets = [{"kind": "size", "value": 0.8}, {"kind": "size", "value": 0.6}]
+    (dense, *small), _ = family(home, "size", home.tuned, targets=targets)
+    assert [entry.name for entry in small] == ["0.8-size", "0.6-size"]
+    for entry in small:
+        part = disk_bytes(entry.folder) / disk_bytes(dense.folder)
+        assert entry.member.target.value - 0.1 < part <= entry.member.target.value + 0.02
 
 
 def test_max_drop_stops_where_too_much_is_lost(home):
-    learn = ("--set", "dense.max_steps=60", "--set", "dense.learning_rate=0.003")
-    record = compress(home, home.base, "drop", "--max-drop", 5, "--no-finetune", "--criterion", "random", *learn)
-    scores = [next(s.value for s in model.scores if s.metric == "accuracy") for model in record.models]
+    learn = ("dense.max_steps=60", "dense.learning_rate=0.003")
+    entries, notes = family(home, "drop", home.base, learn, max_drop=5.0, criterion="random")
+    scores = [next(s.value for s in entry.scores if s.metric == "accuracy") for entry in entries]
     assert scores[0] > 0.9
     assert all(100 * (scores[0] - score) <= 5 for score in scores)
-    assert any("smallest model found that lost at most 5 points" in note for note in record.notes)
-    assert len(record.models) < 9
+    assert [entry.name for entry in entries[1:]] == [f"{value:g}-sparsity" for value in LADDER[: len(entries) - 1]]
+    assert len(entries) <= len(LADDER)
+    assert notes[0].startswith(f"{entries[-1].name} is the smallest model found that lost at most 5 points")
 
 
 def test_regression_is_scored_as_regression(home):

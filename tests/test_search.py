@@ -26,7 +26,7 @@ FULL = LAYERS * 42.0
 
 @pytest.fixture(scope="module")
 def calibrated() -> Calibrated:
-    return calibrated_with(tiny_model("bert"), skip_errors=[9.0, 4.0, 6.0], unit_errors=[0.3, 0.1, 0.2])
+    return calibrated_with(tiny_model("bert"), skip_errors=[9.0, 1.5, 6.0], unit_errors=[0.3, 0.1, 0.2])
 
 
 def removed(choices: Sequence[Choice]) -> float:
@@ -59,14 +59,14 @@ def test_budget_is_met_and_one_layer_stays(calibrated: Calibrated, part: float, 
 
 
 def test_same_seed_same_shape(calibrated: Calibrated):
-    found = [search_shape(calibrated, TABLE, 60, removed, 30, seed, True) for seed in (1, 1, 2)]
+    found = [search_shape(calibrated, TABLE, 91, removed, 30, seed, True) for seed in (1, 1, 2)]
     assert found[0].choices == found[1].choices and found[0].tried == found[1].tried
     assert np.array_equal(found[0].factors, found[1].factors)
     assert not np.array_equal(found[0].factors, found[2].factors)
 
 
 def test_search_without_candidates_trusts_the_errors(calibrated: Calibrated):
-    # Layer 1 is missed least as a whole; the rest of the room goes to layer 0, whose units cost most.
+    # 42 have to go: layer 1 as a whole for 1.5, or its heads and those of layer 2 and three more for 2.1.
     found = search_shape(calibrated, TABLE, 84 + TABLE.fixed, removed, 0, 0, drop_layers=True)
     assert [(c.heads, c.neurons, c.dropped) for c in found.choices] == [(4, 24, False), (0, 0, True), (4, 24, False)]
     assert found.tried == 1 and np.array_equal(found.factors, np.ones((LAYERS, 3)))

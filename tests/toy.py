@@ -54,7 +54,7 @@ def samples(units: int, width: int, seed: int, count: int = 200) -> np.ndarray:
 def evidence_of(
     x: np.ndarray, width: int, d: int = 5, seed: int = 0, centred: bool = True, fisher: np.ndarray | None = None
 ) -> Evidence:
-    """Evidence whose moments are those of `x` [count, n]; all the rest is random, `loss_rise` counts what it is given."""
+    """Evidence whose moments are those of `x` [count, n]; the rest is random, `loss_rise` a sum over units."""
     rng = np.random.default_rng(seed + 1)
     units = x.shape[1] // width
     root = rng.normal(size=(d, d))

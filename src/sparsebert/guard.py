@@ -12,6 +12,8 @@ import typer
 
 from sparsebert.errors import UserError
 
+# How torch.save says that a file could not be written: with RuntimeErrors of its own.
+TORCH_WRITE_FAILURES = ("PytorchStreamWriter failed writing", "unexpected pos")
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -57,8 +59,7 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return _refused(error)
     if isinstance(error, RuntimeError):
-        # torch.save reports a full disk as a RuntimeError of its own.
-        full = "PytorchStreamWriter failed writing" in str(error)
+        full = any(words in str(error) for words in TORCH_WRITE_FAILURES)
         return "A checkpoint could not be written; free some disk space and run the command again." if full else None
     return f"A weight file cannot be read or written: {_first_line(error)}"
 

@@ -34,21 +34,23 @@ class Columns(Plain):
 class Training(Plain):
     """One call of the trainer. `max_steps` wins over `epochs` when it is positive, as in transformers."""
 
-    epochs: float = Field(2.0, gt=0)
-    max_steps: int = Field(-1, ge=-1)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(5e-5, gt=0)
-    warmup: float = Field(0.06, ge=0, lt=1, description="fraction of the steps")
-    weight_decay: float = Field(0.01, ge=0)
-    save_steps: int = Field(200, ge=1, description="optimiser steps between checkpoints")
-    freeze_embeddings: bool = Field(False, description="leave token and position embeddings as they are")
-    dropout: bool = Field(True, description="false = no dropout while training, as suits learning from a teacher")
+    epochs: float = Field(default=2.0, gt=0)
+    max_steps: int = Field(default=-1, ge=-1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=5e-5, gt=0)
+    warmup: float = Field(default=0.06, ge=0, lt=1, description="fraction of the steps")
+    weight_decay: float = Field(default=0.01, ge=0)
+    save_steps: int = Field(default=200, ge=1, description="optimiser steps between checkpoints")
+    freeze_embeddings: bool = Field(default=False, description="leave token and position embeddings as they are")
+    dropout: bool = Field(
+        default=True, description="false = no dropout while training, as suits learning from a teacher"
+    )
 
 
 class Recovery(Training):
     """Training of a cut model, from its teacher: a higher rate, and no dropout, as the teacher is the regulariser."""
 
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0)
     dropout: bool = False
 
 
@@ -59,28 +61,32 @@ class Distill(Plain):
     outputs of the kept layers (Hinton et al. 2015, arXiv:1503.02531, and TinyBERT, arXiv:1909.10351, eq. 7-8).
     """
 
-    labels: float = Field(0.2, ge=0)
-    logits: float = Field(0.8, ge=0)
-    hidden: float = Field(1.0, ge=0)
-    temperature: float = Field(2.0, gt=0)
+    labels: float = Field(default=0.2, ge=0)
+    logits: float = Field(default=0.8, ge=0)
+    hidden: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=2.0, gt=0)
 
 
 class Measure(Plain):
     """The setting that a speed or latency target is about."""
 
-    batch: int = Field(1, ge=1)
-    length: int | None = Field(None, ge=1, description="tokens; none = the median length of the validation split")
-    rounds: int = Field(15, ge=3, description="interleaved rounds, after warm-up")
-    also: tuple[tuple[int, int | None], ...] = Field((), description="further (batch, length) settings to report")
-    threads: int | None = Field(None, ge=1, description="none = what torch would use")
+    batch: int = Field(default=1, ge=1)
+    length: int | None = Field(
+        default=None, ge=1, description="tokens; none = the median length of the validation split"
+    )
+    rounds: int = Field(default=15, ge=3, description="interleaved rounds, after warm-up")
+    also: tuple[tuple[int, int | None], ...] = Field(
+        default=(), description="further (batch, length) settings to report"
+    )
+    threads: int | None = Field(default=None, ge=1, description="none = what torch would use")
 
 
 class Search(Plain):
     """How much the search may look at: calibration examples (of the train split) and candidate shapes."""
 
-    examples: int = Field(1024, ge=8)
-    score_examples: int = Field(256, ge=8, description="of those, the ones that candidates are scored on")
-    candidates: int = Field(100, ge=0)
+    examples: int = Field(default=1024, ge=8)
+    score_examples: int = Field(default=256, ge=8, description="of those, the ones that candidates are scored on")
+    candidates: int = Field(default=100, ge=0)
     drop_layers: bool = True
 
 
@@ -108,19 +114,21 @@ class Target(Plain):
 class Recipe(Plain):
     """One run of `compress`."""
 
-    schema_version: int = Field(SCHEMA, alias="schema")
+    schema_version: int = Field(default=SCHEMA, alias="schema")
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
     task: str = "reviews"
     data: str | None = None
     columns: Columns = Columns()
-    max_length: int = Field(128, ge=4)
-    seed: int = Field(0, ge=0)
+    max_length: int = Field(default=128, ge=4)
+    seed: int = Field(default=0, ge=0)
     targets: tuple[Target, ...] = ()
-    max_drop: float | None = Field(None, ge=0, description="points of the task's main metric, 0-100")
+    max_drop: float | None = Field(default=None, ge=0, description="points of the task's main metric, 0-100")
     criterion: str = "obs"
     shape: Literal["search", "layers"] = "search"
     even: bool = False
-    train_examples: int | None = Field(None, ge=8, description="use only the first n rows, after a seeded shuffle")
+    train_examples: int | None = Field(
+        default=None, ge=8, description="use only the first n rows, after a seeded shuffle"
+    )
     dense: Training = Training()
     finetune: Recovery | None = Recovery()
     distill: Distill = Distill()

@@ -30,9 +30,11 @@ def sources(names: Sequence[str]) -> dict[str, ModelSource]:
     Raises UserError for a name that leads nowhere.
     """
     found = [source for name in names for source in (_of_run(Path(name).expanduser()) if is_run(name) else [name])]
-    short = [Path(name).name for name in found]
-    labels = [name if short.count(brief) > 1 else brief for name, brief in zip(found, short, strict=True)]
+    briefs = [Path(name).name for name in dict.fromkeys(found)]
+    labels = [name if briefs.count(Path(name).name) > 1 else Path(name).name for name in found]
     unique = [label if label not in labels[:place] else f"{label} (again)" for place, label in enumerate(labels)]
+    if len(set(unique)) < len(unique):
+        raise UserError("The same model is given more than twice", got=", ".join(names))
     return {label: resolve(name) for label, name in zip(unique, found, strict=True)}
 
 

@@ -147,7 +147,8 @@ class FamilyMaker:
 
     def _find(self, target: Target, folder: Path) -> Member:
         calibrated = self._calibrate()
-        score = scorer(self._last, calibrated, self._bench.collate)
+        by_loss = self._bench.recipe.criterion == "loss_increase"
+        score = scorer(self._last, calibrated, self._bench.collate, by_loss)
         goal = Goal(target, self._bench.recipe, self._bench.setting, self._dense.model, self._last)
         found, achieved = meet(goal, self._table, calibrated, score)
         origin = tuple(place for place, choice in zip(self._origin, found.choices, strict=True) if not choice.dropped)

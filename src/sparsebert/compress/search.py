@@ -28,7 +28,7 @@ Score = Callable[[Sequence[Choice]], float]
 
 @dataclass(frozen=True)
 class Found:
-    """A shape, its cost in the table's unit, its divergence from the dense outputs, and how many shapes were tried."""
+    """A shape, its cost in the table's unit, its score (a divergence, see `scorer`), and how many shapes were tried."""
 
     choices: tuple[Choice, ...]
     cost: float
@@ -45,14 +45,26 @@ def divergence(teacher: np.ndarray, student: np.ndarray) -> float:
     return float(np.mean(np.sum(np.exp(log_teacher) * (log_teacher - log_student), axis=-1)))
 
 
-def scorer(model: PreTrainedModel, calibrated: Calibrated, collate: Collator) -> Score:
-    """A function from choices to the divergence of the model they give, on the calibration examples."""
+def scorer(model: PreTrainedModel, calibrated: Calibrated, collate: Collator, by_loss: bool = False) -> Score:
+    """A function from choices to the divergence of the model they give, on the calibration examples.
+
+    With `by_loss` it is the task's training loss instead, for the criterion that goes by its rise.
+    """
+    labels = np.array(list(calibrated.score_rows["label"]))
 
     def score(choices: Sequence[Choice]) -> float:
         small = assemble(model, calibrated.options, choices)
-        return divergence(calibrated.teacher_logits, predict_logits(small, calibrated.score_rows, collate))
+        logits = predict_logits(small, calibrated.score_rows, collate)
+        return task_loss(logits, labels) if by_loss else divergence(calibrated.teacher_logits, logits)
 
     return score
+
+
+def task_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy of logits [rows, labels] in nats; the mean squared error when there is one output."""
+    if logits.shape[-1] == 1:
+        return float(np.mean((logits[:, 0] - labels) ** 2))
+    return float(-np.mean(log_softmax(logits, axis=-1)[np.arange(len(labels)), labels]))
 
 
 def search_shape(

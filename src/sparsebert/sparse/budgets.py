@@ -78,8 +78,7 @@ def share(layers: Sequence[Sequence[Choice]], budget: float, fixed: float = 0.0)
         raise UserError(
             "The target cannot be met", got=f"cost {budget:.4g}", allowed=f"at least {cheapest + fixed:.4g}"
         )
-    dearest = sum(max(choice.cost for choice in choices) for choices in layers)
-    step = min(room, dearest) / BINS or 1.0
+    step = room / BINS or 1.0
     best = np.zeros(BINS + 1)
     picks = []
     for choices in layers:

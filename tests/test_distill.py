@@ -1,0 +1,158 @@
+"""Distillation: losses by hand, and a cache that gives back what the teacher said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from transformers import PreTrainedModel
+
+from sparsebert.models.layout import layout_of
+from sparsebert.recipe import Distill
+from sparsebert.surgeon import shrink
+from sparsebert.train.distill import (
+    Distiller,
+    TeacherCache,
+    cache_teacher,
+    hidden_loss,
+    layer_outputs,
+    logit_loss,
+)
+from tiny import FAMILIES, HIDDEN, LAYERS, tiny_batch, tiny_model
+from toy import toy_collate, toy_rows
+
+ROWS = toy_rows(20)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
+def test_logit_loss_is_the_softened_relative_entropy(temperature: float):
+    rng = np.random.default_rng(0)
+    student, teacher = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
+    p, q = (np.exp(x / temperature) / np.exp(x / temperature).sum(axis=1, keepdims=True) for x in (teacher, student))
+    expected = temperature**2 * np.mean(scipy.stats.entropy(p, q, axis=1))
+    assert float(logit_loss(torch.tensor(student), torch.tensor(teacher), temperature)) == pytest.approx(expected)
+
+
+def test_logit_loss_of_one_output_is_the_squared_error():
+    assert float(logit_loss(torch.tensor([[1.0], [4.0]]), torch.tensor([[3.0], [4.0]]), 2.0)) == 2.0
+
+
+def test_hidden_loss_by_hand():
+    # One example of two tokens, the second of them padding; layer 0 is off by 1 and 3, layer 1 by 2 in one of two.
+    teacher = torch.zeros(2, 1, 2, 2)
+    student = torch.tensor([[[[1.0, 3.0], [9.0, 9.0]]], [[[2.0, 0.0], [9.0, 9.0]]]])
+    mask = torch.tensor([[1, 0]])
+    assert float(hidden_loss(student, teacher, mask, torch.tensor([1.0, 1.0]))) == pytest.approx((5 + 2) / 2)
+    assert float(hidden_loss(student, teacher, mask, torch.tensor([10.0, 4.0]))) == pytest.approx((0.5 + 0.5) / 2)
+
+
+def test_hidden_loss_counts_every_real_token_alike():
+    # 1 token off by 1 in an example of one, 0 of 3 in the other: 1/4, not the mean of the examples 1/2.
+    student = torch.zeros(1, 2, 3, 4)
+    student[0, 0, 0] = 1.0
+    mask = torch.tensor([[1, 0, 0], [1, 1, 1]])
+    assert float(hidden_loss(student, torch.zeros_like(student), mask, torch.ones(1))) == 0.25
+
+
+def states_of(model: PreTrainedModel, rows: list[int]) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+    """Logits, inputs of the layers after the first and the mask: what transformers itself says of a batch."""
+    batch = toy_collate([ROWS[row] for row in rows])
+    with torch.no_grad():
+        output = model(batch["input_ids"], batch["attention_mask"], output_hidden_states=True)
+    return output.logits, list(output.hidden_states[1:]), batch["attention_mask"].bool()
+
+
+@pytest.mark.parametrize("rows", [[0], [19, 3, 7], list(range(20))])
+def test_cache_gives_back_what_the_teacher_said(tmp_path: Path, rows: list[int]):
+    teacher = tiny_model("bert", num_labels=2)
+    cache = cache_teacher(teacher, ROWS, toy_collate, tmp_path / "teacher", hidden=True)
+    batch = cache.add_to(toy_collate([ROWS[row] for row in rows]), [2, 0])
+    logits, hidden, mask = states_of(teacher, rows)
+    torch.testing.assert_close(batch["teacher_logits"], logits, rtol=1e-4, atol=1e-5)
+    found = batch["teacher_hidden"]
+    assert found.shape == (2, *mask.shape, HIDDEN) and found.dtype == torch.float32
+    for place, layer in enumerate([2, 0]):
+        # Half precision on disk: 11 bits.
+        torch.testing.assert_close(found[place][mask], hidden[layer][mask], rtol=1e-3, atol=1e-3)
+        assert not found[place][~mask].any()
+
+
+def test_scale_is_the_mean_square_of_each_layer(tmp_path: Path):
+    teacher = tiny_model("bert", num_labels=2)
+    cache = cache_teacher(teacher, ROWS, toy_collate, tmp_path / "teacher", hidden=True)
+    _, hidden, mask = states_of(teacher, list(range(20)))
+    assert cache.scale == pytest.approx([float(one[mask].square().mean()) for one in hidden], rel=1e-4)
+
+
+def test_cache_without_hidden_states(tmp_path: Path):
+    cache = cache_teacher(tiny_model("bert", num_labels=2), ROWS, toy_collate, tmp_path / "teacher", hidden=False)
+    batch = cache.add_to(toy_collate([ROWS[0]]), [0])
+    assert cache.hidden is None and cache.scale == ()
+    assert "teacher_hidden" not in batch and batch["teacher_logits"].shape == (1, 2)
+    assert not Distiller(cache, Distill(), (0, 1)).wants_hidden
+
+
+def test_a_finished_cache_is_read_back_and_an_unfinished_one_is_not(tmp_path: Path):
+    folder = tmp_path / "teacher"
+    first, second = (tiny_model("bert", num_labels=2, seed=seed) for seed in (0, 1))
+    before = cache_teacher(first, ROWS, toy_collate, folder, hidden=True)
+    again = cache_teacher(second, ROWS, toy_collate, folder, hidden=True)
+    assert np.array_equal(again.logits, before.logits) and again.scale == before.scale
+    assert again.hidden is not None and before.hidden is not None
+    assert np.array_equal(again.hidden, before.hidden)
+
+    (folder / "done.json").unlink()
+    anew = cache_teacher(second, ROWS, toy_collate, folder, hidden=True)
+    expected, _, _ = states_of(second, list(range(20)))
+    np.testing.assert_allclose(anew.logits, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layer_outputs_are_what_the_next_layer_reads(family: str):
+    model, seen = tiny_model(family), []
+    paths = [layer.path for layer in layout_of(model).layers]
+    for path in paths[1:]:
+        model.get_submodule(path).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    with torch.no_grad(), layer_outputs(model) as found:
+        model(**tiny_batch())
+    assert len(found) == LAYERS
+    assert all(torch.equal(one, other) for one, other in zip(found, seen, strict=False)) and len(seen) == LAYERS - 1
+    assert not any(model.get_submodule(path)._forward_hooks for path in paths)
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_a_student_that_only_lost_its_last_layer_has_no_hidden_loss(tmp_path: Path, family: str):
+    # ModernBERT norms what comes out of the last layer, so its `hidden_states` would differ here.
+    teacher = tiny_model(family, num_labels=2)
+    student = shrink(teacher, {}, [2])
+    cache = cache_teacher(teacher, ROWS, toy_collate, tmp_path / "teacher", hidden=True)
+    distiller = Distiller(cache, Distill(labels=0, logits=0, hidden=1), (0, 1))
+    batch = distiller.collator(toy_collate)([ROWS[row] for row in range(6)])
+    with torch.no_grad(), layer_outputs(student) as layers:
+        output = student(batch["input_ids"], batch["attention_mask"], labels=batch["labels"])
+    assert float(distiller.loss(output, layers, batch)) < 1e-5
+    swapped = Distiller(cache, Distill(labels=0, logits=0, hidden=1), (1, 0))
+    batch = swapped.collator(toy_collate)([ROWS[row] for row in range(6)])
+    assert float(swapped.loss(output, layers, batch)) > 0.1
+
+
+def test_the_loss_is_the_weighted_sum():
+    cache = TeacherCache(
+        np.zeros((1, 2), np.float32), np.zeros((3, 4, 2), np.float16), np.array([0, 4]), (1.0, 2.0, 4.0)
+    )
+    batch = {
+        "teacher_logits": torch.tensor([[0.0, 1.0]]),
+        "teacher_hidden": torch.zeros(1, 1, 4, 2),
+        "attention_mask": torch.ones(1, 4),
+    }
+    output = SimpleNamespace(logits=torch.tensor([[1.0, 0.0]]), loss=torch.tensor(3.0))
+    layers = [torch.full((1, 4, 2), 2.0)]
+    weights = Distill(labels=0.5, logits=0.25, hidden=2.0, temperature=1.0)
+    # KL of (p, q) against (q, p) with p = sigmoid(1): (2p - 1) * 1; hidden: 2^2 / scale 4.
+    entropy = 2 / (1 + np.exp(-1)) - 1
+    found = Distiller(cache, weights, (2,)).loss(output, layers, batch)
+    assert float(found) == pytest.approx(0.5 * 3 + 0.25 * entropy + 2.0 * 1.0)

@@ -1,0 +1,187 @@
+"""Targets: what was asked for is what the model holds, and what cannot be had is said with the nearest that can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from transformers import PreTrainedModel
+
+from sparsebert.bench import Setting
+from sparsebert.compress import targets
+from sparsebert.compress.assemble import assemble
+from sparsebert.compress.calibrate import Calibrated, calibrate
+from sparsebert.compress.targets import CLOSE_ENOUGH, Goal, measure_pair, meet
+from sparsebert.counts import sizes
+from sparsebert.errors import UserError
+from sparsebert.models.layout import encoder_linear_names
+from sparsebert.recipe import Recipe, Search, Target
+from sparsebert.sparse.budgets import Choice, CostTable
+from sparsebert.surgeon import shrink
+from tiny import HEADS, LAYERS, NEURONS, tiny_model
+from toy import calibrated_with, toy_collate, toy_rows
+
+MODEL = tiny_model("bert", num_labels=2)
+TABLE = CostTable(
+    attention={heads: 4.0 * heads for heads in range(HEADS + 1)}, ffn={0: 0.0, NEURONS: 24.0}, layer=2.0, fixed=30.0
+)
+
+
+@pytest.fixture(scope="module")
+def calibrated() -> Calibrated:
+    return calibrate(MODEL, MODEL, toy_rows(16), toy_collate, "obs", 16, 8, seed=0)
+
+
+@pytest.fixture
+def thin() -> Calibrated:
+    """Options for shapes alone."""
+    return calibrated_with(MODEL, skip_errors=[3.0, 1.0, 2.0], unit_errors=[0.3, 0.1, 0.2])
+
+
+def goal(kind: str, value: float, **recipe: Any) -> Goal:
+    search = Search(candidates=recipe.pop("candidates", 5), drop_layers=recipe.pop("drop_layers", True))
+    target = Target.model_validate({"kind": kind, "value": value})
+    return Goal(target, Recipe(search=search, **recipe), Setting(1, 8), MODEL, MODEL)
+
+
+def removed(choices: Sequence[Choice]) -> float:
+    return float(sum(HEADS + NEURONS - c.heads - c.neurons for c in choices))
+
+
+def no_table() -> CostTable:
+    raise AssertionError("a target that is counted needs no latency table")
+
+
+def linear(model: PreTrainedModel) -> int:
+    return sizes(model, encoder_linear_names(model)).encoder_linear_parameters
+
+
+@pytest.mark.parametrize("value", [0.3, 0.6, 0.9])
+def test_sparsity_is_that_of_the_assembled_model(calibrated: Calibrated, value: float):
+    found, achieved = meet(goal("sparsity", value), no_table, calibrated, removed)
+    small = assemble(MODEL, calibrated.options, found.choices)
+    assert achieved == pytest.approx(1 - linear(small) / linear(MODEL), abs=1e-9)
+    assert value <= achieved < value + 0.05
+
+
+@pytest.mark.parametrize("value", [0.9, 0.5])
+def test_size_is_that_of_the_assembled_model(calibrated: Calibrated, value: float):
+    found, achieved = meet(goal("size", value), no_table, calibrated, removed)
+    small = assemble(MODEL, calibrated.options, found.choices)
+    assert achieved == pytest.approx(sizes(small, ()).weight_bytes / sizes(MODEL, ()).weight_bytes, abs=1e-9)
+    assert value - 0.05 < achieved <= value
+
+
+def test_size_counts_against_the_dense_model_not_the_current_one(calibrated: Calibrated):
+    current = shrink(MODEL, {}, [0])
+    later = calibrate(current, MODEL, toy_rows(16), toy_collate, "magnitude", 16, 8, seed=0)
+    first = goal("sparsity", 0.5)
+    found, achieved = meet(Goal(first.target, first.recipe, first.setting, MODEL, current), no_table, later, removed)
+    small = assemble(current, later.options, found.choices)
+    assert achieved == pytest.approx(1 - linear(small) / linear(MODEL), abs=1e-9)
+    assert 0.5 <= achieved < 0.6
+
+
+def test_a_size_out_of_reach_names_the_nearest(thin: Calibrated):
+    with pytest.raises(
+        UserError, match=r"The target size 0\.01 cannot be met; allowed: the nearest reachable is about "
+    ) as raised:
+        meet(goal("size", 0.01), no_table, thin, removed)
+    nearest = float(str(raised.value).removesuffix(".").split()[-1])
+    _, achieved = meet(goal("size", nearest + 0.001), no_table, thin, removed)
+    assert achieved == pytest.approx(nearest, abs=0.005)
+
+
+# Full layers cost 3 x 42; the least is one layer without units, 2, or three of them, or one of 8 neurons, 26.
+UNREACHABLE = [
+    ("speedup", 64, {}, "63"),
+    ("speedup", 22, {"drop_layers": False}, "21"),
+    ("speedup", 5, {"even": True}, "4.85"),
+    ("latency_ms", 31, {}, "32"),
+    ("latency_ms", 35, {"drop_layers": False}, "36"),
+]
+
+
+@pytest.mark.parametrize(("kind", "value", "recipe", "nearest"), UNREACHABLE)
+def test_a_speed_out_of_reach_names_the_nearest(
+    thin: Calibrated, kind: str, value: float, recipe: dict[str, Any], nearest: str
+):
+    message = rf"The target {kind} {value} cannot be met; allowed: the nearest reachable is about {nearest}\."
+    with pytest.raises(UserError, match=message):
+        meet(goal(kind, value, **recipe), lambda: TABLE, thin, removed)
+
+
+Pair = tuple[float, float]
+
+
+def measuring(monkeypatch: pytest.MonkeyPatch, found: list[Sequence[Choice]], pair: Callable[[float], Pair]) -> None:
+    """Stand in for the clock, whose noise would hide the rule: `pair` of the cost of the layers that were found."""
+
+    def assemble_choices(model: object, options: object, choices: Sequence[Choice]) -> float:
+        found.append(choices)
+        return sum(choice.cost for choice in choices)
+
+    def timed(dense: object, small: float, *args: object) -> Pair:
+        return pair(small)
+
+    monkeypatch.setattr(targets, "assemble", assemble_choices)
+    monkeypatch.setattr(targets, "measure_pair", timed)
+
+
+@pytest.mark.parametrize("truth", [0.85, 1.0, 1.2])
+@pytest.mark.parametrize("value", [2.0, 4.0])
+def test_speedups_are_corrected_by_measurement(
+    thin: Calibrated, monkeypatch: pytest.MonkeyPatch, value: float, truth: float
+):
+    # `truth` is by how much the table is wrong; what lies outside the layers (30 of 156) is no part of a speedup.
+    found: list[Sequence[Choice]] = []
+    measuring(monkeypatch, found, lambda cost: (truth * 126 / cost, 30 + cost / truth))
+    _, achieved = meet(goal("speedup", value, candidates=8), lambda: TABLE, thin, removed)
+    # One unit of cost is the grain of these choices: 4 a head.
+    assert achieved == pytest.approx(value, rel=CLOSE_ENOUGH + 4 / (126 / value))
+    assert 2 <= len(found) <= 4
+
+
+@pytest.mark.parametrize("truth", [0.8, 1.0, 1.2])
+def test_latencies_are_corrected_by_measurement(thin: Calibrated, monkeypatch: pytest.MonkeyPatch, truth: float):
+    found: list[Sequence[Choice]] = []
+    measuring(monkeypatch, found, lambda cost: (126 / cost, (30 + cost) * truth))
+    _, achieved = meet(goal("latency_ms", 90, candidates=8), lambda: TABLE, thin, removed)
+    assert achieved == pytest.approx(90, rel=CLOSE_ENOUGH + 4 / 90)
+
+
+def test_a_wide_margin_outside_the_layers_does_not_upset_the_correction(
+    thin: Calibrated, monkeypatch: pytest.MonkeyPatch
+):
+    # Scaling the whole budget would overshoot by 1,000 / 63 each time and leave the table.
+    found: list[Sequence[Choice]] = []
+    table = CostTable(attention=TABLE.attention, ffn=TABLE.ffn, layer=TABLE.layer, fixed=1000.0)
+    measuring(monkeypatch, found, lambda cost: (1.1 * 126 / cost, 0.0))
+    _, achieved = meet(goal("speedup", 2), lambda: table, thin, removed)
+    assert achieved == pytest.approx(2, rel=0.08)
+
+
+@pytest.mark.parametrize(("value", "kept"), [(1.4, 2), (3.0, 1), (30.0, 1), (1.1, 3)])
+def test_layer_control_keeps_the_nearest_number(
+    thin: Calibrated, monkeypatch: pytest.MonkeyPatch, value: float, kept: int
+):
+    measuring(monkeypatch, [], lambda cost: (126 / cost, 0.0))
+    found, achieved = meet(goal("speedup", value, shape="layers"), lambda: TABLE, thin, removed)
+    assert sum(not choice.dropped for choice in found.choices) == kept
+    assert achieved == pytest.approx(LAYERS / kept)
+
+
+def test_even_targets_give_stock_shapes(calibrated: Calibrated):
+    found, achieved = meet(goal("sparsity", 0.4, even=True), no_table, calibrated, removed)
+    small = assemble(MODEL, calibrated.options, found.choices, even=True)
+    assert type(small) is type(MODEL)
+    assert achieved == pytest.approx(1 - linear(small) / linear(MODEL), abs=1e-9) and achieved >= 0.4
+
+
+def test_measured_pair_sees_that_fewer_layers_are_faster():
+    dense = tiny_model("bert", hidden_size=128, intermediate_size=512)
+    small = shrink(dense, {}, [0, 2])
+    speedup, latency_ms = measure_pair(dense, small, Setting(4, 32), rounds=5, threads=1)
+    assert 1.5 < speedup < 6
+    assert 0.05 < latency_ms < 1000
