@@ -48,7 +48,7 @@ def one_seed(options: argparse.Namespace, seed: int) -> list[dict]:
     targets = [Target(kind="sparsity", value=value) for value in options.sparsity]
     recipe = load_recipe(
         None,
-        ["search.candidates=40", "search.drop_layers=false"],
+        ["search.candidates=20", "search.drop_layers=false"],
         model=options.model,
         task=options.task,
         data=options.data,

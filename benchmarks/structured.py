@@ -72,7 +72,7 @@ def share_measurements(output: Path, folder: Path) -> None:
     (folder / "work").mkdir(exist_ok=True)
     for file in shared.glob("latency-*.json"):
         shutil.copy(file, folder / "work" / file.name)
-    if (shared / "teacher").is_dir():
+    if (shared / "teacher").is_dir() and not (folder / "work" / "teacher").is_dir():
         shutil.copytree(shared / "teacher", folder / "work" / "teacher", copy_function=os.link, dirs_exist_ok=True)
 
 

@@ -94,6 +94,12 @@ def test_the_error_names_the_cheapest():
         share([[choice(2, 0), choice(9, 0)], [choice(3, 0)]], budget=14, fixed=10)
 
 
+def test_costs_are_rounded_up():
+    # On a grid of 1,000 steps each costs 334 of them; rounded down, all three would fit and cost 1,001.7.
+    layers = [[choice(333.9, 0), choice(0, 1)]] * 3
+    assert sum(c.cost for c in share(layers, budget=1000)) == pytest.approx(667.8)
+
+
 def test_a_budget_of_exactly_the_cheapest_is_met():
     layers = [[choice(1 / 3, 1), choice(5, 0)] for _ in range(7)]
     assert [c.cost for c in share(layers, budget=sum(1 / 3 for _ in range(7)))] == [1 / 3] * 7

@@ -271,6 +271,8 @@ MISTAKES = {
     ),
     "unknown key": (["--set", "finetune.epoch=1", "--speedup", 2], ["recipe key", "finetune.epoch", "epochs"]),
     "not a setting": (["--set", "seed", "--speedup", 2], ["key=value", "got seed"]),
+    "value that is no YAML": (["--set", "task=[1", "--speedup", 2], ["value of a setting", "task=[1"]),
+    "seed too large": (["--seed", 2**32, "--speedup", 2], ["seed", "less than 4294967296"]),
     "no such recipe": (["--recipe", "none.yaml", "--speedup", 2], ["recipe file does not exist", "none.yaml"]),
     "unknown criterion": (["--criterion", "magnitud", "--speedup", 2], ["criterion 'magnitud'", "Did you mean 'magn"]),
     "unknown shape": (["--shape", "layer", "--speedup", 2], ["shape", "'search' or 'layers'"]),
@@ -442,6 +444,14 @@ def test_guard_shows_a_traceback_only_when_asked(capsys):
     assert guarded(UserError("Wrong"), debug=True) == 2
     said = capsys.readouterr().err
     assert said.startswith("Traceback") and said.endswith("error: Wrong.\n")
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    command = [sys.executable, "-c", "from sparsebert.cli import main; main()", "tasks"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
 
 
 @pytest.mark.parametrize("bug", [RuntimeError("size mismatch"), ValueError("no"), KeyError("x")])

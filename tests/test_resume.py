@@ -107,7 +107,7 @@ def test_a_finished_run_is_not_done_again(resumed, home):
     before = stamps(stopped, *patterns)
     said = run_cli(*arguments(home, stopped))
     assert said.exit_code == 0, said.output
-    assert len(before) > 20 and before == stamps(stopped, *patterns)
+    assert len(before) >= 20 and before == stamps(stopped, *patterns)
 
 
 def test_another_recipe_in_the_same_folder_names_the_key(resumed, home):

@@ -20,7 +20,7 @@ from sparsebert.train.collate import Batch, Collator, EpochOrder, batches_by_len
 from sparsebert.train.distill import Distiller, cache_teacher
 from sparsebert.train.evaluate import predict_logits
 from sparsebert.train.trainer import fine_tune
-from tiny import tiny_model
+from tiny import FAMILIES, tiny_model
 from toy import toy_collate, toy_rows
 
 ROWS = toy_rows(32)
@@ -228,3 +228,24 @@ def test_predicted_logits_are_in_the_order_of_the_rows():
         with torch.no_grad():
             expected = model.eval()(batch["input_ids"], batch["attention_mask"]).logits[0].numpy()
         assert found[row] == pytest.approx(expected, abs=1e-5)
+
+
+RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout")
+OTHER_RATES = ("embedding_dropout", "mlp_dropout", "seq_classif_dropout", "pooler_dropout", "cls_dropout")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_dropout_the_first_loss_is_that_of_evaluation(tmp_path: Path, family: str):
+    every = dict.fromkeys((*RATES, *OTHER_RATES), 0.5)
+    model = tiny_model(family, num_labels=2, **every)
+    batch = toy_collate([ROWS[row] for row in range(32)])
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "labels")}
+    with torch.no_grad():
+        expected, noisy = float(model(**inputs).loss), float(model.train()(**inputs).loss)
+    assert abs(noisy - expected) > 0.01
+    run = train(model.eval(), tmp_path, Training(max_steps=1, batch_size=32, save_steps=1, dropout=False))
+    assert run.final_loss == pytest.approx(expected, rel=1e-4)
+    with torch.no_grad():
+        torch.manual_seed(0)
+        model.train()
+        assert not torch.equal(model(**inputs).logits, model(**inputs).logits)

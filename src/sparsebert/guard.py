@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ def guard(debug: bool, interrupted: str = "interrupted") -> Iterator[None]:
     """
     import rich
 
-    rich.reconfigure(stderr=True)
+    # Bars are for terminals: a log would get nothing of them but empty lines.
+    rich.reconfigure(stderr=True, quiet=not sys.stderr.isatty())
     with warnings.catch_warnings():
         if not debug:
             warnings.simplefilter("ignore")
@@ -57,7 +59,8 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return " ".join(str(error).split())
     if isinstance(error, OSError):
-        return _refused(error)
+        # A reader of our output that has seen enough, as `head`: typer ends quietly.
+        return None if isinstance(error, BrokenPipeError) else _refused(error)
     if isinstance(error, RuntimeError):
         full = any(words in str(error) for words in TORCH_WRITE_FAILURES)
         return "A checkpoint could not be written; free some disk space and run the command again." if full else None

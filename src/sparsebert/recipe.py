@@ -120,7 +120,7 @@ class Recipe(Plain):
     data: str | None = None
     columns: Columns = Columns()
     max_length: int = Field(default=128, ge=4)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     targets: tuple[Target, ...] = ()
     max_drop: float | None = Field(default=None, ge=0, description="points of the task's main metric, 0-100")
     criterion: str = "obs"
@@ -181,7 +181,11 @@ def load_recipe(path: Path | None, settings: Sequence[str] = (), **overrides: An
         key, found, text = setting.partition("=")
         if not found:
             raise UserError("A setting must look like key=value", got=setting, fix="for example --set seed=1")
-        _assign(values, key.strip().split("."), yaml.safe_load(text))
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError("The value of a setting is not YAML", got=setting, fix="put it in quotes") from None
+        _assign(values, key.strip().split("."), value)
     values.update({key: value for key, value in overrides.items() if value is not None})
     return parse_recipe(values)
 
@@ -205,7 +209,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError("The recipe file does not exist", got=path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"The recipe file is not YAML: {str(error).splitlines()[0]}", got=path) from None
     if not isinstance(values, dict):
         raise UserError("The recipe file must hold a mapping of keys to values", got=path)

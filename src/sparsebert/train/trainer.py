@@ -7,7 +7,7 @@ import shutil
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -39,8 +39,11 @@ SMOOTHING = 0.98
 class SparseTrainer(Trainer):
     """Trainer that adds a distillation loss and stops at the first loss that is not a number."""
 
-    def __init__(self, *args: Any, model: PreTrainedModel, distiller: Distiller | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, model: PreTrainedModel, dropout: bool, distiller: Distiller | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, model=model, **kwargs)
+        self.dropout = dropout
         self.student = model
         self.distiller = distiller
         self.running_loss: float | None = None
@@ -60,6 +63,9 @@ class SparseTrainer(Trainer):
         """Task loss, and what the teacher adds. Raises DivergedError when it is NaN or infinite."""
         wants_hidden = self.distiller is not None and self.distiller.wants_hidden
         given = {key: inputs[key] for key in (*MODEL_INPUTS, "labels") if key in inputs}
+        if not self.dropout:
+            # Not every model keeps its dropout in modules (ModernBERT), and nothing else depends on the mode.
+            model.eval()
         with layer_outputs(self.student) if wants_hidden else nullcontext([]) as layers:
             output = model(**given)
         loss = output.loss if self.distiller is None else self.distiller.loss(output, layers, inputs)
@@ -121,8 +127,8 @@ def fine_tune(
     Raises DivergedError when the loss stops being a number.
     """
     bf16 = supports_bf16_training()
-    dropout = _dropout(model)
-    _prepare(model, training)
+    if training.freeze_embeddings:
+        _freeze_embeddings(model)
     progress = ProgressBar(title)
     trainer = SparseTrainer(
         model=model,
@@ -131,6 +137,7 @@ def fine_tune(
         data_collator=collate if distiller is None else distiller.collator(collate),
         callbacks=[progress],
         distiller=distiller,
+        dropout=training.dropout,
     )
     progress.attach(trainer)
     trainer.remove_callback(PrinterCallback)
@@ -140,7 +147,6 @@ def fine_tune(
     finally:
         progress.close()
         model.requires_grad_(True)
-        _set_dropout(model, dropout)
     model.eval()
     return TrainingRun(
         steps=trainer.state.global_step,
@@ -153,22 +159,10 @@ def fine_tune(
     )
 
 
-def _prepare(model: PreTrainedModel, training: Training) -> None:
-    if not training.dropout:
-        _set_dropout(model, dict.fromkeys(_dropout(model), 0.0))
-    if training.freeze_embeddings:
-        for module in model.modules():
-            if isinstance(module, nn.Embedding):
-                module.requires_grad_(False)
-
-
-def _dropout(model: PreTrainedModel) -> dict[str, float]:
-    return {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
-
-
-def _set_dropout(model: PreTrainedModel, rates: dict[str, float]) -> None:
-    for name, rate in rates.items():
-        cast(nn.Dropout, model.get_submodule(name)).p = rate
+def _freeze_embeddings(model: PreTrainedModel) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.requires_grad_(False)
 
 
 def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None) -> None:
