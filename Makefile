@@ -1,8 +1,6 @@
 # `make` lists the targets. Each one makes .venv first when it is missing or out of date.
 PYTHON ?= python3
 PIP_ARGS ?=
-# Where a build of torch without CUDA is to be had; asked only on machines without an NVIDIA driver.
-CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -48,7 +46,5 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "SparseBERT needs Python 3.11 or newer, '$(PYTHON)' is not; try: make PYTHON=python3.12" >&2; exit 1; }
 	@echo "Installing into .venv; the first time takes a few minutes ..."
 	@$(PYTHON) -m venv .venv
-	@index=$$($(PYTHON) tools/cpu_index.py "$(CPU_INDEX)"); \
-	  $(BIN)/python -m pip install -qq $(PIP_ARGS) $$index -c constraints.txt torch
 	@$(BIN)/python -m pip install -qq $(PIP_ARGS) -c constraints.txt -e '.[quickstart,dev]'
 	@touch $@

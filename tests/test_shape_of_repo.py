@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import ast
-import http.server
-import importlib.util
 import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from functools import partial
 from importlib import metadata
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import yaml
@@ -175,21 +171,3 @@ def test_make_lists_every_target() -> None:
     phony = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split())
     assert phony == {"help", "demo", "test", "lint", "types", "contracts", "bench", "docs", "format", "clean"}
     assert phony == set(re.findall(r"^([a-z]+):.* ## ", makefile, re.MULTILINE))
-
-
-def test_the_index_of_torch_is_used_only_where_it_helps(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("cpu_index", ROOT / "tools" / "cpu_index.py")
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    (tmp_path / "torch").mkdir()
-    serve = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
-        Thread(target=server.serve_forever).start()
-        index = f"http://127.0.0.1:{server.server_port}"
-        assert tool.pip_option(index, drivers=()) == f"--extra-index-url {index}"
-        assert tool.pip_option(f"{index}/not-there", drivers=()) == ""
-        assert tool.pip_option(index, drivers=(tmp_path,)) == ""
-        assert tool.pip_option("", drivers=()) == ""
-        server.shutdown()
-    assert tool.pip_option(index, drivers=()) == ""
