@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,16 @@ QUICK = tuple(
 def run_cli(*arguments: object, stdin: str | None = None) -> Any:
     """The command in this process: `exit_code`, `stdout`, `stderr`."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+
+def assert_refused(said: Any, expected: Sequence[str]) -> None:
+    """One line on stderr that holds the expected words, nothing on stdout, exit code 2."""
+    assert said.exit_code == 2, said.output
+    lines = said.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), said.stderr
+    for words in expected:
+        assert words in lines[0]
+    assert said.stdout == ""
 
 
 def save_tiny(folder: Path, task: Task = "classification", **overrides: Any) -> Path:
