@@ -22,7 +22,8 @@ from sparsebert.compress.search import Found, divergence, scorer
 from sparsebert.compress.targets import Goal, meet
 from sparsebert.compress.workbench import Workbench, set_up
 from sparsebert.models.load import load_model
-from sparsebert.recipe import Target, load_recipe
+from sparsebert.parts import Target
+from sparsebert.recipe import load_recipe
 from sparsebert.train.evaluate import predict_logits
 
 CRITERIA = ("obs", "magnitude", "random", "gradient", "activation")

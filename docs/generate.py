@@ -16,7 +16,7 @@ from sparsebert.cli import app
 from sparsebert.records import write_text_atomically
 
 DOCS = Path(__file__).parent
-NOTE = "<!-- Written by `make docs`; change the help in src/sparsebert/cli.py instead. -->"
+NOTE = "<!-- Written by `make docs`; change the help in src/sparsebert/cli instead. -->"
 
 
 def pages() -> dict[Path, str]:

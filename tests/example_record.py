@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsebert.recipe import Recipe, Target
+from sparsebert.parts import Target
+from sparsebert.recipe import Recipe
 from sparsebert.records import Environment, ModelResult, Record, Score, Shape, Size, Sparsity, Timing, TrainingRun
 
 HEADS, NEURONS, LAYERS, WIDTH = 12, 1536, 6, 384

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from sparsebert.compress.assemble import assemble, masked_model
 from sparsebert.compress.calibrate import calibrate
 from sparsebert.models.layout import layout_of
-from sparsebert.sparse.budgets import Choice
+from sparsebert.oneshot.budgets import Choice
 from sparsebert.surgeon import mask_model
 from tiny import FAMILIES, HEADS, NEURONS, tiny_batch, tiny_model
 from toy import toy_collate, toy_rows

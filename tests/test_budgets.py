@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sparsebert.errors import UserError
-from sparsebert.sparse.budgets import BINS, Choice, CostTable, layer_choices, share
+from sparsebert.oneshot.budgets import BINS, Choice, CostTable, layer_choices, share
 
 TABLE = CostTable(attention={0: 0.0, 1: 3.0, 2: 4.0}, ffn={0: 0.0, 8: 2.0, 16: 6.0}, layer=1.0, fixed=10.0)
 

@@ -8,7 +8,7 @@ import torch
 from sparsebert.compress.costs import measured_table, parameter_table, stack_of
 from sparsebert.counts import sizes
 from sparsebert.models.layout import encoder_linear_names, layout_of
-from sparsebert.sparse.budgets import Choice
+from sparsebert.oneshot.budgets import Choice
 from sparsebert.surgeon import shrink
 from tiny import FAMILIES, HEADS, LAYERS, tiny_batch, tiny_model
 

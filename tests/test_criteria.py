@@ -14,7 +14,7 @@ from sparsebert.compress.calibrate import calibrate
 from sparsebert.errors import UserError
 from sparsebert.groups import Group
 from sparsebert.models.layout import layout_of
-from sparsebert.sparse.criteria import (
+from sparsebert.oneshot.criteria import (
     Criterion,
     Scored,
     activation_score,
@@ -23,12 +23,12 @@ from sparsebert.sparse.criteria import (
     magnitude_score,
     random_score,
 )
-from sparsebert.sparse.evidence import Evidence
+from sparsebert.oneshot.evidence import Evidence
 from tiny import tiny_model
 from toy import evidence_of, samples, toy_collate, toy_rows
 
-NAMES = registry.names("criterion")
-SCORED = [name for name in NAMES if isinstance(registry.get("criterion", name), Scored)]
+NAMES = registry.names("unit_criterion")
+SCORED = [name for name in NAMES if isinstance(registry.get("unit_criterion", name), Scored)]
 
 
 def test_the_contract_covers_every_criterion():
@@ -43,7 +43,7 @@ def tensors(evidence: Evidence) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("width", [1, 4])
 @pytest.mark.parametrize("name", NAMES)
 def test_contract(name: str, width: int):
-    criterion: Criterion = registry.get("criterion", name)
+    criterion: Criterion = registry.get("unit_criterion", name)
     evidence = evidence_of(samples(20, width, 4), width, seed=4)
     before = {key: value.clone() for key, value in tensors(evidence).items()}
     counts = [20, 13, 12, 1, 0]
@@ -68,7 +68,7 @@ def test_contract(name: str, width: int):
 @pytest.mark.parametrize("width", [1, 4])
 @pytest.mark.parametrize("name", SCORED)
 def test_the_highest_scores_are_kept(name: str, width: int):
-    criterion: Scored = registry.get("criterion", name)
+    criterion: Scored = registry.get("unit_criterion", name)
     evidence = evidence_of(samples(12, width, 6), width, seed=6)
     scores = criterion.score(evidence)
     assert scores.shape == (12,) and len(scores.unique()) == 12
@@ -141,8 +141,8 @@ def test_loss_increase_without_a_loss_says_what_is_missing():
 
 
 def test_an_unknown_criterion_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"Unknown criterion 'magnitud'.*random.*Did you mean 'magnitude'\?"):
-        registry.get("criterion", "magnitud")
+    with pytest.raises(UserError, match=r"Unknown unit criterion 'magnitud'.*random.*Did you mean 'magnitude'\?"):
+        registry.get("unit_criterion", "magnitud")
 
 
 def loss_without(model: torch.nn.Module, group: Group, unit: int | None, batch: dict[str, torch.Tensor]) -> float:

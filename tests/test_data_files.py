@@ -11,7 +11,7 @@ import pytest
 from sparsebert.data.files import hold_out
 from sparsebert.data.load import load_task
 from sparsebert.errors import UserError
-from sparsebert.recipe import Columns
+from sparsebert.parts import Columns
 
 ROWS = [{"body": f'text {row}, with "quotes"', "stars": "good" if row % 4 else "bad"} for row in range(40)]
 COLUMNS = Columns(text=("body",), label="stars")

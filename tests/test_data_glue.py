@@ -12,7 +12,7 @@ import pytest
 from sparsebert.data.load import load_task
 from sparsebert.data.tasks import TaskSpec, task_names, task_spec
 from sparsebert.errors import UserError
-from sparsebert.recipe import Columns
+from sparsebert.parts import Columns
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

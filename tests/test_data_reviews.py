@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 import sparsebert.data
 from sparsebert.data.load import load_task
 from sparsebert.errors import UserError
-from sparsebert.recipe import Columns
+from sparsebert.parts import Columns
 
 FOLDER = Path(sparsebert.data.__file__).parent / "reviews"
 

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sparsebert.models.layout import layout_of
-from sparsebert.recipe import Distill
+from sparsebert.parts import Distill
 from sparsebert.surgeon import shrink
 from sparsebert.train.distill import (
     Distiller,

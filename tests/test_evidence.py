@@ -13,8 +13,8 @@ from torch import nn
 
 from sparsebert.groups import Group, Slice
 from sparsebert.models.layout import layout_of
-from sparsebert.sparse.evidence import FLOOR, Batch, Gathered, gather
-from sparsebert.sparse.hessian import obs_options
+from sparsebert.oneshot.evidence import FLOOR, Batch, Gathered, gather
+from sparsebert.oneshot.hessian import obs_options
 from tiny import FAMILIES, tiny_batch, tiny_model
 
 UNITS, WIDTH, HIDDEN, LABELS, SEED = 3, 2, 4, 3, 11

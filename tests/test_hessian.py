@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsebert.sparse.evidence import Evidence
-from sparsebert.sparse.hessian import DAMPING, obs_options
-from sparsebert.sparse.options import Option
+from sparsebert.oneshot.evidence import Evidence
+from sparsebert.oneshot.hessian import DAMPING, obs_options
+from sparsebert.oneshot.options import Option
 from toy import evidence_of, samples
 
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsebert.sparse.options import levels, option, options_by_score
+from sparsebert.oneshot.options import levels, option, options_by_score
 from toy import evidence_of, samples
 
 

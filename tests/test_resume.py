@@ -23,7 +23,9 @@ def stop_when(
     moment: Callable[[], object], home: Path, out: Path, how: signal.Signals = signal.SIGKILL
 ) -> tuple[int, str]:
     """Start the command, stop it as soon as `moment()` is true. Its exit code and stderr."""
-    process = subprocess.Popen([COMMAND, *arguments(home, out)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [COMMAND, *arguments(home, out)], stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
     end = time.monotonic() + LIMIT_S
     while not moment():
         assert process.poll() is None, f"it ended before it could be stopped: {process.communicate()[1]}"
@@ -32,6 +34,11 @@ def stop_when(
     process.send_signal(how)
     said = process.communicate(timeout=LIMIT_S)[1]
     return process.returncode, said
+
+
+def heed_ctrl_c() -> None:
+    """Tests that run in the background of a shell inherit that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def arguments(home: Path, out: Path, *more: str) -> list[str]:

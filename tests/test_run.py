@@ -20,7 +20,7 @@ from sparsebert.records import Record, read_record
 from sparsebert.run import LADDER, Entry, make_family
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
-CRITERIA = registry.names("criterion")
+CRITERIA = registry.names("unit_criterion")
 LOGITS = """
 import json, sys
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -149,7 +149,8 @@ def family(home: SimpleNamespace, name: str, model: Path, settings: tuple[str, .
     """Members made one-shot, without the measurement and the report of a whole run."""
     given = {"model": str(model), "task": "mine", "data": str(home.data), **values}
     recipe = load_recipe(None, [*QUICK[1::2], "finetune=null", *settings], **given)
-    return make_family(set_up(recipe, home.folder / name))
+    bench = set_up(recipe, home.folder / name)
+    return *make_family(bench), bench
 
 
 def removed(entry: Entry, dense: Entry) -> float:
@@ -161,10 +162,10 @@ def removed(entry: Entry, dense: Entry) -> float:
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_criterion_plugs_into_the_same_path(home, criterion):
     targets = [{"kind": "sparsity", "value": 0.5}]
-    (dense, small), notes = family(home, criterion, home.tuned, criterion=criterion, targets=targets)
+    (dense, small), notes, bench = family(home, criterion, home.tuned, criterion=criterion, targets=targets)
     assert (dense.name, small.name, notes) == ("dense", "0.5-sparsity", ())
-    assert dense.trained.run is None and small.trained.run is None
-    assert small.scores == small.member.one_shot_scores
+    assert dense.training is None and small.training is None
+    assert bench.score(small.predictions) == small.member.one_shot_scores
     assert 0.5 <= removed(small, dense) < 0.75
 
 
@@ -174,7 +175,7 @@ def test_all_registered_criteria_were_covered():
 
 def test_layers_as_the_control(home):
     targets = [{"kind": "sparsity", "value": 0.66}]
-    (_, small), _ = family(home, "layers", home.tuned, shape="layers", targets=targets)
+    (_, small), *_ = family(home, "layers", home.tuned, shape="layers", targets=targets)
     shape = small.member.shape
     assert len(shape.dropped_layers) == 2
     assert sorted(shape.heads) == [0, 0, 4] and sorted(shape.neurons) == [0, 0, 24]
@@ -182,7 +183,7 @@ def test_layers_as_the_control(home):
 
 def test_size_target_is_about_bytes(home):
     targets = [{"kind": "size", "value": 0.8}, {"kind": "size", "value": 0.6}]
-    (dense, *small), _ = family(home, "size", home.tuned, targets=targets)
+    (dense, *small), *_ = family(home, "size", home.tuned, targets=targets)
     assert [entry.name for entry in small] == ["0.8-size", "0.6-size"]
     for entry in small:
         part = disk_bytes(entry.folder) / disk_bytes(dense.folder)
@@ -191,8 +192,8 @@ def test_size_target_is_about_bytes(home):
 
 def test_max_drop_stops_where_too_much_is_lost(home):
     learn = ("dense.max_steps=60", "dense.learning_rate=0.003")
-    entries, notes = family(home, "drop", home.base, learn, max_drop=5.0, criterion="random")
-    scores = [next(s.value for s in entry.scores if s.metric == "accuracy") for entry in entries]
+    entries, notes, bench = family(home, "drop", home.base, learn, max_drop=5.0, criterion="random")
+    scores = [next(s.value for s in bench.score(e.predictions) if s.metric == "accuracy") for e in entries]
     assert scores[0] > 0.9
     assert all(100 * (scores[0] - score) <= 5 for score in scores)
     assert [entry.name for entry in entries[1:]] == [f"{value:g}-sparsity" for value in LADDER[: len(entries) - 1]]

@@ -14,7 +14,7 @@ from sparsebert.compress.calibrate import Calibrated, calibrate
 from sparsebert.compress.costs import parameter_table
 from sparsebert.compress.search import divergence, scorer, search_even, search_layers, search_shape
 from sparsebert.errors import UserError
-from sparsebert.sparse.budgets import Choice, CostTable
+from sparsebert.oneshot.budgets import Choice, CostTable
 from tiny import HEADS, LAYERS, NEURONS, tiny_model
 from toy import calibrated_with, toy_collate, toy_rows
 

@@ -149,7 +149,18 @@ def test_every_public_name_is_there() -> None:
 
 def test_every_registered_name_leads_somewhere() -> None:
     counts = {kind: len(registry.names(kind)) for kind in registry._TABLE}
-    assert counts == {"criterion": 6, "family": 6, "backend": 3}
+    assert counts == {
+        "unit_criterion": 6,
+        "structure": 6,
+        "criterion": 9,
+        "budget": 3,
+        "schedule": 7,
+        "update": 5,
+        "gate": 4,
+        "penalty": 4,
+        "family": 6,
+        "backend": 3,
+    }
     assert all(registry.get(kind, one) is not None for kind in counts for one in registry.names(kind))
 
 

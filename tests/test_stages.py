@@ -9,10 +9,11 @@ import pytest
 from pydantic import BaseModel
 
 from sparsebert.compress.family import LatencyTable
-from sparsebert.compress.stages import RECIPE_FILE, claim, stage
+from sparsebert.compress.stages import RECIPE_FILE, alone, claim, stage
 from sparsebert.errors import UserError
-from sparsebert.recipe import Recipe, Target, Training, parse_recipe
-from sparsebert.sparse.budgets import CostTable
+from sparsebert.oneshot.budgets import CostTable
+from sparsebert.parts import Target, Training
+from sparsebert.recipe import Recipe, parse_recipe
 
 
 class Number(BaseModel):
@@ -87,3 +88,13 @@ def test_a_latency_table_comes_back_as_it_was(tmp_path: Path):
     read = stage(tmp_path / "table.json", LatencyTable, lambda: LatencyTable(table=CostTable({}, {}, 0.0)))
     assert read.table == written.table == table
     assert read.table.cost(6, 3072) == table.cost(6, 3072)
+
+
+def test_two_commands_do_not_work_in_one_folder(tmp_path):
+    claim(tmp_path / "run", Recipe())
+    with alone(tmp_path / "run"), pytest.raises(UserError, match="Another command is working") as caught:  # noqa: SIM117
+        with alone(tmp_path / "run"):
+            pass
+    assert str(tmp_path / "run") in str(caught.value)
+    with alone(tmp_path / "run"):
+        pass

@@ -16,8 +16,9 @@ from sparsebert.compress.targets import CLOSE_ENOUGH, Goal, measure_pair, meet
 from sparsebert.counts import sizes
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names
-from sparsebert.recipe import Recipe, Search, Target
-from sparsebert.sparse.budgets import Choice, CostTable
+from sparsebert.oneshot.budgets import Choice, CostTable
+from sparsebert.parts import Search, Target
+from sparsebert.recipe import Recipe
 from sparsebert.surgeon import shrink
 from tiny import HEADS, LAYERS, NEURONS, tiny_model
 from toy import calibrated_with, toy_collate, toy_rows

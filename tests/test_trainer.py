@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from sparsebert.errors import DivergedError
-from sparsebert.recipe import Distill, Training
+from sparsebert.parts import Distill, Training
 from sparsebert.records import TrainingRun
 from sparsebert.train.collate import Batch, Collator, EpochOrder, batches_by_length
 from sparsebert.train.distill import Distiller, cache_teacher
 from sparsebert.train.evaluate import predict_logits
-from sparsebert.train.trainer import fine_tune
+from sparsebert.train.finetune import fine_tune
 from tiny import FAMILIES, tiny_model
 from toy import toy_collate, toy_rows
 
@@ -60,7 +60,7 @@ def train(
     collate: Collator = toy_collate,
     distiller: Distiller | None = None,
 ) -> TrainingRun:
-    return fine_tune(model, ROWS, collate, training, folder, 0, "test", distiller)
+    return fine_tune(model, ROWS, collate, training, folder, 0, "test", distiller=distiller).run
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from sparsebert.compress.calibrate import Calibrated
 from sparsebert.groups import Group
 from sparsebert.models.layout import layout_of
-from sparsebert.sparse.evidence import Evidence
-from sparsebert.sparse.options import Option, levels
+from sparsebert.oneshot.evidence import Evidence
+from sparsebert.oneshot.options import Option, levels
 from sparsebert.train.collate import Batch
 
 

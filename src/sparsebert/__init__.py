@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from sparsebert.errors import UserError
     from sparsebert.models.layout import layout_of
     from sparsebert.models.load import load_model
+    from sparsebert.parts import Rule
     from sparsebert.recipe import Recipe, load_recipe
     from sparsebert.records import Record, read_record
     from sparsebert.surgeon import shrink
+    from sparsebert.train.trainer import SparseTrainer
 
 _WHERE = {
     "Recipe": "sparsebert.recipe",
     "Record": "sparsebert.records",
+    "Rule": "sparsebert.parts",
+    "SparseTrainer": "sparsebert.train.trainer",
     "UserError": "sparsebert.errors",
     "layout_of": "sparsebert.models.layout",
     "load_model": "sparsebert.models.load",
@@ -33,6 +37,8 @@ _WHERE = {
 __all__ = [
     "Recipe",
     "Record",
+    "Rule",
+    "SparseTrainer",
     "UserError",
     "__version__",
     "layout_of",

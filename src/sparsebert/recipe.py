@@ -13,108 +13,28 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sparsebert import registry
 from sparsebert.errors import UserError, unknown
+from sparsebert.parts import (
+    Columns,
+    Distill,
+    Measure,
+    Phase,
+    Plain,
+    Recovery,
+    Rule,
+    Search,
+    Target,
+    Training,
+    When,
+)
 
 SCHEMA = 1
 
 
-class Plain(BaseModel):
-    """Base of every recipe part: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Columns(Plain):
-    """Where text and label sit in the user's own file."""
-
-    text: tuple[str, ...] = ()
-    label: str = "label"
-    kind: Literal["classification", "regression"] = "classification"
-
-
-class Training(Plain):
-    """One call of the trainer. `max_steps` wins over `epochs` when it is positive, as in transformers."""
-
-    epochs: float = Field(default=2.0, gt=0)
-    max_steps: int = Field(default=-1, ge=-1)
-    batch_size: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=5e-5, gt=0)
-    warmup: float = Field(default=0.06, ge=0, lt=1, description="fraction of the steps")
-    weight_decay: float = Field(default=0.01, ge=0)
-    save_steps: int = Field(default=200, ge=1, description="optimiser steps between checkpoints")
-    freeze_embeddings: bool = Field(default=False, description="leave token and position embeddings as they are")
-    dropout: bool = Field(
-        default=True, description="false = no dropout while training, as suits learning from a teacher"
-    )
-
-
-class Recovery(Training):
-    """Training of a cut model, from its teacher: a higher rate, and no dropout, as the teacher is the regulariser."""
-
-    learning_rate: float = Field(default=1e-4, gt=0)
-    dropout: bool = False
-
-
-class Distill(Plain):
-    """Weights of the terms of the loss; the teacher is the dense fine-tuned model.
-
-    loss = labels * task loss + logits * T^2 * KL(teacher || student) + hidden * normalised squared error of the
-    outputs of the kept layers (Hinton et al. 2015, arXiv:1503.02531, and TinyBERT, arXiv:1909.10351, eq. 7-8).
-    """
-
-    labels: float = Field(default=0.2, ge=0)
-    logits: float = Field(default=0.8, ge=0)
-    hidden: float = Field(default=1.0, ge=0)
-    temperature: float = Field(default=2.0, gt=0)
-
-
-class Measure(Plain):
-    """The setting that a speed or latency target is about."""
-
-    batch: int = Field(default=1, ge=1)
-    length: int | None = Field(
-        default=None, ge=1, description="tokens; none = the median length of the validation split"
-    )
-    rounds: int = Field(default=15, ge=3, description="interleaved rounds, after warm-up")
-    also: tuple[tuple[int, int | None], ...] = Field(
-        default=(), description="further (batch, length) settings to report"
-    )
-    threads: int | None = Field(default=None, ge=1, description="none = what torch would use")
-
-
-class Search(Plain):
-    """How much the search may look at: calibration examples (of the train split) and candidate shapes."""
-
-    examples: int = Field(default=1024, ge=8)
-    score_examples: int = Field(default=256, ge=8, description="of those, the ones that candidates are scored on")
-    candidates: int = Field(default=100, ge=0)
-    drop_layers: bool = True
-
-
-class Target(Plain):
-    """One member of the family: a speedup, a whole-model latency, a part of the bytes, or a sparsity."""
-
-    kind: Literal["speedup", "latency_ms", "size", "sparsity"]
-    value: float
-
-    @model_validator(mode="after")
-    def _in_range(self) -> Target:
-        ranges = {"speedup": (1, 1000), "latency_ms": (0, 1e6), "size": (0, 1), "sparsity": (0, 1)}
-        low, high = ranges[self.kind]
-        if not low < self.value < high:
-            raise ValueError(f"target {self.kind} must lie between {low} and {high}, got {self.value:g}")
-        return self
-
-    @property
-    def label(self) -> str:
-        """Short name, also the member's folder."""
-        suffix = {"speedup": "x", "latency_ms": "ms", "size": "-size", "sparsity": "-sparsity"}[self.kind]
-        return f"{self.value:g}{suffix}"
-
-
 class Recipe(Plain):
-    """One run of `compress`."""
+    """One run: a family of smaller models (`compress`), or sparse training in phases (`train`)."""
 
     schema_version: int = Field(default=SCHEMA, alias="schema")
+    name: str | None = Field(default=None, description="how reports call it where several recipes are shown")
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
     task: str = "reviews"
     data: str | None = None
@@ -126,6 +46,9 @@ class Recipe(Plain):
     criterion: str = "obs"
     shape: Literal["search", "layers"] = "search"
     even: bool = False
+    phases: tuple[Phase, ...] = ()
+    sparsity: float | None = Field(default=None, ge=0, lt=1, description="target of every rule that names none")
+    packed: bool = Field(default=False, description="save pruned matrices as bitmask and kept values")
     train_examples: int | None = Field(
         default=None, ge=8, description="use only the first n rows, after a seeded shuffle"
     )
@@ -140,7 +63,7 @@ class Recipe(Plain):
     @field_validator("criterion")
     @classmethod
     def _known(cls, value: str) -> str:
-        registry_names = registry.names("criterion")
+        registry_names = registry.names("unit_criterion")
         if value not in registry_names:
             raise ValueError(str(unknown("criterion", value, registry_names)))
         return value
@@ -156,9 +79,24 @@ class Recipe(Plain):
     def _one_goal(self) -> Recipe:
         if self.targets and self.max_drop is not None:
             raise ValueError("give targets or max_drop, not both")
+        if self.phases and (self.targets or self.max_drop is not None):
+            raise ValueError("give phases (for `train`) or targets (for `compress`), not both")
         labels = [t.label for t in self.targets]
         if len(set(labels)) != len(labels):
             raise ValueError(f"the same target is given twice: {', '.join(labels)}")
+        return self
+
+    @model_validator(mode="after")
+    def _sound_phases(self) -> Recipe:
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two phases have the same name: {', '.join(names)}")
+        for rule in (rule for phase in self.phases for rule in phase.rules):
+            if rule.sparsity is None and self.sparsity is None:
+                raise ValueError("a rule has no target: give it, or the recipe, a sparsity")
+            for kind, part in rule.components():
+                if part.kind not in registry.names(kind):
+                    raise ValueError(str(unknown(kind, part.kind, registry.names(kind))))
         return self
 
     def plain(self) -> dict[str, Any]:
@@ -200,7 +138,7 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
 
 def differing_keys(old: Recipe, new: Recipe) -> list[str]:
     """Dotted names of the values in which two recipes differ."""
-    left, right = dict(_flat(old.plain())), dict(_flat(new.plain()))
+    left, right = dict(flat_values(old.plain())), dict(flat_values(new.plain()))
     return sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
 
 
@@ -217,17 +155,34 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Set a dotted key; a part may be the index of a list, as in phases.0.rules.0.criterion."""
+    at: Any = values
     for key in keys[:-1]:
-        values = values.setdefault(key, {})
-        if not isinstance(values, dict):
+        at = at.setdefault(key, {}) if isinstance(at, dict) else at[_index(at, key, keys)]
+        if not isinstance(at, (dict, list)):
             raise UserError(f"'{key}' is a single value, so it has no part to set", got=".".join(keys))
-    values[keys[-1]] = value
+    if isinstance(at, dict):
+        at[keys[-1]] = value
+    else:
+        at[_index(at, keys[-1], keys)] = value
 
 
-def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _index(at: list[Any], key: str, keys: list[str]) -> int:
+    if key.isdecimal() and int(key) < len(at):
+        return int(key)
+    raise UserError(
+        f"'{key}' is no entry of a list of {len(at)}", got=".".join(keys), allowed=f"0 to {len(at) - 1}" if at else None
+    )
+
+
+def flat_values(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and their values; entries of lists of parts have their index as a name."""
     if isinstance(values, dict):
         for key, value in values.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else key)
+            yield from flat_values(value, f"{prefix}.{key}" if prefix else key)
+    elif isinstance(values, list) and any(isinstance(value, dict) for value in values):
+        for index, value in enumerate(values):
+            yield from flat_values(value, f"{prefix}.{index}")
     else:
         yield prefix, values
 
@@ -245,13 +200,21 @@ def _problems(error: ValidationError) -> Iterator[str]:
 
 
 def _owner(path: Sequence[int | str]) -> type[BaseModel]:
-    parts: dict[str, type[BaseModel]] = {
+    """The part in which a key was not known."""
+    owners: dict[str, type[BaseModel]] = {
         "columns": Columns,
         "dense": Training,
+        "training": Training,
         "finetune": Recovery,
         "distill": Distill,
         "measure": Measure,
         "search": Search,
         "targets": Target,
+        "phases": Phase,
+        "rules": Rule,
+        "start": When,
+        "stop": When,
+        "every": When,
     }
-    return parts[str(path[0])] if path else Recipe
+    names = [str(part) for part in path if isinstance(part, str)]
+    return owners[names[-1]] if names else Recipe

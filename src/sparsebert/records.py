@@ -16,6 +16,7 @@ from sparsebert.errors import UserError
 
 SCHEMA = 1
 FILE_NAME = "record.json"
+PREDICTIONS = "predictions.safetensors"
 
 
 class Part(BaseModel):
@@ -111,6 +112,15 @@ class TrainingRun(Part):
     teacher: bool
 
 
+class SparsityAt(Part):
+    """What the log of a sparse training said at a step: the fraction pruned of all that rules cover."""
+
+    step: int
+    loss: float
+    sparsity: float | None = None
+    more: dict[str, float] = Field({}, description="what single rules say, for example reactivated units")
+
+
 class ModelResult(Part):
     """One model of the family, the dense one first."""
 
@@ -127,6 +137,9 @@ class ModelResult(Part):
     peak_memory_mb: float | None = None
     output_difference: float | None = Field(None, description="largest |logit| difference, masked against shrunk")
     training: TrainingRun | None = None
+    phases: dict[str, TrainingRun] = Field({}, description="of a sparse training, by name")
+    timeline: tuple[SparsityAt, ...] = ()
+    sparsity_by_tensor: dict[str, float] = Field({}, description="fraction of exact zeros of each encoder matrix")
     notes: tuple[str, ...] = ()
 
 
@@ -134,7 +147,7 @@ class Record(Part):
     """One run."""
 
     schema_version: int = SCHEMA
-    kind: Literal["compress", "bench"]
+    kind: Literal["compress", "train", "bench"]
     status: Literal["finished", "failed"]
     message: str | None = None
     failed_step: int | None = None
@@ -153,11 +166,16 @@ class Record(Part):
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write through a temporary file in the same folder, so that a reader sees the old file or the new, never half."""
+    write_bytes_atomically(path, text.encode("utf-8"))
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """As `write_text_atomically`, for bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)

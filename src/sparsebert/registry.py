@@ -3,18 +3,72 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
-from sparsebert.errors import unknown
+from sparsebert.errors import UserError, unknown
 
 _TABLE: dict[str, dict[str, str]] = {
+    "unit_criterion": {
+        "obs": "sparsebert.oneshot.criteria:obs",
+        "magnitude": "sparsebert.oneshot.criteria:magnitude",
+        "random": "sparsebert.oneshot.criteria:random",
+        "gradient": "sparsebert.oneshot.criteria:gradient",
+        "activation": "sparsebert.oneshot.criteria:activation",
+        "loss_increase": "sparsebert.oneshot.criteria:loss_increase",
+    },
+    "structure": {
+        "element": "sparsebert.sparse.structures:Element",
+        "n:m": "sparsebert.sparse.structures:NM",
+        "block": "sparsebert.sparse.structures:Block",
+        "head": "sparsebert.sparse.structures:Head",
+        "neuron": "sparsebert.sparse.structures:Neuron",
+        "layer": "sparsebert.sparse.structures:Layer",
+    },
     "criterion": {
-        "obs": "sparsebert.sparse.criteria:obs",
         "magnitude": "sparsebert.sparse.criteria:magnitude",
         "random": "sparsebert.sparse.criteria:random",
         "gradient": "sparsebert.sparse.criteria:gradient",
+        "taylor": "sparsebert.sparse.criteria:taylor",
         "activation": "sparsebert.sparse.criteria:activation",
+        "mean_activation": "sparsebert.sparse.criteria:mean_activation",
+        "movement": "sparsebert.sparse.criteria:movement",
+        "fisher": "sparsebert.sparse.fisher:fisher",
         "loss_increase": "sparsebert.sparse.criteria:loss_increase",
+    },
+    "budget": {
+        "uniform": "sparsebert.sparse.budgets:Uniform",
+        "global": "sparsebert.sparse.budgets:Global",
+        "erk": "sparsebert.sparse.budgets:Erk",
+    },
+    "schedule": {
+        "constant": "sparsebert.sparse.schedules:Constant",
+        "one_shot": "sparsebert.sparse.schedules:OneShot",
+        "linear": "sparsebert.sparse.schedules:Linear",
+        "cubic": "sparsebert.sparse.schedules:Cubic",
+        "sigmoid": "sparsebert.sparse.schedules:Sigmoid",
+        "cosine": "sparsebert.sparse.schedules:Cosine",
+        "exponential": "sparsebert.sparse.schedules:Exponential",
+    },
+    "update": {
+        "prune": "sparsebert.sparse.updates:Prune",
+        "swap": "sparsebert.sparse.updates:Swap",
+        "delete": "sparsebert.sparse.updates:Delete",
+        "rewind": "sparsebert.sparse.updates:Rewind",
+        "early_bird": "sparsebert.sparse.updates:EarlyBird",
+    },
+    "gate": {
+        "movement": "sparsebert.sparse.gates:Movement",
+        "soft_movement": "sparsebert.sparse.gates:SoftMovement",
+        "hard_concrete": "sparsebert.sparse.gates:HardConcrete",
+        "soft_mask": "sparsebert.sparse.gates:SoftMask",
+    },
+    "penalty": {
+        "l1": "sparsebert.sparse.penalties:L1",
+        "l0": "sparsebert.sparse.penalties:L0",
+        "group_lasso": "sparsebert.sparse.penalties:GroupLasso",
+        "lagrangian": "sparsebert.sparse.penalties:Lagrangian",
     },
     "family": {
         "bert": "sparsebert.models.families:BERT",
@@ -40,6 +94,26 @@ def names(kind: str) -> list[str]:
 def get(kind: str, name: str) -> Any:
     """The component itself. Raises UserError with the allowed names, and the nearest one, for an unknown name."""
     if name not in _TABLE[kind]:
-        raise unknown(kind, name, _TABLE[kind])
+        raise unknown(kind.replace("_", " "), name, _TABLE[kind])
     module, attribute = _TABLE[kind][name].split(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def make(kind: str, name: str, options: Mapping[str, Any], **context: Any) -> Any:
+    """Call what is registered with a recipe's `options`, and with the `context` that recipes do not choose.
+
+    Raises UserError for an option that the component does not have, or one that it needs and did not get; a ValueError
+    of the component itself (a bad value) becomes one too.
+    """
+    factory = get(kind, name)
+    parameters = {key: value for key, value in inspect.signature(factory).parameters.items() if key not in context}
+    for key in options:
+        if key not in parameters:
+            raise unknown(f"option of the {kind.replace('_', ' ')} {name}", key, parameters)
+    absent = [key for key, value in parameters.items() if value.default is value.empty and key not in options]
+    if absent:
+        raise UserError(f"The {kind.replace('_', ' ')} {name} needs a value for {', '.join(absent)}", got=dict(options))
+    try:
+        return factory(**options, **context)
+    except ValueError as error:
+        raise UserError(f"The {kind.replace('_', ' ')} {name} cannot be: {error}") from None

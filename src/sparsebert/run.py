@@ -9,19 +9,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
+from safetensors.numpy import save
 from transformers import PreTrainedModel
 
 from sparsebert.bench import BenchRow, bench
-from sparsebert.compress.family import FamilyMaker, Member, Trained, dense_model, shape_of
-from sparsebert.compress.stages import claim
-from sparsebert.compress.workbench import Workbench, set_up
+from sparsebert.compress.family import Dense, FamilyMaker, Member, dense_model, shape_of
+from sparsebert.compress.phases import SparseModel, train_phases
+from sparsebert.compress.stages import alone, claim
+from sparsebert.compress.workbench import Predictions, Workbench, set_up
 from sparsebert.counts import footprint, sizes, sparsity
 from sparsebert.environment import environment
 from sparsebert.errors import DivergedError, UserError
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.load import load_model
-from sparsebert.recipe import Recipe, Target
-from sparsebert.records import ModelResult, Record, Score, write_record, write_text_atomically
+from sparsebert.parts import Target
+from sparsebert.recipe import Recipe
+from sparsebert.records import (
+    PREDICTIONS,
+    ModelResult,
+    Record,
+    Score,
+    TrainingRun,
+    write_bytes_atomically,
+    write_record,
+    write_text_atomically,
+)
 from sparsebert.report.card import model_card
 from sparsebert.report.page import write_report
 
@@ -36,24 +48,35 @@ class Entry:
     name: str
     folder: Path
     model: PreTrainedModel
-    scores: tuple[Score, ...]
-    member: Member | None
-    trained: Trained
+    predictions: Predictions
+    member: Member | None = None
+    training: TrainingRun | None = None
+    sparse: SparseModel | None = None
 
 
 def run(recipe: Recipe, folder: Path, command: str) -> Record:
     """Compress a model: dense baseline, one smaller model a target, measurement, record, report.
 
-    Everything finished is kept in `folder` and found again when the same recipe runs there again. Raises UserError
-    for what the user can mend; once the folder is claimed, a failure also leaves a Record with `status: failed`.
+    A recipe with phases is a sparse training instead: its record has the sparse model, after the dense one where a
+    teacher was trained. Everything finished is kept in `folder` and found again when the same recipe runs there
+    again. Raises UserError for what the user can mend; once the folder is claimed, a failure also leaves a Record with
+    `status: failed`.
     """
     started = time.perf_counter()
-    wanted_targets(recipe)
+    if not recipe.phases:
+        wanted_targets(recipe)
     workbench = set_up(recipe, folder)
     claim(folder, recipe)
+    with alone(folder):
+        return _finish(workbench, command, started)
+
+
+def _finish(workbench: Workbench, command: str, started: float) -> Record:
+    recipe, folder = workbench.recipe, workbench.folder
     try:
-        entries, notes = make_family(workbench)
+        entries, notes = train_sparse(workbench) if recipe.phases else make_family(workbench)
         models = measure_family(workbench, entries)
+        write_predictions(workbench, entries)
     except UserError as error:
         step = error.step if isinstance(error, DivergedError) else None
         write_record(_record(workbench, command, started, (), (), failure=str(error), failed_step=step), folder)
@@ -69,17 +92,32 @@ def run(recipe: Recipe, folder: Path, command: str) -> Record:
 def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
     """The dense model and one member a target (or, for `max_drop`, members until one falls too far)."""
     dense = dense_model(workbench)
-    scores = workbench.score(dense.model)
-    entries = [Entry("dense", workbench.folder / "dense", dense.model, scores, None, dense.trained)]
-    _say(f"dense: {_main(workbench, scores)}")
+    entries = [_dense_entry(workbench, dense)]
+    scores = workbench.score(entries[0].predictions)
     maker = FamilyMaker(workbench, dense)
     for target in wanted_targets(workbench.recipe):
         entry = _member(workbench, maker, target)
-        _say(f"{entry.name}: {_main(workbench, entry.scores)}")
-        if _fell_too_far(workbench, scores, entry.scores):
+        if _fell_too_far(workbench, scores, workbench.score(entry.predictions)):
             return entries, (_max_drop_note(workbench.recipe, entries, entry),)
         entries.append(entry)
     return entries, ()
+
+
+def train_sparse(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
+    """The sparse model that the recipe's phases give, after the dense teacher if one was trained."""
+    sparse, dense = train_phases(workbench)
+    entries = [] if dense is None else [_dense_entry(workbench, dense)]
+    entry = Entry(sparse.folder.name, sparse.folder, sparse.model, workbench.predict(sparse.model), sparse=sparse)
+    _say(f"{entry.name}: {_main(workbench, entry)}")
+    return [*entries, entry], ()
+
+
+def write_predictions(workbench: Workbench, entries: Sequence[Entry]) -> None:
+    """Logits and labels of every model on every validation split, so that runs can be compared example by example."""
+    tensors = {f"{split}/labels": workbench.labels(split) for split in workbench.validations}
+    for entry in entries:
+        tensors |= {f"{entry.name}/{split}/logits": logits for split, logits in entry.predictions.items()}
+    write_bytes_atomically(workbench.folder / PREDICTIONS, save({k: v.copy(order="C") for k, v in tensors.items()}))
 
 
 def wanted_targets(recipe: Recipe) -> tuple[Target, ...]:
@@ -95,6 +133,8 @@ def measure_family(workbench: Workbench, entries: Sequence[Entry]) -> tuple[Mode
     """Sizes, sparsities and interleaved times of all models together."""
     models = {entry.name: entry.model for entry in entries}
     measure = workbench.recipe.measure
+    if not measure.timed:
+        return tuple(_result(workbench, entry, entries[0], ()) for entry in entries)
     with console.status("Measuring the family") as status:
         rows = bench(models, workbench.settings, rounds=measure.rounds, threads=measure.threads, progress=status.update)
         return tuple(_result(workbench, entry, entries[0], rows) for entry in entries)
@@ -103,29 +143,39 @@ def measure_family(workbench: Workbench, entries: Sequence[Entry]) -> tuple[Mode
 def _member(workbench: Workbench, maker: FamilyMaker, target: Target) -> Entry:
     member, trained, folder = maker.make(target)
     model = load_model(folder, num_labels=len(workbench.spec.labels) or 1, kind=workbench.spec.kind)
-    scores = workbench.score(model) if trained.run else member.one_shot_scores
-    return Entry(target.label, folder, model, scores, member, trained)
+    entry = Entry(target.label, folder, model, workbench.predict(model), member, trained.run)
+    _say(f"{entry.name}: {_main(workbench, entry)}")
+    return entry
+
+
+def _dense_entry(workbench: Workbench, dense: Dense) -> Entry:
+    folder, predictions = workbench.folder / "dense", workbench.predict(dense.model)
+    entry = Entry("dense", folder, dense.model, predictions, training=dense.trained.run)
+    _say(f"dense: {_main(workbench, entry)}")
+    return entry
 
 
 def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[BenchRow]) -> ModelResult:
-    linear, dense_linear = encoder_linear_names(entry.model), encoder_linear_names(dense.model)
-    setting, member = workbench.setting, entry.member
-    origin = member.origin if member else tuple(range(len(layout_of(dense.model).layers)))
+    setting, member, sparse = workbench.setting, entry.member, entry.sparse
+    linear, baseline = encoder_linear_names(entry.model), sparse.start if sparse else dense.model
+    origin = member.origin if member else tuple(range(len(layout_of(baseline).layers)))
+    before = sparse.start_footprint if sparse else footprint(baseline, encoder_linear_names(baseline), dense.folder)
     return ModelResult(
         name=entry.name,
         folder=entry.folder.name,
         target_kind=member.target.kind if member else None,
         target_value=member.target.value if member else None,
-        shape=shape_of(entry.model, origin, dense.model),
-        scores=entry.scores,
-        one_shot_scores=member.one_shot_scores if member and entry.trained.run else (),
-        sparsity=sparsity(
-            footprint(dense.model, dense_linear, dense.folder), footprint(entry.model, linear, entry.folder)
-        ),
+        shape=shape_of(entry.model, origin, baseline),
+        scores=workbench.score(entry.predictions),
+        one_shot_scores=member.one_shot_scores if member and entry.training else (),
+        sparsity=sparsity(before, footprint(entry.model, linear, entry.folder)),
         size=sizes(entry.model, linear, (setting.batch, setting.length)),
         timings=tuple(timing for row in rows if row.model == entry.name for timing in row.timings),
-        output_difference=member.output_difference if member else None,
-        training=entry.trained.run,
+        output_difference=member.output_difference if member else sparse.output_difference if sparse else None,
+        training=entry.training,
+        phases=sparse.phases if sparse else {},
+        timeline=sparse.timeline if sparse else (),
+        sparsity_by_tensor=sparse.sparsity_by_tensor if sparse else {},
     )
 
 
@@ -140,7 +190,7 @@ def _record(
 ) -> Record:
     recipe = workbench.recipe
     return Record(
-        kind="compress",
+        kind="train" if recipe.phases else "compress",
         status="failed" if failure else "finished",
         message=failure,
         failed_step=failed_step,
@@ -177,8 +227,8 @@ def _main_value(workbench: Workbench, scores: Sequence[Score]) -> float | None:
     return next((score.value for score in scores if score.metric == workbench.spec.main_metric), None)
 
 
-def _main(workbench: Workbench, scores: Sequence[Score]) -> str:
-    value = _main_value(workbench, scores)
+def _main(workbench: Workbench, entry: Entry) -> str:
+    value = _main_value(workbench, workbench.score(entry.predictions))
     return f"{workbench.spec.main_metric} " + ("undefined" if value is None else f"{value:.4f}")
 
 

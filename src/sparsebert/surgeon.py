@@ -46,6 +46,26 @@ def mask_model(model: PreTrainedModel, keep: Keep, drop_layers: Iterable[int] = 
 
 
 @torch.no_grad()
+def live_units(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The units that still do something, a mask for each group [units]: `shrink` with it changes no output.
+
+    A unit is dead if all its input weights, or all the output columns that read it, are exactly zero.
+    """
+    found = {}
+    for group in layout_of(model).groups:
+        matrices = [part for part in group.inputs if model.get_parameter(part.tensor).dim() > 1]
+        reads = torch.stack([_touched(model, part, group.units) for part in matrices]).any(dim=0)
+        found[group.name] = (reads & _touched(model, group.output, group.units)).cpu()
+    return found
+
+
+def _touched(model: PreTrainedModel, part: Slice, units: int) -> torch.Tensor:
+    """Units with a weight that is not zero in a slice [units]."""
+    entries = model.get_parameter(part.tensor).detach().narrow(part.dim, part.offset, units * part.width)
+    return (entries.movedim(part.dim, 0).reshape(units, -1) != 0).any(dim=1)
+
+
+@torch.no_grad()
 def shrink(model: PreTrainedModel, keep: Keep, drop_layers: Iterable[int] = (), even: bool = False) -> PreTrainedModel:
     """Build the smaller model that computes what `model` computes with the removed units' input weights at zero.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.commands.output import put_json, quiet_libraries, remark, say, show
+from sparsebert.errors import UserError
 from sparsebert.recipe import Recipe
 from sparsebert.records import FILE_NAME, Record
 from sparsebert.report import as_json, as_rich, families, family_rows, family_table
@@ -30,11 +31,18 @@ def targets(goals: Mapping[str, Sequence[float] | None]) -> list[dict[str, Any]]
 
 def compress(recipe: Recipe, output: Path | None, json_wanted: bool) -> None:
     """Run the recipe in `output` (none = a folder named after it) and print what came out."""
+    if recipe.phases:
+        raise UserError("The recipe has phases, so it is for training", fix="use `sparsebert train`")
     from sparsebert.run import run
 
     folder = output or default_folder(recipe)
     with quiet_libraries():
         record = run(recipe, folder, shlex.join(["sparsebert", *sys.argv[1:]]))
+    show_run(record, folder, json_wanted)
+
+
+def show_run(record: Record, folder: Path, json_wanted: bool) -> None:
+    """Print what a run gave, as a table or as JSON."""
     if json_wanted:
         put_json(_plain(record, folder))
     else:

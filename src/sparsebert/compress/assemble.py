@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedModel
 
 from sparsebert.models.layout import layout_of
-from sparsebert.sparse.budgets import Choice
-from sparsebert.sparse.options import Option
+from sparsebert.oneshot.budgets import Choice
+from sparsebert.oneshot.options import Option
 from sparsebert.surgeon import Keep, mask_model, shrink
 
 Options = Mapping[str, Mapping[int, Option]]

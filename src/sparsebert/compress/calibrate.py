@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from sparsebert import registry
 from sparsebert.groups import Group
 from sparsebert.models.layout import Layout, layout_of
-from sparsebert.sparse.criteria import Criterion
-from sparsebert.sparse.evidence import Batch, Evidence, gather
-from sparsebert.sparse.options import Option, levels
+from sparsebert.oneshot.criteria import Criterion
+from sparsebert.oneshot.evidence import Batch, Evidence, gather
+from sparsebert.oneshot.options import Option, levels
 from sparsebert.train.collate import MODEL_INPUTS, Collator, batches_by_length
 from sparsebert.train.evaluate import predict_logits
 
@@ -60,7 +60,7 @@ def calibrate(
     batches = [batch for _, batch in batches_by_length(rows, collate, CALIBRATION_BATCH)]
     paths = [layer.path for layer in layout.layers]
     gathered = gather(model, layout.groups, paths, track(batches, "Calibrating", transient=True), _task_loss, seed)
-    criterion: Criterion = registry.get("criterion", criterion_name)
+    criterion: Criterion = registry.get("unit_criterion", criterion_name)
     wants_loss = criterion_name == "loss_increase"
     options = {}
     for group in track(layout.groups, f"Ranking units ({criterion_name})", transient=True):

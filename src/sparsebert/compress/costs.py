@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from sparsebert.clock import EncoderClock, Variant, encoder_clock, measure
 from sparsebert.counts import example_inputs
 from sparsebert.models.layout import Layout, layout_of
-from sparsebert.sparse.budgets import CostTable
-from sparsebert.sparse.options import levels
+from sparsebert.oneshot.budgets import CostTable
+from sparsebert.oneshot.options import levels
 from sparsebert.surgeon import shrink
 
 TABLE_LAYERS = 3

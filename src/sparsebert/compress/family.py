@@ -22,12 +22,12 @@ from sparsebert.compress.workbench import Workbench
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import has_task_head, load_config, load_model, save_model
 from sparsebert.models.source import resolve
-from sparsebert.recipe import Target
+from sparsebert.oneshot.budgets import CostTable
+from sparsebert.parts import Target
 from sparsebert.records import Score, Shape, TrainingRun
-from sparsebert.sparse.budgets import CostTable
 from sparsebert.surgeon import mask_model, shrink
 from sparsebert.train.distill import Distiller, TeacherCache, cache_teacher
-from sparsebert.train.trainer import fine_tune
+from sparsebert.train.finetune import fine_tune
 
 TOLERANCE = 1e-4
 
@@ -93,7 +93,7 @@ def dense_model(bench: Workbench) -> Dense:
             training, checkpoints = bench.recipe.dense, bench.work / "dense-training"
             run = fine_tune(
                 model, bench.train, bench.collate, training, checkpoints, bench.recipe.seed, "Fine-tuning dense"
-            )
+            ).run
         save_model(model, bench.tokenizer, folder)
         return Trained(run=run)
 
@@ -161,7 +161,7 @@ class FamilyMaker:
             divergence=found.divergence,
             tried=found.tried,
             achieved=achieved,
-            one_shot_scores=self._bench.score(small),
+            one_shot_scores=self._bench.score(self._bench.predict(small)),
             output_difference=difference,
         )
 
@@ -188,8 +188,8 @@ class FamilyMaker:
             title = f"Fine-tuning {member.target.label}"
             seed, checkpoints = self._bench.recipe.seed, work / "training"
             run = fine_tune(
-                model, self._bench.train, self._bench.collate, training, checkpoints, seed, title, distiller
-            )
+                model, self._bench.train, self._bench.collate, training, checkpoints, seed, title, distiller=distiller
+            ).run
         save_model(model, self._bench.tokenizer, folder)
         return Trained(run=run)
 

@@ -16,7 +16,7 @@ from sparsebert.compress.assemble import assemble
 from sparsebert.compress.calibrate import Calibrated
 from sparsebert.errors import UserError
 from sparsebert.models.layout import LayerLayout
-from sparsebert.sparse.budgets import Choice, CostTable, layer_choices, share
+from sparsebert.oneshot.budgets import Choice, CostTable, layer_choices, share
 from sparsebert.train.collate import Collator
 from sparsebert.train.evaluate import predict_logits
 

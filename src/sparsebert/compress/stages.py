@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +17,7 @@ from sparsebert.records import write_text_atomically
 
 T = TypeVar("T", bound=BaseModel)
 RECIPE_FILE = "recipe.json"
+LOCK_FILE = ".lock"
 
 
 def claim(folder: Path, recipe: Recipe) -> None:
@@ -34,9 +37,20 @@ def claim(folder: Path, recipe: Recipe) -> None:
     write_text_atomically(file, recipe.model_dump_json(indent=1, by_alias=True) + "\n")
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the run folder; the lock goes with the process. Raises UserError if another process holds it."""
+    with (folder / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError("Another command is working in the output folder", got=folder, fix="wait for it") from None
+        yield
+
+
 def _is_foreign(entry: Path) -> bool:
     # A process that is killed while it claims a folder leaves a half-written recipe of that name behind.
-    return not entry.name.startswith(f".{RECIPE_FILE}.")
+    return not entry.name.startswith(f".{RECIPE_FILE}.") and entry.name != LOCK_FILE
 
 
 def stage(file: Path, kind: type[T], work: Callable[[], T]) -> T:

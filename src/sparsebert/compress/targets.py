@@ -19,8 +19,9 @@ from sparsebert.compress.search import Found, Score, search_even, search_layers,
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
-from sparsebert.recipe import Recipe, Target
-from sparsebert.sparse.budgets import CostTable
+from sparsebert.oneshot.budgets import CostTable
+from sparsebert.parts import Target
+from sparsebert.recipe import Recipe
 
 CLOSE_ENOUGH = 0.02
 ATTEMPTS = 4

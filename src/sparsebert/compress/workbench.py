@@ -24,6 +24,8 @@ from sparsebert.records import Score
 from sparsebert.train.collate import Collator, padding_collator
 from sparsebert.train.evaluate import predict_logits
 
+Predictions = dict[str, np.ndarray]
+
 
 @dataclass(frozen=True)
 class Workbench:
@@ -59,13 +61,20 @@ class Workbench:
         found = [self.setting, *(self._setting(*pair) for pair in self.recipe.measure.also)]
         return list(dict.fromkeys(found))
 
-    def score(self, model: PreTrainedModel) -> tuple[Score, ...]:
+    def predict(self, model: PreTrainedModel) -> Predictions:
+        """Logits [rows, labels] on every validation split."""
+        return {split: predict_logits(model, rows, self.collate) for split, rows in self.validations.items()}
+
+    def labels(self, split: str) -> np.ndarray:
+        """What the rows of a validation split are labelled."""
+        return np.array(list(self.validations[split]["label"]))
+
+    def score(self, predictions: Predictions) -> tuple[Score, ...]:
         """The task's metrics on every validation split; one that is undefined is left out."""
         scores = []
-        for split, rows in self.validations.items():
-            logits = predict_logits(model, rows, self.collate)
-            values, _ = score_with_reasons(self.spec.metrics, logits, np.array(list(rows["label"])))
-            scores += [Score(metric=name, value=v, split=split, examples=len(rows)) for name, v in values.items()]
+        for split, logits in predictions.items():
+            values, _ = score_with_reasons(self.spec.metrics, logits, self.labels(split))
+            scores += [Score(metric=name, value=v, split=split, examples=len(logits)) for name, v in values.items()]
         return tuple(scores)
 
     def probe(self) -> dict[str, torch.Tensor]:

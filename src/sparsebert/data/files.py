@@ -12,7 +12,7 @@ from sparsebert.data.read import SUFFIXES, read_file
 from sparsebert.data.rows import class_names, column, standard_rows
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.errors import UserError
-from sparsebert.recipe import Columns
+from sparsebert.parts import Columns
 
 HELD_OUT = 0.1
 """Fraction of the rows that validates where the user gives no validation file."""

@@ -15,7 +15,7 @@ from sparsebert.data.read import read_file
 from sparsebert.data.rows import standard_rows
 from sparsebert.data.tasks import TaskSpec, task_names, task_spec
 from sparsebert.errors import UserError, unknown
-from sparsebert.recipe import Columns
+from sparsebert.parts import Columns
 
 REVIEWS = Path(__file__).parent / "reviews"
 

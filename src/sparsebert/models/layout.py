@@ -5,7 +5,7 @@ Works on base models and on models with a head, stock, masked and shrunk.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -96,9 +96,23 @@ def encoder_linear_names(model: PreTrainedModel) -> tuple[str, ...]:
     """Names of the weights of the attention and feedforward linear layers, in layer order."""
     layout = layout_of(model)
     parts = (layout.family.attention, layout.family.ffn)
-    local = dict.fromkeys(name for part in parts for name in (*part.inputs, part.output))
+    return _weights(model, layout, [name for part in parts for name in (*part.inputs, part.output)])
+
+
+def scope_names(model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
+    """Names of the weights that the scopes `attention`, `ffn` and `embeddings` stand for, in model order."""
+    layout = layout_of(model)
+    found = {}
+    for scope, part in (("attention", layout.family.attention), ("ffn", layout.family.ffn)):
+        found[scope] = _weights(model, layout, (*part.inputs, part.output))
+    embeddings = (name for name, part in base_of(model).named_modules() if isinstance(part, nn.Embedding))
+    found["embeddings"] = tuple(f"{_prefix(model)}{name}.weight" for name in embeddings)
+    return found
+
+
+def _weights(model: PreTrainedModel, layout: Layout, local: Sequence[str]) -> tuple[str, ...]:
     existing = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    wanted = (f"{layer.path}.{name}.weight" for layer in layout.layers for name in local)
+    wanted = (f"{layer.path}.{name}.weight" for layer in layout.layers for name in dict.fromkeys(local))
     return tuple(name for name in wanted if name in existing)
 
 

@@ -1,6 +1,7 @@
 """Records to tables, figures, one HTML page and model cards. Reads records only, without torch."""
 
 from sparsebert.report.card import model_card
+from sparsebert.report.curves import curve_table, curves
 from sparsebert.report.families import Family, families
 from sparsebert.report.page import write_report
 from sparsebert.report.render import as_html, as_markdown, as_rich
@@ -14,6 +15,8 @@ __all__ = [
     "as_json",
     "as_markdown",
     "as_rich",
+    "curve_table",
+    "curves",
     "families",
     "family_rows",
     "family_table",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparsebert.recipe import flat_values
 from sparsebert.records import ModelResult, Record, Score, Timing
 
 _SELF_EXPLAINING = ("model", "task", "criterion", "shape")
+_STRUCTURAL = ("phases", "rules", "kind")
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,17 @@ class Family:
         return [(record, model) for record in self.records for model in record.models if model.name == name]
 
 
-def families(records: Sequence[Record]) -> list[Family]:
-    """Group the finished records; a failed one, or one without models, is in no family. A bench stands alone."""
+def families(records: Sequence[Record], apart_from: Sequence[str] = ("seed",)) -> list[Family]:
+    """Group the finished records whose recipes differ in the keys `apart_from` only.
+
+    A failed record, or one without models, is in no family. A bench stands alone.
+    """
     groups: dict[str, list[Record]] = {}
     for index, record in enumerate(records):
         if record.status == "finished" and record.models:
-            groups.setdefault(_identity(record, index), []).append(record)
+            groups.setdefault(_identity(record, index, apart_from), []).append(record)
     members = list(groups.values())
-    labels = _labels([group[0] for group in members])
+    labels = _labels([group[0] for group in members], apart_from)
     return [Family(label, tuple(group)) for label, group in zip(labels, members, strict=True)]
 
 
@@ -56,8 +61,8 @@ def short_name(model: str) -> str:
 
 
 def baseline(record: Record) -> ModelResult | None:
-    """The dense model that changes are against: the first one, unless it was itself made for a target."""
-    if not record.models or record.models[0].target_kind is not None:
+    """The dense model that changes are against: the first one, unless it was itself made for a target or by rules."""
+    if not record.models or record.models[0].target_kind is not None or record.models[0].phases:
         return None
     return record.models[0]
 
@@ -89,17 +94,20 @@ def _headline_setting(record: Record) -> tuple[int, int, str, str, int] | None:
     return None
 
 
-def _identity(record: Record, index: int) -> str:
+def _identity(record: Record, index: int, apart_from: Sequence[str]) -> str:
     if record.kind == "bench":
         return f"bench {index}"
-    recipe = {key: value for key, value in record.recipe.items() if key != "seed"}
+    recipe = {key: value for key, value in record.recipe.items() if key not in apart_from}
     where = (record.environment.cpu, record.environment.gpu, record.environment.threads)
     return json.dumps([record.task, recipe, where], sort_keys=True)
 
 
-def _labels(firsts: Sequence[Record]) -> list[str]:
-    flat = [dict(_flat(record.recipe)) | {"task": record.task} for record in firsts]
-    keys = sorted({key for values in flat for key in values} - {"seed", "targets"}, key=_label_order)
+def _labels(firsts: Sequence[Record], apart_from: Sequence[str]) -> list[str]:
+    names = [str(record.recipe.get("name") or "") for record in firsts]
+    if all(names) and len(set(names)) == len(names):
+        return names
+    flat = [dict(flat_values(record.recipe)) | {"task": record.task} for record in firsts]
+    keys = sorted({key for values in flat for key in values} - {"targets", *apart_from}, key=_label_order)
     differing = [key for key in keys if len({repr(values.get(key)) for values in flat}) > 1]
     texts = [", ".join(_say(key, values[key]) for key in differing if key in values) for values in flat]
     texts = [text or _subject(record) for text, record in zip(texts, firsts, strict=True)]
@@ -119,12 +127,7 @@ def _subject(record: Record) -> str:
 def _say(key: str, value: object) -> str:
     if key == "model":
         return short_name(str(value))
-    return str(value) if key in _SELF_EXPLAINING else f"{key}={value}"
-
-
-def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(values, dict):
-        for key, value in values.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, values
+    if key in _SELF_EXPLAINING or key == "name":
+        return str(value)
+    parts = [part for part in key.split(".") if part not in _STRUCTURAL and not part.isdecimal()]
+    return f"{'.'.join(parts) or key}={value}"

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparsebert.report.curves import Curve, curve_plot
 from sparsebert.report.families import Family
 from sparsebert.report.maps import describe, shape_map
 from sparsebert.report.plots import pareto_plot, size_plot
@@ -41,11 +42,22 @@ def sizes(family: Family, with_name: bool) -> str:
     return heading + _picture(lambda theme: size_plot(family, theme), f"Parameters and file sizes of {family.label}")
 
 
-def write_pngs(groups: Sequence[Family], folder: Path) -> list[Path]:
-    """Write `pareto.png`, and one `map` and one `size` picture a family, into `folder`; returns their paths."""
+def curve(found: Sequence[Curve]) -> str:
+    """The plot of score against sparsity as HTML; empty without curves."""
+    words = "; ".join(
+        f"{one.label}: " + ", ".join(f"{p.score.mid:.1f} at {p.sparsity.mid:.0%}" for p in one.points) for one in found
+    )
+    return _picture(lambda theme: curve_plot(found, theme), words)
+
+
+def write_pngs(groups: Sequence[Family], folder: Path, found: Sequence[Curve] = ()) -> list[Path]:
+    """Write `pareto.png`, and one `map` and one `size` picture a family, into `folder`; returns their paths.
+
+    Of a sweep, `curves.png` takes the place of the pictures of single families.
+    """
     several = len(groups) > 1
-    drawn = [("pareto", pareto_plot(groups))]
-    for family in groups:
+    drawn = [("pareto", pareto_plot(groups)), ("curves", curve_plot(found))]
+    for family in groups if not found else ():
         ending = f"-{_slug(family.label)}" if several else ""
         models = [family.runs(name)[0][1] for name in family.names]
         drawn += [(f"map{ending}", shape_map(models)), (f"size{ending}", size_plot(family))]

@@ -15,6 +15,7 @@ from sparsebert.records import Record, write_text_atomically
 from sparsebert.report import figures
 from sparsebert.report import values as v
 from sparsebert.report.compare import comparison_table
+from sparsebert.report.curves import Curve, curve_table, curves
 from sparsebert.report.details import detail_table
 from sparsebert.report.families import Family, families, short_name
 from sparsebert.report.methods import duration, environment_table, methods
@@ -37,7 +38,7 @@ def write_report(records: Sequence[Record], out: Path, png_folder: Path | None =
         raise UserError("There is nothing to report", fix="give at least one run's folder or record.json")
     groups = families(records)
     if png_folder is not None:
-        figures.write_pngs(groups, png_folder)
+        figures.write_pngs(groups, png_folder, curves(records))
     write_text_atomically(out, page(records, groups))
     return out
 
@@ -46,7 +47,9 @@ def page(records: Sequence[Record], groups: Sequence[Family]) -> str:
     """The whole page as text."""
     title = _title(records, groups)
     failed = [record for record in records if record.status == "failed"]
-    parts = [_header(title, records, groups, failed), _failed(failed), *_results(groups), *_background(groups, failed)]
+    found = curves(records)
+    results = _sweep(groups, found) if found else _results(groups)
+    parts = [_header(title, records, groups, failed), _failed(failed), *results, *_background(groups, failed)]
     style = files("sparsebert.report").joinpath("page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -116,6 +119,13 @@ def _tile(row: FamilyRow) -> str:
 
 def _ms(number: float) -> str:
     return f"{v.digits(number)} ms"
+
+
+def _sweep(groups: Sequence[Family], found: Sequence[Curve]) -> Iterator[str]:
+    caption = '<p class="caption">Bars: minimum–maximum over seeds. Every point is a run of its own.</p>'
+    yield _section("Score against sparsity", caption + figures.curve(found), "figure")
+    yield _section("Score by sparsity", f'<div class="scroll">{as_html(curve_table(found))}</div>')
+    yield _section("Models", f'<div class="scroll">{as_html(family_table(groups), "cards")}</div>')
 
 
 def _results(groups: Sequence[Family]) -> Iterator[str]:

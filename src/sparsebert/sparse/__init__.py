@@ -1,1 +1,1 @@
-"""Sparsity as mathematics over tensors and Groups: evidence, criteria, budgets. Knows nothing of BERT."""
+"""Sparsity inside training: from structures and criteria to the Sparsifier that owns the masks. Knows no BERT."""

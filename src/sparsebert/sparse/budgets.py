@@ -1,120 +1,84 @@
-"""Budgets: how a target is shared among the layers. Exact dynamic programming over a table of costs and errors."""
+"""Budgets: how a target is shared among sites."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
+import torch
 
 from sparsebert.errors import UserError
-
-BINS = 1000
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One way to leave one layer: heads and neurons kept, or the whole layer gone."""
-
-    heads: int
-    neurons: int
-    dropped: bool
-    cost: float
-    error: float
+from sparsebert.sparse.sites import Site
 
 
 @dataclass(frozen=True)
-class CostTable:
-    """What a layer costs, in the unit of the target (milliseconds, parameters).
+class Uniform:
+    """Every site gives up the same fraction of its units (Gordon et al. 2020: "matrix-local")."""
 
-    attention[h] and ffn[n]: an attention block with h heads, a feedforward block with n neurons; `layer`: what a
-    layer costs besides; `fixed`: what the model costs besides its layers. A dropped layer costs nothing.
+    def keep(self, sites: Sequence[Site], scores: Sequence[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
+        """The units to keep, by site."""
+        return [site.choose(score, sparsity) for site, score in zip(sites, scores, strict=True)]
+
+
+@dataclass(frozen=True)
+class Erk:
+    """Density in proportion to (rows + columns) / (rows * columns), so that small matrices stay denser.
+
+    The Erdős–Rényi scheme of Mocanu et al. 2018 as in RigL (Evci et al. 2020, arXiv:1911.11134, section 3); sites that
+    would be denser than dense stay dense, and the rest share what is left.
     """
 
-    attention: Mapping[int, float]
-    ffn: Mapping[int, float]
-    layer: float
-    fixed: float = 0.0
-
-    def cost(self, heads: int, neurons: int) -> float:
-        """Cost of one layer; sizes between table entries are interpolated."""
-        return self.layer + _interpolate(self.attention, heads) + _interpolate(self.ffn, neurons)
-
-    def total(self, choices: Sequence[Choice]) -> float:
-        """Cost of the whole model."""
-        return self.fixed + sum(choice.cost for choice in choices)
+    def keep(self, sites: Sequence[Site], scores: Sequence[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
+        """The units to keep, by site."""
+        shares = erk_sparsities(sites, sparsity)
+        return [site.choose(score, share) for site, score, share in zip(sites, scores, shares, strict=True)]
 
 
-def layer_choices(
-    table: CostTable,
-    head_errors: Mapping[int, float],
-    neuron_errors: Mapping[int, float],
-    skip_error: float | None,
-) -> list[Choice]:
-    """All combinations for one layer that no other beats in both cost and error; skip_error None = may not go."""
-    choices = [
-        Choice(heads, neurons, False, table.cost(heads, neurons), head_error + neuron_error)
-        for heads, head_error in head_errors.items()
-        for neurons, neuron_error in neuron_errors.items()
-    ]
-    if skip_error is not None:
-        choices.append(Choice(0, 0, True, 0.0, skip_error))
-    front: list[Choice] = []
-    for choice in sorted(choices, key=lambda c: (c.cost, c.error, -c.heads)):
-        if not front or choice.error < front[-1].error:
-            front.append(choice)
-    return front
+@dataclass(frozen=True)
+class Global:
+    """One threshold for all sites, on the score per weight: the cheapest weights go, wherever they are."""
+
+    def keep(self, sites: Sequence[Site], scores: Sequence[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
+        """The units to keep, by site. Raises UserError for n:m patterns, which every group of weights must meet."""
+        for site in sites:
+            if site.patterned:
+                raise UserError("An n:m pattern cannot share a global budget", got=site.name, fix="set budget: uniform")
+        sizes = [site.weights // site.units for site in sites]
+        per_weight = torch.cat([score / size for score, size in zip(scores, sizes, strict=True)])
+        if len(set(sizes)) == 1:
+            chosen = keep_highest(per_weight, sparsity)
+        else:
+            weights = torch.cat([torch.full_like(score, size) for score, size in zip(scores, sizes, strict=True)])
+            order = torch.argsort(per_weight, stable=True)
+            gone = weights[order].double().cumsum(0) <= sparsity * float(weights.double().sum()) + 0.5
+            chosen = torch.ones(len(per_weight), dtype=torch.bool, device=per_weight.device)
+            chosen[order[gone]] = False
+        return list(chosen.split([site.units for site in sites]))
 
 
-def share(layers: Sequence[Sequence[Choice]], budget: float, fixed: float = 0.0) -> list[Choice]:
-    """One choice a layer with the least total error and a total cost of at most `budget`.
-
-    Knapsack by dynamic programming on a grid of 1,000 cost steps; costs are rounded up, so the budget holds.
-    Raises UserError with the nearest reachable cost when even the cheapest choices cost more.
-    """
-    room = budget - fixed
-    cheapest = sum(min(choice.cost for choice in choices) for choices in layers)
-    if cheapest > room:
-        raise UserError(
-            "The target cannot be met", got=f"cost {budget:.4g}", allowed=f"at least {cheapest + fixed:.4g}"
-        )
-    step = room / BINS or 1.0
-    best = np.zeros(BINS + 1)
-    picks = []
-    for choices in layers:
-        best, pick = _add_layer(best, choices, step)
-        picks.append(pick)
-    if not np.isfinite(best[BINS]):
-        return [min(choices, key=lambda choice: choice.cost) for choices in layers]
-    return _trace(layers, picks, step)
+def keep_highest(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
+    """Keep the highest scores [units]; round(sparsity * units) go, of equal scores those that come first."""
+    count = round(sparsity * len(scores))
+    keep = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+    if count == 0:
+        return keep
+    threshold = torch.kthvalue(scores, count).values
+    keep[scores < threshold] = False
+    # kthvalue leaves open which of the equal ones are below.
+    missing = count - int((~keep).sum())
+    keep[torch.nonzero(scores == threshold).flatten()[:missing]] = False
+    return keep
 
 
-def _steps(choice: Choice, step: float) -> int:
-    return int(np.ceil(choice.cost / step - 1e-9))
-
-
-def _add_layer(best: np.ndarray, choices: Sequence[Choice], step: float) -> tuple[np.ndarray, np.ndarray]:
-    table = np.full((len(choices), BINS + 1), np.inf)
-    for row, choice in enumerate(choices):
-        cost = _steps(choice, step)
-        if cost <= BINS:
-            table[row, cost:] = best[: BINS + 1 - cost] + choice.error
-    pick = table.argmin(axis=0)
-    return table[pick, np.arange(BINS + 1)], pick
-
-
-def _trace(layers: Sequence[Sequence[Choice]], picks: Sequence[np.ndarray], step: float) -> list[Choice]:
-    left = BINS
-    chosen = []
-    for choices, pick in zip(reversed(layers), reversed(picks), strict=True):
-        choice = choices[int(pick[left])]
-        chosen.append(choice)
-        left -= _steps(choice, step)
-    return chosen[::-1]
-
-
-def _interpolate(table: Mapping[int, float], size: int) -> float:
-    if size in table:
-        return table[size]
-    known = sorted(table)
-    return float(np.interp(size, known, [table[key] for key in known]))
+def erk_sparsities(sites: Sequence[Site], sparsity: float) -> list[float]:
+    """The sparsity of each site; together they meet `sparsity` over all weights."""
+    raw = [(rows + columns) / (rows * columns) for rows, columns in (site.shape for site in sites)]
+    dense: set[int] = set()
+    while True:
+        free = [index for index in range(len(sites)) if index not in dense]
+        wanted = (1 - sparsity) * sum(site.weights for site in sites) - sum(sites[index].weights for index in dense)
+        scale = wanted / sum(raw[index] * sites[index].weights for index in free) if free else 0.0
+        over = {index for index in free if scale * raw[index] > 1}
+        if not over:
+            return [0.0 if index in dense else 1 - scale * raw[index] for index in range(len(sites))]
+        dense |= over

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,8 +17,9 @@ import torch.nn.functional as F
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
-from sparsebert.recipe import Distill
+from sparsebert.parts import Distill
 from sparsebert.records import write_text_atomically
 from sparsebert.train.collate import MODEL_INPUTS, Batch, Collator, batches_by_length
 
@@ -108,6 +110,7 @@ def _fill(teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder:
             if states is None:
                 shape = (len(layers), int(offsets[-1]), layers.shape[-1])
                 states = np.lib.format.open_memmap(folder / "hidden.npy", "w+", dtype=np.float16, shape=shape)
+                _reserve(folder / "hidden.npy")
                 squares = np.zeros(len(layers))
             for i, row in enumerate(rows):
                 start, end = int(offsets[row]), int(offsets[row + 1])
@@ -119,6 +122,20 @@ def _fill(teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder:
     if states is not None:
         states.flush()
     return [float(value) for value in squares / offsets[-1]]
+
+
+def _reserve(file: Path) -> None:
+    """Take the disk space of a sparse file now: a disk that fills under a memory map kills the process."""
+    with file.open("r+b") as opened:
+        size = os.fstat(opened.fileno()).st_size
+        try:
+            os.posix_fallocate(opened.fileno(), 0, size)
+        except OSError as error:
+            raise UserError(
+                f"The teacher's outputs do not fit on the disk: {error.strerror}",
+                got=f"{size / 1e9:.1f} GB for {file}",
+                fix="free disk space, or set distill.hidden to 0",
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -1,57 +1,85 @@
-"""The training loop: transformers' Trainer, with distillation, exact resume and a progress bar."""
+"""SparseTrainer: transformers' Trainer with sparsity rules, distillation and exact resume."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import time
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import Sampler
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
+    ProgressCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import get_last_checkpoint
 
-from sparsebert.environment import supports_bf16_training
-from sparsebert.errors import DivergedError
-from sparsebert.recipe import Training
-from sparsebert.records import TrainingRun
-from sparsebert.train.collate import MODEL_INPUTS, Collator, EpochOrder
+from sparsebert.errors import DivergedError, UserError
+from sparsebert.models.layout import layout_of, scope_names
+from sparsebert.parts import Rule
+from sparsebert.sparse.schedules import Times
+from sparsebert.sparse.sites import Masks
+from sparsebert.sparse.sparsifier import RULES, Sparsifier
+from sparsebert.train.collate import MODEL_INPUTS
 from sparsebert.train.distill import Distiller, layer_outputs
+from sparsebert.train.progress import ProgressBar
 
 SMOOTHING = 0.98
+CHECK_EVERY = 50
+PROBE_EXAMPLES = 256
+STATE_FILE = "sparsity.safetensors"
 
 
 class SparseTrainer(Trainer):
-    """Trainer that adds a distillation loss and stops at the first loss that is not a number."""
+    """A Trainer that carries out sparsity rules; two lines change in a script that works with `Trainer`.
+
+    `rules` say what becomes sparse, how and when; `sparsity` is the target of rules that name none; `held` are masks
+    that stay as they are. After `train()` the model is plain again, its pruned weights are exactly zero, and `masks`
+    tells which. `distiller` adds what a teacher says to the loss, `dropout=False` trains without dropout,
+    `order` replaces the sampler, `one_cycle` the learning rate's schedule (warm-up as in `args`). Raises
+    DivergedError at the first loss that is not a number, LeakError if a pruned weight is not zero.
+    """
 
     def __init__(
-        self, *args: Any, model: PreTrainedModel, dropout: bool, distiller: Distiller | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        model: PreTrainedModel,
+        rules: Sequence[Rule] = (),
+        sparsity: float | None = None,
+        held: Mapping[str, torch.Tensor] | None = None,
+        distiller: Distiller | None = None,
+        dropout: bool = True,
+        order: Sampler[int] | None = None,
+        one_cycle: bool = False,
+        title: str = "Training",
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, model=model, **kwargs)
-        self.dropout = dropout
         self.student = model
         self.distiller = distiller
+        self.dropout = dropout
+        self.order = order
+        self.one_cycle = one_cycle
         self.running_loss: float | None = None
-
-    def _get_train_sampler(self, train_dataset: torch.utils.data.Dataset[Any] | None = None) -> Sampler[int]:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        assert isinstance(rows, Dataset)
-        return EpochOrder(rows["length"], self.args.train_batch_size, self.args.seed)
+        self.running_sparsity: float | None = None
+        self.masks: Masks = {}
+        self.sparsifier = self._sparsifier(rules, sparsity, held)
+        self.progress = ProgressBar(title, self)
+        for callback in (PrinterCallback, ProgressCallback):
+            self.remove_callback(callback)
+        self.add_callback(self.progress)
+        if self.sparsifier is not None:
+            self.add_callback(SparsityCallback(self, self.sparsifier))
 
     def compute_loss(
         self,
@@ -60,163 +88,189 @@ class SparseTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Task loss, and what the teacher adds. Raises DivergedError when it is NaN or infinite."""
-        wants_hidden = self.distiller is not None and self.distiller.wants_hidden
-        given = {key: inputs[key] for key in (*MODEL_INPUTS, "labels") if key in inputs}
+        """Task loss, what the teacher adds, and the rules' penalties. Raises DivergedError if that is no number."""
         if not self.dropout:
             # Not every model keeps its dropout in modules (ModernBERT), and nothing else depends on the mode.
             model.eval()
-        with layer_outputs(self.student) if wants_hidden else nullcontext([]) as layers:
-            output = model(**given)
-        loss = output.loss if self.distiller is None else self.distiller.loss(output, layers, inputs)
-        value = float(loss.detach())
+        if self.distiller is None:
+            loss, output = super().compute_loss(model, inputs, True, num_items_in_batch)
+        else:
+            loss, output = self._distilled(model, inputs, num_items_in_batch)
+        if self.sparsifier is not None and torch.is_grad_enabled():
+            penalty = self.sparsifier.penalty(self.state.global_step)
+            loss = loss if penalty is None else loss + penalty / self._share(num_items_in_batch)
         if not torch.isfinite(loss):
-            raise DivergedError(self.state.global_step + 1, value)
+            raise DivergedError(self.state.global_step + 1, float(loss.detach()))
+        value = float(loss.detach())
         before = value if self.running_loss is None else self.running_loss
         self.running_loss = SMOOTHING * before + (1 - SMOOTHING) * value
         return (loss, output) if return_outputs else loss
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The usual optimiser; scores of gates get their own learning rate and no weight decay."""
+        optimizer = super().create_optimizer(model)
+        if self.sparsifier is None:
+            return optimizer
+        for gated in self.sparsifier.gated:
+            own = {id(parameter) for parameter in gated.parameters()}
+            for group in optimizer.param_groups:
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
+            optimizer.add_param_group(
+                {"params": list(gated.parameters()), "lr": gated.learning_rate, "weight_decay": 0.0}
+            )
+        return optimizer
 
-class ProgressBar(TrainerCallback):
-    """A rich bar with step, loss and time left."""
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The usual schedule, or one cycle (Smith & Topin 2018, arXiv:1708.07120): up to the rate, then to zero."""
+        if not self.one_cycle or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        chosen = optimizer or self.optimizer
+        assert isinstance(chosen, torch.optim.Optimizer)
+        warmup = max(1, self.args.get_warmup_steps(num_training_steps))
+        self.lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            chosen,
+            max_lr=[group["lr"] for group in chosen.param_groups],
+            total_steps=num_training_steps + 1,
+            pct_start=warmup / (num_training_steps + 1),
+            cycle_momentum=False,
+        )
+        return self.lr_scheduler
 
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            TimeRemainingColumn(),
-            transient=True,
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log with the sparsity of every matrix."""
+        if self.sparsifier is not None and "loss" in logs:
+            logs = logs | self.sparsifier.log()
+        super().log(logs, *args, **kwargs)
+
+    def probe_loss(self) -> float:
+        """Mean loss on the first training examples, with the weights as they are."""
+        assert self.train_dataset is not None
+        rows: Any = self.train_dataset
+        size, count = self.args.train_batch_size, min(PROBE_EXAMPLES, len(rows))
+        was_training = self.student.training
+        self.student.eval()
+        losses = []
+        with torch.no_grad():
+            for start in range(0, count, size):
+                batch = self.data_collator([rows[index] for index in range(start, min(start + size, count))])
+                given = self._prepare_inputs({key: batch[key] for key in (*MODEL_INPUTS, "labels") if key in batch})
+                losses.append(float(self.student(**given).loss))
+        self.student.train(was_training)
+        return sum(losses) / len(losses)
+
+    def save_state_of_masks(self, folder: str) -> None:
+        """Write masks and all that belongs to them into a checkpoint."""
+        if self.sparsifier is not None and self.args.should_save:
+            state = self.sparsifier.state_dict()
+            save_file(state, Path(folder) / STATE_FILE, metadata={RULES: self.sparsifier.plain_rules})
+
+    def load_state_of_masks(self, folder: str) -> None:
+        """Read them back. Raises UserError if the checkpoint has none, or was made with other rules."""
+        if self.sparsifier is None:
+            return
+        file = Path(folder) / STATE_FILE
+        if not file.is_file():
+            raise UserError("The checkpoint has no masks, so it is of a training without sparsity rules", got=folder)
+        with safe_open(file, framework="pt") as content:
+            state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+            self.sparsifier.load_state_dict(state, (content.metadata() or {})[RULES])
+
+    def begin_sparsity(self) -> None:
+        """Turn percentages and epochs of the rules into steps; after a resume, check that weights and masks agree."""
+        if self.sparsifier is None:
+            return
+        per_epoch = math.ceil(len(self.get_train_dataloader()) / self.args.gradient_accumulation_steps)
+        self.sparsifier.begin(Times(total=self.state.max_steps, per_epoch=per_epoch))
+        self.sparsifier.check()
+
+    def finish_sparsity(self) -> None:
+        """Make the changes due after the last step, check, and leave a plain model."""
+        if self.sparsifier is None or self.masks:
+            return
+        self.sparsifier.finish(self.state.max_steps)
+        self.sparsifier.check()
+        self.masks = self.sparsifier.bake()
+
+    def _sparsifier(
+        self, rules: Sequence[Rule], sparsity: float | None, held: Mapping[str, torch.Tensor] | None
+    ) -> Sparsifier | None:
+        if not rules and not held:
+            return None
+        return Sparsifier(
+            self.student,
+            rules,
+            scope_names(self.student),
+            layout_of(self.student).groups,
+            seed=self.args.seed,
+            sparsity=sparsity,
+            held=held,
+            loss=self.probe_loss,
         )
 
-    def attach(self, trainer: SparseTrainer) -> None:
-        """Show this trainer's loss."""
+    def _distilled(self, model: nn.Module, inputs: dict[str, Any], items: torch.Tensor | int | None) -> tuple[Any, Any]:
+        assert self.distiller is not None
+        given = {key: inputs[key] for key in (*MODEL_INPUTS, "labels") if key in inputs}
+        with layer_outputs(self.student) if self.distiller.wants_hidden else nullcontext([]) as layers:
+            output = model(**given)
+        return self.distiller.loss(output, layers, inputs) / self._share(items), output
+
+    def _share(self, items: torch.Tensor | int | None) -> int:
+        """What a mean over one batch must be divided by: Trainer does it only where the model has not."""
+        scaled = (self.model_accepts_loss_kwargs and items is not None) or self.compute_loss_func is not None
+        return self.current_gradient_accumulation_steps if scaled else 1
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        return super()._get_train_sampler(train_dataset) if self.order is None else self.order
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        self.save_state_of_masks(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.load_state_of_masks(checkpoint)
+
+
+class SparsityCallback(TrainerCallback):
+    """Calls the Sparsifier at its moments, and checks now and then that what is pruned is zero."""
+
+    def __init__(self, trainer: SparseTrainer, sparsifier: Sparsifier) -> None:
         self._trainer = trainer
+        self._sparsifier = sparsifier
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the bar at the step that training starts or resumes from."""
-        self._progress.start()
-        self._task = self._progress.add_task(self._title, total=state.max_steps, completed=state.global_step, loss="-")
+        """Schedules start."""
+        self._trainer.begin_sparsity()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Before the optimiser moves: gradients are whole, unscaled and clipped."""
+        self._sparsifier.before_step(state.global_step, kwargs["optimizer"])
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """After the optimiser moved."""
+        self._sparsifier.after_step()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Move the bar."""
-        loss = self._trainer.running_loss
-        self._progress.update(self._task, completed=state.global_step, loss="-" if loss is None else f"{loss:.3f}")
+        """Check, and keep the sparsity for the bar."""
+        if state.global_step % CHECK_EVERY == 0:
+            self._sparsifier.check()
+            self._trainer.running_sparsity = self._sparsifier.log().get("sparsity")
 
-    def close(self) -> None:
-        """Take the bar off the screen, also after an error."""
-        self._progress.stop()
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Never leave a checkpoint that leaks."""
+        self._sparsifier.check()
 
-
-def fine_tune(
-    model: PreTrainedModel,
-    encoded: Dataset,
-    collate: Collator,
-    training: Training,
-    folder: Path,
-    seed: int,
-    title: str,
-    distiller: Distiller | None = None,
-) -> TrainingRun:
-    """Train `model` in place. Checkpoints go to `folder`; a call that finds one goes on from it, bit for bit on CPU.
-
-    Raises DivergedError when the loss stops being a number.
-    """
-    bf16 = supports_bf16_training()
-    if training.freeze_embeddings:
-        _freeze_embeddings(model)
-    progress = ProgressBar(title)
-    trainer = SparseTrainer(
-        model=model,
-        args=_arguments(training, folder, seed, bf16),
-        train_dataset=encoded,
-        data_collator=collate if distiller is None else distiller.collator(collate),
-        callbacks=[progress],
-        distiller=distiller,
-        dropout=training.dropout,
-    )
-    progress.attach(trainer)
-    trainer.remove_callback(PrinterCallback)
-    start = time.perf_counter()
-    try:
-        _train_or_resume(trainer, _last_whole_checkpoint(folder))
-    finally:
-        progress.close()
-        model.requires_grad_(True)
-    model.eval()
-    return TrainingRun(
-        steps=trainer.state.global_step,
-        epochs=round(float(trainer.state.epoch or 0.0), 4),
-        examples=len(encoded),
-        seconds=round(time.perf_counter() - start, 1),
-        final_loss=_last_logged_loss(trainer.state),
-        dtype="bfloat16 autocast" if bf16 else "float32",
-        teacher=distiller is not None,
-    )
-
-
-def _freeze_embeddings(model: PreTrainedModel) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            module.requires_grad_(False)
-
-
-def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None) -> None:
-    state = None if checkpoint is None else TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-    if checkpoint is None or state is None or state.global_step < state.max_steps:
-        trainer.train(resume_from_checkpoint=checkpoint)
-        return
-    # Trainer would take one more step from a checkpoint of the last step in the middle of an epoch.
-    trainer._load_from_checkpoint(checkpoint)
-    trainer.state = state
-
-
-def _arguments(training: Training, folder: Path, seed: int, bf16: bool) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=training.epochs,
-        max_steps=training.max_steps,
-        per_device_train_batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-        warmup_steps=training.warmup,
-        weight_decay=training.weight_decay,
-        lr_scheduler_type="linear",
-        save_strategy="steps",
-        save_steps=training.save_steps,
-        save_total_limit=1,
-        logging_strategy="steps",
-        logging_steps=training.save_steps,
-        report_to=[],
-        disable_tqdm=True,
-        seed=seed,
-        bf16=bf16,
-        use_cpu=not torch.cuda.is_available(),
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-    )
-
-
-def _last_logged_loss(state: TrainerState) -> float | None:
-    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-    return losses[-1] if losses else None
-
-
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint whose last-written file is there; half-written ones are removed."""
-    while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
-        if _is_whole(Path(found) / TRAINER_STATE_NAME):
-            return found
-        shutil.rmtree(found)
-    return None
-
-
-def _is_whole(state_file: Path) -> bool:
-    try:
-        TrainerState.load_from_json(str(state_file))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return True
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave a plain model with exact zeros."""
+        self._trainer.finish_sparsity()

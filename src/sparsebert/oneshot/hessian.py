@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from sparsebert.sparse.evidence import Evidence
-from sparsebert.sparse.options import Option, option
+from sparsebert.oneshot.evidence import Evidence
+from sparsebert.oneshot.options import Option, option
 
 DAMPING = 1e-4
 BATCH_FRACTION = 32

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sparsebert.sparse.evidence import Evidence
+from sparsebert.oneshot.evidence import Evidence
 
 STEPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.16, 0.13, 0.1, 0.08, 0.06, 0.04, 0.02, 0.0)
 MULTIPLE = 8

@@ -1,0 +1,11 @@
+"""The command line: names, options and help. The work is in `commands`, imported when a command runs."""
+
+from sparsebert.cli import making, showing
+from sparsebert.cli.options import app
+
+__all__ = ["app", "main", "making", "showing"]
+
+
+def main() -> None:
+    """Entry point of the `sparsebert` command."""
+    app()

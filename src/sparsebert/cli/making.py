@@ -1,0 +1,205 @@
+"""Commands that make models: compress, train, sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsebert.cli.options import (
+    DATA,
+    GOALS,
+    HOW,
+    SPEED,
+    Data,
+    Debug,
+    Json,
+    OutputFolder,
+    Recipe,
+    Seed,
+    Set,
+    Task,
+    TextColumn,
+    Threads,
+    app,
+    milliseconds,
+    times,
+)
+from sparsebert.guard import guard
+
+
+@app.command()
+def compress(
+    model: Annotated[
+        str | None, typer.Argument(help="Folder or hub name.", show_default="sentence-transformers/all-MiniLM-L6-v2")
+    ] = None,
+    speedup: Annotated[
+        list[float] | None,
+        typer.Option(parser=times, metavar="X", help="Times faster encoder, measured here.", rich_help_panel=GOALS),
+    ] = None,
+    latency: Annotated[
+        list[float] | None,
+        typer.Option(parser=milliseconds, metavar="MS", help="Milliseconds a forward pass.", rich_help_panel=GOALS),
+    ] = None,
+    size: Annotated[
+        list[float] | None,
+        typer.Option(metavar="PART", help="Part of the bytes on disk, 0-1.", rich_help_panel=GOALS),
+    ] = None,
+    sparsity: Annotated[
+        list[float] | None,
+        typer.Option(metavar="PART", help="Part of the encoder's weights to remove, 0-1.", rich_help_panel=GOALS),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Instead of targets: the smallest model that loses no more points (0-100).",
+            rich_help_panel=GOALS,
+        ),
+    ] = None,
+    task: Task = None,
+    data: Data = None,
+    text_column: TextColumn = None,
+    label_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Label column of your file.", rich_help_panel=DATA)
+    ] = None,
+    regression: Annotated[
+        bool, typer.Option("--regression", help="The labels are numbers to predict.", rich_help_panel=DATA)
+    ] = False,
+    train_examples: Annotated[
+        int | None, typer.Option(metavar="N", help="Use only N training rows.", rich_help_panel=DATA)
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(metavar="TOKENS", help="Cut longer texts. Default 128.", rich_help_panel=DATA)
+    ] = None,
+    criterion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="obs (default), magnitude, random, gradient, activation, loss_increase.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="search (default), or layers: whole layers only.", rich_help_panel=HOW),
+    ] = None,
+    even: Annotated[
+        bool,
+        typer.Option("--even", help="One width for all layers: loads with plain transformers.", rich_help_panel=HOW),
+    ] = False,
+    no_finetune: Annotated[
+        bool, typer.Option("--no-finetune", help="One-shot: no training after cutting.", rich_help_panel=HOW)
+    ] = False,
+    batch: Annotated[int | None, typer.Option(help="Default 1.", rich_help_panel=SPEED)] = None,
+    length: Annotated[
+        int | None,
+        typer.Option(metavar="TOKENS", help="Default: median of the validation texts.", rich_help_panel=SPEED),
+    ] = None,
+    threads: Threads = None,
+    recipe: Recipe = None,
+    settings: Set = None,
+    output: OutputFolder = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a family of smaller, faster models for a task, with a report. Run it again to go on after a stop."""
+    options = {
+        "model": model,
+        "task": task,
+        "data": data,
+        "columns.text": text_column or None,
+        "columns.label": label_column,
+        "columns.kind": "regression" if regression else None,
+        "max_drop": max_drop,
+        "criterion": criterion,
+        "shape": shape,
+        "even": even or None,
+        "train_examples": train_examples,
+        "max_length": max_length,
+        "measure.batch": batch,
+        "measure.length": length,
+        "measure.threads": threads,
+        "seed": seed,
+    }
+    goals = {"speedup": speedup, "latency_ms": latency, "size": size, "sparsity": sparsity}
+    with guard(debug, interrupted="interrupted; the same command goes on from here"):
+        from sparsebert.commands import compress as command
+        from sparsebert.commands.settings import recipe_of
+
+        options["targets"] = command.targets(goals)
+        made = recipe_of(recipe, options, settings or [], cleared=("finetune",) if no_finetune else ())
+        command.compress(made, output, as_json)
+
+
+@app.command()
+def train(
+    model: Annotated[str | None, typer.Argument(help="Folder or hub name.", show_default="the recipe's")] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(metavar="PART", help="Target of every rule that names none, 0-1.", rich_help_panel=HOW),
+    ] = None,
+    task: Task = None,
+    data: Data = None,
+    text_column: TextColumn = None,
+    train_examples: Annotated[
+        int | None, typer.Option(metavar="N", help="Use only N training rows.", rich_help_panel=DATA)
+    ] = None,
+    recipe: Recipe = None,
+    settings: Set = None,
+    output: OutputFolder = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a model sparse, by the phases and rules of a recipe. Run it again to go on after a stop."""
+    options = {
+        "model": model,
+        "sparsity": sparsity,
+        "task": task,
+        "data": data,
+        "columns.text": text_column or None,
+        "train_examples": train_examples,
+        "seed": seed,
+    }
+    with guard(debug, interrupted="interrupted; the same command goes on from here"):
+        from sparsebert.commands import train as command
+        from sparsebert.commands.settings import recipe_of
+
+        command.train(recipe_of(recipe, options, settings or []), output, as_json)
+
+
+@app.command()
+def sweep(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe in YAML.")],
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUES",
+            help="A value of the recipe and what it takes: sparsity=0:0.9:0.1 or sparsity=0.5,0.9; repeatable.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1 of every point.", rich_help_panel=HOW)] = 1,
+    keep_models: Annotated[
+        bool, typer.Option("--keep-models", help="Keep every model, not only records.", rich_help_panel=HOW)
+    ] = False,
+    model: Annotated[str | None, typer.Option(help="Folder or hub name.", rich_help_panel=DATA)] = None,
+    task: Task = None,
+    data: Data = None,
+    train_examples: Annotated[
+        int | None, typer.Option(metavar="N", help="Use only N training rows.", rich_help_panel=DATA)
+    ] = None,
+    settings: Set = None,
+    output: OutputFolder = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run a recipe over a grid of values and seeds. Finished points are skipped, so run it again to go on."""
+    options = {"model": model, "task": task, "data": data, "train_examples": train_examples}
+    with guard(debug, interrupted="interrupted; the same command goes on from here"):
+        from sparsebert.commands import sweep as command
+
+        command.sweep(recipe, options, settings or [], grid or [], seeds, output, keep_models, as_json)

@@ -1,0 +1,80 @@
+"""The application, and the options that commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Make a BERT-family encoder smaller and faster, and see what it costs.\n\n"
+    "Start with: [bold]sparsebert compress --speedup 2[/bold]",
+    rich_markup_mode="rich",
+)
+
+GOALS, DATA, HOW = "Goal (one kind or several; each target starts from the last)", "Data", "How"
+SPEED, COMMON = "Setting that speed is about", "Common to all commands"
+
+
+def milliseconds(text: str) -> float:
+    """A number of milliseconds, with or without `ms`."""
+    return _number(text, "ms")
+
+
+def times(text: str) -> float:
+    """A ratio, with or without `x`."""
+    return _number(text, "x")
+
+
+def _number(text: str, unit: str) -> float:
+    try:
+        return float(text.strip().lower().removesuffix(unit))
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not a number (with or without '{unit}')") from None
+
+
+Recipe = Annotated[
+    Path | None, typer.Option("--recipe", metavar="FILE", help="Recipe in YAML.", rich_help_panel=COMMON)
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any value of the recipe; wins over all else.", rich_help_panel=COMMON
+    ),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Default 0.", rich_help_panel=COMMON)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.", rich_help_panel=COMMON)]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error, and warnings.", rich_help_panel=COMMON)
+]
+OutputFolder = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="DIR", help="Default runs/MODEL-TASK-RECIPE_HASH.", rich_help_panel=COMMON),
+]
+OutputFile = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Also write the result here.", rich_help_panel=COMMON),
+]
+Task = Annotated[
+    str | None,
+    typer.Option(help="A name of `sparsebert tasks`, or any other name with --data.", rich_help_panel=DATA),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Your own file (.csv, .jsonl, .parquet) or folder with train.* and validation.*; "
+        "for a GLUE task a folder DIR/TASK/*.parquet, else the hub.",
+        rich_help_panel=DATA,
+    ),
+]
+TextColumn = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Text column of your file; twice for pairs of texts.", rich_help_panel=DATA),
+]
+Threads = Annotated[int | None, typer.Option(help="Default: what torch takes.", rich_help_panel=SPEED)]

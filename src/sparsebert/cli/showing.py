@@ -1,0 +1,187 @@
+"""Commands that measure, compare and show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsebert.cli.options import (
+    COMMON,
+    DATA,
+    HOW,
+    SPEED,
+    Data,
+    Debug,
+    Json,
+    OutputFile,
+    Recipe,
+    Seed,
+    Set,
+    TextColumn,
+    Threads,
+    app,
+)
+from sparsebert.guard import guard
+
+
+@app.command()
+def bench(
+    models: Annotated[list[str], typer.Argument(help="Models or run folders; the first model is the baseline.")],
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(help="Repeatable: every batch with every length. Default 1.", rich_help_panel=SPEED),
+    ] = None,
+    length: Annotated[
+        list[int] | None, typer.Option(metavar="TOKENS", help="Repeatable. Default 128.", rich_help_panel=SPEED)
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Measure at the median length of this task's validation texts.", rich_help_panel=SPEED),
+    ] = None,
+    data: Data = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="eager (default), eager-bf16, compile, or all; repeatable.", rich_help_panel=HOW
+        ),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Interleaved rounds after warm-up. Default 15.", rich_help_panel=HOW)
+    ] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Also peak memory, in a process of its own.", rich_help_panel=HOW)
+    ] = False,
+    threads: Threads = None,
+    recipe: Recipe = None,
+    settings: Set = None,
+    output: OutputFile = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compare the speed and the outputs of models, in interleaved rounds."""
+    options = {"task": task, "data": data, "measure.rounds": rounds, "measure.threads": threads, "seed": seed}
+    with guard(debug):
+        from sparsebert.commands import bench as command
+        from sparsebert.commands.settings import recipe_of
+
+        made = recipe_of(recipe, options, settings or [])
+        natural = task is not None or recipe is not None
+        command.bench(models, made, batch or [], length or [], backend or [], natural, memory, output, as_json)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of runs as sweeps make them.")
+    ],
+    resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.", rich_help_panel=HOW)] = 2000,
+    seed: Seed = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say which differences to the first model are larger than chance."""
+    with guard(debug):
+        from sparsebert.commands import compare as command
+
+        command.compare(runs, resamples, seed or 0, as_json)
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        str, typer.Argument(help="Folder or hub name.", show_default="sentence-transformers/all-MiniLM-L6-v2")
+    ] = "sentence-transformers/all-MiniLM-L6-v2",
+    batch: Annotated[int, typer.Option(min=1, rich_help_panel=SPEED)] = 1,
+    length: Annotated[int, typer.Option(min=1, metavar="TOKENS", rich_help_panel=SPEED)] = 128,
+    rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.", rich_help_panel=HOW)] = 15,
+    threads: Threads = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say whether sparsity would help: what this machine can do with it, measured."""
+    with guard(debug):
+        from sparsebert.commands import doctor as command
+
+        command.doctor(model, batch, length, rounds, threads, as_json)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders or record.json files.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Default: report.html in the run's folder; for several runs, here.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write one HTML page, and its figures as PNG, about one or several runs."""
+    with guard(debug):
+        from sparsebert.commands import report as command
+
+        command.report(runs, output, as_json)
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="Folder or hub name of a fine-tuned model.")],
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; - reads lines.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file", help="A text a line, or .csv, .jsonl, .parquet with --text-column.", rich_help_panel=DATA
+        ),
+    ] = None,
+    text_column: TextColumn = None,
+    max_length: Annotated[
+        int | None, typer.Option(metavar="TOKENS", help="Cut longer texts. Default: the model's.", rich_help_panel=DATA)
+    ] = None,
+    output: OutputFile = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a model makes of texts: label and probability, or a number for regression."""
+    with guard(debug):
+        from sparsebert.commands import predict as command
+
+        command.predict(model, texts or [], file, text_column or [], max_length, output, as_json)
+
+
+@app.command()
+def info(
+    folder: Annotated[str, typer.Argument(help="A model's folder or hub name, or a run folder.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what is in a folder: shapes, sparsities, and where the parameters are."""
+    with guard(debug):
+        from sparsebert.commands import info as command
+
+        command.info(folder, as_json)
+
+
+@app.command()
+def tasks(as_json: Json = False, debug: Debug = False) -> None:
+    """List the tasks that need no file of yours."""
+    with guard(debug):
+        from sparsebert.commands import listings
+
+        listings.tasks(as_json)
+
+
+@app.command()
+def models(as_json: Json = False, debug: Debug = False) -> None:
+    """List the supported model families."""
+    with guard(debug):
+        from sparsebert.commands import listings
+
+        listings.models(as_json)

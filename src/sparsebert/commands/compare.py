@@ -1,0 +1,52 @@
+"""`sparsebert compare`: runs in, which differences are larger than chance out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from sparsebert.commands.output import put_json, say, show
+from sparsebert.compare import TEST, Difference, contenders, differences
+
+LEVEL = 0.05
+
+
+def compare(runs: Sequence[Path], resamples: int, seed: int, json_wanted: bool) -> None:
+    """Test every model against the first one and print what was found."""
+    rivals = contenders(runs)
+    with Console(stderr=True).status("Resampling") as status:
+        found = differences(rivals, resamples, seed, status.update)
+    if json_wanted:
+        put_json([asdict(one) for one in found])
+    else:
+        _print(found)
+
+
+def _print(found: Sequence[Difference]) -> None:
+    first = found[0]
+    say(f"Against {first.against}: {first.metric}, {first.examples:,} examples, points of the mean over seeds")
+    table = Table(box=SIMPLE_HEAD, show_edge=False)
+    for column in ("Model", "Seeds", "Difference", "95 % interval", "p, corrected", "Verdict"):
+        table.add_column(column, justify="left" if column in ("Model", "Verdict") else "right", overflow="fold")
+    for one in found:
+        table.add_row(
+            one.name,
+            f"{one.seeds}{'' if one.paired else ' (others)'}",
+            f"{one.points:+.1f}",
+            f"{one.low:+.1f} to {one.high:+.1f}",
+            f"{one.p_corrected:.3g}",
+            _verdict(one),
+        )
+    show(table)
+    say(f"Test: {TEST}; {first.resamples:,} resamples, level {LEVEL:g}.")
+
+
+def _verdict(one: Difference) -> str:
+    if one.p_corrected >= LEVEL:
+        return "could be chance"
+    return "better" if one.points > 0 else "worse"

@@ -1,0 +1,170 @@
+"""Which differences between runs are larger than chance: a paired bootstrap over examples and seeds.
+
+Reads records and the predictions beside them. The metric is computed anew on every resample, so that it may be any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from sparsebert.data.metrics import METRICS, UndefinedMetricError
+from sparsebert.errors import UserError
+from sparsebert.records import FILE_NAME, PREDICTIONS, read_record
+from sparsebert.report.families import Family, families
+
+TEST = "paired bootstrap over examples and seeds, two-sided, Holm-corrected"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One model of one family: logits by seed, all of the same examples."""
+
+    name: str
+    metric: str
+    split: str
+    labels: np.ndarray
+    logits: dict[int, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`name` against the first contender, in points (0-100) of the mean over seeds.
+
+    low, high: 95 % percentile interval. p: of no difference; p_corrected: after Holm. paired: the seeds are the same
+    and were drawn together.
+    """
+
+    name: str
+    against: str
+    metric: str
+    examples: int
+    seeds: int
+    paired: bool
+    points: float
+    low: float
+    high: float
+    p: float
+    p_corrected: float
+    resamples: int
+    test: str = TEST
+
+
+def contenders(paths: Sequence[Path]) -> list[Contender]:
+    """All models in the runs found under `paths`, family by family. Raises UserError where predictions are missing."""
+    found = [(file.parent, read_record(file)) for path in paths for file in _records(path)]
+    places = {id(record): folder for folder, record in found}
+    groups = families([record for _, record in found])
+    if not groups:
+        raise UserError("No finished run to compare", got=", ".join(map(str, paths)))
+    return [_contender(family, name, places, len(groups) > 1) for family in groups for name in family.names]
+
+
+def differences(
+    rivals: Sequence[Contender], resamples: int, seed: int, progress: Callable[[str], None] = lambda text: None
+) -> list[Difference]:
+    """Every contender against the first. Raises UserError if they are not of the same task and examples."""
+    if len(rivals) < 2:
+        raise UserError("There is only one model to compare", fix="give another run")
+    first, raw = rivals[0], []
+    for rival in rivals[1:]:
+        _check_comparable(first, rival)
+        progress(f"{rival.name} against {first.name}")
+        raw.append(_difference(first, rival, resamples, np.random.default_rng(seed)))
+    return holm(raw)
+
+
+def holm(raw: Sequence[Difference]) -> list[Difference]:
+    """Holm's step-down correction of the p values (Holm 1979)."""
+    order = sorted(range(len(raw)), key=lambda index: raw[index].p)
+    corrected, running = [0.0] * len(raw), 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(raw) - rank) * raw[index].p))
+        corrected[index] = running
+    return [replace(one, p_corrected=value) for one, value in zip(raw, corrected, strict=True)]
+
+
+def _records(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    files = [path / FILE_NAME] if (path / FILE_NAME).is_file() else sorted(path.glob(f"*/{FILE_NAME}"))
+    if not files:
+        raise UserError("No record found", got=path, fix="give a run's folder, or a sweep's")
+    return files
+
+
+def _contender(family: Family, name: str, places: dict[int, Path], several: bool) -> Contender:
+    runs = family.runs(name)
+    logits: dict[int, np.ndarray] = {}
+    labels, metric, split = np.empty(0), str(family.first.main_metric), ""
+    for record, model in runs:
+        tensors = _predictions(places[id(record)])
+        split = next(score.split for score in model.scores if score.metric == metric)
+        if len(labels) and not np.array_equal(labels, tensors[f"{split}/labels"]):
+            raise UserError("The seeds of a recipe were scored on different examples", got=family.label)
+        labels = tensors[f"{split}/labels"]
+        logits[record.seed] = tensors[f"{name}/{split}/logits"]
+    return Contender(f"{family.label}: {name}" if several else name, metric, split, labels, logits)
+
+
+def _predictions(folder: Path) -> dict[str, np.ndarray]:
+    file = folder / PREDICTIONS
+    if not file.is_file():
+        raise UserError("The run has no predictions", got=file, fix="make the run again with this version")
+    return load_file(file)
+
+
+def _check_comparable(first: Contender, rival: Contender) -> None:
+    if (first.metric, first.split) != (rival.metric, rival.split) or not np.array_equal(first.labels, rival.labels):
+        raise UserError(
+            "Only models scored on the same examples can be compared",
+            got=f"{first.metric} on {len(first.labels)} rows, {rival.metric} on {len(rival.labels)} rows",
+        )
+
+
+def _difference(first: Contender, rival: Contender, resamples: int, rng: np.random.Generator) -> Difference:
+    paired = first.logits.keys() == rival.logits.keys()
+    drawn = []
+    for _ in range(resamples):
+        rows = rng.integers(len(first.labels), size=len(first.labels))
+        mine = rng.choice(list(rival.logits), size=len(rival.logits))
+        theirs = mine if paired else rng.choice(list(first.logits), size=len(first.logits))
+        drawn.append(_score(rival, mine, rows) - _score(first, theirs, rows))
+    values = np.array([value for value in drawn if np.isfinite(value)])
+    everything = np.arange(len(first.labels))
+    observed = _score(rival, list(rival.logits), everything) - _score(first, list(first.logits), everything)
+    low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
+    p = _p_value(values)
+    return Difference(
+        name=rival.name,
+        against=first.name,
+        metric=first.metric,
+        examples=len(first.labels),
+        seeds=len(rival.logits),
+        paired=paired,
+        points=100 * observed,
+        low=100 * float(low),
+        high=100 * float(high),
+        p=p,
+        p_corrected=p,
+        resamples=len(values),
+    )
+
+
+def _p_value(values: np.ndarray) -> float:
+    """Twice the smaller share of resamples on either side of zero, those at zero on both; never 0."""
+    below, above = int((values <= 0).sum()), int((values >= 0).sum())
+    return min(1.0, 2 * (1 + min(below, above)) / (1 + len(values)))
+
+
+def _score(contender: Contender, seeds: Iterable[int], rows: np.ndarray) -> float:
+    """Mean over seeds on these rows; nan where the metric has no value."""
+    try:
+        metric = METRICS[contender.metric]
+        return float(np.mean([metric(contender.logits[int(one)][rows], contender.labels[rows]) for one in seeds]))
+    except UndefinedMetricError:
+        return float("nan")

@@ -1,0 +1,183 @@
+"""Sparse training: the phases of a recipe one after the other, then what is dead is cut away."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel
+from safetensors.torch import load_file, save, save_file
+from transformers import PreTrainedModel, set_seed
+
+from sparsebert.compress.family import Dense, dense_model
+from sparsebert.compress.stages import stage
+from sparsebert.compress.workbench import Workbench
+from sparsebert.counts import Footprint
+from sparsebert.errors import UserError
+from sparsebert.models.layout import encoder_linear_names, layout_of
+from sparsebert.models.load import has_task_head, load_config, load_model, save_model
+from sparsebert.models.source import resolve
+from sparsebert.parts import Phase
+from sparsebert.records import SparsityAt, TrainingRun
+from sparsebert.surgeon import live_units, shrink
+from sparsebert.train.distill import Distiller, cache_teacher
+from sparsebert.train.finetune import fine_tune
+
+TOLERANCE = 1e-4
+MASKS = "masks.safetensors"
+
+
+class PhaseDone(BaseModel):
+    """What a finished phase left behind, besides its model and masks."""
+
+    run: TrainingRun
+    timeline: tuple[SparsityAt, ...]
+
+
+@dataclass(frozen=True)
+class SparseModel:
+    """The finished model, cut where whole units are dead, and how it came about."""
+
+    model: PreTrainedModel
+    folder: Path
+    phases: dict[str, TrainingRun]
+    timeline: tuple[SparsityAt, ...]
+    sparsity_by_tensor: dict[str, float]
+    output_difference: float
+    start: PreTrainedModel
+    start_footprint: Footprint
+
+
+def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
+    """Carry out the recipe's phases; the dense model too where a phase wants it as its teacher.
+
+    Finished phases are found again. Raises UserError for rules that cannot be carried out.
+    """
+    phases = bench.recipe.phases
+    dense = dense_model(bench) if any(phase.teacher == "dense" for phase in phases) else None
+    start = _start(bench)
+    done: dict[str, PhaseDone] = {}
+    before: Path | None = None
+    for index, phase in enumerate(phases):
+        folder = bench.work / f"phase{index}-{phase.name}"
+        done[phase.name] = stage(
+            folder / "done.json", PhaseDone, lambda f=folder, p=phase, b=before: _carry_out(bench, p, f, b, dense)
+        )
+        before = folder
+    assert before is not None
+    trained = _load(bench, before / "model")
+    small, difference = _cut(bench, trained)
+    folder = bench.folder / "sparse"
+    save_model(small, bench.tokenizer, folder)
+    return SparseModel(
+        model=_load(bench, folder),
+        folder=folder,
+        phases={name: one.run for name, one in done.items()},
+        timeline=tuple(row for one in done.values() for row in one.timeline),
+        sparsity_by_tensor=_zeros(trained),
+        output_difference=difference,
+        start=start,
+        start_footprint=_in_memory(start),
+    ), dense
+
+
+def _start(bench: Workbench) -> PreTrainedModel:
+    """The model handed in, with a head for the task that the seed decides."""
+    source = resolve(bench.recipe.model)
+    set_seed(bench.recipe.seed)
+    model = load_model(source, num_labels=len(bench.spec.labels) or 1, kind=bench.spec.kind)
+    if bench.spec.labels:
+        model.config.id2label = dict(enumerate(bench.spec.labels))
+        model.config.label2id = {name: number for number, name in enumerate(bench.spec.labels)}
+    return model
+
+
+def _carry_out(bench: Workbench, phase: Phase, folder: Path, before: Path | None, dense: Dense | None) -> PhaseDone:
+    model = _start(bench) if before is None or phase.resets else _load(bench, before / "model")
+    held = load_file(before / MASKS) if before is not None else {}
+    if phase.resets:
+        _apply(model, held)
+    set_seed(bench.recipe.seed)
+    outcome = fine_tune(
+        model,
+        bench.train,
+        bench.collate,
+        phase.training,
+        folder / "training",
+        bench.recipe.seed,
+        phase.name,
+        distiller=_distiller(bench, phase, dense, model),
+        rules=phase.rules,
+        sparsity=bench.recipe.sparsity,
+        held=held,
+    )
+    save_model(model, bench.tokenizer, folder / "model")
+    save_file({name: mask.contiguous() for name, mask in outcome.masks.items()}, folder / MASKS)
+    shutil.rmtree(folder / "training", ignore_errors=True)
+    return PhaseDone(run=outcome.run, timeline=tuple(_row(entry) for entry in outcome.log))
+
+
+def _distiller(bench: Workbench, phase: Phase, dense: Dense | None, model: PreTrainedModel) -> Distiller | None:
+    if phase.teacher is None:
+        return None
+    teacher, folder = _teacher(bench, phase.teacher, dense)
+    cache = cache_teacher(teacher, bench.train, bench.collate, folder, phase.distill.hidden > 0)
+    if len(layout_of(teacher).layers) != len(layout_of(model).layers) and phase.distill.hidden > 0:
+        raise UserError("Teacher and student have different numbers of layers", fix="set distill.hidden to 0")
+    return Distiller(cache, phase.distill, tuple(range(len(layout_of(model).layers))))
+
+
+def _teacher(bench: Workbench, name: str, dense: Dense | None) -> tuple[PreTrainedModel, Path]:
+    if dense is not None and name == "dense":
+        return dense.model, bench.work / "teacher"
+    source, labels = resolve(name), len(bench.spec.labels) or 1
+    if not has_task_head(load_config(source), labels, bench.spec.labels):
+        raise UserError("The teacher is not fine-tuned for this task", got=name, fix="give teacher: dense")
+    return load_model(source, num_labels=labels, kind=bench.spec.kind), bench.work / "teacher-given"
+
+
+@torch.no_grad()
+def _apply(model: PreTrainedModel, masks: Mapping[str, torch.Tensor]) -> None:
+    for name, mask in masks.items():
+        model.get_parameter(name).mul_(mask)
+
+
+def _cut(bench: Workbench, trained: PreTrainedModel) -> tuple[PreTrainedModel, float]:
+    """The model without its dead units, and the largest |logit| difference relative to the largest logit."""
+    keep = live_units(trained)
+    if all(bool(mask.all()) for mask in keep.values()):
+        return trained, 0.0
+    small, probe = shrink(trained, keep), bench.probe()
+    with torch.inference_mode():
+        expected, got = trained(**probe).logits, small(**probe).logits
+    difference = float((expected - got).abs().max() / expected.abs().max().clamp_min(1e-6))
+    if difference > TOLERANCE:
+        raise RuntimeError(f"the cut model differs from the masked one by {difference:.2e}, relative")
+    return small, difference
+
+
+def _row(entry: Mapping[str, float]) -> SparsityAt:
+    own = {key: value for key, value in entry.items() if key.startswith("rule")}
+    return SparsityAt(step=int(entry["step"]), loss=entry["loss"], sparsity=entry.get("sparsity"), more=own)
+
+
+def _zeros(model: PreTrainedModel) -> dict[str, float]:
+    weights = {name: model.get_parameter(name) for name in encoder_linear_names(model)}
+    return {name: round(1 - int(weight.count_nonzero()) / weight.numel(), 6) for name, weight in weights.items()}
+
+
+def _in_memory(model: PreTrainedModel) -> Footprint:
+    """What the start model would take as a file, without writing it."""
+    tensors = {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
+    return Footprint(
+        encoder_linear_nonzero=sum(int(model.get_parameter(n).count_nonzero()) for n in encoder_linear_names(model)),
+        whole_model_nonzero=sum(int(tensor.count_nonzero()) for tensor in tensors.values()),
+        bytes_on_disk=len(save(tensors)),
+    )
+
+
+def _load(bench: Workbench, folder: Path) -> PreTrainedModel:
+    return load_model(folder, num_labels=len(bench.spec.labels) or 1, kind=bench.spec.kind)

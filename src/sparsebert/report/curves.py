@@ -1,0 +1,114 @@
+"""Curves of a sweep: score against sparsity, the median over seeds with its spread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsebert.records import ModelResult, Record
+from sparsebert.report import values as v
+from sparsebert.report.families import Family, families, main_score
+from sparsebert.report.tables import Cell, Section, Table, metric_name
+from sparsebert.report.theme import LIGHT, MARKERS, Theme, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_APART = ("seed", "sparsity")
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One sparsity asked for: what came out in the encoder's linear weights (0-1), and the score (0-100)."""
+
+    asked: float
+    sparsity: v.Value
+    score: v.Value
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One recipe over several sparsities."""
+
+    label: str
+    metric: str
+    points: tuple[CurvePoint, ...]
+
+
+def curves(records: Sequence[Record]) -> list[Curve]:
+    """One curve a recipe that was trained at two sparsities or more."""
+    trained = [record for record in records if record.kind == "train" and record.recipe.get("sparsity") is not None]
+    found = [_curve(family) for family in families(trained, _APART)]
+    return [curve for curve in found if len(curve.points) > 1]
+
+
+def curve_table(found: Sequence[Curve]) -> Table:
+    """A row a recipe, a column a sparsity: median score, and minimum to maximum over seeds."""
+    asked = sorted({point.asked for curve in found for point in curve.points})
+    rows = []
+    for curve in found:
+        cells = {point.asked: point for point in curve.points}
+        rows.append((Cell(curve.label), *(_cell(cells.get(one)) for one in asked)))
+    metrics = ", ".join(dict.fromkeys(metric_name(curve.metric) for curve in found))
+    columns = (Cell("Recipe", metrics), *(Cell(v.fraction(one), "asked") for one in asked))
+    note = "Median over seeds; below it minimum-maximum, the sparsity reached where it is not the one asked, and n."
+    return Table("Score by sparsity", columns, (Section("", tuple(rows)),), (note,))
+
+
+def curve_plot(found: Sequence[Curve], theme: Theme = LIGHT) -> Figure | None:
+    """Score against sparsity reached, one line a recipe, bars from minimum to maximum; None without curves."""
+    if not found:
+        return None
+    with styled(theme):
+        figure = new_figure(6.0, 4.2)
+        axes = figure.add_subplot()
+        for index, curve in enumerate(found):
+            scores = [point.score for point in curve.points]
+            axes.errorbar(
+                [100 * point.sparsity.mid for point in curve.points],
+                [score.mid for score in scores],
+                yerr=[
+                    [score.mid - (score.mid if score.low is None else score.low) for score in scores],
+                    [(score.mid if score.high is None else score.high) - score.mid for score in scores],
+                ],
+                label=curve.label,
+                color=theme.series[index % len(theme.series)],
+                marker=MARKERS[index % len(MARKERS)],
+                markeredgecolor=theme.paper,
+                linewidth=2,
+                elinewidth=1.2,
+                capsize=2.5,
+            )
+        axes.set_xlabel("Zeros in the encoder's linear weights, %")
+        metrics = dict.fromkeys(metric_name(curve.metric) for curve in found)
+        axes.set_ylabel(f"{', '.join(metrics)}, %")
+        axes.grid(True)
+        axes.tick_params(length=0)
+        axes.legend(frameon=False, loc="lower left", handlelength=1.6)
+        return figure
+
+
+def _curve(family: Family) -> Curve:
+    by_asked: dict[float, list[tuple[Record, ModelResult]]] = {}
+    for record in family.records:
+        by_asked.setdefault(float(record.recipe["sparsity"]), []).append((record, record.models[-1]))
+    points = [_point(asked, runs) for asked, runs in sorted(by_asked.items())]
+    return Curve(family.label, str(family.first.main_metric), tuple(point for point in points if point is not None))
+
+
+def _point(asked: float, runs: Sequence[tuple[Record, ModelResult]]) -> CurvePoint | None:
+    scores = [main_score(record, model.scores) for record, model in runs]
+    score = v.over_runs(v.Value(100 * one.value) for one in scores if one is not None)
+    sparsity = v.over_runs(v.Value(model.sparsity.encoder_linear) for _, model in runs)
+    if score is None or sparsity is None:
+        return None
+    return CurvePoint(asked, sparsity, score)
+
+
+def _cell(point: CurvePoint | None) -> Cell:
+    if point is None:
+        return Cell(v.DASH)
+    reached = "" if abs(point.sparsity.mid - point.asked) < 0.005 else f"at {v.fraction(point.sparsity.mid)}"
+    small = (v.show_spread(point.score, v.percent), reached, f"n = {point.score.runs}")
+    return Cell(v.percent(point.score.mid), "; ".join(filter(None, small)))

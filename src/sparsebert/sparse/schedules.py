@@ -1,0 +1,203 @@
+"""Schedules: a number as a function of the optimiser step, with no hidden counter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from sparsebert import registry
+from sparsebert.errors import UserError
+from sparsebert.parts import When
+
+Schedule = Callable[[int], float]
+STEEPNESS = 12.0
+
+
+@dataclass(frozen=True)
+class Times:
+    """Optimiser steps in a whole training, and in an epoch of it."""
+
+    total: int
+    per_epoch: float
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value at every step."""
+
+    value: float
+
+    def __call__(self, step: int) -> float:
+        """The value."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class OneShot:
+    """`initial` before step `start`, `final` from it on; `stop` plays no part."""
+
+    initial: float
+    final: float
+    start: int
+    stop: int = 0
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        return self.final if step >= self.start else self.initial
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A straight line from `initial` at `start` to `final` at `stop`, in steps. Raises ValueError if stop <= start."""
+
+    initial: float
+    final: float
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        _check(self.start, self.stop)
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        return _between(self.initial, self.final, _progress(self.start, self.stop, step))
+
+
+@dataclass(frozen=True)
+class Cubic:
+    """Fast first, then slowly, from `initial` at `start` to `final` at `stop`, in steps.
+
+    Zhu & Gupta 2017, arXiv:1710.01878, eq. 1. Raises ValueError if stop <= start.
+    """
+
+    initial: float
+    final: float
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        _check(self.start, self.stop)
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        return _between(self.initial, self.final, 1 - (1 - _progress(self.start, self.stop, step)) ** 3)
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """Slow, fast, slow: a logistic curve over 12 of its units, scaled to be exact at both ends.
+
+    Raises ValueError if stop <= start (both in steps).
+    """
+
+    initial: float
+    final: float
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        _check(self.start, self.stop)
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        centred = STEEPNESS * (_progress(self.start, self.stop, step) - 0.5)
+        share = 0.5 + 0.5 * math.tanh(centred / 2) / math.tanh(STEEPNESS / 4)
+        return _between(self.initial, self.final, share)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from `initial` at `start` to `final` at `stop`, in steps. Raises ValueError if stop <= start."""
+
+    initial: float
+    final: float
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        _check(self.start, self.stop)
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        share = (1 - math.cos(math.pi * _progress(self.start, self.stop, step))) / 2
+        return _between(self.initial, self.final, share)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """What is left, 1 - value, shrinks by the same factor every step, from `start` to `stop`.
+
+    For values below 1, as sparsities are. Raises ValueError for others, and if stop <= start.
+    """
+
+    initial: float
+    final: float
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        _check(self.start, self.stop)
+        if self.initial >= 1 or self.final >= 1:
+            raise ValueError(f"an exponential schedule is for values below 1, got {self.initial:g} to {self.final:g}")
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        share = _progress(self.start, self.stop, step)
+        if share in (0.0, 1.0):
+            return (self.initial, self.final)[int(share)]
+        return 1 - (1 - self.initial) ** (1 - share) * (1 - self.final) ** share
+
+
+def schedule_of(spec: float | Mapping[str, Any], times: Times) -> Schedule:
+    """A number is constant; a mapping names a schedule and its values, `start` and `stop` as parts.When.
+
+    Raises UserError for an unknown kind or key, and for a schedule that stops before it starts.
+    """
+    if not isinstance(spec, Mapping):
+        return Constant(float(spec))
+    values = dict(spec)
+    kind = str(values.pop("kind", ""))
+    if kind == "constant":
+        return registry.make("schedule", kind, values)
+    for name, default in (("start", {"percent": 0}), ("stop", {"percent": 100})):
+        values[name] = moment(values.get(name, default), times)
+    return registry.make("schedule", kind, values)
+
+
+def moment(spec: Mapping[str, Any] | When, times: Times) -> int:
+    """A moment in optimiser steps. Raises UserError if it is not exactly one of steps, epochs and percent."""
+    try:
+        when = spec if isinstance(spec, When) else When.model_validate(dict(spec))
+    except ValidationError as error:
+        raise UserError(
+            f"This is no moment: {error.errors()[0]['msg'].removeprefix('Value error, ')}", got=spec
+        ) from None
+    return when.in_steps(times.total, times.per_epoch)
+
+
+def moments(start: int, stop: int, every: int) -> Callable[[int], bool]:
+    """Whether masks change at a step: at `start`, every `every` steps after it, and at `stop` in any case.
+
+    Raises UserError if it stops before it starts.
+    """
+    if stop < start:
+        raise UserError("The schedule stops before it starts", got=f"start {start}, stop {stop} (steps)")
+    return lambda step: start <= step <= stop and ((step - start) % every == 0 or step == stop)
+
+
+def _check(start: int, stop: int) -> None:
+    if stop <= start:
+        raise ValueError(f"it stops before it starts (start {start}, stop {stop}, in steps)")
+
+
+def _progress(start: int, stop: int, step: int) -> float:
+    return min(1.0, max(0.0, (step - start) / (stop - start)))
+
+
+def _between(initial: float, final: float, share: float) -> float:
+    # Not initial + share * (final - initial): that is not exact at share 1.
+    return (1 - share) * initial + share * final

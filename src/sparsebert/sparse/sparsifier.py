@@ -1,0 +1,234 @@
+"""The Sparsifier: the one owner of masks. A trainer calls it three times a step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from sparsebert import registry
+from sparsebert.errors import UserError
+from sparsebert.groups import Group
+from sparsebert.parts import Rule
+from sparsebert.sparse.gated import GatedRule
+from sparsebert.sparse.hard import HardRule, Loss
+from sparsebert.sparse.schedules import Times
+from sparsebert.sparse.scope import left_dense, select
+from sparsebert.sparse.sites import Masks, Site
+from sparsebert.sparse.views import State, part_of
+
+RULES = "rules"
+
+
+class LeakError(RuntimeError):
+    """A weight that the mask says is gone is not zero: something outside changed it."""
+
+
+class Sparsifier:
+    """Carries out rules on a model.
+
+    `named` gives the tensor names of the scopes attention, ffn and embeddings; `groups` the model's heads and
+    neurons; `held` masks of earlier training that stay; `sparsity` the target of rules that name none; `loss` the
+    mean loss on fixed examples, for criteria that want it. Steps are counted from 0; `finish` comes after the last.
+
+    Raises UserError for a scope that matches nothing, for two rules on one tensor, and for what a component refuses.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rules: Sequence[Rule],
+        named: Mapping[str, Sequence[str]],
+        groups: Sequence[Group],
+        *,
+        seed: int = 0,
+        sparsity: float | None = None,
+        held: Mapping[str, torch.Tensor] | None = None,
+        loss: Loss | None = None,
+    ) -> None:
+        self._model = model
+        self.rules = tuple(_with_target(rule, sparsity) for rule in rules)
+        shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        device = next(model.parameters()).device
+        held = {name: mask.to(device) for name, mask in (held or {}).items()}
+        _check_held(held, shapes)
+        self._sites = [_sites(rule, named, shapes, groups) for rule in self.rules]
+        covered = _check_overlap(self._sites)
+        self._held: Masks = {name: mask for name, mask in held.items() if name not in covered}
+        self.left_dense = left_dense({name for sites in self._sites for site in sites for name in site.scored}, shapes)
+        self._runners: list[HardRule | GatedRule] = []
+        for index, (rule, sites) in enumerate(zip(self.rules, self._sites, strict=True)):
+            name = f"rule{index}"
+            if rule.gate is None:
+                self._runners.append(HardRule(model, rule, name, sites, seed + index, held, loss))
+            else:
+                self._runners.append(GatedRule(model, rule, name, sites, seed + index))
+        for runner in self._runners:
+            if isinstance(runner, GatedRule):
+                runner.attach()
+
+    @property
+    def gated(self) -> tuple[GatedRule, ...]:
+        """The rules whose masks are learned; their parameters want a learning rate of their own."""
+        return tuple(runner for runner in self._runners if isinstance(runner, GatedRule))
+
+    def begin(self, times: Times) -> None:
+        """Turn moments into steps. Raises UserError for a schedule that stops before it starts."""
+        for runner in self._runners:
+            runner.begin(times)
+
+    def penalty(self, step: int) -> torch.Tensor | None:
+        """The sum of the rules' penalties, to be added to the loss; None if no rule has one."""
+        parts = [part for runner in self._runners if (part := runner.penalty(step)) is not None]
+        return torch.stack(parts).sum() if parts else None
+
+    def before_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
+        """See the accumulated, unscaled, clipped gradients and change the masks that are due."""
+        for runner in self._runners:
+            runner.before_step(step, optimizer)
+        with torch.no_grad():
+            for name, mask in self._held.items():
+                grad = self._model.get_parameter(name).grad
+                if grad is not None:
+                    grad.mul_(mask)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Set what is pruned to zero again."""
+        for runner in self._runners:
+            runner.after_step()
+        for name, mask in self._held.items():
+            self._model.get_parameter(name).data.mul_(mask)
+
+    def finish(self, step: int) -> None:
+        """Change the masks that are due after the last step."""
+        self.before_step(step, None)
+        self.after_step()
+
+    @property
+    def masks(self) -> Masks:
+        """All masks, True = keep, by parameter."""
+        found = dict(self._held)
+        for runner in self._runners:
+            found |= runner.masks()
+        return found
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Raise LeakError if a weight under a hard mask is not exactly zero."""
+        for runner in self._runners:
+            if isinstance(runner, HardRule):
+                self._check(runner.masks())
+        self._check(self._held)
+
+    def _check(self, masks: Masks) -> None:
+        for name, mask in masks.items():
+            leaked = int(self._model.get_parameter(name).masked_fill(mask, 0).count_nonzero())
+            if leaked:
+                raise LeakError(f"{leaked} pruned weights of {name} are not zero")
+
+    @torch.no_grad()
+    def sparsity_by_tensor(self) -> dict[str, float]:
+        """Fraction pruned of each matrix that a rule covers."""
+        masks = self.masks
+        return {
+            name: 1 - float(masks[name].float().mean())
+            for sites in self._sites
+            for site in sites
+            for name in site.scored
+            if name in masks
+        }
+
+    def log(self) -> dict[str, float]:
+        """`sparsity` of all that rules cover, `sparsity/TENSOR` for each matrix, and what single rules add."""
+        masks = self.masks
+        scored = list(dict.fromkeys(name for sites in self._sites for site in sites for name in site.scored))
+        kept = sum(float(masks[name].sum()) for name in scored if name in masks)
+        total = sum(masks[name].numel() for name in scored if name in masks)
+        log = {"sparsity": round(1 - kept / total, 6)} if total else {}
+        for runner in self._runners:
+            log |= {f"{runner.name}/{key}": value for key, value in runner.log().items()}
+        return log | {f"sparsity/{name}": round(value, 6) for name, value in self.sparsity_by_tensor().items()}
+
+    def state_dict(self) -> State:
+        """Everything that is needed to go on, apart from what the model's own state holds."""
+        state: State = {f"held/{name}": mask for name, mask in self._held.items()}
+        for runner in self._runners:
+            state |= {f"{runner.name}/{key}": value for key, value in runner.state_dict().items()}
+        return {key: value.contiguous() for key, value in state.items()}
+
+    def load_state_dict(self, state: State, rules: str) -> None:
+        """Go on from a saved state; `rules` are those it was made with, as `plain_rules` gave them.
+
+        Raises UserError for other rules (naming the values that differ) and for masks that do not fit.
+        """
+        differing = _differing(json.loads(rules), json.loads(self.plain_rules))
+        if differing:
+            raise UserError(
+                f"The checkpoint was made with other sparsity rules; different: {', '.join(differing)}",
+                fix="resume with the same rules, or start in another folder",
+            )
+        for name in self._held:
+            self._held[name].copy_(state[f"held/{name}"])
+        for runner in self._runners:
+            runner.load_state_dict(part_of(state, f"{runner.name}/"))
+
+    @property
+    def plain_rules(self) -> str:
+        """The rules as JSON."""
+        return json.dumps([rule.model_dump(mode="json") for rule in self.rules], sort_keys=True)
+
+    def bake(self) -> Masks:
+        """Leave a plain model: gates are folded into the weights and removed. Returns the masks."""
+        found = dict(self._held)
+        for runner in self._runners:
+            found |= runner.bake()
+        return found
+
+
+def _with_target(rule: Rule, sparsity: float | None) -> Rule:
+    if rule.sparsity is not None:
+        return rule
+    if sparsity is None:
+        raise UserError("A rule has no target", fix="give the rule, or the recipe, a sparsity")
+    return rule.model_copy(update={"sparsity": sparsity})
+
+
+def _sites(
+    rule: Rule, named: Mapping[str, Sequence[str]], shapes: Mapping[str, Sequence[int]], groups: Sequence[Group]
+) -> list[Site]:
+    scope = select(rule.scope, named, shapes, groups)
+    return registry.make("structure", rule.structure.kind, rule.structure.options).sites(scope)
+
+
+def _check_overlap(sites_by_rule: Sequence[Sequence[Site]]) -> set[str]:
+    owner: dict[str, int] = {}
+    for index, sites in enumerate(sites_by_rule):
+        for name in (name for site in sites for name in site.tensors):
+            if owner.setdefault(name, index) != index:
+                both = f"Rules {owner[name] + 1} and {index + 1} cover the same tensor"
+                raise UserError(both, got=name, fix="narrow their scopes")
+    return set(owner)
+
+
+def _check_held(held: Mapping[str, torch.Tensor], shapes: Mapping[str, Sequence[int]]) -> None:
+    for name, mask in held.items():
+        if name not in shapes:
+            raise UserError("A mask names a tensor that the model does not have", got=name)
+        if tuple(mask.shape) != tuple(shapes[name]):
+            raise UserError(
+                f"The mask of {name} does not fit the model", got=tuple(mask.shape), allowed=tuple(shapes[name])
+            )
+
+
+def _differing(old: list[dict], new: list[dict]) -> list[str]:
+    if len(old) != len(new):
+        return [f"{RULES} ({len(old)} then, {len(new)} now)"]
+    return [
+        f"{RULES}.{index}.{key}"
+        for index, (before, now) in enumerate(zip(old, new, strict=True))
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]

@@ -1,0 +1,128 @@
+"""Sweeps: one recipe over a grid of values and seeds. Every point is an ordinary run in a folder of its own."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from sparsebert.errors import UserError
+from sparsebert.recipe import Recipe, load_recipe
+from sparsebert.records import FILE_NAME, Record, read_record
+from sparsebert.run import run
+
+MOST_VALUES = 1000
+TINY = 1e-9
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One value of the recipe and what it takes in turn."""
+
+    key: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep; its name is its folder."""
+
+    name: str
+    recipe: Recipe
+
+
+def axis(text: str) -> Axis:
+    """`KEY=A,B,C` or `KEY=START:STOP:STEP`, STOP included if the steps meet it. Raises UserError for anything else."""
+    key, found, values = text.partition("=")
+    if not found or not key.strip() or not values.strip():
+        raise UserError("A grid must look like KEY=A,B,C or KEY=START:STOP:STEP", got=text)
+    parts = values.split(":")
+    if len(parts) == 3:
+        return Axis(key.strip(), _steps(text, parts))
+    return Axis(key.strip(), tuple(yaml.safe_load(value) for value in values.split(",")))
+
+
+def points(
+    file: Path | None,
+    settings: Sequence[str],
+    axes: Sequence[Axis],
+    seeds: Sequence[int],
+    overrides: Mapping[str, Any] | None = None,
+) -> list[Point]:
+    """All combinations, seed by seed, so that the first seed of everything comes first.
+
+    Raises UserError for a combination that is no valid recipe, and for a key that two axes share.
+    """
+    keys = [one.key for one in axes]
+    if len(set(keys)) != len(keys):
+        raise UserError("Two grids are of the same key", got=", ".join(keys))
+    found = []
+    for seed in seeds:
+        for values in itertools.product(*(one.values for one in axes)):
+            chosen = [f"{key}={yaml.safe_dump(value).splitlines()[0]}" for key, value in zip(keys, values, strict=True)]
+            recipe = load_recipe(file, [*settings, *chosen], **{**(overrides or {}), "seed": seed})
+            found.append(Point("_".join([*map(_folder_word, chosen), f"seed={seed}"]), recipe))
+    return found
+
+
+def sweep(todo: Sequence[Point], folder: Path, command: str, keep_models: bool) -> Iterator[tuple[Point, Record]]:
+    """Run every point in `folder`/NAME and yield its record; a finished one is only read.
+
+    A point that fails with an error of the user leaves a failed record and does not stop the others. Without
+    `keep_models` only records, predictions and reports stay.
+    """
+    for number, point in enumerate(todo, 1):
+        place = folder / point.name
+        known = _finished(place, point.recipe)
+        console.print(f"[{number}/{len(todo)}] {point.name}" + (" (done)" if known else ""), markup=False)
+        record = known or _run(point, place, command)
+        if record is not None:
+            if not keep_models:
+                _drop_models(place, record)
+            yield point, record
+
+
+def _run(point: Point, place: Path, command: str) -> Record | None:
+    try:
+        return run(point.recipe, place, command)
+    except UserError as error:
+        console.print(f"{point.name} failed: {error}", style="red", markup=False)
+        return read_record(place) if (place / FILE_NAME).is_file() else None
+
+
+def _finished(place: Path, recipe: Recipe) -> Record | None:
+    if not (place / FILE_NAME).is_file():
+        return None
+    record = read_record(place)
+    if record.recipe_hash != recipe.hash:
+        raise UserError("A point of the sweep was made by another recipe", got=place, fix="choose another --output")
+    return record if record.status == "finished" else None
+
+
+def _drop_models(place: Path, record: Record) -> None:
+    for name in ("work", *(model.folder for model in record.models)):
+        shutil.rmtree(place / name, ignore_errors=True)
+
+
+def _steps(text: str, parts: Sequence[str]) -> tuple[float, ...]:
+    try:
+        start, stop, step = map(float, parts)
+    except ValueError:
+        raise UserError("START, STOP and STEP of a grid must be numbers", got=text) from None
+    if step <= 0 or stop < start or (stop - start) / step > MOST_VALUES:
+        raise UserError("A grid must go upwards in at most 1,000 steps", got=text)
+    count = int((stop - start) / step + TINY) + 1
+    return tuple(round(start + index * step, 9) for index in range(count))
+
+
+def _folder_word(setting: str) -> str:
+    key, _, value = setting.partition("=")
+    word = f"{key.rsplit('.', 1)[-1]}={value}"
+    return "".join(letter if letter.isalnum() or letter in "=.-+" else "-" for letter in word)

@@ -1,0 +1,156 @@
+"""One call trains a model: arguments, checkpoints, resume, and what it did as a TrainingRun."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedModel, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import get_last_checkpoint
+
+from sparsebert.environment import supports_bf16_training
+from sparsebert.parts import Rule, Training
+from sparsebert.records import TrainingRun
+from sparsebert.sparse.sites import Masks
+from sparsebert.train.collate import Collator, EpochOrder
+from sparsebert.train.distill import Distiller
+from sparsebert.train.trainer import SparseTrainer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training did: the run, the masks that hold (by parameter, True = keep), and the log by step."""
+
+    run: TrainingRun
+    masks: Masks
+    log: tuple[dict[str, float], ...]
+
+
+def fine_tune(
+    model: PreTrainedModel,
+    encoded: Dataset,
+    collate: Collator,
+    training: Training,
+    folder: Path,
+    seed: int,
+    title: str,
+    *,
+    distiller: Distiller | None = None,
+    rules: Sequence[Rule] = (),
+    sparsity: float | None = None,
+    held: Mapping[str, torch.Tensor] | None = None,
+) -> Outcome:
+    """Train `model` in place, and make it sparse by `rules`. `held` are masks of earlier training that stay.
+
+    Checkpoints go to `folder`; a call that finds one goes on from it, bit for bit on CPU. Raises DivergedError when
+    the loss stops being a number, and UserError for rules that cannot be carried out.
+    """
+    bf16 = supports_bf16_training()
+    if training.freeze_embeddings:
+        _freeze_embeddings(model)
+    trainer = SparseTrainer(
+        model=model,
+        args=_arguments(training, folder, seed, bf16),
+        train_dataset=encoded,
+        data_collator=collate if distiller is None else distiller.collator(collate),
+        rules=rules,
+        sparsity=sparsity,
+        held=held,
+        distiller=distiller,
+        dropout=training.dropout,
+        one_cycle=training.lr_schedule == "one_cycle",
+        order=EpochOrder(encoded["length"], training.batch_size, seed),
+        title=title,
+    )
+    start = time.perf_counter()
+    try:
+        _train_or_resume(trainer, _last_whole_checkpoint(folder))
+    finally:
+        trainer.progress.close()
+        model.requires_grad_(True)
+    model.eval()
+    run = TrainingRun(
+        steps=trainer.state.global_step,
+        epochs=round(float(trainer.state.epoch or 0.0), 4),
+        examples=len(encoded),
+        seconds=round(time.perf_counter() - start, 1),
+        final_loss=_last_logged_loss(trainer.state),
+        dtype="bfloat16 autocast" if bf16 else "float32",
+        teacher=distiller is not None,
+    )
+    return Outcome(run, trainer.masks, tuple(entry for entry in trainer.state.log_history if "loss" in entry))
+
+
+def _freeze_embeddings(model: PreTrainedModel) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.requires_grad_(False)
+
+
+def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None) -> None:
+    state = None if checkpoint is None else TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    if checkpoint is None or state is None or state.global_step < state.max_steps:
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return
+    # Trainer would take one more step from a checkpoint of the last step in the middle of an epoch.
+    trainer._load_from_checkpoint(checkpoint)
+    trainer.state = state
+    trainer.load_state_of_masks(checkpoint)
+    trainer.begin_sparsity()
+    trainer.finish_sparsity()
+
+
+def _arguments(training: Training, folder: Path, seed: int, bf16: bool) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=training.epochs,
+        max_steps=training.max_steps,
+        per_device_train_batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        warmup_steps=training.warmup,
+        weight_decay=training.weight_decay,
+        # Of no effect for one_cycle, which the trainer makes itself.
+        lr_scheduler_type="linear" if training.lr_schedule == "one_cycle" else training.lr_schedule,
+        save_strategy="steps",
+        save_steps=training.save_steps,
+        save_total_limit=1,
+        logging_strategy="steps",
+        logging_steps=training.save_steps,
+        report_to=[],
+        disable_tqdm=True,
+        seed=seed,
+        bf16=bf16,
+        use_cpu=not torch.cuda.is_available(),
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+
+
+def _last_logged_loss(state: TrainerState) -> float | None:
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    return losses[-1] if losses else None
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint whose last-written file is there; half-written ones are removed."""
+    while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
+        if _is_whole(Path(found) / TRAINER_STATE_NAME):
+            return found
+        shutil.rmtree(found)
+    return None
+
+
+def _is_whole(state_file: Path) -> bool:
+    try:
+        TrainerState.load_from_json(str(state_file))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return True

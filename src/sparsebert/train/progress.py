@@ -1,0 +1,64 @@
+"""A rich progress bar for training: step, sparsity, loss, time left."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class Watched(Protocol):
+    """What the bar shows of a trainer."""
+
+    running_loss: float | None
+    running_sparsity: float | None
+
+
+class ProgressBar(TrainerCallback):
+    """One bar a training, on the first process only."""
+
+    def __init__(self, title: str, watched: Watched) -> None:
+        self._title = title
+        self._watched = watched
+        self._progress: Progress | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Open the bar at the step that training starts or resumes from."""
+        if not state.is_world_process_zero:
+            return
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[said]}"),
+            TimeRemainingColumn(),
+            transient=True,
+        )
+        self._progress.start()
+        self._task = self._progress.add_task(self._title, total=state.max_steps, completed=state.global_step, said="")
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Move the bar."""
+        if self._progress is None:
+            return
+        said = [] if self._watched.running_loss is None else [f"loss {self._watched.running_loss:.3f}"]
+        if self._watched.running_sparsity is not None:
+            said.append(f"sparsity {self._watched.running_sparsity:.1%}")
+        self._progress.update(self._task, completed=state.global_step, said="  ".join(said))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Take the bar off the screen."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar off the screen, also after an error."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,303 @@
+"""Rules inside training: targets are met, zeros stay zero, a resumed run ends bit for bit where a whole one does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, TrainingArguments
+from transformers.utils import logging
+
+import sparsebert
+from sparsebert.errors import UserError
+from sparsebert.models.layout import layout_of, scope_names
+from sparsebert.parts import Rule, Training, When
+from sparsebert.sparse.schedules import Times
+from sparsebert.sparse.sparsifier import LeakError, Sparsifier
+from sparsebert.surgeon import live_units, shrink
+from sparsebert.train.finetune import Outcome, fine_tune
+from sparsebert.train.trainer import STATE_FILE, SparseTrainer
+from test_trainer import Interrupting
+from tiny import tiny_batch, tiny_model
+from toy import toy_collate, toy_rows
+
+ROWS = toy_rows(32)
+TRAINING = Training(max_steps=10, batch_size=8, save_steps=3, learning_rate=1e-3)
+EVERY = {"every": When(steps=1), "stop": When(steps=6)}
+SOME = ("attention", "ffn")
+
+
+def rule(**values: object) -> Rule:
+    return Rule.model_validate({"sparsity": 0.5, **EVERY, **values})
+
+
+HARD = {
+    "magnitude": rule(),
+    "random": rule(criterion="random"),
+    "gradient": rule(criterion="gradient", budget="global"),
+    "taylor": rule(criterion="taylor"),
+    "activation": rule(criterion="activation"),
+    "movement score": rule(criterion="movement"),
+    "fisher": rule(criterion={"kind": "fisher", "block": 8, "gradients": 2}, every=When(steps=3)),
+    "erk": rule(budget="erk"),
+    "blocks": rule(structure={"kind": "block", "rows": 4, "cols": 8}),
+    "2:4": rule(structure={"kind": "n:m", "n": 2, "m": 4}),
+    "heads": rule(scope=("attention",), structure="head"),
+    "neurons": rule(scope=("ffn",), structure="neuron", criterion="mean_activation"),
+    "layers": rule(structure="layer", criterion="loss_increase", sparsity=1 / 3, schedule="one_shot"),
+    "RigL": rule(schedule="constant", update={"kind": "swap", "grow": "gradient"}, stop=When(steps=9)),
+    "SET": rule(schedule="constant", update={"kind": "swap", "grow": "random"}, stop=When(steps=9)),
+    "l1": rule(penalty={"kind": "l1", "weight": 0.1}),
+    "group lasso": rule(scope=("ffn",), structure="neuron", penalty={"kind": "group_lasso", "weight": 0.1}),
+    "embeddings": rule(scope=("embeddings",)),
+    "everything": rule(scope=("all",)),
+}
+GATED = {
+    "movement": rule(gate="movement"),
+    "soft mask": rule(gate="soft_mask"),
+    "hard concrete": rule(gate="hard_concrete", penalty="lagrangian"),
+    "hard concrete heads": rule(scope=("attention",), structure="head", gate="hard_concrete", penalty="lagrangian"),
+    "soft movement": rule(gate="soft_movement", penalty={"kind": "l0", "weight": 1.0}),
+}
+TOP_K = ("movement", "soft mask")
+
+
+@pytest.fixture(autouse=True)
+def no_bars() -> Iterator[None]:
+    logging.disable_progress_bar()
+    yield
+    logging.enable_progress_bar()
+
+
+def small() -> PreTrainedModel:
+    return tiny_model("bert", num_labels=2)
+
+
+def train(model: PreTrainedModel, folder: Path, rules: Sequence[Rule], collate=toy_collate, **more) -> Outcome:
+    return fine_tune(model, ROWS, collate, TRAINING, folder, 0, "test", rules=rules, **more)
+
+
+def zeros(model: PreTrainedModel, masks: dict[str, torch.Tensor]) -> int:
+    """Weights that a mask says are gone and that are not zero."""
+    return sum(int(model.get_parameter(name)[~mask].count_nonzero()) for name, mask in masks.items())
+
+
+@pytest.mark.parametrize("name", [*HARD, *GATED])
+def test_what_the_mask_says_is_zero_and_the_model_is_plain_again(name: str, tmp_path: Path):
+    model, before = small(), small()
+    outcome = train(model, tmp_path, [(HARD | GATED)[name]])
+    assert outcome.masks and zeros(model, outcome.masks) == 0
+    assert [key for key, _ in model.named_parameters()] == [key for key, _ in before.named_parameters()]
+    model.save_pretrained(tmp_path / "saved")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    batch = tiny_batch()
+    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+
+
+@pytest.mark.parametrize("name", [*HARD, *TOP_K])
+def test_the_target_is_met(name: str, tmp_path: Path):
+    chosen = (HARD | GATED)[name]
+    masks = train(small(), tmp_path, [chosen]).masks
+    matrices = [mask for mask in masks.values() if mask.dim() == 2]
+    found = 1 - sum(float(mask.sum()) for mask in matrices) / sum(mask.numel() for mask in matrices)
+    assert chosen.sparsity is not None and found == pytest.approx(chosen.sparsity, abs=0.02)
+
+
+def test_all_cases_were_covered():
+    assert (len(HARD), len(GATED)) == (19, 5)
+
+
+RESUMED = ("magnitude", "RigL", "activation", "fisher", "movement", "hard concrete", "soft mask")
+
+
+@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("stop_at", [5, 9])
+def test_an_interrupted_run_ends_where_a_whole_one_does(name: str, stop_at: int, tmp_path: Path):
+    chosen = (HARD | GATED)[name]
+    whole, model = small(), small()
+    expected = train(whole, tmp_path / "whole", [chosen])
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), tmp_path / "stopped", [chosen], Interrupting(stop_at))
+    got = train(model, tmp_path / "stopped", [chosen])
+    for key, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[key]), key
+    assert expected.masks.keys() == got.masks.keys()
+    assert all(torch.equal(mask, got.masks[key]) for key, mask in expected.masks.items())
+
+
+def test_a_finished_run_is_found_again(tmp_path: Path):
+    whole, model = small(), small()
+    late = rule(schedule="one_shot", start=When(percent=100), stop=When(percent=100))
+    expected = train(whole, tmp_path, [late])
+    got = train(model, tmp_path, [late], Interrupting(1))
+    assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in whole.state_dict().items())
+    assert all(torch.equal(mask, got.masks[key]) for key, mask in expected.masks.items())
+
+
+def test_other_rules_than_the_checkpoints_are_named(tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), tmp_path, [rule()], Interrupting(5))
+    with pytest.raises(UserError, match=r"other sparsity rules; different: rules\.0\.criterion, rules\.0\.sparsity;"):
+        train(small(), tmp_path, [rule(sparsity=0.6, criterion="random")])
+
+
+def test_a_checkpoint_without_masks_is_refused(tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), tmp_path, [], Interrupting(5))
+    with pytest.raises(UserError, match="has no masks"):
+        train(small(), tmp_path, [rule()])
+
+
+def test_a_mask_of_another_size_is_refused(tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), tmp_path, [rule()], Interrupting(5))
+    file = tmp_path / "checkpoint-3" / STATE_FILE
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as content:
+        metadata = content.metadata()
+    state = load_file(file)
+    save_file(state | {"rule0/keep/0": state["rule0/keep/0"][:-1].clone()}, file, metadata=metadata)
+    with pytest.raises(UserError, match=r"does not fit the model; got 1023 units; allowed: 1024 units"):
+        train(small(), tmp_path, [rule()])
+
+
+def test_a_leak_is_found(tmp_path: Path):
+    model = small()
+    sparsifier = Sparsifier(model, [rule(schedule="one_shot")], scope_names(model), layout_of(model).groups)
+    sparsifier.begin(Times(total=10, per_epoch=4))
+    sparsifier.before_step(0, None)
+    sparsifier.check()
+    name, mask = next(iter(sparsifier.masks.items()))
+    with torch.no_grad():
+        model.get_parameter(name)[~mask] = 1.0
+    with pytest.raises(LeakError, match=r"512 pruned weights of .*query\.weight are not zero"):
+        sparsifier.check()
+    sparsifier.after_step()
+    sparsifier.check()
+
+
+def test_momentum_of_what_is_pruned_is_cleared():
+    model = small()
+    sparsifier = Sparsifier(
+        model, [rule(schedule="one_shot", start=When(steps=2))], scope_names(model), layout_of(model).groups
+    )
+    sparsifier.begin(Times(total=10, per_epoch=4))
+    optimizer = torch.optim.AdamW(model.parameters())
+    for step in range(4):
+        model(**tiny_batch(step), labels=torch.tensor([0, 1, 0])).loss.backward()
+        sparsifier.before_step(step, optimizer)
+        optimizer.step()
+        sparsifier.after_step()
+        optimizer.zero_grad()
+    for name, mask in sparsifier.masks.items():
+        state = optimizer.state[model.get_parameter(name)]
+        assert not bool(state["exp_avg"][~mask].any()) and not bool(state["exp_avg_sq"][~mask].any())
+        assert bool(state["exp_avg"][mask].any())
+
+
+def test_masks_of_an_earlier_training_stay(tmp_path: Path):
+    model = small()
+    first = train(model, tmp_path / "one", [rule()]).masks
+    outcome = train(model, tmp_path / "two", [], held=first)
+    assert zeros(model, first) == 0 and outcome.masks.keys() == first.keys()
+    more = train(model, tmp_path / "three", [rule(initial=0.5, sparsity=0.75)], held=first).masks
+    assert all(not bool((mask & ~first[name]).any()) for name, mask in more.items())
+    assert float(next(iter(more.values())).float().mean()) == pytest.approx(0.25, abs=0.01)
+
+
+def test_information_deletion_zeroes_once_and_holds_nothing(tmp_path: Path):
+    model, seen = small(), []
+    deleting = rule(schedule="one_shot", update="delete")
+    outcome = train(
+        model, tmp_path, [deleting], lambda rows: (seen.append(_share_of_zeros(model)), toy_collate(rows))[1]
+    )
+    assert outcome.masks == {}
+    assert seen[0] < 0.01 and _share_of_zeros(model) < 0.05
+
+
+def _share_of_zeros(model: PreTrainedModel) -> float:
+    weights = [model.get_parameter(name) for names in SOME for name in scope_names(model)[names]]
+    return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+
+
+def test_dead_heads_and_neurons_are_cut_and_nothing_changes(tmp_path: Path):
+    model = small()
+    train(model, tmp_path, [HARD["heads"], HARD["neurons"]])
+    keep = live_units(model)
+    assert {name: int(mask.sum()) for name, mask in keep.items()} == {
+        f"layer.{index}.{kind}": count for index in range(3) for kind, count in (("heads", 2), ("neurons", 12))
+    }
+    cut, batch = shrink(model, keep), tiny_batch()
+    torch.testing.assert_close(cut(**batch).logits, model(**batch).logits, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_lines_change_in_a_trainer_script(accumulation: int, tmp_path: Path):
+    model = small()
+    if accumulation == 2:
+        model.activation_checkpointing_enable()
+    trainer = sparsebert.SparseTrainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(tmp_path),
+            max_steps=6,
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=accumulation,
+            report_to=[],
+            use_cpu=True,
+            remove_unused_columns=False,
+            logging_steps=2,
+            save_strategy="no",
+        ),
+        train_dataset=ROWS,
+        data_collator=lambda rows: {key: value for key, value in toy_collate(rows).items() if key != "rows"},
+        rules=[sparsebert.Rule(sparsity=0.8, every=When(steps=1))],
+    )
+    trainer.train()
+    assert zeros(model, trainer.masks) == 0
+    assert trainer.sparsifier is not None and trainer.sparsifier.sparsity_by_tensor()
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert logged[-1]["sparsity"] == pytest.approx(0.8, abs=0.01)
+    assert logged[-1]["sparsity/bert.encoder.layer.0.attention.self.query.weight"] == pytest.approx(0.8, abs=0.01)
+
+
+BAD = {
+    "no such scope": (rule(scope=("atention",)), "atention"),
+    "block does not divide": (rule(structure={"kind": "block", "rows": 5, "cols": 8}), "5"),
+    "n over m": (rule(structure={"kind": "n:m", "n": 5, "m": 4}), "5"),
+    "unknown option": (rule(structure={"kind": "block", "rows": 4, "col": 8}), "col"),
+    "penalty without its gate": (rule(penalty="lagrangian"), "needs a gate"),
+    "stops before it starts": (rule(start=When(steps=6), stop=When(steps=3)), "stop"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_rules_are_refused_and_nothing_is_written(name: str, tmp_path: Path):
+    bad, words = BAD[name]
+    with pytest.raises(UserError, match=words):
+        train(small(), tmp_path / "run", [bad])
+    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
+
+
+def test_two_rules_on_one_tensor_are_refused():
+    model = small()
+    with pytest.raises(UserError, match="Rules 1 and 2 cover the same tensor"):
+        Sparsifier(model, [rule(), rule(scope=("*query*",))], scope_names(model), layout_of(model).groups)
+
+
+def test_held_masks_must_fit():
+    model = small()
+    for held, words in (
+        ({"nowhere": torch.ones(2)}, "nowhere"),
+        ({"classifier.weight": torch.ones(3, 3)}, "does not fit"),
+    ):
+        with pytest.raises(UserError, match=words):
+            Sparsifier(model, [], scope_names(model), layout_of(model).groups, held=held)
+
+
+def test_trainers_are_the_same_class():
+    assert sparsebert.SparseTrainer is SparseTrainer
