@@ -48,7 +48,10 @@ class Recipe(Plain):
     even: bool = False
     phases: tuple[Phase, ...] = ()
     sparsity: float | None = Field(default=None, ge=0, lt=1, description="target of every rule that names none")
-    packed: bool = Field(default=False, description="save pruned matrices as bitmask and kept values")
+    packed: bool = Field(
+        default=True,
+        description="of `train`: save zeros as bits where that makes the file smaller; false = plain files",
+    )
     train_examples: int | None = Field(
         default=None, ge=8, description="use only the first n rows, after a seeded shuffle"
     )

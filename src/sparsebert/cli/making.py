@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsebert.cli.options import (
+    COMMON,
     DATA,
     GOALS,
     HOW,
@@ -169,6 +170,28 @@ def train(
         from sparsebert.commands.settings import recipe_of
 
         command.train(recipe_of(recipe, options, settings or []), output, as_json)
+
+
+@app.command()
+def pack(
+    model: Annotated[str, typer.Argument(help="Folder or hub name of a model with many zeros.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the packed model.", rich_help_panel=COMMON)
+    ],
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Round matrices to bfloat16: half the bytes.", rich_help_panel=HOW)
+    ] = False,
+    unpack: Annotated[
+        bool, typer.Option("--unpack", help="The other way round: write plain safetensors.", rich_help_panel=HOW)
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make the file of a model with zeros small: bits for places, and only the values that are left."""
+    with guard(debug):
+        from sparsebert.commands import pack as command
+
+        command.pack(model, output, bf16, unpack, as_json)
 
 
 @app.command()

@@ -18,7 +18,8 @@ from sparsebert.compress.workbench import Workbench
 from sparsebert.counts import Footprint
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names, layout_of
-from sparsebert.models.load import has_task_head, load_config, load_model, save_model
+from sparsebert.models.load import Packing, has_task_head, load_config, load_model, save_model
+from sparsebert.models.pack import packed_bytes
 from sparsebert.models.source import resolve
 from sparsebert.parts import Phase
 from sparsebert.records import SparsityAt, TrainingRun
@@ -27,6 +28,7 @@ from sparsebert.train.distill import Distiller, cache_teacher
 from sparsebert.train.finetune import fine_tune
 
 TOLERANCE = 1e-4
+WORTH_PACKING = 0.95
 MASKS = "masks.safetensors"
 
 
@@ -71,7 +73,7 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
     trained = _load(bench, before / "model")
     small, difference = _cut(bench, trained)
     folder = bench.folder / "sparse"
-    save_model(small, bench.tokenizer, folder)
+    _save(bench, small, folder)
     return SparseModel(
         model=_load(bench, folder),
         folder=folder,
@@ -157,6 +159,16 @@ def _cut(bench: Workbench, trained: PreTrainedModel) -> tuple[PreTrainedModel, f
     if difference > TOLERANCE:
         raise RuntimeError(f"the cut model differs from the masked one by {difference:.2e}, relative")
     return small, difference
+
+
+def _save(bench: Workbench, model: PreTrainedModel, folder: Path) -> None:
+    """Packed where zeros make that worth the loss of plain files."""
+    tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    plain = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if bench.recipe.packed and packed_bytes(tensors) < WORTH_PACKING * plain:
+        save_model(shrink(model, {}), bench.tokenizer, folder, Packing())
+    else:
+        save_model(model, bench.tokenizer, folder)
 
 
 def _row(entry: Mapping[str, float]) -> SparsityAt:

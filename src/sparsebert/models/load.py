@@ -7,11 +7,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -24,15 +26,17 @@ from transformers import (
 )
 
 from sparsebert.errors import UserError
-from sparsebert.models.families import family_named
+from sparsebert.models.families import SHRUNK_PREFIX, family_named
 from sparsebert.models.layout import base_of
-from sparsebert.models.source import ModelSource, has_weights, quiet, resolve
+from sparsebert.models.pack import write_packed
+from sparsebert.models.source import PACKED_FILE, ModelSource, has_weights, quiet, resolve
 
 Kind = Literal["classification", "regression", "masked_lm", "base"]
 
 __all__ = [
     "Kind",
     "ModelSource",
+    "Packing",
     "check_finite",
     "has_task_head",
     "load_config",
@@ -48,6 +52,13 @@ _AUTO: dict[Kind, Any] = {
     "regression": AutoModelForSequenceClassification,
     "masked_lm": AutoModelForMaskedLM,
 }
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How a packed file is written; `bf16` rounds its matrices to bfloat16."""
+
+    bf16: bool = False
 
 
 def load_model(
@@ -125,16 +136,23 @@ def has_task_head(config: PretrainedConfig, num_labels: int, label_names: Sequen
     return anonymous or not label_names or names == [name.lower() for name in label_names]
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path, packing: Packing | None = None
+) -> None:
     """Write safetensors and JSON into `folder`, replacing what is there; a reader never sees half a model.
 
-    Raises UserError if the disk does not take it; then nothing is left behind.
+    With `packing`, matrices with many zeros are stored as kept values and their places; only models of this package's
+    own classes load from that. Raises UserError if the disk does not take it; then nothing is left behind.
     """
+    if packing is not None and not model.config.model_type.startswith(SHRUNK_PREFIX):
+        raise UserError("A stock model has no packed form", got=type(model).__name__, fix="shrink it first")
     folder.parent.mkdir(parents=True, exist_ok=True)
     written = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         with quiet():
             model.save_pretrained(written)
+            if packing is not None:
+                _pack(written, packing)
             if tokenizer is not None:
                 tokenizer.save_pretrained(written)
         # Some of these files are made for their owner only.
@@ -146,6 +164,12 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
         raise UserError(f"The model could not be written: {error}", got=folder, fix="free some disk space") from None
     finally:
         shutil.rmtree(written, ignore_errors=True)
+
+
+def _pack(folder: Path, packing: Packing) -> None:
+    plain = folder / "model.safetensors"
+    write_packed(load_file(plain), folder / PACKED_FILE, packing.bf16)
+    plain.unlink()
 
 
 def check_finite(model: PreTrainedModel) -> None:
@@ -180,8 +204,9 @@ def _check_files(folder: Path) -> None:
         raise UserError("The folder has no weights in the safetensors format", got=folder)
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
-    if index.is_file() and not (folder / names[0]).is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    if not (folder / names[0]).is_file():
+        packed = not index.is_file()
+        names = [PACKED_FILE] if packed else sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
     for name in names:
         try:
             with safe_open(folder / name, framework="pt"):

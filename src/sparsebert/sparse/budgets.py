@@ -58,16 +58,19 @@ class Global:
 
 def keep_highest(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
     """Keep the highest scores [units]; round(sparsity * units) go, of equal scores those that come first."""
-    count = round(sparsity * len(scores))
-    keep = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+    return ~lowest(scores, round(sparsity * len(scores)))
+
+
+def lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """True at the `count` lowest scores [units], of equal ones at those that come first."""
     if count == 0:
-        return keep
+        return torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    # Selection, not sorting: the difference is most of the cost of a change of masks.
     threshold = torch.kthvalue(scores, count).values
-    keep[scores < threshold] = False
-    # kthvalue leaves open which of the equal ones are below.
-    missing = count - int((~keep).sum())
-    keep[torch.nonzero(scores == threshold).flatten()[:missing]] = False
-    return keep
+    found = scores < threshold
+    missing = count - int(found.sum())
+    found[torch.nonzero(scores == threshold).flatten()[:missing]] = True
+    return found
 
 
 def erk_sparsities(sites: Sequence[Site], sparsity: float) -> list[float]:

@@ -10,6 +10,7 @@ import torch
 
 from sparsebert.errors import UserError
 from sparsebert.parts import Component
+from sparsebert.sparse.budgets import lowest
 from sparsebert.sparse.schedules import Times, moment, schedule_of
 from sparsebert.sparse.sites import Site
 from sparsebert.sparse.views import State
@@ -239,9 +240,9 @@ def swapped(keep: torch.Tensor, drop: torch.Tensor, grow: torch.Tensor, fraction
     if count == 0:
         return keep.clone()
     kept = keep.clone()
-    kept[torch.argsort(torch.where(keep, drop, torch.inf), stable=True)[:count]] = False
-    best = torch.argsort(torch.where(kept, -torch.inf, grow), descending=True, stable=True)[:count]
-    kept[best] = True
+    kept[keep] = ~lowest(drop[keep], count)
+    free = ~kept
+    kept[free] = lowest(-grow[free], count)
     return kept
 
 

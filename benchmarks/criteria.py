@@ -1,0 +1,103 @@
+"""Which way of choosing weights keeps most, at 50, 80 and 90 % zeros, with equal training?
+
+    python benchmarks/criteria.py --task mrpc --data DIR --epochs 3
+    python benchmarks/criteria.py --task sst2 --data DIR --train-examples 20000 --epochs 1
+
+Every run starts from the pretrained model, trains for the same number of steps with the same rate, and prunes single
+weights of attention and feedforward matrices; masks change from 10 to 70 % of the steps. Scores are of the whole
+validation split. A run that is finished is found again; --teacher adds the same with a fine-tuned dense teacher.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sparsebert.commands.output import quiet_libraries
+from sparsebert.recipe import parse_recipe
+from sparsebert.report import as_markdown, as_rich, curve_table, curves, write_report
+from sparsebert.sweep import Point, sweep
+
+EVERY, FINE = {"percent": 2}, {"percent": 0.5}
+CUBIC = {"schedule": "cubic", "start": {"percent": 10}, "stop": {"percent": 70}, "every": EVERY}
+METHODS: dict[str, dict[str, Any]] = {
+    "magnitude": CUBIC,
+    "random": CUBIC | {"criterion": "random"},
+    "movement": CUBIC | {"gate": {"kind": "movement", "lr": 0.01}, "every": FINE},
+    "soft movement": CUBIC | {"gate": {"kind": "soft_movement", "lr": 0.01}, "penalty": "lagrangian"},
+    "fisher": CUBIC | {"criterion": {"kind": "fisher", "block": 32, "gradients": 16}, "every": {"percent": 6}},
+    "RigL": {
+        "schedule": "constant",
+        "start": {"steps": 0},
+        "stop": {"percent": 75},
+        "every": EVERY,
+        "budget": "erk",
+        "update": {"kind": "swap", "grow": "gradient"},
+    },
+    "L0": CUBIC | {"gate": {"kind": "hard_concrete", "lr": 0.05}, "penalty": "lagrangian"},
+}
+
+
+def main() -> None:
+    options = arguments()
+    todo = [
+        Point(f"{method.replace(' ', '-')}_{sparsity:g}_seed{seed}", recipe(options, method, sparsity, seed))
+        for seed in range(options.seeds)
+        for sparsity in options.sparsity
+        for method in options.methods
+    ]
+    with quiet_libraries():
+        records = [record for _, record in sweep(todo, options.output, shlex.join(sys.argv), keep_models=False)]
+    found = curves(records)
+    if found:
+        Console().print(as_rich(curve_table(found)))
+        (options.output / "table.md").write_text(as_markdown(curve_table(found)), encoding="utf-8")
+    write_report(records, options.output / "report.html", options.output / "plots")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--data", help="folder of the GLUE tasks; none = the hub")
+    parser.add_argument("--train-examples", type=int)
+    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sparsity", type=float, nargs="+", default=[0.9, 0.5, 0.8])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--teacher", help="folder of the dense fine-tuned model, whose logits are learned too")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
+    return parser.parse_args()
+
+
+def recipe(options: argparse.Namespace, method: str, sparsity: float, seed: int):
+    phase: dict[str, Any] = {
+        "name": "prune",
+        "training": {"epochs": options.epochs, "learning_rate": options.learning_rate},
+        "rules": [METHODS[method]],
+    }
+    if options.teacher:
+        phase |= {"teacher": options.teacher, "distill": {"labels": 0.2, "logits": 0.8, "hidden": 0.0}}
+    return parse_recipe(
+        {
+            "name": method + (", teacher" if options.teacher else ""),
+            "model": options.model,
+            "task": options.task,
+            "data": options.data,
+            "train_examples": options.train_examples,
+            "sparsity": sparsity,
+            "seed": seed,
+            "phases": [phase],
+            "measure": {"timed": False},
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

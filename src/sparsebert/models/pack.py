@@ -1,0 +1,119 @@
+"""Packed files: matrices with many zeros as kept values and their places, in one safetensors file, exact.
+
+A matrix is stored in the smallest of three forms: dense; `bitmask`, one bit a weight (1 = kept) and the kept values
+row by row; or `rows`, the number of kept values of each row, their columns and the values. The file's metadata has
+form, shape and dtype of every tensor. With `bf16` matrices are stored in bfloat16, rounded to nearest even; everything
+else, and everything without it, comes back bit for bit (a negative zero as a positive one).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from sparsebert.errors import UserError
+
+METADATA = "sparsebert.packed"
+MOST_COLUMNS = 2**16
+Tensors = dict[str, torch.Tensor]
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float16, torch.bfloat16)}
+
+
+def pack(tensors: Mapping[str, torch.Tensor], bf16: bool = False) -> tuple[Tensors, dict[str, dict]]:
+    """The stored tensors, and by name what they stand for: form, shape, dtype."""
+    stored: Tensors = {}
+    contents: dict[str, dict] = {}
+    for name, tensor in tensors.items():
+        values = tensor.to(torch.bfloat16) if bf16 and tensor.dim() == 2 and tensor.is_floating_point() else tensor
+        forms = {"dense": {"values": values}}
+        if tensor.dim() == 2 and str(tensor.dtype).removeprefix("torch.") in _DTYPES:
+            forms |= {"bitmask": _bitmask(values), "rows": _rows(values)}
+        form = min((kind for kind in forms if forms[kind]), key=lambda kind: _bytes(forms[kind]))
+        contents[name] = {"form": form, "shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+        stored |= {f"{name}:{part}": value.contiguous() for part, value in forms[form].items()}
+    return stored, contents
+
+
+def unpack(stored: Mapping[str, torch.Tensor], contents: Mapping[str, dict]) -> Tensors:
+    """The dense tensors. Raises UserError for parts that are missing or do not fit."""
+    try:
+        return {name: _dense(stored, name, entry) for name, entry in contents.items()}
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(f"The packed weights do not fit together: {error}", fix="pack or download them again") from None
+
+
+def write_packed(tensors: Mapping[str, torch.Tensor], file: Path, bf16: bool = False) -> None:
+    """Pack into a file."""
+    stored, contents = pack(tensors, bf16)
+    save_file(stored, file, metadata={METADATA: json.dumps(contents, sort_keys=True), "format": "pt"})
+
+
+def read_packed(file: Path) -> Tensors:
+    """The dense tensors of a packed file. Raises UserError for a file that is damaged or not packed."""
+    try:
+        with safe_open(file, framework="pt") as content:
+            metadata = content.metadata() or {}
+        stored = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is damaged or cut short: {error}", fix="pack or download it again") from None
+    if METADATA not in metadata:
+        raise UserError("This safetensors file is not packed", got=file)
+    return unpack(stored, json.loads(metadata[METADATA]))
+
+
+def packed_bytes(tensors: Mapping[str, torch.Tensor], bf16: bool = False) -> int:
+    """Bytes of the stored tensors, without the file's header."""
+    return _bytes(pack(tensors, bf16)[0])
+
+
+def _bitmask(values: torch.Tensor) -> Tensors:
+    kept = values != 0
+    bits = torch.from_numpy(np.packbits(kept.numpy()))
+    return {"mask": bits, "values": values[kept]}
+
+
+def _rows(values: torch.Tensor) -> Tensors:
+    """Nothing for a matrix whose columns 16 bits cannot count."""
+    if values.shape[1] > MOST_COLUMNS:
+        return {}
+    kept = values != 0
+    columns = torch.from_numpy(kept.numpy().nonzero()[1].astype(np.uint16))
+    return {"counts": kept.sum(dim=1, dtype=torch.int32), "columns": columns, "values": values[kept]}
+
+
+def _dense(stored: Mapping[str, torch.Tensor], name: str, entry: Mapping) -> torch.Tensor:
+    shape, values = tuple(entry["shape"]), stored[f"{name}:values"]
+    if entry["form"] == "dense":
+        return values.reshape(shape).to(_DTYPES.get(entry["dtype"], values.dtype))
+    kept = (
+        _kept_by_mask(stored[f"{name}:mask"], shape)
+        if entry["form"] == "bitmask"
+        else _kept_by_rows(stored, name, shape)
+    )
+    dense = torch.zeros(shape, dtype=_DTYPES[entry["dtype"]])
+    if int(kept.sum()) != len(values):
+        raise ValueError(f"{name} has {len(values)} values for {int(kept.sum())} places")
+    dense[kept] = values.to(dense.dtype)
+    return dense
+
+
+def _kept_by_mask(mask: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    count = int(np.prod(shape))
+    return torch.from_numpy(np.unpackbits(mask.numpy(), count=count).astype(bool)).reshape(shape)
+
+
+def _kept_by_rows(stored: Mapping[str, torch.Tensor], name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    counts, columns = stored[f"{name}:counts"].long(), stored[f"{name}:columns"].to(torch.int64)
+    kept = torch.zeros(shape, dtype=torch.bool)
+    kept[torch.arange(shape[0]).repeat_interleave(counts), columns] = True
+    return kept
+
+
+def _bytes(tensors: Mapping[str, torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
