@@ -39,6 +39,12 @@ def test_ends_are_exact(kind: str):
     assert (schedule(0), schedule(99), schedule(200), schedule(10**6)) == (0.1, 0.1, 0.7, 0.7)
 
 
+@pytest.mark.parametrize("kind", CURVES)
+def test_a_window_without_length_is_a_jump(kind: str):
+    schedule = made(kind, start=5, stop=5)
+    assert [schedule(step) for step in (4, 5, 6)] == [0, 0.8, 0.8]
+
+
 def test_constant_from_the_start_and_one_shot():
     assert registry.make("schedule", "constant", {"value": 0.3})(0) == 0.3
     assert [made("one_shot")(step) for step in (99, 100)] == [0.0, 0.8]
@@ -71,7 +77,7 @@ def test_a_number_or_a_mapping():
 
 
 BAD = {
-    "backwards": (lambda: made("cubic", start=5, stop=5), "stops before it starts"),
+    "backwards": (lambda: made("cubic", start=5, stop=4), "stops before it starts"),
     "window": (lambda: moments(5, 4, 1), "stops before it starts; got start 5, stop 4"),
     "two units": (lambda: moment({"steps": 1, "epochs": 1}, TIMES), "exactly one of steps, epochs and percent"),
     "kind": (lambda: schedule_of({"kind": "cubik"}, TIMES), "Did you mean 'cubic'"),

@@ -52,7 +52,7 @@ class OneShot:
 
 @dataclass(frozen=True)
 class Linear:
-    """A straight line from `initial` at `start` to `final` at `stop`, in steps. Raises ValueError if stop <= start."""
+    """A straight line from `initial` at `start` to `final` at `stop`, in steps. Raises ValueError if stop < start."""
 
     initial: float
     final: float
@@ -71,7 +71,7 @@ class Linear:
 class Cubic:
     """Fast first, then slowly, from `initial` at `start` to `final` at `stop`, in steps.
 
-    Zhu & Gupta 2017, arXiv:1710.01878, eq. 1. Raises ValueError if stop <= start.
+    Zhu & Gupta 2017, arXiv:1710.01878, eq. 1. Raises ValueError if stop < start.
     """
 
     initial: float
@@ -91,7 +91,7 @@ class Cubic:
 class Sigmoid:
     """Slow, fast, slow: a logistic curve over 12 of its units, scaled to be exact at both ends.
 
-    Raises ValueError if stop <= start (both in steps).
+    Raises ValueError if stop < start (both in steps).
     """
 
     initial: float
@@ -111,7 +111,7 @@ class Sigmoid:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Half a cosine from `initial` at `start` to `final` at `stop`, in steps. Raises ValueError if stop <= start."""
+    """Half a cosine from `initial` at `start` to `final` at `stop`, in steps. Raises ValueError if stop < start."""
 
     initial: float
     final: float
@@ -131,7 +131,7 @@ class Cosine:
 class Exponential:
     """What is left, 1 - value, shrinks by the same factor every step, from `start` to `stop`.
 
-    For values below 1, as sparsities are. Raises ValueError for others, and if stop <= start.
+    For values below 1, as sparsities are. Raises ValueError for others, and if stop < start.
     """
 
     initial: float
@@ -190,11 +190,13 @@ def moments(start: int, stop: int, every: int) -> Callable[[int], bool]:
 
 
 def _check(start: int, stop: int) -> None:
-    if stop <= start:
+    if stop < start:
         raise ValueError(f"it stops before it starts (start {start}, stop {stop}, in steps)")
 
 
 def _progress(start: int, stop: int, step: int) -> float:
+    if stop == start:
+        return float(step >= start)
     return min(1.0, max(0.0, (step - start) / (stop - start)))
 
 

@@ -128,7 +128,8 @@ class SparseTrainer(Trainer):
             return super().create_scheduler(num_training_steps, optimizer)
         chosen = optimizer or self.optimizer
         assert isinstance(chosen, torch.optim.Optimizer)
-        warmup = max(1, self.args.get_warmup_steps(num_training_steps))
+        # The first phase is one step shorter than its share says, and must not be empty.
+        warmup = max(2, self.args.get_warmup_steps(num_training_steps))
         self.lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(
             chosen,
             max_lr=[group["lr"] for group in chosen.param_groups],

@@ -1,0 +1,193 @@
+"""Every recipe that ships trains for three steps a phase on a tiny model; sweeps and comparisons of such runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from sparsebert.compare import Contender, contenders, differences, holm
+from sparsebert.errors import UserError
+from sparsebert.models.load import load_model
+from sparsebert.recipe import load_recipe
+from sparsebert.records import PREDICTIONS, read_record
+from sparsebert.report import curves
+from sparsebert.run import run
+from sparsebert.sweep import Axis, axis, points
+from tiny_run import assert_refused, run_cli, save_tiny, write_task
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(file for file in (ROOT / "recipes").glob("*.yaml") if "phases:" in file.read_text(encoding="utf-8"))
+TRAINED = """
+schema: 1
+task: mine
+sparsity: 0.5
+phases:
+  - name: prune
+    training: {max_steps: 4, batch_size: 16, learning_rate: 1.0e-3}
+    rules: [{every: {steps: 1}}]
+measure: {timed: false}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("recipes")
+    save_tiny(folder / "base", "base")
+    write_task(folder / "data")
+    (folder / "trained.yaml").write_text(TRAINED, encoding="utf-8")
+    return folder
+
+
+def test_every_recipe_is_run():
+    assert len(RECIPES) == 17
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_recipe(file: Path, home: Path):
+    plain = load_recipe(file)
+    steps = [f"phases.{index}.training.max_steps=3" for index in range(len(plain.phases))]
+    small = ["dense.max_steps=3", "measure.timed=false"]
+    given = {"model": str(home / "base"), "task": "mine", "data": str(home / "data")}
+    recipe = load_recipe(file, [*steps, *small], **given)
+    folder = home / "runs" / file.stem
+    record = run(recipe, folder, "test")
+    result = record.models[-1]
+    assert (record.kind, record.status, result.name) == ("train", "finished", "sparse")
+    assert [phase.steps for phase in result.phases.values()] == [3] * len(plain.phases)
+    assert (record.models[0].name == "dense") == any(phase.teacher == "dense" for phase in plain.phases)
+    assert (result.sparsity_by_tensor and result.timeline == ()) or result.timeline
+    logits = load_file(folder / PREDICTIONS)["sparse/validation/logits"]
+    assert logits.shape == (40, 2) and np.isfinite(logits).all()
+    model = load_model(folder / "sparse")
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+
+
+def trained(home: Path, name: str, *settings: str) -> Path:
+    given = {"model": str(home / "base"), "data": str(home / "data")}
+    folder = home / name
+    run(load_recipe(home / "trained.yaml", list(settings), **given), folder, "test")
+    return folder
+
+
+def test_a_sparse_file_is_packed_unless_told_otherwise(home):
+    packed, plain = trained(home, "packed"), trained(home, "plain", "packed=false")
+    assert (packed / "sparse" / "packed.safetensors").is_file() and not (
+        packed / "sparse" / "model.safetensors"
+    ).exists()
+    one, two = load_model(packed / "sparse"), load_model(plain / "sparse")
+    assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
+    bytes_saved = read_record(packed).models[0].sparsity.bytes_on_disk
+    assert bytes_saved > 0.1 > abs(read_record(plain).models[0].sparsity.bytes_on_disk)
+
+
+def test_a_sweep_is_ordinary_runs_and_skips_what_is_finished(home, tmp_path):
+    common = ("--model", home / "base", "--data", home / "data", "-o", tmp_path / "sweep")
+    arguments = ("sweep", home / "trained.yaml", *common, "--grid", "sparsity=0:0.8:0.4", "--seeds", 2)
+    said = run_cli(*arguments)
+    assert said.exit_code == 0, said.output
+    names = [f"sparsity={value}_seed={seed}" for value in ("0.0", "0.4", "0.8") for seed in (0, 1)]
+    records = {name: read_record(tmp_path / "sweep" / name) for name in names}
+    assert {record.status for record in records.values()} == {"finished"}
+    assert not (tmp_path / "sweep" / names[0] / "sparse").exists()
+    [curve] = curves(list(records.values()))
+    assert [point.asked for point in curve.points] == [0.0, 0.4, 0.8]
+    assert [point.sparsity.mid for point in curve.points] == pytest.approx([0, 0.4, 0.8], abs=0.01)
+    scores = [records[f"sparsity=0.4_seed={seed}"].models[0].scores[0].value for seed in (0, 1)]
+    assert curve.points[1].score.mid == pytest.approx(100 * sum(scores) / 2)
+    assert "Score against sparsity" in (tmp_path / "sweep" / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "sweep" / "plots" / "curves.png").is_file()
+    before = {name: (tmp_path / "sweep" / name / "record.json").stat().st_mtime_ns for name in names}
+    again = run_cli(*arguments)
+    assert again.exit_code == 0 and again.stderr.count("(done)") == 6
+    assert before == {name: (tmp_path / "sweep" / name / "record.json").stat().st_mtime_ns for name in names}
+    said = run_cli("compare", tmp_path / "sweep", "--resamples", 100, "--json")
+    found = json.loads(said.stdout)
+    assert [one["seeds"] for one in found] == [2, 2] and all(one["paired"] for one in found)
+
+
+def test_a_point_that_fails_does_not_stop_the_others(home, tmp_path):
+    common = ("--model", home / "base", "--data", home / "data", "-o", tmp_path / "sweep")
+    key = "phases.0.rules.0.structure"
+    grid = f"{key}={{kind: n:m; n: 2; m: 4}}".replace("{kind: n:m; n: 2; m: 4}", "element,head")
+    said = run_cli("sweep", home / "trained.yaml", *common, "--grid", grid, "--set", "phases.0.rules.0.scope=[ffn]")
+    assert said.exit_code == 2
+    assert "1 of 2 points failed" in said.stderr and "has no heads" in said.stderr
+    assert read_record(tmp_path / "sweep" / "structure=element_seed=0").status == "finished"
+    assert read_record(tmp_path / "sweep" / "structure=head_seed=0").status == "failed"
+
+
+def test_axes():
+    assert axis("sparsity=0:0.9:0.3") == Axis("sparsity", (0.0, 0.3, 0.6, 0.9))
+    assert axis("task=mrpc,sst2") == Axis("task", ("mrpc", "sst2"))
+    assert axis("sparsity=0.5,0.9") == Axis("sparsity", (0.5, 0.9))
+    file = ROOT / "recipes" / "random.yaml"
+    names = [point.name for point in points(file, [], [axis("sparsity=0.5,0.9"), axis("phases.0.name=a,b")], range(2))]
+    assert names[:3] == ["sparsity=0.5_name=a_seed=0", "sparsity=0.5_name=b_seed=0", "sparsity=0.9_name=a_seed=0"]
+    assert len(set(names)) == 8
+
+
+BAD_SWEEPS = {
+    "sparsity": "must look like KEY=A,B,C",
+    "sparsity=0:1": "sparsity: Input should be a valid number",
+    "sparsity=0.9:0:0.1": "upwards",
+    "sparsity=a:b:c": "must be numbers",
+    "sparsety=0.5,0.6": "did you mean 'sparsity'",
+    "phases.3.name=a": "'3' is no entry of a list of 1",
+    "sparsity=0.5,1.5": "less than 1",
+}
+
+
+@pytest.mark.parametrize("grid", BAD_SWEEPS)
+def test_a_bad_grid_is_refused_before_anything_is_written(grid: str, home, tmp_path):
+    said = run_cli("sweep", home / "trained.yaml", "--grid", grid, "-o", tmp_path / "out")
+    assert said.exit_code == 2 and BAD_SWEEPS[grid].lower() in said.stderr.lower(), said.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def contender(name: str, right: float, seeds: int = 3, rows: int = 400) -> Contender:
+    """Right on the first part of the rows, each seed on one row more."""
+    labels = np.arange(rows) % 2
+    logits = {}
+    for seed in range(seeds):
+        guess = np.where(np.arange(rows) < right * rows + seed, labels, 1 - labels)
+        logits[seed] = np.eye(2)[guess]
+    return Contender(name, "accuracy", "validation", labels, logits)
+
+
+def test_a_large_difference_is_no_chance_and_a_small_one_may_be():
+    found = differences([contender("a", 0.80), contender("b", 0.70), contender("c", 0.7975)], 400, 0)
+    assert [one.points for one in found] == pytest.approx([-10, -0.25], abs=1e-6)
+    assert found[0].p_corrected < 0.02 and found[0].low < -10 < found[0].high < -6
+    assert found[1].high >= 0
+
+
+def test_holm_by_hand():
+    base = differences([contender("a", 0.8), contender("b", 0.7), contender("c", 0.6), contender("d", 0.5)], 100, 0)
+    from dataclasses import replace
+
+    raw = [replace(one, p=p) for one, p in zip(base, (0.01, 0.04, 0.03), strict=True)]
+    assert [one.p_corrected for one in holm(raw)] == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_what_cannot_be_compared_is_refused(home):
+    folder = trained(home, "alone")
+    with pytest.raises(UserError, match="only one model"):
+        differences(contenders([folder]), 100, 0)
+    with pytest.raises(UserError, match="same examples"):
+        differences([contender("a", 0.8), contender("b", 0.8, rows=300)], 100, 0)
+    with pytest.raises(UserError, match="No record found"):
+        contenders([home / "data"])
+    (folder / PREDICTIONS).unlink()
+    with pytest.raises(UserError, match="has no predictions"):
+        contenders([folder])
+
+
+def test_train_without_phases_and_compress_with_them_are_refused(home):
+    assert_refused(run_cli("train", home / "base", "--data", home / "data", "--task", "mine"), ["no phases"])
+    said = run_cli("compress", home / "base", "--recipe", home / "trained.yaml", "--data", home / "data")
+    assert_refused(said, ["has phases", "sparsebert train"])
