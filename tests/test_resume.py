@@ -26,6 +26,11 @@ def stop_when(
     process = subprocess.Popen(
         [COMMAND, *arguments(home, out)], stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
     )
+    return wait_and_stop(process, moment, how)
+
+
+def wait_and_stop(process: subprocess.Popen[str], moment: Callable[[], object], how: signal.Signals) -> tuple[int, str]:
+    """Stop a process as soon as `moment()` is true. Its exit code and stderr."""
     end = time.monotonic() + LIMIT_S
     while not moment():
         assert process.poll() is None, f"it ended before it could be stopped: {process.communicate()[1]}"

@@ -24,7 +24,8 @@ GATES = "sparsity_gates"
 class GatedRule:
     """One rule with a gate: its scores, what is drawn for this step, and when. Owned by a Sparsifier.
 
-    Scores and multipliers are parameters of the model, under `sparsity_gates`. Gates sit on the tensors through which
+    Scores are parameters of the model, under `sparsity_gates`; multipliers are not, since no forward pass reads them
+    and their gradients, which no data enters, are the same on all processes. Gates sit on the tensors through which
     a unit reaches the rest of the model (a head's columns of the output projection); `bake` empties the others too.
     Draws depend on seed and step alone, so they are the same on all processes, in every micro-batch and after a resume.
     """
@@ -61,14 +62,11 @@ class GatedRule:
 
     def attach(self) -> None:
         """Put the gates on the model."""
-        held = nn.ModuleDict({"scores": self._learned})
-        if self._multipliers is not None:
-            held["multipliers"] = nn.ParameterList([self._multipliers])
         if GATES not in dict(self._model.named_children()):
             self._model.add_module(GATES, nn.ModuleDict())
         gates = self._model.get_submodule(GATES)
         assert isinstance(gates, nn.ModuleDict)
-        gates[self.name] = held
+        gates[self.name] = nn.ModuleDict({"scores": self._learned})
         for index, site in enumerate(self.sites):
             for tensor in self._gated[site.name]:
                 owner, _, leaf = tensor.rpartition(".")
@@ -105,6 +103,9 @@ class GatedRule:
     @torch.no_grad()
     def after_step(self) -> None:
         """Draw for the next step."""
+        if self._multipliers is not None:
+            # A trainer clears the gradients of the model, and these are not the model's.
+            self._multipliers.grad = None
         if not self._gate.scheduled or self._is_moment(self._next):
             self._draw()
 
@@ -127,6 +128,8 @@ class GatedRule:
     def state_dict(self) -> State:
         """What is not among the model's parameters."""
         state: State = {"next": torch.tensor(self._next), "reactivated": torch.tensor(self._reactivated)}
+        if self._multipliers is not None:
+            state["multipliers"] = self._multipliers.detach().clone()
         if self._gate.noisy:
             return state
         return state | {f"drawn/{index}": drawn.bool() for index, drawn in enumerate(self._drawn)}
@@ -140,6 +143,8 @@ class GatedRule:
                 raise UserError(what, got=f"{len(saved[str(index)])} units", allowed=f"{len(drawn)} units")
         if not self._gate.noisy:
             self._drawn = [saved[str(index)].to(drawn) for index, drawn in enumerate(self._drawn)]
+        if self._multipliers is not None:
+            self._multipliers.data.copy_(state["multipliers"])
         self._next, self._reactivated = int(state["next"]), int(state["reactivated"])
         self._loaded = True
 

@@ -1,0 +1,110 @@
+"""Real processes: a sparse training that is killed, and two that share the work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sparsebert.records import PREDICTIONS, read_record
+from test_resume import COMMAND, LIMIT_S, heed_ctrl_c, wait_and_stop
+from tiny_run import run_cli, save_tiny, write_task
+
+pytestmark = pytest.mark.process
+EVERY = {"every": {"steps": 1}, "sparsity": 0.5}
+RULES = {
+    "magnitude": EVERY,
+    "RigL": EVERY | {"schedule": "constant", "update": {"kind": "swap"}, "stop": {"percent": 100}},
+    "movement": EVERY | {"gate": "movement"},
+    "L0": EVERY | {"gate": "hard_concrete", "penalty": "lagrangian"},
+}
+SCOPES = dict(zip(RULES, ("*query.weight", "*key.weight", "*value.weight", "ffn"), strict=True))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    save_tiny(folder / "model", "base")
+    write_task(folder / "data")
+    rules = [rule | {"scope": [SCOPES[name]]} for name, rule in RULES.items()]
+    training = {"max_steps": 10, "save_steps": 3, "batch_size": 16, "learning_rate": 1e-3}
+    recipe = {
+        "schema": 1,
+        "task": "mine",
+        "phases": [{"training": training, "rules": rules}],
+        "measure": {"timed": False},
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    return folder
+
+
+def arguments(home: Path, out: Path) -> list[str]:
+    return [
+        "train",
+        str(home / "model"),
+        "--recipe",
+        str(home / "recipe.yaml"),
+        "--data",
+        str(home / "data"),
+        "-o",
+        str(out),
+    ]
+
+
+@pytest.mark.parametrize("checkpoint", [3, 9])
+def test_a_killed_training_ends_where_a_whole_one_does(checkpoint: int, home: Path):
+    whole, out = home / "whole", home / f"killed{checkpoint}"
+    training = out / "work" / "phase0-sparse" / "training"
+    process = subprocess.Popen(
+        [COMMAND, *arguments(home, out)], stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
+    code, _ = wait_and_stop(
+        process, (training / f"checkpoint-{checkpoint}" / "trainer_state.json").exists, signal.SIGKILL
+    )
+    assert code == -signal.SIGKILL and not (out / "sparse").exists()
+    for folder in (out, whole):
+        said = run_cli(*arguments(home, folder))
+        assert said.exit_code == 0, said.output
+    for file in (
+        Path(PREDICTIONS),
+        Path("work/phase0-sparse/masks.safetensors"),
+        Path("work/phase0-sparse/model/model.safetensors"),
+    ):
+        expected, got = load_file(whole / file), load_file(out / file)
+        assert expected.keys() == got.keys() and all(torch.equal(value, got[name]) for name, value in expected.items())
+    assert read_record(whole).models[0].scores == read_record(out).models[0].scores
+
+
+def launch(folder: Path, stop: int) -> int:
+    """Train all rules on two processes; its exit code."""
+    script = Path(__file__).with_name("distributed_script.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = os.environ | {"PYTHONPATH": str(script.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(folder), json.dumps(RULES), str(stop)], env=environment, capture_output=True, timeout=LIMIT_S
+    )
+    return done.returncode
+
+
+def test_two_processes_agree_and_go_on_after_a_kill(tmp_path: Path):
+    assert launch(tmp_path / "whole", 0) == 0
+    assert launch(tmp_path / "stopped", 5) != 0
+    assert not list((tmp_path / "stopped").glob("*/rank*"))
+    assert launch(tmp_path / "stopped", 0) == 0
+    for name in RULES:
+        first, *others = (
+            load_file(tmp_path / run / name / f"rank{rank}.safetensors")
+            for run in ("whole", "stopped")
+            for rank in (0, 1)
+        )
+        assert any(key.startswith("mask/") for key in first)
+        for other in others:
+            assert first.keys() == other.keys(), name
+            assert all(torch.equal(value, other[key]) for key, value in first.items()), name
