@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, TrainingArguments
 from transformers.utils import logging
@@ -235,10 +236,19 @@ def test_dead_heads_and_neurons_are_cut_and_nothing_changes(tmp_path: Path):
     torch.testing.assert_close(cut(**batch).logits, model(**batch).logits, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_two_lines_change_in_a_trainer_script(accumulation: int, tmp_path: Path):
+WAYS = {
+    "plain": {},
+    "accumulation and checkpointing": {"gradient_accumulation_steps": 2},
+    "bf16": {"bf16": True},
+    "compile": {"torch_compile": True, "torch_compile_backend": "eager"},
+}
+
+
+@pytest.mark.parametrize("name", ["magnitude", *GATED])
+@pytest.mark.parametrize("way", WAYS)
+def test_two_lines_change_in_a_trainer_script(way: str, name: str, tmp_path: Path):
     model = small()
-    if accumulation == 2:
+    if "checkpointing" in way:
         model.activation_checkpointing_enable()
     trainer = sparsebert.SparseTrainer(
         model=model,
@@ -246,23 +256,45 @@ def test_two_lines_change_in_a_trainer_script(accumulation: int, tmp_path: Path)
             output_dir=str(tmp_path),
             max_steps=6,
             per_device_train_batch_size=4,
-            gradient_accumulation_steps=accumulation,
             report_to=[],
             use_cpu=True,
             remove_unused_columns=False,
             logging_steps=2,
             save_strategy="no",
+            **WAYS[way],
         ),
         train_dataset=ROWS,
         data_collator=lambda rows: {key: value for key, value in toy_collate(rows).items() if key != "rows"},
-        rules=[sparsebert.Rule(sparsity=0.8, every=When(steps=1))],
+        rules=[(HARD | GATED)[name]],
     )
     trainer.train()
-    assert zeros(model, trainer.masks) == 0
+    assert trainer.masks and zeros(model, trainer.masks) == 0
     assert trainer.sparsifier is not None and trainer.sparsifier.sparsity_by_tensor()
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-    assert logged[-1]["sparsity"] == pytest.approx(0.8, abs=0.01)
-    assert logged[-1]["sparsity/bert.encoder.layer.0.attention.self.query.weight"] == pytest.approx(0.8, abs=0.01)
+    if name in ("magnitude", *TOP_K):
+        assert logged[-1]["sparsity"] == pytest.approx(0.5, abs=0.02)
+        assert logged[-1]["sparsity/bert.encoder.layer.0.attention.self.query.weight"] == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["magnitude", "RigL", "hard concrete"])
+def test_a_loop_of_ones_own_with_accelerate(name: str):
+    model, chosen = small(), (HARD | GATED)[name]
+    sparsifier = Sparsifier(model, [chosen], scope_names(model), layout_of(model).groups)
+    sparsifier.begin(Times(total=8, per_epoch=4))
+    accelerator = Accelerator(cpu=True)
+    parameters = [*model.parameters(), *(one for gated in sparsifier.gated for one in gated.multipliers)]
+    wrapped, optimizer = accelerator.prepare(model, torch.optim.AdamW(parameters, lr=1e-3))
+    for step in range(8):
+        loss = wrapped(**tiny_batch(step), labels=torch.tensor([0, 1, 0])).loss
+        penalty = sparsifier.penalty(step)
+        accelerator.backward(loss if penalty is None else loss + penalty)
+        sparsifier.before_step(step, optimizer)
+        optimizer.step()
+        sparsifier.after_step()
+        optimizer.zero_grad()
+        sparsifier.check()
+    sparsifier.finish(8)
+    assert zeros(model, sparsifier.bake()) == 0
 
 
 BAD = {

@@ -57,8 +57,12 @@ class GatedRule:
     def parameters(self) -> Iterator[nn.Parameter]:
         """Scores and multipliers."""
         yield from self._learned
-        if self._multipliers is not None:
-            yield self._multipliers
+        yield from self.multipliers
+
+    @property
+    def multipliers(self) -> tuple[nn.Parameter, ...]:
+        """What the penalty learns; the only parameters here that are not the model's too."""
+        return () if self._multipliers is None else (self._multipliers,)
 
     def attach(self) -> None:
         """Put the gates on the model."""
