@@ -11,17 +11,19 @@ import scipy.stats
 import torch
 from transformers import PreTrainedModel
 
+from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
 from sparsebert.parts import Distill
 from sparsebert.surgeon import shrink
 from sparsebert.train.distill import (
     Distiller,
-    TeacherCache,
-    cache_teacher,
+    attention_loss,
+    check_match,
     hidden_loss,
-    layer_outputs,
     logit_loss,
+    nearest_loss,
 )
+from sparsebert.train.teacher import TeacherCache, cache_teacher, layer_outputs
 from tiny import FAMILIES, HIDDEN, LAYERS, tiny_batch, tiny_model
 from toy import toy_collate, toy_rows
 
@@ -56,6 +58,52 @@ def test_hidden_loss_counts_every_real_token_alike():
     student[0, 0, 0] = 1.0
     mask = torch.tensor([[1, 0, 0], [1, 1, 1]])
     assert float(hidden_loss(student, torch.zeros_like(student), mask, torch.ones(1))) == 0.25
+
+
+def test_nearest_loss_by_hand():
+    # The teacher's layers are 0 and 3 everywhere, the student's 1, 4 and 9: the nearest are 1 and 4, or 1 and 1.
+    teacher = torch.tensor([0.0, 3.0]).view(2, 1, 1, 1).expand(2, 2, 3, 4)
+    student = torch.tensor([1.0, 4.0, 9.0]).view(3, 1, 1, 1).expand(3, 2, 3, 4)
+    mask = torch.ones(2, 3)
+    assert float(nearest_loss(student, teacher, mask, torch.ones(2))) == 1.0
+    assert float(nearest_loss(student, teacher, mask, torch.tensor([1.0, 10.0]))) == pytest.approx((1 + 0.1) / 2)
+    assert float(nearest_loss(student[:1], teacher, mask, torch.ones(2))) == (1 + 4) / 2
+
+
+def test_attention_loss_by_hand():
+    # One layer, two heads, two tokens of which the second is padding; only the first query counts.
+    teacher = torch.tensor([[[[[1.0, 0.0], [0.5, 0.5]], [[0.5, 0.5], [0.5, 0.5]]]]])
+    student = torch.tensor([[[[[0.0, 1.0], [9.0, 9.0]], [[0.5, 0.5], [9.0, 9.0]]]]])
+    assert float(attention_loss(student, teacher, torch.tensor([[1, 0]]))) == (2 + 0) / 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_student_that_looks_where_its_teacher_looks_has_no_attention_loss(tmp_path: Path, family: str):
+    teacher, student = tiny_model(family, num_labels=2), tiny_model(family, num_labels=2)
+    cache = cache_teacher(teacher, ROWS, toy_collate, tmp_path / "teacher", hidden=False)
+    distiller = Distiller(cache, Distill(labels=0, logits=0, hidden=0, attention=1), (0, 1, 2), teacher)
+    batch = distiller.collator(toy_collate)([ROWS[row] for row in range(6)])
+    before = student.config._attn_implementation
+    with torch.no_grad(), distiller.at_work(student):
+        given = {key: batch[key] for key in ("input_ids", "attention_mask", "labels")}
+        assert float(distiller.loss(student(**given, output_attentions=True), [], batch)) < 1e-9
+        [first, *_] = layout_of(student).groups
+        student.get_parameter(first.inputs[0].tensor).mul_(2)
+        assert float(distiller.loss(student(**given, output_attentions=True), [], batch)) > 1e-3
+    assert student.config._attn_implementation == before
+
+
+def test_what_cannot_be_compared_is_an_error():
+    teacher = tiny_model("bert")
+    fewer_heads = shrink(teacher, {"layer.1.heads": torch.arange(4) < 2})
+    check_match(fewer_heads, teacher, Distill(hidden=1))
+    with pytest.raises(UserError, match=r"numbers of heads; got \[4, 2, 4\]"):
+        check_match(fewer_heads, teacher, Distill(attention=1))
+    two = shrink(teacher, {}, [1])
+    check_match(two, teacher, Distill(hidden=1, match="nearest"))
+    check_match(two, teacher, Distill(hidden=0))
+    with pytest.raises(UserError, match=r"numbers of layers; got 3 and 2"):
+        check_match(two, teacher, Distill(hidden=1))
 
 
 def states_of(model: PreTrainedModel, rows: list[int]) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
@@ -105,6 +153,10 @@ def test_a_finished_cache_is_read_back_and_an_unfinished_one_is_not(tmp_path: Pa
     assert again.hidden is not None and before.hidden is not None
     assert np.array_equal(again.hidden, before.hidden)
 
+    without = cache_teacher(first, ROWS, toy_collate, tmp_path / "without", hidden=False)
+    assert without.hidden is None
+    assert cache_teacher(first, ROWS, toy_collate, tmp_path / "without", hidden=True).hidden is not None
+
     (folder / "done.json").unlink()
     anew = cache_teacher(second, ROWS, toy_collate, folder, hidden=True)
     expected, _, _ = states_of(second, list(range(20)))
@@ -138,6 +190,18 @@ def test_a_student_that_only_lost_its_last_layer_has_no_hidden_loss(tmp_path: Pa
     swapped = Distiller(cache, Distill(labels=0, logits=0, hidden=1), (1, 0))
     batch = swapped.collator(toy_collate)([ROWS[row] for row in range(6)])
     assert float(swapped.loss(output, layers, batch)) > 0.1
+
+
+def test_every_teaching_layer_finds_its_nearest(tmp_path: Path):
+    teacher = tiny_model("bert", num_labels=2)
+    cache = cache_teacher(teacher, ROWS, toy_collate, tmp_path / "teacher", hidden=True)
+    distiller = Distiller(cache, Distill(labels=0, logits=0, hidden=1, match="nearest"), (0, 1))
+    batch = distiller.collator(toy_collate)([ROWS[row] for row in range(6)])
+    assert len(batch["teacher_hidden"]) == LAYERS
+    with torch.no_grad(), layer_outputs(teacher) as layers:
+        output = teacher(batch["input_ids"], batch["attention_mask"], labels=batch["labels"])
+    assert float(distiller.loss(output, layers[::-1], batch)) < 1e-5
+    assert float(distiller.loss(output, layers[1:], batch)) > 0.1
 
 
 def test_the_loss_is_the_weighted_sum():

@@ -74,6 +74,15 @@ def trained(home: Path, name: str, *settings: str) -> Path:
     return folder
 
 
+def test_a_phase_can_learn_from_attention_maps(home):
+    with_maps = trained(home, "maps", "phases.0.teacher=dense", "phases.0.distill.attention=1", "dense.max_steps=3")
+    without = trained(home, "no-maps", "phases.0.teacher=dense", "dense.max_steps=3")
+    one, other = (load_file(folder / PREDICTIONS)["sparse/validation/logits"] for folder in (with_maps, without))
+    assert not np.array_equal(one, other)
+    said = run_cli("compress", home / "base", "--speedup", "2", "--set", "distill.attention=1")
+    assert_refused(said, ["distill.attention is for phases"])
+
+
 def test_a_sparse_file_is_packed_unless_told_otherwise(home):
     packed, plain = trained(home, "packed"), trained(home, "plain", "packed=false")
     assert (packed / "sparse" / "packed.safetensors").is_file() and not (

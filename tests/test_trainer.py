@@ -17,9 +17,10 @@ from sparsebert.errors import DivergedError
 from sparsebert.parts import Distill, Training
 from sparsebert.records import TrainingRun
 from sparsebert.train.collate import Batch, Collator, EpochOrder, batches_by_length
-from sparsebert.train.distill import Distiller, cache_teacher
+from sparsebert.train.distill import Distiller
 from sparsebert.train.evaluate import predict_logits
 from sparsebert.train.finetune import fine_tune
+from sparsebert.train.teacher import cache_teacher
 from tiny import FAMILIES, tiny_model
 from toy import toy_collate, toy_rows
 
@@ -108,6 +109,30 @@ def test_the_teachers_word_is_learnt_without_labels(tmp_path: Path):
     training = Training(epochs=5, batch_size=8, save_steps=20, learning_rate=5e-3)
     assert train(model, tmp_path / "run", training, distiller=distiller).teacher
     assert abs(predict_logits(model, ROWS, toy_collate) - expected).mean() < 0.7 * before
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_where_the_teacher_looks_is_learnt_from_its_maps_alone(checkpointing: bool, tmp_path: Path):
+    teacher, model = tiny_model("bert", num_labels=2, seed=1, num_hidden_layers=2), small()
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    cache = cache_teacher(teacher, ROWS, toy_collate, tmp_path / "teacher", hidden=False)
+    distiller = Distiller(cache, Distill(labels=0, logits=0, hidden=0, attention=1), (0, 1), teacher)
+    before = maps_apart(model, teacher)
+    train(model, tmp_path / "run", Training(epochs=5, batch_size=8, learning_rate=5e-3), distiller=distiller)
+    assert maps_apart(model, teacher) < 0.8 * before
+
+
+def maps_apart(*models: PreTrainedModel) -> float:
+    batch = toy_collate([ROWS[row] for row in range(8)])
+    maps = []
+    for model in models:
+        with torch.no_grad():
+            model.set_attn_implementation("eager")
+            output = model(batch["input_ids"], batch["attention_mask"], output_attentions=True)
+            maps.append(torch.stack(output.attentions))
+            model.set_attn_implementation("sdpa")
+    return float((maps[0] - maps[1]).abs().mean())
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_its_step(tmp_path: Path):

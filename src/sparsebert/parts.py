@@ -51,12 +51,18 @@ class Distill(Plain):
     """Weights of the terms of the loss; the teacher is the dense fine-tuned model.
 
     loss = labels * task loss + logits * T^2 * KL(teacher || student) + hidden * normalised squared error of the
-    outputs of the kept layers (Hinton et al. 2015, arXiv:1503.02531, and TinyBERT, arXiv:1909.10351, eq. 7-8).
+    outputs of the layers + attention * squared error of the attention maps (Hinton et al. 2015, arXiv:1503.02531, and
+    TinyBERT, arXiv:1909.10351, eq. 7-8).
     """
 
     labels: float = Field(default=0.2, ge=0)
     logits: float = Field(default=0.8, ge=0)
     hidden: float = Field(default=1.0, ge=0)
+    attention: float = Field(default=0.0, ge=0, description="of `train` only: the student must have all its heads")
+    match: Literal["kept", "nearest"] = Field(
+        default="kept",
+        description="each layer learns from the one it was, or each of the teacher's teaches the nearest (CoFi, eq. 6)",
+    )
     temperature: float = Field(default=2.0, gt=0)
 
 

@@ -84,6 +84,8 @@ class Recipe(Plain):
             raise ValueError("give targets or max_drop, not both")
         if self.phases and (self.targets or self.max_drop is not None):
             raise ValueError("give phases (for `train`) or targets (for `compress`), not both")
+        if self.distill.attention > 0:
+            raise ValueError("distill.attention is for phases: `compress` cuts heads out, and their maps with them")
         labels = [t.label for t in self.targets]
         if len(set(labels)) != len(labels):
             raise ValueError(f"the same target is given twice: {', '.join(labels)}")

@@ -26,8 +26,9 @@ from sparsebert.oneshot.budgets import CostTable
 from sparsebert.parts import Target
 from sparsebert.records import Score, Shape, TrainingRun
 from sparsebert.surgeon import mask_model, shrink
-from sparsebert.train.distill import Distiller, TeacherCache, cache_teacher
+from sparsebert.train.distill import Distiller
 from sparsebert.train.finetune import fine_tune
+from sparsebert.train.teacher import TeacherCache, cache_teacher
 
 TOLERANCE = 1e-4
 

@@ -24,8 +24,9 @@ from sparsebert.models.source import resolve
 from sparsebert.parts import Phase
 from sparsebert.records import SparsityAt, TrainingRun
 from sparsebert.surgeon import live_units, shrink
-from sparsebert.train.distill import Distiller, cache_teacher
+from sparsebert.train.distill import Distiller, check_match
 from sparsebert.train.finetune import fine_tune
+from sparsebert.train.teacher import cache_teacher
 
 TOLERANCE = 1e-4
 WORTH_PACKING = 0.95
@@ -126,10 +127,10 @@ def _distiller(bench: Workbench, phase: Phase, dense: Dense | None, model: PreTr
     if phase.teacher is None:
         return None
     teacher, folder = _teacher(bench, phase.teacher, dense)
+    check_match(model, teacher, phase.distill)
     cache = cache_teacher(teacher, bench.train, bench.collate, folder, phase.distill.hidden > 0)
-    if len(layout_of(teacher).layers) != len(layout_of(model).layers) and phase.distill.hidden > 0:
-        raise UserError("Teacher and student have different numbers of layers", fix="set distill.hidden to 0")
-    return Distiller(cache, phase.distill, tuple(range(len(layout_of(model).layers))))
+    layers = tuple(range(len(layout_of(model).layers)))
+    return Distiller(cache, phase.distill, layers, teacher if phase.distill.attention > 0 else None)
 
 
 def _teacher(bench: Workbench, name: str, dense: Dense | None) -> tuple[PreTrainedModel, Path]:
@@ -138,7 +139,9 @@ def _teacher(bench: Workbench, name: str, dense: Dense | None) -> tuple[PreTrain
     source, labels = resolve(name), len(bench.spec.labels) or 1
     if not has_task_head(load_config(source), labels, bench.spec.labels):
         raise UserError("The teacher is not fine-tuned for this task", got=name, fix="give teacher: dense")
-    return load_model(source, num_labels=labels, kind=bench.spec.kind), bench.work / "teacher-given"
+    given = sorted({phase.teacher for phase in bench.recipe.phases if phase.teacher not in (None, "dense")})
+    folder = bench.work / f"teacher-{given.index(name)}"
+    return load_model(source, num_labels=labels, kind=bench.spec.kind), folder
 
 
 @torch.no_grad()

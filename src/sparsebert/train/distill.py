@@ -1,174 +1,114 @@
-"""Knowledge distillation from a frozen teacher whose outputs are computed once and read back from disk."""
+"""Knowledge distillation: what a teacher adds to the loss, by logits, layer outputs and attention maps."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
+from torch import nn
 from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
 from sparsebert.parts import Distill
-from sparsebert.records import write_text_atomically
-from sparsebert.train.collate import MODEL_INPUTS, Batch, Collator, batches_by_length
-
-
-@dataclass(frozen=True)
-class TeacherCache:
-    """The teacher's logits [rows, labels] and layer outputs [layers, tokens, hidden] (half precision) on disk.
-
-    `offsets[row]` is the first token of a row. `scale[layer]` is the mean square of that layer's outputs, by which
-    hidden-state errors are divided so that every layer counts alike.
-    """
-
-    logits: np.ndarray
-    hidden: np.ndarray | None
-    offsets: np.ndarray
-    scale: tuple[float, ...]
-
-    def add_to(self, batch: Batch, layers: Sequence[int]) -> Batch:
-        """Put `teacher_logits` [B, labels] and `teacher_hidden` [len(layers), B, T, hidden] for the rows of a batch."""
-        rows = batch["rows"].tolist()
-        batch["teacher_logits"] = torch.from_numpy(self.logits[rows])
-        if self.hidden is not None and len(layers) > 0:
-            tokens = batch["input_ids"].shape[1]
-            padded = np.zeros((len(layers), len(rows), tokens, self.hidden.shape[-1]), dtype=np.float32)
-            for i, row in enumerate(rows):
-                start, end = int(self.offsets[row]), int(self.offsets[row + 1])
-                for j, layer in enumerate(layers):
-                    padded[j, i, : end - start] = self.hidden[layer, start:end]
-            batch["teacher_hidden"] = torch.from_numpy(padded)
-        return batch
-
-
-@contextmanager
-def layer_outputs(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
-    """Collect what each layer gives [B, T, hidden] in a forward pass inside the block.
-
-    The `hidden_states` of transformers will not do: the last of them may have gone through a norm after the layers
-    (ModernBERT), and then it cannot be compared with an inner layer's.
-    """
-    found: list[torch.Tensor] = []
-
-    def keep(module: object, args: object, output: Any) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
-
-    handles = [model.get_submodule(layer.path).register_forward_hook(keep) for layer in layout_of(model).layers]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def cache_teacher(
-    teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder: Path, hidden: bool
-) -> TeacherCache:
-    """Run the teacher once over `encoded` and store what it says in `folder`; a finished cache is read back."""
-    if not (folder / "done.json").is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        scale = _fill(teacher.eval(), encoded, collate, folder, hidden)
-        write_text_atomically(folder / "done.json", json.dumps({"scale": scale, "hidden": hidden}))
-    done = json.loads((folder / "done.json").read_text())
-    return TeacherCache(
-        np.load(folder / "logits.npy"),
-        np.load(folder / "hidden.npy", mmap_mode="r") if done["hidden"] else None,
-        np.load(folder / "offsets.npy"),
-        tuple(done["scale"]),
-    )
-
-
-def _fill(teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder: Path, hidden: bool) -> list[float]:
-    offsets = np.concatenate([[0], np.cumsum(np.asarray(encoded["length"], dtype=np.int64))])
-    np.save(folder / "offsets.npy", offsets)
-    logits: np.ndarray | None = None
-    states: np.ndarray | None = None
-    squares = np.zeros(0)
-    with torch.inference_mode():
-        for rows, batch in batches_by_length(encoded, collate, batch_size=64):
-            inputs = {key: batch[key] for key in MODEL_INPUTS if key in batch}
-            with layer_outputs(teacher) if hidden else nullcontext([]) as outputs:
-                output = teacher(**inputs)
-            if logits is None:
-                logits = np.zeros((len(encoded), output.logits.shape[-1]), dtype=np.float32)
-            logits[rows] = output.logits.float().numpy()
-            if not hidden:
-                continue
-            layers = torch.stack(outputs).float()
-            if states is None:
-                shape = (len(layers), int(offsets[-1]), layers.shape[-1])
-                states = np.lib.format.open_memmap(folder / "hidden.npy", "w+", dtype=np.float16, shape=shape)
-                _reserve(folder / "hidden.npy")
-                squares = np.zeros(len(layers))
-            for i, row in enumerate(rows):
-                start, end = int(offsets[row]), int(offsets[row + 1])
-                values = layers[:, i, : end - start].numpy()
-                states[:, start:end] = values
-                squares += np.square(values).mean(axis=2).sum(axis=1)
-    assert logits is not None
-    np.save(folder / "logits.npy", logits)
-    if states is not None:
-        states.flush()
-    return [float(value) for value in squares / offsets[-1]]
-
-
-def _reserve(file: Path) -> None:
-    """Take the disk space of a sparse file now: a disk that fills under a memory map kills the process."""
-    with file.open("r+b") as opened:
-        size = os.fstat(opened.fileno()).st_size
-        try:
-            os.posix_fallocate(opened.fileno(), 0, size)
-        except OSError as error:
-            raise UserError(
-                f"The teacher's outputs do not fit on the disk: {error.strerror}",
-                got=f"{size / 1e9:.1f} GB for {file}",
-                fix="free disk space, or set distill.hidden to 0",
-            ) from None
+from sparsebert.train.collate import MODEL_INPUTS, Batch, Collator
+from sparsebert.train.teacher import TeacherCache
 
 
 @dataclass(frozen=True)
 class Distiller:
-    """What the trainer needs to distil: the cache, the weights, and which original layers the student kept."""
+    """What the trainer needs to distil: the teacher's cache, the weights, and which layers teach which.
+
+    `layers` holds for each layer of the student the layer of the teacher that it was. `teacher` runs along only for
+    its attention maps, which are too large to keep: [layers, heads, T, T] an example.
+    """
 
     cache: TeacherCache
     weights: Distill
     layers: tuple[int, ...]
+    teacher: PreTrainedModel | None = None
 
     @property
     def wants_hidden(self) -> bool:
         """Whether the outputs of the student's layers are needed."""
         return self.weights.hidden > 0 and self.cache.hidden is not None and len(self.layers) > 0
 
+    @property
+    def wants_maps(self) -> bool:
+        """Whether attention maps are needed."""
+        return self.weights.attention > 0
+
+    @property
+    def taught(self) -> tuple[int, ...]:
+        """The teacher's layers whose outputs a batch carries."""
+        if not self.wants_hidden:
+            return ()
+        return tuple(range(len(self.cache.scale))) if self.weights.match == "nearest" else self.layers
+
     def collator(self, collate: Collator) -> Collator:
         """Wrap a collator so that batches carry the teacher's outputs."""
-        layers = self.layers if self.wants_hidden else ()
-        return lambda rows: self.cache.add_to(collate(rows), layers)
+        return lambda rows: self.cache.add_to(collate(rows), self.taught)
+
+    @contextmanager
+    def at_work(self, student: PreTrainedModel) -> Iterator[None]:
+        """Inside, both models give attention maps where these are wanted: only eager attention makes them."""
+        models = [student, self.teacher] if self.wants_maps else []
+        before = [(model, model.config._attn_implementation) for model in models if model is not None]
+        try:
+            for model, _ in before:
+                model.set_attn_implementation("eager")
+            if self.teacher is not None:
+                nn.Module.to(self.teacher, student.device)
+            yield
+        finally:
+            for model, implementation in before:
+                model.set_attn_implementation(implementation)
 
     def loss(self, output: Any, layers: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
-        """Weighted sum of the task loss, the logit loss and the hidden-state loss of `layers` (see recipe.Distill)."""
+        """Weighted sum of the task loss and what the teacher says of logits, `layers` and attention (see Distill)."""
         total = self.weights.labels * output.loss
         total = total + self.weights.logits * logit_loss(
             output.logits, batch["teacher_logits"], self.weights.temperature
         )
         if self.wants_hidden:
             student = torch.stack(tuple(layers))
-            scale = torch.tensor([self.cache.scale[layer] for layer in self.layers], device=student.device)
-            total = total + self.weights.hidden * hidden_loss(
+            scale = torch.tensor([self.cache.scale[layer] for layer in self.taught], device=student.device)
+            compare = nearest_loss if self.weights.match == "nearest" else hidden_loss
+            total = total + self.weights.hidden * compare(
                 student, batch["teacher_hidden"], batch["attention_mask"], scale
             )
+        if self.wants_maps:
+            total = total + self.weights.attention * self._map_loss(output.attentions, batch)
         return total
+
+    def _map_loss(self, maps: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
+        assert self.teacher is not None
+        with torch.no_grad():
+            given = {key: batch[key] for key in MODEL_INPUTS if key in batch}
+            taught = self.teacher(**given, output_attentions=True).attentions
+        chosen = torch.stack([taught[layer] for layer in self.layers])
+        return attention_loss(torch.stack(tuple(maps)), chosen, batch["attention_mask"])
+
+
+def check_match(student: PreTrainedModel, teacher: PreTrainedModel, weights: Distill) -> None:
+    """Raises UserError if the layers or heads of two models cannot be compared as the weights ask for."""
+    own, theirs = (layout_of(model).layers for model in (student, teacher))
+    ordered = weights.attention > 0 or (weights.hidden > 0 and weights.match == "kept")
+    if ordered and len(own) != len(theirs):
+        raise UserError(
+            "Teacher and student have different numbers of layers",
+            got=f"{len(theirs)} and {len(own)}",
+            fix="set distill.match to nearest and distill.attention to 0, or distill.hidden to 0",
+        )
+    heads = [[layer.attention.units if layer.attention else 0 for layer in layers] for layers in (theirs, own)]
+    if weights.attention > 0 and heads[0] != heads[1]:
+        raise UserError(
+            "Teacher and student have different numbers of heads", got=heads[1], fix="set distill.attention to 0"
+        )
 
 
 def logit_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -191,3 +131,24 @@ def hidden_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor
     error = (student - teacher).square().mean(dim=-1)
     per_layer = (error * mask).sum(dim=(1, 2)) / mask.sum()
     return (per_layer / scale).mean()
+
+
+def nearest_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Every layer of the teacher teaches the layer of the student that is nearest to it in this batch.
+
+    student [S, B, T, hidden], teacher [L, B, T, hidden], mask [B, T], scale [L]. CoFi, arXiv:2204.00408, eq. 5-6,
+    without the learned projection.
+    """
+    pairs = [
+        hidden_loss(one[None], taught[None], mask, scale[i]) for i, taught in enumerate(teacher) for one in student
+    ]
+    return torch.stack(pairs).view(len(teacher), len(student)).amin(dim=1).mean()
+
+
+def attention_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Squared error of attention probabilities [layers, B, heads, T, T], summed over keys, mean over real queries.
+
+    TinyBERT, arXiv:1909.10351, eq. 7, on probabilities, and summed over keys so that it does not shrink with length.
+    """
+    error = (student - teacher).square().sum(dim=-1)
+    return (error * mask[:, None, :]).sum() / (mask.sum() * student.shape[0] * student.shape[2])

@@ -31,8 +31,9 @@ from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.sites import Masks
 from sparsebert.sparse.sparsifier import RULES, Sparsifier
 from sparsebert.train.collate import MODEL_INPUTS
-from sparsebert.train.distill import Distiller, layer_outputs
+from sparsebert.train.distill import Distiller
 from sparsebert.train.progress import ProgressBar
+from sparsebert.train.teacher import layer_outputs
 
 SMOOTHING = 0.98
 CHECK_EVERY = 50
@@ -80,6 +81,11 @@ class SparseTrainer(Trainer):
         self.add_callback(self.progress)
         if self.sparsifier is not None:
             self.add_callback(SparsityCallback(self, self.sparsifier))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; where the teacher's attention maps are wanted, with attention that makes them."""
+        with nullcontext() if self.distiller is None else self.distiller.at_work(self.student):
+            return super().train(*args, **kwargs)
 
     def compute_loss(
         self,
@@ -212,7 +218,9 @@ class SparseTrainer(Trainer):
 
     def _distilled(self, model: nn.Module, inputs: dict[str, Any], items: torch.Tensor | int | None) -> tuple[Any, Any]:
         assert self.distiller is not None
-        given = {key: inputs[key] for key in (*MODEL_INPUTS, "labels") if key in inputs}
+        given: dict[str, Any] = {key: inputs[key] for key in (*MODEL_INPUTS, "labels") if key in inputs}
+        if self.distiller.wants_maps:
+            given["output_attentions"] = True
         with layer_outputs(self.student) if self.distiller.wants_hidden else nullcontext([]) as layers:
             output = model(**given)
         return self.distiller.loss(output, layers, inputs) / self._share(items), output
