@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 from sparsebert.compare import Contender, contenders, differences, holm
+from sparsebert.compress.workbench import set_up
 from sparsebert.errors import UserError
 from sparsebert.models.load import load_model
 from sparsebert.recipe import load_recipe
@@ -72,6 +74,16 @@ def trained(home: Path, name: str, *settings: str) -> Path:
     folder = home / name
     run(load_recipe(home / "trained.yaml", list(settings), **given), folder, "test")
     return folder
+
+
+def test_all_seeds_see_the_same_rows_unless_told_otherwise(home):
+    file = Path(shutil.copy(home / "data" / "train.csv", home / "alone.csv"))
+
+    def held_out(setting: str) -> list[str]:
+        recipe = load_recipe(None, [setting], model=str(home / "base"), task="mine", data=str(file))
+        return set_up(recipe, home / "nothing").task.validation["text_a"][:]
+
+    assert held_out("seed=0") == held_out("seed=1") != held_out("data_seed=1")
 
 
 def test_a_phase_can_learn_from_attention_maps(home):

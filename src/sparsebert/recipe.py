@@ -41,6 +41,9 @@ class Recipe(Plain):
     columns: Columns = Columns()
     max_length: int = Field(default=128, ge=4)
     seed: int = Field(default=0, ge=0, lt=2**32)
+    data_seed: int = Field(
+        default=0, ge=0, lt=2**32, description="which rows: apart from `seed`, so that runs over seeds see the same"
+    )
     targets: tuple[Target, ...] = ()
     max_drop: float | None = Field(default=None, ge=0, description="points of the task's main metric, 0-100")
     criterion: str = "obs"
@@ -53,7 +56,7 @@ class Recipe(Plain):
         description="of `train`: save zeros as bits where that makes the file smaller; false = plain files",
     )
     train_examples: int | None = Field(
-        default=None, ge=8, description="use only the first n rows, after a seeded shuffle"
+        default=None, ge=8, description="use only the first n rows, after a shuffle with data_seed"
     )
     dense: Training = Training()
     finetune: Recovery | None = Recovery()

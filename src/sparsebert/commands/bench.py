@@ -84,7 +84,7 @@ def _settings(
 
 
 def _natural_length(recipe: Recipe, model: ModelSource) -> int:
-    task = load_task(recipe.task, recipe.data, recipe.columns, recipe.seed)
+    task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed)
     limit = position_limit(load_config(model))
     rows = encode(task.validation, load_tokenizer(model), recipe.max_length, limit).dataset
     return int(np.median(list(rows["length"])))

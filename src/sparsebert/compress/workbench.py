@@ -94,7 +94,7 @@ def set_up(recipe: Recipe, folder: Path) -> Workbench:
     source = resolve(recipe.model)
     config = load_config(source)
     tokenizer = load_tokenizer(source)
-    task = load_task(recipe.task, recipe.data, recipe.columns, recipe.seed, recipe.train_examples)
+    task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples)
     limit = position_limit(config)
     train = encode(task.train, tokenizer, recipe.max_length, limit)
     validations = {task.validation_name: task.validation, **task.more_validation}
