@@ -40,6 +40,10 @@ class Net(nn.Module):
         return x + self.down(torch.relu(self.up(x)))
 
 
+def parameters_of(rule: GatedRule) -> list[nn.Parameter]:
+    return [parameter for group in rule.parameter_groups() for parameter in group["params"]]
+
+
 def gated(net: Net, gate: object, structure: object = "element", begin: bool = True, **values: object) -> GatedRule:
     every = {"start": When(steps=0), "stop": When(steps=10), "every": When(steps=1), "schedule": "one_shot"}
     rule = Rule.model_validate({"gate": gate, "structure": structure, "sparsity": 0.5, **every, **values})
@@ -111,7 +115,7 @@ def test_movement_scores_get_minus_what_a_weight_moves_by():
     """d loss / d score = weight * d loss / d masked weight (arXiv:2005.07683, eq. 3), masked weights included."""
     net = Net()
     rule = gated(net, "movement", scope=("q.weight",))
-    [scores] = rule.parameters()
+    [scores] = parameters_of(rule)
     weight = net.q.parametrizations.weight.original
     assert isinstance(weight, torch.Tensor)
     upstream = torch.arange(24.0).view(4, 6)
@@ -147,7 +151,7 @@ def test_baking_leaves_a_plain_model_with_the_same_outputs(gate: str, structure:
     kinds = [type(module) for module in net.modules()]
     rule = gated(net, gate, structure, scope=("attention",))
     with torch.no_grad():
-        for scores in rule.parameters():
+        for scores in parameters_of(rule):
             scores.copy_(torch.randn(len(scores)) * 3)
     rule.before_step(4, None)
     rule.after_step()
@@ -196,7 +200,7 @@ def test_draws_depend_on_seed_and_step_alone():
 def test_saved_masks_come_back(gate: str):
     one, two = Net(), Net()
     first, second = gated(one, gate), gated(two, gate, begin=False)
-    for scores in first.parameters():
+    for scores in parameters_of(first):
         scores.data.normal_()
     first.before_step(0, None)
     first.after_step()
@@ -221,9 +225,9 @@ def test_scores_have_one_place_in_the_state():
 def test_a_lagrangian_leads_to_the_target(gate: str, target: float):
     net = Net()
     rule = gated(net, {"kind": gate, "lr": 0.1}, scope=("ffn",), penalty="lagrangian", sparsity=target)
-    for scores in list(rule.parameters())[:2]:
+    for scores in parameters_of(rule)[:2]:
         scores.data += torch.linspace(-0.5, 0.5, len(scores))
-    optimizer = torch.optim.Adam(rule.parameters(), lr=0.05)
+    optimizer = torch.optim.Adam(parameters_of(rule), lr=0.05)
     for step in range(600):
         penalty = rule.penalty(step)
         assert penalty is not None

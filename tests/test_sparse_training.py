@@ -282,8 +282,10 @@ def test_a_loop_of_ones_own_with_accelerate(name: str):
     sparsifier = Sparsifier(model, [chosen], scope_names(model), layout_of(model).groups)
     sparsifier.begin(Times(total=8, per_epoch=4))
     accelerator = Accelerator(cpu=True)
-    parameters = [*model.parameters(), *(one for gated in sparsifier.gated for one in gated.multipliers)]
-    wrapped, optimizer = accelerator.prepare(model, torch.optim.AdamW(parameters, lr=1e-3))
+    own = [group for gated in sparsifier.gated for group in gated.parameter_groups()]
+    moved = {id(parameter) for group in own for parameter in group["params"]}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in moved]
+    wrapped, optimizer = accelerator.prepare(model, torch.optim.AdamW([{"params": rest}, *own], lr=1e-3))
     for step in range(8):
         loss = wrapped(**tiny_batch(step), labels=torch.tensor([0, 1, 0])).loss
         penalty = sparsifier.penalty(step)

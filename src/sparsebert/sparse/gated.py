@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,20 +50,15 @@ class GatedRule:
         self._gated = {site.name: tuple(site.spread(torch.ones(site.units))) for site in sites}
         self._refuse_shared()
 
-    @property
-    def learning_rate(self) -> float:
-        """Of scores and multipliers."""
-        return self._gate.learning_rate or 0.0
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Scores, and the multipliers of the penalty, with their learning rates, as optimisers take them.
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Scores and multipliers."""
-        yield from self._learned
-        yield from self.multipliers
-
-    @property
-    def multipliers(self) -> tuple[nn.Parameter, ...]:
-        """What the penalty learns; the only parameters here that are not the model's too."""
-        return () if self._multipliers is None else (self._multipliers,)
+        The multipliers are the only parameters here that are not the model's too.
+        """
+        groups = [{"params": list(self._learned), "lr": self._gate.learning_rate}]
+        if self._penalty is not None and self._multipliers is not None:
+            groups.append({"params": [self._multipliers], "lr": self._penalty.learning_rate})
+        return [group | {"weight_decay": 0.0} for group in groups if group["params"]]
 
     def attach(self) -> None:
         """Put the gates on the model."""

@@ -45,6 +45,11 @@ class Penalty(Protocol):
         """How many multipliers it learns."""
         ...
 
+    @property
+    def learning_rate(self) -> float | None:
+        """Of the multipliers; None if there are none."""
+        ...
+
     def value(self, at: PenaltyView) -> torch.Tensor:
         """The term, a scalar."""
         ...
@@ -57,6 +62,7 @@ class L1:
     weight: Weight = 1e-5
     needs_gate: bool = field(default=False, init=False)
     multipliers: int = field(default=0, init=False)
+    learning_rate: float | None = field(default=None, init=False)
 
     def value(self, at: PenaltyView) -> torch.Tensor:
         """The term, a scalar."""
@@ -74,6 +80,7 @@ class GroupLasso:
     weight: Weight = 1e-5
     needs_gate: bool = field(default=False, init=False)
     multipliers: int = field(default=0, init=False)
+    learning_rate: float | None = field(default=None, init=False)
 
     def value(self, at: PenaltyView) -> torch.Tensor:
         """The term, a scalar."""
@@ -95,6 +102,7 @@ class L0:
     weight: Weight = 1.0
     needs_gate: bool = field(default=True, init=False)
     multipliers: int = field(default=0, init=False)
+    learning_rate: float | None = field(default=None, init=False)
 
     def value(self, at: PenaltyView) -> torch.Tensor:
         """The term, a scalar."""
@@ -105,11 +113,19 @@ class L0:
 class Lagrangian:
     """a * (s - t) + b * (s - t)^2, of the expected sparsity s and the scheduled one t; a and b are learned by ascent.
 
-    Wang et al. 2020, arXiv:1910.04732, eq. 5, as used by CoFi, arXiv:2204.00408, eq. 4.
+    Wang et al. 2020, arXiv:1910.04732, eq. 5, as used by CoFi, arXiv:2204.00408, eq. 4. `lr` is the multipliers'. What
+    a gate feels of the penalty is a multiplier over the number of gates: where these are millions of single weights,
+    multipliers must reach hundreds (as the weight does in arXiv:2005.07683), so `lr` must be near 1.
     """
 
+    lr: float = 1e-2
     needs_gate: bool = field(default=True, init=False)
     multipliers: int = field(default=2, init=False)
+
+    @property
+    def learning_rate(self) -> float | None:
+        """Of the multipliers."""
+        return self.lr
 
     def value(self, at: PenaltyView) -> torch.Tensor:
         """The term, a scalar."""

@@ -113,17 +113,15 @@ class SparseTrainer(Trainer):
         return (loss, output) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The usual optimiser; scores of gates get their own learning rate and no weight decay."""
+        """The usual optimiser; scores and multipliers get their own learning rates and no weight decay."""
         optimizer = super().create_optimizer(model)
         if self.sparsifier is None:
             return optimizer
-        for gated in self.sparsifier.gated:
-            own = {id(parameter) for parameter in gated.parameters()}
+        for own in (group for gated in self.sparsifier.gated for group in gated.parameter_groups()):
+            moved = {id(parameter) for parameter in own["params"]}
             for group in optimizer.param_groups:
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
-            optimizer.add_param_group(
-                {"params": list(gated.parameters()), "lr": gated.learning_rate, "weight_decay": 0.0}
-            )
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in moved]
+            optimizer.add_param_group(own)
         return optimizer
 
     def create_scheduler(
