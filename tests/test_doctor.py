@@ -1,0 +1,104 @@
+"""Doctor: zeros counted by hand, a verdict that follows from the trials, and the command on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from sparsebert.doctor import Trial, Zeros, advice, kernels, structured_trials, unstructured_trials, zeros_of
+from sparsebert.models.layout import encoder_linear_names
+from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, tiny_model
+from tiny_run import assert_refused, run_cli, save_tiny
+
+WEIGHTS = LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * NEURONS)
+NO_ZEROS = Zeros(0.0, 0.0, 0.0, False, 1.0)
+SINGLE, WHOLE = (
+    "feedforward matrix, single weights, compressed sparse rows",
+    "whole model, half of the heads and neurons",
+)
+
+
+@torch.no_grad()
+def with_zeros(name: str, rows: slice, columns: slice) -> PreTrainedModel:
+    model = tiny_model("bert")
+    model.get_parameter(name)[rows, columns] = 0
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_dense_model_has_no_zeros(family: str):
+    found = zeros_of(tiny_model(family))
+    assert (found.elements, found.blocks, found.units, found.two_of_four) == (0, 0, 0, False)
+
+
+def test_zeros_by_hand():
+    whole = slice(None)
+    query = zeros_of(with_zeros("bert.encoder.layer.0.attention.self.query.weight", whole, whole))
+    # One matrix of 32 x 32 is one block; no head is dead, as its output still speaks.
+    assert (query.elements, query.blocks, query.units) == pytest.approx((1024 / WEIGHTS, 1024 / WEIGHTS, 0))
+    width = HIDDEN // HEADS
+    head = zeros_of(with_zeros("bert.encoder.layer.1.attention.output.dense.weight", whole, slice(width)))
+    # A head whose output is zero is dead, and its query, key and value with it.
+    assert (head.elements, head.blocks) == pytest.approx((width * HIDDEN / WEIGHTS, 0))
+    assert head.units == pytest.approx(4 * width * HIDDEN / WEIGHTS)
+    assert head.packed_bytes == pytest.approx(1.0)
+
+
+@torch.no_grad()
+def test_two_of_four_is_seen_only_where_every_matrix_has_it():
+    model = tiny_model("bert")
+    for name in encoder_linear_names(model):
+        model.get_parameter(name).view(-1, 4)[:, [0, 3]] = 0
+    found = zeros_of(model)
+    assert found.two_of_four and found.elements == 0.5 and found.packed_bytes == pytest.approx(1 / 32 + 0.5)
+    model.get_parameter("bert.encoder.layer.2.output.dense.weight")[0, :3] = 1
+    assert not zeros_of(model).two_of_four
+
+
+def test_trials_are_of_what_they_say():
+    model = with_zeros("bert.encoder.layer.1.attention.output.dense.weight", slice(None), slice(8))
+    single = unstructured_trials(model, tokens=16, rounds=3)
+    assert [trial.sparsity for trial in single] == [0.5, 0.8, 0.9, 0.95]
+    whole = structured_trials(model, batch=1, length=8, rounds=3)
+    # Half of every group; then 1 of 4 heads in one of six groups.
+    assert [trial.sparsity for trial in whole] == pytest.approx([0.5, 0.25 / 6])
+    assert all(0 < trial.q25 <= trial.speedup <= trial.q75 for trial in single + whole)
+
+
+def trials(single: float, whole: float) -> list[Trial]:
+    return [Trial(SINGLE, 0.9, single, single, single), Trial(WHOLE, 0.5, whole, whole, whole)]
+
+
+@pytest.mark.parametrize(
+    ("single", "whole", "words"),
+    [
+        (0.4, 1.9, ["1.90x faster here: this pays", "Single zero weights are not faster here", "0.40x at 90%"]),
+        (1.5, 1.9, ["Single zero weights pay from 90% on (1.50x"]),
+        (1.01, 1.01, ["this does not pay at this batch", "are not faster here"]),
+    ],
+)
+def test_the_verdict_follows_from_what_was_measured(single: float, whole: float, words: list[str]):
+    said = " ".join(advice(NO_ZEROS, trials(single, whole)))
+    assert all(word in said for word in [*words, "has no zero weights"])
+    assert "50.0% zero" in " ".join(advice(Zeros(0.5, 0.1, 0.0, True, 0.53), trials(single, whole)))
+
+
+def test_two_of_four_needs_a_gpu_that_has_it():
+    *_, semi_structured = kernels()
+    able = torch.cuda.is_available() and torch.cuda.get_device_capability(0) >= (8, 0)
+    assert semi_structured.runs == able
+
+
+def test_the_command(tmp_path: Path):
+    save_tiny(tmp_path / "model")
+    said = run_cli("doctor", tmp_path / "model", "--length", "8", "--rounds", "3", "--threads", "1", "--json")
+    assert said.exit_code == 0, said.output
+    found = json.loads(said.stdout)
+    assert (found["threads"], found["rounds"], len(found["trials"])) == (1, 3, 5)
+    words = run_cli("doctor", tmp_path / "model", "--length", "8", "--rounds", "3")
+    assert words.stdout.startswith("Half of the heads and neurons") and "2:4 sparse tensor cores" in words.stdout
+    assert_refused(run_cli("doctor", tmp_path / "none"), ["none"])
