@@ -9,12 +9,18 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
+from torch.sparse._semi_structured_conversions import (
+    sparse_semi_structured_from_dense_cutlass as compressed_from_dense,
+)
+from torch.sparse._semi_structured_conversions import (
+    sparse_semi_structured_to_dense_cutlass as dense_from_compressed,
+)
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, TrainingArguments
 from transformers.utils import logging
 
 import sparsebert
 from sparsebert.errors import UserError
-from sparsebert.models.layout import layout_of, scope_names
+from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
 from sparsebert.parts import Rule, Training, When
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.sparsifier import LeakError, Sparsifier
@@ -105,6 +111,29 @@ def test_the_target_is_met(name: str, tmp_path: Path):
     matrices = [mask for mask in masks.values() if mask.dim() == 2]
     found = 1 - sum(float(mask.sum()) for mask in matrices) / sum(mask.numel() for mask in matrices)
     assert chosen.sparsity is not None and found == pytest.approx(chosen.sparsity, abs=0.02)
+
+
+def two_of_four(tmp_path: Path) -> list[torch.Tensor]:
+    """Weights of a model trained with 2:4 masks, of shapes that the formats of NVIDIA's tensor cores take."""
+    model = tiny_model("bert", num_labels=2, num_hidden_layers=1, hidden_size=64, intermediate_size=128)
+    fine_tune(model, ROWS, toy_collate, TRAINING, tmp_path, 0, "test", rules=[HARD["2:4"]])
+    return [model.get_parameter(name).detach().half() for name in encoder_linear_names(model)]
+
+
+def test_two_of_four_survives_the_compressed_format(tmp_path: Path):
+    for weight in two_of_four(tmp_path):
+        assert torch.equal(dense_from_compressed(*compressed_from_dense(weight)), weight)
+    other = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)).half()
+    assert not torch.equal(dense_from_compressed(*compressed_from_dense(other)), other)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="2:4 tensors of torch need an NVIDIA GPU of Ampere or later")
+def test_two_of_four_is_accepted_by_torch(tmp_path: Path):
+    for weight in two_of_four(tmp_path):
+        inputs = torch.randn(64, weight.shape[1], device="cuda", dtype=torch.half)
+        sparse = torch.sparse.to_sparse_semi_structured(weight.cuda())
+        expected = torch.nn.functional.linear(inputs, weight.cuda())
+        torch.testing.assert_close(torch.nn.functional.linear(inputs, sparse), expected, rtol=1e-2, atol=1e-2)
 
 
 def test_all_cases_were_covered():
