@@ -14,7 +14,7 @@ from sparsebert.version import __version__
 if TYPE_CHECKING:
     from sparsebert.errors import UserError
     from sparsebert.models.layout import layout_of
-    from sparsebert.models.load import load_model
+    from sparsebert.models.load import Packing, load_model, save_model
     from sparsebert.parts import Rule
     from sparsebert.recipe import Recipe, load_recipe
     from sparsebert.records import Record, read_record
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sparsebert.train.trainer import SparseTrainer
 
 _WHERE = {
+    "Packing": "sparsebert.models.load",
     "Recipe": "sparsebert.recipe",
     "Record": "sparsebert.records",
     "Rule": "sparsebert.parts",
@@ -31,10 +32,12 @@ _WHERE = {
     "load_model": "sparsebert.models.load",
     "load_recipe": "sparsebert.recipe",
     "read_record": "sparsebert.records",
+    "save_model": "sparsebert.models.load",
     "shrink": "sparsebert.surgeon",
 }
 
 __all__ = [
+    "Packing",
     "Recipe",
     "Record",
     "Rule",
@@ -45,6 +48,7 @@ __all__ = [
     "load_model",
     "load_recipe",
     "read_record",
+    "save_model",
     "shrink",
 ]
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from datasets import Dataset
-from rich.progress import track
 from transformers import PreTrainedModel
 
 from sparsebert import registry
@@ -19,6 +18,7 @@ from sparsebert.oneshot.evidence import Batch, Evidence, gather
 from sparsebert.oneshot.options import Option, levels
 from sparsebert.train.collate import MODEL_INPUTS, Collator, batches_by_length
 from sparsebert.train.evaluate import predict_logits
+from sparsebert.train.progress import tracked
 
 CALIBRATION_BATCH = 32
 
@@ -59,11 +59,11 @@ def calibrate(
     score_rows = rows.select(range(min(score_examples, len(rows))))
     batches = [batch for _, batch in batches_by_length(rows, collate, CALIBRATION_BATCH)]
     paths = [layer.path for layer in layout.layers]
-    gathered = gather(model, layout.groups, paths, track(batches, "Calibrating", transient=True), _task_loss, seed)
+    gathered = gather(model, layout.groups, paths, tracked(batches, "Calibrating"), _task_loss, seed)
     criterion: Criterion = registry.get("unit_criterion", criterion_name)
     wants_loss = criterion_name == "loss_increase"
     options = {}
-    for group in track(layout.groups, f"Ranking units ({criterion_name})", transient=True):
+    for group in tracked(layout.groups, f"Ranking units ({criterion_name})"):
         evidence = gathered.groups[group.name]
         if wants_loss:
             evidence = _with_loss_rise(evidence, model, group, batches)

@@ -8,7 +8,6 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
-from rich.progress import track
 from scipy.special import log_softmax
 from transformers import PreTrainedModel
 
@@ -19,6 +18,7 @@ from sparsebert.models.layout import LayerLayout
 from sparsebert.oneshot.budgets import Choice, CostTable, layer_choices, share
 from sparsebert.train.collate import Collator
 from sparsebert.train.evaluate import predict_logits
+from sparsebert.train.progress import tracked
 
 MUTATED = 0.2
 SPREAD = 1.0
@@ -89,7 +89,7 @@ def search_shape(
     best = share(_all_choices(calibrated, table, factors, drop_layers), budget, table.fixed)
     lowest = score(best)
     seen = {_shape(best)}
-    for _ in track(range(candidates), "Searching shapes", transient=True):
+    for _ in tracked(range(candidates), "Searching shapes"):
         trial = factors * np.exp(rng.normal(0, SPREAD, factors.shape) * (rng.random(factors.shape) < MUTATED))
         choices = share(_all_choices(calibrated, table, trial, drop_layers), budget, table.fixed)
         if _shape(choices) in seen:
@@ -116,7 +116,7 @@ def search_layers(calibrated: Calibrated, table: CostTable, keep: int, score: Sc
 
     if comb(total, keep) <= MOST_SUBSETS:
         subsets = [frozenset(kept) for kept in combinations(range(total), keep)]
-        best = min(track(subsets, "Searching layers", transient=True), key=try_kept)
+        best = min(tracked(subsets, "Searching layers"), key=try_kept)
     else:
         best = frozenset(range(total))
         while len(best) > keep:

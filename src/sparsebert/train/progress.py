@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+T = TypeVar("T")
+
+
+def tracked(items: Sequence[T], title: str) -> Iterator[T]:
+    """The items, with a bar on stderr while they are gone through: stdout is for results."""
+    yield from track(items, title, console=Console(stderr=True), transient=True)
 
 
 class Watched(Protocol):
@@ -35,6 +44,7 @@ class ProgressBar(TrainerCallback):
             MofNCompleteColumn(),
             TextColumn("{task.fields[said]}"),
             TimeRemainingColumn(),
+            console=Console(stderr=True),
             transient=True,
         )
         self._progress.start()
