@@ -64,6 +64,7 @@ def curve_plot(found: Sequence[Curve], theme: Theme = LIGHT) -> Figure | None:
         figure = new_figure(6.0, 4.2)
         axes = figure.add_subplot()
         for index, curve in enumerate(found):
+            again, colour = divmod(index, len(theme.series))
             scores = [point.score for point in curve.points]
             axes.errorbar(
                 [100 * point.sparsity.mid for point in curve.points],
@@ -73,8 +74,9 @@ def curve_plot(found: Sequence[Curve], theme: Theme = LIGHT) -> Figure | None:
                     [(score.mid if score.high is None else score.high) - score.mid for score in scores],
                 ],
                 label=curve.label,
-                color=theme.series[index % len(theme.series)],
-                marker=MARKERS[index % len(MARKERS)],
+                color=theme.series[colour],
+                marker=MARKERS[(index + again) % len(MARKERS)],
+                linestyle=("-", "--", ":")[again % 3],
                 markeredgecolor=theme.paper,
                 linewidth=2,
                 elinewidth=1.2,
@@ -85,7 +87,8 @@ def curve_plot(found: Sequence[Curve], theme: Theme = LIGHT) -> Figure | None:
         axes.set_ylabel(f"{', '.join(metrics)}, %")
         axes.grid(True)
         axes.tick_params(length=0)
-        axes.legend(frameon=False, loc="lower left", handlelength=1.6)
+        if len(found) > 1:
+            axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, handlelength=1.6)
         return figure
 
 
