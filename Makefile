@@ -41,7 +41,7 @@ clean: ## remove .venv, caches and the demo; never runs/
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "SparseBERT needs Python 3.11 or newer, '$(PYTHON)' is not; try: make PYTHON=python3.12" >&2; exit 1; }
 	@echo "Installing into .venv; the first time takes a few minutes ..."

@@ -1,0 +1,85 @@
+"""Compile the native library with whatever C++ compiler is there: `python csrc/build.py`.
+
+The package's build calls `build`; nothing else needs to be installed for it. `--check` compiles all of it with address and
+undefined-behaviour sanitizers, runs it over odd shapes, and leaves the library alone. Exit code 1 if anything fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+OUTPUT = HERE.parent / "src" / "sparsebert" / "kernels" / "_native.so"
+COMMON = ["-std=c++17", "-fPIC", "-fno-math-errno", "-fopenmp", "-Wall", "-Wextra", "-Wno-psabi", "-fvisibility=hidden"]
+FAST = ["-O3", "-DNDEBUG"]
+CAREFUL = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+ISAS = {
+    "portable": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
+}
+KERNELS = ("fff",)
+
+
+class BuildError(Exception):
+    """The library cannot be built here; the message says why."""
+
+
+def build(output: Path = OUTPUT) -> None:
+    """Compile every kernel once an instruction set, and link. Raises BuildError."""
+    with tempfile.TemporaryDirectory() as folder:
+        finished = _link(FAST, ["-shared"], Path(folder))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        beside = output.with_suffix(".new")
+        shutil.copyfile(finished, beside)
+        os.replace(beside, output)
+
+
+def check() -> str:
+    """Compile with sanitizers, run, and return what was printed. Raises BuildError if a sanitizer or a check objects."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _run([_link(CAREFUL, [HERE / "check.cpp"], Path(folder))])
+
+
+def _link(mode: list[str], more: list[object], folder: Path) -> Path:
+    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        raise BuildError("there is no C++ compiler; everything runs on the plain PyTorch path")
+    if platform.machine() not in ("x86_64", "AMD64"):
+        raise BuildError(f"the kernels are for x86-64, this is {platform.machine()}")
+    objects = []
+    for kernel in KERNELS:
+        for isa, own in ISAS.items():
+            objects.append(folder / f"{kernel}-{isa}.o")
+            source = HERE / f"{kernel}.cpp"
+            _run([compiler, *COMMON, *mode, *own, f"-DSB_ISA={isa}", "-c", source, "-o", objects[-1]])
+    finished = folder / "native"
+    _run([compiler, *COMMON, *mode, *objects, HERE / "dispatch.cpp", *more, "-o", finished])
+    return finished
+
+
+def _run(command: list[object]) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BuildError(f"{Path(str(command[0])).name} failed:\n{done.stdout}{done.stderr}".strip())
+    return done.stdout
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="run all of it under sanitizers instead")
+    options = parser.parse_args()
+    try:
+        if options.check:
+            print(check(), end="")
+        else:
+            build()
+    except BuildError as error:
+        sys.exit(f"not built: {error}")

@@ -1,0 +1,175 @@
+// Fast feedforward inference (Belcak & Wattenhofer, arXiv:2311.10770, algorithm 1): each token walks down each tree,
+// and its output is the sum of the output rows on the way, times the activations.
+//
+// Several tokens walk side by side, so that the latency of one's dot product hides behind the others'. The output rows
+// are added up once the way is known. Where there are many tokens they are sorted by the subtree that they enter, so
+// that its weights are read while they are in the cache.
+
+#include "sparsebert.h"
+#include "vec.h"
+
+namespace {
+
+constexpr int64_t SIDE_BY_SIDE = 8;
+constexpr int64_t AT_ONCE = 4;
+
+template <typename Weight>
+struct Layer {
+    int64_t hidden, trees, levels, nodes;
+    const Weight* in;
+    const float* bias;
+    const Weight* out;
+};
+
+// Where a token stands, level by level: node and logit [levels], for one tree.
+struct Way {
+    int32_t* node;
+    float* logit;
+};
+
+template <typename Weight, int64_t COUNT>
+void step(const Layer<Weight>& layer, int64_t tree, int64_t level, const float* const* x, const Way* ways) {
+    const Weight* rows[COUNT];
+    Vec sums[COUNT];
+    for (int64_t j = 0; j < COUNT; j++) {
+        rows[j] = layer.in + (tree * layer.nodes + ways[j].node[level]) * layer.hidden;
+        sums[j] = Vec{};
+    }
+    int64_t h = 0;
+    for (; h + LANES <= layer.hidden; h += LANES)
+        for (int64_t j = 0; j < COUNT; j++) sums[j] += load(x[j] + h) * load(rows[j] + h);
+    for (int64_t j = 0; j < COUNT; j++) {
+        float logit = sum(sums[j]);
+        for (int64_t rest = h; rest < layer.hidden; rest++) logit += x[j][rest] * one(rows[j] + rest);
+        logit += layer.bias[tree * layer.nodes + ways[j].node[level]];
+        ways[j].logit[level] = logit;
+        if (level + 1 < layer.levels) ways[j].node[level + 1] = 2 * ways[j].node[level] + 1 + (logit > 0.0f);
+    }
+}
+
+template <typename Weight>
+void walk(const Layer<Weight>& layer, int64_t tree, int64_t from, int64_t to, int64_t count, const float* const* x,
+          const Way* ways) {
+    for (int64_t level = from; level < to; level++) {
+        if (count == SIDE_BY_SIDE)
+            step<Weight, SIDE_BY_SIDE>(layer, tree, level, x, ways);
+        else
+            for (int64_t j = 0; j < count; j++) step<Weight, 1>(layer, tree, level, x + j, ways + j);
+    }
+}
+
+// y [hidden] = or += the rows of one way, times their activations.
+template <typename Weight>
+void gather(const Layer<Weight>& layer, int64_t tree, const Way& way, const float* active, float* y, bool first) {
+    const Weight* base = layer.out + tree * layer.nodes * layer.hidden;
+    int64_t h = 0;
+    for (; h + AT_ONCE * LANES <= layer.hidden; h += AT_ONCE * LANES) {
+        Vec sums[AT_ONCE];
+        for (int64_t k = 0; k < AT_ONCE; k++) sums[k] = first ? Vec{} : load(y + h + k * LANES);
+        for (int64_t level = 0; level < layer.levels; level++) {
+            const Weight* row = base + way.node[level] * layer.hidden + h;
+            const Vec factor = all(active[level]);
+            for (int64_t k = 0; k < AT_ONCE; k++) sums[k] += factor * load(row + k * LANES);
+        }
+        for (int64_t k = 0; k < AT_ONCE; k++) store(y + h + k * LANES, sums[k]);
+    }
+    for (; h < layer.hidden; h++) {
+        float value = first ? 0.0f : y[h];
+        for (int64_t level = 0; level < layer.levels; level++)
+            value += active[level] * one(base + way.node[level] * layer.hidden + h);
+        y[h] = value;
+    }
+}
+
+void activate_all(const float* logits, int64_t count, int kind, float* active) {
+    for (int64_t first = 0; first < count; first += LANES) {
+        float padded[LANES] = {};
+        const int64_t here = smaller(LANES, count - first);
+        std::memcpy(padded, logits + first, here * sizeof(float));
+        store(padded, activate(load(padded), kind));
+        std::memcpy(active + first, padded, here * sizeof(float));
+    }
+}
+
+template <typename Weight>
+struct Pass {
+    const Layer<Weight>& layer;
+    const float* x;
+    float* y;
+    int activation;
+    int64_t tree;
+    int32_t* nodes;
+    float* logits;
+
+    Way way(int64_t token) const { return {nodes + token * layer.levels, logits + token * layer.levels}; }
+
+    // Tokens order[0..count) go from one level to another, and if that is the end their outputs are written.
+    void run(const int32_t* order, int64_t count, int64_t from, int64_t to) const {
+        const float* inputs[SIDE_BY_SIDE];
+        Way ways[SIDE_BY_SIDE];
+        for (int64_t j = 0; j < count; j++) {
+            inputs[j] = x + order[j] * layer.hidden;
+            ways[j] = way(order[j]);
+            if (from == 0) ways[j].node[0] = 0;
+        }
+        walk(layer, tree, from, to, count, inputs, ways);
+        if (to < layer.levels) return;
+        for (int64_t j = 0; j < count; j++) {
+            float active[64];
+            activate_all(ways[j].logit, layer.levels, activation, active);
+            gather(layer, tree, ways[j], active, y + order[j] * layer.hidden, tree == 0);
+        }
+    }
+};
+
+template <typename Weight>
+void run_all(const Pass<Weight>& pass, const int32_t* order, int64_t tokens, int64_t from, int64_t to, int threads) {
+    const int64_t blocks = (tokens + SIDE_BY_SIDE - 1) / SIDE_BY_SIDE;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && blocks > 1)
+    for (int64_t block = 0; block < blocks; block++) {
+        const int64_t first = block * SIDE_BY_SIDE;
+        pass.run(order + first, smaller(SIDE_BY_SIDE, tokens - first), from, to);
+    }
+}
+
+// The tokens in the order of the nodes that they stand on, all of which are of one level. `starts` [2^level + 1].
+void sort_by_node(const int32_t* nodes, int64_t tokens, int64_t levels, int64_t level, int32_t* order, int32_t* starts) {
+    const int64_t width = int64_t(1) << level, first = width - 1;
+    for (int64_t node = 0; node <= width; node++) starts[node] = 0;
+    for (int64_t token = 0; token < tokens; token++) starts[nodes[token * levels + level] - first + 1]++;
+    for (int64_t node = 1; node <= width; node++) starts[node] += starts[node - 1];
+    for (int64_t token = 0; token < tokens; token++)
+        order[starts[nodes[token * levels + level] - first]++] = int32_t(token);
+}
+
+template <typename Weight>
+void forward(const SbFff& call, const float* x, const void* in, const float* bias, const void* out, float* y,
+             int32_t* nodes, float* logits, int32_t* scratch) {
+    const int64_t levels = call.depth + 1, every = (int64_t(1) << levels) - 1;
+    const Layer<Weight> layer{call.hidden, call.trees, levels, every, static_cast<const Weight*>(in), bias,
+                              static_cast<const Weight*>(out)};
+    int32_t *const arrival = scratch, *const sorted = scratch + call.tokens, *const starts = sorted + call.tokens;
+    for (int64_t token = 0; token < call.tokens; token++) arrival[token] = int32_t(token);
+    for (int64_t tree = 0; tree < call.trees; tree++) {
+        const Pass<Weight> pass{layer, x, y, call.activation, tree, nodes + tree * call.tokens * levels,
+                                logits + tree * call.tokens * levels};
+        if (call.sort_level <= 0 || call.sort_level >= levels) {
+            run_all(pass, arrival, call.tokens, 0, levels, call.threads);
+            continue;
+        }
+        // The step that ends a level has already chosen the node of the next one, by which tokens are sorted.
+        run_all(pass, arrival, call.tokens, 0, call.sort_level, call.threads);
+        sort_by_node(pass.nodes, call.tokens, levels, call.sort_level, sorted, starts);
+        run_all(pass, sorted, call.tokens, call.sort_level, levels, call.threads);
+    }
+}
+
+}  // namespace
+
+extern "C" void SB_NAME(sb_fff)(const SbFff* call, const float* x, const void* in, const float* bias, const void* out,
+                                float* y, int32_t* nodes, float* logits, int32_t* scratch) {
+    if (call->bf16)
+        forward<uint16_t>(*call, x, in, bias, out, y, nodes, logits, scratch);
+    else
+        forward<float>(*call, x, in, bias, out, y, nodes, logits, scratch);
+}

@@ -1,0 +1,39 @@
+// The C interface of the kernels: raw pointers, no other library's types. All tensors are contiguous.
+#pragma once
+
+#include <cstdint>
+
+#define SB_JOIN_(a, b) a##_##b
+#define SB_JOIN(a, b) SB_JOIN_(a, b)
+#define SB_NAME(name) SB_JOIN(name, SB_ISA)
+
+extern "C" {
+
+// One call of a fast feedforward layer. `bf16`: weights in and out are bfloat16, else float. `activation`: 0 gelu (erf),
+// 1 relu. `sort_level`: tokens are sorted by the node that they reach at this level; 0 = not at all.
+struct SbFff {
+    int64_t tokens, hidden, trees, depth, sort_level;
+    int32_t activation, bf16, threads;
+};
+
+// x [tokens, hidden], in and out [trees, 2^(depth+1) - 1, hidden], bias [trees, 2^(depth+1) - 1], y [tokens, hidden];
+// nodes and logits [trees, tokens, depth + 1] receive the ways; scratch [2 tokens + 2^sort_level + 1].
+#define SB_FFF(isa)                                                                                             \
+    void sb_fff_##isa(const SbFff* call, const float* x, const void* in, const float* bias, const void* out,    \
+                      float* y, int32_t* nodes, float* logits, int32_t* scratch);
+SB_FFF(portable)
+SB_FFF(avx2)
+SB_FFF(avx512)
+#undef SB_FFF
+
+#pragma GCC visibility push(default)
+
+// The best instruction set that this processor has: 0 portable, 1 AVX2 with FMA, 2 AVX-512.
+int32_t sb_best_isa();
+
+// With the given instruction set. 0 = done, 1 = this processor does not have it.
+int32_t sb_fff(int32_t isa, const SbFff* call, const float* x, const void* in, const float* bias, const void* out,
+               float* y, int32_t* nodes, float* logits, int32_t* scratch);
+
+#pragma GCC visibility pop
+}

@@ -1,0 +1,96 @@
+"""The native library: whether it was built, which instruction sets it may use here, and its calls over raw pointers."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from pathlib import Path
+
+import torch
+
+from sparsebert.errors import UserError
+
+FILE = Path(__file__).parent / "_native.so"
+FORCE = "SPARSEBERT_ISA"
+NONE = "none"
+ISAS = ("portable", "avx2", "avx512")
+ACTIVATIONS = {"gelu": 0, "relu": 1}
+WEIGHTS = (torch.float32, torch.bfloat16)
+
+
+class _Fff(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("tokens", "hidden", "trees", "depth", "sort_level")),
+        *((name, ctypes.c_int32) for name in ("activation", "bf16", "threads")),
+    )
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    # Torch comes first, so that both use its OpenMP and with it one set of threads.
+    return ctypes.CDLL(str(FILE)) if FILE.is_file() else None
+
+
+def isa() -> str | None:
+    """The instruction set in use: the best of this processor, or the one that the variable SPARSEBERT_ISA names.
+
+    None where the library was not built, or SPARSEBERT_ISA is `none`. Raises UserError for one that is not there.
+    """
+    library, forced = _library(), os.environ.get(FORCE)
+    if library is None or forced == NONE:
+        return None
+    have = ISAS[: library.sb_best_isa() + 1]
+    if forced is not None and forced not in have:
+        raise UserError(
+            f"This processor or build does not have what {FORCE} asks for", got=forced, allowed=[*have, NONE]
+        )
+    return forced or have[-1]
+
+
+def fff(
+    x: torch.Tensor,
+    w_in: torch.Tensor,
+    b_in: torch.Tensor,
+    w_out: torch.Tensor,
+    activation: str,
+    sort_level: int,
+    isa_name: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Outputs [tokens, hidden], nodes and logits [trees, tokens, depth + 1]; see `reference.fff`.
+
+    x and b_in are float32, w_in and w_out float32 or bfloat16 (sums are float32), all contiguous, on the CPU. Tokens
+    are sorted by the node that they reach at `sort_level`; 0 = not. Raises ValueError for tensors of other kinds.
+    """
+    _check_fff(x, w_in, b_in, w_out)
+    tokens, hidden = x.shape
+    trees, nodes, _ = w_in.shape
+    levels = (nodes + 1).bit_length() - 1
+    y = torch.empty_like(x)
+    visited = torch.empty(trees, tokens, levels, dtype=torch.int32)
+    logits = torch.empty(trees, tokens, levels)
+    scratch = torch.empty(2 * tokens + 2**levels + 1, dtype=torch.int32)
+    bf16 = int(w_in.dtype == torch.bfloat16)
+    threads = torch.get_num_threads()
+    call = _Fff(tokens, hidden, trees, levels - 1, sort_level, ACTIVATIONS[activation], bf16, threads)
+    library = _library()
+    assert library is not None
+    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (x, w_in, b_in, w_out, y, visited, logits, scratch)]
+    if library.sb_fff(ISAS.index(isa_name), ctypes.byref(call), *pointers) != 0:
+        raise RuntimeError(f"the native library refused the instruction set {isa_name}")
+    return y, visited, logits
+
+
+def _check_fff(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor) -> None:
+    trees, nodes, hidden = w_in.shape
+    shapes = (tuple(x.shape[1:]), tuple(b_in.shape), tuple(w_out.shape))
+    if x.dim() != 2 or shapes != ((hidden,), (trees, nodes), (trees, nodes, hidden)):
+        raise ValueError(f"the shapes do not fit together: {[tuple(t.shape) for t in (x, w_in, b_in, w_out)]}")
+    if nodes & (nodes + 1) or nodes == 0:
+        raise ValueError(f"a tree must have 2^(depth + 1) - 1 nodes, got {nodes}")
+    if x.dtype != torch.float32 or b_in.dtype != torch.float32 or w_in.dtype != w_out.dtype:
+        raise ValueError("inputs and biases must be float32, and both weights of one type")
+    if w_in.dtype not in WEIGHTS:
+        raise ValueError(f"weights must be float32 or bfloat16, got {w_in.dtype}")
+    if not all(tensor.is_contiguous() and tensor.device.type == "cpu" for tensor in (x, w_in, b_in, w_out)):
+        raise ValueError("all tensors must be contiguous and on the CPU")

@@ -1,0 +1,44 @@
+"""What every kernel must compute, in plain PyTorch: clear first, and the path taken where nothing faster is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+
+
+def fff_route(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The nodes that tokens visit, and the logits there, both [trees, tokens, depth + 1].
+
+    x [tokens, hidden], w_in [trees, nodes, hidden], b_in [trees, nodes] with nodes = 2^(depth + 1) - 1. From node n a
+    token goes to 2n + 1, or to 2n + 2 where the logit is positive (Belcak & Wattenhofer 2023, arXiv:2311.10770,
+    algorithm 1).
+    """
+    trees, nodes, _ = w_in.shape
+    levels = (nodes + 1).bit_length() - 1
+    node = torch.zeros(trees, len(x), dtype=torch.long, device=x.device)
+    tree = torch.arange(trees, device=x.device)[:, None]
+    visited, logits = [], []
+    for _ in range(levels):
+        logit = torch.einsum("th,kth->kt", x, w_in[tree, node].to(x.dtype)) + b_in[tree, node].to(x.dtype)
+        visited.append(node)
+        logits.append(logit)
+        node = 2 * node + 1 + (logit > 0).long()
+    return torch.stack(visited, dim=-1), torch.stack(logits, dim=-1)
+
+
+def fff(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str) -> torch.Tensor:
+    """Outputs [tokens, hidden]: over all trees, the output rows of the visited nodes times their activations.
+
+    w_out is [trees, nodes, hidden]; for the rest see `fff_route`.
+    """
+    visited, logits = fff_route(x, w_in, b_in)
+    active = ACTIVATIONS[activation](logits)
+    y = torch.zeros_like(x)
+    for tree in range(len(w_in)):
+        for level in range(visited.shape[-1]):
+            y += active[tree, :, level, None] * w_out[tree][visited[tree, :, level]].to(x.dtype)
+    return y
