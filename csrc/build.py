@@ -1,7 +1,7 @@
 """Compile the native library with whatever C++ compiler is there: `python csrc/build.py`.
 
-The package's build calls `build`; nothing else needs to be installed for it. `--check` compiles all of it with address and
-undefined-behaviour sanitizers, runs it over odd shapes, and leaves the library alone. Exit code 1 if anything fails.
+The package's build calls `build`; nothing else needs to be installed for it. `--check` compiles all of it with address
+and undefined-behaviour sanitizers, runs it over odd shapes, and leaves the library alone. Exit code 1 if anything fails.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def build(output: Path = OUTPUT) -> None:
 
 
 def check() -> str:
-    """Compile with sanitizers, run, and return what was printed. Raises BuildError if a sanitizer or a check objects."""
+    """Compile with sanitizers, run, and return what was printed. Raises BuildError if either objects."""
     with tempfile.TemporaryDirectory() as folder:
         return _run([_link(CAREFUL, [HERE / "check.cpp"], Path(folder))])
 
