@@ -1,7 +1,7 @@
 """Compile the native library with whatever C++ compiler is there: `python csrc/build.py`.
 
 The package's build calls `build`; nothing else needs to be installed for it. `--check` compiles all of it with address
-and undefined-behaviour sanitizers, runs it over odd shapes, and leaves the library alone. Exit code 1 if anything fails.
+and undefined-behaviour sanitizers, runs it over odd shapes, and leaves the library alone. Exit code 1 on any failure.
 """
 
 from __future__ import annotations
