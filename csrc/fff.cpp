@@ -11,7 +11,7 @@
 namespace {
 
 constexpr int64_t SIDE_BY_SIDE = 8;
-constexpr int64_t AT_ONCE = 4;
+constexpr int64_t AT_ONCE = 8;
 
 template <typename Weight>
 struct Layer {
@@ -36,6 +36,10 @@ void step(const Layer<Weight>& layer, int64_t tree, int64_t level, const float* 
         sums[j] = Vec{};
     }
     int64_t h = 0;
+    // A few cache lines of one row after another: rows are far apart, and hardware reads ahead within one.
+    for (; h + 4 * LANES <= layer.hidden; h += 4 * LANES)
+        for (int64_t j = 0; j < COUNT; j++)
+            for (int64_t k = 0; k < 4; k++) sums[j] += load(x[j] + h + k * LANES) * load(rows[j] + h + k * LANES);
     for (; h + LANES <= layer.hidden; h += LANES)
         for (int64_t j = 0; j < COUNT; j++) sums[j] += load(x[j] + h) * load(rows[j] + h);
     for (int64_t j = 0; j < COUNT; j++) {
