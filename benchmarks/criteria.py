@@ -25,11 +25,13 @@ from sparsebert.sweep import Point, sweep
 
 EVERY, FINE = {"percent": 2}, {"percent": 0.5}
 CUBIC = {"schedule": "cubic", "start": {"percent": 10}, "stop": {"percent": 70}, "every": EVERY}
+# In some hundred steps scores must fall by 2 to 4, which 0.05 a step allows; multipliers of single weights reach hundreds.
+LAGRANGIAN = {"kind": "lagrangian", "lr": 2.0}
 METHODS: dict[str, dict[str, Any]] = {
     "magnitude": CUBIC,
     "random": CUBIC | {"criterion": "random"},
     "movement": CUBIC | {"gate": {"kind": "movement", "lr": 0.01}, "every": FINE},
-    "soft movement": CUBIC | {"gate": {"kind": "soft_movement", "lr": 0.01}, "penalty": "lagrangian"},
+    "soft movement": CUBIC | {"gate": {"kind": "soft_movement", "lr": 0.05}, "penalty": LAGRANGIAN},
     "fisher": CUBIC | {"criterion": {"kind": "fisher", "block": 32, "gradients": 16}, "every": {"percent": 6}},
     "RigL": {
         "schedule": "constant",
@@ -39,7 +41,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "budget": "erk",
         "update": {"kind": "swap", "grow": "gradient"},
     },
-    "L0": CUBIC | {"gate": {"kind": "hard_concrete", "lr": 0.05}, "penalty": "lagrangian"},
+    "L0": CUBIC | {"gate": {"kind": "hard_concrete", "lr": 0.05}, "penalty": LAGRANGIAN},
 }
 
 
@@ -67,7 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", help="folder of the GLUE tasks; none = the hub")
     parser.add_argument("--train-examples", type=int)
     parser.add_argument("--epochs", type=float, default=3)
-    parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.9, 0.5, 0.8])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
