@@ -25,7 +25,8 @@ from sparsebert.sweep import Point, sweep
 
 EVERY, FINE = {"percent": 2}, {"percent": 0.5}
 CUBIC = {"schedule": "cubic", "start": {"percent": 10}, "stop": {"percent": 70}, "every": EVERY}
-# In some hundred steps scores must fall by 2 to 4, which 0.05 a step allows; multipliers of single weights reach hundreds.
+# In some hundred steps scores must fall by 2 to 4, which 0.05 a step allows; for single weights multipliers must reach
+# hundreds.
 LAGRANGIAN = {"kind": "lagrangian", "lr": 2.0}
 METHODS: dict[str, dict[str, Any]] = {
     "magnitude": CUBIC,
