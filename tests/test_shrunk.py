@@ -76,6 +76,8 @@ def test_the_configuration_carries_the_whole_map(tmp_path: Path):
         "original_layers": LAYERS,
         "original_heads": HEADS,
         "original_neurons": NEURONS,
+        "layer_fff": [[], []],
+        "fff_activation": "gelu",
     }
 
 

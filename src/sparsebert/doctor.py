@@ -116,7 +116,7 @@ def kernels() -> tuple[Kernel, ...]:
 @torch.no_grad()
 def zeros_of(model: PreTrainedModel) -> Zeros:
     """Count zeros in the encoder's linear weights."""
-    weights = [model.get_parameter(name).detach() for name in encoder_linear_names(model)]
+    weights = [model.get_parameter(name).detach().flatten(0, -2) for name in encoder_linear_names(model)]
     if not weights:
         raise UserError("The model has no linear layers left in its encoder")
     total = sum(weight.numel() for weight in weights)

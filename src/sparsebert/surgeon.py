@@ -14,8 +14,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsebert.errors import UserError
 from sparsebert.groups import Group, Slice
-from sparsebert.models.blocks import IdentityLayer
+from sparsebert.models.blocks import IdentityLayer, fff_place
 from sparsebert.models.families import Family, Task
+from sparsebert.models.fff import FastFeedForward
 from sparsebert.models.layout import LayerLayout, Layout, base_of, layout_of
 from sparsebert.models.load import check_finite
 from sparsebert.models.shrunk import SHAPE_FIELDS, config_class, model_class, stock_config_class, stock_model_class
@@ -88,6 +89,35 @@ def shrink(model: PreTrainedModel, keep: Keep, drop_layers: Iterable[int] = (), 
     _fill(small, _renamed(tensors, layout, layers))
     _copy_buffers(model, small)
     return small.train(model.training)
+
+
+@torch.no_grad()
+def plant(
+    model: PreTrainedModel, depth: int, trees: int = 1, layers: Iterable[int] | None = None, activation: str = "gelu"
+) -> PreTrainedModel:
+    """A copy of `model` with new, random fast feedforward layers in place of the feedforward blocks of `layers`.
+
+    `layers` are indices in this model, None = all. Everything else is the same. Raises UserError for a layer that is
+    not there, and as FastFeedForward does.
+    """
+    layout = layout_of(model)
+    chosen = set(range(len(layout.layers))) if layers is None else set(layers)
+    if not chosen <= set(range(len(layout.layers))):
+        raise UserError("There is no such layer", got=sorted(chosen), allowed=f"0-{len(layout.layers) - 1}")
+    config = _shrunk_config(model, layout, list(layout.layers), {})
+    config.fff_activation = activation
+    ffn, tensors = layout.family.ffn, dict(model.state_dict())
+    for layer in (layout.layers[index] for index in sorted(chosen)):
+        config.layer_neurons[layer.index], config.layer_fff[layer.index] = 0, [trees, depth]
+        gone = tuple(f"{layer.path}.{name}." for name in dict.fromkeys((*ffn.inputs, ffn.output, ffn.block)) if name)
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(gone)}
+        fresh = FastFeedForward(model.config.hidden_size, depth, trees, activation).to(model.device, model.dtype)
+        place = f"{layer.path}.{fff_place(layout.family)}"
+        tensors |= {f"{place}.{name}": tensor for name, tensor in fresh.state_dict().items()}
+    planted = _skeleton(model, layout.family, config, even=False)
+    _fill(planted, tensors)
+    _copy_buffers(model, planted)
+    return planted.train(model.training)
 
 
 def _checked(model: PreTrainedModel, layout: Layout, keep: Keep, drop_layers: Iterable[int]) -> set[int]:
@@ -209,8 +239,16 @@ def _shrunk_config(model: PreTrainedModel, layout: Layout, layers: list[LayerLay
         "original_layers": layout.full_layers,
         "original_heads": layout.full_heads,
         "original_neurons": layout.full_neurons,
+        "layer_fff": [_trees(model, layer) for layer in layers],
+        "fff_activation": model.config.to_dict().get("fff_activation"),
     }
     return config_class(layout.family)(**_stock_values(model, layout, layers), **shape)
+
+
+def _trees(model: PreTrainedModel, layer: LayerLayout) -> list[int]:
+    """Trees and depth of a layer's fast feedforward layer, or nothing."""
+    inside = model.get_submodule(layer.path).modules()
+    return [number for fff in inside if isinstance(fff, FastFeedForward) for number in (fff.trees, fff.depth)]
 
 
 def _even_config(model: PreTrainedModel, layout: Layout, layers: list[LayerLayout], keep: Keep) -> PretrainedConfig:

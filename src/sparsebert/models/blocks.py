@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from sparsebert.models.families import Family
+from sparsebert.models.fff import FastFeedForward
 
 
 class IdentityLayer(nn.Module):
@@ -59,6 +60,23 @@ def resize_layer(layer: nn.Module, family: Family, heads: int, neurons: int, hea
         setattr(core, name, heads * head_size)
     if heads == 0:
         layer.set_submodule(parts.core, _no_heads(layer, family))
+
+
+def install_fff(layer: nn.Module, family: Family, hidden: int, tree: Sequence[int], activation: str) -> None:
+    """Put a fast feedforward layer of [trees, depth] in place of a layer's feedforward block."""
+    trees, depth = tree
+    fff = FastFeedForward(hidden, depth, trees, activation)
+    if family.ffn.block:
+        layer.set_submodule(family.ffn.block, fff)
+        return
+    layer.set_submodule(fff_place(family), fff)
+    layer.set_submodule(family.ffn.activation, nn.Identity())
+    layer.set_submodule(family.ffn.output, nn.Identity())
+
+
+def fff_place(family: Family) -> str:
+    """Where inside a layer a fast feedforward layer sits."""
+    return family.ffn.block or family.ffn.inputs[0]
 
 
 def _no_heads(layer: nn.Module, family: Family) -> NoHeads:

@@ -36,11 +36,15 @@ class AttentionParts:
 
 @dataclass(frozen=True)
 class FfnParts:
-    """Names inside a layer: up (and gate) projections, the down projection, and the activation on the up part."""
+    """Names inside a layer: up (and gate) projections, the down projection, and the activation on the up part.
+
+    `block` is the module that is these and nothing else, where the family has one.
+    """
 
     inputs: tuple[str, ...]
     output: str
     activation: str
+    block: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ MODERNBERT = Family(
     name="modernbert",
     layers="layers",
     attention=AttentionParts(inputs=("attn.Wqkv", "attn.Wqkv", "attn.Wqkv"), output="attn.Wo", core="attn"),
-    ffn=FfnParts(inputs=("mlp.Wi", "mlp.Wi"), output="mlp.Wo", activation="mlp.act"),
+    ffn=FfnParts(inputs=("mlp.Wi", "mlp.Wi"), output="mlp.Wo", activation="mlp.act", block="mlp"),
     config_class=_config("modernbert", "ModernBert"),
     model_classes=_classes("modernbert", "ModernBert"),
     per_layer_fields=("layer_types",),

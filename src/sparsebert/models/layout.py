@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsebert.groups import Group, Kind, Slice
+from sparsebert.models.blocks import fff_place
 from sparsebert.models.families import SHRUNK_PREFIX, Family, family_of
 
 _VALUE = 2
@@ -93,10 +94,12 @@ def module(model: nn.Module, dotted: str) -> nn.Module:
 
 
 def encoder_linear_names(model: PreTrainedModel) -> tuple[str, ...]:
-    """Names of the weights of the attention and feedforward linear layers, in layer order."""
+    """Names of the weights of the attention and feedforward layers, fast ones included, in layer order."""
     layout = layout_of(model)
     parts = (layout.family.attention, layout.family.ffn)
-    return _weights(model, layout, [name for part in parts for name in (*part.inputs, part.output)])
+    linear = [f"{name}.weight" for part in parts for name in (*part.inputs, part.output)]
+    trees = [f"{fff_place(layout.family)}.{name}" for name in ("w_in", "w_out")]
+    return _existing(model, layout, [*linear, *trees])
 
 
 def scope_names(model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
@@ -104,15 +107,15 @@ def scope_names(model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
     layout = layout_of(model)
     found = {}
     for scope, part in (("attention", layout.family.attention), ("ffn", layout.family.ffn)):
-        found[scope] = _weights(model, layout, (*part.inputs, part.output))
+        found[scope] = _existing(model, layout, [f"{name}.weight" for name in (*part.inputs, part.output)])
     embeddings = (name for name, part in base_of(model).named_modules() if isinstance(part, nn.Embedding))
     found["embeddings"] = tuple(f"{_prefix(model)}{name}.weight" for name in embeddings)
     return found
 
 
-def _weights(model: PreTrainedModel, layout: Layout, local: Sequence[str]) -> tuple[str, ...]:
+def _existing(model: PreTrainedModel, layout: Layout, local: Sequence[str]) -> tuple[str, ...]:
     existing = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    wanted = (f"{layer.path}.{name}.weight" for layer in layout.layers for name in dict.fromkeys(local))
+    wanted = (f"{layer.path}.{name}" for layer in layout.layers for name in dict.fromkeys(local))
     return tuple(name for name in wanted if name in existing)
 
 

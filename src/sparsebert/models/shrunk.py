@@ -33,6 +33,8 @@ SHAPE_FIELDS: dict[str, Any] = {
     "original_layers": int | None,
     "original_heads": int | None,
     "original_neurons": int | None,
+    "layer_fff": list[list[int]] | None,
+    "fff_activation": str | None,
 }
 _PLACES = (
     "cache_dir",
@@ -66,6 +68,7 @@ def config_class(family: Family) -> type[PretrainedConfig]:
     """The configuration class of a family's shrunk models: the stock fields, for the dense shape, plus `SHAPE_FIELDS`.
 
     `num_hidden_layers` (or its equal) counts the layers kept; `kept_layers` gives their places in the dense model.
+    `layer_fff` holds, layer by layer, trees and depth of a fast feedforward layer, or nothing.
     """
     stock = stock_config_class(family)
 
@@ -160,11 +163,13 @@ def _fill_shape(config: Any, family: Family) -> None:
         "original_layers": layers,
         "original_heads": heads,
         "original_neurons": neurons,
+        "layer_fff": [[] for _ in range(layers)],
+        "fff_activation": "gelu",
     }
     for name, value in defaults.items():
         if getattr(config, name) is None:
             setattr(config, name, value)
-    for name in ("layer_heads", "layer_neurons", "kept_layers"):
+    for name in ("layer_heads", "layer_neurons", "kept_layers", "layer_fff"):
         if len(getattr(config, name)) != layers:
             raise UserError(
                 f"The configuration's {name} must have one entry a layer",
@@ -202,7 +207,7 @@ def _from_packed(cls: Any, stock: Any, name: Any, packed: Path, args: tuple[Any,
 def _cut(model: PreTrainedModel, family: Family) -> None:
     from torch import nn
 
-    from sparsebert.models.blocks import resize_layer
+    from sparsebert.models.blocks import install_fff, resize_layer
 
     config = model.config
     layers = model.base_model.get_submodule(family.layers)
@@ -210,6 +215,9 @@ def _cut(model: PreTrainedModel, family: Family) -> None:
     for layer, heads, neurons in zip(layers, config.layer_heads, config.layer_neurons, strict=True):
         if (heads, neurons) != (config.original_heads, config.original_neurons):
             resize_layer(layer, family, heads, neurons, config.head_size)
+    for layer, tree in zip(layers, config.layer_fff, strict=True):
+        if tree:
+            install_fff(layer, family, config.hidden_size, tree, config.fff_activation)
     if family.first_norm and config.kept_layers[0] != 0:
         # The stock model leaves this norm out of layer 0; another layer that comes first now brought its own.
         layers[0].set_submodule(
