@@ -1,0 +1,49 @@
+"""What tokens do in a tree: who visits which node, how evenly, and whether neighbours go the same way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Of one tree and a stretch of text.
+
+    visits: tokens by node [nodes]. dead: the part of nodes that no token visits. entropy: by level, of the visits, over
+    that of an even spread [levels]; 1 = even, 0 = all at one node, and 1 at the root. agreement: by level, the part of
+    neighbouring tokens at the same node [levels]; chance: the same for tokens that are not neighbours.
+    """
+
+    visits: torch.Tensor
+    dead: float
+    entropy: tuple[float, ...]
+    agreement: tuple[float, ...]
+    chance: tuple[float, ...]
+
+
+def routes(ways: torch.Tensor, neighbours: torch.Tensor) -> Routes:
+    """Describe the ways [tokens, levels] of one tree.
+
+    neighbours [tokens - 1]: True where token i and i + 1 are of one text.
+    """
+    levels = ways.shape[1]
+    visits = torch.bincount(ways.flatten().long(), minlength=2**levels - 1)
+    shares = [visits[2**level - 1 : 2 ** (level + 1) - 1].double() / len(ways) for level in range(levels)]
+    same = (ways[1:] == ways[:-1])[neighbours].double()
+    return Routes(
+        visits=visits,
+        dead=float((visits == 0).double().mean()),
+        entropy=tuple(_evenness(share) for share in shares),
+        agreement=tuple(same.mean(dim=0).tolist()) if len(same) else (),
+        chance=tuple(float(share.square().sum()) for share in shares),
+    )
+
+
+def _evenness(share: torch.Tensor) -> float:
+    if len(share) == 1:
+        return 1.0
+    present = share[share > 0]
+    entropy = -(present * present.log()).sum()
+    return float(entropy / torch.tensor(len(share), dtype=torch.double).log())

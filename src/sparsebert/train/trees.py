@@ -1,0 +1,155 @@
+"""Teach fast feedforward layers what the dense blocks in their places compute, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from sparsebert.errors import DivergedError, UserError
+from sparsebert.models.blocks import fff_place
+from sparsebert.models.families import Family
+from sparsebert.models.fff import FastFeedForward
+from sparsebert.models.layout import layout_of
+from sparsebert.models.routes import Routes, routes
+from sparsebert.train.collate import MODEL_INPUTS, Batch
+from sparsebert.train.progress import tracked
+
+HELD_OUT = 0.1
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """How a tree is taught: AdamW on the squared error of random tokens, the rate going to zero as a cosine."""
+
+    steps: int = 2000
+    tokens: int = 512
+    learning_rate: float = 2e-3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well one layer's tree does on tokens that it was not taught on.
+
+    error: squared error over the variance of what the dense block gives; 0 = the same, 1 = no better than the mean.
+    ways: what tokens do in each tree.
+    """
+
+    layer: int
+    error: float
+    ways: tuple[Routes, ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs and outputs of one dense block on real tokens [tokens, hidden]; neighbours [tokens - 1] as in `routes`."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    neighbours: torch.Tensor
+
+
+def teach(dense: PreTrainedModel, planted: PreTrainedModel, batches: Iterable[Batch], lessons: Lessons) -> list[Fit]:
+    """Train every tree of `planted` in place on what the dense model's block computes on `batches`.
+
+    Batches hold model inputs with an attention_mask. All of their tokens' inputs and outputs are held in memory, fp32.
+    Raises UserError if the models have different numbers of layers, DivergedError if a loss is no number.
+    """
+    family = layout_of(dense).family
+    theirs, own = (layout_of(model).layers for model in (dense, planted))
+    if len(theirs) != len(own):
+        raise UserError("The models have different numbers of layers", got=f"{len(theirs)} and {len(own)}")
+    places = {layer.index: f"{layer.path}.{fff_place(family)}" for layer in own}
+    trees = {index: planted.get_submodule(place) for index, place in places.items()}
+    wanted = {index: tree for index, tree in trees.items() if isinstance(tree, FastFeedForward)}
+    seen = list(batches)
+    fits = []
+    for index in tracked(list(wanted), "Teaching trees"):
+        examples = block_examples(dense, theirs[index].path, family, seen)
+        fits.append(_teach_one(index, wanted[index], examples, lessons))
+    return fits
+
+
+@torch.no_grad()
+def block_examples(model: PreTrainedModel, layer: str, family: Family, batches: Iterable[Batch]) -> Examples:
+    """What the feedforward block of one layer gets and gives, on the real tokens of the batches."""
+    x, y, rows = [], [], []
+    ends = family.ffn.output if not family.ffn.block else family.ffn.block
+    with _recorded(model, f"{layer}.{fff_place(family)}", f"{layer}.{ends}") as tape:
+        for batch in batches:
+            model(**{key: batch[key] for key in MODEL_INPUTS if key in batch})
+            mask = batch["attention_mask"].bool()
+            given, gave = tape.pop()
+            x.append(given.view(*mask.shape, -1)[mask].float())
+            y.append(gave.view(*mask.shape, -1)[mask].float())
+            offset = rows[-1][-1] + 1 if rows else 0
+            rows.append(offset + torch.arange(len(mask))[:, None].expand_as(mask)[mask])
+    row = torch.cat(rows)
+    return Examples(torch.cat(x), torch.cat(y), row[1:] == row[:-1])
+
+
+@contextmanager
+def _recorded(model: nn.Module, first: str, last: str) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """A list that gets, in each forward pass, the input of one module and the output of another."""
+    tape: list[tuple[torch.Tensor, torch.Tensor]] = []
+    inputs: list[torch.Tensor] = []
+    was_training = model.training
+
+    def starts(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        inputs.append(args[0])
+
+    def ends(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        tape.append((inputs.pop(), output))
+
+    handles = [
+        model.get_submodule(first).register_forward_pre_hook(starts),
+        model.get_submodule(last).register_forward_hook(ends),
+    ]
+    model.eval()
+    try:
+        yield tape
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+
+
+def _teach_one(layer: int, tree: FastFeedForward, examples: Examples, lessons: Lessons) -> Fit:
+    count = len(examples.x)
+    kept = max(1, round(count * (1 - HELD_OUT)))
+    generator = torch.Generator().manual_seed(lessons.seed)
+    optimizer = torch.optim.AdamW(tree.parameters(), lr=lessons.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, lessons.steps)
+    variance = (examples.y - examples.y.mean(dim=0)).square().mean()
+    was_training = tree.training
+    tree.train()
+    for step in range(lessons.steps):
+        rows = torch.randint(kept, (min(lessons.tokens, kept),), generator=generator)
+        loss = (tree(examples.x[rows]) - examples.y[rows]).square().mean() / variance
+        if not torch.isfinite(loss):
+            raise DivergedError(step + 1, float(loss.detach()))
+        total = loss if tree.penalty is None else loss + tree.penalty
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        schedule.step()
+    tree.train(was_training)
+    return Fit(layer, _error(tree, examples, kept), _ways(tree, examples))
+
+
+@torch.no_grad()
+def _error(tree: FastFeedForward, examples: Examples, start: int) -> float:
+    x, y = (values[start:] if start < len(values) else values for values in (examples.x, examples.y))
+    was_training = tree.training
+    error = (tree.eval()(x) - y).square().mean() / (y - y.mean(dim=0)).square().mean()
+    tree.train(was_training)
+    return float(error)
+
+
+def _ways(tree: FastFeedForward, examples: Examples) -> tuple[Routes, ...]:
+    return tuple(routes(way, examples.neighbours) for way in tree.ways(examples.x))

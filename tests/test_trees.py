@@ -1,0 +1,85 @@
+"""Teaching trees: what a block gets and gives, a tree that learns it, and what tokens do, by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sparsebert.errors import DivergedError, UserError
+from sparsebert.models.fff import FastFeedForward
+from sparsebert.models.layout import layout_of
+from sparsebert.models.routes import routes
+from sparsebert.surgeon import plant, shrink
+from sparsebert.train.trees import Lessons, block_examples, teach
+from tiny import FAMILIES, HIDDEN, LAYERS, tiny_batch, tiny_model
+
+
+def test_routes_by_hand():
+    # Four tokens of two texts in a tree of two levels: right, right | right, left.
+    ways = torch.tensor([[0, 2], [0, 2], [0, 2], [0, 1]])
+    found = routes(ways, torch.tensor([True, False, True]))
+    assert found.visits.tolist() == [4, 1, 3] and found.dead == 0
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) / math.log(2)
+    assert found.entropy == pytest.approx((1, entropy))
+    # Of the two pairs inside a text one goes together; by chance 1/16 + 9/16 would.
+    assert found.agreement == (1.0, 0.5) and found.chance == pytest.approx((1, 10 / 16))
+    assert routes(ways[:1], torch.zeros(0, dtype=torch.bool)).dead == pytest.approx(1 / 3)
+    assert routes(ways[:1], torch.zeros(0, dtype=torch.bool)).agreement == ()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_examples_are_what_the_block_gets_and_gives(family: str):
+    model, batches = tiny_model(family), [tiny_batch(0), tiny_batch(1)]
+    described, layer = layout_of(model).family, layout_of(model).layers[1].path
+    found = block_examples(model, layer, described, batches)
+    tokens = int(sum(batch["attention_mask"].sum() for batch in batches))
+    assert found.x.shape == found.y.shape == (tokens, HIDDEN)
+    # Three texts a batch; padding is not there, and texts do not touch.
+    assert int((~found.neighbours).sum()) == 5
+    parts = model.get_submodule(layer)
+    ffn = described.ffn
+    with torch.no_grad():
+        if ffn.block:
+            again = parts.get_submodule(ffn.block)(found.x)
+        else:
+            up = parts.get_submodule(ffn.inputs[0])(found.x)
+            again = parts.get_submodule(ffn.output)(parts.get_submodule(ffn.activation)(up))
+    torch.testing.assert_close(found.y, again, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_taught_trees_are_nearer_to_the_dense_model(family: str):
+    torch.manual_seed(0)
+    dense = tiny_model(family)
+    planted = plant(dense, depth=2, trees=8)
+    batches = [tiny_batch(seed, rows=8) for seed in range(20)]
+    held = tiny_batch(99, rows=8)
+    before = apart(dense, planted, held)
+    fits = teach(dense, planted, batches, Lessons(steps=300, tokens=128, learning_rate=1e-2))
+    assert [fit.layer for fit in fits] == list(range(LAYERS))
+    assert all(fit.error < 0.8 and len(fit.ways) == 8 for fit in fits)
+    assert apart(dense, planted, held) < 0.7 * before
+
+
+def apart(one: torch.nn.Module, other: torch.nn.Module, batch: dict[str, torch.Tensor]) -> float:
+    with torch.no_grad():
+        return float((one(**batch).logits - other(**batch).logits).abs().mean())
+
+
+def test_layers_without_trees_are_left_alone():
+    dense = tiny_model("bert")
+    planted = plant(dense, depth=2, layers=[1])
+    fits = teach(dense, planted, [tiny_batch()], Lessons(steps=2))
+    assert [fit.layer for fit in fits] == [1]
+    [tree] = [module for module in planted.modules() if isinstance(module, FastFeedForward)]
+    assert not tree.training
+
+
+def test_what_cannot_be_taught_is_refused():
+    dense = tiny_model("bert")
+    with pytest.raises(UserError, match="numbers of layers; got 3 and 2"):
+        teach(dense, shrink(plant(dense, depth=1), {}, [0]), [tiny_batch()], Lessons(steps=1))
+    with pytest.raises(DivergedError, match="step"):
+        teach(dense, plant(dense, depth=1), [tiny_batch()], Lessons(steps=50, learning_rate=1e30))
