@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sparsebert.doctor import Trial, Zeros, advice, kernels, structured_trials, unstructured_trials, zeros_of
+from sparsebert.kernels import native
 from sparsebert.models.layout import encoder_linear_names
 from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny
@@ -88,9 +89,17 @@ def test_the_verdict_follows_from_what_was_measured(single: float, whole: float,
 
 
 def test_two_of_four_needs_a_gpu_that_has_it():
-    *_, semi_structured = kernels()
+    [semi_structured] = [kernel for kernel in kernels() if "2:4" in kernel.name]
     able = torch.cuda.is_available() and torch.cuda.get_device_capability(0) >= (8, 0)
     assert semi_structured.runs == able
+
+
+def test_it_says_whether_the_native_kernels_were_built(monkeypatch: pytest.MonkeyPatch):
+    *_, fff = kernels()
+    assert fff.runs == (native.isa() is not None)
+    monkeypatch.setenv(native.FORCE, native.NONE)
+    *_, fff = kernels()
+    assert not fff.runs and "plain PyTorch runs instead" in fff.why
 
 
 def test_the_command(tmp_path: Path):

@@ -13,6 +13,7 @@ from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threa
 from sparsebert.counts import example_inputs
 from sparsebert.environment import cpu_fields, cpu_flags
 from sparsebert.errors import UserError
+from sparsebert.kernels import native
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.surgeon import live_units, shrink
 
@@ -110,7 +111,17 @@ def kernels() -> tuple[Kernel, ...]:
             ampere,
             "this GPU has them" if ampere else "needs an NVIDIA GPU of Ampere or later",
         ),
+        _native(),
     )
+
+
+def _native() -> Kernel:
+    what, chosen = "fast feedforward layers (native kernel)", native.isa()
+    if chosen is None:
+        return Kernel(
+            what, False, "not built: no C++ compiler at installation, or not x86-64; plain PyTorch runs instead"
+        )
+    return Kernel(what, True, f"with {chosen} instructions")
 
 
 @torch.no_grad()
