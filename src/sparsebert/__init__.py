@@ -13,15 +13,18 @@ from sparsebert.version import __version__
 
 if TYPE_CHECKING:
     from sparsebert.errors import UserError
+    from sparsebert.models.fff import FastFeedForward
     from sparsebert.models.layout import layout_of
     from sparsebert.models.load import Packing, load_model, save_model
     from sparsebert.parts import Rule
     from sparsebert.recipe import Recipe, load_recipe
     from sparsebert.records import Record, read_record
-    from sparsebert.surgeon import shrink
+    from sparsebert.surgeon import plant, shrink
     from sparsebert.train.trainer import SparseTrainer
+    from sparsebert.train.trees import teach
 
 _WHERE = {
+    "FastFeedForward": "sparsebert.models.fff",
     "Packing": "sparsebert.models.load",
     "Recipe": "sparsebert.recipe",
     "Record": "sparsebert.records",
@@ -31,12 +34,15 @@ _WHERE = {
     "layout_of": "sparsebert.models.layout",
     "load_model": "sparsebert.models.load",
     "load_recipe": "sparsebert.recipe",
+    "plant": "sparsebert.surgeon",
     "read_record": "sparsebert.records",
     "save_model": "sparsebert.models.load",
     "shrink": "sparsebert.surgeon",
+    "teach": "sparsebert.train.trees",
 }
 
 __all__ = [
+    "FastFeedForward",
     "Packing",
     "Recipe",
     "Record",
@@ -47,9 +53,11 @@ __all__ = [
     "layout_of",
     "load_model",
     "load_recipe",
+    "plant",
     "read_record",
     "save_model",
     "shrink",
+    "teach",
 ]
 
 
