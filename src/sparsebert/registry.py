@@ -45,10 +45,10 @@ _TABLE: dict[str, dict[str, str]] = {
     "schedule": {
         "constant": "sparsebert.sparse.schedules:Constant",
         "one_shot": "sparsebert.sparse.schedules:OneShot",
-        "linear": "sparsebert.sparse.schedules:Linear",
-        "cubic": "sparsebert.sparse.schedules:Cubic",
-        "sigmoid": "sparsebert.sparse.schedules:Sigmoid",
-        "cosine": "sparsebert.sparse.schedules:Cosine",
+        "linear": "sparsebert.sparse.schedules:linear",
+        "cubic": "sparsebert.sparse.schedules:cubic",
+        "sigmoid": "sparsebert.sparse.schedules:sigmoid",
+        "cosine": "sparsebert.sparse.schedules:cosine",
         "exponential": "sparsebert.sparse.schedules:Exponential",
     },
     "update": {

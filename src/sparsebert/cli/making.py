@@ -23,6 +23,7 @@ from sparsebert.cli.options import (
     Task,
     TextColumn,
     Threads,
+    TrainExamples,
     app,
     milliseconds,
     times,
@@ -68,9 +69,7 @@ def compress(
     regression: Annotated[
         bool, typer.Option("--regression", help="The labels are numbers to predict.", rich_help_panel=DATA)
     ] = False,
-    train_examples: Annotated[
-        int | None, typer.Option(metavar="N", help="Use only N training rows.", rich_help_panel=DATA)
-    ] = None,
+    train_examples: TrainExamples = None,
     max_length: Annotated[
         int | None, typer.Option(metavar="TOKENS", help="Cut longer texts. Default 128.", rich_help_panel=DATA)
     ] = None,
@@ -145,9 +144,7 @@ def train(
     task: Task = None,
     data: Data = None,
     text_column: TextColumn = None,
-    train_examples: Annotated[
-        int | None, typer.Option(metavar="N", help="Use only N training rows.", rich_help_panel=DATA)
-    ] = None,
+    train_examples: TrainExamples = None,
     recipe: Recipe = None,
     settings: Set = None,
     output: OutputFolder = None,
@@ -212,9 +209,7 @@ def sweep(
     model: Annotated[str | None, typer.Option(help="Folder or hub name.", rich_help_panel=DATA)] = None,
     task: Task = None,
     data: Data = None,
-    train_examples: Annotated[
-        int | None, typer.Option(metavar="N", help="Use only N training rows.", rich_help_panel=DATA)
-    ] = None,
+    train_examples: TrainExamples = None,
     settings: Set = None,
     output: OutputFolder = None,
     as_json: Json = False,

@@ -51,80 +51,47 @@ class OneShot:
 
 
 @dataclass(frozen=True)
-class Linear:
-    """A straight line from `initial` at `start` to `final` at `stop`, in steps. Raises ValueError if stop < start."""
+class Ramp:
+    """From `initial` at step `start` to `final` at `stop`, by `share` of the way, both 0 to 1.
 
-    initial: float
-    final: float
-    start: int
-    stop: int
-
-    def __post_init__(self) -> None:
-        _check(self.start, self.stop)
-
-    def __call__(self, step: int) -> float:
-        """The value at a step."""
-        return _between(self.initial, self.final, _progress(self.start, self.stop, step))
-
-
-@dataclass(frozen=True)
-class Cubic:
-    """Fast first, then slowly, from `initial` at `start` to `final` at `stop`, in steps.
-
-    Zhu & Gupta 2017, arXiv:1710.01878, eq. 1. Raises ValueError if stop < start.
+    Raises ValueError if stop < start.
     """
 
     initial: float
     final: float
     start: int
     stop: int
+    share: Callable[[float], float]
 
     def __post_init__(self) -> None:
         _check(self.start, self.stop)
 
     def __call__(self, step: int) -> float:
         """The value at a step."""
-        return _between(self.initial, self.final, 1 - (1 - _progress(self.start, self.stop, step)) ** 3)
+        share = self.share(_progress(self.start, self.stop, step))
+        # Not initial + share * (final - initial): that is not exact at share 1.
+        return (1 - share) * self.initial + share * self.final
 
 
-@dataclass(frozen=True)
-class Sigmoid:
-    """Slow, fast, slow: a logistic curve over 12 of its units, scaled to be exact at both ends.
-
-    Raises ValueError if stop < start (both in steps).
-    """
-
-    initial: float
-    final: float
-    start: int
-    stop: int
-
-    def __post_init__(self) -> None:
-        _check(self.start, self.stop)
-
-    def __call__(self, step: int) -> float:
-        """The value at a step."""
-        centred = STEEPNESS * (_progress(self.start, self.stop, step) - 0.5)
-        share = 0.5 + 0.5 * math.tanh(centred / 2) / math.tanh(STEEPNESS / 4)
-        return _between(self.initial, self.final, share)
+def linear(initial: float, final: float, start: int, stop: int) -> Ramp:
+    """A straight line."""
+    return Ramp(initial, final, start, stop, lambda way: way)
 
 
-@dataclass(frozen=True)
-class Cosine:
-    """Half a cosine from `initial` at `start` to `final` at `stop`, in steps. Raises ValueError if stop < start."""
+def cubic(initial: float, final: float, start: int, stop: int) -> Ramp:
+    """Fast first, then slowly. Zhu & Gupta 2017, arXiv:1710.01878, eq. 1."""
+    return Ramp(initial, final, start, stop, lambda way: 1 - (1 - way) ** 3)
 
-    initial: float
-    final: float
-    start: int
-    stop: int
 
-    def __post_init__(self) -> None:
-        _check(self.start, self.stop)
+def sigmoid(initial: float, final: float, start: int, stop: int) -> Ramp:
+    """Slow, fast, slow: a logistic curve over 12 of its units, scaled to be exact at both ends."""
+    scale = math.tanh(STEEPNESS / 4)
+    return Ramp(initial, final, start, stop, lambda way: 0.5 + 0.5 * math.tanh(STEEPNESS * (way - 0.5) / 2) / scale)
 
-    def __call__(self, step: int) -> float:
-        """The value at a step."""
-        share = (1 - math.cos(math.pi * _progress(self.start, self.stop, step))) / 2
-        return _between(self.initial, self.final, share)
+
+def cosine(initial: float, final: float, start: int, stop: int) -> Ramp:
+    """Half a cosine."""
+    return Ramp(initial, final, start, stop, lambda way: (1 - math.cos(math.pi * way)) / 2)
 
 
 @dataclass(frozen=True)
@@ -198,8 +165,3 @@ def _progress(start: int, stop: int, step: int) -> float:
     if stop == start:
         return float(step >= start)
     return min(1.0, max(0.0, (step - start) / (stop - start)))
-
-
-def _between(initial: float, final: float, share: float) -> float:
-    # Not initial + share * (final - initial): that is not exact at share 1.
-    return (1 - share) * initial + share * final
