@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel, set_seed
 
@@ -20,7 +19,7 @@ from sparsebert.compress.stages import stage
 from sparsebert.compress.targets import Goal, meet
 from sparsebert.compress.workbench import Workbench
 from sparsebert.models.layout import layout_of
-from sparsebert.models.load import has_task_head, load_config, load_model, save_model
+from sparsebert.models.load import has_task_head, load_config, save_model
 from sparsebert.models.source import resolve
 from sparsebert.oneshot.budgets import CostTable
 from sparsebert.parts import Target
@@ -29,8 +28,6 @@ from sparsebert.surgeon import mask_model, shrink
 from sparsebert.train.distill import Distiller
 from sparsebert.train.finetune import fine_tune
 from sparsebert.train.teacher import TeacherCache, cache_teacher
-
-TOLERANCE = 1e-4
 
 
 class Trained(BaseModel):
@@ -84,12 +81,7 @@ def dense_model(bench: Workbench) -> Dense:
     labels = len(bench.spec.labels) or 1
 
     def work() -> Trained:
-        set_seed(bench.recipe.seed)
-        model = load_model(source, num_labels=labels, kind=bench.spec.kind)
-        if bench.spec.labels:
-            model.config.id2label = dict(enumerate(bench.spec.labels))
-            model.config.label2id = {name: number for number, name in enumerate(bench.spec.labels)}
-        run = None
+        model, run = bench.fresh(), None
         if not has_task_head(load_config(source), labels, bench.spec.labels):
             training, checkpoints = bench.recipe.dense, bench.work / "dense-training"
             run = fine_tune(
@@ -99,7 +91,7 @@ def dense_model(bench: Workbench) -> Dense:
         return Trained(run=run)
 
     trained = stage(done, Trained, work)
-    model = load_model(folder, num_labels=labels, kind=bench.spec.kind)
+    model = bench.load(folder)
     layers = layout_of(model).layers
     return Dense(model, trained, shape_of(model, tuple(range(len(layers))), model))
 
@@ -143,7 +135,7 @@ class FamilyMaker:
         member = stage(work / "member.json", Member, lambda: self._find(target, work / "one-shot"))
         trained = stage(work / "trained.json", Trained, lambda: self._train(member, work, folder))
         if self._bench.recipe.finetune is not None:
-            self._last, self._origin, self._calibrated = self._load(folder), member.origin, None
+            self._last, self._origin, self._calibrated = self._bench.load(folder), member.origin, None
         return member, trained, folder
 
     def _find(self, target: Target, folder: Path) -> Member:
@@ -171,16 +163,10 @@ class FamilyMaker:
         masked, keep, dropped = masked_model(self._last, calibrated.options, found.choices)
         small = shrink(masked, keep, dropped, even=self._bench.recipe.even)
         mask_model(masked, {}, dropped)
-        probe = self._bench.probe()
-        with torch.inference_mode():
-            expected, got = masked(**probe).logits, small(**probe).logits
-        difference = float((expected - got).abs().max() / expected.abs().max().clamp_min(1e-6))
-        if difference > TOLERANCE:
-            raise RuntimeError(f"the cut model differs from the masked one by {difference:.2e}, relative")
-        return small, difference
+        return small, self._bench.checked_difference(masked, small)
 
     def _train(self, member: Member, work: Path, folder: Path) -> Trained:
-        model = self._load(work / "one-shot")
+        model = self._bench.load(work / "one-shot")
         training = self._bench.recipe.finetune
         run = None
         if training is not None:
@@ -218,7 +204,3 @@ class FamilyMaker:
                 return LatencyTable(table=measured_table(self._dense.model, setting.batch, setting.length))
 
         return stage(file, LatencyTable, work).table
-
-    def _load(self, folder: Path) -> PreTrainedModel:
-        labels = len(self._bench.spec.labels) or 1
-        return load_model(folder, num_labels=labels, kind=self._bench.spec.kind)

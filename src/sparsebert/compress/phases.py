@@ -18,7 +18,7 @@ from sparsebert.compress.workbench import Workbench
 from sparsebert.counts import Footprint
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names, layout_of
-from sparsebert.models.load import Packing, has_task_head, load_config, load_model, save_model
+from sparsebert.models.load import Packing, has_task_head, load_config, save_model
 from sparsebert.models.pack import packed_bytes
 from sparsebert.models.source import resolve
 from sparsebert.parts import Phase
@@ -28,7 +28,6 @@ from sparsebert.train.distill import Distiller, check_match
 from sparsebert.train.finetune import fine_tune
 from sparsebert.train.teacher import cache_teacher
 
-TOLERANCE = 1e-4
 WORTH_PACKING = 0.95
 MASKS = "masks.safetensors"
 
@@ -61,7 +60,7 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
     """
     phases = bench.recipe.phases
     dense = dense_model(bench) if any(phase.teacher == "dense" for phase in phases) else None
-    start = _start(bench)
+    start = bench.fresh()
     done: dict[str, PhaseDone] = {}
     before: Path | None = None
     for index, phase in enumerate(phases):
@@ -71,12 +70,12 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
         )
         before = folder
     assert before is not None
-    trained = _load(bench, before / "model")
+    trained = bench.load(before / "model")
     small, difference = _cut(bench, trained)
     folder = bench.folder / "sparse"
     _save(bench, small, folder)
     return SparseModel(
-        model=_load(bench, folder),
+        model=bench.load(folder),
         folder=folder,
         phases={name: one.run for name, one in done.items()},
         timeline=tuple(row for one in done.values() for row in one.timeline),
@@ -87,19 +86,8 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
     ), dense
 
 
-def _start(bench: Workbench) -> PreTrainedModel:
-    """The model handed in, with a head for the task that the seed decides."""
-    source = resolve(bench.recipe.model)
-    set_seed(bench.recipe.seed)
-    model = load_model(source, num_labels=len(bench.spec.labels) or 1, kind=bench.spec.kind)
-    if bench.spec.labels:
-        model.config.id2label = dict(enumerate(bench.spec.labels))
-        model.config.label2id = {name: number for number, name in enumerate(bench.spec.labels)}
-    return model
-
-
 def _carry_out(bench: Workbench, phase: Phase, folder: Path, before: Path | None, dense: Dense | None) -> PhaseDone:
-    model = _start(bench) if before is None or phase.resets else _load(bench, before / "model")
+    model = bench.fresh() if before is None or phase.resets else bench.load(before / "model")
     held = load_file(before / MASKS) if before is not None else {}
     if phase.resets:
         _apply(model, held)
@@ -141,7 +129,7 @@ def _teacher(bench: Workbench, name: str, dense: Dense | None) -> tuple[PreTrain
         raise UserError("The teacher is not fine-tuned for this task", got=name, fix="give teacher: dense")
     given = sorted({phase.teacher for phase in bench.recipe.phases if phase.teacher not in (None, "dense")})
     folder = bench.work / f"teacher-{given.index(name)}"
-    return load_model(source, num_labels=labels, kind=bench.spec.kind), folder
+    return bench.load(source), folder
 
 
 @torch.no_grad()
@@ -155,13 +143,8 @@ def _cut(bench: Workbench, trained: PreTrainedModel) -> tuple[PreTrainedModel, f
     keep = live_units(trained)
     if all(bool(mask.all()) for mask in keep.values()):
         return trained, 0.0
-    small, probe = shrink(trained, keep), bench.probe()
-    with torch.inference_mode():
-        expected, got = trained(**probe).logits, small(**probe).logits
-    difference = float((expected - got).abs().max() / expected.abs().max().clamp_min(1e-6))
-    if difference > TOLERANCE:
-        raise RuntimeError(f"the cut model differs from the masked one by {difference:.2e}, relative")
-    return small, difference
+    small = shrink(trained, keep)
+    return small, bench.checked_difference(trained, small)
 
 
 def _save(bench: Workbench, model: PreTrainedModel, folder: Path) -> None:
@@ -192,7 +175,3 @@ def _in_memory(model: PreTrainedModel) -> Footprint:
         whole_model_nonzero=sum(int(tensor.count_nonzero()) for tensor in tensors.values()),
         bytes_on_disk=len(save(tensors)),
     )
-
-
-def _load(bench: Workbench, folder: Path) -> PreTrainedModel:
-    return load_model(folder, num_labels=len(bench.spec.labels) or 1, kind=bench.spec.kind)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from sparsebert.bench import Setting
 from sparsebert.counts import example_inputs
@@ -18,13 +18,14 @@ from sparsebert.data.metrics import score_with_reasons
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.models.limits import position_limit
 from sparsebert.models.load import load_config, load_model, load_tokenizer
-from sparsebert.models.source import resolve
+from sparsebert.models.source import ModelSource, resolve
 from sparsebert.recipe import Recipe
 from sparsebert.records import Score
 from sparsebert.train.collate import Collator, padding_collator
 from sparsebert.train.evaluate import predict_logits
 
 Predictions = dict[str, np.ndarray]
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,30 @@ class Workbench:
             values, _ = score_with_reasons(self.spec.metrics, logits, self.labels(split))
             scores += [Score(metric=name, value=v, split=split, examples=len(logits)) for name, v in values.items()]
         return tuple(scores)
+
+    def load(self, source: ModelSource | Path) -> PreTrainedModel:
+        """A model with the task's head."""
+        return load_model(source, num_labels=len(self.spec.labels) or 1, kind=self.spec.kind)
+
+    def fresh(self) -> PreTrainedModel:
+        """The recipe's model with the task's head and label names; the seed decides what is new in it."""
+        source = resolve(self.recipe.model)
+        set_seed(self.recipe.seed)
+        model = self.load(source)
+        if self.spec.labels:
+            model.config.id2label = dict(enumerate(self.spec.labels))
+            model.config.label2id = {name: number for number, name in enumerate(self.spec.labels)}
+        return model
+
+    def checked_difference(self, masked: PreTrainedModel, small: PreTrainedModel) -> float:
+        """The largest |logit| difference relative to the largest logit. Raises RuntimeError if that is no rounding."""
+        probe = self.probe()
+        with torch.inference_mode():
+            expected, got = masked(**probe).logits, small(**probe).logits
+        difference = float((expected - got).abs().max() / expected.abs().max().clamp_min(1e-6))
+        if difference > TOLERANCE:
+            raise RuntimeError(f"the cut model differs from the masked one by {difference:.2e}, relative")
+        return difference
 
     def probe(self) -> dict[str, torch.Tensor]:
         """A small padded batch for output checks."""

@@ -10,9 +10,9 @@ SORTED_FROM = 256
 SORTED_AT = 7
 
 
-def fff_backend(x: torch.Tensor) -> str:
-    """The name of what `fff` would run for x: `plain`, or `native` and the instruction set."""
-    chosen = native.isa() if x.device.type == "cpu" else None
+def fff_backend(w_in: torch.Tensor) -> str:
+    """The name of what `fff` would run with these weights: `plain`, or `native` and the instruction set."""
+    chosen = _native_isa(w_in)
     return "plain" if chosen is None else f"native {chosen}"
 
 
@@ -28,8 +28,12 @@ def sort_level(tokens: int, levels: int) -> int:
     return min(SORTED_AT, levels - 1) if tokens >= SORTED_FROM else 0
 
 
+def _native_isa(w_in: torch.Tensor) -> str | None:
+    return native.isa() if w_in.device.type == "cpu" and w_in.dtype in native.WEIGHTS else None
+
+
 def _run(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str) -> torch.Tensor:
-    chosen = native.isa() if x.device.type == "cpu" and w_in.dtype in native.WEIGHTS else None
+    chosen = _native_isa(w_in)
     if chosen is None:
         return reference.fff(x, w_in, b_in, w_out, activation)
     level = sort_level(len(x), (w_in.shape[1] + 1).bit_length() - 1)
