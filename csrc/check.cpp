@@ -56,6 +56,40 @@ int differences(const Case& c) {
     return found;
 }
 
+struct LinearCase {
+    int64_t tokens, inputs, outputs, height, chunk;
+    int32_t activation, threads;
+    bool bias;
+};
+
+// Every block and every second value is there; `height` 0 = single values.
+int linear_differences(const LinearCase& c) {
+    const int64_t rows = c.height > 0 ? (c.outputs + c.height - 1) / c.height : c.outputs, across = (c.inputs + 31) / 32;
+    std::vector<int32_t> starts{0}, columns;
+    for (int64_t row = 0; row < rows; row++) {
+        for (int64_t i = row % 2; i < (c.height > 0 ? across : c.inputs); i += c.height > 0 ? 1 : 2)
+            columns.push_back(int32_t(i));
+        starts.push_back(int32_t(columns.size()));
+    }
+    const auto values = random_values<float>(columns.size() * (c.height > 0 ? 32 * c.height : 1));
+    const auto x = random_values<float>(c.tokens * c.inputs), bias = random_values<float>(c.outputs);
+    const SbLinear call{c.tokens, c.inputs, c.outputs, c.activation, c.threads};
+    std::vector<float> first;
+    int found = 0;
+    for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {
+        std::vector<float> y(c.tokens * c.outputs, NAN);
+        std::vector<float> scratch(c.threads * (c.height > 0 ? c.chunk * (c.inputs + 16) : 64 * c.inputs), NAN);
+        const float* shift = c.bias ? bias.data() : nullptr;
+        found += 0 != (c.height > 0 ? sb_blocks(isa, &call, c.height, c.chunk, x.data(), values.data(), starts.data(),
+                                                columns.data(), shift, y.data(), scratch.data())
+                                    : sb_elements(isa, &call, x.data(), values.data(), starts.data(), columns.data(),
+                                                  shift, y.data(), scratch.data()));
+        if (isa == 0) first = y;
+        for (size_t i = 0; i < y.size(); i++) found += !(std::fabs(y[i] - first[i]) <= 1e-3f * (1.0f + std::fabs(first[i])));
+    }
+    return found;
+}
+
 }  // namespace
 
 int main() {
@@ -67,6 +101,16 @@ int main() {
         const int found = differences<float>(c) + differences<uint16_t>(c);
         std::printf("%lld x %lld, %lldx%lld: %d differences\n", (long long)c.tokens, (long long)c.hidden,
                     (long long)c.trees, (long long)c.depth, found);
+        failed += found;
+    }
+    const LinearCase linear[] = {{0, 32, 32, 32, 12, 0, 1, true},   {1, 100, 33, 16, 12, 1, 2, false},
+                                 {61, 64, 70, 32, 24, 0, 2, true},  {13, 31, 5, 16, 12, 2, 1, true},
+                                 {0, 7, 3, 0, 0, 0, 1, true},       {1, 65, 40, 0, 0, 1, 3, false},
+                                 {77, 33, 18, 0, 0, 0, 2, true},    {200, 50, 16, 0, 0, 2, 2, true}};
+    for (const LinearCase& c : linear) {
+        const int found = linear_differences(c);
+        std::printf("%lld x %lld to %lld, height %lld: %d differences\n", (long long)c.tokens, (long long)c.inputs,
+                    (long long)c.outputs, (long long)c.height, found);
         failed += found;
     }
     SbFff none{};

@@ -25,6 +25,32 @@ inline Vec load(const uint16_t* bf16) {
     return (Vec)wide;  // the same bits
 }
 
+// As many floats as one register holds.
+#if defined(__AVX512F__)
+constexpr int REGISTER = 16;
+#elif defined(__AVX__)
+constexpr int REGISTER = 8;
+#else
+constexpr int REGISTER = 4;
+#endif
+typedef float Lane __attribute__((vector_size(4 * REGISTER)));
+typedef float LooseLane __attribute__((vector_size(4 * REGISTER), aligned(4), may_alias));
+
+inline Lane load_lane(const float* from) { return *reinterpret_cast<const LooseLane*>(from); }
+
+inline void store_lane(float* to, Lane value) { *reinterpret_cast<LooseLane*>(to) = value; }
+
+// Spelled out: the compiler takes `Lane{} + v` for an addition.
+inline Lane broadcast(float v) {
+#if defined(__AVX512F__)
+    return Lane{v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v};
+#elif defined(__AVX__)
+    return Lane{v, v, v, v, v, v, v, v};
+#else
+    return Lane{v, v, v, v};
+#endif
+}
+
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 inline float one(const float* from) { return *from; }
@@ -38,7 +64,22 @@ inline float one(const uint16_t* bf16) {
 
 inline void store(float* to, Vec value) { *reinterpret_cast<LooseVec*>(to) = value; }
 
-inline Vec all(float value) { return Vec{} + value; }
+// The first `count` values; the others are zero, and nothing is read or written there.
+inline Vec load_part(const float* from, int64_t count) {
+    if (count >= LANES) return load(from);
+    float part[LANES] = {};
+    std::memcpy(part, from, count * sizeof(float));
+    return load(part);
+}
+
+inline void store_part(float* to, Vec value, int64_t count) {
+    if (count >= LANES)
+        store(to, value);
+    else
+        std::memcpy(to, &value, count * sizeof(float));
+}
+
+inline Vec all(float v) { return Vec{v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v}; }
 
 inline float sum(Vec v) {
     typedef float Half __attribute__((vector_size(32)));
@@ -50,6 +91,23 @@ inline float sum(Vec v) {
     std::memcpy(quarters, &half, sizeof half);
     const Quarter quarter = quarters[0] + quarters[1];
     return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
+}
+
+// 16 x 16 values, in place: interleaving row i with row i + 8 four times over brings each to its place.
+inline void transpose(Vec* rows) {
+    constexpr Ints LOW = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+    constexpr Ints HIGH = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+#pragma GCC unroll 4
+    for (int round = 0; round < 4; round++) {
+        Vec next[LANES];
+#pragma GCC unroll 8
+        for (int i = 0; i < LANES / 2; i++) {
+            next[2 * i] = __builtin_shuffle(rows[i], rows[i + LANES / 2], LOW);
+            next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + LANES / 2], HIGH);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) rows[i] = next[i];
+    }
 }
 
 inline Vec select(Ints where, Vec yes, Vec no) { return where ? yes : no; }
@@ -86,9 +144,10 @@ inline Vec erf_of(Vec x) {
     return select(x < 0.0f, -value, value);
 }
 
-enum Activation : int { GELU = 0, RELU = 1 };
+enum Activation : int { GELU = 0, RELU = 1, NO_ACTIVATION = 2 };
 
 inline Vec activate(Vec x, int kind) {
+    if (kind == NO_ACTIVATION) return x;
     // Written so that what is not a number stays so.
     if (kind == RELU) return select(x < 0.0f, Vec{}, x);
     return 0.5f * x * (1.0f + erf_of(x * 0.707106781f));

@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from sparsebert import registry
-from sparsebert.backends import BackendError, compiled, eager, eager_bf16
+from sparsebert.backends import BackendError, compiled, eager, eager_bf16, sparse
 from sparsebert.bench import BenchRow, Setting, bench, verdict
 from sparsebert.bench_memory import peak_memory
 from sparsebert.clock import Conditions, timing
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
+from sparsebert.kernels import native
+from sparsebert.models.layout import encoder_linear_names
 from sparsebert.records import Timing
 from tiny import HIDDEN, tiny_model
 
@@ -144,7 +146,7 @@ def test_bad_input() -> None:
 
 def test_every_registered_back_end_gives_the_outputs_of_eager_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert registry.names("backend") == ["eager", "eager-bf16", "compile"]
+    assert registry.names("backend") == ["eager", "eager-bf16", "compile", "sparse"]
     model = tiny_model("electra")
     inputs = example_inputs([model], 2, 8)
     expected = model(**inputs)[0]
@@ -154,6 +156,24 @@ def test_every_registered_back_end_gives_the_outputs_of_eager_or_says_why_not(mo
     torch.testing.assert_close(half.run(inputs).float(), expected, atol=0.2, rtol=0.1)
     with pytest.raises(BackendError, match=r"'compile' is not available: no C\+\+ compiler found \(no-such-compiler\)"):
         compiled(model, inputs)
+
+
+def test_the_sparse_back_end_runs_where_it_gains(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("bert", hidden_size=256, intermediate_size=1024)
+    inputs = example_inputs([model], 2, 8)
+    with pytest.raises(BackendError, match="'sparse' is not available: no kernel is faster than the dense product"):
+        sparse(model, inputs)
+    with torch.no_grad():
+        for name in encoder_linear_names(model):
+            model.get_parameter(name)[:, 1:].zero_()
+    if native.isa() is not None:
+        expected = model(**inputs)[0]
+        ready = sparse(model, inputs)
+        assert ready.dtype == "float32" and ready.module is not model
+        torch.testing.assert_close(ready.run(inputs), expected)
+    monkeypatch.setenv(native.FORCE, native.NONE)
+    with pytest.raises(BackendError, match="native library was not built, or is switched off"):
+        sparse(model, inputs)
 
 
 def test_the_attention_that_ran_is_named() -> None:

@@ -13,6 +13,7 @@ from sparsebert.version import __version__
 
 if TYPE_CHECKING:
     from sparsebert.errors import UserError
+    from sparsebert.models.accelerate import accelerate
     from sparsebert.models.fff import FastFeedForward
     from sparsebert.models.layout import layout_of
     from sparsebert.models.load import Packing, load_model, save_model
@@ -31,6 +32,7 @@ _WHERE = {
     "Rule": "sparsebert.parts",
     "SparseTrainer": "sparsebert.train.trainer",
     "UserError": "sparsebert.errors",
+    "accelerate": "sparsebert.models.accelerate",
     "layout_of": "sparsebert.models.layout",
     "load_model": "sparsebert.models.load",
     "load_recipe": "sparsebert.recipe",
@@ -50,6 +52,7 @@ __all__ = [
     "SparseTrainer",
     "UserError",
     "__version__",
+    "accelerate",
     "layout_of",
     "load_model",
     "load_recipe",

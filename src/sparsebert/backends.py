@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
+from sparsebert.kernels import native
+from sparsebert.models.accelerate import accelerate, sparse_layers
 
 Inputs = Mapping[str, Tensor]
 
@@ -73,6 +75,20 @@ def compiled(model: PreTrainedModel, inputs: Inputs) -> Prepared:
     except exc.TorchDynamoException as error:
         raise BackendError("compile", str(error).strip().splitlines()[0]) from error
     return Prepared(lambda given: graph(**given)[0], _dtype(module), attention_of(module), _predicts(module), None)
+
+
+def sparse(model: PreTrainedModel, inputs: Inputs) -> Prepared:
+    """Plain torch in float32, but for encoder matrices with zeros, which run by the package's kernels where they gain.
+
+    Raises BackendError without the native library, and if no kernel gains anything.
+    """
+    if native.isa() is None:
+        raise BackendError("sparse", "the native library was not built, or is switched off")
+    tokens = inputs["input_ids"].numel()
+    module = accelerate(_ready(model, torch.float32), tokens)
+    if not sparse_layers(module):
+        raise BackendError("sparse", f"no kernel is faster than the dense product for this model at {tokens} tokens")
+    return _plain(module)
 
 
 def attention_of(model: PreTrainedModel) -> str:

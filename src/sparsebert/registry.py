@@ -82,6 +82,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "eager": "sparsebert.backends:eager",
         "eager-bf16": "sparsebert.backends:eager_bf16",
         "compile": "sparsebert.backends:compiled",
+        "sparse": "sparsebert.backends:sparse",
     },
 }
 

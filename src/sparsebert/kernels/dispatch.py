@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from sparsebert.kernels import native, reference
+from sparsebert.kernels import native, native_fff, native_linear, reference
+from sparsebert.kernels.packed import PackedMatrix, unpack_matrix
 
 SORTED_FROM = 256
 SORTED_AT = 7
@@ -23,13 +24,30 @@ def fff(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Te
     return _run(x, w_in, b_in, w_out, activation)
 
 
+def linear_backend(weight: torch.Tensor) -> str:
+    """The name of what a sparse layer would run with this weight: `dense`, or `native` and the instruction set."""
+    return f"native {native.isa()}" if linear_runs(weight, weight) else "dense"
+
+
+def linear_runs(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether `sparse_linear` has a kernel for these. A compiled graph asks only when it runs."""
+    fits = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in (x, weight))
+    return fits and (torch.compiler.is_compiling() or native.isa() is not None)
+
+
+def sparse_linear(x: torch.Tensor, weight: PackedMatrix, bias: torch.Tensor | None, activation: str) -> torch.Tensor:
+    """activation(x W^T + bias) [tokens, outputs] where `linear_runs`; see `native_linear.linear`."""
+    parts = (weight.values, weight.starts, weight.columns, bias, weight.outputs, weight.height, activation)
+    return _linear_operator(x, *parts) if torch.compiler.is_compiling() else _run_linear(x, *parts)
+
+
 def sort_level(tokens: int, levels: int) -> int:
     """The level by whose nodes tokens are sorted; 0 = not worth it."""
     return min(SORTED_AT, levels - 1) if tokens >= SORTED_FROM else 0
 
 
 def _native_isa(w_in: torch.Tensor) -> str | None:
-    return native.isa() if w_in.device.type == "cpu" and w_in.dtype in native.WEIGHTS else None
+    return native.isa() if w_in.device.type == "cpu" and w_in.dtype in native_fff.WEIGHTS else None
 
 
 def _run(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str) -> torch.Tensor:
@@ -38,7 +56,7 @@ def _run(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.T
         return reference.fff(x, w_in, b_in, w_out, activation)
     level = sort_level(len(x), (w_in.shape[1] + 1).bit_length() - 1)
     plain = (x.float().contiguous(), w_in.contiguous(), b_in.float().contiguous(), w_out.contiguous())
-    return native.fff(*plain, activation, level, chosen)[0].to(x.dtype)
+    return native_fff.fff(*plain, activation, level, chosen)[0].to(x.dtype)
 
 
 @torch.library.custom_op("sparsebert::fff", mutates_args=())
@@ -51,3 +69,48 @@ def _operator(
 @_operator.register_fake
 def _(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str) -> torch.Tensor:
     return torch.empty_like(x)
+
+
+def _run_linear(
+    x: torch.Tensor,
+    values: torch.Tensor,
+    starts: torch.Tensor,
+    columns: torch.Tensor,
+    bias: torch.Tensor | None,
+    outputs: int,
+    height: int,
+    activation: str,
+) -> torch.Tensor:
+    isa_name = native.isa()
+    weight = PackedMatrix(outputs, x.shape[1], height, values, starts, columns)
+    if isa_name is None:
+        return reference.linear(x, unpack_matrix(weight), bias, activation)
+    return native_linear.linear(x.contiguous(), weight, bias, activation, isa_name)
+
+
+@torch.library.custom_op("sparsebert::sparse_linear", mutates_args=())
+def _linear_operator(
+    x: torch.Tensor,
+    values: torch.Tensor,
+    starts: torch.Tensor,
+    columns: torch.Tensor,
+    bias: torch.Tensor | None,
+    outputs: int,
+    height: int,
+    activation: str,
+) -> torch.Tensor:
+    return _run_linear(x, values, starts, columns, bias, outputs, height, activation)
+
+
+@_linear_operator.register_fake
+def _(
+    x: torch.Tensor,
+    values: torch.Tensor,
+    starts: torch.Tensor,
+    columns: torch.Tensor,
+    bias: torch.Tensor | None,
+    outputs: int,
+    height: int,
+    activation: str,
+) -> torch.Tensor:
+    return x.new_empty(len(x), outputs)

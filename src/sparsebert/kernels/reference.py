@@ -10,6 +10,12 @@ import torch.nn.functional as F
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str) -> torch.Tensor:
+    """activation(x W^T + bias) [..., outputs]; activation is `gelu`, `relu` or `none`."""
+    y = F.linear(x, weight, bias)
+    return y if activation == "none" else ACTIVATIONS[activation](y)
+
+
 def fff_route(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The nodes that tokens visit, and the logits there, both [trees, tokens, depth + 1].
 

@@ -1,0 +1,108 @@
+"""Sparse kernels for a model whose weights have zeros, wherever they were measured to be faster than dense ones."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.activations import GELUActivation
+
+from sparsebert.clock import Variant, interleave, quartiles, ratios
+from sparsebert.kernels import native
+from sparsebert.kernels.packed import HEIGHTS, SINGLE, pack_matrix
+from sparsebert.models.layout import layout_of
+from sparsebert.models.sparse_linear import SparseLinear
+
+WORTH_IT = 1.05
+TRY_BELOW = 0.7
+ROUNDS = 5
+# Height of the blocks (none = no form has few enough values), and how many times faster than dense.
+Choice = tuple[int | None, float]
+NOTHING: Choice = None, 1.0
+
+
+def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_IT) -> PreTrainedModel:
+    """The same model, over the same weights, with a SparseLinear wherever one is faster here for so many tokens.
+
+    Each distinct matrix of the encoder that has zeros is timed against the dense product on this machine, in blocks
+    and as single values; the fastest takes its place if it is at least `worth` times as fast. A gelu or relu that
+    follows is computed along. What was gained is in each layer's `gain`. Nothing changes in what is saved; without the
+    native library, or for weights that are not float32 on the CPU, nothing changes at all.
+    """
+    made = _around_the_same_weights(model)
+    if native.isa() is None or model.dtype != torch.float32 or model.device.type != "cpu":
+        return made
+    measured: dict[tuple[object, ...], Choice] = {}
+    for name, linear in list(_linears(made)):
+        height, gain = _best(linear, tokens, measured)
+        if height is not None and gain >= worth:
+            made.set_submodule(name, SparseLinear(linear, height, gain=gain))
+    _fuse_activations(made)
+    return made
+
+
+def sparse_layers(model: nn.Module) -> dict[str, SparseLinear]:
+    """By name, the layers that `accelerate` put in."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, SparseLinear)}
+
+
+def _linears(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
+    for layer in layout_of(model).layers:
+        for name, module in model.get_submodule(layer.path).named_modules():
+            if isinstance(module, nn.Linear) and module.weight.numel() > 0:
+                yield f"{layer.path}.{name}", module
+
+
+def _best(linear: nn.Linear, tokens: int, measured: dict[tuple[object, ...], Choice]) -> Choice:
+    """The fastest form of a matrix. Alike matrices are timed once."""
+    weight = linear.weight.detach()
+    if float((weight != 0).float().mean()) > TRY_BELOW:
+        return NOTHING
+    forms = {height: pack_matrix(weight, height) for height in (*HEIGHTS, SINGLE)}
+    worth = {height: form for height, form in forms.items() if form.density <= TRY_BELOW}
+    key = (weight.shape, linear.bias is None, *(round(form.density, 1) for form in forms.values()))
+    if key not in measured:
+        measured[key] = _timed({height: SparseLinear(linear, height).eval() for height in worth}, linear, tokens)
+    return measured[key]
+
+
+def _timed(forms: dict[int, SparseLinear], linear: nn.Linear, tokens: int) -> Choice:
+    x = torch.randn(tokens, linear.in_features, generator=torch.Generator().manual_seed(0))
+    if not forms:
+        return NOTHING
+    variants = [Variant("dense", lambda: F.linear(x, linear.weight, linear.bias))]
+    variants += [Variant(str(height), lambda form=form: form(x)) for height, form in forms.items()]
+    samples = interleave(variants, ROUNDS, warmup_ms=10, min_sample_ms=3)
+    gains = {height: quartiles(ratios(samples[str(height)], samples["dense"]))[1] for height in forms}
+    gain, best = max((gain, height) for height, gain in gains.items())
+    return best, gain
+
+
+def _fuse_activations(model: PreTrainedModel) -> None:
+    """An activation after a feedforward block's only up projection is computed by it."""
+    layout = layout_of(model)
+    ffn = layout.family.ffn
+    if len(ffn.inputs) != 1:
+        return
+    for layer in layout.layers:
+        block = model.get_submodule(layer.path)
+        up, activation = block.get_submodule(ffn.inputs[0]), block.get_submodule(ffn.activation)
+        name = "gelu" if _is_exact_gelu(activation) else "relu" if isinstance(activation, nn.ReLU) else None
+        if isinstance(up, SparseLinear) and name is not None:
+            up.activation = name
+            block.set_submodule(ffn.activation, nn.Identity())
+
+
+def _is_exact_gelu(module: nn.Module) -> bool:
+    if isinstance(module, GELUActivation):
+        return True
+    return isinstance(module, nn.GELU) and module.approximate == "none"
+
+
+def _around_the_same_weights(model: PreTrainedModel) -> PreTrainedModel:
+    shared = (*model.parameters(), *model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})

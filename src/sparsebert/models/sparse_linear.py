@@ -1,0 +1,66 @@
+"""A linear layer that leaves out the zeros of its weight."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from sparsebert.kernels import dispatch, reference
+from sparsebert.kernels.packed import SINGLE, PackedMatrix, pack_matrix
+
+
+class SparseLinear(nn.Linear):
+    """`linear` with the same parameters, computed in evaluation by a kernel that reads only what is not zero.
+
+    The dense weight stays what is saved, loaded and trained; beside it lies a packed copy, in blocks of `height`
+    outputs x 32 inputs (32 or 16), or as single values (0). It is packed anew when the weight has changed. In training,
+    with gradients, in half precision, or without the native library the plain product runs, as `backend` says.
+    activation: `gelu`, `relu` or `none`, applied to the output. gain: how many times faster than dense it was measured
+    to be, if it was.
+    """
+
+    def __init__(self, linear: nn.Linear, height: int, activation: str = "none", gain: float | None = None) -> None:
+        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self.height, self.activation, self.gain = height, activation, gain
+        for name in ("values", "starts", "columns"):
+            self.register_buffer(name, None, persistent=False)
+        self._seen: tuple[int, int] | None = None
+        self.train(linear.training)
+        self.packed()
+
+    @property
+    def pattern(self) -> str:
+        """What is stored: `32x32`, `16x32` or `single`."""
+        return "single" if self.height == SINGLE else f"{self.height}x32"
+
+    @property
+    def backend(self) -> str:
+        """What computes the evaluation forward of float32 inputs: `native` and the instruction set, or `dense`."""
+        return dispatch.linear_backend(self.weight)
+
+    def packed(self) -> PackedMatrix:
+        """The weight as the kernel reads it."""
+        if not torch.compiler.is_compiling() and self._seen != self._state():
+            made = pack_matrix(self.weight, self.height)
+            self.values, self.starts, self.columns = made.values, made.starts, made.columns
+            self._seen = self._state()
+        assert self.values is not None and self.starts is not None and self.columns is not None
+        return PackedMatrix(self.out_features, self.in_features, self.height, self.values, self.starts, self.columns)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """[..., in_features] to [..., out_features]."""
+        if self.training or torch.is_grad_enabled() or not dispatch.linear_runs(input, self.weight):
+            return reference.linear(input, self.weight, self.bias, self.activation)
+        flat = input.reshape(-1, self.in_features)
+        y = dispatch.sparse_linear(flat, self.packed(), self.bias, self.activation)
+        return y.view(*input.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        """For print(model)."""
+        gain = "" if self.gain is None else f", {self.gain:.1f}x"
+        return f"{super().extra_repr()}, {self.pattern}, {self.activation}{gain}"
+
+    def _state(self) -> tuple[int, int]:
+        """Changes when the weight is another tensor, or was written to."""
+        return self.weight.data_ptr(), 0 if self.weight.is_inference() else self.weight._version
