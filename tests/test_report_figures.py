@@ -73,7 +73,7 @@ def test_more_models_than_columns_go_on_in_the_next_row():
 
 
 def test_the_map_in_words():
-    words = describe(example_record().models[3].shape)
+    words = describe(example_record().models[3])
     assert words.startswith("layer 1: 4 heads, 224 neurons; layer 2: 2 heads, 128 neurons; ")
     assert words.endswith("layer 4: dropped; layer 5: 1 heads, 64 neurons; layer 6: dropped")
 

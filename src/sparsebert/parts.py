@@ -81,6 +81,30 @@ class Measure(Plain):
     timed: bool = Field(default=True, description="false = no timings of the finished models, as in long sweeps")
 
 
+class Trees(Plain):
+    """Fast feedforward layers in place of feedforward blocks, first taught block by block, then trained together.
+
+    `soft`, `hardening` and `balance` are of the teaching (see Routing); later training takes hard ways only.
+    """
+
+    trees: int = Field(default=1, ge=1)
+    depth: int | None = Field(
+        default=None, ge=0, le=20, description="none = the shallowest tree(s) with at least the block's neurons"
+    )
+    layers: tuple[int, ...] | None = Field(default=None, description="from 0; none = all")
+    activation: Literal["gelu", "relu"] = "gelu"
+    examples: int = Field(default=1024, ge=8, description="of the train split, whose tokens are taught on")
+    steps: int = Field(default=2000, ge=1, description="of the teaching, a layer")
+    tokens: int = Field(default=512, ge=1, description="a step")
+    learning_rate: float = Field(default=2e-3, gt=0, description="of the teaching")
+    soft: bool = False
+    hardening: float = Field(default=0.0, ge=0)
+    balance: float = Field(default=0.0, ge=0)
+    controls: bool = Field(
+        default=True, description="also models without these blocks, and with as many dense neurons as a token uses"
+    )
+
+
 class Search(Plain):
     """How much the search may look at: calibration examples (of the train split) and candidate shapes."""
 

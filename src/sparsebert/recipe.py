@@ -24,6 +24,7 @@ from sparsebert.parts import (
     Search,
     Target,
     Training,
+    Trees,
     When,
 )
 
@@ -31,7 +32,7 @@ SCHEMA = 1
 
 
 class Recipe(Plain):
-    """One run: a family of smaller models (`compress`), or sparse training in phases (`train`)."""
+    """One run: a family of smaller models (`compress`), sparse training in phases (`train`), or trees (`fff`)."""
 
     schema_version: int = Field(default=SCHEMA, alias="schema")
     name: str | None = Field(default=None, description="how reports call it where several recipes are shown")
@@ -50,6 +51,7 @@ class Recipe(Plain):
     shape: Literal["search", "layers"] = "search"
     even: bool = False
     phases: tuple[Phase, ...] = ()
+    trees: Trees | None = Field(default=None, description="of `fff`: what takes the place of feedforward blocks")
     sparsity: float | None = Field(default=None, ge=0, lt=1, description="target of every rule that names none")
     packed: bool = Field(
         default=True,
@@ -87,6 +89,10 @@ class Recipe(Plain):
             raise ValueError("give targets or max_drop, not both")
         if self.phases and (self.targets or self.max_drop is not None):
             raise ValueError("give phases (for `train`) or targets (for `compress`), not both")
+        if self.trees is not None and (self.phases or self.targets or self.max_drop is not None):
+            raise ValueError(
+                "give trees (for `fff`), phases (for `train`) or targets (for `compress`), only one of them"
+            )
         if self.distill.attention > 0:
             raise ValueError("distill.attention is for phases: `compress` cuts heads out, and their maps with them")
         labels = [t.label for t in self.targets]
@@ -217,6 +223,7 @@ def _owner(path: Sequence[int | str]) -> type[BaseModel]:
         "distill": Distill,
         "measure": Measure,
         "search": Search,
+        "trees": Trees,
         "targets": Target,
         "phases": Phase,
         "rules": Rule,

@@ -121,6 +121,22 @@ class SparsityAt(Part):
     more: dict[str, float] = Field({}, description="what single rules say, for example reactivated units")
 
 
+class TreeFit(Part):
+    """How one layer's fast feedforward layer does; lists are by level of its trees, means over the trees.
+
+    error: after teaching, squared error on held-out tokens over the variance of the block's output (1 = no better than
+    the mean). dead, entropy, agreement and chance are of the finished model on the same tokens (see models/routes.py).
+    """
+
+    layer: int
+    name: str
+    error: float
+    dead: float = Field(description="fraction of nodes that no token visits")
+    entropy: tuple[float, ...] = Field(description="of the visits, over that of an even spread")
+    agreement: tuple[float, ...] = Field((), description="part of neighbouring tokens at the same node")
+    chance: tuple[float, ...] = Field((), description="the same for tokens that are not neighbours")
+
+
 class ModelResult(Part):
     """One model of the family, the dense one first."""
 
@@ -139,6 +155,7 @@ class ModelResult(Part):
     training: TrainingRun | None = None
     phases: dict[str, TrainingRun] = Field({}, description="of a sparse training, by name")
     timeline: tuple[SparsityAt, ...] = ()
+    trees: tuple[TreeFit, ...] = ()
     sparsity_by_tensor: dict[str, float] = Field({}, description="fraction of exact zeros of each encoder matrix")
     notes: tuple[str, ...] = ()
 
@@ -147,7 +164,7 @@ class Record(Part):
     """One run."""
 
     schema_version: int = SCHEMA
-    kind: Literal["compress", "train", "bench"]
+    kind: Literal["compress", "train", "fff", "bench"]
     status: Literal["finished", "failed"]
     message: str | None = None
     failed_step: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from sparsebert.bench import BenchRow, bench
 from sparsebert.compress.family import Dense, FamilyMaker, Member, dense_model, shape_of
+from sparsebert.compress.forest import Grown, grow, layers_to_change
 from sparsebert.compress.phases import SparseModel, train_phases
 from sparsebert.compress.stages import alone, claim
 from sparsebert.compress.workbench import Predictions, Workbench, set_up
@@ -52,20 +53,23 @@ class Entry:
     member: Member | None = None
     training: TrainingRun | None = None
     sparse: SparseModel | None = None
+    grown: Grown | None = None
 
 
 def run(recipe: Recipe, folder: Path, command: str) -> Record:
     """Compress a model: dense baseline, one smaller model a target, measurement, record, report.
 
     A recipe with phases is a sparse training instead: its record has the sparse model, after the dense one where a
-    teacher was trained. Everything finished is kept in `folder` and found again when the same recipe runs there
-    again. Raises UserError for what the user can mend; once the folder is claimed, a failure also leaves a Record with
-    `status: failed`.
+    teacher was trained. One with trees gives a model with fast feedforward layers, and its controls. Everything that
+    is finished is kept in `folder` and found again when the same recipe runs there again. Raises UserError for what
+    the user can mend; once the folder is claimed, a failure also leaves a Record with `status: failed`.
     """
     started = time.perf_counter()
-    if not recipe.phases:
+    if not recipe.phases and recipe.trees is None:
         wanted_targets(recipe)
     workbench = set_up(recipe, folder)
+    if recipe.trees is not None:
+        layers_to_change(recipe.trees, workbench.fresh())
     claim(folder, recipe)
     with alone(folder):
         return _finish(workbench, command, started)
@@ -74,7 +78,7 @@ def run(recipe: Recipe, folder: Path, command: str) -> Record:
 def _finish(workbench: Workbench, command: str, started: float) -> Record:
     recipe, folder = workbench.recipe, workbench.folder
     try:
-        entries, notes = train_sparse(workbench) if recipe.phases else make_family(workbench)
+        entries, notes = _maker(recipe)(workbench)
         models = measure_family(workbench, entries)
         write_predictions(workbench, entries)
     except UserError as error:
@@ -87,6 +91,24 @@ def _finish(workbench: Workbench, command: str, started: float) -> Record:
         write_text_atomically(folder / result.folder / "README.md", model_card(record, result.name))
     write_report([record], folder / "report.html", folder / "plots")
     return record
+
+
+def _maker(recipe: Recipe) -> Callable[[Workbench], tuple[list[Entry], tuple[str, ...]]]:
+    if recipe.phases:
+        return train_sparse
+    return make_family if recipe.trees is None else make_forest
+
+
+def make_forest(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
+    """The dense model, the same with fast feedforward layers, and the controls."""
+    dense = dense_model(workbench)
+    entries = [_dense_entry(workbench, dense)]
+    for grown in grow(workbench, dense):
+        predictions = workbench.predict(grown.model)
+        entry = Entry(grown.name, grown.folder, grown.model, predictions, training=grown.trained.run, grown=grown)
+        _say(f"{entry.name}: {_main(workbench, entry)}")
+        entries.append(entry)
+    return entries, ()
 
 
 def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
@@ -156,7 +178,8 @@ def _dense_entry(workbench: Workbench, dense: Dense) -> Entry:
 
 
 def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[BenchRow]) -> ModelResult:
-    setting, member, sparse = workbench.setting, entry.member, entry.sparse
+    setting, member, sparse, grown = workbench.setting, entry.member, entry.sparse, entry.grown
+    before_training = member or grown
     linear, baseline = encoder_linear_names(entry.model), sparse.start if sparse else dense.model
     origin = member.origin if member else tuple(range(len(layout_of(baseline).layers)))
     before = sparse.start_footprint if sparse else footprint(baseline, encoder_linear_names(baseline), dense.folder)
@@ -167,7 +190,7 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
         target_value=member.target.value if member else None,
         shape=shape_of(entry.model, origin, baseline),
         scores=workbench.score(entry.predictions),
-        one_shot_scores=member.one_shot_scores if member and entry.training else (),
+        one_shot_scores=before_training.one_shot_scores if before_training and entry.training else (),
         sparsity=sparsity(before, footprint(entry.model, linear, entry.folder)),
         size=sizes(entry.model, linear, (setting.batch, setting.length)),
         timings=tuple(timing for row in rows if row.model == entry.name for timing in row.timings),
@@ -175,6 +198,7 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
         training=entry.training,
         phases=sparse.phases if sparse else {},
         timeline=sparse.timeline if sparse else (),
+        trees=grown.trees if grown else (),
         sparsity_by_tensor=sparse.sparsity_by_tensor if sparse else {},
     )
 
@@ -190,7 +214,7 @@ def _record(
 ) -> Record:
     recipe = workbench.recipe
     return Record(
-        kind="train" if recipe.phases else "compress",
+        kind="train" if recipe.phases else "compress" if recipe.trees is None else "fff",
         status="failed" if failure else "finished",
         message=failure,
         failed_step=failed_step,

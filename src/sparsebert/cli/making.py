@@ -170,6 +170,61 @@ def train(
 
 
 @app.command()
+def fff(
+    model: Annotated[str | None, typer.Argument(help="Folder or hub name.", show_default="the recipe's")] = None,
+    trees: Annotated[
+        int | None, typer.Option(min=1, help="Trees side by side in a layer. Default 1.", rich_help_panel=HOW)
+    ] = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Of a tree, which has 2^(depth+1)-1 neurons. Default: as many neurons as there were.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    layer: Annotated[
+        list[int] | None, typer.Option(help="Layer to change, from 0; repeatable. Default all.", rich_help_panel=HOW)
+    ] = None,
+    no_controls: Annotated[
+        bool, typer.Option("--no-controls", help="Leave out the models to compare with.", rich_help_panel=HOW)
+    ] = False,
+    no_finetune: Annotated[
+        bool, typer.Option("--no-finetune", help="Stop after teaching layer by layer.", rich_help_panel=HOW)
+    ] = False,
+    task: Task = None,
+    data: Data = None,
+    text_column: TextColumn = None,
+    train_examples: TrainExamples = None,
+    recipe: Recipe = None,
+    settings: Set = None,
+    output: OutputFolder = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Put fast feedforward layers in place of dense ones, taught by the model itself, and compare with controls."""
+    options = {
+        "model": model,
+        "trees.trees": trees or (None if recipe else 1),
+        "trees.depth": depth,
+        "trees.layers": layer or None,
+        "trees.controls": False if no_controls else None,
+        "task": task,
+        "data": data,
+        "columns.text": text_column or None,
+        "train_examples": train_examples,
+        "seed": seed,
+    }
+    with guard(debug, interrupted="interrupted; the same command goes on from here"):
+        from sparsebert.commands import fff as command
+        from sparsebert.commands.settings import recipe_of
+
+        made = recipe_of(recipe, options, settings or [], cleared=("finetune",) if no_finetune else ())
+        command.fff(made, output, as_json)
+
+
+@app.command()
 def pack(
     model: Annotated[str, typer.Argument(help="Folder or hub name of a model with many zeros.")],
     output: Annotated[

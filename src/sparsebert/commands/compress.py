@@ -33,6 +33,8 @@ def compress(recipe: Recipe, output: Path | None, json_wanted: bool) -> None:
     """Run the recipe in `output` (none = a folder named after it) and print what came out."""
     if recipe.phases:
         raise UserError("The recipe has phases, so it is for training", fix="use `sparsebert train`")
+    if recipe.trees is not None:
+        raise UserError("The recipe has trees, so it is for fast feedforward layers", fix="use `sparsebert fff`")
     from sparsebert.run import run
 
     folder = output or default_folder(recipe)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,8 +52,12 @@ def calibrate(
     examples: int,
     score_examples: int,
     seed: int,
+    counts_of: Callable[[int, int], list[int]] = levels,
 ) -> Calibrated:
-    """Gather evidence on `examples` rows of the train split and work out every group's options."""
+    """Gather evidence on `examples` rows of the train split and work out every group's options.
+
+    `counts_of` gives the numbers of units to look at, most first, for a group's units and their width.
+    """
     layout = layout_of(model)
     rows = sample_rows(encoded, examples, seed)
     score_rows = rows.select(range(min(score_examples, len(rows))))
@@ -67,7 +71,7 @@ def calibrate(
         evidence = gathered.groups[group.name]
         if wants_loss:
             evidence = _with_loss_rise(evidence, model, group, batches)
-        counts = levels(group.units, group.output.width)
+        counts = counts_of(group.units, group.output.width)
         found = criterion.options(evidence, counts)
         options[group.name] = dict(zip(counts, found, strict=True))
     return Calibrated(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.utils.flop_counter import register_flop_formula
 
 from sparsebert.kernels import native, native_fff, native_linear, reference
 from sparsebert.kernels.packed import PackedMatrix, unpack_matrix
@@ -19,7 +21,7 @@ def fff_backend(w_in: torch.Tensor) -> str:
 
 def fff(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str) -> torch.Tensor:
     """Outputs [tokens, hidden] of a fast feedforward layer, in x's type; see `reference.fff`. Has no gradient."""
-    if torch.compiler.is_compiling():
+    if _is_watched():
         return _operator(x, w_in, b_in, w_out, activation)
     return _run(x, w_in, b_in, w_out, activation)
 
@@ -38,12 +40,22 @@ def linear_runs(x: torch.Tensor, weight: torch.Tensor) -> bool:
 def sparse_linear(x: torch.Tensor, weight: PackedMatrix, bias: torch.Tensor | None, activation: str) -> torch.Tensor:
     """activation(x W^T + bias) [tokens, outputs] where `linear_runs`; see `native_linear.linear`."""
     parts = (weight.values, weight.starts, weight.columns, bias, weight.outputs, weight.height, activation)
-    return _linear_operator(x, *parts) if torch.compiler.is_compiling() else _run_linear(x, *parts)
+    return _linear_operator(x, *parts) if _is_watched() else _run_linear(x, *parts)
 
 
 def sort_level(tokens: int, levels: int) -> int:
     """The level by whose nodes tokens are sorted; 0 = not worth it."""
     return min(SORTED_AT, levels - 1) if tokens >= SORTED_FROM else 0
+
+
+def levels_of(nodes: int) -> int:
+    """Of a tree of so many nodes."""
+    return (nodes + 1).bit_length() - 1
+
+
+def _is_watched() -> bool:
+    """Whether somebody wants to see operators: the compiler, or a counter of FLOPs. Else they only cost time."""
+    return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
 
 
 def _native_isa(w_in: torch.Tensor) -> str | None:
@@ -54,7 +66,7 @@ def _run(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.T
     chosen = _native_isa(w_in)
     if chosen is None:
         return reference.fff(x, w_in, b_in, w_out, activation)
-    level = sort_level(len(x), (w_in.shape[1] + 1).bit_length() - 1)
+    level = sort_level(len(x), levels_of(w_in.shape[1]))
     plain = (x.float().contiguous(), w_in.contiguous(), b_in.float().contiguous(), w_out.contiguous())
     return native_fff.fff(*plain, activation, level, chosen)[0].to(x.dtype)
 
@@ -69,6 +81,13 @@ def _operator(
 @_operator.register_fake
 def _(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str) -> torch.Tensor:
     return torch.empty_like(x)
+
+
+@register_flop_formula(torch.ops.sparsebert.fff)
+def _fff_flops(x_shape: torch.Size, w_in_shape: torch.Size, *_: object, **__: object) -> int:
+    """Of the neurons on the way only: a product with an input row and one with an output row a level."""
+    (tokens, hidden), (trees, nodes, _hidden) = x_shape, w_in_shape
+    return 4 * tokens * trees * levels_of(nodes) * hidden
 
 
 def _run_linear(
@@ -114,3 +133,9 @@ def _(
     activation: str,
 ) -> torch.Tensor:
     return x.new_empty(len(x), outputs)
+
+
+@register_flop_formula(torch.ops.sparsebert.sparse_linear)
+def _linear_flops(x_shape: torch.Size, values_shape: torch.Size, *_: object, **__: object) -> int:
+    """Of the values that are stored only."""
+    return 2 * x_shape[0] * values_shape.numel()

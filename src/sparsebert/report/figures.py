@@ -32,7 +32,7 @@ def maps(family: Family, with_name: bool) -> str:
     """One map a model, side by side where there is room; under the family's name if asked."""
     heading = f"<h3>{escape(family.label)}</h3>" if with_name else ""
     models = [family.runs(name)[0][1] for name in family.names]
-    drawn = (_picture(lambda theme, m=m: shape_map([m], theme), f"{m.name}: {describe(m.shape)}") for m in models)
+    drawn = (_picture(lambda theme, m=m: shape_map([m], theme), f"{m.name}: {describe(m)}") for m in models)
     return f'{heading}<div class="maps">{"".join(drawn)}</div>'
 
 

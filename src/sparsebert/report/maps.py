@@ -43,12 +43,15 @@ def shape_map(models: Sequence[ModelResult], theme: Theme = LIGHT, columns: int 
         return figure
 
 
-def describe(shape: Shape) -> str:
+def describe(model: ModelResult) -> str:
     """The map in words, for readers that see no picture."""
-    return "; ".join(
-        f"layer {layer}: " + ("dropped" if layer - 1 in shape.dropped_layers else f"{heads} heads, {neurons} neurons")
-        for layer, (heads, neurons) in enumerate(zip(shape.heads, shape.neurons, strict=True), 1)
-    )
+    shape, trees = model.shape, {fit.layer: fit.name for fit in model.trees}
+    said = []
+    for layer, (heads, neurons) in enumerate(zip(shape.heads, shape.neurons, strict=True)):
+        block = f"fast feedforward {trees[layer]}" if layer in trees else f"{neurons} neurons"
+        dropped = layer in shape.dropped_layers
+        said.append(f"layer {layer + 1}: " + ("dropped" if dropped else f"{heads} heads, {block}"))
+    return "; ".join(said)
 
 
 def _width(shape: Shape) -> float:
@@ -67,10 +70,14 @@ def _draw_model(axes: Axes, model: ModelResult, width: float, layers: int, theme
         top = layer * _PITCH + 0.2
         axes.text(_LEFT - 0.45, top + 0.5, str(layer + 1), fontsize=8.5, color=theme.muted, ha="right", va="center")
         if layer in shape.dropped_layers:
-            _draw_dropped(axes, top, bar + _BAR - _LEFT, theme)
+            _draw_band(axes, _LEFT, top, bar + _BAR - _LEFT, "layer dropped", theme)
         else:
             _draw_heads(axes, heads, shape.full_heads, top, theme)
-            _draw_neurons(axes, neurons, shape.full_neurons, bar, top, theme)
+            tree = next((fit.name for fit in model.trees if fit.layer == layer), None)
+            if tree is None:
+                _draw_neurons(axes, neurons, shape.full_neurons, bar, top, theme)
+            else:
+                _draw_band(axes, bar, top, _BAR, f"fast, {tree}", theme)
 
 
 def _draw_heads(axes: Axes, kept: int, full: int, top: float, theme: Theme) -> None:
@@ -87,9 +94,9 @@ def _draw_neurons(axes: Axes, kept: int, full: int, left: float, top: float, the
     _number(axes, left + _BAR + 0.25, top, kept, theme)
 
 
-def _draw_dropped(axes: Axes, top: float, width: float, theme: Theme) -> None:
-    _box(axes, _LEFT, top + 0.12, width, 0.76, theme.paper, hatch="////", edgecolor=theme.faint)
-    label = axes.text(_LEFT + width / 2, top + 0.5, "layer dropped", fontsize=8.5, ha="center", va="center")
+def _draw_band(axes: Axes, left: float, top: float, width: float, text: str, theme: Theme) -> None:
+    _box(axes, left, top + 0.12, width, 0.76, theme.paper, hatch="////", edgecolor=theme.faint)
+    label = axes.text(left + width / 2, top + 0.5, text, fontsize=8.5, ha="center", va="center")
     label.set_bbox({"facecolor": theme.paper, "edgecolor": "none", "pad": 1.5})
 
 

@@ -22,6 +22,7 @@ from sparsebert.report.methods import duration, environment_table, methods
 from sparsebert.report.render import as_html
 from sparsebert.report.rows import FamilyRow, family_rows
 from sparsebert.report.tables import family_table, metric_name, runs_text, target_text, timing_table
+from sparsebert.report.trees import tree_table
 from sparsebert.report.verdict import sentences
 from sparsebert.version import __version__
 
@@ -138,9 +139,19 @@ def _results(groups: Sequence[Family]) -> Iterator[str]:
     yield f'<div class="{"" if named else "pair"}">{_score_section(groups)}{_size_section(groups, named)}</div>'
     maps = "".join(figures.maps(family, named) for family in groups)
     yield _section("What is left of each layer", _map_caption(groups) + maps)
+    trees = tree_table([record for family in groups for record in family.records])
+    if trees.sections:
+        yield _section("Fast feedforward layers", f'{_TREES}<div class="scroll">{as_html(trees)}</div>')
     table = timing_table(groups)
     if table.sections:
         yield _section("Timings", f'<div class="scroll">{as_html(table, "inline")}</div>')
+
+
+_TREES = (
+    '<p class="caption">Error: after teaching, of the tree against its block on tokens held out (1 = no better than '
+    "the block's mean). The rest is of the finished model: nodes that no token visits, how evenly tokens spread over "
+    "the leaves (1 = evenly), and how often neighbouring tokens meet at one.</p>"
+)
 
 
 def _score_section(groups: Sequence[Family]) -> str:

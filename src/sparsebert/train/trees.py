@@ -64,15 +64,30 @@ def teach(dense: PreTrainedModel, planted: PreTrainedModel, batches: Iterable[Ba
     theirs, own = (layout_of(model).layers for model in (dense, planted))
     if len(theirs) != len(own):
         raise UserError("The models have different numbers of layers", got=f"{len(theirs)} and {len(own)}")
-    places = {layer.index: f"{layer.path}.{fff_place(family)}" for layer in own}
-    trees = {index: planted.get_submodule(place) for index, place in places.items()}
-    wanted = {index: tree for index, tree in trees.items() if isinstance(tree, FastFeedForward)}
-    seen = list(batches)
+    wanted, seen = trees_of(planted), list(batches)
     fits = []
     for index in tracked(list(wanted), "Teaching trees"):
         examples = block_examples(dense, theirs[index].path, family, seen)
         fits.append(_teach_one(index, wanted[index], examples, lessons))
     return fits
+
+
+def trees_of(model: PreTrainedModel) -> dict[int, FastFeedForward]:
+    """The fast feedforward layers of a model, by the index of their layer."""
+    layout = layout_of(model)
+    places = {layer.index: f"{layer.path}.{fff_place(layout.family)}" for layer in layout.layers}
+    blocks = {index: model.get_submodule(place) for index, place in places.items()}
+    return {index: block for index, block in blocks.items() if isinstance(block, FastFeedForward)}
+
+
+def routes_of(model: PreTrainedModel, batches: Iterable[Batch]) -> dict[int, tuple[Routes, ...]]:
+    """What the real tokens of the batches do in the trees of each layer that has them."""
+    layout, trees, seen = layout_of(model), trees_of(model), list(batches)
+    found = {}
+    for index, tree in trees.items():
+        examples = block_examples(model, layout.layers[index].path, layout.family, seen)
+        found[index] = _ways(tree, examples)
+    return found
 
 
 @torch.no_grad()
