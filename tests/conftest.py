@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 # Before torch, transformers and the hub's client are imported, here or in a process that a test starts: one thread, no
-# models or data that happen to be on this machine, and a hub that refuses at once.
+# models or data that happen to be on this machine, a hub that refuses at once, and GPU kernels that run on the CPU.
 HUB_HOME = tempfile.mkdtemp(prefix="sparsebert-tests-")
 os.environ |= {
     "OMP_NUM_THREADS": "1",
     "HF_HOME": HUB_HOME,
     "HF_ENDPOINT": "http://127.0.0.1:9",
     "TOKENIZERS_PARALLELISM": "false",
+    "TRITON_INTERPRET": "1",
 }
 
 import numpy as np  # noqa: E402

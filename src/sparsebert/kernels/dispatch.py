@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+
 import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
 from sparsebert.kernels import native, native_fff, native_linear, reference
-from sparsebert.kernels.packed import PackedMatrix, unpack_matrix
+from sparsebert.kernels.packed import SINGLE, PackedMatrix, unpack_matrix
 
 SORTED_FROM = 256
 SORTED_AT = 7
 
 
 def fff_backend(w_in: torch.Tensor) -> str:
-    """The name of what `fff` would run with these weights: `plain`, or `native` and the instruction set."""
+    """The name of what `fff` would run with these weights: `plain`, `triton`, or `native` and the instruction set."""
+    if w_in.is_cuda and has_triton():
+        return "triton"
     chosen = _native_isa(w_in)
     return "plain" if chosen is None else f"native {chosen}"
 
@@ -26,14 +31,20 @@ def fff(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Te
     return _run(x, w_in, b_in, w_out, activation)
 
 
-def linear_backend(weight: torch.Tensor) -> str:
-    """The name of what a sparse layer would run with this weight: `dense`, or `native` and the instruction set."""
-    return f"native {native.isa()}" if linear_runs(weight, weight) else "dense"
+def linear_backend(weight: torch.Tensor, height: int) -> str:
+    """What a sparse layer would run with this weight: `dense`, `triton`, or `native` and the instruction set."""
+    if not linear_runs(weight, weight, height):
+        return "dense"
+    return "triton" if weight.is_cuda else f"native {native.isa()}"
 
 
-def linear_runs(x: torch.Tensor, weight: torch.Tensor) -> bool:
+def linear_runs(x: torch.Tensor, weight: torch.Tensor, height: int) -> bool:
     """Whether `sparse_linear` has a kernel for these. A compiled graph asks only when it runs."""
-    fits = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in (x, weight))
+    if x.device != weight.device or x.dtype != weight.dtype:
+        return False
+    if x.is_cuda:
+        return height != SINGLE and has_triton()
+    fits = x.device.type == "cpu" and x.dtype == torch.float32
     return fits and (torch.compiler.is_compiling() or native.isa() is not None)
 
 
@@ -53,6 +64,12 @@ def levels_of(nodes: int) -> int:
     return (nodes + 1).bit_length() - 1
 
 
+@functools.cache
+def has_triton() -> bool:
+    """Whether Triton is installed: it comes with torch's builds for GPUs."""
+    return importlib.util.find_spec("triton") is not None
+
+
 def _is_watched() -> bool:
     """Whether somebody wants to see operators: the compiler, or a counter of FLOPs. Else they only cost time."""
     return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
@@ -63,6 +80,11 @@ def _native_isa(w_in: torch.Tensor) -> str | None:
 
 
 def _run(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str) -> torch.Tensor:
+    if w_in.is_cuda and has_triton():
+        from sparsebert.kernels import triton_fff
+
+        given = (x.to(w_in.dtype).contiguous(), w_in.contiguous(), b_in.contiguous(), w_out.contiguous())
+        return triton_fff.fff(*given, activation).to(x.dtype)
     chosen = _native_isa(w_in)
     if chosen is None:
         return reference.fff(x, w_in, b_in, w_out, activation)
@@ -100,8 +122,12 @@ def _run_linear(
     height: int,
     activation: str,
 ) -> torch.Tensor:
-    isa_name = native.isa()
     weight = PackedMatrix(outputs, x.shape[1], height, values, starts, columns)
+    if x.is_cuda:
+        from sparsebert.kernels import triton_linear
+
+        return triton_linear.linear(x.contiguous(), weight, bias, activation)
+    isa_name = native.isa()
     if isa_name is None:
         return reference.linear(x, unpack_matrix(weight), bias, activation)
     return native_linear.linear(x.contiguous(), weight, bias, activation, isa_name)

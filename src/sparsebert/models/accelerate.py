@@ -31,7 +31,7 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
     Each distinct matrix of the encoder that has zeros is timed against the dense product on this machine, in blocks
     and as single values; the fastest takes its place if it is at least `worth` times as fast. A gelu or relu that
     follows is computed along. What was gained is in each layer's `gain`. Nothing changes in what is saved; without the
-    native library, or for weights that are not float32 on the CPU, nothing changes at all.
+    native library, or for weights that are not float32 on the CPU, nothing is replaced.
     """
     made = _around_the_same_weights(model)
     if native.isa() is None or model.dtype != torch.float32 or model.device.type != "cpu":

@@ -14,7 +14,8 @@ class SparseLinear(nn.Linear):
 
     The dense weight stays what is saved, loaded and trained; beside it lies a packed copy, in blocks of `height`
     outputs x 32 inputs (32 or 16), or as single values (0). It is packed anew when the weight has changed. In training,
-    with gradients, in half precision, or without the native library the plain product runs, as `backend` says.
+    with gradients, on a CPU in half precision or without the native library, and on a GPU for single values or without
+    Triton, the plain product runs, as `backend` says.
     activation: `gelu`, `relu` or `none`, applied to the output. gain: how many times faster than dense it was measured
     to be, if it was.
     """
@@ -36,21 +37,21 @@ class SparseLinear(nn.Linear):
 
     @property
     def backend(self) -> str:
-        """What computes the evaluation forward of float32 inputs: `native` and the instruction set, or `dense`."""
-        return dispatch.linear_backend(self.weight)
+        """What computes the evaluation forward, see `linear_backend`."""
+        return dispatch.linear_backend(self.weight, self.height)
 
     def packed(self) -> PackedMatrix:
         """The weight as the kernel reads it."""
         if not torch.compiler.is_compiling() and self._seen != self._state():
             made = pack_matrix(self.weight, self.height)
-            self.values, self.starts, self.columns = made.values, made.starts, made.columns
+            self.values, self.starts, self.columns = made.values.to(self.weight.dtype), made.starts, made.columns
             self._seen = self._state()
         assert self.values is not None and self.starts is not None and self.columns is not None
         return PackedMatrix(self.out_features, self.in_features, self.height, self.values, self.starts, self.columns)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """[..., in_features] to [..., out_features]."""
-        if self.training or torch.is_grad_enabled() or not dispatch.linear_runs(input, self.weight):
+        if self.training or torch.is_grad_enabled() or not dispatch.linear_runs(input, self.weight, self.height):
             return reference.linear(input, self.weight, self.bias, self.activation)
         flat = input.reshape(-1, self.in_features)
         y = dispatch.sparse_linear(flat, self.packed(), self.bias, self.activation)
