@@ -15,7 +15,7 @@ demo: $(READY) ## compress the quickstart model to 2x and 4x, in minutes, no net
 	@$(BIN)/sparsebert compress --recipe recipes/quickstart.yaml -o demo
 
 test: $(READY) ## run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY) ## check style and format
 	@$(BIN)/ruff check .

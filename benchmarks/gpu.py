@@ -2,9 +2,9 @@
 
     python benchmarks/gpu.py --output results/gpu.json
 
-bfloat16. Distinct random tokens and balanced random trees; outputs are checked against the plain product first. The dense
-layer runs as cuBLAS does it, also compiled with its gelu fused; each row compares with the faster of the two. Times are
-of CUDA events over whole rounds, variants one after the other in each round, with a fresh order every round.
+bfloat16. Distinct random tokens and balanced random trees; outputs are checked against the plain product first. The
+dense layer runs as cuBLAS does it, also compiled with its gelu fused; each row compares with the faster of the two.
+Times are of CUDA events over whole rounds, variants one after the other in each round, in a fresh order every round.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -85,12 +86,12 @@ def blocks(tokens: int, inputs: int, outputs: int, sparsity: float, rounds: int)
 def thinned(weight: torch.Tensor, height: int, sparsity: float) -> PackedMatrix:
     kept = torch.rand(weight.shape[0] // height, weight.shape[1] // WIDTH, device="cuda") >= sparsity
     made = pack_matrix(weight * kept.repeat_interleave(height, 0).repeat_interleave(WIDTH, 1), height)
-    return PackedMatrix(made.outputs, made.inputs, height, made.values.bfloat16(), made.starts, made.columns)
+    return replace(made, values=made.values.bfloat16())
 
 
 def unpack(stored: PackedMatrix) -> torch.Tensor:
-    parts = (part.cpu() for part in (stored.values.float(), stored.starts, stored.columns))
-    return unpack_matrix(PackedMatrix(stored.outputs, stored.inputs, stored.height, *parts)).cuda()
+    values, starts, columns = (part.cpu() for part in (stored.values.float(), stored.starts, stored.columns))
+    return unpack_matrix(replace(stored, values=values, starts=starts, columns=columns)).cuda()
 
 
 def dense_layers(layer: Layer) -> dict[str, Layer]:
