@@ -60,9 +60,9 @@ def trees(tokens: int, hidden: int, depth: int, rounds: int) -> list[dict[str, o
     bias, inputs = random_tensor(1, nodes) / 10, pool(tokens, hidden)
     layers = {"fff": lambda x: dispatch.fff(x, w_in, bias, w_out, "gelu")}
     # Logits near zero may turn the other way in another order of summing, so tokens with such are left out.
-    wide = [tensor.double() for tensor in (inputs[0][:256], w_in, bias, w_out)]
-    sure = (reference.fff_route(*wide[:3])[1].abs() > 0.02).all(dim=-1)[0]
-    close(layers["fff"](inputs[0])[:256][sure], reference.fff(*wide, "gelu")[sure])
+    x, wide_in, wide_bias, wide_out = (tensor.double() for tensor in (inputs[0][:256], w_in, bias, w_out))
+    sure = (reference.fff_route(x, wide_in, wide_bias)[1].abs() > 0.02).all(dim=-1)[0]
+    close(layers["fff"](inputs[0])[:256][sure], reference.fff(x, wide_in, wide_bias, wide_out, "gelu")[sure])
     found = []
     for width in (nodes, 4 * hidden):
         up, down = random_tensor(width, hidden) / hidden**0.5, random_tensor(hidden, width) / width**0.5

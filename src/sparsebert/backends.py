@@ -63,7 +63,7 @@ def compiled(model: PreTrainedModel, inputs: Inputs) -> Prepared:
     compiler = os.environ.get("CXX", "g++")
     if not model.device.type == "cuda" and shutil.which(compiler) is None:
         raise BackendError("compile", f"no C++ compiler found ({compiler})")
-    from torch._dynamo import config, exc
+    from torch._dynamo import config
 
     # A copy, so that hooks on the eager model stay out of the graph. All models of one class share one cache of
     # graphs, which holds 8 by default.
@@ -72,7 +72,8 @@ def compiled(model: PreTrainedModel, inputs: Inputs) -> Prepared:
     try:
         with torch.inference_mode(), config.patch(recompile_limit=10_000, accumulated_recompile_limit=10_000):
             graph(**inputs)
-    except exc.TorchDynamoException as error:
+    except RuntimeError as error:
+        # Of the compiler's own kind; or a plain one, where so many models of this class were compiled that it gave up.
         raise BackendError("compile", str(error).strip().splitlines()[0]) from error
     return Prepared(lambda given: graph(**given)[0], _dtype(module), attention_of(module), _predicts(module), None)
 

@@ -25,7 +25,12 @@ def fff_backend(w_in: torch.Tensor) -> str:
 
 
 def fff(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str) -> torch.Tensor:
-    """Outputs [tokens, hidden] of a fast feedforward layer, in x's type; see `reference.fff`. Has no gradient."""
+    """Outputs [tokens, hidden] of a fast feedforward layer, in x's type; see `reference.fff`. Has no gradient.
+
+    An exported graph gets the plain form, whose gathers every runtime knows.
+    """
+    if torch.compiler.is_exporting():
+        return reference.fff(x, w_in, b_in, w_out, activation)
     if _is_watched():
         return _operator(x, w_in, b_in, w_out, activation)
     return _run(x, w_in, b_in, w_out, activation)
@@ -40,7 +45,7 @@ def linear_backend(weight: torch.Tensor, height: int) -> str:
 
 def linear_runs(x: torch.Tensor, weight: torch.Tensor, height: int) -> bool:
     """Whether `sparse_linear` has a kernel for these. A compiled graph asks only when it runs."""
-    if x.device != weight.device or x.dtype != weight.dtype:
+    if x.device != weight.device or x.dtype != weight.dtype or torch.compiler.is_exporting():
         return False
     if x.is_cuda:
         return height != SINGLE and has_triton()

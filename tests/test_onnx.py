@@ -1,0 +1,45 @@
+"""Models with trees as ONNX: the ways are gathered, step by step, for any batch and length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sparsebert.models.accelerate import accelerate
+from sparsebert.surgeon import plant
+from tiny import tiny_batch, tiny_model
+
+onnxruntime = pytest.importorskip("onnxruntime")
+NAMES = ("input_ids", "attention_mask")
+
+
+class Logits(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_an_exported_tree_gives_the_same(family: str, tmp_path: Path):
+    torch.manual_seed(0)
+    sparse = accelerate(plant(tiny_model(family), depth=3, trees=2), tokens=8, worth=0).eval()
+    batch, sizes = tiny_batch(), {0: "batch", 1: "length"}
+    with torch.no_grad():
+        given = tuple(batch[name] for name in NAMES)
+        program = torch.onnx.export(
+            Logits(sparse), given, dynamo=True, verbose=False, dynamic_shapes=dict.fromkeys(NAMES, sizes)
+        )
+    assert program is not None
+    program.save(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    for other in (batch, tiny_batch(1, rows=4, length=9)):
+        [found] = session.run(None, {name: other[name].numpy() for name in NAMES})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.tensor(found), sparse(**other).logits, rtol=1e-4, atol=1e-5)
