@@ -46,5 +46,5 @@ $(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard csrc/*)
 	  { echo "SparseBERT needs Python 3.11 or newer, '$(PYTHON)' is not; try: make PYTHON=python3.12" >&2; exit 1; }
 	@echo "Installing into .venv; the first time takes a few minutes ..."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -qq $(PIP_ARGS) -c constraints.txt -e '.[quickstart,dev]'
+	@$(BIN)/python -m pip install -qq $(PIP_ARGS) -c constraints.txt -e '.[quickstart,onnx,triton,dev]'
 	@touch $@

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -13,12 +14,18 @@ from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threa
 from sparsebert.counts import example_inputs
 from sparsebert.environment import cpu_fields, cpu_flags
 from sparsebert.errors import UserError
-from sparsebert.kernels import native
+from sparsebert.kernels import dispatch, native
+from sparsebert.kernels.packed import SINGLE, WIDTH, pack_matrix
+from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.surgeon import live_units, shrink
 
 BLOCK = 32
 TRIALS = (0.5, 0.8, 0.9, 0.95)
+ROWS = "feedforward matrix, single weights, compressed sparse rows"
+VALUES = "feedforward matrix, single weights, native kernel"
+BLOCKS = f"feedforward matrix, {BLOCK} x {WIDTH} blocks, native kernel"
+OWN = "whole model, its zeros left out by the sparse kernels"
 FASTER, SLOWER = 1.05, 0.95
 
 
@@ -84,7 +91,7 @@ def diagnose(
     zeros = zeros_of(model)
     with torch_threads(threads) as used:
         say("timing a feedforward layer, dense and sparse")
-        trials = unstructured_trials(model, batch * length, rounds)
+        trials = matrix_trials(model, batch * length, rounds)
         say("timing the encoder with half of its heads and neurons, and as it is")
         trials += structured_trials(model, batch, length, rounds)
     return Diagnosis(
@@ -111,17 +118,21 @@ def kernels() -> tuple[Kernel, ...]:
             ampere,
             "this GPU has them" if ampere else "needs an NVIDIA GPU of Ampere or later",
         ),
-        _native(),
+        *_native(),
     )
 
 
-def _native() -> Kernel:
-    what, chosen = "fast feedforward layers (native kernel)", native.isa()
+def _native() -> tuple[Kernel, ...]:
+    names = (
+        f"matrices with zero blocks ({BLOCK} or {BLOCK // 2} x {WIDTH}) or single zeros",
+        "fast feedforward layers",
+    )
+    chosen = native.isa()
     if chosen is None:
-        return Kernel(
-            what, False, "not built: no C++ compiler at installation, or not x86-64; plain PyTorch runs instead"
-        )
-    return Kernel(what, True, f"with {chosen} instructions")
+        why = "not built: no C++ compiler at installation, or not x86-64; plain PyTorch runs instead"
+    else:
+        why = f"native kernel with {chosen} instructions"
+    return tuple(Kernel(name, chosen is not None, why) for name in names)
 
 
 @torch.no_grad()
@@ -142,53 +153,72 @@ def zeros_of(model: PreTrainedModel) -> Zeros:
     )
 
 
-def unstructured_trials(model: PreTrainedModel, tokens: int, rounds: int) -> list[Trial]:
-    """A feedforward matrix of this model with random zeros in compressed rows, against the dense one [tokens, in]."""
+def matrix_trials(model: PreTrainedModel, tokens: int, rounds: int) -> list[Trial]:
+    """A feedforward matrix of this model with random zeros, in every form that can run here, against the dense one."""
     name = next(group.output.tensor for group in layout_of(model).groups if group.kind == "neuron")
     dense = model.get_parameter(name).detach().float()
-    inputs = torch.randn(dense.shape[1], tokens, generator=torch.Generator().manual_seed(0))
-    variants = [Variant("dense", lambda: dense @ inputs)]
-    for sparsity in TRIALS:
-        keep = torch.rand(dense.shape, generator=torch.Generator().manual_seed(1)) >= sparsity
-        rows = _compressed(dense * keep)
-        variants.append(Variant(str(sparsity), lambda rows=rows: rows @ inputs))
+    x = torch.randn(tokens, dense.shape[1], generator=torch.Generator().manual_seed(0))
+    variants = [Variant("dense", lambda: F.linear(x, dense))]
+    wanted = [(what, sparsity) for what in _forms() for sparsity in TRIALS]
+    for what, sparsity in wanted:
+        variants.append(Variant(f"{what} {sparsity}", _product(what, dense, sparsity, x)))
     samples = interleave(variants, rounds)
-    what = "feedforward matrix, single weights, compressed sparse rows"
-    return [_trial(what, sparsity, samples[str(sparsity)], samples["dense"]) for sparsity in TRIALS]
+    return [_trial(what, part, samples[f"{what} {part}"], samples["dense"]) for what, part in wanted]
+
+
+def _forms() -> tuple[str, ...]:
+    return (ROWS,) if native.isa() is None else (BLOCKS, VALUES, ROWS)
+
+
+def _product(what: str, dense: torch.Tensor, sparsity: float, x: torch.Tensor) -> Callable[[], object]:
+    """The product of x with the matrix that is left of `dense`, in one of the forms."""
+    generator = torch.Generator().manual_seed(1)
+    if what == BLOCKS:
+        rows, across = (-(-size // BLOCK) for size in dense.shape)
+        kept = (torch.rand(rows, across, generator=generator) >= sparsity).float()
+        keep = kept.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[: dense.shape[0], : dense.shape[1]]
+    else:
+        keep = torch.rand(dense.shape, generator=generator) >= sparsity
+    if what == ROWS:
+        rows, turned = _compressed(dense * keep), x.t().contiguous()
+        return lambda: rows @ turned
+    packed = pack_matrix(dense * keep, BLOCK if what == BLOCKS else SINGLE)
+    return lambda: dispatch.sparse_linear(x, packed, None, "none")
 
 
 def structured_trials(model: PreTrainedModel, batch: int, length: int, rounds: int) -> list[Trial]:
-    """The whole model with half of its heads and neurons cut out, and with its dead units cut out, against itself."""
+    """The whole model with half of its heads and neurons cut out, against itself.
+
+    Where it has zeros, also with its dead units cut out, and with its zeros left out by the sparse kernels.
+    """
     inputs = example_inputs([model], batch, length)
     halved = {group.name: _first_half(group.units) for group in layout_of(model).groups}
     candidates = {"whole model, half of the heads and neurons cut out": halved}
     live = live_units(model)
     if not all(bool(mask.all()) for mask in live.values()):
         candidates["whole model, its own dead heads and neurons cut out"] = live
-    variants = [Variant("dense", _forward(model, inputs))]
-    variants += [Variant(what, _forward(shrink(model, keep).eval(), inputs)) for what, keep in candidates.items()]
+    models = {what: shrink(model, keep).eval() for what, keep in candidates.items()}
+    sparsities = {what: 1 - _kept(keep) for what, keep in candidates.items()}
+    fast = accelerate(model, batch * length).eval()
+    if sparse_layers(fast):
+        models[OWN], sparsities[OWN] = fast, zeros_of(model).elements
+    variants = [Variant(what, _forward(made, inputs)) for what, made in ({"dense": model} | models).items()]
     samples = interleave(variants, rounds)
-    return [_trial(what, 1 - _kept(keep), samples[what], samples["dense"]) for what, keep in candidates.items()]
+    return [_trial(what, sparsities[what], samples[what], samples["dense"]) for what in models]
 
 
 def advice(zeros: Zeros, trials: Sequence[Trial]) -> tuple[str, ...]:
     """The verdict in words, from what was measured."""
-    single = [trial for trial in trials if "single weights" in trial.what]
-    faster = [trial for trial in single if trial.q25 > FASTER]
     whole = next(trial for trial in trials if "half of the heads" in trial.what)
     lines = [
         f"Half of the heads and neurons cut out makes the whole model {whole.speedup:.2f}x faster here: "
         + ("this pays." if whole.q25 > FASTER else "this does not pay at this batch and length.")
     ]
-    if faster:
-        lines.append(
-            f"Single zero weights pay from {faster[0].sparsity:.0%} on ({faster[0].speedup:.2f}x, compressed rows)."
-        )
-    else:
-        best = max(single, key=lambda trial: trial.speedup)
-        lines.append(
-            f"Single zero weights are not faster here in any runtime found: {best.speedup:.2f}x at {best.sparsity:.0%}."
-        )
+    for what, forms in (("Single zero weights", (VALUES, ROWS)), (f"Zero blocks of {BLOCK} x {WIDTH}", (BLOCKS,))):
+        found = [trial for trial in trials if trial.what in forms]
+        lines += [_when_it_pays(what, found)] if found else []
+    own = [trial for trial in trials if trial.what == OWN]
+    lines += [f"With the sparse kernels this model is {trial.speedup:.2f}x as fast as it is dense." for trial in own]
     if zeros.elements > 0:
         lines.append(
             f"This model's encoder is {zeros.elements:.1%} zero ({zeros.units:.1%} in whole heads and neurons, "
@@ -198,6 +228,16 @@ def advice(zeros: Zeros, trials: Sequence[Trial]) -> tuple[str, ...]:
     else:
         lines.append("This model's encoder has no zero weights: `sparsebert compress` can make it smaller.")
     return tuple(lines)
+
+
+def _when_it_pays(what: str, trials: Sequence[Trial]) -> str:
+    faster = sorted((trial for trial in trials if trial.q25 > FASTER), key=lambda trial: trial.sparsity)
+    best = max(trials, key=lambda trial: trial.speedup)
+    at_best = f"{best.speedup:.2f}x at {best.sparsity:.0%}"
+    if not faster:
+        return f"{what} are not faster here in any runtime found: {at_best}."
+    first = max((t for t in faster if t.sparsity == faster[0].sparsity), key=lambda trial: trial.speedup)
+    return f"{what} pay from {first.sparsity:.0%} on ({first.speedup:.2f}x a matrix product; {at_best})."
 
 
 def _trial(what: str, sparsity: float, own: list[float], base: list[float]) -> Trial:

@@ -77,7 +77,7 @@ def _draw_model(axes: Axes, model: ModelResult, width: float, layers: int, theme
             if tree is None:
                 _draw_neurons(axes, neurons, shape.full_neurons, bar, top, theme)
             else:
-                _draw_band(axes, bar, top, _BAR, f"fast, {tree}", theme)
+                _draw_band(axes, bar, top, _BAR, f"tree {tree}", theme)
 
 
 def _draw_heads(axes: Axes, kept: int, full: int, top: float, theme: Theme) -> None:
