@@ -41,7 +41,7 @@ def linear(
         run = native.function("sb_elements", ctypes.POINTER(_Linear), *[ctypes.c_void_p] * 7)
         sizes: tuple[int, ...] = ()
     else:
-        chunk = _chunk(tokens, weight.inputs, threads)
+        chunk = _chunk(tokens, max(1, weight.inputs), threads)
         scratch = torch.empty(threads * chunk * (weight.inputs + PADDING))
         run = native.function(
             "sb_blocks", ctypes.POINTER(_Linear), ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 7
