@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from sparsebert.kernels import dispatch, native, native_linear
@@ -149,6 +150,17 @@ def test_a_layer_compiles_to_one_graph():
         arguments = (x, packed.values, packed.starts, packed.columns, None, 32, 32, "relu")
         for test in ("test_schema", "test_faketensor"):
             torch.library.opcheck(dispatch._linear_operator, arguments, test_utils=test)
+
+
+@needs_native
+def test_flops_are_of_what_is_stored():
+    dense = nn.Linear(64, 64)
+    with torch.no_grad():
+        dense.weight[32:] = 0
+    layer = SparseLinear(dense, 32).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        layer(torch.ones(3, 64))
+    assert counter.get_total_flops() == 2 * 3 * 2 * 32 * 32
 
 
 def zeroed(family: str) -> PreTrainedModel:

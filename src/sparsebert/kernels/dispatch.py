@@ -98,16 +98,8 @@ def _run(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.T
     return native_fff.fff(*plain, activation, level, chosen)[0].to(x.dtype)
 
 
-@torch.library.custom_op("sparsebert::fff", mutates_args=())
-def _operator(
-    x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str
-) -> torch.Tensor:
-    return _run(x, w_in, b_in, w_out, activation)
-
-
-@_operator.register_fake
-def _(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str) -> torch.Tensor:
-    return torch.empty_like(x)
+_operator = torch.library.custom_op("sparsebert::fff", _run, mutates_args=())
+_operator.register_fake(lambda x, *_: torch.empty_like(x))
 
 
 @register_flop_formula(torch.ops.sparsebert.fff)
@@ -138,32 +130,8 @@ def _run_linear(
     return native_linear.linear(x.contiguous(), weight, bias, activation, isa_name)
 
 
-@torch.library.custom_op("sparsebert::sparse_linear", mutates_args=())
-def _linear_operator(
-    x: torch.Tensor,
-    values: torch.Tensor,
-    starts: torch.Tensor,
-    columns: torch.Tensor,
-    bias: torch.Tensor | None,
-    outputs: int,
-    height: int,
-    activation: str,
-) -> torch.Tensor:
-    return _run_linear(x, values, starts, columns, bias, outputs, height, activation)
-
-
-@_linear_operator.register_fake
-def _(
-    x: torch.Tensor,
-    values: torch.Tensor,
-    starts: torch.Tensor,
-    columns: torch.Tensor,
-    bias: torch.Tensor | None,
-    outputs: int,
-    height: int,
-    activation: str,
-) -> torch.Tensor:
-    return x.new_empty(len(x), outputs)
+_linear_operator = torch.library.custom_op("sparsebert::sparse_linear", _run_linear, mutates_args=())
+_linear_operator.register_fake(lambda x, values, starts, columns, bias, outputs, *_: x.new_empty(len(x), outputs))
 
 
 @register_flop_formula(torch.ops.sparsebert.sparse_linear)
