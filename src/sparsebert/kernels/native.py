@@ -31,7 +31,11 @@ def isa() -> str | None:
 
     None where the library was not built, or SPARSEBERT_ISA is `none`. Raises UserError for one that is not there.
     """
-    built, forced = library(), os.environ.get(FORCE)
+    return _chosen(library(), os.environ.get(FORCE))
+
+
+@functools.cache
+def _chosen(built: ctypes.CDLL | None, forced: str | None) -> str | None:
     if built is None or forced == NONE:
         return None
     have = ISAS[: built.sb_best_isa() + 1]

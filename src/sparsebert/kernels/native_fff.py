@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -32,29 +36,19 @@ def fff(
     x and b_in are float32, w_in and w_out float32 or bfloat16 (sums are float32), all contiguous, on the CPU. Tokens
     are sorted by the node that they reach at `sort_level`; 0 = not. Raises ValueError for tensors of other kinds.
     """
-    _check_fff(x, w_in, b_in, w_out)
-    tokens, hidden = x.shape
-    trees, nodes, _ = w_in.shape
-    levels = (nodes + 1).bit_length() - 1
+    for tensor in (x, w_in, b_in, w_out):
+        if not tensor.is_contiguous() or not tensor.is_cpu:
+            raise ValueError("all tensors must be contiguous and on the CPU")
+    shapes, types = (x.shape, w_in.shape, b_in.shape, w_out.shape), (x.dtype, w_in.dtype, b_in.dtype, w_out.dtype)
+    plan = _plan(shapes, types, activation, sort_level, torch.get_num_threads())
     y = torch.empty_like(x)
-    steps = trees * tokens * levels
     # One allocation for nodes, logits and what the kernel needs to sort: for one token, making tensors is the cost.
-    ways = torch.empty(2 * steps + 2 * tokens + 2**levels + 1, dtype=torch.int32)
+    ways = torch.empty(plan.room, dtype=torch.int32)
     start = ways.data_ptr()
-    parts = (y.data_ptr(), start, start + 4 * steps, start + 8 * steps)
-    call = _Fff(
-        tokens,
-        hidden,
-        trees,
-        levels - 1,
-        sort_level,
-        native.ACTIVATIONS[activation],
-        w_in.dtype == torch.bfloat16,
-        torch.get_num_threads(),
-    )
-    run = native.function("sb_fff", ctypes.POINTER(_Fff), *[ctypes.c_void_p] * 8)
+    parts = (y.data_ptr(), start, start + 4 * plan.steps, start + 8 * plan.steps)
     given = (x.data_ptr(), w_in.data_ptr(), b_in.data_ptr(), w_out.data_ptr())
-    if run(native.ISAS.index(isa_name), ctypes.byref(call), *given, *parts) != 0:
+    run = native.function("sb_fff", ctypes.POINTER(_Fff), *[ctypes.c_void_p] * 8)
+    if run(native.ISAS.index(isa_name), plan.call, *given, *parts) != 0:
         raise RuntimeError(f"the native library refused the instruction set {isa_name}")
     return y, ways
 
@@ -66,16 +60,35 @@ def fff_ways(ways: torch.Tensor, trees: int, tokens: int, levels: int) -> tuple[
     return nodes.view(trees, tokens, levels), logits.view(trees, tokens, levels)
 
 
-def _check_fff(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor) -> None:
-    shape = w_in.shape
-    if x.dim() != 2 or x.shape[1] != shape[2] or b_in.shape != shape[:2] or w_out.shape != shape:
-        raise ValueError(f"the shapes do not fit together: {[tuple(t.shape) for t in (x, w_in, b_in, w_out)]}")
-    if shape[1] & (shape[1] + 1) or shape[1] == 0:
-        raise ValueError(f"a tree must have 2^(depth + 1) - 1 nodes, got {shape[1]}")
-    if x.dtype != torch.float32 or b_in.dtype != torch.float32 or w_in.dtype != w_out.dtype:
+@dataclass(frozen=True)
+class _Plan:
+    """What calls with the same shapes share: steps of all tokens, and int32 of room for ways and sorting."""
+
+    call: Any
+    steps: int
+    room: int
+
+
+@functools.lru_cache(maxsize=256)
+def _plan(
+    shapes: Sequence[torch.Size], types: Sequence[torch.dtype], activation: str, sort_level: int, threads: int
+) -> _Plan:
+    _check(shapes, types)
+    (tokens, hidden), (trees, nodes, _), *_rest = shapes
+    levels = (nodes + 1).bit_length() - 1
+    steps = trees * tokens * levels
+    numbers = (native.ACTIVATIONS[activation], types[1] == torch.bfloat16, threads)
+    call = _Fff(tokens, hidden, trees, levels - 1, sort_level, *numbers)
+    return _Plan(ctypes.byref(call), steps, 2 * steps + 2 * tokens + 2**levels + 1)
+
+
+def _check(shapes: Sequence[torch.Size], types: Sequence[torch.dtype]) -> None:
+    x, w_in, b_in, w_out = shapes
+    if len(x) != 2 or len(w_in) != 3 or x[1] != w_in[2] or b_in != w_in[:2] or w_out != w_in:
+        raise ValueError(f"the shapes do not fit together: {[tuple(shape) for shape in shapes]}")
+    if w_in[1] & (w_in[1] + 1) or w_in[1] == 0:
+        raise ValueError(f"a tree must have 2^(depth + 1) - 1 nodes, got {w_in[1]}")
+    if types[0] != torch.float32 or types[2] != torch.float32 or types[1] != types[3]:
         raise ValueError("inputs and biases must be float32, and both weights of one type")
-    if w_in.dtype not in WEIGHTS:
-        raise ValueError(f"weights must be float32 or bfloat16, got {w_in.dtype}")
-    for tensor in (x, w_in, b_in, w_out):
-        if not tensor.is_contiguous() or tensor.is_cuda:
-            raise ValueError("all tensors must be contiguous and on the CPU")
+    if types[1] not in WEIGHTS:
+        raise ValueError(f"weights must be float32 or bfloat16, got {types[1]}")
