@@ -12,7 +12,7 @@ from sparsebert.models.fff import FastFeedForward
 from sparsebert.models.layout import layout_of
 from sparsebert.models.routes import routes
 from sparsebert.surgeon import plant, shrink
-from sparsebert.train.trees import Lessons, block_examples, teach
+from sparsebert.train.trees import Lessons, block_examples, routes_of, teach, trees_of
 from tiny import FAMILIES, HIDDEN, LAYERS, tiny_batch, tiny_model
 
 
@@ -83,3 +83,17 @@ def test_what_cannot_be_taught_is_refused():
         teach(dense, shrink(plant(dense, depth=1), {}, [0]), [tiny_batch()], Lessons(steps=1))
     with pytest.raises(DivergedError, match="step"):
         teach(dense, plant(dense, depth=1), [tiny_batch()], Lessons(steps=50, learning_rate=1e30))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_routes_of_all_layers_are_those_of_each(family: str):
+    torch.manual_seed(0)
+    model, batches = plant(tiny_model(family), depth=3, trees=2, layers=[0, 2]), [tiny_batch(0), tiny_batch(1)]
+    found, layout = routes_of(model, batches), layout_of(model)
+    assert sorted(found) == [0, 2]
+    for index, tree in trees_of(model).items():
+        examples = block_examples(model, layout.layers[index].path, layout.family, batches)
+        for way, own in zip(tree.ways(examples.x), found[index], strict=True):
+            expected = routes(way, examples.neighbours)
+            assert torch.equal(own.visits, expected.visits)
+            assert own.agreement == expected.agreement and own.entropy == expected.entropy

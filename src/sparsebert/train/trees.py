@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -80,20 +80,37 @@ def trees_of(model: PreTrainedModel) -> dict[int, FastFeedForward]:
     return {index: block for index, block in blocks.items() if isinstance(block, FastFeedForward)}
 
 
+@torch.no_grad()
 def routes_of(model: PreTrainedModel, batches: Iterable[Batch]) -> dict[int, tuple[Routes, ...]]:
     """What the real tokens of the batches do in the trees of each layer that has them."""
-    layout, trees, seen = layout_of(model), trees_of(model), list(batches)
-    found = {}
-    for index, tree in trees.items():
-        examples = block_examples(model, layout.layers[index].path, layout.family, seen)
-        found[index] = _ways(tree, examples)
-    return found
+    trees, masks = trees_of(model), []
+    ways: dict[int, list[torch.Tensor]] = {index: [] for index in trees}
+    seen: dict[int, torch.Tensor] = {}
+
+    def keep(index: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        return lambda module, args: seen.update({index: args[0]})
+
+    handles = [tree.register_forward_pre_hook(keep(index)) for index, tree in trees.items()]
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            model(**{key: batch[key] for key in MODEL_INPUTS if key in batch})
+            masks.append(batch["attention_mask"].bool())
+            for index, tree in trees.items():
+                ways[index].append(tree.ways(seen[index].view(*masks[-1].shape, -1)[masks[-1]]))
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    same = _neighbours(masks)
+    return {index: tuple(routes(way, same) for way in torch.cat(own, dim=1)) for index, own in ways.items()}
 
 
 @torch.no_grad()
 def block_examples(model: PreTrainedModel, layer: str, family: Family, batches: Iterable[Batch]) -> Examples:
     """What the feedforward block of one layer gets and gives, on the real tokens of the batches."""
-    x, y, rows = [], [], []
+    x, y, masks = [], [], []
     ends = family.ffn.output if not family.ffn.block else family.ffn.block
     with _recorded(model, f"{layer}.{fff_place(family)}", f"{layer}.{ends}") as tape:
         for batch in batches:
@@ -102,10 +119,15 @@ def block_examples(model: PreTrainedModel, layer: str, family: Family, batches: 
             given, gave = tape.pop()
             x.append(given.view(*mask.shape, -1)[mask].float())
             y.append(gave.view(*mask.shape, -1)[mask].float())
-            offset = rows[-1][-1] + 1 if rows else 0
-            rows.append(offset + torch.arange(len(mask))[:, None].expand_as(mask)[mask])
-    row = torch.cat(rows)
-    return Examples(torch.cat(x), torch.cat(y), row[1:] == row[:-1])
+            masks.append(mask)
+    return Examples(torch.cat(x), torch.cat(y), _neighbours(masks))
+
+
+def _neighbours(masks: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Of the real tokens in order [tokens - 1]: whether each is of the same text as the next; masks are [texts, T]."""
+    counts = torch.cat([mask.sum(dim=1) for mask in masks])
+    text = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    return text[1:] == text[:-1]
 
 
 @contextmanager
