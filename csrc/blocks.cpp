@@ -11,16 +11,11 @@
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int TOKENS = 12;
-#elif defined(__AVX__)
-constexpr int TOKENS = 6;
-#else
-constexpr int TOKENS = 3;
-#endif
-constexpr int WIDTH = 32;              // inputs of a block
-constexpr int TALLEST = 64;            // outputs of a block
-constexpr int64_t PADDING = 16;        // else rows of 2^n inputs would all fall on the same lines of the cache
+// With two registers of outputs each, as many as the sums of which fit into all registers.
+constexpr int TOKENS = REGISTER == 16 ? 12 : REGISTER == 8 ? 6 : 3;
+constexpr int WIDTH = 32;        // inputs of a block
+constexpr int TALLEST = 64;      // outputs of a block
+constexpr int64_t PADDING = 16;  // else rows of 2^n inputs would all fall on the same lines of the cache
 
 // What one thread does for one row of blocks.
 struct Row {
@@ -29,7 +24,7 @@ struct Row {
     const int32_t* columns;
 };
 
-// sums [height, TOKENS at most] of `T` tokens and `S` registers of outputs, from output `first` of the row on.
+// sums [TOKENS at most, height] of `T` tokens and `S` registers of outputs, from output `first` of the row on.
 template <int T, int S>
 void add_up(const Row& row, int64_t first, const float* x, float* sums) {
     constexpr int POINTERS = (T + 2) / 3;
@@ -69,7 +64,7 @@ void add_up_all(const Row& row, const float* x, float* sums) {
     for (; first < row.height; first += REGISTER) add_up<T, 1>(row, first, x, sums);
 }
 
-// A last group of tokens that is not full goes in twos and ones.
+// A last group of tokens that is not full goes in threes and ones.
 void add_up_some(const Row& row, int64_t tokens, const float* x, float* sums) {
     int64_t t = 0;
     for (; t + TOKENS <= tokens; t += TOKENS) add_up_all<TOKENS>(row, x + t * row.stride, sums + t * row.height);

@@ -35,20 +35,21 @@ def compress(recipe: Recipe, output: Path | None, json_wanted: bool) -> None:
         raise UserError("The recipe has phases, so it is for training", fix="use `sparsebert train`")
     if recipe.trees is not None:
         raise UserError("The recipe has trees, so it is for fast feedforward layers", fix="use `sparsebert fff`")
+    run_and_show(recipe, output, json_wanted)
+
+
+def run_and_show(recipe: Recipe, output: Path | None, json_wanted: bool) -> Record:
+    """Run the recipe in `output` (none = a folder named after it), and print what it gave as a table or as JSON."""
     from sparsebert.run import run
 
     folder = output or default_folder(recipe)
     with quiet_libraries():
         record = run(recipe, folder, shlex.join(["sparsebert", *sys.argv[1:]]))
-    show_run(record, folder, json_wanted)
-
-
-def show_run(record: Record, folder: Path, json_wanted: bool) -> None:
-    """Print what a run gave, as a table or as JSON."""
     if json_wanted:
         put_json(_plain(record, folder))
     else:
         _print(record, folder)
+    return record
 
 
 def default_folder(recipe: Recipe) -> Path:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 
-from sparsebert.commands.compress import default_folder, show_run
-from sparsebert.commands.output import quiet_libraries, say, show
+from sparsebert.commands.compress import run_and_show
+from sparsebert.commands.output import say, show
 from sparsebert.errors import UserError
 from sparsebert.recipe import Recipe
 from sparsebert.report import as_rich
@@ -18,12 +16,7 @@ def fff(recipe: Recipe, output: Path | None, json_wanted: bool) -> None:
     """Run the recipe in `output` (none = a folder named after it) and print what came out."""
     if recipe.trees is None:
         raise UserError("The recipe has no trees, so there is nothing to plant", fix="give --trees or --depth")
-    from sparsebert.run import run
-
-    folder = output or default_folder(recipe)
-    with quiet_libraries():
-        record = run(recipe, folder, shlex.join(["sparsebert", *sys.argv[1:]]))
-    show_run(record, folder, json_wanted)
+    record = run_and_show(recipe, output, json_wanted)
     if not json_wanted:
         say("Fast feedforward layers, error after teaching and the rest after training:")
         show(as_rich(tree_table([record])))

@@ -102,6 +102,23 @@ def teacher_cache(bench: Workbench, dense: Dense) -> TeacherCache:
     return cache_teacher(dense.model, bench.train, bench.collate, bench.work / "teacher", hidden)
 
 
+def recover(bench: Workbench, dense: Dense, work: Path, folder: Path, origin: tuple[int, ...]) -> Trained:
+    """Train the model in `work`/one-shot from its teacher, if the recipe says so, and save it in `folder`.
+
+    `origin` holds for each of its layers the layer of the dense model that it was.
+    """
+    model, training, run = bench.load(work / "one-shot"), bench.recipe.finetune, None
+    if training is not None:
+        seed, title = bench.recipe.seed, f"Fine-tuning {folder.name}"
+        set_seed(seed)
+        distiller = Distiller(teacher_cache(bench, dense), bench.recipe.distill, origin)
+        run = fine_tune(
+            model, bench.train, bench.collate, training, work / "training", seed, title, distiller=distiller
+        ).run
+    save_model(model, bench.tokenizer, folder)
+    return Trained(run=run)
+
+
 def shape_of(model: PreTrainedModel, origin: Sequence[int], dense: PreTrainedModel) -> Shape:
     """Heads and neurons left in each layer of the dense model."""
     full = layout_of(dense)
@@ -133,7 +150,9 @@ class FamilyMaker:
         """Find, cut and fine-tune the model for one target; its folder holds the finished model."""
         work, folder = self._bench.work / target.label, self._bench.folder / target.label
         member = stage(work / "member.json", Member, lambda: self._find(target, work / "one-shot"))
-        trained = stage(work / "trained.json", Trained, lambda: self._train(member, work, folder))
+        trained = stage(
+            work / "trained.json", Trained, lambda: recover(self._bench, self._dense, work, folder, member.origin)
+        )
         if self._bench.recipe.finetune is not None:
             self._last, self._origin, self._calibrated = self._bench.load(folder), member.origin, None
         return member, trained, folder
@@ -164,21 +183,6 @@ class FamilyMaker:
         small = shrink(masked, keep, dropped, even=self._bench.recipe.even)
         mask_model(masked, {}, dropped)
         return small, self._bench.checked_difference(masked, small)
-
-    def _train(self, member: Member, work: Path, folder: Path) -> Trained:
-        model = self._bench.load(work / "one-shot")
-        training = self._bench.recipe.finetune
-        run = None
-        if training is not None:
-            set_seed(self._bench.recipe.seed)
-            distiller = Distiller(teacher_cache(self._bench, self._dense), self._bench.recipe.distill, member.origin)
-            title = f"Fine-tuning {member.target.label}"
-            seed, checkpoints = self._bench.recipe.seed, work / "training"
-            run = fine_tune(
-                model, self._bench.train, self._bench.collate, training, checkpoints, seed, title, distiller=distiller
-            ).run
-        save_model(model, self._bench.tokenizer, folder)
-        return Trained(run=run)
 
     def _calibrate(self) -> Calibrated:
         if self._calibrated is None:

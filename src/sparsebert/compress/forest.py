@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, set_seed
 
 from sparsebert.compress.assemble import assemble
 from sparsebert.compress.calibrate import calibrate, sample_rows
-from sparsebert.compress.family import Dense, Trained, teacher_cache
+from sparsebert.compress.family import Dense, Trained, recover
 from sparsebert.compress.stages import stage
 from sparsebert.compress.workbench import Workbench
 from sparsebert.errors import UserError
@@ -27,8 +27,6 @@ from sparsebert.parts import Trees
 from sparsebert.records import Score, TreeFit
 from sparsebert.surgeon import plant
 from sparsebert.train.collate import Batch, batches_by_length
-from sparsebert.train.distill import Distiller
-from sparsebert.train.finetune import fine_tune
 from sparsebert.train.trees import Lessons, routes_of, teach, trees_of
 
 TEACHING_BATCH = 32
@@ -101,7 +99,7 @@ def _grown(bench: Workbench, dense: Dense, name: str, make: Callable[[], Made]) 
         return Started(scores=bench.score(bench.predict(model)), errors=errors)
 
     started = stage(work / "started.json", Started, start)
-    trained = stage(work / "trained.json", Trained, lambda: _train(bench, dense, name))
+    trained = stage(work / "trained.json", Trained, lambda: recover(bench, dense, work, folder, dense.origin))
     model = bench.load(folder)
     return Grown(name, folder, model, started.scores, trained, _fits(bench, model, started.errors))
 
@@ -138,26 +136,6 @@ def _thinned(bench: Workbench, dense: Dense, neurons: int, layers: Sequence[int]
         kept = min(neurons, units) if layer.index in layers else units
         choices.append(Choice(heads, kept, dropped=False, cost=0.0, error=0.0))
     return assemble(dense.model, calibrated.options, choices)
-
-
-def _train(bench: Workbench, dense: Dense, name: str) -> Trained:
-    work, training = bench.work / name, bench.recipe.finetune
-    model, run = bench.load(work / "one-shot"), None
-    if training is not None:
-        set_seed(bench.recipe.seed)
-        distiller = Distiller(teacher_cache(bench, dense), bench.recipe.distill, dense.origin)
-        run = fine_tune(
-            model,
-            bench.train,
-            bench.collate,
-            training,
-            work / "training",
-            bench.recipe.seed,
-            f"Training {name}",
-            distiller=distiller,
-        ).run
-    save_model(model, bench.tokenizer, bench.folder / name)
-    return Trained(run=run)
 
 
 def _batches(bench: Workbench) -> list[Batch]:

@@ -64,11 +64,6 @@ def sort_level(tokens: int, levels: int) -> int:
     return min(SORTED_AT, levels - 1) if tokens >= SORTED_FROM else 0
 
 
-def levels_of(nodes: int) -> int:
-    """Of a tree of so many nodes."""
-    return (nodes + 1).bit_length() - 1
-
-
 @functools.cache
 def has_triton() -> bool:
     """Whether Triton is installed: it comes with torch's builds for GPUs."""
@@ -93,7 +88,7 @@ def _run(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.T
     chosen = _native_isa(w_in)
     if chosen is None:
         return reference.fff(x, w_in, b_in, w_out, activation)
-    level = sort_level(len(x), levels_of(w_in.shape[1]))
+    level = sort_level(len(x), reference.levels_of(w_in.shape[1]))
     plain = (x.float().contiguous(), w_in.contiguous(), b_in.float().contiguous(), w_out.contiguous())
     return native_fff.fff(*plain, activation, level, chosen)[0].to(x.dtype)
 
@@ -106,7 +101,7 @@ _operator.register_fake(lambda x, *_: torch.empty_like(x))
 def _fff_flops(x_shape: torch.Size, w_in_shape: torch.Size, *_: object, **__: object) -> int:
     """Of the neurons on the way only: a product with an input row and one with an output row a level."""
     (tokens, hidden), (trees, nodes, _hidden) = x_shape, w_in_shape
-    return 4 * tokens * trees * levels_of(nodes) * hidden
+    return 4 * tokens * trees * reference.levels_of(nodes) * hidden
 
 
 def _run_linear(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sparsebert.kernels import native
+from sparsebert.kernels.reference import levels_of
 
 WEIGHTS = (torch.float32, torch.bfloat16)
 
@@ -75,7 +76,7 @@ def _plan(
 ) -> _Plan:
     _check(shapes, types)
     (tokens, hidden), (trees, nodes, _), *_rest = shapes
-    levels = (nodes + 1).bit_length() - 1
+    levels = levels_of(nodes)
     steps = trees * tokens * levels
     numbers = (native.ACTIVATIONS[activation], types[1] == torch.bfloat16, threads)
     call = _Fff(tokens, hidden, trees, levels - 1, sort_level, *numbers)

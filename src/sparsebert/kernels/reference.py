@@ -10,6 +10,11 @@ import torch.nn.functional as F
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
+def levels_of(nodes: int) -> int:
+    """Of a tree of so many nodes."""
+    return (nodes + 1).bit_length() - 1
+
+
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str) -> torch.Tensor:
     """activation(x W^T + bias) [..., outputs]; activation is `gelu`, `relu` or `none`."""
     y = F.linear(x, weight, bias)
@@ -24,7 +29,7 @@ def fff_route(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor) -> tuple[
     algorithm 1).
     """
     trees, nodes, _ = w_in.shape
-    levels = (nodes + 1).bit_length() - 1
+    levels = levels_of(nodes)
     node = torch.zeros(trees, len(x), dtype=torch.long, device=x.device)
     tree = torch.arange(trees, device=x.device)[:, None]
     visited, logits = [], []

@@ -14,6 +14,8 @@ import torch
 import triton
 import triton.language as tl
 
+from sparsebert.kernels.reference import levels_of
+
 WALK_BELOW = 64
 STAGE_LEVELS = 6
 TOKENS_AT_ONCE, INPUTS_AT_ONCE = 64, 64
@@ -27,7 +29,7 @@ def fff(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Te
         return y.to(x.dtype)
     if tokens < WALK_BELOW:
         trees, nodes, _ = w_in.shape
-        levels = (nodes + 1).bit_length() - 1
+        levels = levels_of(nodes)
         shape = {"TREES": trees, "LEVELS": levels, "WIDE": triton.next_power_of_2(hidden)}
         _walk[(tokens,)](x, w_in, b_in, w_out, y, hidden, nodes, **shape, RELU=activation == "relu")
     else:
@@ -46,7 +48,7 @@ def _by_stages(
     activation: str,
 ) -> None:
     tokens, hidden = x.shape
-    levels = (len(w_in) + 1).bit_length() - 1
+    levels = levels_of(len(w_in))
     node = torch.zeros(tokens, dtype=torch.int32, device=x.device)
     for level in range(0, levels, STAGE_LEVELS):
         order, blocks = _grouped(node, level)
