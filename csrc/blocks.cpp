@@ -1,8 +1,9 @@
-// Linear layers whose weight keeps only some of its blocks: y = activation(x W^T + b), in float.
+// Linear layers whose weights keep only some of their blocks, one after another: y = activation(x W^T + b), in float.
 //
 // A block is stored with its outputs side by side, so that a register holds the weights of one input and several
-// outputs, and each input of a token is used for all of them: rows of x are read as they lie, nothing is packed. Sums
-// of a few tokens stay in registers over all blocks of a row; bias and activation follow while the result is at hand.
+// outputs, and each input of a token is used for all of them: rows of x are read as they lie. Sums of a few tokens stay
+// in registers over all blocks of a row; bias and activation follow while the result is at hand. A thread takes a chunk
+// of tokens through all layers, so that what lies between two of them never leaves its cache.
 
 #include <omp.h>
 
@@ -15,25 +16,46 @@ namespace {
 constexpr int TOKENS = REGISTER == 16 ? 12 : REGISTER == 8 ? 6 : 3;
 constexpr int WIDTH = 32;        // inputs of a block
 constexpr int TALLEST = 64;      // outputs of a block
-constexpr int64_t PADDING = 16;  // else rows of 2^n inputs would all fall on the same lines of the cache
+constexpr int64_t PADDING = 16;  // between layers: else rows of 2^n values would fall on the same lines of the cache
+constexpr int64_t ONE_WAY = 1024;  // floats after which lines fall on the same place of the nearest cache
 
-// What one thread does for one row of blocks.
-struct Row {
-    int64_t inputs, stride, height, count;
+// Rows of values, one a token.
+template <typename Value>
+struct RowsOf {
+    Value* first;
+    int64_t stride;
+
+    RowsOf from(int64_t token) const { return {first + token * stride, stride}; }
+    operator RowsOf<const Value>() const { return {first, stride}; }
+};
+using Rows = RowsOf<float>;
+using Given = RowsOf<const float>;
+
+// What is left of one row of blocks.
+struct BlockRow {
+    int64_t inputs, height, count;
     const float* values;  // [count][WIDTH][height]
     const int32_t* columns;
 };
 
-// sums [TOKENS at most, height] of `T` tokens and `S` registers of outputs, from output `first` of the row on.
+BlockRow row_of(const SbBlocks& layer, int64_t row) {
+    const int64_t start = layer.starts[row];
+    return {layer.inputs, layer.height, layer.starts[row + 1] - start, layer.values + start * WIDTH * layer.height,
+            layer.columns + start};
+}
+
+int64_t rows_of(const SbBlocks& layer) { return (layer.outputs + layer.height - 1) / layer.height; }
+
+// y [T, S registers] = bias + x W^T of `T` tokens, from output `first` of the row on.
 template <int T, int S>
-void add_up(const Row& row, int64_t first, const float* x, float* sums) {
+void add_up(const BlockRow& row, int64_t first, Given x, const float* bias, Rows y) {
     constexpr int POINTERS = (T + 2) / 3;
     Lane acc[T][S] = {};
     for (int64_t b = 0; b < row.count; b++) {
         const float* weight = row.values + b * WIDTH * row.height + first;
         // One pointer for three tokens: with one for each there are more than there are registers.
         const float* from[POINTERS];
-        for (int p = 0; p < POINTERS; p++) from[p] = x + 3 * p * row.stride + int64_t(row.columns[b]) * WIDTH;
+        for (int p = 0; p < POINTERS; p++) from[p] = x.first + 3 * p * x.stride + int64_t(row.columns[b]) * WIDTH;
         const int64_t width = smaller(WIDTH, row.inputs - int64_t(row.columns[b]) * WIDTH);
         for (int64_t k = 0; k < width; k++) {
             Lane w[S];
@@ -41,7 +63,7 @@ void add_up(const Row& row, int64_t first, const float* x, float* sums) {
             for (int s = 0; s < S; s++) w[s] = load_lane(weight + s * REGISTER);
 #pragma GCC unroll 12
             for (int t = 0; t < T; t++) {
-                const Lane value = broadcast(from[t / 3][t % 3 * row.stride]);
+                const Lane value = broadcast(from[t / 3][t % 3 * x.stride]);
 #pragma GCC unroll 2
                 for (int s = 0; s < S; s++) acc[t][s] += value * w[s];
             }
@@ -50,75 +72,176 @@ void add_up(const Row& row, int64_t first, const float* x, float* sums) {
             for (int p = 0; p < POINTERS; p++) from[p]++;
         }
     }
-#pragma GCC unroll 12
-    for (int t = 0; t < T; t++)
 #pragma GCC unroll 2
-        for (int s = 0; s < S; s++)
-            store_lane(sums + t * row.height + first + s * REGISTER, acc[t][s]);
-}
-
-template <int T>
-void add_up_all(const Row& row, const float* x, float* sums) {
-    int64_t first = 0;
-    for (; first + 2 * REGISTER <= row.height; first += 2 * REGISTER) add_up<T, 2>(row, first, x, sums);
-    for (; first < row.height; first += REGISTER) add_up<T, 1>(row, first, x, sums);
-}
-
-// A last group of tokens that is not full goes in threes and ones.
-void add_up_some(const Row& row, int64_t tokens, const float* x, float* sums) {
-    int64_t t = 0;
-    for (; t + TOKENS <= tokens; t += TOKENS) add_up_all<TOKENS>(row, x + t * row.stride, sums + t * row.height);
-    for (; t + 3 <= tokens; t += 3) add_up_all<3>(row, x + t * row.stride, sums + t * row.height);
-    for (; t < tokens; t++) add_up_all<1>(row, x + t * row.stride, sums + t * row.height);
-}
-
-// The places of a result are fetched for writing while it is computed: stores wait for one another.
-void expect(const float* y, int64_t tokens, int64_t stride, int64_t height) {
-    for (int64_t t = 0; t < tokens; t++)
-        for (int64_t h = 0; h < height; h += LANES) __builtin_prefetch(y + t * stride + h, 1);
-}
-
-// y [tokens, call.outputs] at the outputs of one row of blocks.
-void finish(const SbLinear& call, int64_t row, int64_t height, int64_t tokens, const float* sums, const float* bias,
-            float* y) {
-    const int64_t first = row * height, here = smaller(height, call.outputs - first);
-    for (int64_t h = 0; h < here; h += LANES) {
-        const Vec shift = bias == nullptr ? Vec{} : load_part(bias + first + h, here - h);
-        for (int64_t t = 0; t < tokens; t++)
-            store_part(y + t * call.outputs + first + h, activate(load(sums + t * height + h) + shift, call.activation),
-                       here - h);
+    for (int s = 0; s < S; s++) {
+        const Lane shift = load_lane(bias + first + s * REGISTER);
+#pragma GCC unroll 12
+        for (int t = 0; t < T; t++) store_lane(y.first + t * y.stride + first + s * REGISTER, acc[t][s] + shift);
     }
 }
 
+template <int T>
+void add_up_all(const BlockRow& row, Given x, const float* bias, Rows y) {
+    int64_t first = 0;
+    for (; first + 2 * REGISTER <= row.height; first += 2 * REGISTER) add_up<T, 2>(row, first, x, bias, y);
+    for (; first < row.height; first += REGISTER) add_up<T, 1>(row, first, x, bias, y);
+}
+
+// A last group of tokens that is not full goes in threes and ones.
+void add_up_some(const BlockRow& row, int64_t tokens, Given x, const float* bias, Rows y) {
+    int64_t t = 0;
+    for (; t + TOKENS <= tokens; t += TOKENS) add_up_all<TOKENS>(row, x.from(t), bias, y.from(t));
+    for (; t + 3 <= tokens; t += 3) add_up_all<3>(row, x.from(t), bias, y.from(t));
+    for (; t < tokens; t++) add_up_all<1>(row, x.from(t), bias, y.from(t));
+}
+
+template <int T>
+void activate_at(Rows y, int64_t h, int kind) {
+    Vec values[T];
+#pragma GCC unroll 4
+    for (int t = 0; t < T; t++) values[t] = load(y.from(t).first + h);
+    activate(values, kind);
+#pragma GCC unroll 4
+    for (int t = 0; t < T; t++) store(y.from(t).first + h, values[t]);
+}
+
+void activate_rows(Rows y, int64_t tokens, int64_t wide, int kind) {
+    if (kind == NO_ACTIVATION) return;
+    int64_t t = 0;
+    for (; t + 4 <= tokens; t += 4)
+        for (int64_t h = 0; h < wide; h += LANES) activate_at<4>(y.from(t), h, kind);
+    for (; t < tokens; t++)
+        for (int64_t h = 0; h < wide; h += LANES) activate_at<1>(y.from(t), h, kind);
+}
+
+// The places of a result are fetched for writing while it is computed: stores wait for one another.
+void expect(Rows y, int64_t tokens, int64_t wide) {
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t h = 0; h < wide; h += LANES) __builtin_prefetch(y.from(t).first + h, 1);
+}
+
+// y [TOKENS at most, outputs] at the outputs of one row of blocks.
+void multiply(const SbBlocks& layer, int64_t index, int64_t tokens, Given x, Rows y) {
+    const BlockRow row = row_of(layer, index);
+    const int64_t first = index * layer.height, here = smaller(layer.height, layer.outputs - first);
+    const Rows to{y.first + first, y.stride};
+    expect(to, tokens, here);
+    float shift[TALLEST] = {};
+    if (layer.bias != nullptr) std::memcpy(shift, layer.bias + first, here * sizeof(float));
+    if (here == layer.height) {
+        add_up_some(row, tokens, x, shift, to);
+        activate_rows(to, tokens, here, layer.activation);
+        return;
+    }
+    float whole[TOKENS * TALLEST];
+    const Rows beside{whole, layer.height};
+    add_up_some(row, tokens, x, shift, beside);
+    activate_rows(beside, tokens, layer.height, layer.activation);
+    for (int64_t t = 0; t < tokens; t++)
+        std::memcpy(to.from(t).first, beside.from(t).first, here * sizeof(float));
+}
+
+void multiply_rows(const SbBlocks& layer, int64_t begin, int64_t end, int64_t tokens, Given x, Rows y) {
+    for (int64_t row = begin; row < end; row++)
+        for (int64_t t = 0; t < tokens; t += TOKENS)
+            multiply(layer, row, smaller(TOKENS, tokens - t), x.from(t), y.from(t));
+}
+
+// y [wide] = the layer norm of y + residual.
+void normalize(const SbChain& call, int64_t wide, const float* residual, float* y) {
+    const int64_t even = wide - wide % LANES;
+    Vec sums{};
+    float total = 0.0f;
+    for (int64_t h = 0; h < even; h += LANES) {
+        const Vec value = load(y + h) + load(residual + h);
+        store(y + h, value);
+        sums += value;
+    }
+    for (int64_t h = even; h < wide; h++) total += y[h] += residual[h];
+    const float mean = (total + sum(sums)) / float(wide);
+    Vec squares{};
+    total = 0.0f;
+    for (int64_t h = 0; h < even; h += LANES) squares += (load(y + h) - mean) * (load(y + h) - mean);
+    for (int64_t h = even; h < wide; h++) total += (y[h] - mean) * (y[h] - mean);
+    const float scale = 1.0f / __builtin_sqrtf((total + sum(squares)) / float(wide) + call.epsilon);
+    for (int64_t h = 0; h < even; h += LANES)
+        store(y + h, (load(y + h) - mean) * scale * load(call.gamma + h) + load(call.beta + h));
+    for (int64_t h = even; h < wide; h++) y[h] = (y[h] - mean) * scale * call.gamma[h] + call.beta[h];
+}
+
+// What lies between layers, in two places that take turns.
+struct Between {
+    float* room;
+    int64_t tokens, stride;
+
+    Rows before(int64_t layer) const { return {room + layer % 2 * tokens * stride, stride}; }
+};
+
+struct Chain {
+    const SbChain& call;
+    const SbBlocks* layers;
+    const float* x;
+    float* y;
+
+    // Inputs as they lie, or, where their rows would push one another out of the cache, a copy of them.
+    Given given(int64_t token, int64_t tokens, const Between& between) const {
+        const int64_t inputs = layers[0].inputs;
+        if (inputs % ONE_WAY != 0) return {x + token * inputs, inputs};
+        const Rows rows = between.before(0);
+        for (int64_t t = 0; t < tokens; t++)
+            std::memcpy(rows.from(t).first, x + (token + t) * inputs, inputs * sizeof(float));
+        return rows;
+    }
+
+    Rows after(int64_t layer, int64_t token, const Between& between) const {
+        const int64_t outputs = layers[layer].outputs;
+        return layer + 1 < call.layers ? between.before(layer + 1) : Rows{y + token * outputs, outputs};
+    }
+
+    void finish(int64_t token) const {
+        const int64_t wide = layers[call.layers - 1].outputs;
+        if (call.residual != nullptr) normalize(call, wide, call.residual + token * wide, y + token * wide);
+    }
+
+    void run_alone(int64_t token, int64_t tokens, const Between& between) const {
+        Given from = given(token, tokens, between);
+        for (int64_t i = 0; i < call.layers; i++) {
+            const Rows to = after(i, token, between);
+            multiply_rows(layers[i], 0, rows_of(layers[i]), tokens, from, to);
+            from = to;
+        }
+        for (int64_t t = 0; t < tokens; t++) finish(token + t);
+    }
+
+    // Few tokens: all threads share the rows of each layer.
+    void run_together(const Between& between) const {
+        Given from = given(0, call.tokens, between);
+        for (int64_t i = 0; i < call.layers; i++) {
+            const Rows to = after(i, 0, between);
+            const int64_t rows = rows_of(layers[i]), parts = smaller(rows, 4 * call.threads);
+#pragma omp parallel for num_threads(call.threads) if (call.threads > 1) schedule(dynamic)
+            for (int64_t part = 0; part < parts; part++)
+                multiply_rows(layers[i], rows * part / parts, rows * (part + 1) / parts, call.tokens, from, to);
+            from = to;
+        }
+        for (int64_t t = 0; t < call.tokens; t++) finish(t);
+    }
+};
+
 }  // namespace
 
-extern "C" void SB_NAME(sb_blocks)(const SbLinear* call, int64_t height, int64_t chunk, const float* x,
-                                   const float* values, const int32_t* starts, const int32_t* columns,
-                                   const float* bias, float* y, float* scratch) {
-    const int64_t rows = (call->outputs + height - 1) / height, stride = call->inputs + PADDING;
-    const int64_t chunks = (call->tokens + chunk - 1) / chunk;
-    // Few tokens: threads share the rows instead.
-    const int64_t parts = chunks < call->threads ? smaller(rows, 4 * call->threads) : 1;
-#pragma omp parallel num_threads(call->threads) if (call->threads > 1)
-    {
-        float* const own = scratch + omp_get_thread_num() * chunk * stride;
-#pragma omp for collapse(2) schedule(dynamic)
-        for (int64_t c = 0; c < chunks; c++)
-            for (int64_t part = 0; part < parts; part++) {
-                const int64_t begin = c * chunk, count = smaller(chunk, call->tokens - begin);
-                for (int64_t t = 0; t < count; t++)
-                    std::memcpy(own + t * stride, x + (begin + t) * call->inputs, call->inputs * sizeof(float));
-                for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; r++) {
-                    const Row row{call->inputs, stride, height, starts[r + 1] - starts[r],
-                                  values + int64_t(starts[r]) * WIDTH * height, columns + starts[r]};
-                    for (int64_t t = 0; t < count; t += TOKENS) {
-                        float sums[TOKENS * TALLEST];
-                        const int64_t tokens = smaller(TOKENS, count - t);
-                        expect(y + (begin + t) * call->outputs + r * height, tokens, call->outputs, height);
-                        add_up_some(row, tokens, own + t * stride, sums);
-                        finish(*call, r, height, tokens, sums, bias, y + (begin + t) * call->outputs);
-                    }
-                }
-            }
+extern "C" void SB_NAME(sb_blocks)(const SbChain* call, const SbBlocks* layers, const float* x, float* y,
+                                   float* scratch) {
+    const Chain chain{*call, layers, x, y};
+    const int64_t chunks = (call->tokens + call->chunk - 1) / call->chunk;
+    int64_t stride = layers[0].inputs;
+    for (int64_t i = 1; i < call->layers; i++) stride = stride < layers[i].inputs ? layers[i].inputs : stride;
+    stride += PADDING;
+    if (chunks < call->threads) return chain.run_together({scratch, call->tokens, stride});
+#pragma omp parallel for num_threads(call->threads) if (call->threads > 1) schedule(dynamic)
+    for (int64_t c = 0; c < chunks; c++) {
+        const int64_t token = c * call->chunk;
+        float* const own = scratch + omp_get_thread_num() * 2 * call->chunk * stride;
+        chain.run_alone(token, smaller(call->chunk, call->tokens - token), {own, call->chunk, stride});
     }
 }

@@ -73,17 +73,47 @@ int linear_differences(const LinearCase& c) {
     }
     const auto values = random_values<float>(columns.size() * (c.height > 0 ? 32 * c.height : 1));
     const auto x = random_values<float>(c.tokens * c.inputs), bias = random_values<float>(c.outputs);
+    const float* shift = c.bias ? bias.data() : nullptr;
     const SbLinear call{c.tokens, c.inputs, c.outputs, c.activation, c.threads};
+    const SbBlocks layer{c.inputs, c.outputs, c.height, values.data(), starts.data(), columns.data(), shift, c.activation};
+    const SbChain chain{c.tokens, 1, c.chunk, nullptr, nullptr, nullptr, 0.0f, c.threads};
     std::vector<float> first;
     int found = 0;
     for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {
         std::vector<float> y(c.tokens * c.outputs, NAN);
-        std::vector<float> scratch(c.threads * (c.height > 0 ? c.chunk * (c.inputs + 16) : 64 * c.inputs), NAN);
-        const float* shift = c.bias ? bias.data() : nullptr;
-        found += 0 != (c.height > 0 ? sb_blocks(isa, &call, c.height, c.chunk, x.data(), values.data(), starts.data(),
-                                                columns.data(), shift, y.data(), scratch.data())
+        std::vector<float> scratch(c.threads * (c.height > 0 ? 2 * c.chunk * (c.inputs + 16) : 64 * c.inputs), NAN);
+        found += 0 != (c.height > 0 ? sb_blocks(isa, &chain, &layer, x.data(), y.data(), scratch.data())
                                     : sb_elements(isa, &call, x.data(), values.data(), starts.data(), columns.data(),
                                                   shift, y.data(), scratch.data()));
+        if (isa == 0) first = y;
+        for (size_t i = 0; i < y.size(); i++) found += !(std::fabs(y[i] - first[i]) <= 1e-3f * (1.0f + std::fabs(first[i])));
+    }
+    return found;
+}
+
+// Two dense layers of blocks and a norm: back to as many outputs as there were inputs, which are the residual.
+int chain_differences(int64_t tokens, int64_t inputs, int64_t between, int32_t threads) {
+    const auto x = random_values<float>(tokens * inputs), gamma = random_values<float>(inputs);
+    std::vector<float> values[2];
+    std::vector<int32_t> starts[2], columns[2];
+    SbBlocks layers[2];
+    for (int i = 0; i < 2; i++) {
+        const int64_t from = i == 0 ? inputs : between, to = i == 0 ? between : inputs;
+        starts[i].push_back(0);
+        for (int64_t row = 0; row < (to + 31) / 32; row++) {
+            for (int64_t column = 0; column < (from + 31) / 32; column++) columns[i].push_back(int32_t(column));
+            starts[i].push_back(int32_t(columns[i].size()));
+        }
+        values[i] = random_values<float>(columns[i].size() * 32 * 32);
+        layers[i] = {from, to, 32, values[i].data(), starts[i].data(), columns[i].data(), nullptr, i == 0 ? 0 : 2};
+    }
+    const SbChain chain{tokens, 2, 12, x.data(), gamma.data(), gamma.data(), 1e-6f, threads};
+    std::vector<float> first;
+    int found = 0;
+    for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {
+        std::vector<float> y(tokens * inputs, NAN);
+        std::vector<float> scratch(threads * 2 * 12 * ((inputs < between ? between : inputs) + 16), NAN);
+        found += 0 != sb_blocks(isa, &chain, layers, x.data(), y.data(), scratch.data());
         if (isa == 0) first = y;
         for (size_t i = 0; i < y.size(); i++) found += !(std::fabs(y[i] - first[i]) <= 1e-3f * (1.0f + std::fabs(first[i])));
     }
@@ -111,6 +141,12 @@ int main() {
         const int found = linear_differences(c);
         std::printf("%lld x %lld to %lld, height %lld: %d differences\n", (long long)c.tokens, (long long)c.inputs,
                     (long long)c.outputs, (long long)c.height, found);
+        failed += found;
+    }
+    const int64_t chains[][4] = {{0, 32, 64, 1}, {1, 48, 33, 2}, {50, 33, 70, 2}, {29, 64, 1024, 1}, {13, 1024, 32, 2}};
+    for (const auto& c : chains) {
+        const int found = chain_differences(c[0], c[1], c[2], int32_t(c[3]));
+        std::printf("%lld x %lld, through %lld: %d differences\n", (long long)c[0], (long long)c[1], (long long)c[2], found);
         failed += found;
     }
     SbFff none{};

@@ -18,12 +18,11 @@ extern "C" int32_t sb_fff(int32_t isa, const SbFff* call, const float* x, const 
     return 0;
 }
 
-extern "C" int32_t sb_blocks(int32_t isa, const SbLinear* call, int64_t height, int64_t chunk, const float* x,
-                             const float* values, const int32_t* starts, const int32_t* columns, const float* bias,
-                             float* y, float* scratch) {
+extern "C" int32_t sb_blocks(int32_t isa, const SbChain* call, const SbBlocks* layers, const float* x, float* y,
+                             float* scratch) {
     if (isa < 0 || isa > sb_best_isa()) return 1;
     const auto run = isa == 2 ? sb_blocks_avx512 : isa == 1 ? sb_blocks_avx2 : sb_blocks_portable;
-    run(call, height, chunk, x, values, starts, columns, bias, y, scratch);
+    run(call, layers, x, y, scratch);
     return 0;
 }
 

@@ -26,24 +26,40 @@ SB_FFF(avx2)
 SB_FFF(avx512)
 #undef SB_FFF
 
-// A linear layer, y = activation(x W^T + b). `activation`: as above, 2 none.
-struct SbLinear {
-    int64_t tokens, inputs, outputs;
-    int32_t activation, threads;
+// A linear layer of blocks of `height` outputs (16, 32, 48 or 64) x 32 inputs. Row r of blocks has those from starts[r] to
+// starts[r + 1]; block b begins at input 32 columns[b], its values [32][height] are zero outside the matrix. bias
+// [outputs] or null. `activation`: as above, 2 none.
+struct SbBlocks {
+    int64_t inputs, outputs, height;
+    const float* values;
+    const int32_t *starts, *columns;
+    const float* bias;
+    int64_t activation;
 };
 
-// Blocks of `height` outputs (16, 32, 48 or 64) x 32 inputs. Row r of blocks has those from starts[r] to starts[r + 1];
-// block b begins at input 32 columns[b], its values [32][height] are zero outside the matrix. bias [outputs] or null.
-// A thread works on `chunk` tokens at once; scratch [threads, chunk, inputs + 16].
-#define SB_BLOCKS(isa)                                                                                            \
-    void sb_blocks_##isa(const SbLinear* call, int64_t height, int64_t chunk, const float* x, const float* values, \
-                         const int32_t* starts, const int32_t* columns, const float* bias, float* y, float* scratch);
+// `layers` of them, each reading what the one before gives. With a residual [tokens, outputs of the last], the result is
+// the layer norm of it and the sum, with gamma and beta [outputs]; null = none. A thread takes `chunk` tokens through all
+// layers; scratch [threads, 2, chunk, the largest number of inputs + 16].
+struct SbChain {
+    int64_t tokens, layers, chunk;
+    const float *residual, *gamma, *beta;
+    float epsilon;
+    int32_t threads;
+};
+#define SB_BLOCKS(isa)                                                                                  \
+    void sb_blocks_##isa(const SbChain* call, const SbBlocks* layers, const float* x, float* y, float* scratch);
 SB_BLOCKS(portable)
 SB_BLOCKS(avx2)
 SB_BLOCKS(avx512)
 #undef SB_BLOCKS
 
-// Single values: output o has those from starts[o] to starts[o + 1], each at the input columns[i]. bias [outputs] or
+// A linear layer of single values, y = activation(x W^T + b). `activation`: as above.
+struct SbLinear {
+    int64_t tokens, inputs, outputs;
+    int32_t activation, threads;
+};
+
+// Output o has those from starts[o] to starts[o + 1], each at the input columns[i]. bias [outputs] or
 // null; scratch [threads, 64, inputs], best at a multiple of 64 bytes.
 #define SB_ELEMENTS(isa)                                                                                          \
     void sb_elements_##isa(const SbLinear* call, const float* x, const float* values,            \
@@ -61,8 +77,7 @@ int32_t sb_best_isa();
 // With the given instruction set. 0 = done, 1 = this processor does not have it.
 int32_t sb_fff(int32_t isa, const SbFff* call, const float* x, const void* in, const float* bias, const void* out,
                float* y, int32_t* nodes, float* logits, int32_t* scratch);
-int32_t sb_blocks(int32_t isa, const SbLinear* call, int64_t height, int64_t chunk, const float* x, const float* values,
-                  const int32_t* starts, const int32_t* columns, const float* bias, float* y, float* scratch);
+int32_t sb_blocks(int32_t isa, const SbChain* call, const SbBlocks* layers, const float* x, float* y, float* scratch);
 int32_t sb_elements(int32_t isa, const SbLinear* call, const float* x, const float* values,
                     const int32_t* starts, const int32_t* columns, const float* bias, float* y, float* scratch);
 

@@ -13,13 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
+from transformers.models.bert.modeling_bert import BertOutput
 
 from sparsebert.kernels import dispatch, native, native_linear
+from sparsebert.kernels.native_linear import ResidualNorm, SparseLayer
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, pack_matrix, unpack_matrix
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import layout_of
 from sparsebert.models.sparse_linear import SparseLinear
+from sparsebert.models.sparse_output import SparseOutput
 from test_fff import BUILT, HAVE, needs_native, worst
 from tiny import FAMILIES, LAYERS, tiny_batch, tiny_model
 
@@ -79,15 +82,77 @@ def test_native_is_as_exact_as_torch(shape: tuple[int, int, int], isa: str, heig
             assert worst(found, expected) <= 2 * worst(plain, expected) + 4e-7 * scale
 
 
+# Tokens, inputs, values between, outputs; the last is the size of the residual.
+CHAINS = ((1, 64, 96, 64), (0, 32, 32, 32), (7, 33, 70, 5), (61, 100, 48, 100), (30, 32, 1024, 77), (13, 1024, 16, 64))
+
+
+@needs_native
+@pytest.mark.parametrize("density", [0.0, 0.3])
+@pytest.mark.parametrize("height", HEIGHTS)
+@pytest.mark.parametrize("isa", HAVE)
+@pytest.mark.parametrize("sizes", CHAINS)
+def test_a_chain_is_as_exact_as_torch(sizes: tuple[int, int, int, int], isa: str, height: int, density: float):
+    tokens, inputs, between, outputs = sizes
+    torch.manual_seed(0)
+    weights = matrix(between, inputs, density), matrix(outputs, between, density, seed=1)
+    x, residual, shift = torch.randn(tokens, inputs), torch.randn(tokens, outputs), torch.randn(between)
+    gamma, beta = torch.randn(outputs), torch.randn(outputs)
+
+    def plain(kind: torch.dtype) -> torch.Tensor:
+        given = [tensor.to(kind) for tensor in (x, *weights, shift, residual, gamma, beta)]
+        h = F.gelu(F.linear(given[0], given[1], given[3]))
+        return F.layer_norm(F.linear(h, given[2]) + given[4], (outputs,), given[5], given[6], 1e-12)
+
+    layers = [
+        SparseLayer(pack_matrix(weights[0], height), shift, "gelu"),
+        SparseLayer(pack_matrix(weights[1], height), None),
+    ]
+    found = native_linear.chain(x, layers, ResidualNorm(residual, gamma, beta, 1e-12), isa)
+    assert found.shape == residual.shape
+    expected = plain(torch.float64)
+    scale = max(1.0, float(expected.abs().max())) if tokens else 1.0
+    assert worst(found, expected) <= 2 * worst(plain(torch.float32), expected) + 4e-7 * scale
+    without = native_linear.chain(x, layers, None, isa)
+    torch.testing.assert_close(
+        F.layer_norm(without + residual, (outputs,), gamma, beta, 1e-12), found, rtol=1e-4, atol=1e-5
+    )
+
+
+@needs_native
+def test_a_chain_that_does_not_fit_is_refused():
+    x, blocks, narrow = torch.ones(4, 64), pack_matrix(torch.ones(64, 64), 32), pack_matrix(torch.ones(32, 64), 32)
+    norm = ResidualNorm(torch.ones(4, 64), torch.ones(64), torch.ones(64), 1e-5)
+    bad = {
+        r"must be \[tokens, 64\], got \(0, 32\)": ([narrow, blocks], norm),
+        "not of single values": ([pack_matrix(torch.ones(64, 64), SINGLE)], norm),
+        r"the residual must be \[4, 64\]": ([blocks], replace(norm, residual=torch.ones(3, 64))),
+        r"gamma and beta \[64\]": ([blocks], replace(norm, beta=torch.ones(3))),
+        "everything must be float32": ([blocks], replace(norm, gamma=torch.ones(64).double())),
+        "contiguous": ([blocks], replace(norm, residual=torch.ones(64, 4).t())),
+    }
+    for said, (weights, end) in bad.items():
+        with pytest.raises(ValueError, match=said):
+            native_linear.chain(x, [SparseLayer(weight, None) for weight in weights], end, HAVE[-1])
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 150), st.integers(1, 70), st.integers(1, 70), st.integers(2, 4), st.sampled_from(FORMS))
 @needs_native
 def test_threads_change_nothing(tokens: int, inputs: int, outputs: int, threads: int, height: int):
-    packed, x = pack_matrix(matrix(outputs, inputs, 0.4), height), torch.ones(tokens, inputs)
-    before, one = torch.get_num_threads(), native_linear.linear(x, packed, None, "gelu", HAVE[-1])
+    torch.manual_seed(0)
+    packed, x = pack_matrix(matrix(outputs, inputs, 0.4), height), torch.randn(tokens, inputs)
+    norm = ResidualNorm(torch.randn(tokens, outputs), torch.randn(outputs), torch.randn(outputs), 1e-5)
+
+    def computed() -> list[torch.Tensor]:
+        found = [native_linear.linear(x, packed, None, "gelu", HAVE[-1])]
+        if height != SINGLE:
+            found.append(native_linear.chain(x, [SparseLayer(packed, None)], norm, HAVE[-1]))
+        return found
+
+    before, alone = torch.get_num_threads(), computed()
     try:
         torch.set_num_threads(threads)
-        assert torch.equal(native_linear.linear(x, packed, None, "gelu", HAVE[-1]), one)
+        assert all(torch.equal(found, one) for found, one in zip(computed(), alone, strict=True))
     finally:
         torch.set_num_threads(before)
 
@@ -163,13 +228,15 @@ def test_flops_are_of_what_is_stored():
     assert counter.get_total_flops() == 2 * 3 * 2 * 32 * 32
 
 
-def zeroed(family: str) -> PreTrainedModel:
-    """A tiny model whose encoder matrices have many zeros."""
+def zeroed(family: str, block: int = 1) -> PreTrainedModel:
+    """A tiny model whose encoder matrices have many zeros, in square blocks."""
     model = tiny_model(family)
     with torch.no_grad():
         for layer in layout_of(model).layers:
             for linear in (m for m in model.get_submodule(layer.path).modules() if isinstance(m, nn.Linear)):
-                linear.weight.mul_(torch.rand(linear.weight.shape) < 0.4)
+                rows, columns = linear.weight.shape
+                kept = torch.rand(-(-rows // block), -(-columns // block)) < 0.4
+                linear.weight.mul_(kept.repeat_interleave(block, 0).repeat_interleave(block, 1)[:rows, :columns])
     return model
 
 
@@ -193,6 +260,53 @@ def test_an_accelerated_model_gives_the_same_and_saves_the_same(family: str, tmp
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     with torch.no_grad():
         assert torch.equal(again(**batch).logits, model(**batch).logits)
+
+
+@needs_native
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_take_residual_and_norm_along(family: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sparsebert.models.accelerate._best", lambda *_: (32, 1.0))
+    model, batch = zeroed(family, block=32), tiny_batch()
+    fast = accelerate(model, worth=0)
+    ends = [module for module in fast.modules() if isinstance(module, SparseOutput)]
+    both = [end for end in ends if len(end.matrices) == 2]
+    joined = family not in ("distilbert", "modernbert")
+    assert (len(ends), len(both)) == ((2 * LAYERS, LAYERS) if joined else (0, 0))
+    assert fast.state_dict().keys() == model.state_dict().keys()
+    assert len(list(fast.parameters())) == len(list(model.parameters()))
+    with torch.no_grad():
+        expected = model(**batch).logits
+        torch.testing.assert_close(fast(**batch).logits, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(copy.deepcopy(fast)(**batch).logits, expected, rtol=1e-4, atol=1e-5)
+        for layer in sparse_layers(fast).values():
+            layer.weight.mul_(2)
+        torch.testing.assert_close(fast(**batch).logits, model(**batch).logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fast(**batch).logits, model(**batch).logits, rtol=1e-4, atol=1e-5)
+    monkeypatch.setenv(native.FORCE, native.NONE)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(**batch).logits, model(**batch).logits, rtol=1e-4, atol=1e-5)
+
+
+@needs_native
+def test_a_chain_compiles_to_one_graph_and_counts_what_is_stored():
+    end = BertOutput(BertConfig(hidden_size=32, intermediate_size=64)).eval()
+    end.dense = SparseLinear(end.dense, 32)
+    joined, x, residual = (
+        SparseOutput(end, SparseLinear(nn.Linear(32, 64), 32, "gelu")).eval(),
+        torch.randn(3, 32),
+        torch.randn(3, 32),
+    )
+    compiled = torch.compile(joined, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x, residual), joined(x, residual))
+        with FlopCounterMode(display=False) as counter:
+            joined(x, residual)
+    assert counter.get_total_flops() == 2 * 3 * 2 * 32 * 64
+    packed = joined.dense.packed()
+    tensors, norm = [packed.values, packed.starts, packed.columns, torch.zeros(32)], joined.LayerNorm
+    arguments = (torch.randn(3, 64), tensors, [32, 32, 2], residual, norm.weight.detach(), norm.bias.detach(), 1e-12)
+    for test in ("test_schema", "test_faketensor"):
+        torch.library.opcheck(dispatch._chain_operator, arguments, test_utils=test)
 
 
 def test_only_what_gains_is_replaced():

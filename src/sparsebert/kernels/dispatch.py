@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
 from sparsebert.kernels import native, native_fff, native_linear, reference
+from sparsebert.kernels.native_linear import ResidualNorm, SparseLayer
 from sparsebert.kernels.packed import SINGLE, PackedMatrix, unpack_matrix
 
 SORTED_FROM = 256
@@ -57,6 +60,21 @@ def sparse_linear(x: torch.Tensor, weight: PackedMatrix, bias: torch.Tensor | No
     """activation(x W^T + bias) [tokens, outputs] where `linear_runs`; see `native_linear.linear`."""
     parts = (weight.values, weight.starts, weight.columns, bias, weight.outputs, weight.height, activation)
     return _linear_operator(x, *parts) if _is_watched() else _run_linear(x, *parts)
+
+
+def sparse_chain(x: torch.Tensor, layers: Sequence[SparseLayer], norm: ResidualNorm) -> torch.Tensor:
+    """What layers of blocks give one after another, and the norm [tokens, outputs], where `linear_runs` on a CPU.
+
+    See `native_linear.chain`.
+    """
+    tensors, numbers = [], []
+    for layer in layers:
+        weight = layer.weight
+        bias = x.new_zeros(weight.outputs) if layer.bias is None else layer.bias
+        tensors += [weight.values, weight.starts, weight.columns, bias]
+        numbers += [weight.outputs, weight.height, native.ACTIVATIONS[layer.activation]]
+    parts = (x, tensors, numbers, norm.residual, norm.gamma, norm.beta, norm.epsilon)
+    return _chain_operator(*parts) if _is_watched() else _run_chain(*parts)
 
 
 def sort_level(tokens: int, levels: int) -> int:
@@ -133,3 +151,38 @@ _linear_operator.register_fake(lambda x, values, starts, columns, bias, outputs,
 def _linear_flops(x_shape: torch.Size, values_shape: torch.Size, *_: object, **__: object) -> int:
     """Of the values that are stored only."""
     return 2 * x_shape[0] * values_shape.numel()
+
+
+def _run_chain(
+    x: torch.Tensor,
+    tensors: list[torch.Tensor],
+    numbers: list[int],
+    residual: torch.Tensor,
+    gamma: torch.Tensor,
+    beta: torch.Tensor,
+    epsilon: float,
+) -> torch.Tensor:
+    layers, names, wide = [], list(native.ACTIVATIONS), x.shape[1]
+    for i in range(len(tensors) // 4):
+        values, starts, columns, bias = tensors[4 * i : 4 * i + 4]
+        outputs, height, activation = numbers[3 * i : 3 * i + 3]
+        weight = PackedMatrix(outputs, wide, height, values, starts, columns)
+        layers.append(SparseLayer(weight, bias, names[activation]))
+        wide = outputs
+    isa_name = native.isa()
+    if isa_name is not None:
+        norm = ResidualNorm(residual.contiguous(), gamma, beta, epsilon)
+        return native_linear.chain(x.contiguous(), layers, norm, isa_name)
+    for layer in layers:
+        x = reference.linear(x, unpack_matrix(layer.weight), layer.bias, layer.activation)
+    return F.layer_norm(x + residual, (wide,), gamma, beta, epsilon)
+
+
+_chain_operator = torch.library.custom_op("sparsebert::sparse_chain", _run_chain, mutates_args=())
+_chain_operator.register_fake(lambda x, tensors, numbers, residual, *_: torch.empty_like(residual))
+
+
+@register_flop_formula(torch.ops.sparsebert.sparse_chain)
+def _chain_flops(x_shape: torch.Size, tensor_shapes: Sequence[torch.Size], *_: object, **__: object) -> int:
+    """Of the values that are stored only."""
+    return 2 * x_shape[0] * sum(shape.numel() for shape in tensor_shapes[::4])

@@ -1,8 +1,10 @@
-"""Sparse linear layers by the native library."""
+"""Sparse linear layers by the native library: single values, and chains of layers of blocks."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -11,14 +13,50 @@ from sparsebert.kernels.packed import HEIGHTS, SINGLE, WIDTH, PackedMatrix
 
 PANEL_TOKENS = 64
 PADDING = 16
-# Tokens that a thread of the block kernel works on at once: a multiple of 12, whose inputs fill some 80 KB.
-GROUP, FLOATS_AT_ONCE = 12, 20_000
+# Tokens that a thread takes through a chain at once: a multiple of 12, whose values between layers fill some 300 KB.
+GROUP, FLOATS_AT_ONCE, MOST_AT_ONCE = 12, 80_000, 24
+
+
+@dataclass(frozen=True)
+class SparseLayer:
+    """activation(x W^T + bias); activation is `gelu`, `relu` or `none`."""
+
+    weight: PackedMatrix
+    bias: torch.Tensor | None
+    activation: str = "none"
+
+
+@dataclass(frozen=True)
+class ResidualNorm:
+    """The layer norm of residual [tokens, hidden] plus what a chain gives; gamma and beta [hidden]."""
+
+    residual: torch.Tensor
+    gamma: torch.Tensor
+    beta: torch.Tensor
+    epsilon: float
 
 
 class _Linear(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("tokens", "inputs", "outputs")),
         *((name, ctypes.c_int32) for name in ("activation", "threads")),
+    )
+
+
+class _Blocks(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "height")),
+        *((name, ctypes.c_void_p) for name in ("values", "starts", "columns", "bias")),
+        ("activation", ctypes.c_int64),
+    )
+
+
+class _Chain(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("tokens", "layers", "chunk")),
+        *((name, ctypes.c_void_p) for name in ("residual", "gamma", "beta")),
+        ("epsilon", ctypes.c_float),
+        ("threads", ctypes.c_int32),
     )
 
 
@@ -30,36 +68,70 @@ def linear(
     Everything is float32, contiguous and on the CPU; activation is `gelu`, `relu` or `none`. Raises ValueError for
     tensors of other kinds.
     """
-    _check(x, weight, bias)
-    tokens, threads = len(x), torch.get_num_threads()
-    y = torch.empty(tokens, weight.outputs)
-    call = _Linear(tokens, weight.inputs, weight.outputs, native.ACTIVATIONS[activation], threads)
-    tensors = (weight.values, weight.starts, weight.columns)
-    given = (*(tensor.data_ptr() for tensor in tensors), None if bias is None else bias.data_ptr(), y.data_ptr())
-    if weight.height == SINGLE:
-        scratch = torch.empty(threads * PANEL_TOKENS * weight.inputs)
-        run = native.function("sb_elements", ctypes.POINTER(_Linear), *[ctypes.c_void_p] * 7)
-        sizes: tuple[int, ...] = ()
-    else:
-        chunk = _chunk(tokens, max(1, weight.inputs), threads)
-        scratch = torch.empty(threads * chunk * (weight.inputs + PADDING))
-        run = native.function(
-            "sb_blocks", ctypes.POINTER(_Linear), ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 7
-        )
-        sizes = (weight.height, chunk)
-    isa_number = native.ISAS.index(isa_name)
-    if run(isa_number, ctypes.byref(call), *sizes, x.data_ptr(), *given, scratch.data_ptr()) != 0:
-        raise RuntimeError(f"the native library refused the instruction set {isa_name}")
+    layer = SparseLayer(weight, bias, activation)
+    if weight.height != SINGLE:
+        return chain(x, [layer], None, isa_name)
+    _check(x, layer)
+    threads = torch.get_num_threads()
+    y, scratch = torch.empty(len(x), weight.outputs), torch.empty(threads * PANEL_TOKENS * weight.inputs)
+    call = _Linear(len(x), weight.inputs, weight.outputs, native.ACTIVATIONS[activation], threads)
+    parts = (x, weight.values, weight.starts, weight.columns)
+    run = native.function("sb_elements", ctypes.POINTER(_Linear), *[ctypes.c_void_p] * 7)
+    given = (*(part.data_ptr() for part in parts), _pointer(bias), y.data_ptr(), scratch.data_ptr())
+    _done(run(native.ISAS.index(isa_name), ctypes.byref(call), *given), isa_name)
     return y
 
 
+def chain(x: torch.Tensor, layers: Sequence[SparseLayer], norm: ResidualNorm | None, isa_name: str) -> torch.Tensor:
+    """What layers of blocks give one after another [tokens, outputs of the last], for x [tokens, inputs].
+
+    What lies between them stays in a core's cache. Everything is float32, contiguous and on the CPU. Raises ValueError
+    for tensors of other kinds, or that do not fit together.
+    """
+    for index, layer in enumerate(layers):
+        _check(x if index == 0 else x.new_empty(0, layers[index - 1].weight.outputs), layer)
+        if layer.weight.height == SINGLE:
+            raise ValueError("a chain is of blocks, not of single values")
+    outputs, widest = layers[-1].weight.outputs, max(layer.weight.inputs for layer in layers)
+    if norm is not None:
+        _check_norm(norm, len(x), outputs)
+    tokens, threads = len(x), torch.get_num_threads()
+    chunk = _chunk(tokens, sum(layer.weight.inputs for layer in layers), threads)
+    y, scratch = torch.empty(tokens, outputs), torch.empty(threads * 2 * chunk * (widest + PADDING))
+    ends = (norm.residual, norm.gamma, norm.beta) if norm else (None, None, None)
+    epsilon = norm.epsilon if norm else 0.0
+    call = _Chain(tokens, len(layers), chunk, *(_pointer(end) for end in ends), epsilon, threads)
+    stages = (_Blocks * len(layers))(*(_stage(layer) for layer in layers))
+    run = native.function("sb_blocks", ctypes.POINTER(_Chain), ctypes.POINTER(_Blocks), *[ctypes.c_void_p] * 3)
+    given = (x.data_ptr(), y.data_ptr(), scratch.data_ptr())
+    _done(run(native.ISAS.index(isa_name), ctypes.byref(call), stages, *given), isa_name)
+    return y
+
+
+def _stage(layer: SparseLayer) -> _Blocks:
+    weight = layer.weight
+    pointers = (part.data_ptr() for part in (weight.values, weight.starts, weight.columns))
+    activation = native.ACTIVATIONS[layer.activation]
+    return _Blocks(weight.inputs, weight.outputs, weight.height, *pointers, _pointer(layer.bias), activation)
+
+
+def _pointer(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _done(code: int, isa_name: str) -> None:
+    if code != 0:
+        raise RuntimeError(f"the native library refused the instruction set {isa_name}")
+
+
 def _chunk(tokens: int, inputs: int, threads: int) -> int:
-    fit = max(GROUP, FLOATS_AT_ONCE // inputs // GROUP * GROUP)
+    fit = min(MOST_AT_ONCE, max(GROUP, FLOATS_AT_ONCE // max(1, inputs) // GROUP * GROUP))
     share = -(-tokens // threads)
     return min(fit, max(GROUP, -(-share // GROUP) * GROUP))
 
 
-def _check(x: torch.Tensor, weight: PackedMatrix, bias: torch.Tensor | None) -> None:
+def _check(x: torch.Tensor, layer: SparseLayer) -> None:
+    weight, bias = layer.weight, layer.bias
     if weight.height not in (SINGLE, *HEIGHTS):
         raise ValueError(f"blocks must have {' or '.join(map(str, HEIGHTS))} outputs, got {weight.height}")
     if x.dim() != 2 or x.shape[1] != weight.inputs:
@@ -72,9 +144,22 @@ def _check(x: torch.Tensor, weight: PackedMatrix, bias: torch.Tensor | None) -> 
         raise ValueError(f"values {tuple(weight.values.shape)} and {len(weight.starts)} starts do not fit together")
     if weight.starts.dtype != torch.int32 or weight.columns.dtype != torch.int32:
         raise ValueError("starts and columns must be int32")
-    floats = [tensor for tensor in (x, weight.values, bias) if tensor is not None]
-    if any(tensor.dtype != torch.float32 for tensor in floats):
-        raise ValueError(f"everything must be float32, got {[str(tensor.dtype) for tensor in floats]}")
-    for tensor in (*floats, weight.starts, weight.columns):
-        if not tensor.is_contiguous() or tensor.device.type != "cpu":
-            raise ValueError("all tensors must be contiguous and on the CPU")
+    _check_floats([tensor for tensor in (x, weight.values, bias) if tensor is not None])
+    _check_place([weight.starts, weight.columns])
+
+
+def _check_norm(norm: ResidualNorm, tokens: int, outputs: int) -> None:
+    if norm.residual.shape != (tokens, outputs) or not norm.gamma.shape == norm.beta.shape == (outputs,):
+        raise ValueError(f"the residual must be [{tokens}, {outputs}], and gamma and beta [{outputs}]")
+    _check_floats([norm.residual, norm.gamma, norm.beta])
+
+
+def _check_floats(tensors: Sequence[torch.Tensor]) -> None:
+    if any(tensor.dtype != torch.float32 for tensor in tensors):
+        raise ValueError(f"everything must be float32, got {[str(tensor.dtype) for tensor in tensors]}")
+    _check_place(tensors)
+
+
+def _check_place(tensors: Sequence[torch.Tensor]) -> None:
+    if not all(tensor.is_contiguous() and tensor.is_cpu for tensor in tensors):
+        raise ValueError("all tensors must be contiguous and on the CPU")

@@ -14,8 +14,10 @@ from transformers.activations import GELUActivation
 from sparsebert.clock import Variant, interleave, quartiles, ratios
 from sparsebert.kernels import native
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, pack_matrix
+from sparsebert.models.families import FfnParts
 from sparsebert.models.layout import layout_of
 from sparsebert.models.sparse_linear import SparseLinear
+from sparsebert.models.sparse_output import Postponed, SparseOutput
 
 WORTH_IT = 1.05
 TRY_BELOW = 0.7
@@ -30,8 +32,9 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
 
     Each distinct matrix of the encoder that has zeros is timed against the dense product on this machine, in blocks
     and as single values; the fastest takes its place if it is at least `worth` times as fast. A gelu or relu that
-    follows is computed along. What was gained is in each layer's `gain`. Nothing changes in what is saved; without the
-    native library, or for weights that are not float32 on the CPU, nothing is replaced.
+    follows is computed along, and for blocks the residual and norm too (SparseOutput). What was gained is in each
+    layer's `gain`. Nothing changes in what is saved; without the native library, or for weights that are not float32 on
+    the CPU, nothing is replaced.
     """
     made = _around_the_same_weights(model)
     if native.isa() is None or model.dtype != torch.float32 or model.device.type != "cpu":
@@ -42,6 +45,7 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
         if height is not None and gain >= worth:
             made.set_submodule(name, SparseLinear(linear, height, gain=gain))
     _fuse_activations(made)
+    _fuse_ends(made)
     return made
 
 
@@ -95,6 +99,33 @@ def _fuse_activations(model: PreTrainedModel) -> None:
         if isinstance(up, SparseLinear) and name is not None:
             up.activation = name
             block.set_submodule(ffn.activation, nn.Identity())
+
+
+def _fuse_ends(model: PreTrainedModel) -> None:
+    """Residual and norm are computed by the matrix before them, and both matrices of a feedforward block in one go."""
+    layout = layout_of(model)
+    attention, ffn = layout.family.attention, layout.family.ffn
+    for layer in layout.layers:
+        block = model.get_submodule(layer.path)
+        for part in (attention, ffn):
+            if part.end and _blocks(block, part.output) is not None:
+                first = _postponed(block, ffn) if part is ffn else None
+                block.set_submodule(part.end, SparseOutput(block.get_submodule(part.end), first))
+
+
+def _postponed(block: nn.Module, ffn: FfnParts) -> SparseLinear | None:
+    """The first matrix of a feedforward block, no longer computed in its place if nothing but it is there."""
+    first = _blocks(block, ffn.inputs[0])
+    if first is None or not isinstance(block.get_submodule(ffn.activation), nn.Identity):
+        return None
+    block.set_submodule(ffn.inputs[0].rpartition(".")[0], Postponed(first))
+    return first
+
+
+def _blocks(block: nn.Module, name: str) -> SparseLinear | None:
+    """The layer of that name, if its matrix keeps blocks."""
+    found = dict(block.named_modules()).get(name)
+    return found if isinstance(found, SparseLinear) and found.height != SINGLE else None
 
 
 def _is_exact_gelu(module: nn.Module) -> bool:

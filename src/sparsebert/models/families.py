@@ -24,7 +24,7 @@ class AttentionParts:
 
     `inputs` starts with query, key and value; what follows exists in some checkpoints only. `core` is the module
     that is replaced when no head is left; `counts` and `widths` are its attributes that hold the number of heads, and
-    heads times head size.
+    heads times head size. `end`: see FfnParts.
     """
 
     inputs: tuple[str, ...]
@@ -32,19 +32,22 @@ class AttentionParts:
     core: str
     counts: tuple[str, ...] = ()
     widths: tuple[str, ...] = ()
+    end: str = ""
 
 
 @dataclass(frozen=True)
 class FfnParts:
     """Names inside a layer: up (and gate) projections, the down projection, and the activation on the up part.
 
-    `block` is the module that is these and nothing else, where the family has one.
+    `block` is the module that is these and nothing else, where the family has one. `end` is one that holds `output`,
+    `LayerNorm` and `dropout`, and is called with what `output` reads and the residual.
     """
 
     inputs: tuple[str, ...]
     output: str
     activation: str
     block: str = ""
+    end: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,13 @@ _BERT_ATTENTION = AttentionParts(
     core="attention.self",
     counts=("num_attention_heads",),
     widths=("all_head_size",),
+    end="attention.output",
 )
 _BERT_FFN = FfnParts(
-    inputs=("intermediate.dense",), output="output.dense", activation="intermediate.intermediate_act_fn"
+    inputs=("intermediate.dense",),
+    output="output.dense",
+    activation="intermediate.intermediate_act_fn",
+    end="output",
 )
 
 BERT = Family(
@@ -188,6 +195,7 @@ DEBERTA_V2 = Family(
         core="attention.self",
         counts=("num_attention_heads",),
         widths=("all_head_size",),
+        end="attention.output",
     ),
     ffn=_BERT_FFN,
     config_class=_config("deberta_v2", "DebertaV2"),

@@ -1,0 +1,63 @@
+"""The end of an attention or feedforward block, with its residual and norm, as one call of a sparse kernel."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from sparsebert.kernels import dispatch
+from sparsebert.kernels.native_linear import ResidualNorm, SparseLayer
+from sparsebert.models.sparse_linear import SparseLinear
+
+
+class Postponed(nn.Module):
+    """Stands where `dense` was and gives on what it gets: a SparseOutput computes both matrices at once."""
+
+    def __init__(self, dense: SparseLinear) -> None:
+        super().__init__()
+        self.dense = dense
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """The same tensor."""
+        return hidden_states
+
+
+class SparseOutput(nn.Module):
+    """LayerNorm(dense(hidden) + residual), and `first` before `dense` where there is one.
+
+    In evaluation without gradients, in float32 on the CPU, all of it is one kernel whose values between the steps stay
+    in a core's cache; else the parts run one after another. `first` belongs to the module that it was found in: it is
+    not among the parameters here.
+    """
+
+    dense: SparseLinear
+    LayerNorm: nn.LayerNorm
+
+    def __init__(self, end: nn.Module, first: SparseLinear | None = None) -> None:
+        super().__init__()
+        for name in ("dense", "LayerNorm", "dropout"):
+            self.add_module(name, end.get_submodule(name))
+        # In a tuple, else it would be a second parameter of the same value.
+        self._first = (first,) if first is not None else ()
+        self.train(end.training)
+
+    @property
+    def matrices(self) -> tuple[SparseLinear, ...]:
+        """In the order in which they are applied."""
+        return (*self._first, self.dense)
+
+    def forward(self, hidden_states: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
+        """[..., inputs] and the residual [..., outputs] to [..., outputs]."""
+        if self.training or torch.is_grad_enabled() or not self._runs(hidden_states):
+            for matrix in self.matrices:
+                hidden_states = matrix(hidden_states)
+            return self.LayerNorm(self.get_submodule("dropout")(hidden_states) + input_tensor)
+        norm = self.LayerNorm
+        layers = [SparseLayer(matrix.packed(), matrix.bias, matrix.activation) for matrix in self.matrices]
+        residual = input_tensor.reshape(-1, self.dense.out_features)
+        end = ResidualNorm(residual, norm.weight, norm.bias, norm.eps)
+        y = dispatch.sparse_chain(hidden_states.reshape(-1, layers[0].weight.inputs), layers, end)
+        return y.view_as(input_tensor)
+
+    def _runs(self, x: torch.Tensor) -> bool:
+        return x.is_cpu and all(dispatch.linear_runs(x, one.weight, one.height) for one in self.matrices)
