@@ -7,36 +7,14 @@
 
 #include <omp.h>
 
+#include "multiply.h"
 #include "sparsebert.h"
-#include "vec.h"
 
 namespace {
 
-// With two registers of outputs each, as many as the sums of which fit into all registers.
-constexpr int TOKENS = REGISTER == 16 ? 12 : REGISTER == 8 ? 6 : 3;
-constexpr int WIDTH = 32;        // inputs of a block
 constexpr int TALLEST = 64;      // outputs of a block
 constexpr int64_t PADDING = 16;  // between layers: else rows of 2^n values would fall on the same lines of the cache
 constexpr int64_t ONE_WAY = 1024;  // floats after which lines fall on the same place of the nearest cache
-
-// Rows of values, one a token.
-template <typename Value>
-struct RowsOf {
-    Value* first;
-    int64_t stride;
-
-    RowsOf from(int64_t token) const { return {first + token * stride, stride}; }
-    operator RowsOf<const Value>() const { return {first, stride}; }
-};
-using Rows = RowsOf<float>;
-using Given = RowsOf<const float>;
-
-// What is left of one row of blocks.
-struct BlockRow {
-    int64_t inputs, height, count;
-    const float* values;  // [count][WIDTH][height]
-    const int32_t* columns;
-};
 
 BlockRow row_of(const SbBlocks& layer, int64_t row) {
     const int64_t start = layer.starts[row];
@@ -45,55 +23,6 @@ BlockRow row_of(const SbBlocks& layer, int64_t row) {
 }
 
 int64_t rows_of(const SbBlocks& layer) { return (layer.outputs + layer.height - 1) / layer.height; }
-
-// y [T, S registers] = bias + x W^T of `T` tokens, from output `first` of the row on.
-template <int T, int S>
-void add_up(const BlockRow& row, int64_t first, Given x, const float* bias, Rows y) {
-    constexpr int POINTERS = (T + 2) / 3;
-    Lane acc[T][S] = {};
-    for (int64_t b = 0; b < row.count; b++) {
-        const float* weight = row.values + b * WIDTH * row.height + first;
-        // One pointer for three tokens: with one for each there are more than there are registers.
-        const float* from[POINTERS];
-        for (int p = 0; p < POINTERS; p++) from[p] = x.first + 3 * p * x.stride + int64_t(row.columns[b]) * WIDTH;
-        const int64_t width = smaller(WIDTH, row.inputs - int64_t(row.columns[b]) * WIDTH);
-        for (int64_t k = 0; k < width; k++) {
-            Lane w[S];
-#pragma GCC unroll 2
-            for (int s = 0; s < S; s++) w[s] = load_lane(weight + s * REGISTER);
-#pragma GCC unroll 12
-            for (int t = 0; t < T; t++) {
-                const Lane value = broadcast(from[t / 3][t % 3 * x.stride]);
-#pragma GCC unroll 2
-                for (int s = 0; s < S; s++) acc[t][s] += value * w[s];
-            }
-            weight += row.height;
-#pragma GCC unroll 4
-            for (int p = 0; p < POINTERS; p++) from[p]++;
-        }
-    }
-#pragma GCC unroll 2
-    for (int s = 0; s < S; s++) {
-        const Lane shift = load_lane(bias + first + s * REGISTER);
-#pragma GCC unroll 12
-        for (int t = 0; t < T; t++) store_lane(y.first + t * y.stride + first + s * REGISTER, acc[t][s] + shift);
-    }
-}
-
-template <int T>
-void add_up_all(const BlockRow& row, Given x, const float* bias, Rows y) {
-    int64_t first = 0;
-    for (; first + 2 * REGISTER <= row.height; first += 2 * REGISTER) add_up<T, 2>(row, first, x, bias, y);
-    for (; first < row.height; first += REGISTER) add_up<T, 1>(row, first, x, bias, y);
-}
-
-// A last group of tokens that is not full goes in threes and ones.
-void add_up_some(const BlockRow& row, int64_t tokens, Given x, const float* bias, Rows y) {
-    int64_t t = 0;
-    for (; t + TOKENS <= tokens; t += TOKENS) add_up_all<TOKENS>(row, x.from(t), bias, y.from(t));
-    for (; t + 3 <= tokens; t += 3) add_up_all<3>(row, x.from(t), bias, y.from(t));
-    for (; t < tokens; t++) add_up_all<1>(row, x.from(t), bias, y.from(t));
-}
 
 template <int T>
 void activate_at(Rows y, int64_t h, int kind) {
@@ -112,12 +41,6 @@ void activate_rows(Rows y, int64_t tokens, int64_t wide, int kind) {
         for (int64_t h = 0; h < wide; h += LANES) activate_at<4>(y.from(t), h, kind);
     for (; t < tokens; t++)
         for (int64_t h = 0; h < wide; h += LANES) activate_at<1>(y.from(t), h, kind);
-}
-
-// The places of a result are fetched for writing while it is computed: stores wait for one another.
-void expect(Rows y, int64_t tokens, int64_t wide) {
-    for (int64_t t = 0; t < tokens; t++)
-        for (int64_t h = 0; h < wide; h += LANES) __builtin_prefetch(y.from(t).first + h, 1);
 }
 
 // y [TOKENS at most, outputs] at the outputs of one row of blocks.

@@ -25,7 +25,7 @@ ISAS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
 }
-KERNELS = ("blocks", "elements", "fff")
+KERNELS = ("attention", "blocks", "elements", "fff")
 
 
 class BuildError(Exception):

@@ -26,6 +26,14 @@ extern "C" int32_t sb_blocks(int32_t isa, const SbChain* call, const SbBlocks* l
     return 0;
 }
 
+extern "C" int32_t sb_attention(int32_t isa, const SbAttention* call, const float* q, const float* k, const float* v,
+                                const uint8_t* mask, float* y, float* scratch) {
+    if (isa < 0 || isa > sb_best_isa()) return 1;
+    const auto run = isa == 2 ? sb_attention_avx512 : isa == 1 ? sb_attention_avx2 : sb_attention_portable;
+    run(call, q, k, v, mask, y, scratch);
+    return 0;
+}
+
 extern "C" int32_t sb_elements(int32_t isa, const SbLinear* call, const float* x, const float* values,
                                const int32_t* starts, const int32_t* columns, const float* bias, float* y,
                                float* scratch) {

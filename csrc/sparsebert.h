@@ -69,6 +69,29 @@ SB_ELEMENTS(avx2)
 SB_ELEMENTS(avx512)
 #undef SB_ELEMENTS
 
+// Values from one sequence, token and head to the next; those of a head lie side by side.
+struct SbStrides {
+    int64_t batch, token, head;
+};
+
+// Attention of `queries` and `keys` [size] in every head and sequence. mask [keys] of bytes for each query, head and
+// sequence, or null: 0 = not seen. y [batch, queries, heads, size], zero where nothing is seen; scratch [threads, room],
+// room = up32(keys) size + keys up16(size) + 12 (up32(keys) + 16) + 12 up16(size), up to the next multiple.
+struct SbAttention {
+    int64_t batch, heads, queries, keys, size;
+    SbStrides q, k, v;
+    int64_t mask_batch, mask_head, mask_query;
+    float scale;
+    int32_t threads;
+};
+#define SB_ATTENTION(isa)                                                                                             \
+    void sb_attention_##isa(const SbAttention* call, const float* q, const float* k, const float* v, const uint8_t* mask, \
+                            float* y, float* scratch);
+SB_ATTENTION(portable)
+SB_ATTENTION(avx2)
+SB_ATTENTION(avx512)
+#undef SB_ATTENTION
+
 #pragma GCC visibility push(default)
 
 // The best instruction set that this processor has: 0 portable, 1 AVX2 with FMA, 2 AVX-512.
@@ -78,6 +101,8 @@ int32_t sb_best_isa();
 int32_t sb_fff(int32_t isa, const SbFff* call, const float* x, const void* in, const float* bias, const void* out,
                float* y, int32_t* nodes, float* logits, int32_t* scratch);
 int32_t sb_blocks(int32_t isa, const SbChain* call, const SbBlocks* layers, const float* x, float* y, float* scratch);
+int32_t sb_attention(int32_t isa, const SbAttention* call, const float* q, const float* k, const float* v,
+                     const uint8_t* mask, float* y, float* scratch);
 int32_t sb_elements(int32_t isa, const SbLinear* call, const float* x, const float* values,
                     const int32_t* starts, const int32_t* columns, const float* bias, float* y, float* scratch);
 

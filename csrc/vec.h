@@ -81,9 +81,10 @@ inline void store_part(float* to, Vec value, int64_t count) {
 
 inline Vec all(float v) { return Vec{v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v}; }
 
+typedef float Half __attribute__((vector_size(32)));
+typedef float Quarter __attribute__((vector_size(16)));
+
 inline float sum(Vec v) {
-    typedef float Half __attribute__((vector_size(32)));
-    typedef float Quarter __attribute__((vector_size(16)));
     Half halves[2];
     std::memcpy(halves, &v, sizeof v);
     const Half half = halves[0] + halves[1];
@@ -91,6 +92,18 @@ inline float sum(Vec v) {
     std::memcpy(quarters, &half, sizeof half);
     const Quarter quarter = quarters[0] + quarters[1];
     return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
+}
+
+inline float larger(float a, float b) { return a > b ? a : b; }
+
+inline float largest(Vec v) {
+    Half halves[2];
+    std::memcpy(halves, &v, sizeof v);
+    const Half half = halves[0] > halves[1] ? halves[0] : halves[1];
+    Quarter quarters[2];
+    std::memcpy(quarters, &half, sizeof half);
+    const Quarter quarter = quarters[0] > quarters[1] ? quarters[0] : quarters[1];
+    return larger(larger(quarter[0], quarter[1]), larger(quarter[2], quarter[3]));
 }
 
 // 16 x 16 values, in place: interleaving row i with row i + 8 four times over brings each to its place.
@@ -123,19 +136,12 @@ inline void polynomial(const float (&c)[COUNT], const Vec (&x)[N], Vec (&y)[N]) 
         for (int i = 0; i < N; i++) y[i] = y[i] * x[i] + c[k];
 }
 
-// x times the normal distribution's function at -x, for x >= 0. The logarithm of the latter is nearly a square: a
-// polynomial (minimax in what the result is off, 7e-9) and a power of two do without erf and a division.
+// 2^log, for log from -126 to 0.
 template <int N>
-inline void lower_tail(Vec (&x)[N]) {
-    constexpr float LOG[] = {-1.69037719e-6f, 2.50829653e-5f, -1.14460723e-4f, -3.23348009e-4f, 7.33339414e-3f,
-                             -5.27142100e-2f, -4.59115446e-1f, -1.15112329f, -9.99998868e-1f};
+inline void power_of_two(Vec (&log)[N], Vec (&power)[N]) {
     constexpr float POWER[] = {1.32764721e-3f, 9.67554166e-3f, 5.55071328e-2f,
                                2.40221197e-1f, 6.93146967e-1f, 1.00000007f};
-    Vec log[N], power[N];
     Ints whole[N];
-#pragma GCC unroll 8
-    for (int i = 0; i < N; i++) x[i] = select(x[i] > 10.0f, all(10.0f), x[i]);
-    polynomial(LOG, x, log);
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) {
         whole[i] = __builtin_convertvector(log[i] - 0.5f, Ints);
@@ -145,8 +151,23 @@ inline void lower_tail(Vec (&x)[N]) {
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) {
         const Ints bits = (whole[i] + 127) << 23;
-        x[i] *= power[i] * (Vec)bits;
+        power[i] *= (Vec)bits;
     }
+}
+
+// x times the normal distribution's function at -x, for x >= 0. The logarithm of the latter is nearly a square: a
+// polynomial (minimax in what the result is off, 7e-9) and a power of two do without erf and a division.
+template <int N>
+inline void lower_tail(Vec (&x)[N]) {
+    constexpr float LOG[] = {-1.69037719e-6f, 2.50829653e-5f, -1.14460723e-4f, -3.23348009e-4f, 7.33339414e-3f,
+                             -5.27142100e-2f, -4.59115446e-1f, -1.15112329f, -9.99998868e-1f};
+    Vec log[N], power[N];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) x[i] = select(x[i] > 10.0f, all(10.0f), x[i]);
+    polynomial(LOG, x, log);
+    power_of_two(log, power);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) x[i] *= power[i];
 }
 
 enum Activation : int { GELU = 0, RELU = 1, NO_ACTIVATION = 2 };

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
-from sparsebert.kernels import native, native_fff, native_linear, reference
+from sparsebert.kernels import native, native_attention, native_fff, native_linear, reference
 from sparsebert.kernels.native_linear import ResidualNorm, SparseLayer
 from sparsebert.kernels.packed import SINGLE, PackedMatrix, unpack_matrix
 
@@ -75,6 +75,22 @@ def sparse_chain(x: torch.Tensor, layers: Sequence[SparseLayer], norm: ResidualN
         numbers += [weight.outputs, weight.height, native.ACTIVATIONS[layer.activation]]
     parts = (x, tensors, numbers, norm.residual, norm.gamma, norm.beta, norm.epsilon)
     return _chain_operator(*parts) if _is_watched() else _run_chain(*parts)
+
+
+def attention_runs(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None) -> bool:
+    """Whether `attention` has a kernel for these; see `native_attention.attention` for shapes."""
+    if not q.is_cpu or q.dtype != torch.float32 or q.shape[1] != k.shape[1] or torch.compiler.is_exporting():
+        return False
+    if k.shape[2] > native_attention.MOST_KEYS or (mask is not None and mask.dtype != torch.bool):
+        return False
+    return torch.compiler.is_compiling() or native.isa() is not None
+
+
+def attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    """softmax(scale q k^T) v [batch, queries, heads, size] where `attention_runs`; see `native_attention.attention`."""
+    return _attention_operator(q, k, v, mask, scale) if _is_watched() else _run_attention(q, k, v, mask, scale)
 
 
 def sort_level(tokens: int, levels: int) -> int:
@@ -186,3 +202,23 @@ _chain_operator.register_fake(lambda x, tensors, numbers, residual, *_: torch.em
 def _chain_flops(x_shape: torch.Size, tensor_shapes: Sequence[torch.Size], *_: object, **__: object) -> int:
     """Of the values that are stored only."""
     return 2 * x_shape[0] * sum(shape.numel() for shape in tensor_shapes[::4])
+
+
+def _run_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    isa_name = native.isa()
+    if isa_name is None:
+        return F.scaled_dot_product_attention(q, k, v, mask, scale=scale).transpose(1, 2).contiguous()
+    q, k, v = (part if part.stride(3) == 1 else part.contiguous() for part in (q, k, v))
+    return native_attention.attention(q, k, v, mask, scale, isa_name)
+
+
+_attention_operator = torch.library.custom_op("sparsebert::attention", _run_attention, mutates_args=())
+_attention_operator.register_fake(lambda q, *_: q.new_empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3]))
+
+
+@register_flop_formula(torch.ops.sparsebert.attention)
+def _attention_flops(q_shape: torch.Size, k_shape: torch.Size, *_: object, **__: object) -> int:
+    """Of both products."""
+    return 4 * q_shape.numel() * k_shape[2]

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 from transformers.activations import GELUActivation
 
 from sparsebert.clock import Variant, interleave, quartiles, ratios
-from sparsebert.kernels import native
+from sparsebert.kernels import dispatch, native
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, pack_matrix
+from sparsebert.models.attention import NAME, STOCK
 from sparsebert.models.families import FfnParts
 from sparsebert.models.layout import layout_of
 from sparsebert.models.sparse_linear import SparseLinear
@@ -22,6 +23,7 @@ from sparsebert.models.sparse_output import Postponed, SparseOutput
 WORTH_IT = 1.05
 TRY_BELOW = 0.7
 ROUNDS = 5
+LENGTH = 128
 # Height of the blocks (none = no form has few enough values), and how many times faster than dense.
 Choice = tuple[int | None, float]
 NOTHING: Choice = None, 1.0
@@ -33,8 +35,8 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
     Each distinct matrix of the encoder that has zeros is timed against the dense product on this machine, in blocks
     and as single values; the fastest takes its place if it is at least `worth` times as fast. A gelu or relu that
     follows is computed along, and for blocks the residual and norm too (SparseOutput). What was gained is in each
-    layer's `gain`. Nothing changes in what is saved; without the native library, or for weights that are not float32 on
-    the CPU, nothing is replaced.
+    layer's `gain`. Attention of short sequences is timed, and replaced, alike. Nothing changes in what is saved;
+    without the native library, or for weights that are not float32 on the CPU, nothing is replaced.
     """
     made = _around_the_same_weights(model)
     if native.isa() is None or model.dtype != torch.float32 or model.device.type != "cpu":
@@ -46,6 +48,8 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
             made.set_submodule(name, SparseLinear(linear, height, gain=gain))
     _fuse_activations(made)
     _fuse_ends(made)
+    if made.config._attn_implementation == STOCK and _attention_gain(made, tokens) >= worth:
+        made.set_attn_implementation(NAME)
     return made
 
 
@@ -84,6 +88,25 @@ def _timed(forms: dict[int, SparseLinear], linear: nn.Linear, tokens: int) -> Ch
     gains = {height: quartiles(ratios(samples[str(height)], samples["dense"]))[1] for height in forms}
     gain, best = max((gain, height) for height, gain in gains.items())
     return best, gain
+
+
+def _attention_gain(model: PreTrainedModel, tokens: int) -> float:
+    """How many times faster than torch's the native attention is, in sequences of LENGTH."""
+    layout = layout_of(model)
+    heads = max((layer.attention.units for layer in layout.layers if layer.attention), default=0)
+    if heads == 0:
+        return 0.0
+    length = min(tokens, LENGTH)
+    shape = (max(1, tokens // length), length, heads, layout.head_size)
+    q, k, v = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)).transpose(2, 3)
+    runs = {
+        "torch": lambda: F.scaled_dot_product_attention(q, k, v).transpose(1, 2).contiguous(),
+        "native": lambda: dispatch.attention(q, k, v, None, layout.head_size**-0.5),
+    }
+    with torch.inference_mode():
+        variants = [Variant(name, run) for name, run in runs.items()]
+        samples = interleave(variants, ROUNDS, warmup_ms=10, min_sample_ms=3)
+    return quartiles(ratios(samples["native"], samples["torch"]))[1]
 
 
 def _fuse_activations(model: PreTrainedModel) -> None:

@@ -1,0 +1,136 @@
+// Attention of short sequences, y = softmax(scale q k^T) v, head by head, in float.
+//
+// Keys are turned so that 32 of them lie side by side: both products are then those of a layer whose blocks are all kept.
+// The scores of a few queries stay in the nearest cache from the first product to the second.
+
+#include <omp.h>
+
+#include "multiply.h"
+#include "sparsebert.h"
+
+namespace {
+
+constexpr int64_t TURNED = 32;   // keys side by side
+constexpr int64_t PADDING = 16;  // else rows of 2^n scores would fall on the same lines of the cache
+constexpr float LOWEST = -126.0f, LOG2_E = 1.44269504f, NOTHING = -__builtin_inff();
+
+int64_t up_to(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
+
+// One head of one sequence, and where a thread keeps what it made of it.
+struct Head {
+    const SbAttention& call;
+    Given q, k, v;
+    const uint8_t* mask;
+    float *keys, *values, *scores, *sums;
+
+    int64_t wide() const { return up_to(call.size, LANES); }
+    int64_t score_stride() const { return up_to(call.keys, TURNED) + PADDING; }
+
+    // keys [blocks of TURNED][size][TURNED], zero where there are none; values [keys][wide], zero past the size.
+    void prepare() const {
+        for (int64_t first = 0; first < call.keys; first += TURNED)
+            for (int64_t half = 0; half < TURNED; half += LANES)
+                for (int64_t d = 0; d < call.size; d += LANES) {
+                    const int64_t wide = smaller(LANES, call.size - d);
+                    Vec tile[LANES] = {};
+                    for (int64_t i = 0; i < LANES && first + half + i < call.keys; i++)
+                        tile[i] = load_part(k.from(first + half + i).first + d, wide);
+                    transpose(tile);
+                    for (int64_t j = 0; j < wide; j++) store(keys + (first * call.size) + (d + j) * TURNED + half, tile[j]);
+                }
+        for (int64_t key = 0; key < call.keys; key++)
+            for (int64_t d = 0; d < call.size; d += LANES)
+                store(values + key * wide() + d, load_part(v.from(key).first + d, call.size - d));
+    }
+
+    // Some of what the next head reads comes near while this one is computed: its rows are far apart.
+    void fetch_next(int64_t part, int64_t parts) const {
+        for (int64_t key = call.keys * part / parts; key < call.keys * (part + 1) / parts; key++)
+            for (int64_t d = call.size; d < 2 * call.size; d += LANES) {
+                __builtin_prefetch(k.from(key).first + d, 0, 2);
+                __builtin_prefetch(v.from(key).first + d, 0, 2);
+            }
+    }
+
+    // The scores of one query become their exponentials; gives their sum.
+    float exponentials(float* row, const uint8_t* kept) const {
+        const float factor = call.scale * LOG2_E;
+        for (int64_t key = call.keys; key < up_to(call.keys, TURNED); key++) row[key] = NOTHING;
+        if (kept != nullptr)
+            for (int64_t key = 0; key < call.keys; key++) row[key] = kept[key] ? row[key] : NOTHING;
+        Vec top = all(NOTHING);
+        for (int64_t key = 0; key < call.keys; key += LANES) {
+            const Vec here = load(row + key);
+            top = select(here > top, here, top);
+        }
+        // Where no key is kept any finite number will do.
+        const Vec shift = all(largest(top) == NOTHING ? 0.0f : largest(top) * factor);
+        Vec total{};
+        for (int64_t key = 0; key < call.keys; key += TURNED) {
+            Vec log[2], power[2];
+            Ints gone[2];
+            for (int i = 0; i < 2; i++) {
+                log[i] = load(row + key + i * LANES) * factor - shift;
+                gone[i] = log[i] < LOWEST;
+                log[i] = select(gone[i], all(LOWEST), log[i]);
+            }
+            power_of_two(log, power);
+            for (int i = 0; i < 2; i++) {
+                const Vec value = select(gone[i], Vec{}, power[i]);
+                total += value;
+                store(row + key + i * LANES, value);
+            }
+        }
+        return sum(total);
+    }
+
+    // y [TOKENS at most, heads, size] of `count` queries.
+    void run(int64_t query, int64_t count, float* y) const {
+        const Rows rows{scores, score_stride()}, out{sums, wide()};
+        expect({y, call.heads * call.size}, count, call.size);
+        const int64_t parts = up_to(call.size, WIDTH) / WIDTH, across = up_to(call.keys, WIDTH) / WIDTH;
+        for (int64_t first = 0; first < call.keys; first += TURNED)
+            add_up_some({call.size, TURNED, parts, keys + first * call.size, nullptr}, count, q.from(query), nullptr,
+                        {rows.first + first, rows.stride});
+        float totals[TOKENS];
+        for (int64_t t = 0; t < count; t++)
+            totals[t] = exponentials(rows.from(t).first, mask == nullptr ? nullptr : mask + (query + t) * call.mask_query);
+        add_up_some({call.keys, wide(), across, values, nullptr}, count, rows, nullptr, out);
+        for (int64_t t = 0; t < count; t++) {
+            const float share = totals[t] == 0.0f ? 0.0f : 1.0f / totals[t];
+            float* const to = y + t * call.heads * call.size;
+            for (int64_t d = 0; d < call.size; d += LANES)
+                store_part(to + d, load(out.from(t).first + d) * share, call.size - d);
+        }
+    }
+};
+
+}  // namespace
+
+extern "C" void SB_NAME(sb_attention)(const SbAttention* call, const float* q, const float* k, const float* v,
+                                      const uint8_t* mask, float* y, float* scratch) {
+    const SbAttention& c = *call;
+    const int64_t wide = up_to(c.size, LANES), keys = up_to(c.keys, TURNED) * c.size, values = c.keys * wide;
+    const int64_t scores = TOKENS * (up_to(c.keys, TURNED) + PADDING), room = keys + values + scores + TOKENS * wide;
+#pragma omp parallel for collapse(2) num_threads(c.threads) if (c.threads > 1) schedule(dynamic)
+    for (int64_t b = 0; b < c.batch; b++)
+        for (int64_t h = 0; h < c.heads; h++) {
+            float* const own = scratch + omp_get_thread_num() * room;
+            const Head head{c,
+                            {q + b * c.q.batch + h * c.q.head, c.q.token},
+                            {k + b * c.k.batch + h * c.k.head, c.k.token},
+                            {v + b * c.v.batch + h * c.v.head, c.v.token},
+                            mask == nullptr ? nullptr : mask + b * c.mask_batch + h * c.mask_head,
+                            own,
+                            own + keys,
+                            own + keys + values,
+                            own + keys + values + scores};
+            head.prepare();
+            const int64_t groups = (c.queries + TOKENS - 1) / TOKENS;
+            for (int64_t group = 0; group < groups; group++) {
+                const int64_t query = group * TOKENS;
+                if (h + 1 < c.heads) head.fetch_next(group, groups);
+                head.run(query, smaller(TOKENS, c.queries - query), y + ((b * c.queries + query) * c.heads + h) * c.size);
+            }
+        }
+}

@@ -1,0 +1,74 @@
+"""Attention of short sequences by the native library."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+
+from sparsebert.kernels import native
+
+MOST_KEYS = 1024
+TURNED, LANES, TOKENS = 32, 16, 12
+
+
+class _Strides(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("batch", "token", "head"))
+
+
+class _Attention(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("batch", "heads", "queries", "keys", "size")),
+        *((name, _Strides) for name in ("q", "k", "v")),
+        *((name, ctypes.c_int64) for name in ("mask_batch", "mask_head", "mask_query")),
+        ("scale", ctypes.c_float),
+        ("threads", ctypes.c_int32),
+    )
+
+
+def attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float, isa_name: str
+) -> torch.Tensor:
+    """softmax(scale q k^T) v as [batch, queries, heads, size], for q [batch, heads, queries, size] and k, v of keys.
+
+    All are float32 on the CPU, with the values of a head side by side; the mask is bool, its shape broadcasts to
+    [batch, heads, queries, keys], and False = not seen. A query that sees nothing gives zero. Raises ValueError for
+    tensors of other kinds.
+    """
+    _check(q, k, v)
+    (batch, heads, queries, size), keys = q.shape, k.shape[2]
+    seen = None if mask is None else _expanded(mask, (batch, heads, queries, keys))
+    around = (0, 0, 0) if seen is None else seen.stride()[:3]
+    threads = torch.get_num_threads()
+    y = torch.empty(batch, queries, heads, size)
+    scratch = torch.empty(threads * _room(keys, size))
+    strides = [_Strides(part.stride(0), part.stride(2), part.stride(1)) for part in (q, k, v)]
+    call = _Attention(batch, heads, queries, keys, size, *strides, *around, scale, threads)
+    run = native.function("sb_attention", ctypes.POINTER(_Attention), *[ctypes.c_void_p] * 6)
+    given = (q.data_ptr(), k.data_ptr(), v.data_ptr(), None if seen is None else seen.data_ptr())
+    if run(native.ISAS.index(isa_name), ctypes.byref(call), *given, y.data_ptr(), scratch.data_ptr()) != 0:
+        raise RuntimeError(f"the native library refused the instruction set {isa_name}")
+    return y
+
+
+def _room(keys: int, size: int) -> int:
+    turned, wide = -(-keys // TURNED) * TURNED, -(-size // LANES) * LANES
+    return turned * size + keys * wide + TOKENS * (turned + LANES + wide)
+
+
+def _expanded(mask: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    if mask.dtype != torch.bool or not mask.is_cpu:
+        raise ValueError(f"the mask must be bool and on the CPU, got {mask.dtype}")
+    # Keys must lie side by side, which a mask that is the same for all of them does not.
+    expanded = mask.expand(shape)
+    return expanded if expanded.stride(3) == 1 else expanded.contiguous()
+
+
+def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    if q.dim() != 4 or k.shape != v.shape or (*q.shape[:2], q.shape[3]) != (*k.shape[:2], k.shape[3]):
+        raise ValueError(f"the shapes do not fit together: {[tuple(part.shape) for part in (q, k, v)]}")
+    for part in (q, k, v):
+        if part.dtype != torch.float32 or not part.is_cpu:
+            raise ValueError(f"everything must be float32 and on the CPU, got {part.dtype}")
+        if part.stride(3) != 1:
+            raise ValueError("the values of a head must lie side by side")
