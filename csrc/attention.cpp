@@ -86,7 +86,7 @@ struct Head {
 
     // y [TOKENS at most, heads, size] of `count` queries.
     void run(int64_t query, int64_t count, float* y) const {
-        const Rows rows{scores, score_stride()}, out{sums, wide()};
+        const Places rows{scores, score_stride()}, out{sums, wide()};
         expect({y, call.heads * call.size}, count, call.size);
         const int64_t parts = up_to(call.size, WIDTH) / WIDTH, across = up_to(call.keys, WIDTH) / WIDTH;
         for (int64_t first = 0; first < call.keys; first += TURNED)

@@ -12,8 +12,7 @@
 
 namespace {
 
-constexpr int TALLEST = 64;      // outputs of a block
-constexpr int64_t PADDING = 16;  // between layers: else rows of 2^n values would fall on the same lines of the cache
+constexpr int TALLEST = 32;        // outputs of a block
 constexpr int64_t ONE_WAY = 1024;  // floats after which lines fall on the same place of the nearest cache
 
 BlockRow row_of(const SbBlocks& layer, int64_t row) {
@@ -25,7 +24,7 @@ BlockRow row_of(const SbBlocks& layer, int64_t row) {
 int64_t rows_of(const SbBlocks& layer) { return (layer.outputs + layer.height - 1) / layer.height; }
 
 template <int T>
-void activate_at(Rows y, int64_t h, int kind) {
+void activate_at(Places y, int64_t h, int kind) {
     Vec values[T];
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++) values[t] = load(y.from(t).first + h);
@@ -34,7 +33,7 @@ void activate_at(Rows y, int64_t h, int kind) {
     for (int t = 0; t < T; t++) store(y.from(t).first + h, values[t]);
 }
 
-void activate_rows(Rows y, int64_t tokens, int64_t wide, int kind) {
+void activate_rows(Places y, int64_t tokens, int64_t wide, int kind) {
     if (kind == NO_ACTIVATION) return;
     int64_t t = 0;
     for (; t + 4 <= tokens; t += 4)
@@ -44,10 +43,10 @@ void activate_rows(Rows y, int64_t tokens, int64_t wide, int kind) {
 }
 
 // y [TOKENS at most, outputs] at the outputs of one row of blocks.
-void multiply(const SbBlocks& layer, int64_t index, int64_t tokens, Given x, Rows y) {
+void multiply(const SbBlocks& layer, int64_t index, int64_t tokens, Given x, Places y) {
     const BlockRow row = row_of(layer, index);
     const int64_t first = index * layer.height, here = smaller(layer.height, layer.outputs - first);
-    const Rows to{y.first + first, y.stride};
+    const Places to = y.at(first);
     expect(to, tokens, here);
     float shift[TALLEST] = {};
     if (layer.bias != nullptr) std::memcpy(shift, layer.bias + first, here * sizeof(float));
@@ -57,14 +56,14 @@ void multiply(const SbBlocks& layer, int64_t index, int64_t tokens, Given x, Row
         return;
     }
     float whole[TOKENS * TALLEST];
-    const Rows beside{whole, layer.height};
+    const Places beside{whole, layer.height};
     add_up_some(row, tokens, x, shift, beside);
     activate_rows(beside, tokens, layer.height, layer.activation);
     for (int64_t t = 0; t < tokens; t++)
         std::memcpy(to.from(t).first, beside.from(t).first, here * sizeof(float));
 }
 
-void multiply_rows(const SbBlocks& layer, int64_t begin, int64_t end, int64_t tokens, Given x, Rows y) {
+void multiply_rows(const SbBlocks& layer, int64_t begin, int64_t end, int64_t tokens, Given x, Places y) {
     for (int64_t row = begin; row < end; row++)
         for (int64_t t = 0; t < tokens; t += TOKENS)
             multiply(layer, row, smaller(TOKENS, tokens - t), x.from(t), y.from(t));
@@ -92,12 +91,13 @@ void normalize(const SbChain& call, int64_t wide, const float* residual, float* 
     for (int64_t h = even; h < wide; h++) y[h] = (y[h] - mean) * scale * call.gamma[h] + call.beta[h];
 }
 
-// What lies between layers, in two places that take turns.
+// What lies between layers, in two places that take turns. The tokens of a panel are side by side: rows would each lie on
+// a page of their own, and those of 2^n values on the same lines of the cache.
 struct Between {
     float* room;
-    int64_t tokens, stride;
+    int64_t tokens, widest;
 
-    Rows before(int64_t layer) const { return {room + layer % 2 * tokens * stride, stride}; }
+    Places before(int64_t layer) const { return {room + layer % 2 * tokens * widest, WIDTH, tokens * WIDTH}; }
 };
 
 struct Chain {
@@ -109,16 +109,18 @@ struct Chain {
     // Inputs as they lie, or, where their rows would push one another out of the cache, a copy of them.
     Given given(int64_t token, int64_t tokens, const Between& between) const {
         const int64_t inputs = layers[0].inputs;
-        if (inputs % ONE_WAY != 0) return {x + token * inputs, inputs};
-        const Rows rows = between.before(0);
+        const Given rows{x + token * inputs, inputs};
+        if (inputs % ONE_WAY != 0) return rows;
+        const Places copy = between.before(0);
         for (int64_t t = 0; t < tokens; t++)
-            std::memcpy(rows.from(t).first, x + (token + t) * inputs, inputs * sizeof(float));
-        return rows;
+            for (int64_t k = 0; k < inputs; k += WIDTH)
+                std::memcpy(copy.from(t).at(k).first, rows.from(t).first + k, WIDTH * sizeof(float));
+        return copy;
     }
 
-    Rows after(int64_t layer, int64_t token, const Between& between) const {
+    Places after(int64_t layer, int64_t token, const Between& between) const {
         const int64_t outputs = layers[layer].outputs;
-        return layer + 1 < call.layers ? between.before(layer + 1) : Rows{y + token * outputs, outputs};
+        return layer + 1 < call.layers ? between.before(layer + 1) : Places{y + token * outputs, outputs};
     }
 
     void finish(int64_t token) const {
@@ -129,7 +131,7 @@ struct Chain {
     void run_alone(int64_t token, int64_t tokens, const Between& between) const {
         Given from = given(token, tokens, between);
         for (int64_t i = 0; i < call.layers; i++) {
-            const Rows to = after(i, token, between);
+            const Places to = after(i, token, between);
             multiply_rows(layers[i], 0, rows_of(layers[i]), tokens, from, to);
             from = to;
         }
@@ -140,7 +142,7 @@ struct Chain {
     void run_together(const Between& between) const {
         Given from = given(0, call.tokens, between);
         for (int64_t i = 0; i < call.layers; i++) {
-            const Rows to = after(i, 0, between);
+            const Places to = after(i, 0, between);
             const int64_t rows = rows_of(layers[i]), parts = smaller(rows, 4 * call.threads);
 #pragma omp parallel for num_threads(call.threads) if (call.threads > 1) schedule(dynamic)
             for (int64_t part = 0; part < parts; part++)
@@ -157,14 +159,14 @@ extern "C" void SB_NAME(sb_blocks)(const SbChain* call, const SbBlocks* layers, 
                                    float* scratch) {
     const Chain chain{*call, layers, x, y};
     const int64_t chunks = (call->tokens + call->chunk - 1) / call->chunk;
-    int64_t stride = layers[0].inputs;
-    for (int64_t i = 1; i < call->layers; i++) stride = stride < layers[i].inputs ? layers[i].inputs : stride;
-    stride += PADDING;
-    if (chunks < call->threads) return chain.run_together({scratch, call->tokens, stride});
+    int64_t widest = 0;
+    for (int64_t i = 0; i < call->layers; i++) widest = widest < layers[i].inputs ? layers[i].inputs : widest;
+    widest = (widest + WIDTH - 1) / WIDTH * WIDTH;
+    if (chunks < call->threads) return chain.run_together({scratch, call->tokens, widest});
 #pragma omp parallel for num_threads(call->threads) if (call->threads > 1) schedule(dynamic)
     for (int64_t c = 0; c < chunks; c++) {
         const int64_t token = c * call->chunk;
-        float* const own = scratch + omp_get_thread_num() * 2 * call->chunk * stride;
-        chain.run_alone(token, smaller(call->chunk, call->tokens - token), {own, call->chunk, stride});
+        float* const own = scratch + omp_get_thread_num() * 2 * call->chunk * widest;
+        chain.run_alone(token, smaller(call->chunk, call->tokens - token), {own, call->chunk, widest});
     }
 }

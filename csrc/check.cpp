@@ -81,7 +81,7 @@ int linear_differences(const LinearCase& c) {
     int found = 0;
     for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {
         std::vector<float> y(c.tokens * c.outputs, NAN);
-        std::vector<float> scratch(c.threads * (c.height > 0 ? 2 * c.chunk * (c.inputs + 16) : 64 * c.inputs), NAN);
+        std::vector<float> scratch(c.threads * (c.height > 0 ? 2 * c.chunk * ((c.inputs + 31) / 32 * 32) : 64 * c.inputs), NAN);
         found += 0 != (c.height > 0 ? sb_blocks(isa, &chain, &layer, x.data(), y.data(), scratch.data())
                                     : sb_elements(isa, &call, x.data(), values.data(), starts.data(), columns.data(),
                                                   shift, y.data(), scratch.data()));
@@ -112,7 +112,7 @@ int chain_differences(int64_t tokens, int64_t inputs, int64_t between, int32_t t
     int found = 0;
     for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {
         std::vector<float> y(tokens * inputs, NAN);
-        std::vector<float> scratch(threads * 2 * 12 * ((inputs < between ? between : inputs) + 16), NAN);
+        std::vector<float> scratch(threads * 2 * 12 * (((inputs < between ? between : inputs) + 31) / 32 * 32), NAN);
         found += 0 != sb_blocks(isa, &chain, layers, x.data(), y.data(), scratch.data());
         if (isa == 0) first = y;
         for (size_t i = 0; i < y.size(); i++) found += !(std::fabs(y[i] - first[i]) <= 1e-3f * (1.0f + std::fabs(first[i])));

@@ -12,17 +12,19 @@ namespace {
 constexpr int TOKENS = REGISTER == 16 ? 12 : REGISTER == 8 ? 6 : 3;
 constexpr int WIDTH = 32;        // inputs of a block
 
-// Rows of values, one a token.
+// Values of tokens: rows that are `stride` apart, in panels of WIDTH values that are `across` apart. Side by side in a row
+// as a matrix has them, or with the tokens of a panel close together.
 template <typename Value>
-struct RowsOf {
+struct PlacesOf {
     Value* first;
-    int64_t stride;
+    int64_t stride, across = WIDTH;
 
-    RowsOf from(int64_t token) const { return {first + token * stride, stride}; }
-    operator RowsOf<const Value>() const { return {first, stride}; }
+    PlacesOf from(int64_t token) const { return {first + token * stride, stride, across}; }
+    PlacesOf at(int64_t value) const { return {first + value / WIDTH * across + value % WIDTH, stride, across}; }
+    operator PlacesOf<const Value>() const { return {first, stride, across}; }
 };
-using Rows = RowsOf<float>;
-using Given = RowsOf<const float>;
+using Places = PlacesOf<float>;
+using Given = PlacesOf<const float>;
 
 // What is left of one row of blocks.
 struct BlockRow {
@@ -30,21 +32,21 @@ struct BlockRow {
     const float* values;  // [count][WIDTH][height]
     const int32_t* columns;  // null = all, one after another
 
-    int64_t input(int64_t block) const { return (columns == nullptr ? block : columns[block]) * int64_t(WIDTH); }
+    int64_t column(int64_t block) const { return columns == nullptr ? block : columns[block]; }
 };
 
 // y [T, S registers] = bias (null = none) + x W^T of `T` tokens, from output `first` of the row on.
 template <int T, int S>
-void add_up(const BlockRow& row, int64_t first, Given x, const float* bias, Rows y) {
+void add_up(const BlockRow& row, int64_t first, Given x, const float* bias, Places y) {
     constexpr int POINTERS = (T + 2) / 3;
     Lane acc[T][S] = {};
     for (int64_t b = 0; b < row.count; b++) {
-        const int64_t input = row.input(b);
+        const int64_t column = row.column(b);
         const float* weight = row.values + b * WIDTH * row.height + first;
         // One pointer for three tokens: with one for each there are more than there are registers.
         const float* from[POINTERS];
-        for (int p = 0; p < POINTERS; p++) from[p] = x.first + 3 * p * x.stride + input;
-        const int64_t width = smaller(WIDTH, row.inputs - input);
+        for (int p = 0; p < POINTERS; p++) from[p] = x.first + 3 * p * x.stride + column * x.across;
+        const int64_t width = smaller(WIDTH, row.inputs - column * WIDTH);
         for (int64_t k = 0; k < width; k++) {
             Lane w[S];
 #pragma GCC unroll 2
@@ -69,14 +71,14 @@ void add_up(const BlockRow& row, int64_t first, Given x, const float* bias, Rows
 }
 
 template <int T>
-void add_up_all(const BlockRow& row, Given x, const float* bias, Rows y) {
+void add_up_all(const BlockRow& row, Given x, const float* bias, Places y) {
     int64_t first = 0;
     for (; first + 2 * REGISTER <= row.height; first += 2 * REGISTER) add_up<T, 2>(row, first, x, bias, y);
     for (; first < row.height; first += REGISTER) add_up<T, 1>(row, first, x, bias, y);
 }
 
 // A last group of tokens that is not full goes in thirds and ones: fewer sums at once wait for one another.
-void add_up_some(const BlockRow& row, int64_t tokens, Given x, const float* bias, Rows y) {
+void add_up_some(const BlockRow& row, int64_t tokens, Given x, const float* bias, Places y) {
     constexpr int THIRD = TOKENS / 3;
     int64_t t = 0;
     for (; t + TOKENS <= tokens; t += TOKENS) add_up_all<TOKENS>(row, x.from(t), bias, y.from(t));
@@ -86,7 +88,7 @@ void add_up_some(const BlockRow& row, int64_t tokens, Given x, const float* bias
 }
 
 // The places of a result are fetched for writing while it is computed: stores wait for one another.
-void expect(Rows y, int64_t tokens, int64_t wide) {
+void expect(Places y, int64_t tokens, int64_t wide) {
     for (int64_t t = 0; t < tokens; t++)
         for (int64_t h = 0; h < wide; h += LANES) __builtin_prefetch(y.from(t).first + h, 1);
 }

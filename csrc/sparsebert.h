@@ -26,7 +26,7 @@ SB_FFF(avx2)
 SB_FFF(avx512)
 #undef SB_FFF
 
-// A linear layer of blocks of `height` outputs (16, 32, 48 or 64) x 32 inputs. Row r of blocks has those from starts[r] to
+// A linear layer of blocks of `height` outputs (16 or 32) x 32 inputs. Row r of blocks has those from starts[r] to
 // starts[r + 1]; block b begins at input 32 columns[b], its values [32][height] are zero outside the matrix. bias
 // [outputs] or null. `activation`: as above, 2 none.
 struct SbBlocks {
@@ -39,7 +39,7 @@ struct SbBlocks {
 
 // `layers` of them, each reading what the one before gives. With a residual [tokens, outputs of the last], the result is
 // the layer norm of it and the sum, with gamma and beta [outputs]; null = none. A thread takes `chunk` tokens through all
-// layers; scratch [threads, 2, chunk, the largest number of inputs + 16].
+// layers; scratch [threads, 2, chunk, the largest number of inputs, up to a multiple of 32].
 struct SbChain {
     int64_t tokens, layers, chunk;
     const float *residual, *gamma, *beta;

@@ -12,7 +12,6 @@ from sparsebert.kernels import native
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, WIDTH, PackedMatrix
 
 PANEL_TOKENS = 64
-PADDING = 16
 # Tokens that a thread takes through a chain at once: a multiple of 12, whose values between layers fill some 300 KB.
 GROUP, FLOATS_AT_ONCE, MOST_AT_ONCE = 12, 80_000, 24
 
@@ -97,7 +96,7 @@ def chain(x: torch.Tensor, layers: Sequence[SparseLayer], norm: ResidualNorm | N
         _check_norm(norm, len(x), outputs)
     tokens, threads = len(x), torch.get_num_threads()
     chunk = _chunk(tokens, sum(layer.weight.inputs for layer in layers), threads)
-    y, scratch = torch.empty(tokens, outputs), torch.empty(threads * 2 * chunk * (widest + PADDING))
+    y, scratch = torch.empty(tokens, outputs), torch.empty(threads * 2 * chunk * (-(-widest // WIDTH) * WIDTH))
     ends = (norm.residual, norm.gamma, norm.beta) if norm else (None, None, None)
     epsilon = norm.epsilon if norm else 0.0
     call = _Chain(tokens, len(layers), chunk, *(_pointer(end) for end in ends), epsilon, threads)
