@@ -21,8 +21,9 @@ import torch.nn.functional as F
 
 from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threads
 from sparsebert.environment import environment
-from sparsebert.kernels import native, native_linear
+from sparsebert.kernels import native, native_linear, native_tile_linear
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, WIDTH, pack_matrix
+from sparsebert.kernels.tiled import tile_matrix
 
 SHAPES = ((768, 3072), (3072, 768), (768, 768))
 POOL_TOKENS = 8192
@@ -75,8 +76,17 @@ def measured(inputs: int, outputs: int, tokens: int, sparsity: float, isa: str, 
         layers[name] = lambda x, stored=stored: native_linear.linear(x, stored, bias, "none", isa)
         expected = F.linear(pool[0].double(), masked.double(), bias.double())
         torch.testing.assert_close(layers[name](pool[0]).double(), expected, rtol=1e-4, atol=1e-4)
+        if isa == native.AMX:
+            layers |= on_tiles(f"{name} bf16", masked, height, bias)
+            torch.testing.assert_close(layers[f"{name} bf16"](pool[0]).double(), expected, rtol=0.05, atol=0.05)
     samples = interleave([variant(name, layer, pool) for name, layer in layers.items()], rounds)
     return [row(inputs, outputs, tokens, sparsity, name, samples) for name in samples]
+
+
+def on_tiles(name: str, masked: torch.Tensor, height: int, bias: torch.Tensor) -> dict[str, Layer]:
+    """The weight in bf16, on x that is rounded to it, as for the dense bf16 product."""
+    tiled = tile_matrix(masked, height)
+    return {name: lambda x: native_tile_linear.linear(x.bfloat16(), tiled, bias, "none", native.AMX)}
 
 
 def mask(outputs: int, inputs: int, height: int, sparsity: float) -> torch.Tensor:
@@ -105,7 +115,7 @@ def row(
         low, middle, high = (round(value, 2) for value in quartiles(ratios(samples[name], samples[base])))
         found[f"over {base}"] = [low, middle, high]
         said += f"  {middle:5.2f}x {base} ({low:.2f}-{high:.2f})"
-    what = f"{inputs:>4} -> {outputs:<4} {tokens:>5} tokens {sparsity:4.0%} {name:<18}"
+    what = f"{inputs:>4} -> {outputs:<4} {tokens:>5} tokens {sparsity:4.0%} {name:<23}"
     print(f"{what} {us:>9.0f} us {useful:6.1f} GFLOP/s{said}")
     return found
 

@@ -26,6 +26,8 @@ ISAS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
 }
 KERNELS = ("attention", "blocks", "elements", "fff")
+AMX = [*ISAS["avx512"], "-mavx512vbmi2", "-mamx-tile", "-mamx-bf16"]
+TILE_KERNELS = ("tile_fff", "tile_linear")
 
 
 class BuildError(Exception):
@@ -45,7 +47,7 @@ def build(output: Path = OUTPUT) -> None:
 def check() -> str:
     """Compile with sanitizers, run, and return what was printed. Raises BuildError if either objects."""
     with tempfile.TemporaryDirectory() as folder:
-        return _run([_link(CAREFUL, [HERE / "check.cpp"], Path(folder))])
+        return _run([_link(CAREFUL, [HERE / "check.cpp", HERE / "check_tiles.cpp"], Path(folder))])
 
 
 def _link(mode: list[str], more: list[object], folder: Path) -> Path:
@@ -54,15 +56,30 @@ def _link(mode: list[str], more: list[object], folder: Path) -> Path:
         raise BuildError("there is no C++ compiler; everything runs on the plain PyTorch path")
     if platform.machine() not in ("x86_64", "AMD64"):
         raise BuildError(f"the kernels are for x86-64, this is {platform.machine()}")
+    has_amx = _knows_amx(compiler, folder)
+    # Kernels on tiles also run emulated, in plain code, so that they can be tested on any processor.
+    tiled = {"emulated": [], "amx": AMX} if has_amx else {"emulated": []}
     objects = []
-    for kernel in KERNELS:
-        for isa, own in ISAS.items():
+    for kernel in (*KERNELS, *TILE_KERNELS):
+        for isa, own in (tiled if kernel in TILE_KERNELS else ISAS).items():
             objects.append(folder / f"{kernel}-{isa}.o")
             source = HERE / f"{kernel}.cpp"
             _run([compiler, *COMMON, *mode, *own, f"-DSB_ISA={isa}", "-c", source, "-o", objects[-1]])
     finished = folder / "native"
-    _run([compiler, *COMMON, *mode, *objects, HERE / "dispatch.cpp", *more, "-o", finished])
+    known = ["-DSB_AMX"] if has_amx else []
+    _run([compiler, *COMMON, *mode, *known, *objects, HERE / "dispatch.cpp", *more, "-o", finished])
     return finished
+
+
+def _knows_amx(compiler: str, folder: Path) -> bool:
+    """Whether the compiler has the options, and its assembler the instructions."""
+    probe = folder / "probe.cpp"
+    probe.write_text('void probe() { asm volatile("tilerelease"); }\n', encoding="utf-8")
+    try:
+        _run([compiler, *AMX, "-c", probe, "-o", folder / "probe.o"])
+    except BuildError:
+        return False
+    return True
 
 
 def _run(command: list[object]) -> str:

@@ -7,6 +7,8 @@
 
 #include "sparsebert.h"
 
+int check_tiles();
+
 namespace {
 
 struct Case {
@@ -178,7 +180,8 @@ int main() {
                     (long long)c[2], (long long)c[3], found);
         failed += found;
     }
+    failed += check_tiles();
     SbFff none{};
-    failed += sb_fff(3, &none, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr) != 1;
+    failed += sb_fff(5, &none, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr) != 1;
     return failed == 0 ? 0 : 1;
 }

@@ -7,6 +7,7 @@
 
 #include "sparsebert.h"
 #include "vec.h"
+#include "ways.h"
 
 namespace {
 
@@ -134,16 +135,6 @@ void run_all(const Pass<Weight>& pass, const int32_t* order, int64_t tokens, int
         const int64_t first = block * SIDE_BY_SIDE;
         pass.run(order + first, smaller(SIDE_BY_SIDE, tokens - first), from, to);
     }
-}
-
-// The tokens in the order of the nodes that they stand on, all of which are of one level. `starts` [2^level + 1].
-void sort_by_node(const int32_t* nodes, int64_t tokens, int64_t levels, int64_t level, int32_t* order, int32_t* starts) {
-    const int64_t width = int64_t(1) << level, first = width - 1;
-    for (int64_t node = 0; node <= width; node++) starts[node] = 0;
-    for (int64_t token = 0; token < tokens; token++) starts[nodes[token * levels + level] - first + 1]++;
-    for (int64_t node = 1; node <= width; node++) starts[node] += starts[node - 1];
-    for (int64_t token = 0; token < tokens; token++)
-        order[starts[nodes[token * levels + level] - first]++] = int32_t(token);
 }
 
 template <typename Weight>

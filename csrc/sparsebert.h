@@ -92,12 +92,51 @@ SB_ATTENTION(avx2)
 SB_ATTENTION(avx512)
 #undef SB_ATTENTION
 
+// A linear layer on bf16 tiles; `bf16`: x and y are bfloat16, else float. Blocks of `height` outputs (16 or 32) x 32
+// inputs; a thread works on `chunk` tokens at once, a multiple of 16.
+struct SbTileLinear {
+    int64_t tokens, inputs, outputs, height, chunk;
+    int32_t activation, bf16, threads;
+};
+
+// starts and columns as for sb_blocks. A block is height / 16 tiles [16 pairs of inputs][16 outputs][2], zero outside
+// the matrix. Where masks is not null it is [blocks, height / 16, 16], and of each row of a tile only the bf16 whose
+// bits are set are there, one after another, those of block b from begins[b] on. bias [outputs] or null;
+// scratch [threads, chunk (inputs + 63) + height (inputs + 31)], best at a multiple of 64 bytes.
+#define SB_TILE_LINEAR(isa)                                                                                       \
+    void sb_tile_linear_##isa(const SbTileLinear* call, const void* x, const uint16_t* values,                    \
+                              const int32_t* starts, const int32_t* columns, const uint32_t* masks,               \
+                              const int32_t* begins, const float* bias, void* y, uint16_t* scratch);
+SB_TILE_LINEAR(amx)
+SB_TILE_LINEAR(emulated)
+#undef SB_TILE_LINEAR
+
+// One call of a fast feedforward layer on bf16 tiles, by stages: as few as there can be of six levels at most, the
+// first ones deeper by one where they cannot be equal.
+struct SbTileFff {
+    int64_t tokens, hidden, trees, depth;
+    int32_t activation, threads;
+};
+
+// x [tokens, hidden] is bf16; bias, y, nodes and logits as for sb_fff. in and out: tree by tree, stage by stage,
+// subtree by subtree, tiles of blocks of 32 x 32 as above. in: of a matrix of the subtree's nodes (level by level, then
+// zero, 32 or 64 in all) and the inputs; out: of one of the outputs and these nodes. numbers
+// [4 tokens + 2^depth + hidden / 32 + 4], rows [threads, 32, hidden + 63].
+#define SB_TILE_FFF(isa)                                                                                          \
+    void sb_tile_fff_##isa(const SbTileFff* call, const uint16_t* x, const uint16_t* in, const float* bias,       \
+                           const uint16_t* out, float* y, int32_t* nodes, float* logits, int32_t* numbers,        \
+                           uint16_t* rows);
+SB_TILE_FFF(amx)
+SB_TILE_FFF(emulated)
+#undef SB_TILE_FFF
+
 #pragma GCC visibility push(default)
 
-// The best instruction set that this processor has: 0 portable, 1 AVX2 with FMA, 2 AVX-512.
+// The best instruction set that this processor has: 0 portable, 1 AVX2 with FMA, 2 AVX-512, 3 AVX-512 and AMX's bf16
+// tiles. 4 is AMX emulated in plain code, for tests: never the best, never refused.
 int32_t sb_best_isa();
 
-// With the given instruction set. 0 = done, 1 = this processor does not have it.
+// With the given instruction set. 0 = done, 1 = this processor or build does not have it, or no tiles.
 int32_t sb_fff(int32_t isa, const SbFff* call, const float* x, const void* in, const float* bias, const void* out,
                float* y, int32_t* nodes, float* logits, int32_t* scratch);
 int32_t sb_blocks(int32_t isa, const SbChain* call, const SbBlocks* layers, const float* x, float* y, float* scratch);
@@ -105,6 +144,11 @@ int32_t sb_attention(int32_t isa, const SbAttention* call, const float* q, const
                      const uint8_t* mask, float* y, float* scratch);
 int32_t sb_elements(int32_t isa, const SbLinear* call, const float* x, const float* values,
                     const int32_t* starts, const int32_t* columns, const float* bias, float* y, float* scratch);
+int32_t sb_tile_linear(int32_t isa, const SbTileLinear* call, const void* x, const uint16_t* values,
+                       const int32_t* starts, const int32_t* columns, const uint32_t* masks, const int32_t* begins,
+                       const float* bias, void* y, uint16_t* scratch);
+int32_t sb_tile_fff(int32_t isa, const SbTileFff* call, const uint16_t* x, const uint16_t* in, const float* bias,
+                    const uint16_t* out, float* y, int32_t* nodes, float* logits, int32_t* numbers, uint16_t* rows);
 
 #pragma GCC visibility pop
 }

@@ -313,7 +313,7 @@ def test_only_what_gains_is_replaced():
     model = zeroed("bert")
     assert not sparse_layers(accelerate(model, tokens=4, worth=1e6))
     assert not sparse_layers(accelerate(tiny_model("bert"), tokens=4, worth=0))
-    assert not sparse_layers(accelerate(model.to(torch.bfloat16), tokens=4, worth=0))
+    assert bool(sparse_layers(accelerate(model.to(torch.bfloat16), tokens=4, worth=0))) == (native.AMX in HAVE)
 
 
 @needs_native

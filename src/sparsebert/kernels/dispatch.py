@@ -11,12 +11,24 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
-from sparsebert.kernels import native, native_attention, native_fff, native_linear, reference
+from sparsebert.kernels import (
+    native,
+    native_attention,
+    native_fff,
+    native_linear,
+    native_tile_fff,
+    native_tile_linear,
+    reference,
+)
 from sparsebert.kernels.native_linear import ResidualNorm, SparseLayer
 from sparsebert.kernels.packed import SINGLE, PackedMatrix, unpack_matrix
+from sparsebert.kernels.tiled import TiledMatrix, TiledTree, stages_of, untile_matrix
 
 SORTED_FROM = 256
 SORTED_AT = 7
+# Tokens that must enter a subtree of the last stage on average, so that going by stages beats walking: with one the
+# arithmetic of all its nodes is for nothing. Not measured yet on a processor with AMX.
+TOKENS_A_SUBTREE = 4
 
 
 def fff_backend(w_in: torch.Tensor) -> str:
@@ -27,16 +39,35 @@ def fff_backend(w_in: torch.Tensor) -> str:
     return "plain" if chosen is None else f"native {chosen}"
 
 
-def fff(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str) -> torch.Tensor:
+def fff(
+    x: torch.Tensor,
+    w_in: torch.Tensor,
+    b_in: torch.Tensor,
+    w_out: torch.Tensor,
+    activation: str,
+    tiles: TiledTree | None = None,
+) -> torch.Tensor:
     """Outputs [tokens, hidden] of a fast feedforward layer, in x's type; see `reference.fff`. Has no gradient.
 
-    An exported graph gets the plain form, whose gathers every runtime knows.
+    `tiles`: the same weights packed, where `fff_goes_by_stages`. An exported graph gets the plain form, whose gathers
+    every runtime knows.
     """
     if torch.compiler.is_exporting():
         return reference.fff(x, w_in, b_in, w_out, activation)
     if _is_watched():
         return _operator(x, w_in, b_in, w_out, activation)
+    chosen = native.isa()
+    if tiles is not None and chosen is not None:
+        return native_tile_fff.fff(x.contiguous(), tiles, b_in.float().contiguous(), activation, chosen)[0].to(x.dtype)
     return _run(x, w_in, b_in, w_out, activation)
+
+
+def fff_goes_by_stages(x: torch.Tensor, w_in: torch.Tensor) -> bool:
+    """Whether `fff` wants weights packed by `tile_tree`: many tokens, on bf16 tiles. Compiled graphs walk."""
+    if torch.compiler.is_compiling() or not x.is_cpu or x.dtype != torch.bfloat16 or w_in.dtype != torch.bfloat16:
+        return False
+    before = sum(stages_of(reference.levels_of(w_in.shape[1]))[:-1])
+    return len(x) >= TOKENS_A_SUBTREE * 2**before and native.has_tiles()
 
 
 def linear_backend(weight: torch.Tensor, height: int) -> str:
@@ -46,18 +77,33 @@ def linear_backend(weight: torch.Tensor, height: int) -> str:
     return "triton" if weight.is_cuda else f"native {native.isa()}"
 
 
-def linear_runs(x: torch.Tensor, weight: torch.Tensor, height: int) -> bool:
-    """Whether `sparse_linear` has a kernel for these. A compiled graph asks only when it runs."""
+def linear_runs(x: torch.Tensor, weight: torch.Tensor, height: int, tiled: bool = False) -> bool:
+    """Whether `sparse_linear` has a kernel for these.
+
+    A compiled graph asks only when it runs; `tiled` says in which form the weight is packed by then.
+    """
     if x.device != weight.device or x.dtype != weight.dtype or torch.compiler.is_exporting():
         return False
     if x.is_cuda:
         return height != SINGLE and has_triton()
-    fits = x.device.type == "cpu" and x.dtype == torch.float32
-    return fits and (torch.compiler.is_compiling() or native.isa() is not None)
+    if torch.compiler.is_compiling():
+        return x.device.type == "cpu" and x.dtype == (torch.bfloat16 if tiled else torch.float32)
+    return linear_is_tiled(weight) or (x.device.type == "cpu" and x.dtype == torch.float32 and native.isa() is not None)
 
 
-def sparse_linear(x: torch.Tensor, weight: PackedMatrix, bias: torch.Tensor | None, activation: str) -> torch.Tensor:
-    """activation(x W^T + bias) [tokens, outputs] where `linear_runs`; see `native_linear.linear`."""
+def linear_is_tiled(weight: torch.Tensor) -> bool:
+    """Whether a weight must be packed as a TiledMatrix for `sparse_linear`, else as a PackedMatrix."""
+    return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and native.has_tiles()
+
+
+def sparse_linear(
+    x: torch.Tensor, weight: PackedMatrix | TiledMatrix, bias: torch.Tensor | None, activation: str
+) -> torch.Tensor:
+    """activation(x W^T + bias) [tokens, outputs] where `linear_runs`; see `native_linear` and `native_tile_linear`."""
+    if isinstance(weight, TiledMatrix):
+        tensors = (weight.values, weight.starts, weight.columns, weight.masks, weight.begins, bias)
+        run = _tiled_operator if _is_watched() else _run_tiled
+        return run(x, *tensors, weight.outputs, weight.height, activation)
     parts = (weight.values, weight.starts, weight.columns, bias, weight.outputs, weight.height, activation)
     return _linear_operator(x, *parts) if _is_watched() else _run_linear(x, *parts)
 
@@ -163,7 +209,33 @@ _linear_operator = torch.library.custom_op("sparsebert::sparse_linear", _run_lin
 _linear_operator.register_fake(lambda x, values, starts, columns, bias, outputs, *_: x.new_empty(len(x), outputs))
 
 
-@register_flop_formula(torch.ops.sparsebert.sparse_linear)
+def _run_tiled(
+    x: torch.Tensor,
+    values: torch.Tensor,
+    starts: torch.Tensor,
+    columns: torch.Tensor,
+    masks: torch.Tensor | None,
+    begins: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    outputs: int,
+    height: int,
+    activation: str,
+) -> torch.Tensor:
+    weight = TiledMatrix(outputs, x.shape[1], height, values, starts, columns, masks, begins)
+    isa_name = native.isa()
+    if isa_name is None or not native.has_tiles():
+        return reference.linear(x, untile_matrix(weight), bias, activation)
+    shift = None if bias is None else bias.float()
+    return native_tile_linear.linear(x.contiguous(), weight, shift, activation, isa_name)
+
+
+_tiled_operator = torch.library.custom_op("sparsebert::tiled_linear", _run_tiled, mutates_args=())
+_tiled_operator.register_fake(
+    lambda x, values, starts, columns, masks, begins, bias, outputs, *_: x.new_empty(len(x), outputs)
+)
+
+
+@register_flop_formula([torch.ops.sparsebert.sparse_linear, torch.ops.sparsebert.tiled_linear])
 def _linear_flops(x_shape: torch.Size, values_shape: torch.Size, *_: object, **__: object) -> int:
     """Of the values that are stored only."""
     return 2 * x_shape[0] * values_shape.numel()

@@ -13,7 +13,10 @@ from sparsebert.errors import UserError
 FILE = Path(__file__).parent / "_native.so"
 FORCE = "SPARSEBERT_ISA"
 NONE = "none"
-ISAS = ("portable", "avx2", "avx512")
+ISAS = ("portable", "avx2", "avx512", "amx")
+AMX = ISAS[-1]
+# AMX in plain code, so that its kernels can be tested on any processor: only where it is asked for by name.
+EMULATED = "emulated"
 ACTIVATIONS = {"gelu": 0, "relu": 1, "none": 2}
 
 
@@ -34,12 +37,22 @@ def isa() -> str | None:
     return _chosen(library(), os.environ.get(FORCE))
 
 
+def has_tiles() -> bool:
+    """Whether it has bf16 tiles."""
+    return isa() in (AMX, EMULATED)
+
+
+def number(isa_name: str) -> int:
+    """By which the library knows an instruction set."""
+    return (*ISAS, EMULATED).index(isa_name)
+
+
 @functools.cache
 def _chosen(built: ctypes.CDLL | None, forced: str | None) -> str | None:
     if built is None or forced == NONE:
         return None
     have = ISAS[: built.sb_best_isa() + 1]
-    if forced is not None and forced not in have:
+    if forced is not None and forced not in (*have, EMULATED):
         raise UserError(
             f"This processor or build does not have what {FORCE} asks for", got=forced, allowed=[*have, NONE]
         )

@@ -49,7 +49,7 @@ def fff(
     parts = (y.data_ptr(), start, start + 4 * plan.steps, start + 8 * plan.steps)
     given = (x.data_ptr(), w_in.data_ptr(), b_in.data_ptr(), w_out.data_ptr())
     run = native.function("sb_fff", ctypes.POINTER(_Fff), *[ctypes.c_void_p] * 8)
-    if run(native.ISAS.index(isa_name), plan.call, *given, *parts) != 0:
+    if run(native.number(isa_name), plan.call, *given, *parts) != 0:
         raise RuntimeError(f"the native library refused the instruction set {isa_name}")
     return y, ways
 

@@ -77,7 +77,7 @@ def linear(
     parts = (x, weight.values, weight.starts, weight.columns)
     run = native.function("sb_elements", ctypes.POINTER(_Linear), *[ctypes.c_void_p] * 7)
     given = (*(part.data_ptr() for part in parts), _pointer(bias), y.data_ptr(), scratch.data_ptr())
-    _done(run(native.ISAS.index(isa_name), ctypes.byref(call), *given), isa_name)
+    _done(run(native.number(isa_name), ctypes.byref(call), *given), isa_name)
     return y
 
 
@@ -103,7 +103,7 @@ def chain(x: torch.Tensor, layers: Sequence[SparseLayer], norm: ResidualNorm | N
     stages = (_Blocks * len(layers))(*(_stage(layer) for layer in layers))
     run = native.function("sb_blocks", ctypes.POINTER(_Chain), ctypes.POINTER(_Blocks), *[ctypes.c_void_p] * 3)
     given = (x.data_ptr(), y.data_ptr(), scratch.data_ptr())
-    _done(run(native.ISAS.index(isa_name), ctypes.byref(call), stages, *given), isa_name)
+    _done(run(native.number(isa_name), ctypes.byref(call), stages, *given), isa_name)
     return y
 
 

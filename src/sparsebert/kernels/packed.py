@@ -56,6 +56,13 @@ def unpack_matrix(packed: PackedMatrix) -> torch.Tensor:
     return tiles.permute(0, 3, 1, 2).reshape(-1, across * WIDTH)[: packed.outputs, : packed.inputs]
 
 
+def state_of(*weights: torch.Tensor) -> tuple[int, ...]:
+    """Changes when a weight is another tensor, or was written to, so that what was packed of it is out of date."""
+    return tuple(
+        part for weight in weights for part in (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+    )
+
+
 def _single(weight: torch.Tensor) -> PackedMatrix:
     kept = weight != 0
     outputs, inputs = weight.shape

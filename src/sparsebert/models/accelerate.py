@@ -36,10 +36,12 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
     and as single values; the fastest takes its place if it is at least `worth` times as fast. A gelu or relu that
     follows is computed along, and for blocks the residual and norm too (SparseOutput). What was gained is in each
     layer's `gain`. Attention of short sequences is timed, and replaced, alike. Nothing changes in what is saved;
-    without the native library, or for weights that are not float32 on the CPU, nothing is replaced.
+    without the native library, or for weights that are not float32 on the CPU (or bfloat16 on one with AMX), nothing
+    is replaced.
     """
     made = _around_the_same_weights(model)
-    if native.isa() is None or model.dtype != torch.float32 or model.device.type != "cpu":
+    types = (torch.float32, torch.bfloat16) if native.has_tiles() else (torch.float32,)
+    if native.isa() is None or model.dtype not in types or model.device.type != "cpu":
         return made
     measured: dict[tuple[object, ...], Choice] = {}
     for name, linear in list(_linears(made)):
@@ -47,9 +49,10 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
         if height is not None and gain >= worth:
             made.set_submodule(name, SparseLinear(linear, height, gain=gain))
     _fuse_activations(made)
-    _fuse_ends(made)
-    if made.config._attn_implementation == STOCK and _attention_gain(made, tokens) >= worth:
-        made.set_attn_implementation(NAME)
+    if model.dtype == torch.float32:
+        _fuse_ends(made)
+        if made.config._attn_implementation == STOCK and _attention_gain(made, tokens) >= worth:
+            made.set_attn_implementation(NAME)
     return made
 
 
@@ -79,7 +82,7 @@ def _best(linear: nn.Linear, tokens: int, measured: dict[tuple[object, ...], Cho
 
 
 def _timed(forms: dict[int, SparseLinear], linear: nn.Linear, tokens: int) -> Choice:
-    x = torch.randn(tokens, linear.in_features, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(tokens, linear.in_features, generator=torch.Generator().manual_seed(0)).to(linear.weight.dtype)
     if not forms:
         return NOTHING
     variants = [Variant("dense", lambda: F.linear(x, linear.weight, linear.bias))]

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from sparsebert.kernels import dispatch, reference
-from sparsebert.kernels.packed import SINGLE, PackedMatrix, pack_matrix
+from sparsebert.kernels.packed import SINGLE, PackedMatrix, pack_matrix, state_of
+from sparsebert.kernels.tiled import TiledMatrix, tile_matrix
 
 
 class SparseLinear(nn.Linear):
@@ -14,8 +15,8 @@ class SparseLinear(nn.Linear):
 
     The dense weight stays what is saved, loaded and trained; beside it lies a packed copy, in blocks of `height`
     outputs x 32 inputs (32 or 16), or as single values (0). It is packed anew when the weight has changed. In training,
-    with gradients, on a CPU in half precision or without the native library, and on a GPU for single values or without
-    Triton, the plain product runs, as `backend` says.
+    with gradients, on a CPU in half precision (but for bfloat16 with AMX) or without the native library, and on a GPU
+    for single values or without Triton, the plain product runs, as `backend` says.
     activation: `gelu`, `relu` or `none`, applied to the output. gain: how many times faster than dense it was measured
     to be, if it was.
     """
@@ -24,9 +25,10 @@ class SparseLinear(nn.Linear):
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
         self.height, self.activation, self.gain = height, activation, gain
-        for name in ("values", "starts", "columns"):
+        for name in ("values", "starts", "columns", "masks", "begins"):
             self.register_buffer(name, None, persistent=False)
-        self._seen: tuple[int, int] | None = None
+        self._tiled = False
+        self._seen: tuple[int, ...] | None = None
         self.train(linear.training)
         self.packed()
 
@@ -40,18 +42,17 @@ class SparseLinear(nn.Linear):
         """What computes the evaluation forward, see `linear_backend`."""
         return dispatch.linear_backend(self.weight, self.height)
 
-    def packed(self) -> PackedMatrix:
+    def packed(self) -> PackedMatrix | TiledMatrix:
         """The weight as the kernel reads it."""
         if not torch.compiler.is_compiling() and self._seen != self._state():
-            made = pack_matrix(self.weight, self.height)
-            self.values, self.starts, self.columns = made.values.to(self.weight.dtype), made.starts, made.columns
-            self._seen = self._state()
+            self._pack()
         assert self.values is not None and self.starts is not None and self.columns is not None
-        return PackedMatrix(self.out_features, self.in_features, self.height, self.values, self.starts, self.columns)
+        parts = (self.out_features, self.in_features, self.height, self.values, self.starts, self.columns)
+        return TiledMatrix(*parts, self.masks, self.begins) if self._tiled else PackedMatrix(*parts)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """[..., in_features] to [..., out_features]."""
-        if self.training or torch.is_grad_enabled() or not dispatch.linear_runs(input, self.weight, self.height):
+        if self.training or torch.is_grad_enabled() or not self._runs(input):
             return reference.linear(input, self.weight, self.bias, self.activation)
         flat = input.reshape(-1, self.in_features)
         y = dispatch.sparse_linear(flat, self.packed(), self.bias, self.activation)
@@ -62,6 +63,17 @@ class SparseLinear(nn.Linear):
         gain = "" if self.gain is None else f", {self.gain:.1f}x"
         return f"{super().extra_repr()}, {self.pattern}, {self.activation}{gain}"
 
-    def _state(self) -> tuple[int, int]:
-        """Changes when the weight is another tensor, or was written to."""
-        return self.weight.data_ptr(), 0 if self.weight.is_inference() else self.weight._version
+    def _runs(self, input: torch.Tensor) -> bool:
+        return dispatch.linear_runs(input, self.weight, self.height, self._tiled)
+
+    def _pack(self) -> None:
+        self._seen, self._tiled = self._state(), dispatch.linear_is_tiled(self.weight)
+        if self._tiled:
+            made = tile_matrix(self.weight, self.height)
+            self.masks, self.begins = made.masks, made.begins
+        else:
+            made = pack_matrix(self.weight, self.height)
+        self.values, self.starts, self.columns = made.values.to(self.weight.dtype), made.starts, made.columns
+
+    def _state(self) -> tuple[int, ...]:
+        return *state_of(self.weight), dispatch.linear_is_tiled(self.weight)

@@ -7,6 +7,7 @@ from torch import nn
 
 from sparsebert.kernels import dispatch
 from sparsebert.kernels.native_linear import ResidualNorm, SparseLayer
+from sparsebert.kernels.tiled import TiledMatrix
 from sparsebert.models.sparse_linear import SparseLinear
 
 
@@ -48,16 +49,25 @@ class SparseOutput(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
         """[..., inputs] and the residual [..., outputs] to [..., outputs]."""
-        if self.training or torch.is_grad_enabled() or not self._runs(hidden_states):
+        layers = self._layers(hidden_states)
+        if layers is None:
             for matrix in self.matrices:
                 hidden_states = matrix(hidden_states)
             return self.LayerNorm(self.get_submodule("dropout")(hidden_states) + input_tensor)
         norm = self.LayerNorm
-        layers = [SparseLayer(matrix.packed(), matrix.bias, matrix.activation) for matrix in self.matrices]
         residual = input_tensor.reshape(-1, self.dense.out_features)
         end = ResidualNorm(residual, norm.weight, norm.bias, norm.eps)
         y = dispatch.sparse_chain(hidden_states.reshape(-1, layers[0].weight.inputs), layers, end)
         return y.view_as(input_tensor)
 
-    def _runs(self, x: torch.Tensor) -> bool:
-        return x.is_cpu and all(dispatch.linear_runs(x, one.weight, one.height) for one in self.matrices)
+    def _layers(self, x: torch.Tensor) -> list[SparseLayer] | None:
+        """What the kernel reads, None where it does not run."""
+        if self.training or torch.is_grad_enabled() or not x.is_cpu or x.dtype != torch.float32:
+            return None
+        layers = []
+        for matrix in self.matrices:
+            weight = matrix.packed()
+            if isinstance(weight, TiledMatrix) or not dispatch.linear_runs(x, matrix.weight, matrix.height):
+                return None
+            layers.append(SparseLayer(weight, matrix.bias, matrix.activation))
+        return layers
