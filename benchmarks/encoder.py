@@ -48,7 +48,7 @@ def main() -> None:
         print(f"{here.cpu}, {threads} threads, torch {here.packages['torch']}")
         print(f"{options.layers} layers of {options.hidden}, batch {options.batch} x {options.length} tokens\n")
         runs = torch_runs(dense, inputs) | engine_runs(dense, inputs, threads)
-        ours = sparse_runs(dense, inputs, options.sparsity) | tree_runs(dense, options.depth)
+        ours = sparse_runs(dense, inputs, options.sparsity) | tree_runs(dense, inputs, options.depth)
         with torch.inference_mode():
             variants = [Variant(name, lambda run=run: run(inputs)) for name, run in (runs | ours).items()]
             samples = interleave(variants, options.rounds)
@@ -103,8 +103,8 @@ def sparse_runs(dense: BertModel, inputs: Inputs, sparsity: float) -> dict[str, 
     }
 
 
-def tree_runs(dense: BertModel, depth: int) -> dict[str, Run]:
-    planted = plant(dense, depth).eval()
+def tree_runs(dense: BertModel, inputs: Inputs, depth: int) -> dict[str, Run]:
+    planted = accelerate(plant(dense, depth).eval(), inputs["input_ids"].numel())
     return {f"sparsebert fff 1x{depth}": lambda x: planted(**x)[0]}
 
 

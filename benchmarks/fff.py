@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threads
 from sparsebert.environment import environment
 from sparsebert.kernels import dispatch, native, reference
-from sparsebert.kernels.tiled import tile_tree
 
 POOL_TOKENS = 32768
 BERT_WIDTH = 3072
@@ -63,16 +62,21 @@ def measured(tokens: int, hidden: int, depth: int, rounds: int) -> list[dict[str
         layers |= dense_layers(hidden, width, tokens, generator)
     for name, dtype in (("fff fp32", torch.float32), ("fff bf16 weights", torch.bfloat16)):
         w_in, w_out = (weight.to(dtype) for weight in tree)
-        layers[name] = lambda x, a=w_in, b=w_out: dispatch.fff(x, a, bias, b, "gelu")
+        layers[name] = tree_layer(w_in, bias, w_out)
         check(layers[name](pool[0]), pool[0], w_in, bias, w_out)
-    half = [weight.bfloat16() for weight in tree]
-    if native.isa() == native.AMX and dispatch.fff_goes_by_stages(pool[0].bfloat16(), half[0]):
-        tiles = tile_tree(half[0], half[1])
-        layers["fff bf16 by stages"] = lambda x: dispatch.fff(x.bfloat16(), half[0], bias, half[1], "gelu", tiles)
-        check(layers["fff bf16 by stages"](pool[0]), pool[0].bfloat16(), half[0], bias, half[1], within=0.05)
+    if native.isa() == native.AMX:
+        half = [weight.bfloat16() for weight in tree]
+        by_tiles = tree_layer(half[0], bias, half[1])
+        layers["fff bf16"] = lambda x: by_tiles(x.bfloat16())
+        check(layers["fff bf16"](pool[0]), pool[0].bfloat16(), half[0], bias, half[1], within=0.05)
     layers["fff in plain torch"] = lambda x: reference.fff(x, tree[0], bias, tree[1], "gelu")
     samples = interleave([variant(name, layer, pool) for name, layer in layers.items()], rounds)
     return [row(name, tokens, own, samples) for name, own in samples.items()]
+
+
+def tree_layer(w_in: torch.Tensor, bias: torch.Tensor, w_out: torch.Tensor) -> Layer:
+    forms = dispatch.FffForms()
+    return lambda x: dispatch.fff(x, w_in, bias, w_out, "gelu", forms)
 
 
 def dense_layers(hidden: int, width: int, tokens: int, generator: torch.Generator) -> dict[str, Layer]:

@@ -143,11 +143,19 @@ void forward(const SbFff& call, const float* x, const void* in, const float* bia
     const int64_t levels = call.depth + 1, every = (int64_t(1) << levels) - 1;
     const Layer<Weight> layer{call.hidden, call.trees, levels, every, static_cast<const Weight*>(in), bias,
                               static_cast<const Weight*>(out)};
+    // One token's way, if nobody wants it.
+    int32_t way[64], alone;
+    float found[64];
+    const int64_t apart = nodes == nullptr ? 0 : call.tokens * levels;
+    if (nodes == nullptr) {
+        nodes = way;
+        logits = found;
+        scratch = &alone;
+    }
     int32_t *const arrival = scratch, *const sorted = scratch + call.tokens, *const starts = sorted + call.tokens;
     for (int64_t token = 0; token < call.tokens; token++) arrival[token] = int32_t(token);
     for (int64_t tree = 0; tree < call.trees; tree++) {
-        const Pass<Weight> pass{layer, x, y, call.activation, tree, nodes + tree * call.tokens * levels,
-                                logits + tree * call.tokens * levels};
+        const Pass<Weight> pass{layer, x, y, call.activation, tree, nodes + tree * apart, logits + tree * apart};
         if (call.sort_level <= 0 || call.sort_level >= levels) {
             run_all(pass, arrival, call.tokens, 0, levels, call.threads);
             continue;

@@ -17,7 +17,8 @@ struct SbFff {
 };
 
 // x [tokens, hidden], in and out [trees, 2^(depth+1) - 1, hidden], bias [trees, 2^(depth+1) - 1], y [tokens, hidden];
-// nodes and logits [trees, tokens, depth + 1] receive the ways; scratch [2 tokens + 2^sort_level + 1].
+// nodes and logits [trees, tokens, depth + 1] receive the ways; scratch [2 tokens + 2^sort_level + 1]. For one token
+// that is not sorted these three may be null.
 #define SB_FFF(isa)                                                                                             \
     void sb_fff_##isa(const SbFff* call, const float* x, const void* in, const float* bias, const void* out,    \
                       float* y, int32_t* nodes, float* logits, int32_t* scratch);

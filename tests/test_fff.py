@@ -120,6 +120,35 @@ def test_training_and_evaluation_give_the_same(trees: int, depth: int):
     assert layer.backend == ("dense" if depth < 2 else f"native {HAVE[-1]}" if BUILT else "plain")
 
 
+@needs_native
+def test_calls_notice_weights_that_moved(tmp_path: Path):
+    torch.manual_seed(0)
+    layer, x = FastFeedForward(16, 4).eval(), torch.randn(5, 16)
+
+    def exact_of(module: FastFeedForward) -> torch.Tensor:
+        return reference.fff(x, module.w_in, module.b_in, module.w_out, module.activation)
+
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), exact_of(layer))
+        first = layer._forms._calls
+        layer.w_out.mul_(2)
+        torch.testing.assert_close(layer(x), exact_of(layer))
+        assert layer._forms._calls is first
+        duplicate = copy.deepcopy(layer)
+        duplicate.w_in.data = torch.randn(1, 31, 16)
+        torch.save(duplicate, tmp_path / "layer.pt")
+        loaded = torch.load(tmp_path / "layer.pt", weights_only=False)
+        for module in (layer, duplicate, loaded):
+            torch.testing.assert_close(module(x), exact_of(module))
+        layer.activation = "relu"
+        torch.testing.assert_close(layer(x), exact_of(layer))
+        layer.w_in.data = torch.randn(1, 16, 31).transpose(1, 2)
+        torch.testing.assert_close(layer(x), exact_of(layer))
+        for tokens in range(1, 2 * native_fff.PLANS):
+            layer(x[:1].expand(tokens, -1))
+        torch.testing.assert_close(layer(x), exact_of(layer))
+
+
 def test_only_the_nodes_on_the_way_learn():
     torch.manual_seed(0)
     layer = FastFeedForward(6, 3, trees=2)
@@ -245,7 +274,7 @@ def test_tensors_that_do_not_fit_are_refused():
         "shapes do not fit": (x[:, :4].contiguous(), w_in, b_in, w_out),
         "2\\^\\(depth": (x, w_in[:, :4].contiguous(), b_in[:, :4].contiguous(), w_out[:, :4].contiguous()),
         "contiguous": (x.t().contiguous().t(), w_in, b_in, w_out),
-        "must be float32": (x.double(), w_in, b_in, w_out),
+        "float32, contiguous": (x.double(), w_in, b_in, w_out),
         "float32 or bfloat16": (x, w_in.half(), b_in, w_out.half()),
     }
     for said, given_tensors in bad.items():

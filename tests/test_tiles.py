@@ -303,16 +303,18 @@ def test_a_tree_in_bf16_goes_by_stages_for_many_tokens(tiles: None, monkeypatch:
     torch.manual_seed(0)
     layer, x = FastFeedForward(24, 7).bfloat16().eval(), torch.randn(2, 40, 24).bfloat16()
     assert layer.backend == "native emulated"
-    assert [dispatch.fff_goes_by_stages(x[0, :1].expand(count, -1), layer.w_in) for count in (63, 64)] == [False, True]
-    assert not dispatch.fff_goes_by_stages(x.flatten(0, 1).float(), layer.w_in)
+    flat = x.flatten(0, 1)
+    assert [dispatch._goes_by_stages(flat[:count], layer.w_in) for count in (63, 64)] == [False, True]
+    assert not dispatch._goes_by_stages(flat.float(), layer.w_in)
     with torch.no_grad():
-        found, packed = layer(x), layer._tiles()
-        monkeypatch.setattr(dispatch, "fff_goes_by_stages", lambda *_: False)
+        found, packed = layer(x), layer._forms._tiles
+        assert packed is not None
+        monkeypatch.setattr(dispatch, "_goes_by_stages", lambda *_: False)
         near = {"rtol": 0.02, "atol": 0.02}
         torch.testing.assert_close(found, layer(x), **near)
         monkeypatch.undo()
         monkeypatch.setenv(native.FORCE, native.EMULATED)
-        assert torch.equal(layer(x), found) and layer._tiles() is packed
+        assert torch.equal(layer(x), found) and layer._forms._tiles is packed
         layer.w_out.mul_(2)
         torch.testing.assert_close(layer(x), 2 * found, **near)
         x[1, 3, 5] = torch.nan

@@ -21,11 +21,9 @@ from sparsebert.kernels import (
     reference,
 )
 from sparsebert.kernels.native_linear import ResidualNorm, SparseLayer
-from sparsebert.kernels.packed import SINGLE, PackedMatrix, unpack_matrix
-from sparsebert.kernels.tiled import TiledMatrix, TiledTree, stages_of, untile_matrix
+from sparsebert.kernels.packed import SINGLE, PackedMatrix, state_of, unpack_matrix
+from sparsebert.kernels.tiled import TiledMatrix, TiledTree, stages_of, tile_tree, untile_matrix
 
-SORTED_FROM = 256
-SORTED_AT = 7
 # Tokens that must enter a subtree of the last stage on average, so that going by stages beats walking: with one the
 # arithmetic of all its nodes is for nothing. Not measured yet on a processor with AMX.
 TOKENS_A_SUBTREE = 4
@@ -39,35 +37,71 @@ def fff_backend(w_in: torch.Tensor) -> str:
     return "plain" if chosen is None else f"native {chosen}"
 
 
+class FffForms:
+    """What kernels keep of one layer's weights from call to call."""
+
+    def __init__(self) -> None:
+        self._calls: native_fff.FffCalls | None = None
+        self._tiles: tuple[tuple[int, ...], TiledTree] | None = None
+
+    def take(self, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str, isa_name: str) -> bool:
+        """Whether the native kernels take these weights as they lie; if so `outputs` are of them."""
+        key = native_fff.key_of(w_in, b_in, w_out, activation, isa_name)
+        if self._calls is not None and self._calls.key == key:
+            return True
+        if not native_fff.takes(w_in, b_in, w_out):
+            return False
+        self._calls = native_fff.FffCalls(w_in, b_in, w_out, activation, isa_name)
+        return True
+
+    def outputs(self, x: torch.Tensor) -> torch.Tensor:
+        """Of weights that were taken, for x [tokens, hidden] in float32."""
+        assert self._calls is not None
+        return self._calls.outputs(x)
+
+    def tiles(self, w_in: torch.Tensor, w_out: torch.Tensor) -> TiledTree:
+        """Packed anew when the weights have changed."""
+        state = state_of(w_in, w_out)
+        if self._tiles is None or self._tiles[0] != state:
+            self._tiles = state, tile_tree(w_in, w_out)
+        return self._tiles[1]
+
+
 def fff(
     x: torch.Tensor,
     w_in: torch.Tensor,
     b_in: torch.Tensor,
     w_out: torch.Tensor,
     activation: str,
-    tiles: TiledTree | None = None,
+    forms: FffForms | None = None,
 ) -> torch.Tensor:
     """Outputs [tokens, hidden] of a fast feedforward layer, in x's type; see `reference.fff`. Has no gradient.
 
-    `tiles`: the same weights packed, where `fff_goes_by_stages`. An exported graph gets the plain form, whose gathers
-    every runtime knows.
+    `forms` are of the same weights and activation: calls that share them are faster, and many tokens go by stages on
+    tiles where there are any. An exported graph gets the plain form, whose gathers every runtime knows.
     """
     if torch.compiler.is_exporting():
         return reference.fff(x, w_in, b_in, w_out, activation)
     if _is_watched():
         return _operator(x, w_in, b_in, w_out, activation)
-    chosen = native.isa()
-    if tiles is not None and chosen is not None:
-        return native_tile_fff.fff(x.contiguous(), tiles, b_in.float().contiguous(), activation, chosen)[0].to(x.dtype)
-    return _run(x, w_in, b_in, w_out, activation)
+    isa_name = native.isa()
+    if forms is None or isa_name is None:
+        return _run(x, w_in, b_in, w_out, activation)
+    if isa_name in native.TILED and _goes_by_stages(x, w_in):
+        given = (x.contiguous(), forms.tiles(w_in, w_out), b_in.float().contiguous())
+        return native_tile_fff.fff(*given, activation, isa_name)[0].to(x.dtype)
+    if not forms.take(w_in, b_in, w_out, activation, isa_name):
+        return _run(x, w_in, b_in, w_out, activation)
+    if x.dtype == torch.float32:
+        return forms.outputs(x.contiguous())
+    return forms.outputs(x.float().contiguous()).to(x.dtype)
 
 
-def fff_goes_by_stages(x: torch.Tensor, w_in: torch.Tensor) -> bool:
-    """Whether `fff` wants weights packed by `tile_tree`: many tokens, on bf16 tiles. Compiled graphs walk."""
-    if torch.compiler.is_compiling() or not x.is_cpu or x.dtype != torch.bfloat16 or w_in.dtype != torch.bfloat16:
+def _goes_by_stages(x: torch.Tensor, w_in: torch.Tensor) -> bool:
+    if not x.is_cpu or x.dtype != torch.bfloat16 or w_in.dtype != torch.bfloat16:
         return False
     before = sum(stages_of(reference.levels_of(w_in.shape[1]))[:-1])
-    return len(x) >= TOKENS_A_SUBTREE * 2**before and native.has_tiles()
+    return len(x) >= TOKENS_A_SUBTREE * 2**before
 
 
 def linear_backend(weight: torch.Tensor, height: int) -> str:
@@ -139,11 +173,6 @@ def attention(
     return _attention_operator(q, k, v, mask, scale) if _is_watched() else _run_attention(q, k, v, mask, scale)
 
 
-def sort_level(tokens: int, levels: int) -> int:
-    """The level by whose nodes tokens are sorted; 0 = not worth it."""
-    return min(SORTED_AT, levels - 1) if tokens >= SORTED_FROM else 0
-
-
 @functools.cache
 def has_triton() -> bool:
     """Whether Triton is installed: it comes with torch's builds for GPUs."""
@@ -168,9 +197,8 @@ def _run(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.T
     chosen = _native_isa(w_in)
     if chosen is None:
         return reference.fff(x, w_in, b_in, w_out, activation)
-    level = sort_level(len(x), reference.levels_of(w_in.shape[1]))
     plain = (x.float().contiguous(), w_in.contiguous(), b_in.float().contiguous(), w_out.contiguous())
-    return native_fff.fff(*plain, activation, level, chosen)[0].to(x.dtype)
+    return native_fff.fff(*plain, activation, None, chosen)[0].to(x.dtype)
 
 
 _operator = torch.library.custom_op("sparsebert::fff", _run, mutates_args=())

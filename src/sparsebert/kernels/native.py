@@ -17,6 +17,7 @@ ISAS = ("portable", "avx2", "avx512", "amx")
 AMX = ISAS[-1]
 # AMX in plain code, so that its kernels can be tested on any processor: only where it is asked for by name.
 EMULATED = "emulated"
+TILED = (AMX, EMULATED)
 ACTIVATIONS = {"gelu": 0, "relu": 1, "none": 2}
 
 
@@ -39,7 +40,7 @@ def isa() -> str | None:
 
 def has_tiles() -> bool:
     """Whether it has bf16 tiles."""
-    return isa() in (AMX, EMULATED)
+    return isa() in TILED
 
 
 def number(isa_name: str) -> int:

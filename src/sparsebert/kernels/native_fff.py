@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,9 @@ from sparsebert.kernels import native
 from sparsebert.kernels.reference import levels_of
 
 WEIGHTS = (torch.float32, torch.bfloat16)
+# Tokens from which sorting pays, and the level by whose nodes they are sorted.
+SORTED_FROM, SORTED_AT = 256, 7
+PLANS = 256
 
 
 class _Fff(ctypes.Structure):
@@ -23,35 +25,91 @@ class _Fff(ctypes.Structure):
     )
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What calls with as many tokens share: steps of all tokens, and int32 of room for ways and sorting."""
+
+    call: _Fff
+    steps: int
+    room: int
+
+
+class FffCalls:
+    """The kernel for weights that stay where they are: what calls share is found out once.
+
+    A token's way takes less time than Python takes to look at its tensors. Only good as long as the weights are there
+    and `key_of` them is still `key`. Raises ValueError for weights of other kinds than `fff` takes.
+    """
+
+    def __init__(
+        self, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str, isa_name: str
+    ) -> None:
+        _check_weights(w_in, b_in, w_out)
+        self.key = key_of(w_in, b_in, w_out, activation, isa_name)
+        self._pointers = (w_in.data_ptr(), b_in.data_ptr(), w_out.data_ptr())
+        self._trees, self._nodes, self._hidden = w_in.shape
+        self._isa, self._numbers = (
+            native.number(isa_name),
+            (native.ACTIVATIONS[activation], w_in.dtype == torch.bfloat16),
+        )
+        self._plans: dict[tuple[int, int | None, int], _Plan] = {}
+
+    def outputs(self, x: torch.Tensor) -> torch.Tensor:
+        """Of `fff`, without the ways."""
+        if len(x) != 1:
+            return self.with_ways(x, None)[0]
+        plan, y = self._plan(x, None), torch.empty_like(x)
+        self._run(plan, x, y.data_ptr(), None, None, None)
+        return y
+
+    def with_ways(self, x: torch.Tensor, sort_level: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `fff`."""
+        plan, y = self._plan(x, sort_level), torch.empty_like(x)
+        ways = torch.empty(plan.room, dtype=torch.int32)
+        start = ways.data_ptr()
+        self._run(plan, x, y.data_ptr(), start, start + 4 * plan.steps, start + 8 * plan.steps)
+        return y, ways
+
+    def _run(self, plan: _Plan, x: torch.Tensor, *parts: int | None) -> None:
+        if _function()(self._isa, ctypes.byref(plan.call), x.data_ptr(), *self._pointers, *parts) != 0:
+            raise RuntimeError("the native library refused the instruction set")
+
+    def _plan(self, x: torch.Tensor, sort_level: int | None) -> _Plan:
+        if x.dtype != torch.float32 or not x.is_contiguous() or not x.is_cpu or x.dim() != 2:
+            raise ValueError("the input must be [tokens, hidden], float32, contiguous and on the CPU")
+        tokens, hidden = x.shape
+        if hidden != self._hidden:
+            raise ValueError(f"the shapes do not fit together: input of {hidden}, weights of {self._hidden}")
+        key = (tokens, sort_level, torch.get_num_threads())
+        return self._plans.get(key) or self._planned(key)
+
+    def _planned(self, key: tuple[int, int | None, int]) -> _Plan:
+        tokens, sort_level, threads = key
+        levels = levels_of(self._nodes)
+        level = _sort_level(tokens, levels) if sort_level is None else sort_level
+        steps = self._trees * tokens * levels
+        call = _Fff(tokens, self._hidden, self._trees, levels - 1, level, *self._numbers, threads)
+        if len(self._plans) >= PLANS:
+            self._plans.clear()
+        return self._plans.setdefault(key, _Plan(call, steps, 2 * steps + 2 * tokens + 2**levels + 1))
+
+
 def fff(
     x: torch.Tensor,
     w_in: torch.Tensor,
     b_in: torch.Tensor,
     w_out: torch.Tensor,
     activation: str,
-    sort_level: int,
+    sort_level: int | None,
     isa_name: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Outputs [tokens, hidden], and the ways for `fff_ways`; see `reference.fff`.
 
     x and b_in are float32, w_in and w_out float32 or bfloat16 (sums are float32), all contiguous, on the CPU. Tokens
-    are sorted by the node that they reach at `sort_level`; 0 = not. Raises ValueError for tensors of other kinds.
+    are sorted by the node that they reach at `sort_level`; 0 = not, None = where it pays. Raises ValueError for tensors
+    of other kinds.
     """
-    for tensor in (x, w_in, b_in, w_out):
-        if not tensor.is_contiguous() or not tensor.is_cpu:
-            raise ValueError("all tensors must be contiguous and on the CPU")
-    shapes, types = (x.shape, w_in.shape, b_in.shape, w_out.shape), (x.dtype, w_in.dtype, b_in.dtype, w_out.dtype)
-    plan = _plan(shapes, types, activation, sort_level, torch.get_num_threads())
-    y = torch.empty_like(x)
-    # One allocation for nodes, logits and what the kernel needs to sort: for one token, making tensors is the cost.
-    ways = torch.empty(plan.room, dtype=torch.int32)
-    start = ways.data_ptr()
-    parts = (y.data_ptr(), start, start + 4 * plan.steps, start + 8 * plan.steps)
-    given = (x.data_ptr(), w_in.data_ptr(), b_in.data_ptr(), w_out.data_ptr())
-    run = native.function("sb_fff", ctypes.POINTER(_Fff), *[ctypes.c_void_p] * 8)
-    if run(native.number(isa_name), plan.call, *given, *parts) != 0:
-        raise RuntimeError(f"the native library refused the instruction set {isa_name}")
-    return y, ways
+    return FffCalls(w_in, b_in, w_out, activation, isa_name).with_ways(x, sort_level)
 
 
 def fff_ways(ways: torch.Tensor, trees: int, tokens: int, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,35 +119,38 @@ def fff_ways(ways: torch.Tensor, trees: int, tokens: int, levels: int) -> tuple[
     return nodes.view(trees, tokens, levels), logits.view(trees, tokens, levels)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What calls with the same shapes share: steps of all tokens, and int32 of room for ways and sorting."""
-
-    call: Any
-    steps: int
-    room: int
+@functools.cache
+def _function() -> Any:
+    return native.function("sb_fff", ctypes.POINTER(_Fff), *[ctypes.c_void_p] * 8)
 
 
-@functools.lru_cache(maxsize=256)
-def _plan(
-    shapes: Sequence[torch.Size], types: Sequence[torch.dtype], activation: str, sort_level: int, threads: int
-) -> _Plan:
-    _check(shapes, types)
-    (tokens, hidden), (trees, nodes, _), *_rest = shapes
-    levels = levels_of(nodes)
-    steps = trees * tokens * levels
-    numbers = (native.ACTIVATIONS[activation], types[1] == torch.bfloat16, threads)
-    call = _Fff(tokens, hidden, trees, levels - 1, sort_level, *numbers)
-    return _Plan(ctypes.byref(call), steps, 2 * steps + 2 * tokens + 2**levels + 1)
+def key_of(
+    w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str, isa_name: str
+) -> tuple[object, ...]:
+    """Changes when weights have moved, though not when they were written to."""
+    whole = w_in.is_contiguous() and w_out.is_contiguous()
+    return w_in.data_ptr(), b_in.data_ptr(), w_out.data_ptr(), w_in.shape, whole, activation, isa_name
 
 
-def _check(shapes: Sequence[torch.Size], types: Sequence[torch.dtype]) -> None:
-    x, w_in, b_in, w_out = shapes
-    if len(x) != 2 or len(w_in) != 3 or x[1] != w_in[2] or b_in != w_in[:2] or w_out != w_in:
-        raise ValueError(f"the shapes do not fit together: {[tuple(shape) for shape in shapes]}")
-    if w_in[1] & (w_in[1] + 1) or w_in[1] == 0:
-        raise ValueError(f"a tree must have 2^(depth + 1) - 1 nodes, got {w_in[1]}")
-    if types[0] != torch.float32 or types[2] != torch.float32 or types[1] != types[3]:
-        raise ValueError("inputs and biases must be float32, and both weights of one type")
-    if types[1] not in WEIGHTS:
-        raise ValueError(f"weights must be float32 or bfloat16, got {types[1]}")
+def takes(w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor) -> bool:
+    """Whether the kernel reads weights of this kind as they lie."""
+    whole = all(weight.is_contiguous() and weight.is_cpu for weight in (w_in, b_in, w_out))
+    return whole and w_in.dtype in WEIGHTS and b_in.dtype == torch.float32
+
+
+def _sort_level(tokens: int, levels: int) -> int:
+    return min(SORTED_AT, levels - 1) if tokens >= SORTED_FROM else 0
+
+
+def _check_weights(w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor) -> None:
+    if w_in.dim() != 3 or b_in.shape != w_in.shape[:2] or w_out.shape != w_in.shape:
+        raise ValueError(f"the shapes do not fit together: {[tuple(weight.shape) for weight in (w_in, b_in, w_out)]}")
+    nodes = w_in.shape[1]
+    if nodes & (nodes + 1) or nodes == 0:
+        raise ValueError(f"a tree must have 2^(depth + 1) - 1 nodes, got {nodes}")
+    if b_in.dtype != torch.float32 or w_in.dtype != w_out.dtype:
+        raise ValueError("biases must be float32, and both weights of one type")
+    if w_in.dtype not in WEIGHTS:
+        raise ValueError(f"weights must be float32 or bfloat16, got {w_in.dtype}")
+    if not takes(w_in, b_in, w_out):
+        raise ValueError("all tensors must be contiguous and on the CPU")

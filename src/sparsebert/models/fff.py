@@ -10,9 +10,7 @@ from torch import nn
 
 from sparsebert.errors import UserError, unknown
 from sparsebert.kernels import dispatch
-from sparsebert.kernels.packed import state_of
 from sparsebert.kernels.reference import ACTIVATIONS, fff_route
-from sparsebert.kernels.tiled import TiledTree, tile_tree
 
 DEEPEST = 20
 DENSE_BELOW = 2
@@ -58,7 +56,7 @@ class FastFeedForward(nn.Module):
         self.hidden, self.depth, self.trees, self.activation = hidden, depth, trees, activation
         self.routing = routing or Routing()
         self.penalty: torch.Tensor | None = None
-        self._packed: tuple[tuple[int, ...], TiledTree] | None = None
+        self._forms = dispatch.FffForms()
         nodes = 2 ** (depth + 1) - 1
         self.w_in = nn.Parameter(torch.empty(trees, nodes, hidden))
         self.b_in = nn.Parameter(torch.empty(trees, nodes))
@@ -89,11 +87,11 @@ class FastFeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """X [..., hidden] to [..., hidden]."""
-        flat = x.reshape(-1, self.hidden)
+        flat = x if x.dim() == 2 else x.reshape(-1, self.hidden)
         if self.training or torch.is_grad_enabled() or self.depth < DENSE_BELOW:
             return self._dense(flat).view_as(x)
-        tiles = self._tiles() if dispatch.fff_goes_by_stages(flat, self.w_in) else None
-        return dispatch.fff(flat, self.w_in, self.b_in, self.w_out, self.activation, tiles).view_as(x)
+        y = dispatch.fff(flat, self.w_in, self.b_in, self.w_out, self.activation, self._forms)
+        return y if x.dim() == 2 else y.view_as(x)
 
     @torch.no_grad()
     def ways(self, x: torch.Tensor) -> torch.Tensor:
@@ -103,13 +101,6 @@ class FastFeedForward(nn.Module):
     def extra_repr(self) -> str:
         """For print(model)."""
         return f"{self.hidden}, {self.name}, {self.activation}"
-
-    def _tiles(self) -> TiledTree:
-        """The weights, packed anew when they have changed."""
-        state = state_of(self.w_in, self.w_out)
-        if self._packed is None or self._packed[0] != state:
-            self._packed = state, tile_tree(self.w_in, self.w_out)
-        return self._packed[1]
 
     def _dense(self, x: torch.Tensor) -> torch.Tensor:
         logits = F.linear(x, self.w_in.flatten(0, 1), self.b_in.flatten()).view(len(x), self.trees, self.nodes)
