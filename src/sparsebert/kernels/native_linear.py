@@ -14,6 +14,7 @@ from sparsebert.kernels.packed import HEIGHTS, SINGLE, WIDTH, PackedMatrix
 PANEL_TOKENS = 64
 # Tokens that a thread takes through a chain at once: a multiple of 12, whose values between layers fill some 300 KB.
 GROUP, FLOATS_AT_ONCE, MOST_AT_ONCE = 12, 80_000, 24
+ELSEWHERE = "all tensors must be contiguous and on the CPU"
 
 
 @dataclass(frozen=True)
@@ -92,15 +93,15 @@ def chain(x: torch.Tensor, layers: Sequence[SparseLayer], norm: ResidualNorm | N
         if layer.weight.height == SINGLE:
             raise ValueError("a chain is of blocks, not of single values")
     outputs, widest = layers[-1].weight.outputs, max(layer.weight.inputs for layer in layers)
+    ends: tuple[int | None, ...] = (None, None, None)
     if norm is not None:
         _check_norm(norm, len(x), outputs)
+        ends = (norm.residual.data_ptr(), norm.gamma.data_ptr(), norm.beta.data_ptr())
     tokens, threads = len(x), torch.get_num_threads()
     chunk = _chunk(tokens, sum(layer.weight.inputs for layer in layers), threads)
     y, scratch = torch.empty(tokens, outputs), torch.empty(threads * 2 * chunk * (-(-widest // WIDTH) * WIDTH))
-    ends = (norm.residual, norm.gamma, norm.beta) if norm else (None, None, None)
-    epsilon = norm.epsilon if norm else 0.0
-    call = _Chain(tokens, len(layers), chunk, *(_pointer(end) for end in ends), epsilon, threads)
-    stages = (_Blocks * len(layers))(*(_stage(layer) for layer in layers))
+    call = _Chain(tokens, len(layers), chunk, *ends, norm.epsilon if norm else 0.0, threads)
+    stages = (_Blocks * len(layers))(*[_stage(layer) for layer in layers])
     run = native.function("sb_blocks", ctypes.POINTER(_Chain), ctypes.POINTER(_Blocks), *[ctypes.c_void_p] * 3)
     given = (x.data_ptr(), y.data_ptr(), scratch.data_ptr())
     _done(run(native.number(isa_name), ctypes.byref(call), stages, *given), isa_name)
@@ -109,9 +110,8 @@ def chain(x: torch.Tensor, layers: Sequence[SparseLayer], norm: ResidualNorm | N
 
 def _stage(layer: SparseLayer) -> _Blocks:
     weight = layer.weight
-    pointers = (part.data_ptr() for part in (weight.values, weight.starts, weight.columns))
-    activation = native.ACTIVATIONS[layer.activation]
-    return _Blocks(weight.inputs, weight.outputs, weight.height, *pointers, _pointer(layer.bias), activation)
+    pointers = (weight.values.data_ptr(), weight.starts.data_ptr(), weight.columns.data_ptr(), _pointer(layer.bias))
+    return _Blocks(weight.inputs, weight.outputs, weight.height, *pointers, native.ACTIVATIONS[layer.activation])
 
 
 def _pointer(tensor: torch.Tensor | None) -> int | None:
@@ -143,22 +143,23 @@ def _check(x: torch.Tensor, layer: SparseLayer) -> None:
         raise ValueError(f"values {tuple(weight.values.shape)} and {len(weight.starts)} starts do not fit together")
     if weight.starts.dtype != torch.int32 or weight.columns.dtype != torch.int32:
         raise ValueError("starts and columns must be int32")
-    _check_floats([tensor for tensor in (x, weight.values, bias) if tensor is not None])
-    _check_place([weight.starts, weight.columns])
+    for tensor in (x, weight.values, bias):
+        if tensor is not None:
+            _check_float(tensor)
+    for tensor in (weight.starts, weight.columns):
+        if not tensor.is_contiguous() or not tensor.is_cpu:
+            raise ValueError(ELSEWHERE)
 
 
 def _check_norm(norm: ResidualNorm, tokens: int, outputs: int) -> None:
     if norm.residual.shape != (tokens, outputs) or not norm.gamma.shape == norm.beta.shape == (outputs,):
         raise ValueError(f"the residual must be [{tokens}, {outputs}], and gamma and beta [{outputs}]")
-    _check_floats([norm.residual, norm.gamma, norm.beta])
+    for tensor in (norm.residual, norm.gamma, norm.beta):
+        _check_float(tensor)
 
 
-def _check_floats(tensors: Sequence[torch.Tensor]) -> None:
-    if any(tensor.dtype != torch.float32 for tensor in tensors):
-        raise ValueError(f"everything must be float32, got {[str(tensor.dtype) for tensor in tensors]}")
-    _check_place(tensors)
-
-
-def _check_place(tensors: Sequence[torch.Tensor]) -> None:
-    if not all(tensor.is_contiguous() and tensor.is_cpu for tensor in tensors):
-        raise ValueError("all tensors must be contiguous and on the CPU")
+def _check_float(tensor: torch.Tensor) -> None:
+    if tensor.dtype != torch.float32:
+        raise ValueError(f"everything must be float32, got {tensor.dtype}")
+    if not tensor.is_contiguous() or not tensor.is_cpu:
+        raise ValueError(ELSEWHERE)
