@@ -1,7 +1,7 @@
 // Attention of short sequences, y = softmax(scale q k^T) v, head by head, in float.
 //
-// Keys are turned so that 32 of them lie side by side: both products are then those of a layer whose blocks are all kept.
-// The scores of a few queries stay in the nearest cache from the first product to the second.
+// Keys are turned so that 32 of them lie side by side: both products are then those of a layer whose blocks are all
+// kept. The scores of a few queries stay in the nearest cache from the first product to the second.
 
 #include <omp.h>
 
@@ -36,7 +36,8 @@ struct Head {
                     for (int64_t i = 0; i < LANES && first + half + i < call.keys; i++)
                         tile[i] = load_part(k.from(first + half + i).first + d, wide);
                     transpose(tile);
-                    for (int64_t j = 0; j < wide; j++) store(keys + (first * call.size) + (d + j) * TURNED + half, tile[j]);
+                    float* const to = keys + first * call.size + d * TURNED + half;
+                    for (int64_t j = 0; j < wide; j++) store(to + j * TURNED, tile[j]);
                 }
         for (int64_t key = 0; key < call.keys; key++)
             for (int64_t d = 0; d < call.size; d += LANES)
@@ -51,6 +52,8 @@ struct Head {
                 __builtin_prefetch(v.from(key).first + d, 0, 2);
             }
     }
+
+    const uint8_t* seen_by(int64_t query) const { return mask == nullptr ? nullptr : mask + query * call.mask_query; }
 
     // The scores of one query become their exponentials; gives their sum.
     float exponentials(float* row, const uint8_t* kept) const {
@@ -94,7 +97,7 @@ struct Head {
                         {rows.first + first, rows.stride});
         float totals[TOKENS];
         for (int64_t t = 0; t < count; t++)
-            totals[t] = exponentials(rows.from(t).first, mask == nullptr ? nullptr : mask + (query + t) * call.mask_query);
+            totals[t] = exponentials(rows.from(t).first, seen_by(query + t));
         add_up_some({call.keys, wide(), across, values, nullptr}, count, rows, nullptr, out);
         for (int64_t t = 0; t < count; t++) {
             const float share = totals[t] == 0.0f ? 0.0f : 1.0f / totals[t];
@@ -130,7 +133,8 @@ extern "C" void SB_NAME(sb_attention)(const SbAttention* call, const float* q, c
             for (int64_t group = 0; group < groups; group++) {
                 const int64_t query = group * TOKENS;
                 if (h + 1 < c.heads) head.fetch_next(group, groups);
-                head.run(query, smaller(TOKENS, c.queries - query), y + ((b * c.queries + query) * c.heads + h) * c.size);
+                float* const to = y + ((b * c.queries + query) * c.heads + h) * c.size;
+                head.run(query, smaller(TOKENS, c.queries - query), to);
             }
         }
 }

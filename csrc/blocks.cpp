@@ -91,8 +91,8 @@ void normalize(const SbChain& call, int64_t wide, const float* residual, float* 
     for (int64_t h = even; h < wide; h++) y[h] = (y[h] - mean) * scale * call.gamma[h] + call.beta[h];
 }
 
-// What lies between layers, in two places that take turns. The tokens of a panel are side by side: rows would each lie on
-// a page of their own, and those of 2^n values on the same lines of the cache.
+// What lies between layers, in two places that take turns. The tokens of a panel are side by side: rows would each lie
+// on a page of their own, and those of 2^n values on the same lines of the cache.
 struct Between {
     float* room;
     int64_t tokens, widest;

@@ -35,11 +35,19 @@ std::vector<Value> random_values(int64_t count) {
     return values;
 }
 
+int apart(const std::vector<float>& y, const std::vector<float>& expected) {
+    int found = 0;
+    for (size_t i = 0; i < y.size(); i++)
+        found += !(std::fabs(y[i] - expected[i]) <= 1e-3f * (1.0f + std::fabs(expected[i])));
+    return found;
+}
+
 template <typename Weight>
 int differences(const Case& c) {
     const int64_t levels = c.depth + 1, nodes = (int64_t(1) << levels) - 1;
     const auto x = random_values<float>(c.tokens * c.hidden);
-    const auto in = random_values<Weight>(c.trees * nodes * c.hidden), out = random_values<Weight>(c.trees * nodes * c.hidden);
+    const auto in = random_values<Weight>(c.trees * nodes * c.hidden);
+    const auto out = random_values<Weight>(c.trees * nodes * c.hidden);
     const auto bias = random_values<float>(c.trees * nodes);
     const SbFff call{c.tokens, c.hidden, c.trees, c.depth, c.sort_level, c.activation, sizeof(Weight) == 2, c.threads};
     std::vector<float> first;
@@ -53,7 +61,7 @@ int differences(const Case& c) {
         for (size_t i = 0; i < y.size(); i++) found += !std::isfinite(y[i]);
         for (int32_t node : visited) found += node < 0 || node >= nodes;
         if (isa == 0) first = y;
-        for (size_t i = 0; i < y.size(); i++) found += std::fabs(y[i] - first[i]) > 1e-3f * (1.0f + std::fabs(first[i]));
+        found += apart(y, first);
     }
     return found;
 }
@@ -66,7 +74,8 @@ struct LinearCase {
 
 // Every block and every second value is there; `height` 0 = single values.
 int linear_differences(const LinearCase& c) {
-    const int64_t rows = c.height > 0 ? (c.outputs + c.height - 1) / c.height : c.outputs, across = (c.inputs + 31) / 32;
+    const int64_t rows = c.height > 0 ? (c.outputs + c.height - 1) / c.height : c.outputs;
+    const int64_t across = (c.inputs + 31) / 32;
     std::vector<int32_t> starts{0}, columns;
     for (int64_t row = 0; row < rows; row++) {
         for (int64_t i = row % 2; i < (c.height > 0 ? across : c.inputs); i += c.height > 0 ? 1 : 2)
@@ -77,18 +86,20 @@ int linear_differences(const LinearCase& c) {
     const auto x = random_values<float>(c.tokens * c.inputs), bias = random_values<float>(c.outputs);
     const float* shift = c.bias ? bias.data() : nullptr;
     const SbLinear call{c.tokens, c.inputs, c.outputs, c.activation, c.threads};
-    const SbBlocks layer{c.inputs, c.outputs, c.height, values.data(), starts.data(), columns.data(), shift, c.activation};
+    const SbBlocks layer{c.inputs,       c.outputs, c.height,    values.data(), starts.data(),
+                         columns.data(), shift,     c.activation};
     const SbChain chain{c.tokens, 1, c.chunk, nullptr, nullptr, nullptr, 0.0f, c.threads};
     std::vector<float> first;
     int found = 0;
     for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {
         std::vector<float> y(c.tokens * c.outputs, NAN);
-        std::vector<float> scratch(c.threads * (c.height > 0 ? 2 * c.chunk * ((c.inputs + 31) / 32 * 32) : 64 * c.inputs), NAN);
+        const int64_t room = c.height > 0 ? 2 * c.chunk * across * 32 : 64 * c.inputs;
+        std::vector<float> scratch(c.threads * room, NAN);
         found += 0 != (c.height > 0 ? sb_blocks(isa, &chain, &layer, x.data(), y.data(), scratch.data())
                                     : sb_elements(isa, &call, x.data(), values.data(), starts.data(), columns.data(),
                                                   shift, y.data(), scratch.data()));
         if (isa == 0) first = y;
-        for (size_t i = 0; i < y.size(); i++) found += !(std::fabs(y[i] - first[i]) <= 1e-3f * (1.0f + std::fabs(first[i])));
+        found += apart(y, first);
     }
     return found;
 }
@@ -117,7 +128,7 @@ int chain_differences(int64_t tokens, int64_t inputs, int64_t between, int32_t t
         std::vector<float> scratch(threads * 2 * 12 * (((inputs < between ? between : inputs) + 31) / 32 * 32), NAN);
         found += 0 != sb_blocks(isa, &chain, layers, x.data(), y.data(), scratch.data());
         if (isa == 0) first = y;
-        for (size_t i = 0; i < y.size(); i++) found += !(std::fabs(y[i] - first[i]) <= 1e-3f * (1.0f + std::fabs(first[i])));
+        found += apart(y, first);
     }
     return found;
 }
@@ -139,7 +150,7 @@ int attention_differences(int64_t batch, int64_t heads, int64_t tokens, int64_t 
         std::vector<float> scratch(threads * (turned * size + tokens * even + 12 * (turned + 16 + even)), NAN);
         found += 0 != sb_attention(isa, &call, q.data(), k.data(), v.data(), mask.data(), y.data(), scratch.data());
         if (isa == 0) first = y;
-        for (size_t i = 0; i < y.size(); i++) found += !(std::fabs(y[i] - first[i]) <= 1e-3f * (1.0f + std::fabs(first[i])));
+        found += apart(y, first);
     }
     return found;
 }
@@ -170,10 +181,12 @@ int main() {
     const int64_t chains[][4] = {{0, 32, 64, 1}, {1, 48, 33, 2}, {50, 33, 70, 2}, {29, 64, 1024, 1}, {13, 1024, 32, 2}};
     for (const auto& c : chains) {
         const int found = chain_differences(c[0], c[1], c[2], int32_t(c[3]));
-        std::printf("%lld x %lld, through %lld: %d differences\n", (long long)c[0], (long long)c[1], (long long)c[2], found);
+        std::printf("%lld x %lld, through %lld: %d differences\n", (long long)c[0], (long long)c[1], (long long)c[2],
+                    found);
         failed += found;
     }
-    const int64_t heads[][5] = {{0, 2, 5, 8, 1}, {1, 1, 1, 64, 2}, {2, 3, 33, 24, 2}, {1, 2, 70, 5, 1}, {3, 2, 20, 32, 3}};
+    const int64_t heads[][5] = {
+        {0, 2, 5, 8, 1}, {1, 1, 1, 64, 2}, {2, 3, 33, 24, 2}, {1, 2, 70, 5, 1}, {3, 2, 20, 32, 3}};
     for (const auto& c : heads) {
         const int found = attention_differences(c[0], c[1], c[2], c[3], int32_t(c[4]));
         std::printf("attention %lld x %lld x %lld x %lld: %d differences\n", (long long)c[0], (long long)c[1],

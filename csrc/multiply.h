@@ -12,8 +12,8 @@ namespace {
 constexpr int TOKENS = REGISTER == 16 ? 12 : REGISTER == 8 ? 6 : 3;
 constexpr int WIDTH = 32;        // inputs of a block
 
-// Values of tokens: rows that are `stride` apart, in panels of WIDTH values that are `across` apart. Side by side in a row
-// as a matrix has them, or with the tokens of a panel close together.
+// Values of tokens: rows that are `stride` apart, in panels of WIDTH values that are `across` apart. Side by side in a
+// row as a matrix has them, or with the tokens of a panel close together.
 template <typename Value>
 struct PlacesOf {
     Value* first;

@@ -9,8 +9,9 @@
 
 extern "C" {
 
-// One call of a fast feedforward layer. `bf16`: weights in and out are bfloat16, else float. `activation`: 0 gelu (erf),
-// 1 relu. `sort_level`: tokens are sorted by the node that they reach at this level; 0 = not at all.
+// One call of a fast feedforward layer. `bf16`: weights in and out are bfloat16, else float. `activation`: 0 gelu (the
+// exact one, not by tanh), 1 relu. `sort_level`: tokens are sorted by the node that they reach at this level; 0 = not at
+// all.
 struct SbFff {
     int64_t tokens, hidden, trees, depth, sort_level;
     int32_t activation, bf16, threads;
@@ -38,9 +39,9 @@ struct SbBlocks {
     int64_t activation;
 };
 
-// `layers` of them, each reading what the one before gives. With a residual [tokens, outputs of the last], the result is
-// the layer norm of it and the sum, with gamma and beta [outputs]; null = none. A thread takes `chunk` tokens through all
-// layers; scratch [threads, 2, chunk, the largest number of inputs, up to a multiple of 32].
+// `layers` of them, each reading what the one before gives. With a residual [tokens, outputs of the last], the result
+// is the layer norm of both together, with gamma and beta [outputs]; null = none. A thread takes `chunk` tokens through
+// all layers; scratch [threads, 2, chunk, the largest number of inputs, up to a multiple of 32].
 struct SbChain {
     int64_t tokens, layers, chunk;
     const float *residual, *gamma, *beta;
@@ -76,8 +77,9 @@ struct SbStrides {
 };
 
 // Attention of `queries` and `keys` [size] in every head and sequence. mask [keys] of bytes for each query, head and
-// sequence, or null: 0 = not seen. y [batch, queries, heads, size], zero where nothing is seen; scratch [threads, room],
-// room = up32(keys) size + keys up16(size) + 12 (up32(keys) + 16) + 12 up16(size), up to the next multiple.
+// sequence, or null: 0 = not seen. scale > 0. y [batch, queries, heads, size], zero where nothing is seen; scratch
+// [threads, room], room = up32(keys) size + keys up16(size) + 12 (up32(keys) + 16) + 12 up16(size), where upN is to the
+// next multiple of N.
 struct SbAttention {
     int64_t batch, heads, queries, keys, size;
     SbStrides q, k, v;
@@ -85,9 +87,9 @@ struct SbAttention {
     float scale;
     int32_t threads;
 };
-#define SB_ATTENTION(isa)                                                                                             \
-    void sb_attention_##isa(const SbAttention* call, const float* q, const float* k, const float* v, const uint8_t* mask, \
-                            float* y, float* scratch);
+#define SB_ATTENTION(isa)                                                                            \
+    void sb_attention_##isa(const SbAttention* call, const float* q, const float* k, const float* v, \
+                            const uint8_t* mask, float* y, float* scratch);
 SB_ATTENTION(portable)
 SB_ATTENTION(avx2)
 SB_ATTENTION(avx512)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sparsebert.kernels import dispatch, native, native_attention
 from sparsebert.models.accelerate import accelerate
 from sparsebert.models.attention import NAME, attention_forward
+from sparsebert.models.layout import encoder_linear_names
 from test_fff import BUILT, HAVE, needs_native, worst
 from tiny import FAMILIES, tiny_batch, tiny_model
 
@@ -42,7 +48,11 @@ def masks(batch: int, count: int, queries: int, keys: int) -> dict[str, torch.Te
 
     padding = seen(batch, 1, 1, keys)
     wide = padding.expand(batch, 1, queries, keys)
-    return {"none": None, "padding": padding, "wide": wide, "heads": seen(batch, count, queries, keys)}
+    window = (torch.arange(queries)[:, None] - torch.arange(keys)).abs() < 6
+    window[:, 0] = True
+    apart = seen(batch, 1, queries, 2 * keys)[..., ::2]
+    same = {"padding": padding, "wide": wide, "window": window.expand(batch, 1, -1, -1), "apart": apart}
+    return {"none": None, "heads": seen(batch, count, queries, keys)} | same
 
 
 @needs_native
@@ -139,16 +149,59 @@ def test_what_the_kernel_cannot_do_runs_in_torch(monkeypatch: pytest.MonkeyPatch
     shift = torch.randn(1, 1, 6, 6)
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=shift).transpose(1, 2)
     with torch.no_grad():
-        assert not dispatch.attention_runs(q, k, shift)
+        assert not dispatch.attention_runs(q, k, v, shift)
+        assert not dispatch.attention_runs(q, k, v[..., :4], None)
         torch.testing.assert_close(attention_forward(module, q, k, v, shift)[0], expected)
         monkeypatch.setattr(native_attention, "MOST_KEYS", 5)
-        assert not dispatch.attention_runs(q, k, None)
+        assert not dispatch.attention_runs(q, k, v, None)
         monkeypatch.setattr(native_attention, "MOST_KEYS", 6)
         monkeypatch.setenv(native.FORCE, native.NONE)
-        assert not dispatch.attention_runs(q, k, None)
+        assert not dispatch.attention_runs(q, k, v, None)
         torch.testing.assert_close(
             dispatch.attention(q, k, v, None, 1.0), F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2)
         )
+
+
+@pytest.mark.parametrize("more", ["is_causal", "module", "position_bias", "scaling"])
+def test_what_is_not_plain_attention_runs_in_torch(more: str):
+    q, k, v = (heads(1, 2, 6, 8, seed=seed) for seed in range(3))
+    module = tiny_model("bert").get_submodule("bert.encoder.layer.0.attention.self")
+    given: dict[str, object] = {"is_causal": {"is_causal": True}, "scaling": {"scaling": -0.5}}.get(more, {})
+    if more == "module":
+        module.is_causal = True
+    if more == "position_bias":
+        given = {"position_bias": torch.randn(1, 2, 6, 6)}
+    with torch.no_grad():
+        found = attention_forward(module, q, k, v, None, **given)[0]
+        stock = sdpa_attention_forward(module, q, k, v, None, **given)[0]
+        plain = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    torch.testing.assert_close(found, stock)
+    assert not torch.allclose(found, plain, atol=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_a_trace_sees_every_operator():
+    class Module(torch.nn.Module):
+        def forward(self, q: torch.Tensor) -> torch.Tensor:
+            return attention_forward(self, q, q, q, None, is_causal=False)[0]
+
+    first, other = heads(1, 2, 6, 8, seed=0), heads(1, 2, 6, 8, seed=1)
+    with torch.no_grad():
+        module = Module().eval()
+        torch.testing.assert_close(torch.jit.trace(module, (first,))(other), module(other))
+
+
+def test_a_model_saved_whole_runs_in_a_new_process(tmp_path: Path):
+    model = tiny_model("distilbert")
+    with torch.no_grad():
+        for name in encoder_linear_names(model):
+            model.get_parameter(name)[:, ::2] = 0
+    fast = accelerate(model, tokens=64, worth=0)
+    torch.save(fast, tmp_path / "model.pt")
+    script = "import sys, torch; model = torch.load(sys.argv[1], weights_only=False); "
+    script += "print(tuple(model(torch.ones(1, 4, dtype=torch.long)).logits.shape))"
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "model.pt"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("(1, "), done.stderr
 
 
 def test_it_compiles_to_one_graph():

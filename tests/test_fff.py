@@ -144,6 +144,9 @@ def test_calls_notice_weights_that_moved(tmp_path: Path):
         torch.testing.assert_close(layer(x), exact_of(layer))
         layer.w_in.data = torch.randn(1, 16, 31).transpose(1, 2)
         torch.testing.assert_close(layer(x), exact_of(layer))
+        kinds = [(torch.zeros(1, 3, 4, dtype=kind), torch.zeros(1, 3), "gelu") for kind in native_fff.WEIGHTS]
+        keys = {native_fff.key_of(kind, b_in, kind, name, "avx2")[3] for kind, b_in, name in kinds}
+        assert len(keys) == len(kinds)
         for tokens in range(1, 2 * native_fff.PLANS):
             layer(x[:1].expand(tokens, -1))
         torch.testing.assert_close(layer(x), exact_of(layer))

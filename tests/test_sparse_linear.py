@@ -12,17 +12,19 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
 from transformers.models.bert.modeling_bert import BertOutput
 
+from sparsebert.errors import UserError
 from sparsebert.kernels import dispatch, native, native_linear
 from sparsebert.kernels.native_linear import ResidualNorm, SparseLayer
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, pack_matrix, unpack_matrix
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import layout_of
 from sparsebert.models.sparse_linear import SparseLinear
-from sparsebert.models.sparse_output import SparseOutput
+from sparsebert.models.sparse_output import Postponed, SparseOutput
 from test_fff import BUILT, HAVE, needs_native, worst
 from tiny import FAMILIES, LAYERS, tiny_batch, tiny_model
 
@@ -205,6 +207,38 @@ def test_a_layer_gives_what_the_dense_one_does(height: int):
         torch.testing.assert_close(half(x.bfloat16()).float(), dense(x), rtol=0.05, atol=0.05)
 
 
+def test_a_layer_notices_every_other_weight(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    dense, x = nn.Linear(64, 64), torch.randn(3, 64)
+    layer = SparseLinear(dense, 32).eval()
+    with torch.no_grad():
+        for _ in range(3):
+            # Two in a row: the second may lie where the packed one was.
+            layer.weight.data = torch.randn(64, 64)
+            layer.weight.data = torch.randn(64, 64)
+            torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-4, atol=1e-4)
+        layer.weight.data = torch.randn(64, 64)
+        monkeypatch.setattr("sparsebert.models.sparse_linear.pack_matrix", lambda *_: 1 / 0)
+        if BUILT:
+            with pytest.raises(ZeroDivisionError):
+                layer(x)
+        monkeypatch.undo()
+        torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-4, atol=1e-4)
+        parametrize.register_parametrization(layer, "weight", Times())
+        for factor in (2.0, 3.0):
+            layer.parametrizations.weight[0].factor = factor
+            torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-4, atol=1e-4)
+
+
+class Times(nn.Module):
+    """A parametrization."""
+
+    factor = 1.0
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight * self.factor
+
+
 def test_a_layer_compiles_to_one_graph():
     layer, x = SparseLinear(nn.Linear(32, 32), 32, "gelu").eval(), torch.randn(3, 32)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
@@ -282,6 +316,17 @@ def test_blocks_take_residual_and_norm_along(family: str, monkeypatch: pytest.Mo
             layer.weight.mul_(2)
         torch.testing.assert_close(fast(**batch).logits, model(**batch).logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(fast(**batch).logits, model(**batch).logits, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="accelerated already"):
+        accelerate(fast)
+    for name in {"intermediate.dense", "output.dense"} if joined else ():
+        block, other = (made.get_submodule(layout_of(made).layers[0].path) for made in (fast, model))
+        replaced = nn.Linear(block.get_submodule(name).in_features, block.get_submodule(name).out_features)
+        for made in (block, other):
+            made.set_submodule(name, copy.deepcopy(replaced))
+        if name == "intermediate.dense":
+            block.set_submodule(name, nn.Sequential(replaced, nn.GELU()))
+        with torch.no_grad():
+            torch.testing.assert_close(fast(**batch).logits, model(**batch).logits, rtol=1e-4, atol=1e-5)
     monkeypatch.setenv(native.FORCE, native.NONE)
     with torch.no_grad():
         torch.testing.assert_close(fast(**batch).logits, model(**batch).logits, rtol=1e-4, atol=1e-5)
@@ -291,11 +336,9 @@ def test_blocks_take_residual_and_norm_along(family: str, monkeypatch: pytest.Mo
 def test_a_chain_compiles_to_one_graph_and_counts_what_is_stored():
     end = BertOutput(BertConfig(hidden_size=32, intermediate_size=64)).eval()
     end.dense = SparseLinear(end.dense, 32)
-    joined, x, residual = (
-        SparseOutput(end, SparseLinear(nn.Linear(32, 64), 32, "gelu")).eval(),
-        torch.randn(3, 32),
-        torch.randn(3, 32),
-    )
+    first = Postponed(SparseLinear(nn.Linear(32, 64), 32, "gelu"))
+    joined, x, residual = SparseOutput(end, first).eval(), torch.randn(3, 32), torch.randn(3, 32)
+    first.eval()
     compiled = torch.compile(joined, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(compiled(x, residual), joined(x, residual))

@@ -21,7 +21,7 @@ from sparsebert.kernels import (
     reference,
 )
 from sparsebert.kernels.native_linear import ResidualNorm, SparseLayer
-from sparsebert.kernels.packed import SINGLE, PackedMatrix, state_of, unpack_matrix
+from sparsebert.kernels.packed import SINGLE, PackedMatrix, Seen, unpack_matrix
 from sparsebert.kernels.tiled import TiledMatrix, TiledTree, stages_of, tile_tree, untile_matrix
 
 # Tokens that must enter a subtree of the last stage on average, so that going by stages beats walking: with one the
@@ -42,29 +42,27 @@ class FffForms:
 
     def __init__(self) -> None:
         self._calls: native_fff.FffCalls | None = None
-        self._tiles: tuple[tuple[int, ...], TiledTree] | None = None
+        self._seen = Seen()
+        self._tiles: TiledTree | None = None
 
-    def take(self, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str, isa_name: str) -> bool:
-        """Whether the native kernels take these weights as they lie; if so `outputs` are of them."""
-        key = native_fff.key_of(w_in, b_in, w_out, activation, isa_name)
-        if self._calls is not None and self._calls.key == key:
-            return True
+    def calls(
+        self, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str, isa_name: str
+    ) -> native_fff.FffCalls | None:
+        """Of the native kernel with these weights as they lie, None if it does not take them."""
+        known = self._calls
+        if known is not None and known.key == native_fff.key_of(w_in, b_in, w_out, activation, isa_name):
+            return known
         if not native_fff.takes(w_in, b_in, w_out):
-            return False
-        self._calls = native_fff.FffCalls(w_in, b_in, w_out, activation, isa_name)
-        return True
-
-    def outputs(self, x: torch.Tensor) -> torch.Tensor:
-        """Of weights that were taken, for x [tokens, hidden] in float32."""
-        assert self._calls is not None
-        return self._calls.outputs(x)
+            return None
+        self._calls = made = native_fff.FffCalls(w_in, b_in, w_out, activation, isa_name)
+        return made
 
     def tiles(self, w_in: torch.Tensor, w_out: torch.Tensor) -> TiledTree:
         """Packed anew when the weights have changed."""
-        state = state_of(w_in, w_out)
-        if self._tiles is None or self._tiles[0] != state:
-            self._tiles = state, tile_tree(w_in, w_out)
-        return self._tiles[1]
+        if self._tiles is None or not self._seen.same(w_in, w_out):
+            self._tiles = tile_tree(w_in, w_out)
+            self._seen.remember(w_in, w_out)
+        return self._tiles
 
 
 def fff(
@@ -80,7 +78,7 @@ def fff(
     `forms` are of the same weights and activation: calls that share them are faster, and many tokens go by stages on
     tiles where there are any. An exported graph gets the plain form, whose gathers every runtime knows.
     """
-    if torch.compiler.is_exporting():
+    if _is_exported():
         return reference.fff(x, w_in, b_in, w_out, activation)
     if _is_watched():
         return _operator(x, w_in, b_in, w_out, activation)
@@ -90,11 +88,12 @@ def fff(
     if isa_name in native.TILED and _goes_by_stages(x, w_in):
         given = (x.contiguous(), forms.tiles(w_in, w_out), b_in.float().contiguous())
         return native_tile_fff.fff(*given, activation, isa_name)[0].to(x.dtype)
-    if not forms.take(w_in, b_in, w_out, activation, isa_name):
+    calls = forms.calls(w_in, b_in, w_out, activation, isa_name)
+    if calls is None:
         return _run(x, w_in, b_in, w_out, activation)
     if x.dtype == torch.float32:
-        return forms.outputs(x.contiguous())
-    return forms.outputs(x.float().contiguous()).to(x.dtype)
+        return calls.outputs(x.contiguous())
+    return calls.outputs(x.float().contiguous()).to(x.dtype)
 
 
 def _goes_by_stages(x: torch.Tensor, w_in: torch.Tensor) -> bool:
@@ -116,7 +115,7 @@ def linear_runs(x: torch.Tensor, weight: torch.Tensor, height: int, tiled: bool 
 
     A compiled graph asks only when it runs; `tiled` says in which form the weight is packed by then.
     """
-    if x.device != weight.device or x.dtype != weight.dtype or torch.compiler.is_exporting():
+    if x.device != weight.device or x.dtype != weight.dtype or _is_exported():
         return False
     if x.is_cuda:
         return height != SINGLE and has_triton()
@@ -157,9 +156,11 @@ def sparse_chain(x: torch.Tensor, layers: Sequence[SparseLayer], norm: ResidualN
     return _chain_operator(*parts) if _is_watched() else _run_chain(*parts)
 
 
-def attention_runs(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None) -> bool:
+def attention_runs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> bool:
     """Whether `attention` has a kernel for these; see `native_attention.attention` for shapes."""
-    if not q.is_cpu or q.dtype != torch.float32 or q.shape[1] != k.shape[1] or torch.compiler.is_exporting():
+    if _is_exported() or any(not part.is_cpu or part.dtype != torch.float32 for part in (q, k, v)):
+        return False
+    if q.shape[1] != k.shape[1] or k.shape != v.shape:
         return False
     if k.shape[2] > native_attention.MOST_KEYS or (mask is not None and mask.dtype != torch.bool):
         return False
@@ -177,6 +178,11 @@ def attention(
 def has_triton() -> bool:
     """Whether Triton is installed: it comes with torch's builds for GPUs."""
     return importlib.util.find_spec("triton") is not None
+
+
+def _is_exported() -> bool:
+    """Whether a graph is made that must run without this package; a trace would not even see the kernels."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _is_watched() -> bool:

@@ -127,9 +127,10 @@ def _function() -> Any:
 def key_of(
     w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str, isa_name: str
 ) -> tuple[object, ...]:
-    """Changes when weights have moved, though not when they were written to."""
+    """Changes when weights have moved or are of another kind, though not when they were written to."""
     whole = w_in.is_contiguous() and w_out.is_contiguous()
-    return w_in.data_ptr(), b_in.data_ptr(), w_out.data_ptr(), w_in.shape, whole, activation, isa_name
+    kinds = (w_in.dtype, w_out.dtype, b_in.dtype, w_in.shape, whole)
+    return w_in.data_ptr(), b_in.data_ptr(), w_out.data_ptr(), kinds, activation, isa_name
 
 
 def takes(w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,10 +57,33 @@ def unpack_matrix(packed: PackedMatrix) -> torch.Tensor:
     return tiles.permute(0, 3, 1, 2).reshape(-1, across * WIDTH)[: packed.outputs, : packed.inputs]
 
 
-def state_of(*weights: torch.Tensor) -> tuple[int, ...]:
-    """Changes when a weight is another tensor, or was written to, so that what was packed of it is out of date."""
+class Seen:
+    """Which weights something was packed of, so that it is packed anew when they are others or were written to.
+
+    They are kept, else others could take their place in memory unnoticed. A copy has seen nothing.
+    """
+
+    def __init__(self) -> None:
+        self._weights: tuple[torch.Tensor, ...] = ()
+
+    def same(self, *weights: torch.Tensor) -> bool:
+        """Whether these are the weights, as they were."""
+        return bool(self._weights) and self._state == _state(weights)
+
+    def remember(self, *weights: torch.Tensor) -> None:
+        """These are packed now."""
+        self._weights, self._state = tuple(weight.detach() for weight in weights), _state(weights)
+
+    def __deepcopy__(self, memo: object) -> Seen:
+        return Seen()
+
+    def __reduce__(self) -> tuple[type[Seen], tuple[()]]:
+        return Seen, ()
+
+
+def _state(weights: Sequence[torch.Tensor]) -> tuple[tuple[int, torch.dtype, int], ...]:
     return tuple(
-        part for weight in weights for part in (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        (weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version) for weight in weights
     )
 
 

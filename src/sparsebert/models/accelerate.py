@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.activations import GELUActivation
 
 from sparsebert.clock import Variant, interleave, quartiles, ratios
+from sparsebert.errors import UserError
 from sparsebert.kernels import dispatch, native
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, pack_matrix
 from sparsebert.models.attention import NAME, STOCK
@@ -37,8 +38,12 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
     follows is computed along, and for blocks the residual and norm too (SparseOutput). What was gained is in each
     layer's `gain`. Attention of short sequences is timed, and replaced, alike. Nothing changes in what is saved;
     without the native library, or for weights that are not float32 on the CPU (or bfloat16 on one with AMX), nothing
-    is replaced.
+    is replaced. Raises UserError for a model that was accelerated already.
+
+    Whoever saves the whole model by `torch.save` must import `sparsebert.models.attention` before it runs again.
     """
+    if sparse_layers(model):
+        raise UserError("The model is accelerated already", fix="give the one that it was made of")
     made = _around_the_same_weights(model)
     types = (torch.float32, torch.bfloat16) if native.has_tiles() else (torch.float32,)
     if native.isa() is None or model.dtype not in types or model.device.type != "cpu":
@@ -139,13 +144,14 @@ def _fuse_ends(model: PreTrainedModel) -> None:
                 block.set_submodule(part.end, SparseOutput(block.get_submodule(part.end), first))
 
 
-def _postponed(block: nn.Module, ffn: FfnParts) -> SparseLinear | None:
+def _postponed(block: nn.Module, ffn: FfnParts) -> Postponed | None:
     """The first matrix of a feedforward block, no longer computed in its place if nothing but it is there."""
     first = _blocks(block, ffn.inputs[0])
     if first is None or not isinstance(block.get_submodule(ffn.activation), nn.Identity):
         return None
-    block.set_submodule(ffn.inputs[0].rpartition(".")[0], Postponed(first))
-    return first
+    postponed = Postponed(first)
+    block.set_submodule(ffn.inputs[0].rpartition(".")[0], postponed)
+    return postponed
 
 
 def _blocks(block: nn.Module, name: str) -> SparseLinear | None:

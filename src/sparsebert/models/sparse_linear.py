@@ -6,8 +6,11 @@ import torch
 from torch import nn
 
 from sparsebert.kernels import dispatch, reference
-from sparsebert.kernels.packed import SINGLE, PackedMatrix, pack_matrix, state_of
+from sparsebert.kernels.packed import SINGLE, PackedMatrix, Seen, pack_matrix
 from sparsebert.kernels.tiled import TiledMatrix, tile_matrix
+
+# A model that is unpickled must find the attention that `accelerate` gave it.
+from sparsebert.models import attention as _attention  # noqa: F401
 
 
 class SparseLinear(nn.Linear):
@@ -28,7 +31,7 @@ class SparseLinear(nn.Linear):
         for name in ("values", "starts", "columns", "masks", "begins"):
             self.register_buffer(name, None, persistent=False)
         self._tiled = False
-        self._seen: tuple[int, ...] | None = None
+        self._seen = Seen()
         self.train(linear.training)
         self.packed()
 
@@ -44,8 +47,8 @@ class SparseLinear(nn.Linear):
 
     def packed(self) -> PackedMatrix | TiledMatrix:
         """The weight as the kernel reads it."""
-        if not torch.compiler.is_compiling() and self._seen != self._state():
-            self._pack()
+        if not torch.compiler.is_compiling():
+            self._pack_if_changed()
         assert self.values is not None and self.starts is not None and self.columns is not None
         parts = (self.out_features, self.in_features, self.height, self.values, self.starts, self.columns)
         return TiledMatrix(*parts, self.masks, self.begins) if self._tiled else PackedMatrix(*parts)
@@ -66,14 +69,13 @@ class SparseLinear(nn.Linear):
     def _runs(self, input: torch.Tensor) -> bool:
         return dispatch.linear_runs(input, self.weight, self.height, self._tiled)
 
-    def _pack(self) -> None:
-        self._seen, self._tiled = self._state(), dispatch.linear_is_tiled(self.weight)
-        if self._tiled:
-            made = tile_matrix(self.weight, self.height)
-            self.masks, self.begins = made.masks, made.begins
-        else:
-            made = pack_matrix(self.weight, self.height)
-        self.values, self.starts, self.columns = made.values.to(self.weight.dtype), made.starts, made.columns
-
-    def _state(self) -> tuple[int, ...]:
-        return *state_of(self.weight), dispatch.linear_is_tiled(self.weight)
+    def _pack_if_changed(self) -> None:
+        weight = self.weight
+        tiled = dispatch.linear_is_tiled(weight)
+        if tiled == self._tiled and self._seen.same(weight):
+            return
+        made = tile_matrix(weight, self.height) if tiled else pack_matrix(weight, self.height)
+        self.masks, self.begins = (made.masks, made.begins) if isinstance(made, TiledMatrix) else (None, None)
+        self.values, self.starts, self.columns = made.values.to(weight.dtype), made.starts, made.columns
+        self._tiled = tiled
+        self._seen.remember(weight)

@@ -7,6 +7,7 @@ from torch import nn
 
 from sparsebert.kernels import dispatch
 from sparsebert.kernels.native_linear import ResidualNorm, SparseLayer
+from sparsebert.kernels.packed import SINGLE
 from sparsebert.kernels.tiled import TiledMatrix
 from sparsebert.models.sparse_linear import SparseLinear
 
@@ -27,14 +28,14 @@ class SparseOutput(nn.Module):
     """LayerNorm(dense(hidden) + residual), and `first` before `dense` where there is one.
 
     In evaluation without gradients, in float32 on the CPU, all of it is one kernel whose values between the steps stay
-    in a core's cache; else the parts run one after another. `first` belongs to the module that it was found in: it is
-    not among the parameters here.
+    in a core's cache, and hooks on the parts do not run; else the parts run one after another. `first` is where its
+    matrix belongs: that is not among the parameters here.
     """
 
-    dense: SparseLinear
+    dense: nn.Linear
     LayerNorm: nn.LayerNorm
 
-    def __init__(self, end: nn.Module, first: SparseLinear | None = None) -> None:
+    def __init__(self, end: nn.Module, first: Postponed | None = None) -> None:
         super().__init__()
         for name in ("dense", "LayerNorm", "dropout"):
             self.add_module(name, end.get_submodule(name))
@@ -43,9 +44,9 @@ class SparseOutput(nn.Module):
         self.train(end.training)
 
     @property
-    def matrices(self) -> tuple[SparseLinear, ...]:
+    def matrices(self) -> tuple[nn.Module, ...]:
         """In the order in which they are applied."""
-        return (*self._first, self.dense)
+        return (*(first.dense for first in self._first), self.dense)
 
     def forward(self, hidden_states: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
         """[..., inputs] and the residual [..., outputs] to [..., outputs]."""
@@ -66,8 +67,12 @@ class SparseOutput(nn.Module):
             return None
         layers = []
         for matrix in self.matrices:
+            if not isinstance(matrix, SparseLinear) or matrix.height == SINGLE:
+                return None
+            if not dispatch.linear_runs(x, matrix.weight, matrix.height):
+                return None
             weight = matrix.packed()
-            if isinstance(weight, TiledMatrix) or not dispatch.linear_runs(x, matrix.weight, matrix.height):
+            if isinstance(weight, TiledMatrix):
                 return None
             layers.append(SparseLayer(weight, matrix.bias, matrix.activation))
         return layers
