@@ -60,6 +60,12 @@ def _chosen(built: ctypes.CDLL | None, forced: str | None) -> str | None:
     return forced or have[-1]
 
 
+def done(code: int, isa_name: str) -> None:
+    """Raise RuntimeError if a function gave that it cannot run with this instruction set."""
+    if code != 0:
+        raise RuntimeError(f"the native library refused the instruction set {isa_name}")
+
+
 @functools.cache
 def function(name: str, *arguments: Any) -> Any:
     """One of its functions, after the number of the instruction set. Raises RuntimeError where it was not built."""

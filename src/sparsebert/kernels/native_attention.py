@@ -46,8 +46,7 @@ def attention(
     call = _Attention(batch, heads, queries, keys, size, *strides, *around, scale, threads)
     run = native.function("sb_attention", ctypes.POINTER(_Attention), *[ctypes.c_void_p] * 6)
     given = (q.data_ptr(), k.data_ptr(), v.data_ptr(), None if seen is None else seen.data_ptr())
-    if run(native.number(isa_name), ctypes.byref(call), *given, y.data_ptr(), scratch.data_ptr()) != 0:
-        raise RuntimeError(f"the native library refused the instruction set {isa_name}")
+    native.done(run(native.number(isa_name), ctypes.byref(call), *given, y.data_ptr(), scratch.data_ptr()), isa_name)
     return y
 
 

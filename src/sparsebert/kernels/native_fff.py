@@ -48,10 +48,8 @@ class FffCalls:
         self.key = key_of(w_in, b_in, w_out, activation, isa_name)
         self._pointers = (w_in.data_ptr(), b_in.data_ptr(), w_out.data_ptr())
         self._trees, self._nodes, self._hidden = w_in.shape
-        self._isa, self._numbers = (
-            native.number(isa_name),
-            (native.ACTIVATIONS[activation], w_in.dtype == torch.bfloat16),
-        )
+        self._isa_name, self._isa = isa_name, native.number(isa_name)
+        self._numbers = (native.ACTIVATIONS[activation], w_in.dtype == torch.bfloat16)
         self._plans: dict[tuple[int, int | None, int], _Plan] = {}
 
     def outputs(self, x: torch.Tensor) -> torch.Tensor:
@@ -71,8 +69,8 @@ class FffCalls:
         return y, ways
 
     def _run(self, plan: _Plan, x: torch.Tensor, *parts: int | None) -> None:
-        if _function()(self._isa, ctypes.byref(plan.call), x.data_ptr(), *self._pointers, *parts) != 0:
-            raise RuntimeError("the native library refused the instruction set")
+        code = _function()(self._isa, ctypes.byref(plan.call), x.data_ptr(), *self._pointers, *parts)
+        native.done(code, self._isa_name)
 
     def _plan(self, x: torch.Tensor, sort_level: int | None) -> _Plan:
         if x.dtype != torch.float32 or not x.is_contiguous() or not x.is_cpu or x.dim() != 2:

@@ -78,7 +78,7 @@ def linear(
     parts = (x, weight.values, weight.starts, weight.columns)
     run = native.function("sb_elements", ctypes.POINTER(_Linear), *[ctypes.c_void_p] * 7)
     given = (*(part.data_ptr() for part in parts), _pointer(bias), y.data_ptr(), scratch.data_ptr())
-    _done(run(native.number(isa_name), ctypes.byref(call), *given), isa_name)
+    native.done(run(native.number(isa_name), ctypes.byref(call), *given), isa_name)
     return y
 
 
@@ -104,8 +104,18 @@ def chain(x: torch.Tensor, layers: Sequence[SparseLayer], norm: ResidualNorm | N
     stages = (_Blocks * len(layers))(*[_stage(layer) for layer in layers])
     run = native.function("sb_blocks", ctypes.POINTER(_Chain), ctypes.POINTER(_Blocks), *[ctypes.c_void_p] * 3)
     given = (x.data_ptr(), y.data_ptr(), scratch.data_ptr())
-    _done(run(native.number(isa_name), ctypes.byref(call), stages, *given), isa_name)
+    native.done(run(native.number(isa_name), ctypes.byref(call), stages, *given), isa_name)
     return y
+
+
+def check_sizes(x: torch.Tensor, height: int, inputs: int, outputs: int, bias: torch.Tensor | None) -> None:
+    """Raise ValueError if a weight cannot have blocks of this height, or x or bias do not fit it."""
+    if height not in (SINGLE, *HEIGHTS):
+        raise ValueError(f"blocks must have {' or '.join(map(str, HEIGHTS))} outputs, got {height}")
+    if x.dim() != 2 or x.shape[1] != inputs:
+        raise ValueError(f"the input must be [tokens, {inputs}], got {tuple(x.shape)}")
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"the bias must be [{outputs}], got {tuple(bias.shape)}")
 
 
 def _stage(layer: SparseLayer) -> _Blocks:
@@ -118,11 +128,6 @@ def _pointer(tensor: torch.Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _done(code: int, isa_name: str) -> None:
-    if code != 0:
-        raise RuntimeError(f"the native library refused the instruction set {isa_name}")
-
-
 def _chunk(tokens: int, inputs: int, threads: int) -> int:
     fit = min(MOST_AT_ONCE, max(GROUP, FLOATS_AT_ONCE // max(1, inputs) // GROUP * GROUP))
     share = -(-tokens // threads)
@@ -131,12 +136,7 @@ def _chunk(tokens: int, inputs: int, threads: int) -> int:
 
 def _check(x: torch.Tensor, layer: SparseLayer) -> None:
     weight, bias = layer.weight, layer.bias
-    if weight.height not in (SINGLE, *HEIGHTS):
-        raise ValueError(f"blocks must have {' or '.join(map(str, HEIGHTS))} outputs, got {weight.height}")
-    if x.dim() != 2 or x.shape[1] != weight.inputs:
-        raise ValueError(f"the input must be [tokens, {weight.inputs}], got {tuple(x.shape)}")
-    if bias is not None and bias.shape != (weight.outputs,):
-        raise ValueError(f"the bias must be [{weight.outputs}], got {tuple(bias.shape)}")
+    check_sizes(x, weight.height, weight.inputs, weight.outputs, bias)
     rows = weight.outputs if weight.height == SINGLE else -(-weight.outputs // weight.height)
     shape = (len(weight.columns),) if weight.height == SINGLE else (len(weight.columns), WIDTH, weight.height)
     if weight.starts.shape != (rows + 1,) or weight.values.shape != shape:

@@ -41,8 +41,7 @@ def fff(
     call = _TileFff(tokens, weight.hidden, weight.trees, levels - 1, native.ACTIVATIONS[activation], threads)
     parts = (x, weight.w_in, b_in, weight.w_out, y, nodes, logits, numbers, rows)
     run = native.function("sb_tile_fff", ctypes.POINTER(_TileFff), *[ctypes.c_void_p] * 9)
-    if run(native.number(isa_name), ctypes.byref(call), *(part.data_ptr() for part in parts)) != 0:
-        raise RuntimeError(f"the native library refused the instruction set {isa_name}")
+    native.done(run(native.number(isa_name), ctypes.byref(call), *(part.data_ptr() for part in parts)), isa_name)
     return y, nodes, logits
 
 

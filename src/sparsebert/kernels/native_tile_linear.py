@@ -7,7 +7,8 @@ import ctypes
 import torch
 
 from sparsebert.kernels import native
-from sparsebert.kernels.packed import HEIGHTS, SINGLE, WIDTH
+from sparsebert.kernels.native_linear import ELSEWHERE, check_sizes
+from sparsebert.kernels.packed import SINGLE, WIDTH
 from sparsebert.kernels.tiled import TILE, TiledMatrix
 
 INPUTS = (torch.bfloat16, torch.float32)
@@ -45,8 +46,7 @@ def linear(
     parts = (x, weight.values, weight.starts, weight.columns, weight.masks, weight.begins, bias, y, scratch)
     run = native.function("sb_tile_linear", ctypes.POINTER(_TileLinear), *[ctypes.c_void_p] * 9)
     pointers = (None if part is None else part.data_ptr() for part in parts)
-    if run(native.number(isa_name), ctypes.byref(call), *pointers) != 0:
-        raise RuntimeError(f"the native library refused the instruction set {isa_name}")
+    native.done(run(native.number(isa_name), ctypes.byref(call), *pointers), isa_name)
     return y
 
 
@@ -57,12 +57,7 @@ def _chunk(tokens: int, height: int, threads: int) -> int:
 
 
 def _check(x: torch.Tensor, weight: TiledMatrix, bias: torch.Tensor | None) -> None:
-    if weight.height not in (SINGLE, *HEIGHTS):
-        raise ValueError(f"blocks must have {' or '.join(map(str, HEIGHTS))} outputs, got {weight.height}")
-    if x.dim() != 2 or x.shape[1] != weight.inputs:
-        raise ValueError(f"the input must be [tokens, {weight.inputs}], got {tuple(x.shape)}")
-    if bias is not None and bias.shape != (weight.outputs,):
-        raise ValueError(f"the bias must be [{weight.outputs}], got {tuple(bias.shape)}")
+    check_sizes(x, weight.height, weight.inputs, weight.outputs, bias)
     if not _fits_together(weight):
         raise ValueError(f"values {tuple(weight.values.shape)} and {len(weight.starts)} starts do not fit together")
     numbers = [weight.starts, weight.columns, *(t for t in (weight.masks, weight.begins) if t is not None)]
@@ -74,7 +69,7 @@ def _check(x: torch.Tensor, weight: TiledMatrix, bias: torch.Tensor | None) -> N
         raise ValueError(f"the bias must be float32, got {bias.dtype}")
     for tensor in (x, weight.values, *numbers, *(() if bias is None else (bias,))):
         if not tensor.is_contiguous() or tensor.device.type != "cpu":
-            raise ValueError("all tensors must be contiguous and on the CPU")
+            raise ValueError(ELSEWHERE)
 
 
 def _fits_together(weight: TiledMatrix) -> bool:
