@@ -1,4 +1,4 @@
-"""Which kernel runs: chosen by device, library and number of tokens; one custom operator for torch.compile."""
+"""Which kernel runs: chosen by device, library and number of tokens; as custom operators for torch.compile."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -90,12 +90,17 @@ def _timed(forms: dict[int, SparseLinear], linear: nn.Linear, tokens: int) -> Ch
     x = torch.randn(tokens, linear.in_features, generator=torch.Generator().manual_seed(0)).to(linear.weight.dtype)
     if not forms:
         return NOTHING
-    variants = [Variant("dense", lambda: F.linear(x, linear.weight, linear.bias))]
-    variants += [Variant(str(height), lambda form=form: form(x)) for height, form in forms.items()]
-    samples = interleave(variants, ROUNDS, warmup_ms=10, min_sample_ms=3)
-    gains = {height: quartiles(ratios(samples[str(height)], samples["dense"]))[1] for height in forms}
-    gain, best = max((gain, height) for height, gain in gains.items())
+    runs = {str(height): lambda form=form: form(x) for height, form in forms.items()}
+    gains = _gains(lambda: F.linear(x, linear.weight, linear.bias), runs)
+    gain, best = max((gains[str(height)], height) for height in forms)
     return best, gain
+
+
+def _gains(stock: Callable[[], object], runs: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """How many times faster than `stock` each of them is, by interleaved rounds."""
+    variants = [Variant(name, run) for name, run in ({"stock": stock} | runs).items()]
+    samples = interleave(variants, ROUNDS, warmup_ms=10, min_sample_ms=3)
+    return {name: quartiles(ratios(samples[name], samples["stock"]))[1] for name in runs}
 
 
 def _attention_gain(model: PreTrainedModel, tokens: int) -> float:
@@ -107,14 +112,11 @@ def _attention_gain(model: PreTrainedModel, tokens: int) -> float:
     length = min(tokens, LENGTH)
     shape = (max(1, tokens // length), length, heads, layout.head_size)
     q, k, v = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)).transpose(2, 3)
-    runs = {
-        "torch": lambda: F.scaled_dot_product_attention(q, k, v).transpose(1, 2).contiguous(),
-        "native": lambda: dispatch.attention(q, k, v, None, layout.head_size**-0.5),
-    }
     with torch.inference_mode():
-        variants = [Variant(name, run) for name, run in runs.items()]
-        samples = interleave(variants, ROUNDS, warmup_ms=10, min_sample_ms=3)
-    return quartiles(ratios(samples["native"], samples["torch"]))[1]
+        return _gains(
+            lambda: F.scaled_dot_product_attention(q, k, v).transpose(1, 2).contiguous(),
+            {"native": lambda: dispatch.attention(q, k, v, None, layout.head_size**-0.5)},
+        )["native"]
 
 
 def _fuse_activations(model: PreTrainedModel) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from sparsebert.errors import UserError, unknown
 from sparsebert.kernels import dispatch
-from sparsebert.kernels.reference import ACTIVATIONS, fff_route
+from sparsebert.kernels.reference import ACTIVATIONS, fff_route, levels_of
 
 DEEPEST = 20
 DENSE_BELOW = 2
@@ -124,7 +124,7 @@ class FastFeedForward(nn.Module):
 def _soft_share(logits: torch.Tensor) -> torch.Tensor:
     """The share of a token that each node gets [tokens, trees, nodes]: the product of the sigmoids on the way to it."""
     shares = [torch.ones_like(logits[..., :1])]
-    for level in range((logits.shape[-1] + 1).bit_length() - 2):
+    for level in range(levels_of(logits.shape[-1]) - 1):
         first, width = 2**level - 1, 2**level
         right = logits[..., first : first + width].sigmoid()
         shares.append(torch.stack([shares[-1] * (1 - right), shares[-1] * right], dim=-1).flatten(-2))
@@ -136,7 +136,7 @@ def _hard_share(logits: torch.Tensor) -> torch.Tensor:
     """1 for the nodes on the way, else 0 [tokens, trees, nodes]."""
     share = torch.zeros_like(logits)
     node = torch.zeros(*logits.shape[:-1], 1, dtype=torch.long, device=logits.device)
-    for _ in range((logits.shape[-1] + 1).bit_length() - 1):
+    for _ in range(levels_of(logits.shape[-1])):
         share.scatter_(-1, node, 1.0)
         node = 2 * node + 1 + (logits.gather(-1, node) > 0).long()
         node = node.clamp_max(logits.shape[-1] - 1)
@@ -146,6 +146,6 @@ def _hard_share(logits: torch.Tensor) -> torch.Tensor:
 def _imbalance(hard: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
     """Nodes of a level times the sum of (part of tokens that visits) x (mean share), mean over levels and trees."""
     products = hard.mean(dim=0) * soft.mean(dim=0)
-    levels = (hard.shape[-1] + 1).bit_length() - 1
+    levels = levels_of(hard.shape[-1])
     terms = [2**level * products[:, 2**level - 1 : 2 ** (level + 1) - 1].sum(dim=-1) for level in range(1, levels)]
     return torch.stack(terms).mean()
