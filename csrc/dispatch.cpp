@@ -29,12 +29,11 @@ extern "C" int32_t sb_best_isa() {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 1 : 0;
 }
 
-extern "C" int32_t sb_fff(int32_t isa, const SbFff* call, const float* x, const void* in, const float* bias,
-                          const void* out, float* y, int32_t* nodes, float* logits, int32_t* scratch) {
+extern "C" int32_t sb_fff(int32_t isa, const SbFff* call, const float* x, float* y, void* room) {
     isa = of_vectors(isa);
     if (isa < 0) return 1;
     const auto run = isa == 2 ? sb_fff_avx512 : isa == 1 ? sb_fff_avx2 : sb_fff_portable;
-    run(call, x, in, bias, out, y, nodes, logits, scratch);
+    run(call, x, y, room);
     return 0;
 }
 

@@ -36,11 +36,16 @@ void step(const Layer<Weight>& layer, int64_t tree, int64_t level, const float* 
         rows[j] = layer.in + (tree * layer.nodes + ways[j].node[level]) * layer.hidden;
         sums[j] = Vec{};
     }
+    const Weight* wanted = layer.out + (tree * layer.nodes + ways[0].node[level]) * layer.hidden;
     int64_t h = 0;
-    // A few cache lines of one row after another: rows are far apart, and hardware reads ahead within one.
+    // A few cache lines of one row after another: rows are far apart, and hardware reads ahead within one. A token
+    // alone has time to fetch what it will need of the output rows.
     for (; h + 4 * LANES <= layer.hidden; h += 4 * LANES)
         for (int64_t j = 0; j < COUNT; j++)
-            for (int64_t k = 0; k < 4; k++) sums[j] += load(x[j] + h + k * LANES) * load(rows[j] + h + k * LANES);
+            for (int64_t k = 0; k < 4; k++) {
+                sums[j] += load(x[j] + h + k * LANES) * load(rows[j] + h + k * LANES);
+                if (COUNT == 1) __builtin_prefetch(wanted + h + k * LANES, 0, 2);
+            }
     for (; h + LANES <= layer.hidden; h += LANES)
         for (int64_t j = 0; j < COUNT; j++) sums[j] += load(x[j] + h) * load(rows[j] + h);
     for (int64_t j = 0; j < COUNT; j++) {
@@ -138,20 +143,21 @@ void run_all(const Pass<Weight>& pass, const int32_t* order, int64_t tokens, int
 }
 
 template <typename Weight>
-void forward(const SbFff& call, const float* x, const void* in, const float* bias, const void* out, float* y,
-             int32_t* nodes, float* logits, int32_t* scratch) {
-    const int64_t levels = call.depth + 1, every = (int64_t(1) << levels) - 1;
-    const Layer<Weight> layer{call.hidden, call.trees, levels, every, static_cast<const Weight*>(in), bias,
-                              static_cast<const Weight*>(out)};
+void forward(const SbFff& call, const float* x, float* y, void* room) {
+    const int64_t levels = call.depth + 1, every = (int64_t(1) << levels) - 1, steps = call.tokens * levels;
+    const Layer<Weight> layer{call.hidden, call.trees, levels, every, static_cast<const Weight*>(call.in), call.bias,
+                              static_cast<const Weight*>(call.out)};
     // One token's way, if nobody wants it.
     int32_t way[64], alone;
     float found[64];
-    const int64_t apart = nodes == nullptr ? 0 : call.tokens * levels;
-    if (nodes == nullptr) {
-        nodes = way;
-        logits = found;
-        scratch = &alone;
+    int32_t *nodes = way, *scratch = &alone;
+    float* logits = found;
+    if (room != nullptr) {
+        nodes = static_cast<int32_t*>(room);
+        scratch = nodes + 2 * call.trees * steps;
+        logits = reinterpret_cast<float*>(nodes + call.trees * steps);
     }
+    const int64_t apart = room == nullptr ? 0 : steps;
     int32_t *const arrival = scratch, *const sorted = scratch + call.tokens, *const starts = sorted + call.tokens;
     for (int64_t token = 0; token < call.tokens; token++) arrival[token] = int32_t(token);
     for (int64_t tree = 0; tree < call.trees; tree++) {
@@ -169,10 +175,9 @@ void forward(const SbFff& call, const float* x, const void* in, const float* bia
 
 }  // namespace
 
-extern "C" void SB_NAME(sb_fff)(const SbFff* call, const float* x, const void* in, const float* bias, const void* out,
-                                float* y, int32_t* nodes, float* logits, int32_t* scratch) {
+extern "C" void SB_NAME(sb_fff)(const SbFff* call, const float* x, float* y, void* room) {
     if (call->bf16)
-        forward<uint16_t>(*call, x, in, bias, out, y, nodes, logits, scratch);
+        forward<uint16_t>(*call, x, y, room);
     else
-        forward<float>(*call, x, in, bias, out, y, nodes, logits, scratch);
+        forward<float>(*call, x, y, room);
 }

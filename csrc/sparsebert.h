@@ -9,20 +9,20 @@
 
 extern "C" {
 
-// One call of a fast feedforward layer. `bf16`: weights in and out are bfloat16, else float. `activation`: 0 gelu (the
-// exact one, not by tanh), 1 relu. `sort_level`: tokens are sorted by the node that they reach at this level; 0 = not at
-// all.
+// One call of a fast feedforward layer: in and out [trees, 2^(depth+1) - 1, hidden], bias [trees, 2^(depth+1) - 1].
+// `bf16`: weights in and out are bfloat16, else float. `activation`: 0 gelu (the exact one, not by tanh), 1 relu.
+// `sort_level`: tokens are sorted by the node that they reach at this level; 0 = not at all.
 struct SbFff {
     int64_t tokens, hidden, trees, depth, sort_level;
+    const void* in;
+    const float* bias;
+    const void* out;
     int32_t activation, bf16, threads;
 };
 
-// x [tokens, hidden], in and out [trees, 2^(depth+1) - 1, hidden], bias [trees, 2^(depth+1) - 1], y [tokens, hidden];
-// nodes and logits [trees, tokens, depth + 1] receive the ways; scratch [2 tokens + 2^sort_level + 1]. For one token
-// that is not sorted these three may be null.
-#define SB_FFF(isa)                                                                                             \
-    void sb_fff_##isa(const SbFff* call, const float* x, const void* in, const float* bias, const void* out,    \
-                      float* y, int32_t* nodes, float* logits, int32_t* scratch);
+// x and y [tokens, hidden]. room receives the ways: nodes (int32) and logits (float), both [trees, tokens, depth + 1],
+// and then has [2 tokens + 2^sort_level + 1] of int32 for sorting. For one token that is not sorted it may be null.
+#define SB_FFF(isa) void sb_fff_##isa(const SbFff* call, const float* x, float* y, void* room);
 SB_FFF(portable)
 SB_FFF(avx2)
 SB_FFF(avx512)
@@ -140,8 +140,7 @@ SB_TILE_FFF(emulated)
 int32_t sb_best_isa();
 
 // With the given instruction set. 0 = done, 1 = this processor or build does not have it, or no tiles.
-int32_t sb_fff(int32_t isa, const SbFff* call, const float* x, const void* in, const float* bias, const void* out,
-               float* y, int32_t* nodes, float* logits, int32_t* scratch);
+int32_t sb_fff(int32_t isa, const SbFff* call, const float* x, float* y, void* room);
 int32_t sb_blocks(int32_t isa, const SbChain* call, const SbBlocks* layers, const float* x, float* y, float* scratch);
 int32_t sb_attention(int32_t isa, const SbAttention* call, const float* q, const float* k, const float* v,
                      const uint8_t* mask, float* y, float* scratch);

@@ -144,12 +144,31 @@ def test_calls_notice_weights_that_moved(tmp_path: Path):
         torch.testing.assert_close(layer(x), exact_of(layer))
         layer.w_in.data = torch.randn(1, 16, 31).transpose(1, 2)
         torch.testing.assert_close(layer(x), exact_of(layer))
-        kinds = [(torch.zeros(1, 3, 4, dtype=kind), torch.zeros(1, 3), "gelu") for kind in native_fff.WEIGHTS]
-        keys = {native_fff.key_of(kind, b_in, kind, name, "avx2")[3] for kind, b_in, name in kinds}
-        assert len(keys) == len(kinds)
         for tokens in range(1, 2 * native_fff.PLANS):
             layer(x[:1].expand(tokens, -1))
         torch.testing.assert_close(layer(x), exact_of(layer))
+
+
+@needs_native
+def test_calls_serve_only_the_weights_that_they_were_made_for():
+    w_in, b_in, w_out = tensors(1, 4, 1, 2)[1:]
+    made_for = (w_in, b_in, w_out, "gelu", "avx2")
+    calls = native_fff.FffCalls(*made_for)
+    assert calls.serve(*made_for)
+    others = [
+        (w_in.clone(), b_in, w_out, "gelu", "avx2"),
+        (w_in, b_in.clone(), w_out, "gelu", "avx2"),
+        (w_in, b_in, w_out.clone(), "gelu", "avx2"),
+        (w_in.view(torch.int32), b_in, w_out, "gelu", "avx2"),
+        (w_in, b_in, w_out.view(torch.int32), "gelu", "avx2"),
+        (w_in, b_in.view(torch.int32), w_out, "gelu", "avx2"),
+        (w_in[:, :3], b_in, w_out, "gelu", "avx2"),
+        (w_in.view(1, 4, 7).transpose(1, 2), b_in, w_out, "gelu", "avx2"),
+        (w_in, b_in, w_out.view(1, 4, 7).transpose(1, 2), "gelu", "avx2"),
+        (w_in, b_in, w_out, "relu", "avx2"),
+        (w_in, b_in, w_out, "gelu", "portable"),
+    ]
+    assert not any(calls.serve(*other) for other in others)
 
 
 def test_only_the_nodes_on_the_way_learn():

@@ -45,12 +45,16 @@ class FffForms:
         self._seen = Seen()
         self._tiles: TiledTree | None = None
 
+    def __reduce__(self) -> tuple[type[FffForms], tuple[()]]:
+        """Copies of the layer, in memory or in a file, have weights elsewhere."""
+        return FffForms, ()
+
     def calls(
         self, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str, isa_name: str
     ) -> native_fff.FffCalls | None:
         """Of the native kernel with these weights as they lie, None if it does not take them."""
         known = self._calls
-        if known is not None and known.key == native_fff.key_of(w_in, b_in, w_out, activation, isa_name):
+        if known is not None and known.serve(w_in, b_in, w_out, activation, isa_name):
             return known
         if not native_fff.takes(w_in, b_in, w_out):
             return None

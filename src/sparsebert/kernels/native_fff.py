@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -21,75 +19,97 @@ PLANS = 256
 class _Fff(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("tokens", "hidden", "trees", "depth", "sort_level")),
+        *((name, ctypes.c_void_p) for name in ("w_in", "b_in", "w_out")),
         *((name, ctypes.c_int32) for name in ("activation", "bf16", "threads")),
     )
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What calls with as many tokens share: steps of all tokens, and int32 of room for ways and sorting."""
+    """What calls with as many tokens share.
+
+    steps: of all tokens. room: int32 for ways and sorting. alone: whether it can do without.
+    """
 
     call: _Fff
+    address: int
     steps: int
     room: int
+    alone: bool
 
 
 class FffCalls:
     """The kernel for weights that stay where they are: what calls share is found out once.
 
-    A token's way takes less time than Python takes to look at its tensors. Only good as long as the weights are there
-    and `key_of` them is still `key`. Raises ValueError for weights of other kinds than `fff` takes.
+    A token's way takes less time than Python takes to look at its tensors. Only good while the weights are there: ask
+    `serve` first. Raises ValueError for weights of other kinds than `fff` takes.
     """
 
     def __init__(
         self, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str, isa_name: str
     ) -> None:
         _check_weights(w_in, b_in, w_out)
-        self.key = key_of(w_in, b_in, w_out, activation, isa_name)
-        self._pointers = (w_in.data_ptr(), b_in.data_ptr(), w_out.data_ptr())
-        self._trees, self._nodes, self._hidden = w_in.shape
-        self._isa_name, self._isa = isa_name, native.number(isa_name)
-        self._numbers = (native.ACTIVATIONS[activation], w_in.dtype == torch.bfloat16)
+        self._places = w_in.data_ptr(), b_in.data_ptr(), w_out.data_ptr()
+        self._shape, self._dtype = w_in.shape, w_in.dtype
+        self._activation, self._isa_name, self._isa = activation, isa_name, native.number(isa_name)
+        self._run = native.function("sb_fff", *[ctypes.c_void_p] * 4)
         self._plans: dict[tuple[int, int | None, int], _Plan] = {}
+
+    def serve(
+        self, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str, isa_name: str
+    ) -> bool:
+        """Whether these are the weights: not when they have moved or are of another kind, though when written to."""
+        return (
+            self._places == (w_in.data_ptr(), b_in.data_ptr(), w_out.data_ptr())
+            and self._dtype is w_in.dtype
+            and self._dtype is w_out.dtype
+            and b_in.dtype is torch.float32
+            and self._shape == w_in.shape
+            and w_in.is_contiguous()
+            and w_out.is_contiguous()
+            and self._activation == activation
+            and self._isa_name == isa_name
+        )
 
     def outputs(self, x: torch.Tensor) -> torch.Tensor:
         """Of `fff`, without the ways."""
-        if len(x) != 1:
-            return self.with_ways(x, None)[0]
-        plan, y = self._plan(x, None), torch.empty_like(x)
-        self._run(plan, x, y.data_ptr(), None, None, None)
+        plan = self._plan(x, None)
+        if not plan.alone:
+            return self._with_ways(plan, x)[0]
+        y = torch.empty_like(x)
+        native.done(self._run(self._isa, plan.address, x.data_ptr(), y.data_ptr(), None), self._isa_name)
         return y
 
     def with_ways(self, x: torch.Tensor, sort_level: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         """See `fff`."""
-        plan, y = self._plan(x, sort_level), torch.empty_like(x)
-        ways = torch.empty(plan.room, dtype=torch.int32)
-        start = ways.data_ptr()
-        self._run(plan, x, y.data_ptr(), start, start + 4 * plan.steps, start + 8 * plan.steps)
-        return y, ways
+        return self._with_ways(self._plan(x, sort_level), x)
 
-    def _run(self, plan: _Plan, x: torch.Tensor, *parts: int | None) -> None:
-        code = _function()(self._isa, ctypes.byref(plan.call), x.data_ptr(), *self._pointers, *parts)
-        native.done(code, self._isa_name)
+    def _with_ways(self, plan: _Plan, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y, room = torch.empty_like(x), torch.empty(plan.room, dtype=torch.int32)
+        native.done(self._run(self._isa, plan.address, x.data_ptr(), y.data_ptr(), room.data_ptr()), self._isa_name)
+        return y, room
 
     def _plan(self, x: torch.Tensor, sort_level: int | None) -> _Plan:
         if x.dtype != torch.float32 or not x.is_contiguous() or not x.is_cpu or x.dim() != 2:
             raise ValueError("the input must be [tokens, hidden], float32, contiguous and on the CPU")
         tokens, hidden = x.shape
-        if hidden != self._hidden:
-            raise ValueError(f"the shapes do not fit together: input of {hidden}, weights of {self._hidden}")
+        if hidden != self._shape[2]:
+            raise ValueError(f"the shapes do not fit together: input of {hidden}, weights of {self._shape[2]}")
         key = (tokens, sort_level, torch.get_num_threads())
         return self._plans.get(key) or self._planned(key)
 
     def _planned(self, key: tuple[int, int | None, int]) -> _Plan:
         tokens, sort_level, threads = key
-        levels = levels_of(self._nodes)
+        trees, nodes, hidden = self._shape
+        levels = levels_of(nodes)
         level = _sort_level(tokens, levels) if sort_level is None else sort_level
-        steps = self._trees * tokens * levels
-        call = _Fff(tokens, self._hidden, self._trees, levels - 1, level, *self._numbers, threads)
+        numbers = (native.ACTIVATIONS[self._activation], self._dtype == torch.bfloat16, threads)
+        call = _Fff(tokens, hidden, trees, levels - 1, level, *self._places, *numbers)
+        steps = trees * tokens * levels
+        room = 2 * steps + 2 * tokens + 2**levels + 1
         if len(self._plans) >= PLANS:
             self._plans.clear()
-        return self._plans.setdefault(key, _Plan(call, steps, 2 * steps + 2 * tokens + 2**levels + 1))
+        return self._plans.setdefault(key, _Plan(call, ctypes.addressof(call), steps, room, tokens == 1 and level == 0))
 
 
 def fff(
@@ -115,20 +135,6 @@ def fff_ways(ways: torch.Tensor, trees: int, tokens: int, levels: int) -> tuple[
     steps = trees * tokens * levels
     nodes, logits = ways[:steps], ways[steps : 2 * steps].view(torch.float32)
     return nodes.view(trees, tokens, levels), logits.view(trees, tokens, levels)
-
-
-@functools.cache
-def _function() -> Any:
-    return native.function("sb_fff", ctypes.POINTER(_Fff), *[ctypes.c_void_p] * 8)
-
-
-def key_of(
-    w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str, isa_name: str
-) -> tuple[object, ...]:
-    """Changes when weights have moved or are of another kind, though not when they were written to."""
-    whole = w_in.is_contiguous() and w_out.is_contiguous()
-    kinds = (w_in.dtype, w_out.dtype, b_in.dtype, w_in.shape, whole)
-    return w_in.data_ptr(), b_in.data_ptr(), w_out.data_ptr(), kinds, activation, isa_name
 
 
 def takes(w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor) -> bool:

@@ -90,7 +90,7 @@ class FastFeedForward(nn.Module):
         flat = x if x.dim() == 2 else x.reshape(-1, self.hidden)
         if self.training or torch.is_grad_enabled() or self.depth < DENSE_BELOW:
             return self._dense(flat).view_as(x)
-        y = dispatch.fff(flat, self.w_in, self.b_in, self.w_out, self.activation, self._forms)
+        y = dispatch.fff(flat, *self._weights(), self.activation, self._forms)
         return y if x.dim() == 2 else y.view_as(x)
 
     @torch.no_grad()
@@ -101,6 +101,14 @@ class FastFeedForward(nn.Module):
     def extra_repr(self) -> str:
         """For print(model)."""
         return f"{self.hidden}, {self.name}, {self.activation}"
+
+    def _weights(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        # As attributes they take longer to look up than a token takes to multiply.
+        own = self._parameters
+        w_in, b_in, w_out = own.get("w_in"), own.get("b_in"), own.get("w_out")
+        if w_in is None or b_in is None or w_out is None:
+            return self.w_in, self.b_in, self.w_out
+        return w_in, b_in, w_out
 
     def _dense(self, x: torch.Tensor) -> torch.Tensor:
         logits = F.linear(x, self.w_in.flatten(0, 1), self.b_in.flatten()).view(len(x), self.trees, self.nodes)
