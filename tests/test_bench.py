@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import shutil
 import sys
@@ -10,14 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from sparsebert import registry
-from sparsebert.backends import BackendError, compiled, eager, eager_bf16, sparse
+from sparsebert import backends, registry
+from sparsebert.backends import BackendError, compiled, eager, eager_bf16, sparse, sparse_bf16
 from sparsebert.bench import BenchRow, Setting, bench, verdict
 from sparsebert.bench_memory import peak_memory
 from sparsebert.clock import Conditions, timing
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
 from sparsebert.kernels import native
+from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.records import Timing
 from tiny import HIDDEN, tiny_model
@@ -146,7 +148,7 @@ def test_bad_input() -> None:
 
 def test_every_registered_back_end_gives_the_outputs_of_eager_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert registry.names("backend") == ["eager", "eager-bf16", "compile", "sparse"]
+    assert registry.names("backend") == ["eager", "eager-bf16", "compile", "sparse", "sparse-bf16"]
     model = tiny_model("electra")
     inputs = example_inputs([model], 2, 8)
     expected = model(**inputs)[0]
@@ -172,8 +174,29 @@ def test_the_sparse_back_end_runs_where_it_gains(monkeypatch: pytest.MonkeyPatch
         assert ready.dtype == "float32" and ready.module is not model
         torch.testing.assert_close(ready.run(inputs), expected)
     monkeypatch.setenv(native.FORCE, native.NONE)
-    with pytest.raises(BackendError, match="native library was not built, or is switched off"):
+    with pytest.raises(
+        BackendError, match=r"no sparse kernels for torch.float32 on this cpu \(native library: not built"
+    ):
         sparse(model, inputs)
+
+
+def test_the_sparse_back_end_in_bfloat16_needs_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("bert", hidden_size=64, num_hidden_layers=1)
+    with torch.no_grad():
+        for name in encoder_linear_names(model):
+            model.get_parameter(name)[:, 1:].zero_()
+    inputs = example_inputs([model], 2, 8)
+    if native.isa() is None:
+        return
+    monkeypatch.setenv(native.FORCE, "portable")
+    with pytest.raises(BackendError, match="'sparse-bf16' is not available: .* for torch.bfloat16 on this cpu"):
+        sparse_bf16(model, inputs)
+    monkeypatch.setenv(native.FORCE, native.EMULATED)
+    monkeypatch.setattr(backends, "accelerate", functools.partial(accelerate, worth=0))
+    ready = sparse_bf16(model, inputs)
+    assert ready.dtype == "bfloat16" and ready.module is not None and sparse_layers(ready.module)
+    expected = eager_bf16(model, inputs).run(inputs)
+    torch.testing.assert_close(ready.run(inputs), expected, atol=0.05, rtol=0.05)
 
 
 def test_the_attention_that_ran_is_named() -> None:

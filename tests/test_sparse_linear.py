@@ -359,6 +359,15 @@ def test_only_what_gains_is_replaced():
     assert bool(sparse_layers(accelerate(model.to(torch.bfloat16), tokens=4, worth=0))) == (native.AMX in HAVE)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_model_on_a_gpu_runs_by_triton():
+    model, batch = zeroed("bert", block=32).cuda(), {name: given.cuda() for name, given in tiny_batch().items()}
+    fast = accelerate(model, tokens=36, worth=0)
+    assert {layer.backend for layer in sparse_layers(fast).values()} == {"triton"}
+    with torch.no_grad():
+        torch.testing.assert_close(fast(**batch).logits, model(**batch).logits, rtol=1e-3, atol=1e-4)
+
+
 @needs_native
 def test_without_the_kernels_a_model_stays_as_it_is(monkeypatch: pytest.MonkeyPatch):
     model, batch = zeroed("bert"), tiny_batch()

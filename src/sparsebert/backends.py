@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
-from sparsebert.kernels import native
+from sparsebert.kernels import dispatch, native
+from sparsebert.kernels.packed import HEIGHTS, SINGLE
 from sparsebert.models.accelerate import accelerate, sparse_layers
 
 Inputs = Mapping[str, Tensor]
@@ -81,20 +82,31 @@ def compiled(model: PreTrainedModel, inputs: Inputs) -> Prepared:
 def sparse(model: PreTrainedModel, inputs: Inputs) -> Prepared:
     """Plain torch in float32, but for encoder matrices with zeros, which run by the package's kernels where they gain.
 
-    Raises BackendError without the native library, and if no kernel gains anything.
+    Raises BackendError if there are none here, or none gains anything.
     """
-    if native.isa() is None:
-        raise BackendError("sparse", "the native library was not built, or is switched off")
-    tokens = inputs["input_ids"].numel()
-    module = accelerate(_ready(model, torch.float32), tokens)
-    if not sparse_layers(module):
-        raise BackendError("sparse", f"no kernel is faster than the dense product for this model at {tokens} tokens")
-    return _plain(module)
+    return _sparse("sparse", model, inputs, torch.float32)
+
+
+def sparse_bf16(model: PreTrainedModel, inputs: Inputs) -> Prepared:
+    """As `sparse`, in bfloat16: on a CPU with AMX, or a GPU. Gains are over bfloat16."""
+    return _sparse("sparse-bf16", model, inputs, torch.bfloat16)
 
 
 def attention_of(model: PreTrainedModel) -> str:
     """The attention implementation that transformers runs for this model: sdpa, eager, flex_attention ..."""
     return str(model.config._attn_implementation)
+
+
+def _sparse(name: str, model: PreTrainedModel, inputs: Inputs, dtype: torch.dtype) -> Prepared:
+    weight = torch.empty(1, 1, dtype=dtype, device=model.device)
+    if not any(dispatch.linear_runs(weight, weight, height) for height in (*HEIGHTS, SINGLE)):
+        here = f"native library: {native.isa() or 'not built, or switched off'}"
+        raise BackendError(name, f"there are no sparse kernels for {dtype} on this {model.device.type} ({here})")
+    tokens = inputs["input_ids"].numel()
+    module = accelerate(_ready(model, dtype), tokens)
+    if not sparse_layers(module):
+        raise BackendError(name, f"no kernel is faster than the dense product for this model at {tokens} tokens")
+    return _plain(module)
 
 
 def _plain(module: PreTrainedModel) -> Prepared:

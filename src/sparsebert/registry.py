@@ -83,6 +83,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "eager-bf16": "sparsebert.backends:eager_bf16",
         "compile": "sparsebert.backends:compiled",
         "sparse": "sparsebert.backends:sparse",
+        "sparse-bf16": "sparsebert.backends:sparse_bf16",
     },
 }
 

@@ -11,9 +11,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.activations import GELUActivation
 
-from sparsebert.clock import Variant, interleave, quartiles, ratios
+from sparsebert.clock import Variant, finish, interleave, quartiles, ratios
 from sparsebert.errors import UserError
-from sparsebert.kernels import dispatch, native
+from sparsebert.kernels import dispatch
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, pack_matrix
 from sparsebert.models.attention import NAME, STOCK
 from sparsebert.models.families import FfnParts
@@ -36,25 +36,22 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
     Each distinct matrix of the encoder that has zeros is timed against the dense product on this machine, in blocks
     and as single values; the fastest takes its place if it is at least `worth` times as fast. A gelu or relu that
     follows is computed along, and for blocks the residual and norm too (SparseOutput). What was gained is in each
-    layer's `gain`. Attention of short sequences is timed, and replaced, alike. Nothing changes in what is saved;
-    without the native library, or for weights that are not float32 on the CPU (or bfloat16 on one with AMX), nothing
-    is replaced. Raises UserError for a model that was accelerated already.
+    layer's `gain`. Attention of short sequences is timed, and replaced, alike. Nothing changes in what is saved.
+    There are kernels for float32 on a CPU with the native library, bfloat16 on one with AMX too, and blocks on a GPU
+    with Triton; elsewhere nothing is replaced. Raises UserError for a model that was accelerated already.
 
     Whoever saves the whole model by `torch.save` must import `sparsebert.models.attention` before it runs again.
     """
     if sparse_layers(model):
         raise UserError("The model is accelerated already", fix="give the one that it was made of")
     made = _around_the_same_weights(model)
-    types = (torch.float32, torch.bfloat16) if native.has_tiles() else (torch.float32,)
-    if native.isa() is None or model.dtype not in types or model.device.type != "cpu":
-        return made
     measured: dict[tuple[object, ...], Choice] = {}
     for name, linear in list(_linears(made)):
         height, gain = _best(linear, tokens, measured)
         if height is not None and gain >= worth:
             made.set_submodule(name, SparseLinear(linear, height, gain=gain))
     _fuse_activations(made)
-    if model.dtype == torch.float32:
+    if model.dtype == torch.float32 and model.device.type == "cpu":
         _fuse_ends(made)
         if made.config._attn_implementation == STOCK and _attention_gain(made, tokens) >= worth:
             made.set_attn_implementation(NAME)
@@ -78,7 +75,8 @@ def _best(linear: nn.Linear, tokens: int, measured: dict[tuple[object, ...], Cho
     weight = linear.weight.detach()
     if float((weight != 0).float().mean()) > TRY_BELOW:
         return NOTHING
-    forms = {height: pack_matrix(weight, height) for height in (*HEIGHTS, SINGLE)}
+    heights = [height for height in (*HEIGHTS, SINGLE) if dispatch.linear_runs(weight, weight, height)]
+    forms = {height: pack_matrix(weight, height) for height in heights}
     worth = {height: form for height, form in forms.items() if form.density <= TRY_BELOW}
     key = (weight.shape, linear.bias is None, *(round(form.density, 1) for form in forms.values()))
     if key not in measured:
@@ -87,11 +85,13 @@ def _best(linear: nn.Linear, tokens: int, measured: dict[tuple[object, ...], Cho
 
 
 def _timed(forms: dict[int, SparseLinear], linear: nn.Linear, tokens: int) -> Choice:
-    x = torch.randn(tokens, linear.in_features, generator=torch.Generator().manual_seed(0)).to(linear.weight.dtype)
     if not forms:
         return NOTHING
-    runs = {str(height): lambda form=form: form(x) for height, form in forms.items()}
-    gains = _gains(lambda: F.linear(x, linear.weight, linear.bias), runs)
+    x = torch.randn(tokens, linear.in_features, generator=torch.Generator().manual_seed(0)).to(linear.weight)
+    runs: dict[str, Callable[[], object]] = {
+        str(height): lambda form=form: _finished(form(x)) for height, form in forms.items()
+    }
+    gains = _gains(lambda: _finished(F.linear(x, linear.weight, linear.bias)), runs)
     gain, best = max((gains[str(height)], height) for height in forms)
     return best, gain
 
@@ -101,6 +101,11 @@ def _gains(stock: Callable[[], object], runs: dict[str, Callable[[], object]]) -
     variants = [Variant(name, run) for name, run in ({"stock": stock} | runs).items()]
     samples = interleave(variants, ROUNDS, warmup_ms=10, min_sample_ms=3)
     return {name: quartiles(ratios(samples[name], samples["stock"]))[1] for name in runs}
+
+
+def _finished(y: torch.Tensor) -> torch.Tensor:
+    finish(y.device)
+    return y
 
 
 def _attention_gain(model: PreTrainedModel, tokens: int) -> float:
@@ -113,6 +118,8 @@ def _attention_gain(model: PreTrainedModel, tokens: int) -> float:
     shape = (max(1, tokens // length), length, heads, layout.head_size)
     q, k, v = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)).transpose(2, 3)
     with torch.inference_mode():
+        if not dispatch.attention_runs(q, k, v, None):
+            return 0.0
         return _gains(
             lambda: F.scaled_dot_product_attention(q, k, v).transpose(1, 2).contiguous(),
             {"native": lambda: dispatch.attention(q, k, v, None, layout.head_size**-0.5)},
