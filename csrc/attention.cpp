@@ -14,7 +14,7 @@ constexpr int64_t TURNED = 32;   // keys side by side
 constexpr int64_t PADDING = 16;  // else rows of 2^n scores would fall on the same lines of the cache
 constexpr float LOWEST = -126.0f, LOG2_E = 1.44269504f, NOTHING = -__builtin_inff();
 
-int64_t up_to(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
+int64_t up_to(int64_t count, int64_t multiple) { return whole(count, multiple) * multiple; }
 
 // One head of one sequence, and where a thread keeps what it made of it.
 struct Head {
@@ -91,7 +91,7 @@ struct Head {
     void run(int64_t query, int64_t count, float* y) const {
         const Places rows{scores, score_stride()}, out{sums, wide()};
         expect({y, call.heads * call.size}, count, call.size);
-        const int64_t parts = up_to(call.size, WIDTH) / WIDTH, across = up_to(call.keys, WIDTH) / WIDTH;
+        const int64_t parts = whole(call.size, WIDTH), across = whole(call.keys, WIDTH);
         for (int64_t first = 0; first < call.keys; first += TURNED)
             add_up_some({call.size, TURNED, parts, keys + first * call.size, nullptr}, count, q.from(query), nullptr,
                         {rows.first + first, rows.stride});
@@ -129,7 +129,7 @@ extern "C" void SB_NAME(sb_attention)(const SbAttention* call, const float* q, c
                             own + keys + values,
                             own + keys + values + scores};
             head.prepare();
-            const int64_t groups = (c.queries + TOKENS - 1) / TOKENS;
+            const int64_t groups = whole(c.queries, TOKENS);
             for (int64_t group = 0; group < groups; group++) {
                 const int64_t query = group * TOKENS;
                 if (h + 1 < c.heads) head.fetch_next(group, groups);

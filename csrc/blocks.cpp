@@ -21,7 +21,7 @@ BlockRow row_of(const SbBlocks& layer, int64_t row) {
             layer.columns + start};
 }
 
-int64_t rows_of(const SbBlocks& layer) { return (layer.outputs + layer.height - 1) / layer.height; }
+int64_t rows_of(const SbBlocks& layer) { return whole(layer.outputs, layer.height); }
 
 template <int T>
 void activate_at(Places y, int64_t h, int kind) {
@@ -158,10 +158,10 @@ struct Chain {
 extern "C" void SB_NAME(sb_blocks)(const SbChain* call, const SbBlocks* layers, const float* x, float* y,
                                    float* scratch) {
     const Chain chain{*call, layers, x, y};
-    const int64_t chunks = (call->tokens + call->chunk - 1) / call->chunk;
+    const int64_t chunks = whole(call->tokens, call->chunk);
     int64_t widest = 0;
     for (int64_t i = 0; i < call->layers; i++) widest = widest < layers[i].inputs ? layers[i].inputs : widest;
-    widest = (widest + WIDTH - 1) / WIDTH * WIDTH;
+    widest = whole(widest, WIDTH) * WIDTH;
     if (chunks < call->threads) return chain.run_together({scratch, call->tokens, widest});
 #pragma omp parallel for num_threads(call->threads) if (call->threads > 1) schedule(dynamic)
     for (int64_t c = 0; c < chunks; c++) {

@@ -86,7 +86,7 @@ void outputs(const SbLinear& call, const Weights& w, int64_t from, int64_t to, i
 extern "C" void SB_NAME(sb_elements)(const SbLinear* call, const float* x, const float* values, const int32_t* starts,
                                      const int32_t* columns, const float* bias, float* y, float* scratch) {
     const Weights w{values, columns, starts};
-    const int64_t panels = (call->tokens + PANEL - 1) / PANEL, groups = (call->outputs + LANES - 1) / LANES;
+    const int64_t panels = whole(call->tokens, PANEL), groups = whole(call->outputs, LANES);
     // Few tokens: threads share the outputs instead.
     const int64_t parts = panels < call->threads ? smaller(groups, 4 * call->threads) : 1;
 #pragma omp parallel num_threads(call->threads) if (call->threads > 1)
@@ -98,7 +98,7 @@ extern "C" void SB_NAME(sb_elements)(const SbLinear* call, const float* x, const
                 const int64_t begin = p * PANEL, tokens = smaller(PANEL, call->tokens - begin);
                 const int64_t from = groups * part / parts * LANES;
                 const int64_t to = smaller(call->outputs, groups * (part + 1) / parts * LANES);
-                const int64_t vectors = (tokens + LANES - 1) / LANES;
+                const int64_t vectors = whole(tokens, LANES);
                 float* const rows = y + begin * call->outputs;
                 turn(x + begin * call->inputs, tokens, call->inputs, vectors * LANES, panel);
                 const auto run = vectors == 4   ? outputs<4>

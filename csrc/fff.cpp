@@ -134,7 +134,7 @@ struct Pass {
 
 template <typename Weight>
 void run_all(const Pass<Weight>& pass, const int32_t* order, int64_t tokens, int64_t from, int64_t to, int threads) {
-    const int64_t blocks = (tokens + SIDE_BY_SIDE - 1) / SIDE_BY_SIDE;
+    const int64_t blocks = whole(tokens, SIDE_BY_SIDE);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && blocks > 1)
     for (int64_t block = 0; block < blocks; block++) {
         const int64_t first = block * SIDE_BY_SIDE;

@@ -18,8 +18,6 @@ struct BlockRow {
     int64_t count;
 };
 
-inline int64_t whole(int64_t count, int64_t part) { return (count + part - 1) / part; }
-
 template <int I>
 struct Number {
     static constexpr int value = I;

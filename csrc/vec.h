@@ -53,6 +53,9 @@ inline Lane broadcast(float v) {
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// How many parts of a size hold so many; the last may be in use only partly.
+inline int64_t whole(int64_t count, int64_t part) { return (count + part - 1) / part; }
+
 inline float one(const float* from) { return *from; }
 
 inline float one(const uint16_t* bf16) {
