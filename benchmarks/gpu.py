@@ -60,9 +60,11 @@ def trees(tokens: int, hidden: int, depth: int, rounds: int) -> list[dict[str, o
     bias, inputs = random_tensor(1, nodes) / 10, pool(tokens, hidden)
     layers = {"fff": lambda x: dispatch.fff(x, w_in, bias, w_out, "gelu")}
     # Logits near zero may turn the other way in another order of summing, so tokens with such are left out.
-    x, wide_in, wide_bias, wide_out = (tensor.double() for tensor in (inputs[0][:256], w_in, bias, w_out))
+    some = torch.cat([given[:256] for given in inputs])
+    x, wide_in, wide_bias, wide_out = (tensor.double() for tensor in (some, w_in, bias, w_out))
     sure = (reference.fff_route(x, wide_in, wide_bias)[1].abs() > 0.02).all(dim=-1)[0]
-    close(layers["fff"](inputs[0])[:256][sure], reference.fff(x, wide_in, wide_bias, wide_out, "gelu")[sure])
+    found = torch.cat([layers["fff"](given)[:256] for given in inputs])
+    close(found[sure], reference.fff(x, wide_in, wide_bias, wide_out, "gelu")[sure])
     found = []
     for width in (nodes, 4 * hidden):
         up, down = random_tensor(width, hidden) / hidden**0.5, random_tensor(hidden, width) / width**0.5
@@ -77,7 +79,7 @@ def blocks(tokens: int, inputs: int, outputs: int, sparsity: float, rounds: int)
     for height in HEIGHTS:
         stored = thinned(weight, height, sparsity)
         layers[f"{height}x{WIDTH} blocks"] = lambda x, s=stored: dispatch.sparse_linear(x, s, bias, "none")
-        expected = F.linear(given[0].double(), unpack(stored).double(), bias.double())
+        expected = F.linear(given[0].double(), unpack_matrix(stored).double(), bias.double())
         close(layers[f"{height}x{WIDTH} blocks"](given[0]), expected)
     dense = dense_layers(lambda x: F.linear(x, weight, bias))
     return compared(f"linear {inputs} -> {outputs}, {sparsity:.0%} zero", tokens, layers, dense, given, rounds)
@@ -89,13 +91,8 @@ def thinned(weight: torch.Tensor, height: int, sparsity: float) -> PackedMatrix:
     return replace(made, values=made.values.bfloat16())
 
 
-def unpack(stored: PackedMatrix) -> torch.Tensor:
-    values, starts, columns = (part.cpu() for part in (stored.values.float(), stored.starts, stored.columns))
-    return unpack_matrix(replace(stored, values=values, starts=starts, columns=columns)).cuda()
-
-
 def dense_layers(layer: Layer) -> dict[str, Layer]:
-    return {"dense": layer, "dense, compiled": torch.compile(layer, mode="max-autotune-no-cudagraphs")}
+    return {"dense": layer, "dense, compiled": torch.compile(layer, mode="max-autotune-no-cudagraphs", dynamic=False)}
 
 
 def random_tensor(*shape: int) -> torch.Tensor:

@@ -62,6 +62,10 @@ int differences(const Case& c) {
         for (int64_t i = 0; i < steps; i++) found += room[i] < 0 || room[i] >= nodes;
         if (isa == 0) first = y;
         found += apart(y, first);
+        if (c.tokens != 1 || c.sort_level != 0) continue;
+        std::vector<float> alone(c.hidden, NAN);
+        found += sb_fff(isa, &call, x.data(), alone.data(), nullptr) != 0;
+        found += apart(alone, first);
     }
     return found;
 }

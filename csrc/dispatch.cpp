@@ -21,6 +21,8 @@ F* of_tiles(int32_t isa, F* emulated, decltype(emulated) amx) {
 
 }  // namespace
 
+extern "C" int32_t sb_version() { return SB_VERSION; }
+
 extern "C" int32_t sb_best_isa() {
     __builtin_cpu_init();
     const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

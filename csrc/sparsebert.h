@@ -135,6 +135,10 @@ SB_TILE_FFF(emulated)
 
 #pragma GCC visibility push(default)
 
+// Of this interface: to be raised with each change of it.
+constexpr int32_t SB_VERSION = 2;
+int32_t sb_version();
+
 // The best instruction set that this processor has: 0 portable, 1 AVX2 with FMA, 2 AVX-512, 3 AVX-512 and AMX's bf16
 // tiles. 4 is AMX emulated in plain code, for tests: never the best, never refused.
 int32_t sb_best_isa();

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from sparsebert.kernels import dispatch, native, native_attention
+from sparsebert.kernels import dispatch, native, native_attention, operators
 from sparsebert.models.accelerate import accelerate
 from sparsebert.models.attention import NAME, attention_forward
 from sparsebert.models.layout import encoder_linear_names
@@ -209,4 +209,4 @@ def test_it_compiles_to_one_graph():
     compiled = torch.compile(dispatch.attention, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(q, k, v, None, 0.5), dispatch.attention(q, k, v, None, 0.5))
     for test in ("test_schema", "test_faketensor"):
-        torch.library.opcheck(dispatch._attention_operator, (q, k, v, None, 0.5), test_utils=test)
+        torch.library.opcheck(operators.attention_operator, (q, k, v, None, 0.5), test_utils=test)

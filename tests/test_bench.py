@@ -189,7 +189,7 @@ def test_the_sparse_back_end_in_bfloat16_needs_tiles(monkeypatch: pytest.MonkeyP
     if native.isa() is None:
         return
     monkeypatch.setenv(native.FORCE, "portable")
-    with pytest.raises(BackendError, match="'sparse-bf16' is not available: .* for torch.bfloat16 on this cpu"):
+    with pytest.raises(BackendError, match=r"'sparse-bf16' is not available: .* for torch.bfloat16 on this cpu"):
         sparse_bf16(model, inputs)
     monkeypatch.setenv(native.FORCE, native.EMULATED)
     monkeypatch.setattr(backends, "accelerate", functools.partial(accelerate, worth=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _ctypes
 import copy
 import importlib.util
 import shutil
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsebert.errors import UserError
-from sparsebert.kernels import dispatch, native, native_fff, reference
+from sparsebert.kernels import native, native_fff, operators, reference
 from sparsebert.models.fff import FastFeedForward, Routing
 
 ROOT = Path(__file__).parents[1]
@@ -272,8 +273,87 @@ def test_it_compiles_to_one_graph():
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), layer(x))
-    torch.library.opcheck(dispatch._operator, (*tensors(6, 8, 2, 3), "gelu"), test_utils="test_schema")
-    torch.library.opcheck(dispatch._operator, (*tensors(6, 8, 2, 3), "gelu"), test_utils="test_faketensor")
+    torch.library.opcheck(operators.fff_operator, (*tensors(6, 8, 2, 3), "gelu"), test_utils="test_schema")
+    torch.library.opcheck(operators.fff_operator, (*tensors(6, 8, 2, 3), "gelu"), test_utils="test_faketensor")
+    x, *tree = tensors(6, 8, 2, 3)
+    turned = (x.t().contiguous().t(), *tree, "gelu")
+    torch.library.opcheck(operators.fff_operator, turned, test_utils="test_faketensor")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_inputs_of_another_width_or_kind_are_refused(training: bool):
+    layer = FastFeedForward(16, 3).train(training)
+    with torch.set_grad_enabled(training):
+        with pytest.raises(ValueError, match=r"must be \[..., 16\] of floats, got \(2, 3, 32\) of torch.float32"):
+            layer(torch.randn(2, 3, 32))
+        with pytest.raises(ValueError, match=r"got \(2, 16\) of torch.int64"):
+            layer(torch.ones(2, 16, dtype=torch.long))
+
+
+def test_a_layer_can_be_copied_in_the_middle_of_training():
+    layer = FastFeedForward(8, 2, routing=Routing(balance=1.0)).train()
+    layer(torch.randn(3, 8)).sum().backward()
+    assert layer.penalty is not None and copy.deepcopy(layer).penalty is None
+    layer.eval()
+    assert layer.penalty is None
+
+
+@needs_native
+def test_a_layer_in_half_precision_is_looked_at_once():
+    layer, x = FastFeedForward(16, 4).bfloat16().eval(), torch.randn(5, 16).bfloat16()
+    with torch.no_grad():
+        layer(x)
+        calls = layer._forms._calls
+        expected = reference.fff(x.float(), layer.w_in, layer.b_in.float(), layer.w_out, "gelu")
+        torch.testing.assert_close(layer(x).float(), expected, rtol=0.02, atol=0.02)
+        assert calls is not None and layer._forms._calls is calls
+        layer.b_in.add_(1)
+        expected = reference.fff(x.float(), layer.w_in, layer.b_in.float(), layer.w_out, "gelu")
+        torch.testing.assert_close(layer(x).float(), expected, rtol=0.02, atol=0.02)
+
+
+@needs_native
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16, "meta"])
+def test_kernels_do_not_care_for_defaults(default: torch.dtype | str):
+    x, w_in, b_in, w_out = tensors(300, 16, 1, 4)
+    expected = reference.fff(x, w_in, b_in, w_out, "gelu")
+    before = torch.get_default_dtype()
+    try:
+        if isinstance(default, torch.dtype):
+            torch.set_default_dtype(default)
+        else:
+            torch.set_default_device(default)
+        found = native_fff.fff(x, w_in, b_in, w_out, "gelu", None, HAVE[0])[0]
+    finally:
+        torch.set_default_dtype(before)
+        torch.set_default_device(None)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@needs_native
+def test_an_empty_name_of_an_instruction_set_is_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(native.FORCE, "")
+    assert native.isa() == HAVE[-1]
+
+
+@needs_native
+@pytest.mark.parametrize("case", ["another version", "no library", "another library"])
+def test_a_library_that_does_not_fit_is_left_out(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "native.so"
+    if case == "another version":
+        monkeypatch.setattr(native, "VERSION", native.VERSION + 1)
+        said = f"it is version {native.VERSION - 1} and must be {native.VERSION}"
+    else:
+        file.write_bytes(b"no library" if case == "no library" else Path(_ctypes.__file__).read_bytes())
+        monkeypatch.setattr(native, "FILE", file)
+        said = "file too short|invalid ELF" if case == "no library" else "undefined symbol: sb_version"
+    native.library.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=f"not used, install sparsebert again to rebuild them: .*({said})"):
+            assert native.library() is None
+        assert native.isa() is None
+    finally:
+        native.library.cache_clear()
 
 
 BAD_LAYERS = {

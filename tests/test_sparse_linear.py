@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, PreTrai
 from transformers.models.bert.modeling_bert import BertOutput
 
 from sparsebert.errors import UserError
-from sparsebert.kernels import dispatch, native, native_linear
+from sparsebert.kernels import native, native_attention, native_linear, operators
 from sparsebert.kernels.native_linear import ResidualNorm, SparseLayer
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, pack_matrix, unpack_matrix
 from sparsebert.models.accelerate import accelerate, sparse_layers
@@ -230,6 +231,81 @@ def test_a_layer_notices_every_other_weight(monkeypatch: pytest.MonkeyPatch):
             torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-4, atol=1e-4)
 
 
+@needs_native
+@pytest.mark.parametrize("height", FORMS)
+def test_a_compiled_layer_notices_that_weights_changed(height: int):
+    layer, x = SparseLinear(nn.Linear(32, 40), height, "gelu").eval(), torch.randn(3, 32)
+    other = SparseLinear(nn.Linear(32, 40), height, "gelu").eval()
+    other.load_state_dict(layer.state_dict())
+    for module in (layer, other):
+        compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+        with torch.no_grad(), warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            torch.testing.assert_close(compiled(x), F.gelu(F.linear(x, module.weight, module.bias)))
+            assert bool(said) == (module is other)
+            module.weight.mul_(-2)
+            torch.testing.assert_close(compiled(x), F.gelu(F.linear(x, module.weight, module.bias)))
+            assert "A compiled graph runs dense: weights changed" in str(said[-1].message)
+            said.clear()
+            module(x)
+            torch.testing.assert_close(compiled(x), F.gelu(F.linear(x, module.weight, module.bias)))
+            assert not said
+
+
+@needs_native
+@pytest.mark.filterwarnings("ignore:A compiled graph runs dense")
+def test_a_compiled_chain_notices_that_weights_changed():
+    end = BertOutput(BertConfig(hidden_size=32, intermediate_size=64)).eval()
+    end.dense = SparseLinear(end.dense, 32)
+    first = Postponed(SparseLinear(nn.Linear(32, 64), 32, "gelu")).eval()
+    joined, x, residual = SparseOutput(end, first).eval(), torch.randn(3, 32), torch.randn(3, 32)
+    compiled = torch.compile(joined, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x, residual), joined(x, residual))
+        before = joined(x, residual)
+        first.dense.weight.mul_(-2)
+        found = compiled(x, residual)
+        assert not torch.allclose(found, before)
+        torch.testing.assert_close(found, joined(x, residual))
+
+
+@needs_native
+@pytest.mark.parametrize("height", FORMS)
+def test_writes_that_torch_does_not_count_need_repacking(height: int):
+    layer, x = SparseLinear(nn.Linear(32, 40), height).eval(), torch.randn(3, 32)
+    with torch.no_grad():
+        layer.weight.data.mul_(2)
+        layer.repack()
+        torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+@needs_native
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16, "meta"])
+def test_kernels_do_not_care_for_defaults(default: torch.dtype | str):
+    x, bias, single, blocks = torch.randn(70, 64), torch.randn(64), torch.randn(64, 64), torch.randn(64, 64)
+    single *= torch.rand(64, 64) < 0.2
+    heads = torch.randn(2, 3, 20, 16)
+    made = [
+        (pack_matrix(single, SINGLE), F.linear(x, single, bias)),
+        (pack_matrix(blocks, 32), F.linear(x, blocks, bias)),
+    ]
+    expected = F.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2)
+    before = torch.get_default_dtype()
+    try:
+        if isinstance(default, torch.dtype):
+            torch.set_default_dtype(default)
+        else:
+            torch.set_default_device(default)
+        found = [native_linear.linear(x, packed, bias, "none", HAVE[0]) for packed, _ in made]
+        context = native_attention.attention(heads, heads, heads, None, 0.25, HAVE[0])
+    finally:
+        torch.set_default_dtype(before)
+        torch.set_default_device(None)
+    for y, (_, wanted) in zip(found, made, strict=True):
+        torch.testing.assert_close(y, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(context, expected, rtol=1e-4, atol=1e-4)
+
+
 class Times(nn.Module):
     """A parametrization."""
 
@@ -246,9 +322,9 @@ def test_a_layer_compiles_to_one_graph():
         torch.testing.assert_close(compiled(x), layer(x))
     if BUILT:
         packed = layer.packed()
-        arguments = (x, packed.values, packed.starts, packed.columns, None, 32, 32, "relu")
+        arguments = (x, packed.values, packed.starts, packed.columns, None, 32, 32, "relu", None, None)
         for test in ("test_schema", "test_faketensor"):
-            torch.library.opcheck(dispatch._linear_operator, arguments, test_utils=test)
+            torch.library.opcheck(operators.linear_operator, arguments, test_utils=test)
 
 
 @needs_native
@@ -347,9 +423,19 @@ def test_a_chain_compiles_to_one_graph_and_counts_what_is_stored():
     assert counter.get_total_flops() == 2 * 3 * 2 * 32 * 64
     packed = joined.dense.packed()
     tensors, norm = [packed.values, packed.starts, packed.columns, torch.zeros(32)], joined.LayerNorm
-    arguments = (torch.randn(3, 64), tensors, [32, 32, 2], residual, norm.weight.detach(), norm.bias.detach(), 1e-12)
+    arguments = (
+        torch.randn(3, 64),
+        tensors,
+        [32, 32, 2],
+        residual,
+        norm.weight.detach(),
+        norm.bias.detach(),
+        1e-12,
+        [],
+        [],
+    )
     for test in ("test_schema", "test_faketensor"):
-        torch.library.opcheck(dispatch._chain_operator, arguments, test_utils=test)
+        torch.library.opcheck(operators.chain_operator, arguments, test_utils=test)
 
 
 def test_only_what_gains_is_replaced():

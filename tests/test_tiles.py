@@ -20,6 +20,7 @@ from sparsebert.kernels import (
     native_linear,
     native_tile_fff,
     native_tile_linear,
+    operators,
     reference,
 )
 from sparsebert.kernels.packed import SINGLE, PackedMatrix, pack_matrix
@@ -218,9 +219,22 @@ def test_a_layer_in_bf16_compiles_to_one_graph(height: int, tiles: None, monkeyp
         monkeypatch.setenv(native.FORCE, native.NONE)
         torch.testing.assert_close(compiled(x), expected, rtol=0.02, atol=0.02)
     made = tile_matrix(layer.weight, height)
-    arguments = (x, made.values, made.starts, made.columns, made.masks, made.begins, layer.bias, 40, height, "relu")
+    arguments = (
+        x,
+        made.values,
+        made.starts,
+        made.columns,
+        made.masks,
+        made.begins,
+        layer.bias,
+        40,
+        height,
+        "relu",
+        None,
+        None,
+    )
     for test in ("test_schema", "test_faketensor"):
-        torch.library.opcheck(dispatch._tiled_operator, arguments, test_utils=test)
+        torch.library.opcheck(operators.tiled_operator, arguments, test_utils=test)
 
 
 @needs_native

@@ -54,6 +54,32 @@ def test_fff_in_half_precision(tokens: int):
 
 
 @pytest.mark.parametrize("tokens", [3, 80])
+def test_tensors_that_do_not_fit_are_refused(tokens: int):
+    x, w_in, b_in, w_out = tensors(tokens, 16, 1, 2)
+    bad = {
+        "input must be \\[tokens, 16\\]": (torch.randn(tokens, 64), w_in, b_in, w_out),
+        "2\\^\\(depth": (x, w_in[:, :6].contiguous(), b_in[:, :6].contiguous(), w_out[:, :6].contiguous()),
+        "shapes do not fit": (x, w_in, b_in[:, :3].contiguous(), w_out),
+        "of one type": (x.half(), w_in, b_in, w_out),
+        "contiguous": (x.t().contiguous().t(), w_in, b_in, w_out),
+    }
+    for said, given in bad.items():
+        with pytest.raises(ValueError, match=said):
+            triton_fff.fff(*given, "gelu")
+    packed = pack_matrix(matrix(32, 64, 0.5), 32)
+    for said, x in {
+        "\\[tokens, 64\\]": torch.randn(tokens, 32),
+        "float32, got": torch.randn(tokens, 64).half(),
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            triton_linear.linear(x, packed, None, "none")
+    with pytest.raises(ValueError, match="the bias must be"):
+        triton_linear.linear(torch.randn(tokens, 64), packed, torch.zeros(3), "none")
+    with pytest.raises(ValueError, match="contiguous"):
+        triton_linear.linear(torch.randn(64, tokens).t(), packed, None, "none")
+
+
+@pytest.mark.parametrize("tokens", [3, 80])
 def test_what_is_not_a_number_stays_with_its_token(tokens: int):
     x, w_in, b_in, w_out = tensors(tokens, 16, 1, 4)
     x[1, 3] = torch.nan

@@ -5,12 +5,18 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import warnings
 from pathlib import Path
 from typing import Any
+
+# Before the library is loaded, so that both use torch's OpenMP and with it one set of threads.
+import torch
 
 from sparsebert.errors import UserError
 
 FILE = Path(__file__).parent / "_native.so"
+# Of the interface in csrc/sparsebert.h.
+VERSION = 2
 FORCE = "SPARSEBERT_ISA"
 NONE = "none"
 ISAS = ("portable", "avx2", "avx512", "amx")
@@ -23,11 +29,15 @@ ACTIVATIONS = {"gelu": 0, "relu": 1, "none": 2}
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The library, None where it was not built."""
-    # Torch comes first, so that both use its OpenMP and with it one set of threads.
-    import torch  # noqa: F401
-
-    return ctypes.CDLL(str(FILE)) if FILE.is_file() else None
+    """The library, None where it was not built. One that cannot be used is warned of, and None too."""
+    if not FILE.is_file():
+        return None
+    try:
+        built = ctypes.CDLL(str(FILE))
+        found = built.sb_version()
+    except (OSError, AttributeError) as error:
+        return _left_out(str(error))
+    return built if found == VERSION else _left_out(f"it is version {found} and must be {VERSION}")
 
 
 def isa() -> str | None:
@@ -35,7 +45,11 @@ def isa() -> str | None:
 
     None where the library was not built, or SPARSEBERT_ISA is `none`. Raises UserError for one that is not there.
     """
-    return _chosen(library(), os.environ.get(FORCE))
+    return _chosen(library(), os.environ.get(FORCE) or None)
+
+
+def _left_out(why: str) -> None:
+    warnings.warn(f"The native kernels are not used, install sparsebert again to rebuild them: {why}", stacklevel=3)
 
 
 def has_tiles() -> bool:
@@ -64,6 +78,11 @@ def done(code: int, isa_name: str) -> None:
     """Raise RuntimeError if a function gave that it cannot run with this instruction set."""
     if code != 0:
         raise RuntimeError(f"the native library refused the instruction set {isa_name}")
+
+
+def room(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Memory for a function to write to, whatever torch's default type and device are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 @functools.cache

@@ -40,8 +40,7 @@ def attention(
     seen = None if mask is None else _expanded(mask, (batch, heads, queries, keys))
     around = (0, 0, 0) if seen is None else seen.stride()[:3]
     threads = torch.get_num_threads()
-    y = torch.empty(batch, queries, heads, size)
-    scratch = torch.empty(threads * _room(keys, size))
+    y, scratch = native.room(batch, queries, heads, size), native.room(threads * _room(keys, size))
     strides = [_Strides(part.stride(0), part.stride(2), part.stride(1)) for part in (q, k, v)]
     call = _Attention(batch, heads, queries, keys, size, *strides, *around, scale, threads)
     run = native.function("sb_attention", ctypes.POINTER(_Attention), *[ctypes.c_void_p] * 6)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sparsebert.kernels import native
-from sparsebert.kernels.reference import levels_of
+from sparsebert.kernels.reference import check_tree, levels_of
 
 WEIGHTS = (torch.float32, torch.bfloat16)
 # Tokens from which sorting pays, and the level by whose nodes they are sorted.
@@ -85,7 +85,7 @@ class FffCalls:
         return self._with_ways(self._plan(x, sort_level), x)
 
     def _with_ways(self, plan: _Plan, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        y, room = torch.empty_like(x), torch.empty(plan.room, dtype=torch.int32)
+        y, room = torch.empty_like(x), native.room(plan.room, dtype=torch.int32)
         native.done(self._run(self._isa, plan.address, x.data_ptr(), y.data_ptr(), room.data_ptr()), self._isa_name)
         return y, room
 
@@ -148,11 +148,7 @@ def _sort_level(tokens: int, levels: int) -> int:
 
 
 def _check_weights(w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor) -> None:
-    if w_in.dim() != 3 or b_in.shape != w_in.shape[:2] or w_out.shape != w_in.shape:
-        raise ValueError(f"the shapes do not fit together: {[tuple(weight.shape) for weight in (w_in, b_in, w_out)]}")
-    nodes = w_in.shape[1]
-    if nodes & (nodes + 1) or nodes == 0:
-        raise ValueError(f"a tree must have 2^(depth + 1) - 1 nodes, got {nodes}")
+    check_tree(w_in, b_in, w_out)
     if b_in.dtype != torch.float32 or w_in.dtype != w_out.dtype:
         raise ValueError("biases must be float32, and both weights of one type")
     if w_in.dtype not in WEIGHTS:

@@ -40,7 +40,7 @@ def linear(
     y = x.new_empty(tokens, weight.outputs)
     chunk = _chunk(tokens, weight.height, threads)
     across, tall = -(-weight.inputs // WIDTH), weight.block_height
-    scratch = torch.empty(threads * (chunk * (across + 1) + tall * across) * WIDTH, dtype=torch.bfloat16)
+    scratch = native.room(threads * (chunk * (across + 1) + tall * across) * WIDTH, dtype=torch.bfloat16)
     sizes = (tokens, weight.inputs, weight.outputs, tall, chunk)
     call = _TileLinear(*sizes, native.ACTIVATIONS[activation], x.dtype == torch.bfloat16, threads)
     parts = (x, weight.values, weight.starts, weight.columns, weight.masks, weight.begins, bias, y, scratch)

@@ -45,14 +45,14 @@ def pack_matrix(weight: torch.Tensor, height: int) -> PackedMatrix:
 def unpack_matrix(packed: PackedMatrix) -> torch.Tensor:
     """The weight [outputs, inputs]."""
     counts = packed.starts.diff()
-    row = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    row = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     column = packed.columns.long()
     if packed.height == SINGLE:
-        weight = torch.zeros(packed.outputs, packed.inputs)
+        weight = packed.values.new_zeros(packed.outputs, packed.inputs)
         weight[row, column] = packed.values
         return weight
     across = -(-packed.inputs // WIDTH)
-    tiles = torch.zeros(len(counts), across, WIDTH, packed.height)
+    tiles = packed.values.new_zeros(len(counts), across, WIDTH, packed.height)
     tiles[row, column] = packed.values
     return tiles.permute(0, 3, 1, 2).reshape(-1, across * WIDTH)[: packed.outputs, : packed.inputs]
 
@@ -74,11 +74,21 @@ class Seen:
         """These are packed now."""
         self._weights, self._state = tuple(weight.detach() for weight in weights), _state(weights)
 
+    def forget(self) -> None:
+        """Nothing is packed."""
+        self._weights = ()
+
     def __deepcopy__(self, memo: object) -> Seen:
         return Seen()
 
     def __reduce__(self) -> tuple[type[Seen], tuple[()]]:
         return Seen, ()
+
+
+def stamp_of(weight: torch.Tensor) -> torch.Tensor:
+    """Where a weight is and how often it was written to, int64 [2]: for compiled graphs, which see only tensors."""
+    ((place, _, version),) = _state((weight,))
+    return torch.tensor([place, version], dtype=torch.int64, device="cpu")
 
 
 def _state(weights: Sequence[torch.Tensor]) -> tuple[tuple[int, torch.dtype, int], ...]:

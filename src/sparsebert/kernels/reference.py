@@ -21,6 +21,15 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, act
     return y if activation == "none" else ACTIVATIONS[activation](y)
 
 
+def check_tree(w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor) -> None:
+    """Raise ValueError unless these are weights [trees, nodes, hidden] and biases [trees, nodes] of binary trees."""
+    if w_in.dim() != 3 or b_in.shape != w_in.shape[:2] or w_out.shape != w_in.shape:
+        raise ValueError(f"the shapes do not fit together: {[tuple(weight.shape) for weight in (w_in, b_in, w_out)]}")
+    nodes = w_in.shape[1]
+    if nodes & (nodes + 1) or nodes == 0:
+        raise ValueError(f"a tree must have 2^(depth + 1) - 1 nodes, got {nodes}")
+
+
 def fff_route(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The nodes that tokens visit, and the logits there, both [trees, tokens, depth + 1].
 
@@ -44,8 +53,9 @@ def fff_route(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor) -> tuple[
 def fff(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str) -> torch.Tensor:
     """Outputs [tokens, hidden]: over all trees, the output rows of the visited nodes times their activations.
 
-    w_out is [trees, nodes, hidden]; for the rest see `fff_route`.
+    w_out is [trees, nodes, hidden]; for the rest see `fff_route`. Raises ValueError for weights that are not of trees.
     """
+    check_tree(w_in, b_in, w_out)
     visited, logits = fff_route(x, w_in, b_in)
     active = ACTIVATIONS[activation](logits)
     y = torch.zeros_like(x)

@@ -64,14 +64,14 @@ def tile_matrix(weight: torch.Tensor, height: int) -> TiledMatrix:
 def untile_matrix(tiled: TiledMatrix) -> torch.Tensor:
     """The weight [outputs, inputs], bfloat16."""
     counts = tiled.starts.diff()
-    row = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    row = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     across = -(-tiled.inputs // WIDTH)
-    tiles = torch.zeros(len(counts), across, tiled.block_height // TILE, TILE, TILE, 2, dtype=tiled.values.dtype)
+    tiles = tiled.values.new_zeros(len(counts), across, tiled.block_height // TILE, TILE, TILE, 2)
     if tiled.masks is None:
         tiles[row, tiled.columns.long()] = tiled.values
     else:
         kept = _from_bits(tiled.masks)
-        blocks = torch.zeros(kept.shape, dtype=tiled.values.dtype)
+        blocks = tiled.values.new_zeros(kept.shape)
         blocks[kept] = tiled.values
         tiles[row, tiled.columns.long()] = blocks
     matrix = tiles.permute(0, 2, 4, 1, 3, 5).reshape(-1, across * WIDTH)
@@ -131,11 +131,15 @@ def to_tiles(matrix: torch.Tensor, height: int) -> torch.Tensor:
 
 def _to_bits(kept: torch.Tensor) -> torch.Tensor:
     """Of the last 16 x 2 places, as int32, whose highest bit is the sign."""
-    return (kept.flatten(-2).long() << torch.arange(WIDTH)).sum(dim=-1).int()
+    return (kept.flatten(-2).long() << torch.arange(WIDTH, device=kept.device)).sum(dim=-1).int()
 
 
 def _from_bits(masks: torch.Tensor) -> torch.Tensor:
-    return (masks[..., None] >> torch.arange(WIDTH, dtype=torch.int32) & 1).bool().unflatten(-1, (TILE, 2))
+    return (
+        (masks[..., None] >> torch.arange(WIDTH, dtype=torch.int32, device=masks.device) & 1)
+        .bool()
+        .unflatten(-1, (TILE, 2))
+    )
 
 
 def _starts(counts: torch.Tensor) -> torch.Tensor:

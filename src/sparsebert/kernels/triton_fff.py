@@ -10,11 +10,13 @@ dense too; between stages tokens are sorted by the subtree that they enter. Weig
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import triton
 import triton.language as tl
 
-from sparsebert.kernels.reference import levels_of
+from sparsebert.kernels.reference import check_tree, levels_of
 
 WALK_BELOW = 64
 STAGE_LEVELS = 6
@@ -22,7 +24,31 @@ TOKENS_AT_ONCE, INPUTS_AT_ONCE = 64, 64
 
 
 def fff(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str) -> torch.Tensor:
-    """Outputs [tokens, hidden] in x's type; see `reference.fff`. All tensors contiguous, x and weights of one type."""
+    """Outputs [tokens, hidden] in x's type; see `reference.fff`. All tensors contiguous, x and weights of one type.
+
+    Raises ValueError for tensors of other kinds.
+    """
+    _check(x, w_in, b_in, w_out)
+    with on_device_of(x):
+        return _fff(x, w_in, b_in, w_out, activation)
+
+
+def on_device_of(x: torch.Tensor) -> AbstractContextManager[object]:
+    """Triton starts kernels on the current GPU, wherever the tensors are."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+def _check(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor) -> None:
+    check_tree(w_in, b_in, w_out)
+    if x.dim() != 2 or x.shape[1] != w_in.shape[2]:
+        raise ValueError(f"the input must be [tokens, {w_in.shape[2]}], got {tuple(x.shape)}")
+    if not x.dtype == w_in.dtype == w_out.dtype:
+        raise ValueError(f"input and weights must be of one type, got {x.dtype}, {w_in.dtype} and {w_out.dtype}")
+    if any(not part.is_contiguous() or part.device != x.device for part in (x, w_in, b_in, w_out)):
+        raise ValueError("all tensors must be contiguous and on one device")
+
+
+def _fff(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str) -> torch.Tensor:
     tokens, hidden = x.shape
     y = torch.empty(tokens, hidden, dtype=torch.float32, device=x.device)
     if tokens == 0:
@@ -64,8 +90,10 @@ def _grouped(node: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor
     Their number is fixed by the number of tokens, so that nothing waits for the GPU; those left over are empty.
     """
     count, first = 2**level, 2**level - 1
-    order = torch.argsort(node).int()
-    ends = torch.bincount(node - first, minlength=count).cumsum(0)
+    ordered, order = torch.sort(node)
+    ends = torch.searchsorted(
+        ordered, torch.arange(first, first + count, device=node.device, dtype=node.dtype), right=True
+    )
     starts = torch.nn.functional.pad(ends[:-1], (1, 0))
     blocks_end = ((ends - starts + TOKENS_AT_ONCE - 1) // TOKENS_AT_ONCE).cumsum(0)
     block = torch.arange(len(node) // TOKENS_AT_ONCE + count, device=node.device)
@@ -74,7 +102,7 @@ def _grouped(node: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor
     begin = (starts[group] + (block - before) * TOKENS_AT_ONCE).clamp(max=len(node))
     empty = block >= blocks_end[-1]
     table = torch.stack([begin, torch.where(empty, begin, ends[group]), first + group], dim=1)
-    return order, table.int()
+    return order.int(), table.int()
 
 
 @triton.jit

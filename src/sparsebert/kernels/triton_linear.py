@@ -9,8 +9,9 @@ import torch
 import triton
 import triton.language as tl
 
+from sparsebert.kernels.native_linear import check_sizes
 from sparsebert.kernels.packed import SINGLE, WIDTH, PackedMatrix
-from sparsebert.kernels.triton_fff import _active
+from sparsebert.kernels.triton_fff import _active, on_device_of
 
 TOKENS_AT_ONCE = 64
 
@@ -18,10 +19,18 @@ TOKENS_AT_ONCE = 64
 def linear(x: torch.Tensor, weight: PackedMatrix, bias: torch.Tensor | None, activation: str) -> torch.Tensor:
     """activation(x W^T + bias) [tokens, outputs] in x's type, for blocks; x contiguous, values of x's type.
 
-    Raises ValueError for a weight of single values.
+    Raises ValueError for a weight of single values, and for tensors of other kinds.
     """
     if weight.height == SINGLE:
         raise ValueError("there is no kernel for single values on a GPU")
+    check_sizes(x, weight.height, weight.inputs, weight.outputs, bias)
+    if x.dtype != weight.values.dtype or not x.is_contiguous():
+        raise ValueError(f"the input must be contiguous and {weight.values.dtype}, got {x.dtype}")
+    with on_device_of(x):
+        return _linear(x, weight, bias, activation)
+
+
+def _linear(x: torch.Tensor, weight: PackedMatrix, bias: torch.Tensor | None, activation: str) -> torch.Tensor:
     tokens = len(x)
     y = torch.empty(tokens, weight.outputs, dtype=x.dtype, device=x.device)
     if tokens == 0:

@@ -75,8 +75,17 @@ class FastFeedForward(nn.Module):
 
     @property
     def backend(self) -> str:
-        """What computes the evaluation forward on this device: `dense` for shallow trees, else see `fff_backend`."""
+        """What computes evaluation without gradients here: `dense` for shallow trees, else see `fff_backend`."""
         return "dense" if self.depth < DENSE_BELOW else dispatch.fff_backend(self.w_in)
+
+    def train(self, mode: bool = True) -> FastFeedForward:
+        """The penalty is of training only."""
+        self.penalty = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the penalty, whose graph cannot be copied."""
+        return {**self.__dict__, "penalty": None}
 
     def reset_parameters(self) -> None:
         """As a linear layer of `hidden` inputs, and one of as many inputs as neurons that a token uses."""
@@ -86,7 +95,9 @@ class FastFeedForward(nn.Module):
         nn.init.uniform_(self.w_out, -out_bound, out_bound)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """X [..., hidden] to [..., hidden]."""
+        """X [..., hidden] to [..., hidden]. Raises ValueError for inputs of another width, or of whole numbers."""
+        if x.shape[-1] != self.hidden or not x.is_floating_point():
+            raise ValueError(f"the input must be [..., {self.hidden}] of floats, got {tuple(x.shape)} of {x.dtype}")
         flat = x if x.dim() == 2 else x.reshape(-1, self.hidden)
         if self.training or torch.is_grad_enabled() or self.depth < DENSE_BELOW:
             return self._dense(flat).view_as(x)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sparsebert.kernels import dispatch, reference
-from sparsebert.kernels.packed import SINGLE, PackedMatrix, Seen, pack_matrix
+from sparsebert.kernels.packed import SINGLE, PackedMatrix, Seen, pack_matrix, stamp_of
 from sparsebert.kernels.tiled import TiledMatrix, tile_matrix
 
 # A model that is unpickled must find the attention that `accelerate` gave it.
@@ -17,7 +17,9 @@ class SparseLinear(nn.Linear):
     """`linear` with the same parameters, computed in evaluation by a kernel that reads only what is not zero.
 
     The dense weight stays what is saved, loaded and trained; beside it lies a packed copy, in blocks of `height`
-    outputs x 32 inputs (32 or 16), or as single values (0). It is packed anew when the weight has changed. In training,
+    outputs x 32 inputs (32 or 16), or as single values (0). It is packed anew when the weight has changed (see
+    `repack`); a compiled graph cannot do that and runs dense until a call without it. An infinite or undefined input
+    whose whole column is zero leaves no trace. In training,
     with gradients, on a CPU in half precision (but for bfloat16 with AMX) or without the native library, and on a GPU
     for single values or without Triton, the plain product runs, as `backend` says.
     activation: `gelu`, `relu` or `none`, applied to the output. gain: how many times faster than dense it was measured
@@ -53,12 +55,23 @@ class SparseLinear(nn.Linear):
         parts = (self.out_features, self.in_features, self.height, self.values, self.starts, self.columns)
         return TiledMatrix(*parts, self.masks, self.begins) if self._tiled else PackedMatrix(*parts)
 
+    @property
+    def origin(self) -> dispatch.Origin:
+        """What `packed` is of."""
+        return dispatch.Origin(self.weight, self._stamp)
+
+    def repack(self) -> None:
+        """After the weight was written to in a way that torch does not count, as by `weight.data.mul_(mask)`."""
+        self._seen.forget()
+        self._pack_if_changed()
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """[..., in_features] to [..., out_features]."""
         if self.training or torch.is_grad_enabled() or not self._runs(input):
             return reference.linear(input, self.weight, self.bias, self.activation)
         flat = input.reshape(-1, self.in_features)
-        y = dispatch.sparse_linear(flat, self.packed(), self.bias, self.activation)
+        origin = self.origin if torch.compiler.is_compiling() else None
+        y = dispatch.sparse_linear(flat, self.packed(), self.bias, self.activation, origin)
         return y.view(*input.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
@@ -79,3 +92,4 @@ class SparseLinear(nn.Linear):
         self.values, self.starts, self.columns = made.values.to(weight.dtype), made.starts, made.columns
         self._tiled = tiled
         self._seen.remember(weight)
+        self._stamp = stamp_of(weight)

@@ -58,7 +58,9 @@ class SparseOutput(nn.Module):
         norm = self.LayerNorm
         residual = input_tensor.reshape(-1, self.dense.out_features)
         end = ResidualNorm(residual, norm.weight, norm.bias, norm.eps)
-        y = dispatch.sparse_chain(hidden_states.reshape(-1, layers[0].weight.inputs), layers, end)
+        compiled = torch.compiler.is_compiling()
+        origins = [matrix.origin for matrix in self.matrices if compiled and isinstance(matrix, SparseLinear)]
+        y = dispatch.sparse_chain(hidden_states.reshape(-1, layers[0].weight.inputs), layers, end, origins)
         return y.view_as(input_tensor)
 
     def _layers(self, x: torch.Tensor) -> list[SparseLayer] | None:
