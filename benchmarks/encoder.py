@@ -13,6 +13,7 @@ random tokens, the same for all. Outputs are checked against torch in fp32 first
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import json
 import tempfile
@@ -28,6 +29,7 @@ from transformers import BertConfig, BertModel
 from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threads
 from sparsebert.counts import example_inputs
 from sparsebert.environment import environment
+from sparsebert.kernels import native
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.surgeon import plant
@@ -91,7 +93,10 @@ def sparse_runs(dense: BertModel, inputs: Inputs, sparsity: float) -> dict[str, 
             kept = torch.rand(weight.shape[0] // BLOCK, weight.shape[1] // BLOCK, generator=generator) >= sparsity
             weight.mul_(kept.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1))
     tokens = inputs["input_ids"].numel()
-    fast, plain = accelerate(sparse, tokens), accelerate(dense, tokens)
+    fast, plain, runs = accelerate(sparse, tokens), accelerate(dense, tokens), {}
+    if native.isa() == native.AMX:
+        half = accelerate(copy.deepcopy(sparse).bfloat16(), tokens)
+        runs[f"sparsebert {sparsity:.0%} blocks bf16"] = lambda x: half(**x)[0]
     with torch.inference_mode():
         torch.testing.assert_close(fast(**inputs)[0], sparse(**inputs)[0], rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(plain(**inputs)[0], dense(**inputs)[0], rtol=1e-3, atol=1e-4)
@@ -100,12 +105,16 @@ def sparse_runs(dense: BertModel, inputs: Inputs, sparsity: float) -> dict[str, 
     return {
         "dense, own attention": lambda x: plain(**x)[0],
         f"sparsebert {sparsity:.0%} blocks": lambda x: fast(**x)[0],
-    }
+    } | runs
 
 
 def tree_runs(dense: BertModel, inputs: Inputs, depth: int) -> dict[str, Run]:
-    planted = accelerate(plant(dense, depth).eval(), inputs["input_ids"].numel())
-    return {f"sparsebert fff 1x{depth}": lambda x: planted(**x)[0]}
+    planted, runs = plant(dense, depth).eval(), {}
+    if native.isa() == native.AMX:
+        half = copy.deepcopy(planted).bfloat16()
+        runs[f"sparsebert fff 1x{depth} bf16"] = lambda x: half(**x)[0]
+    fast = accelerate(planted, inputs["input_ids"].numel())
+    return {f"sparsebert fff 1x{depth}": lambda x: fast(**x)[0]} | runs
 
 
 def engine_runs(dense: BertModel, inputs: Inputs, threads: int) -> dict[str, Run]:

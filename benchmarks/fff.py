@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threads
 from sparsebert.environment import environment
-from sparsebert.kernels import dispatch, native, reference
+from sparsebert.kernels import dispatch, native, native_fff, reference
 
 POOL_TOKENS = 32768
 BERT_WIDTH = 3072
@@ -37,6 +37,8 @@ def main() -> None:
         print(f"hidden {options.hidden}, one tree of depth {options.depth}; {options.rounds} rounds\n")
         for tokens in options.tokens:
             rows += measured(tokens, options.hidden, options.depth, options.rounds)
+        for tokens in options.sorting:
+            rows += sorting(tokens, options.hidden, options.depth, options.rounds)
     if options.output:
         plain = {"cpu": here.cpu, "flags": here.cpu_flags, "threads": threads, "native": native.isa(), "rows": rows}
         options.output.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
@@ -47,6 +49,13 @@ def arguments() -> argparse.Namespace:
     for name, default in {"hidden": 768, "depth": 11, "rounds": 15, "threads": None}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 128, 1024, 16384])
+    parser.add_argument(
+        "--sorting",
+        type=int,
+        nargs="*",
+        default=[],
+        help="for so many tokens: by the nodes of which level to sort them",
+    )
     parser.add_argument("--output", type=Path, help="also write the rows as JSON here")
     return parser.parse_args()
 
@@ -67,11 +76,33 @@ def measured(tokens: int, hidden: int, depth: int, rounds: int) -> list[dict[str
     if native.isa() == native.AMX:
         half = [weight.bfloat16() for weight in tree]
         by_tiles = tree_layer(half[0], bias, half[1])
-        layers["fff bf16"] = lambda x: by_tiles(x.bfloat16())
+        layers["fff bf16"] = lambda x: by_tiles(x.bfloat16()).float()
         check(layers["fff bf16"](pool[0]), pool[0].bfloat16(), half[0], bias, half[1], within=0.05)
     layers["fff in plain torch"] = lambda x: reference.fff(x, tree[0], bias, tree[1], "gelu")
     samples = interleave([variant(name, layer, pool) for name, layer in layers.items()], rounds)
     return [row(name, tokens, own, samples) for name, own in samples.items()]
+
+
+def sorting(tokens: int, hidden: int, depth: int, rounds: int) -> list[dict[str, object]]:
+    """Sorted at different levels against not sorted, by the native kernel in fp32."""
+    isa = native.isa()
+    if isa is None:
+        return []
+    generator = torch.Generator().manual_seed(0)
+    pool = torch.randn(max(POOL_TOKENS, 2 * tokens), hidden, generator=generator).split(tokens)
+    w_in, w_out = (torch.randn(1, 2 ** (depth + 1) - 1, hidden, generator=generator) / hidden**0.5 for _ in range(2))
+    calls = native_fff.FffCalls(w_in, torch.zeros(w_in.shape[:2]), w_out, "gelu", isa)
+    layers: dict[str, Layer] = {
+        f"level {level}": lambda x, level=level: calls.with_ways(x, level)[0] for level in range(0, depth + 1, 2)
+    }
+    samples = interleave([variant(name, layer, pool) for name, layer in layers.items()], rounds)
+    found = []
+    for name, own in samples.items():
+        low, middle, high = (round(value, 2) for value in quartiles(ratios(own, samples["level 0"])))
+        us = round(quartiles(own)[1] * 1000, 1)
+        print(f"{tokens:>6} tokens sorted at {name:<8} {us:>10} us  {middle:5.2f}x not sorted ({low:.2f}-{high:.2f})")
+        found.append({"tokens": tokens, "layer": f"sorted at {name}", "us": us, "over not sorted": [low, middle, high]})
+    return found
 
 
 def tree_layer(w_in: torch.Tensor, bias: torch.Tensor, w_out: torch.Tensor) -> Layer:

@@ -5,7 +5,7 @@
 Distinct random inputs from a pool, outputs checked against fp64, all variants of a row in the same interleaved rounds.
 Zeros are in whole blocks (32 or 16 outputs x 32 inputs), or anywhere; time includes everything from a plain tensor to a
 plain tensor. The dense products are torch's in fp32 and, on processors with a bfloat16 unit, in bf16 with the weight
-packed once by oneDNN. GFLOP/s count only values that are there.
+packed once by oneDNN, and with AMX by the package's own tiles. GFLOP/s count only values that are there.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ def measured(inputs: int, outputs: int, tokens: int, sparsity: float, isa: str, 
         layers["dense bf16 packed"] = lambda x: torch.ops.mkldnn._linear_pointwise(
             x.bfloat16(), packed, half, "none", [], ""
         )
+    if isa == native.AMX:
+        layers |= on_tiles("dense own tiles bf16", weight, HEIGHTS[0], bias)
     for height in (*HEIGHTS, SINGLE):
         masked = weight * mask(outputs, inputs, height, sparsity)
         stored = pack_matrix(masked, height)

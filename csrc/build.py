@@ -83,7 +83,10 @@ def _knows_amx(compiler: str, folder: Path) -> bool:
 
 
 def _run(command: list[object]) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    try:
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    except OSError as error:
+        raise BuildError(f"{command[0]} cannot be run: {error}") from error
     if done.returncode != 0:
         raise BuildError(f"{Path(str(command[0])).name} failed:\n{done.stdout}{done.stderr}".strip())
     return done.stdout

@@ -5,7 +5,10 @@ from __future__ import annotations
 import _ctypes
 import copy
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -382,6 +385,32 @@ def test_tensors_that_do_not_fit_are_refused():
     for said, given_tensors in bad.items():
         with pytest.raises(ValueError, match=said):
             native_fff.fff(*given_tensors, "gelu", 0, HAVE[-1])
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("compiler", [None, "no-such-compiler"])
+def test_without_a_compiler_the_package_installs_and_runs(compiler: str | None, tmp_path: Path):
+    # Of a copy, because the build removes a library that it cannot make anew.
+    source, target = tmp_path / "source", tmp_path / "target"
+    unbuilt = shutil.ignore_patterns("_native.so", "__pycache__")
+    for name in ("src", "csrc"):
+        shutil.copytree(ROOT / name, source / name, ignore=unbuilt)
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    bare = {name: value for name, value in os.environ.items() if name not in ("CXX", "PYTHONPATH")}
+    bare |= {"PATH": str(tmp_path)} | ({"CXX": compiler} if compiler else {})
+    how = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(target)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *how, str(source)], env=bare, check=True)
+    code = (
+        "import torch, sparsebert; from sparsebert.models.fff import FastFeedForward; torch.set_grad_enabled(False)\n"
+        "layer = FastFeedForward(8, 3).eval(); print(sparsebert.__file__, layer.backend, layer(torch.ones(2, 8)).shape)"
+    )
+    run = [sys.executable, "-c", code]
+    said = subprocess.run(
+        run, env={**bare, "PYTHONPATH": str(target)}, check=True, capture_output=True, text=True
+    ).stdout
+    assert said.split()[0] == str(target / "sparsebert" / "__init__.py")
+    assert "plain torch.Size([2, 8])" in said
 
 
 def test_the_library_builds_and_is_clean_under_sanitizers():
