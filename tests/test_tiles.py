@@ -331,6 +331,9 @@ def test_a_tree_in_bf16_goes_by_stages_for_many_tokens(tiles: None, monkeypatch:
         assert torch.equal(layer(x), found) and layer._forms._tiles is packed
         layer.w_out.mul_(2)
         torch.testing.assert_close(layer(x), 2 * found, **near)
+        layer.w_out.data.mul_(2)
+        layer.repack()
+        torch.testing.assert_close(layer(x), 4 * found, **near)
         x[1, 3, 5] = torch.nan
         assert layer(x).isnan().all(dim=-1).nonzero().tolist() == [[1, 3]]
         compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)

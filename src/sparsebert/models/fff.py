@@ -87,6 +87,10 @@ class FastFeedForward(nn.Module):
         """Without the penalty, whose graph cannot be copied."""
         return {**self.__dict__, "penalty": None}
 
+    def repack(self) -> None:
+        """After weights were written to in a way that torch does not count, see `SparseLinear.repack`."""
+        self._forms = dispatch.FffForms()
+
     def reset_parameters(self) -> None:
         """As a linear layer of `hidden` inputs, and one of as many inputs as neurons that a token uses."""
         bound, out_bound = self.hidden**-0.5, (self.trees * (self.depth + 1)) ** -0.5

@@ -61,7 +61,7 @@ class SparseLinear(nn.Linear):
         return dispatch.Origin(self.weight, self._stamp)
 
     def repack(self) -> None:
-        """After the weight was written to in a way that torch does not count, as by `weight.data.mul_(mask)`."""
+        """After writes that torch does not count: by `weight.data.mul_(mask)`, or to weights made in inference mode."""
         self._seen.forget()
         self._pack_if_changed()
 
