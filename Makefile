@@ -30,7 +30,7 @@ contracts: $(READY) ## check who imports whom
 bench: $(READY) ## time a layer at every size on this machine
 	@$(BIN)/python benchmarks/layer_times.py
 
-docs: $(READY) ## write docs/cli from the command line's own help
+docs: $(READY) ## write docs/cli and docs/recipes.md from the code
 	@$(BIN)/python docs/generate.py
 
 format: $(READY) ## format the code and mend what can be mended

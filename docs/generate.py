@@ -1,4 +1,6 @@
-"""Write docs/cli.md and docs/cli/<command>.md from the command line's own help: `make docs`.
+"""Write the reference pages from the code: docs/cli.md, docs/cli/<command>.md and docs/recipes.md: `make docs`.
+
+Commands come from the command line's own help, recipes from their pydantic fields and the registered components.
 
 A test compares the files with what this would write, so they cannot fall behind.
 """
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
+from recipe_page import cell, recipe_page
 
 from sparsebert.cli import app
 from sparsebert.records import write_text_atomically
@@ -25,7 +28,7 @@ def pages() -> dict[Path, str]:
     written = {Path("cli") / f"{name}.md": command_page(name, command) for name, command in commands.items()}
     rows = [f"| [`{name}`](cli/{name}.md) | {command.help} |" for name, command in commands.items()]
     index = [NOTE, "", "# The command line", "", "| command | what it does |", "|---|---|", *rows, ""]
-    return {Path("cli.md"): "\n".join(index)} | written
+    return {Path("cli.md"): "\n".join(index), Path("recipes.md"): recipe_page()} | written
 
 
 def command_page(name: str, command: Any) -> str:
@@ -55,12 +58,8 @@ def _option(param: Any) -> str:
 
 
 def _table(title: str, first: str, rows: Iterable[tuple[str, str | None]]) -> list[str]:
-    body = [f"| `{_cell(name)}` | {_cell(text or '')} |" for name, text in rows]
+    body = [f"| `{cell(name)}` | {cell(text or '')} |" for name, text in rows]
     return [f"## {title}", "", f"| {first} | |", "|---|---|", *body, ""]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def main() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import io
 import re
 import shlex
+from collections import Counter
 from contextlib import redirect_stdout
 from itertools import zip_longest
 from pathlib import Path
@@ -14,10 +15,14 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import typer.main
+import yaml
 from transformers import BertTokenizer
 
+from sparsebert import registry
 from sparsebert.cli import app
 from sparsebert.models.load import save_model
+from sparsebert.parts import Component, Plain, Rule
+from sparsebert.recipe import parse_recipe
 from sparsebert.surgeon import shrink
 from tiny import NEURONS, tiny_model
 
@@ -26,6 +31,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 DECISIONS = sorted((DOCS / "adr").glob("*.md"))
 WORDS_A_DECISION = 450
+ANY = Component(kind="any")
 BLOCK = re.compile(
     r"^(?P<mark><!-- quickstart -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -119,15 +125,45 @@ def test_links_and_named_files_lead_somewhere(page: Path) -> None:
     ] == []
 
 
-def test_pages_of_the_command_line_are_current() -> None:
-    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
-    assert spec is not None and spec.loader is not None
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
-    wanted = generate.pages()
-    assert {page.relative_to(DOCS) for page in [DOCS / "cli.md", *(DOCS / "cli").glob("*.md")]} == set(wanted)
+@pytest.fixture
+def generated(monkeypatch: pytest.MonkeyPatch) -> dict[Path, str]:
+    """The pages that `make docs` would write."""
+    monkeypatch.syspath_prepend(DOCS)
+    return importlib.import_module("generate").pages()
+
+
+def test_generated_pages_are_current(generated: dict[Path, str]) -> None:
+    wanted = generated
+    pages = [DOCS / "cli.md", DOCS / "recipes.md", *(DOCS / "cli").glob("*.md")]
+    assert {page.relative_to(DOCS) for page in pages} == set(wanted)
     old = [str(path) for path, text in wanted.items() if (DOCS / path).read_text(encoding="utf-8") != text]
     assert old == [], "run `make docs`"
+
+
+def test_the_recipe_page_has_every_key_and_part_with_words(generated: dict[Path, str]) -> None:
+    rows = re.findall(r"^\| `([^`]+)` \|.*\| (.*) \|$", generated[Path("recipes.md")], re.MULTILINE)
+    keys = [field.alias or key for model in Plain.__subclasses__() for key, field in model.model_fields.items()]
+    names = [
+        one
+        for kind in (*(kind for kind, _ in Rule(gate=ANY, penalty=ANY).components()), "unit_criterion")
+        for one in registry.names(kind)
+    ]
+    assert Counter(row for row, _ in rows) == Counter([*keys, *names])
+    assert [row for row, words in rows if not words.strip()] == []
+
+
+def test_options_of_parts_are_shown_with_their_defaults(generated: dict[Path, str]) -> None:
+    page = generated[Path("recipes.md")]
+    assert "| `fisher` | `block: 50`, `gradients: 32`, `damping: 1.0e-7` | w^2" in page
+    assert "| `block` | `rows`, `cols` | Tiles" in page
+    assert "`fraction: {kind: cosine, initial: 0.3, final: 0, stop: {percent: 75}}`" in page
+    assert "| `stop` | [moments](#moments) | `{percent: 70}` |" in page
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=name)
+def test_recipes_on_pages_are_valid(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        parse_recipe(yaml.safe_load(block.text))
 
 
 @pytest.mark.parametrize("page", DECISIONS, ids=name)

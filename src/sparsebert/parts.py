@@ -16,20 +16,24 @@ class Plain(BaseModel):
 class Columns(Plain):
     """Where text and label sit in the user's own file."""
 
-    text: tuple[str, ...] = ()
-    label: str = "label"
-    kind: Literal["classification", "regression"] = "classification"
+    text: tuple[str, ...] = Field(
+        default=(), description="one text column, or two for pairs; none given = the column `text`"
+    )
+    label: str = Field(default="label", description="the label column")
+    kind: Literal["classification", "regression"] = Field(
+        default="classification", description="whether labels are classes or numbers to predict"
+    )
 
 
 class Training(Plain):
     """One call of the trainer. `max_steps` wins over `epochs` when it is positive, as in transformers."""
 
-    epochs: float = Field(default=2.0, gt=0)
-    max_steps: int = Field(default=-1, ge=-1)
-    batch_size: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=5e-5, gt=0)
+    epochs: float = Field(default=2.0, gt=0, description="passes over the training examples")
+    max_steps: int = Field(default=-1, ge=-1, description="optimiser steps; -1 = as many as `epochs` says")
+    batch_size: int = Field(default=32, ge=1, description="examples a step")
+    learning_rate: float = Field(default=5e-5, gt=0, description="highest rate of AdamW, after warm-up")
     warmup: float = Field(default=0.06, ge=0, lt=1, description="fraction of the steps")
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0, description="of AdamW")
     lr_schedule: Literal["linear", "cosine", "constant_with_warmup", "one_cycle"] = Field(
         default="linear", description="after warm-up; one_cycle is Smith & Topin 2018, arXiv:1708.07120"
     )
@@ -43,8 +47,8 @@ class Training(Plain):
 class Recovery(Training):
     """Training of a cut model, from its teacher: a higher rate, and no dropout, as the teacher is the regulariser."""
 
-    learning_rate: float = Field(default=1e-4, gt=0)
-    dropout: bool = False
+    learning_rate: float = Field(default=1e-4, gt=0, description="highest rate of AdamW, after warm-up")
+    dropout: bool = Field(default=False, description="true = with dropout while training")
 
 
 class Distill(Plain):
@@ -55,21 +59,25 @@ class Distill(Plain):
     TinyBERT, arXiv:1909.10351, eq. 7-8).
     """
 
-    labels: float = Field(default=0.2, ge=0)
-    logits: float = Field(default=0.8, ge=0)
-    hidden: float = Field(default=1.0, ge=0)
-    attention: float = Field(default=0.0, ge=0, description="of `train` only: the student must have all its heads")
+    labels: float = Field(default=0.2, ge=0, description="weight of the task's own loss")
+    logits: float = Field(default=0.8, ge=0, description="weight of the teacher's logits")
+    hidden: float = Field(default=1.0, ge=0, description="weight of the outputs of the teacher's layers")
+    attention: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the teacher's attention maps; of `train` only: the student must have all its heads",
+    )
     match: Literal["kept", "nearest"] = Field(
         default="kept",
         description="each layer learns from the one it was, or each of the teacher's teaches the nearest (CoFi, eq. 6)",
     )
-    temperature: float = Field(default=2.0, gt=0)
+    temperature: float = Field(default=2.0, gt=0, description="T, by which logits are divided")
 
 
 class Measure(Plain):
     """The setting that a speed or latency target is about."""
 
-    batch: int = Field(default=1, ge=1)
+    batch: int = Field(default=1, ge=1, description="texts a forward pass")
     length: int | None = Field(
         default=None, ge=1, description="tokens; none = the median length of the validation split"
     )
@@ -84,22 +92,22 @@ class Measure(Plain):
 class Trees(Plain):
     """Fast feedforward layers in place of feedforward blocks, first taught block by block, then trained together.
 
-    `soft`, `hardening` and `balance` are of the teaching (see Routing); later training takes hard ways only.
+    `soft`, `hardening` and `balance` are of the teaching; later training takes hard ways only.
     """
 
-    trees: int = Field(default=1, ge=1)
+    trees: int = Field(default=1, ge=1, description="trees side by side in a layer, whose outputs are summed")
     depth: int | None = Field(
         default=None, ge=0, le=20, description="none = the shallowest tree(s) with at least the block's neurons"
     )
     layers: tuple[int, ...] | None = Field(default=None, description="from 0; none = all")
-    activation: Literal["gelu", "relu"] = "gelu"
+    activation: Literal["gelu", "relu"] = Field(default="gelu", description="of the neurons")
     examples: int = Field(default=1024, ge=8, description="of the train split, whose tokens are taught on")
     steps: int = Field(default=2000, ge=1, description="of the teaching, a layer")
     tokens: int = Field(default=512, ge=1, description="a step")
     learning_rate: float = Field(default=2e-3, gt=0, description="of the teaching")
-    soft: bool = False
-    hardening: float = Field(default=0.0, ge=0)
-    balance: float = Field(default=0.0, ge=0)
+    soft: bool = Field(default=False, description="true = a token takes both ways at a node, each with a share")
+    hardening: float = Field(default=0.0, ge=0, description="weight of a term that makes shares 0 or 1")
+    balance: float = Field(default=0.0, ge=0, description="weight of a term that spreads tokens over the nodes")
     controls: bool = Field(
         default=True, description="also models without these blocks, and with as many dense neurons as a token uses"
     )
@@ -108,17 +116,20 @@ class Trees(Plain):
 class Search(Plain):
     """How much the search may look at: calibration examples (of the train split) and candidate shapes."""
 
-    examples: int = Field(default=1024, ge=8)
+    examples: int = Field(default=1024, ge=8, description="calibration examples")
     score_examples: int = Field(default=256, ge=8, description="of those, the ones that candidates are scored on")
-    candidates: int = Field(default=100, ge=0)
-    drop_layers: bool = True
+    candidates: int = Field(default=100, ge=0, description="shapes tried in the local search; 0 = none")
+    drop_layers: bool = Field(default=True, description="whether whole layers may go")
 
 
 class Target(Plain):
     """One member of the family: a speedup, a whole-model latency, a part of the bytes, or a sparsity."""
 
-    kind: Literal["speedup", "latency_ms", "size", "sparsity"]
-    value: float
+    kind: Literal["speedup", "latency_ms", "size", "sparsity"] = Field(
+        description="times faster encoder, milliseconds a forward pass, part of the bytes on disk, or part of the "
+        "encoder's weights to remove"
+    )
+    value: float = Field(description="speedup above 1, latency above 0, size and sparsity between 0 and 1")
 
     @model_validator(mode="after")
     def _in_range(self) -> Target:
@@ -138,8 +149,8 @@ class Target(Plain):
 class When(Plain):
     """A moment or a period of training, in exactly one unit; turned into optimiser steps once, when training starts."""
 
-    steps: int | None = Field(default=None, ge=0)
-    epochs: float | None = Field(default=None, ge=0)
+    steps: int | None = Field(default=None, ge=0, description="optimiser steps")
+    epochs: float | None = Field(default=None, ge=0, description="passes over the training examples")
     percent: float | None = Field(default=None, ge=0, le=100, description="of all steps of the phase")
 
     @model_validator(mode="after")
@@ -189,18 +200,20 @@ class Rule(Plain):
     scope: tuple[str, ...] = Field(
         default=("attention", "ffn"), min_length=1, description="attention, ffn, embeddings, all, or name patterns"
     )
-    structure: Component = Component(kind="element")
-    criterion: Component = Component(kind="magnitude")
-    budget: Component = Component(kind="uniform")
-    schedule: Component = Component(kind="cubic")
-    update: Component = Component(kind="prune")
-    gate: Component | None = None
-    penalty: Component | None = None
-    sparsity: float | None = Field(default=None, ge=0, lt=1, description="none = the recipe's")
-    initial: float = Field(default=0.0, ge=0, lt=1)
-    start: When = When(percent=0)
-    stop: When = When(percent=70)
-    every: When = When(percent=2)
+    structure: Component = Field(default=Component(kind="element"), description="what goes as one")
+    criterion: Component = Field(default=Component(kind="magnitude"), description="which units go first")
+    budget: Component = Field(default=Component(kind="uniform"), description="how the target is shared among matrices")
+    schedule: Component = Field(default=Component(kind="cubic"), description="the way from `initial` to `sparsity`")
+    update: Component = Field(default=Component(kind="prune"), description="how masks change")
+    gate: Component | None = Field(default=None, description="masks that are learned, or whose weights go on learning")
+    penalty: Component | None = Field(default=None, description="a term of the loss that drives weights or gates down")
+    sparsity: float | None = Field(
+        default=None, ge=0, lt=1, description="target, the fraction removed; none = the recipe's"
+    )
+    initial: float = Field(default=0.0, ge=0, lt=1, description="sparsity at `start`")
+    start: When = Field(default=When(percent=0), description="when masks first change")
+    stop: When = Field(default=When(percent=70), description="when they last change, at the target")
+    every: When = Field(default=When(percent=2), description="the time between two changes")
 
     def components(self) -> list[tuple[str, Component]]:
         """The registered parts with their kinds."""
@@ -216,9 +229,9 @@ class Phase(Plain):
     the masks found (a lottery ticket, arXiv:1803.03635).
     """
 
-    name: str = "sparse"
-    training: Training = Training()
-    teacher: str | None = None
-    resets: bool = False
-    distill: Distill = Distill()
-    rules: tuple[Rule, ...] = ()
+    name: str = Field(default="sparse", description="of its own in the recipe; also a folder's name")
+    training: Training = Field(default=Training(), description="how long, and at which rate")
+    teacher: str | None = Field(default=None, description="`dense`, or a folder or hub name; none = labels only")
+    resets: bool = Field(default=False, description="true = start again from the first phase's weights, masks kept")
+    distill: Distill = Field(default=Distill(), description="what is learned from the teacher, where there is one")
+    rules: tuple[Rule, ...] = Field(default=(), description="what becomes sparse; none = earlier masks are held")

@@ -34,25 +34,37 @@ SCHEMA = 1
 class Recipe(Plain):
     """One run: a family of smaller models (`compress`), sparse training in phases (`train`), or trees (`fff`)."""
 
-    schema_version: int = Field(default=SCHEMA, alias="schema")
+    schema_version: int = Field(default=SCHEMA, alias="schema", description="version of the recipe's format")
     name: str | None = Field(default=None, description="how reports call it where several recipes are shown")
-    model: str = "sentence-transformers/all-MiniLM-L6-v2"
-    task: str = "reviews"
-    data: str | None = None
-    columns: Columns = Columns()
-    max_length: int = Field(default=128, ge=4)
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    model: str = Field(default="sentence-transformers/all-MiniLM-L6-v2", description="folder or hub name")
+    task: str = Field(default="reviews", description="a name of `sparsebert tasks`, or any other name with `data`")
+    data: str | None = Field(
+        default=None, description="your own file or folder, or the folder of the GLUE tasks; none = the hub"
+    )
+    columns: Columns = Field(default=Columns(), description="where text and label sit in your own file")
+    max_length: int = Field(default=128, ge=4, description="tokens; longer texts are cut")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="decides new weights, batches and noise")
     data_seed: int = Field(
         default=0, ge=0, lt=2**32, description="which rows: apart from `seed`, so that runs over seeds see the same"
     )
-    targets: tuple[Target, ...] = ()
-    max_drop: float | None = Field(default=None, ge=0, description="points of the task's main metric, 0-100")
-    criterion: str = "obs"
-    shape: Literal["search", "layers"] = "search"
-    even: bool = False
-    phases: tuple[Phase, ...] = ()
+    targets: tuple[Target, ...] = Field(default=(), description="of `compress`: the models to make")
+    max_drop: float | None = Field(
+        default=None,
+        ge=0,
+        description="of `compress`, instead of targets: points of the task's main metric, 0-100, that may be lost",
+    )
+    criterion: str = Field(default="obs", description="of `compress`: which heads and neurons go first")
+    shape: Literal["search", "layers"] = Field(
+        default="search", description="of `compress`: any shape, or whole layers only"
+    )
+    even: bool = Field(
+        default=False, description="of `compress`: one width for all layers, so that plain transformers loads it"
+    )
+    phases: tuple[Phase, ...] = Field(default=(), description="of `train`: stretches of training, one after the other")
     trees: Trees | None = Field(default=None, description="of `fff`: what takes the place of feedforward blocks")
-    sparsity: float | None = Field(default=None, ge=0, lt=1, description="target of every rule that names none")
+    sparsity: float | None = Field(
+        default=None, ge=0, lt=1, description="of `train`: target of every rule that names none"
+    )
     packed: bool = Field(
         default=True,
         description="of `train`: save zeros as bits where that makes the file smaller; false = plain files",
@@ -60,11 +72,17 @@ class Recipe(Plain):
     train_examples: int | None = Field(
         default=None, ge=8, description="use only the first n rows, after a shuffle with data_seed"
     )
-    dense: Training = Training()
-    finetune: Recovery | None = Recovery()
-    distill: Distill = Distill()
-    measure: Measure = Measure()
-    search: Search = Search()
+    dense: Training = Field(
+        default=Training(), description="fine-tuning of the dense model, if it is not fine-tuned for the task yet"
+    )
+    finetune: Recovery | None = Field(
+        default=Recovery(), description="of `compress` and `fff`: training of what was made; none = no training"
+    )
+    distill: Distill = Field(
+        default=Distill(), description="of `compress` and `fff`: what is learned from the dense model"
+    )
+    measure: Measure = Field(default=Measure(), description="batch, length and rounds of timings")
+    search: Search = Field(default=Search(), description="of `compress`: how long to look for the best shape")
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
