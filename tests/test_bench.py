@@ -13,7 +13,7 @@ from torch import nn
 
 from sparsebert import backends, registry
 from sparsebert.backends import BackendError, compiled, eager, eager_bf16, sparse, sparse_bf16
-from sparsebert.bench import BenchRow, Setting, bench, verdict
+from sparsebert.bench import BenchRow, Setting, backend_verdict, bench, verdict
 from sparsebert.bench_memory import peak_memory
 from sparsebert.clock import Conditions, timing
 from sparsebert.counts import example_inputs
@@ -80,9 +80,28 @@ def test_what_each_row_is_compared_with() -> None:
     assert moved is not None and moved.largest_difference == pytest.approx(0.5, abs=1e-5)
     half = rows["dense", "eager-bf16"]
     assert half.against_baseline is None and half.backend_speedup is not None
+    assert (half.backend_speedup_q25 or 9) <= half.backend_speedup <= (half.backend_speedup_q75 or 0)
     assert half.against_first_backend is not None and 0 < half.against_first_backend.largest_difference < 0.5
     moved_half = rows["moved", "eager-bf16"].against_baseline
     assert moved_half is not None and moved_half.largest_difference == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_back_end_has_a_verdict_of_its_own() -> None:
+    rows = by_name(bench({"dense": tiny_model("bert")}, [SMALL], ["eager", "eager-bf16"], **QUICK))
+    row = rows["dense", "eager-bf16"]
+    assert backend_verdict(rows["dense", "eager"], "eager") is None
+    for speedup, said in {
+        (
+            2.0,
+            1.5,
+            3.0,
+        ): "dense on eager-bf16 is 2.00x faster than on eager (model, batch 2, length 8; quartiles 1.50-3.00",
+        (0.5, 0.4, 0.6): "dense on eager-bf16 is slower than on eager: 0.50x its speed (model",
+        (1.2, 0.9, 1.4): "dense on eager-bf16 is no faster than on eager: 1.20x its speed (model",
+    }.items():
+        names = ("backend_speedup", "backend_speedup_q25", "backend_speedup_q75")
+        found = backend_verdict(row.model_copy(update=dict(zip(names, speedup, strict=True))), "eager")
+        assert found is not None and found.startswith(said) and found.endswith(", 3 rounds)")
 
 
 def test_agreement_is_the_part_of_equal_predictions() -> None:

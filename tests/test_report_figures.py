@@ -101,6 +101,18 @@ def test_pngs_are_named_after_the_families(tmp_path):
     two = [example_record(), example_record(criterion="magnitude")]
     short = [record.model_copy(update={"models": record.models[:2]}) for record in two]
     paths = write_pngs(families(short), tmp_path / "two")
-    names = ["pareto.png", "map-obs.png", "size-obs.png", "map-magnitude.png", "size-magnitude.png"]
+    names = ["pareto.png", "map-1-obs.png", "size-1-obs.png", "map-2-magnitude.png", "size-2-magnitude.png"]
     assert [path.name for path in paths] == names
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_families_that_differ_in_everything_have_names_that_fit(tmp_path):
+    words = ("a" * 20, "b" * 20)
+    records = [
+        example_record(model=f"{w}/1{w}", task=f"{w}2", data=f"{w}3", max_length=4 + at, data_seed=at)
+        for at, w in enumerate(words)
+    ]
+    short = [record.model_copy(update={"models": record.models[:2]}) for record in records]
+    paths = write_pngs(families(short), tmp_path)
+    assert len(paths) == 5 and all(len(path.name) < 60 for path in paths)
+    assert not any("max_length" in family.label for family in families(short))

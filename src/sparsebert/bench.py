@@ -65,6 +65,8 @@ class BenchRow(Part):
     unavailable: str | None = None
     timings: tuple[Timing, ...] = ()
     backend_speedup: float | None = None
+    backend_speedup_q25: float | None = None
+    backend_speedup_q75: float | None = None
     against_baseline: Match | None = None
     against_first_backend: Match | None = None
     peak_memory_mb: float | None = None
@@ -123,13 +125,29 @@ def verdict(model: str, baseline: str, measured: Timing) -> str:
         return f"{model} is the baseline ({how}; {measured.median_ms:.2f} ms, {spread})"
     if measured.speedup is None or measured.speedup_q25 is None or measured.speedup_q75 is None:
         return f"{model} was not compared with {baseline} ({how})"
-    speedup, low, high = measured.speedup, measured.speedup_q25, measured.speedup_q75
-    spread = f"({how}; quartiles {low:.2f}-{high:.2f}, {measured.rounds} rounds)"
-    if speedup >= NOTICEABLE and low > 1:
-        return f"{model} is {speedup:.2f}x faster than {baseline} {spread}"
-    if speedup <= 1 / NOTICEABLE and high < 1:
-        return f"{model} is slower than {baseline}: {speedup:.2f}x its speed {spread}"
-    return f"{model} is no faster than {baseline}: {speedup:.2f}x its speed {spread}"
+    speedup = measured.speedup, measured.speedup_q25, measured.speedup_q75
+    return _said(model, baseline, speedup, f"{how}; quartiles", measured.rounds)
+
+
+def backend_verdict(row: BenchRow, first: str) -> str | None:
+    """Say in words whether a row's back end is faster than the `first` for the same model; None if it is that."""
+    middle, low, high = row.backend_speedup, row.backend_speedup_q25, row.backend_speedup_q75
+    if middle is None or low is None or high is None:
+        return None
+    names = f"{row.model} on {row.backend}", f"on {first}"
+    return _said(
+        *names, (middle, low, high), f"model, batch {row.batch}, length {row.length}; quartiles", row.timings[0].rounds
+    )
+
+
+def _said(one: str, other: str, speedup: tuple[float, float, float], how: str, rounds: int) -> str:
+    middle, low, high = speedup
+    spread = f"({how} {low:.2f}-{high:.2f}, {rounds} rounds)"
+    if middle >= NOTICEABLE and low > 1:
+        return f"{one} is {middle:.2f}x faster than {other} {spread}"
+    if middle <= 1 / NOTICEABLE and high < 1:
+        return f"{one} is slower than {other}: {middle:.2f}x its speed {spread}"
+    return f"{one} is no faster than {other}: {middle:.2f}x its speed {spread}"
 
 
 class _Key(NamedTuple):
@@ -215,11 +233,14 @@ def _row(results: _Results, key: _Key, baseline: _Key, first: _Key) -> BenchRow:
         return row
     others = results.samples.keys() - {key}
     own_ms = results.samples[key].whole_ms
+    over = quartiles(ratios(own_ms, results.samples[first].whole_ms)) if first in others else (None, None, None)
     found = {
         "timings": _timings(results, key, results.samples.get(baseline)),
         "against_baseline": _match(results, key, baseline) if baseline in others else None,
         "against_first_backend": _match(results, key, first) if first in others else None,
-        "backend_speedup": quartiles(ratios(own_ms, results.samples[first].whole_ms))[1] if first in others else None,
+        "backend_speedup_q25": over[0],
+        "backend_speedup": over[1],
+        "backend_speedup_q75": over[2],
     }
     return row.model_copy(update=found)
 

@@ -44,7 +44,9 @@ def bench(
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="eager (default), eager-bf16, compile, or all; repeatable.", rich_help_panel=HOW
+            metavar="NAME",
+            help="eager (default), eager-bf16, compile, sparse, sparse-bf16, or all; repeatable.",
+            rich_help_panel=HOW,
         ),
     ] = None,
     rounds: Annotated[

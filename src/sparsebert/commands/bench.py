@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparsebert import registry
-from sparsebert.bench import BenchRow, Match, Setting, verdict
+from sparsebert.bench import BenchRow, Match, Setting, backend_verdict, verdict
 from sparsebert.bench import bench as measure
 from sparsebert.bench_memory import peak_memory
 from sparsebert.commands.models import open_model, sources
@@ -105,14 +105,16 @@ def _with_memory(row: BenchRow, found: Mapping[str, ModelSource]) -> BenchRow:
 
 
 def _verdicts(rows: Sequence[BenchRow]) -> list[str]:
-    baseline = rows[0].model
-    said = []
+    baseline, first = rows[0].model, rows[0].backend
+    said: list[str] = []
     for row in rows:
         headline = row.timing("encoder") or row.timing("model")
         if row.unavailable:
             said.append(f"{row.model} on {row.backend} was not measured: {row.unavailable}")
         elif row.model != baseline and headline:
             said.append(verdict(row.model, baseline, headline))
+        over = backend_verdict(row, first)
+        said += [over] if over else []
     return said
 
 
@@ -128,6 +130,7 @@ def _print(rows: Sequence[BenchRow], verdicts: Sequence[str]) -> None:
 
 def _table(rows: Sequence[BenchRow]) -> Table:
     with_memory = any(row.peak_memory_mb is not None for row in rows)
+    with_backends = any(row.backend_speedup is not None for row in rows)
     whole = rows[0].timings[0]
     table = Table(
         title=f"Batch {whole.batch}, {whole.length} tokens, threads {whole.threads}, {whole.rounds} rounds",
@@ -136,10 +139,12 @@ def _table(rows: Sequence[BenchRow]) -> Table:
         show_edge=False,
     )
     heads = ["Model", "Back end", "Model, ms", "Speedup", "Encoder, ms", "Speedup", "Tokens/s", "Output check"]
-    for index, name in enumerate([*heads, "Peak memory"] if with_memory else heads):
+    more = ([f"Over {rows[0].backend}"] if with_backends else []) + (["Peak memory"] if with_memory else [])
+    for index, name in enumerate([*heads, *more]):
         table.add_column(name, justify="left" if index < 2 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*_cells(row), *([_memory(row)] if with_memory else []))
+        over = [_ratio(row.backend_speedup, row.backend_speedup_q25, row.backend_speedup_q75)] if with_backends else []
+        table.add_row(*_cells(row), *over, *([_memory(row)] if with_memory else []))
     return table
 
 
@@ -158,9 +163,13 @@ def _ms(timing: Timing | None) -> str:
 
 
 def _speedup(timing: Timing | None) -> str:
-    if timing is None or timing.speedup is None or timing.speedup_q25 is None or timing.speedup_q75 is None:
+    return v.DASH if timing is None else _ratio(timing.speedup, timing.speedup_q25, timing.speedup_q75)
+
+
+def _ratio(middle: float | None, low: float | None, high: float | None) -> str:
+    if middle is None or low is None or high is None:
         return v.DASH
-    return f"{v.times(timing.speedup)}\n({timing.speedup_q25:.2f}–{timing.speedup_q75:.2f})"
+    return f"{v.times(middle)}\n({low:.2f}–{high:.2f})"
 
 
 def _check(match: Match | None) -> str:

@@ -12,6 +12,8 @@ from sparsebert.records import ModelResult, Record, Score, Timing
 
 _SELF_EXPLAINING = ("model", "task", "criterion", "shape")
 _STRUCTURAL = ("phases", "rules", "kind")
+# Differing settings that a name holds; the page has all of them.
+_MOST = 4
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _labels(firsts: Sequence[Record], apart_from: Sequence[str]) -> list[str]:
     flat = [dict(flat_values(record.recipe)) | {"task": record.task} for record in firsts]
     keys = sorted({key for values in flat for key in values} - {"targets", *apart_from}, key=_label_order)
     differing = [key for key in keys if len({repr(values.get(key)) for values in flat}) > 1]
-    texts = [", ".join(_say(key, values[key]) for key in differing if key in values) for values in flat]
+    texts = [", ".join(_say(key, values[key]) for key in differing[:_MOST] if key in values) for values in flat]
     texts = [text or _subject(record) for text, record in zip(texts, firsts, strict=True)]
     if len(set(texts)) == len(texts):
         return texts

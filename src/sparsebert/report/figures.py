@@ -20,6 +20,9 @@ from sparsebert.report.verdict import sentences
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Of the part of a file's name that says of which family it is.
+LONGEST = 40
+
 
 def pareto(groups: Sequence[Family]) -> str:
     """The plot of score against speed as HTML; empty where no model has both."""
@@ -57,8 +60,8 @@ def write_pngs(groups: Sequence[Family], folder: Path, found: Sequence[Curve] = 
     """
     several = len(groups) > 1
     drawn = [("pareto", pareto_plot(groups)), ("curves", curve_plot(found))]
-    for family in groups if not found else ():
-        ending = f"-{_slug(family.label)}" if several else ""
+    for number, family in enumerate(groups if not found else (), start=1):
+        ending = f"-{number}-{_slug(family.label)}" if several else ""
         models = [family.runs(name)[0][1] for name in family.names]
         drawn += [(f"map{ending}", shape_map(models)), (f"size{ending}", size_plot(family))]
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +83,7 @@ def _uri(figure: Figure) -> str:
 
 
 def _slug(label: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "family"
+    return re.sub(r"[^a-z0-9]+", "-", label.lower())[:LONGEST].strip("-") or "family"
 
 
 def _write(path: Path, content: bytes) -> Path:
