@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from sparsebert.report import values as v
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Letters of a line of the legend.
+_WIDE = 48
 _FINE_TICKS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 
 
@@ -41,7 +44,7 @@ def pareto_plot(groups: Sequence[Family], theme: Theme = LIGHT) -> Figure | None
         figure = new_figure(6.0, 4.0)
         axes = figure.add_subplot()
         for index, (label, line) in enumerate(shown):
-            _draw_line(axes, label, line, index, theme)
+            _draw_line(axes, fill(label, _WIDE), line, index, theme)
         _dense_lines(axes, shown, theme)
         _label_points(axes, [line for _, line in shown], theme)
         _speed_axis(axes, [point.x for _, line in shown for point in line])
