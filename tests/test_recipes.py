@@ -133,13 +133,20 @@ def test_a_sweep_is_ordinary_runs_and_skips_what_is_finished(home, tmp_path):
 
 def test_a_point_that_fails_does_not_stop_the_others(home, tmp_path):
     common = ("--model", home / "base", "--data", home / "data", "-o", tmp_path / "sweep")
-    key = "phases.0.rules.0.structure"
-    grid = f"{key}={{kind: n:m; n: 2; m: 4}}".replace("{kind: n:m; n: 2; m: 4}", "element,head")
-    said = run_cli("sweep", home / "trained.yaml", *common, "--grid", grid, "--set", "phases.0.rules.0.scope=[ffn]")
+    said = run_cli("sweep", home / "trained.yaml", *common, "--grid", "phases.0.training.learning_rate=0.001,1e+30")
+    assert said.exit_code == 2 and "1 of 2 points failed" in said.stderr
+    assert read_record(tmp_path / "sweep" / "learning-rate=0.001_seed=0").status == "finished"
+    assert read_record(tmp_path / "sweep" / "learning-rate=1e+30_seed=0").status == "failed"
+
+
+def test_a_point_that_is_refused_leaves_nothing(home, tmp_path):
+    common = ("--model", home / "base", "--data", home / "data", "-o", tmp_path / "sweep")
+    grid = ("--grid", "phases.0.rules.0.structure=element,head", "--set", "phases.0.rules.0.scope=[ffn]")
+    said = run_cli("sweep", home / "trained.yaml", *common, *grid)
     assert said.exit_code == 2
     assert "1 of 2 points failed" in said.stderr and "has no heads" in said.stderr
     assert read_record(tmp_path / "sweep" / "structure=element_seed=0").status == "finished"
-    assert read_record(tmp_path / "sweep" / "structure=head_seed=0").status == "failed"
+    assert not (tmp_path / "sweep" / "structure=head_seed=0").exists()
 
 
 def test_axes():
@@ -212,3 +219,39 @@ def test_train_without_phases_and_compress_with_them_are_refused(home):
     assert_refused(run_cli("train", home / "base", "--data", home / "data", "--task", "mine"), ["no phases"])
     said = run_cli("compress", home / "base", "--recipe", home / "trained.yaml", "--data", home / "data")
     assert_refused(said, ["has phases", "sparsebert train"])
+
+
+RULE = "phases.0.rules.0"
+AGAIN = "phases=[{name: one, rules: [{}]}, {name: two, rules: [{schedule: linear, initial: %s, sparsity: 0.8}]}]"
+BAD_RULES = {
+    "matches nothing": f"{RULE}.scope=[atention]",
+    "n weights of every m": f"{RULE}.structure={{kind: 'n:m', n: 5, m: 4}}",
+    "3 of 4 is less sparse than the target": f"{RULE}.structure={{kind: 'n:m', n: 3, m: 4}}",
+    "do not divide": f"{RULE}.structure={{kind: block, rows: 5, cols: 5}}",
+    "stops before it starts": f"{RULE}.start={{percent: 95}}",
+    "needs a gate": f"{RULE}.penalty=l0",
+    "Weights cannot go back": f"{RULE}.update={{kind: rewind, to: {{percent: 60}}}}",
+    "target is under the current sparsity; got 0.4": AGAIN % 0.4,
+}
+
+
+@pytest.mark.parametrize("said", BAD_RULES)
+def test_bad_rules_are_refused_before_the_teacher_is_trained(said: str, home, tmp_path):
+    arguments = ("train", home / "base", "--recipe", home / "trained.yaml", "--data", home / "data")
+    teacher = ("--set", "phases.0.teacher=dense", "--set", "dense.max_steps=3", "-o", tmp_path / "out")
+    assert_refused(run_cli(*arguments, *teacher, "--set", BAD_RULES[said]), [said])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_phase_may_go_on_from_the_sparsity_of_the_last(home):
+    folder = trained(home, "again", AGAIN % 0.5, "phases.0.training.max_steps=2", "phases.1.training.max_steps=2")
+    assert read_record(folder).models[-1].sparsity.encoder_linear == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(home, tmp_path):
+    short = save_tiny(tmp_path / "short", num_hidden_layers=2)
+    arguments = ("train", home / "base", "--recipe", home / "trained.yaml", "--data", home / "data")
+    for teacher, words in ((short, "different numbers of layers"), (home / "base", "not fine-tuned for this task")):
+        said = run_cli(*arguments, "--set", f"phases.0.teacher={teacher}", "-o", tmp_path / "out")
+        assert_refused(said, [words])
+    assert not (tmp_path / "out").exists()

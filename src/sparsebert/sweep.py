@@ -75,8 +75,8 @@ def points(
 def sweep(todo: Sequence[Point], folder: Path, command: str, keep_models: bool) -> Iterator[tuple[Point, Record]]:
     """Run every point in `folder`/NAME and yield its record; a finished one is only read.
 
-    A point that fails with an error of the user leaves a failed record and does not stop the others. Without
-    `keep_models` only records, predictions and reports stay.
+    A point that fails with an error of the user does not stop the others; it leaves a failed record, or nothing where
+    it was refused before it started. Without `keep_models` only records, predictions and reports stay.
     """
     for number, point in enumerate(todo, 1):
         place = folder / point.name
