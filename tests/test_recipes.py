@@ -255,3 +255,19 @@ def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(home,
         said = run_cli(*arguments, "--set", f"phases.0.teacher={teacher}", "-o", tmp_path / "out")
         assert_refused(said, [words])
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_are_compared_by_their_last_models(home):
+    settings = ("phases.0.teacher=dense", "dense.max_steps=3", "phases.0.distill.hidden=0")
+    runs = [trained(home, f"compared-{part}", *settings, f"sparsity={part}") for part in (0.3, 0.6, 0.9)]
+
+    def compared(*options: object) -> list[tuple[str, str]]:
+        said = run_cli("compare", *options, "--resamples", 100, "--json")
+        assert said.exit_code == 0, said.output
+        return [(one["against"], one["name"]) for one in json.loads(said.stdout)]
+
+    first = "sparsity=0.3: "
+    assert compared(*runs) == [(f"{first}sparse", f"sparsity={part}: sparse") for part in (0.6, 0.9)]
+    assert compared(*runs[:2], "--model", "dense") == [(f"{first}dense", "sparsity=0.6: dense")]
+    assert compared(runs[0]) == [("dense", "sparse")]
+    assert_refused(run_cli("compare", *runs, "--model", "sparce"), ["Unknown model 'sparce'", "Did you mean 'sparse'"])

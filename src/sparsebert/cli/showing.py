@@ -77,16 +77,24 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of runs as sweeps make them.")
     ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Compare this model of every run, for example dense. Default: the last of each; of a single run all.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.", rich_help_panel=HOW)] = 2000,
     seed: Seed = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say which differences to the first model are larger than chance."""
+    """Say which runs differ from the first one by more than chance, or which models of one run from its first."""
     with guard(debug):
         from sparsebert.commands import compare as command
 
-        command.compare(runs, resamples, seed or 0, as_json)
+        command.compare(runs, model, resamples, seed or 0, as_json)
 
 
 @app.command()
