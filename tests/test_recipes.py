@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 from sparsebert.compare import Contender, contenders, differences, holm
+from sparsebert.compress.phases import unused_targets
 from sparsebert.compress.workbench import set_up
 from sparsebert.errors import UserError
 from sparsebert.models.load import load_model
@@ -271,3 +272,18 @@ def test_runs_are_compared_by_their_last_models(home):
     assert compared(*runs[:2], "--model", "dense") == [(f"{first}dense", "sparsity=0.6: dense")]
     assert compared(runs[0]) == [("dense", "sparse")]
     assert_refused(run_cli("compare", *runs, "--model", "sparce"), ["Unknown model 'sparce'", "Did you mean 'sparse'"])
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_every_recipe_aims_at_its_sparsity(file: Path):
+    assert unused_targets(load_recipe(file)) == ()
+
+
+def test_a_rule_that_aims_at_no_sparsity_says_so(home):
+    soft = "{gate: soft_movement, penalty: {kind: %s}}"
+    rules = f"phases.0.rules=[{soft % 'l0'}]"
+    record = read_record(trained(home, "no-aim", rules))
+    assert any("Rule 1 of phase 'prune' does not aim at a sparsity: soft_movement with l0" in n for n in record.notes)
+    with_target = f"phases.0.rules=[{soft % 'lagrangian'}]"
+    assert unused_targets(load_recipe(home / "trained.yaml", [with_target])) == ()
+    assert unused_targets(load_recipe(home / "trained.yaml", ["phases.0.rules=[{gate: hard_concrete}]"])) != ()

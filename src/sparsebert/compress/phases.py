@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save, save_file
 from transformers import PreTrainedModel, set_seed
 
+from sparsebert import registry
 from sparsebert.compress.family import Dense, dense_model
 from sparsebert.compress.stages import stage
 from sparsebert.compress.workbench import Workbench
@@ -23,7 +24,9 @@ from sparsebert.models.load import Packing, has_task_head, load_config, save_mod
 from sparsebert.models.pack import packed_bytes
 from sparsebert.models.source import resolve
 from sparsebert.parts import Component, Phase, Rule
+from sparsebert.recipe import Recipe
 from sparsebert.records import SparsityAt, TrainingRun
+from sparsebert.sparse.hard import make_penalty
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.sites import Masks
 from sparsebert.sparse.sparsifier import Sparsifier
@@ -68,6 +71,27 @@ def check_phases(bench: Workbench) -> None:
         if phase.teacher is not None and phase.teacher != "dense":
             check_match(model, _given_teacher(bench, phase.teacher), phase.distill)
         held = _rehearse(bench, phase, model, held)
+
+
+def unused_targets(recipe: Recipe) -> tuple[str, ...]:
+    """A line for every rule that aims at no sparsity: its gate follows no schedule, and no lagrangian leads it."""
+    found = []
+    for phase in recipe.phases:
+        for number, rule in enumerate(phase.rules, 1):
+            if rule.gate is None or _aims(rule, rule.gate):
+                continue
+            how = f"{rule.gate.kind} with {rule.penalty.kind}" if rule.penalty else f"{rule.gate.kind} alone"
+            found.append(
+                f"Rule {number} of phase '{phase.name}' does not aim at a sparsity: {how} takes away what the weight "
+                "of the penalty asks for; a lagrangian penalty would lead to the target"
+            )
+    return tuple(found)
+
+
+def _aims(rule: Rule, gate: Component) -> bool:
+    if registry.make("gate", gate.kind, gate.options).scheduled:
+        return True
+    return rule.penalty is not None and make_penalty(rule.penalty, gated=True).multipliers > 0
 
 
 def _rehearse(bench: Workbench, phase: Phase, model: PreTrainedModel, held: Masks) -> Masks:
