@@ -154,10 +154,14 @@ def test_axes():
     assert axis("sparsity=0:0.9:0.3") == Axis("sparsity", (0.0, 0.3, 0.6, 0.9))
     assert axis("task=mrpc,sst2") == Axis("task", ("mrpc", "sst2"))
     assert axis("sparsity=0.5,0.9") == Axis("sparsity", (0.5, 0.9))
+    assert axis("scope=[ffn],[all]") == Axis("scope", (["ffn"], ["all"]))
+    assert axis("structure={kind: block, rows: 4},head") == Axis("structure", ({"kind": "block", "rows": 4}, "head"))
     file = ROOT / "recipes" / "random.yaml"
     names = [point.name for point in points(file, [], [axis("sparsity=0.5,0.9"), axis("phases.0.name=a,b")], range(2))]
     assert names[:3] == ["sparsity=0.5_name=a_seed=0", "sparsity=0.5_name=b_seed=0", "sparsity=0.9_name=a_seed=0"]
     assert len(set(names)) == 8
+    scopes = points(file, [], [axis("phases.0.rules.0.scope=[ffn],[attention, ffn]")], [0])
+    assert [point.recipe.phases[0].rules[0].scope for point in scopes] == [("ffn",), ("attention", "ffn")]
 
 
 BAD_SWEEPS = {
@@ -165,16 +169,20 @@ BAD_SWEEPS = {
     "sparsity=0:1": "sparsity: Input should be a valid number",
     "sparsity=0.9:0:0.1": "upwards",
     "sparsity=a:b:c": "must be numbers",
-    "sparsety=0.5,0.6": "did you mean 'sparsity'",
+    "sparsety=0.5,0.6": "Did you mean 'sparsity'",
     "phases.3.name=a": "'3' is no entry of a list of 1",
     "sparsity=0.5,1.5": "less than 1",
+    "phases.0.rules.0.scope=[a": "The values of a grid are not YAML",
+    "seed=5": "give --seeds N",
+    "model=a/b,a-b": "would share a folder; got model=a-b_seed=0",
+    "name=Base,base": "would share a folder",
 }
 
 
 @pytest.mark.parametrize("grid", BAD_SWEEPS)
 def test_a_bad_grid_is_refused_before_anything_is_written(grid: str, home, tmp_path):
     said = run_cli("sweep", home / "trained.yaml", "--grid", grid, "-o", tmp_path / "out")
-    assert said.exit_code == 2 and BAD_SWEEPS[grid].lower() in said.stderr.lower(), said.stderr
+    assert_refused(said, [BAD_SWEEPS[grid]])
     assert not (tmp_path / "out").exists()
 
 
