@@ -102,8 +102,8 @@ def doctor(
     model: Annotated[
         str, typer.Argument(help="Folder or hub name.", show_default="sentence-transformers/all-MiniLM-L6-v2")
     ] = "sentence-transformers/all-MiniLM-L6-v2",
-    batch: Annotated[int, typer.Option(min=1, rich_help_panel=SPEED)] = 1,
-    length: Annotated[int, typer.Option(min=1, metavar="TOKENS", rich_help_panel=SPEED)] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="Texts at a time.", rich_help_panel=SPEED)] = 1,
+    length: Annotated[int, typer.Option(min=1, metavar="TOKENS", help="Of a text.", rich_help_panel=SPEED)] = 128,
     rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.", rich_help_panel=HOW)] = 15,
     threads: Threads = None,
     as_json: Json = False,
