@@ -47,7 +47,7 @@ def home(tmp_path_factory) -> Path:
 
 
 def test_every_recipe_is_run():
-    assert len(RECIPES) == 17
+    assert len(RECIPES) == 18
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
