@@ -38,12 +38,12 @@ def command_page(name: str, command: Any) -> str:
     usage = " ".join(["sparsebert", name, *(_argument(param) for param in arguments), "[OPTIONS]"])
     lines = [NOTE, "", f"# sparsebert {name}", "", command.help, "", "```text", usage, "```", ""]
     if arguments:
-        lines += _table("Arguments", "argument", ((_argument(param), param.help) for param in arguments))
+        lines += _table("Arguments", "argument", ((_argument(param), _said(param)) for param in arguments))
     # Panels come in the order of their first option, as in the help.
     places = {param.rich_help_panel: place for place, param in reversed(list(enumerate(options)))}
     options.sort(key=lambda param: places[param.rich_help_panel])
     for panel, params in groupby(options, key=lambda param: param.rich_help_panel):
-        lines += _table(panel or "Options", "option", ((_option(param), param.help) for param in params))
+        lines += _table(panel or "Options", "option", ((_option(param), _said(param)) for param in params))
     return "\n".join(lines)
 
 
@@ -55,6 +55,16 @@ def _argument(param: Any) -> str:
 def _option(param: Any) -> str:
     value = "" if param.is_flag else f" {param.metavar or 'VALUE'}"
     return f"{', '.join(param.opts)}{value}"
+
+
+def _said(param: Any) -> str:
+    """The help, and the default where the help of the command line shows it too."""
+    if isinstance(param.show_default, str):
+        return f"{param.help} Default: {param.show_default}."
+    is_switch = param.param_type_name == "option" and param.is_flag
+    return (
+        param.help if is_switch or param.required or param.default is None else f"{param.help} Default {param.default}."
+    )
 
 
 def _table(title: str, first: str, rows: Iterable[tuple[str, str | None]]) -> list[str]:

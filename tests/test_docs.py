@@ -166,6 +166,19 @@ def test_recipes_on_pages_are_valid(page: Path) -> None:
         parse_recipe(yaml.safe_load(block.text))
 
 
+def test_every_option_says_what_it_is_and_what_it_is_by_default() -> None:
+    commands: dict[str, Any] = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    silent = [(name, param.name) for name, command in commands.items() for param in command.params if not param.help]
+    assert silent == []
+    for command, words in (
+        ("sweep", ["`--seeds N` | Seeds 0 to N-1 of every point. Default 1.", "Default runs/sweep-HASH."]),
+        ("compare", ["Draws of the bootstrap. Default 2000."]),
+        ("doctor", ["Default 1.", "Default 128.", "Default 15.", "Default: sentence-transformers/all-MiniLM-L6-v2."]),
+    ):
+        page = (DOCS / "cli" / f"{command}.md").read_text(encoding="utf-8")
+        assert all(word in page for word in words)
+
+
 @pytest.mark.parametrize("page", DECISIONS, ids=name)
 def test_a_decision_is_one_page_of_three_parts(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

@@ -13,23 +13,27 @@ from sparsebert.doctor import (
     BLOCKS,
     OWN,
     ROWS,
+    TRIALS,
     VALUES,
     Trial,
     Zeros,
     advice,
+    diagnose,
     kernels,
     matrix_trials,
     structured_trials,
     zeros_of,
 )
-from sparsebert.kernels import native
-from sparsebert.models.layout import encoder_linear_names
+from sparsebert.errors import UserError
+from sparsebert.kernels import native, operators
+from sparsebert.models.layout import encoder_linear_names, layout_of
+from sparsebert.surgeon import plant, shrink
 from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny
 
 WEIGHTS = LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * NEURONS)
 NO_ZEROS = Zeros(0.0, 0.0, 0.0, False, 1.0)
-WHOLE = "whole model, half of the heads and neurons"
+WHOLE = "whole model, half of the heads and neurons cut out"
 BUILT = native.isa() is not None
 
 
@@ -90,7 +94,15 @@ def trials(single: float, whole: float) -> list[Trial]:
 @pytest.mark.parametrize(
     ("single", "whole", "words"),
     [
-        (0.4, 1.9, ["1.90x faster here: this pays", "Single zero weights are not faster here", "0.40x at 90%"]),
+        (
+            0.4,
+            1.9,
+            [
+                "Half of the heads and neurons cut out makes the whole model 1.90x faster here: this pays",
+                "Single zero weights are not faster here",
+                "0.40x at 90%",
+            ],
+        ),
         (1.5, 1.9, ["Single zero weights pay from 90% on (1.50x a matrix product; 1.50x at 90%)"]),
         (1.01, 1.01, ["this does not pay at this batch", "are not faster here"]),
     ],
@@ -118,6 +130,39 @@ def test_a_model_with_many_zeros_is_timed_with_the_kernels():
             model.get_parameter(name)[:, 1:].zero_()
     own = [trial for trial in structured_trials(model, batch=2, length=8, rounds=3) if trial.what == OWN]
     assert [trial.sparsity for trial in own] == pytest.approx([zeros_of(model).elements])
+
+
+def without(kind: str, model: PreTrainedModel) -> PreTrainedModel:
+    groups = [group for group in layout_of(model).groups if group.kind == kind]
+    return shrink(model, {group.name: torch.zeros(group.units, dtype=torch.bool) for group in groups})
+
+
+def test_models_without_neurons_or_heads_get_a_verdict():
+    dense = tiny_model("bert")
+    trees = plant(dense, depth=2)
+    singles = len(TRIALS) * (3 if BUILT else 1)
+    for model, count, words in (
+        (without("neuron", dense), singles + 1, "Half of the heads cut out makes the whole model"),
+        (without("head", dense), singles + 1, "Half of the neurons cut out makes the whole model"),
+        (trees, singles + 1, "3 of 3 layers have fast feedforward layers: a token uses 9 of their 21 neurons"),
+        (without("head", trees), 0, "This model's encoder has no zero weights. "),
+    ):
+        found = diagnose(model.eval(), 1, 8, 3, 1)
+        assert len(found.trials) == count and words in " ".join(found.advice), found
+    with pytest.raises(UserError, match="no weights left"):
+        diagnose(without("head", without("neuron", dense)).eval(), 1, 8, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "triton", "why"),
+    [(False, True, "needs a GPU"), (True, False, "not installed"), (True, True, "Triton kernel")],
+)
+def test_kernels_on_a_gpu_need_one_and_triton(gpu: bool, triton: bool, why: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setattr(operators, "has_triton", lambda: triton)
+    found = [kernel for kernel in kernels() if "on a GPU" in kernel.name]
+    assert [(kernel.runs, why in kernel.why) for kernel in found] == [(gpu and triton, True)] * 2
 
 
 def test_two_of_four_needs_a_gpu_that_has_it():

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from sparsebert.counts import flops
@@ -57,6 +58,16 @@ def test_the_record_has_the_trees_and_their_controls(whole):
         assert len(fit.entropy) == len(fit.agreement) == len(fit.chance) == 3
         assert fit.entropy[0] == fit.agreement[0] == fit.chance[0] == 1
     assert not any(model.trees for model in record.models if model.name != "fff-2x2")
+
+
+def test_the_visits_of_every_node_are_kept(whole):
+    folder, record, _ = whole
+    visits = load_file(folder / "visits.safetensors")
+    assert set(visits) == {f"layer.{layer}.tree.{tree}" for layer in range(LAYERS) for tree in range(2)}
+    for fit in record.models[1].trees:
+        trees = [visits[f"layer.{fit.layer}.tree.{tree}"] for tree in range(2)]
+        assert all(len(tree) == 7 and int(tree[1:3].sum()) == int(tree[3:].sum()) == int(tree[0]) > 0 for tree in trees)
+        assert fit.dead == pytest.approx(sum(int((tree == 0).sum()) for tree in trees) / 14)
 
 
 def test_all_models_load_with_the_auto_classes(whole):

@@ -30,7 +30,7 @@ def sparse(rows: int, columns: int, sparsity: float, seed: int = 0, dtype: torch
     st.integers(1, 40),
     st.integers(1, 40),
     st.sampled_from([0.0, 0.3, 0.9, 0.99, 1.0]),
-    st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
+    st.sampled_from([torch.float64, torch.float32, torch.float16, torch.bfloat16]),
     st.integers(0, 9),
 )
 def test_what_goes_in_comes_out(rows: int, columns: int, sparsity: float, dtype: torch.dtype, seed: int):
@@ -67,6 +67,13 @@ def test_bfloat16_rounds_to_nearest_even_and_only_matrices():
     found = unpack(*pack(tensors, bf16=True))
     assert found["w"].tolist() == [[1.0, 0.0, 1.015625]] and found["w"].dtype == torch.float32
     assert torch.equal(found["b"], tensors["b"])
+
+
+def test_bfloat16_rounds_what_is_wider_and_leaves_the_type():
+    value = 1.00390625
+    for dtype, expected in ((torch.float64, 1.0), (torch.float32, 1.0), (torch.float16, value)):
+        found = unpack(*pack({"w": torch.tensor([[value, 0.0]], dtype=dtype)}, bf16=True))["w"]
+        assert found.dtype == dtype and found.tolist() == [[expected, 0.0]]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

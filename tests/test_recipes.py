@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 from sparsebert.compare import Contender, contenders, differences, holm
+from sparsebert.compress.phases import unused_targets
 from sparsebert.compress.workbench import set_up
 from sparsebert.errors import UserError
 from sparsebert.models.load import load_model
@@ -46,7 +47,7 @@ def home(tmp_path_factory) -> Path:
 
 
 def test_every_recipe_is_run():
-    assert len(RECIPES) == 17
+    assert len(RECIPES) == 18
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
@@ -133,23 +134,34 @@ def test_a_sweep_is_ordinary_runs_and_skips_what_is_finished(home, tmp_path):
 
 def test_a_point_that_fails_does_not_stop_the_others(home, tmp_path):
     common = ("--model", home / "base", "--data", home / "data", "-o", tmp_path / "sweep")
-    key = "phases.0.rules.0.structure"
-    grid = f"{key}={{kind: n:m; n: 2; m: 4}}".replace("{kind: n:m; n: 2; m: 4}", "element,head")
-    said = run_cli("sweep", home / "trained.yaml", *common, "--grid", grid, "--set", "phases.0.rules.0.scope=[ffn]")
+    said = run_cli("sweep", home / "trained.yaml", *common, "--grid", "phases.0.training.learning_rate=0.001,1e+30")
+    assert said.exit_code == 2 and "1 of 2 points failed" in said.stderr
+    assert read_record(tmp_path / "sweep" / "learning-rate=0.001_seed=0").status == "finished"
+    assert read_record(tmp_path / "sweep" / "learning-rate=1e+30_seed=0").status == "failed"
+
+
+def test_a_point_that_is_refused_leaves_nothing(home, tmp_path):
+    common = ("--model", home / "base", "--data", home / "data", "-o", tmp_path / "sweep")
+    grid = ("--grid", "phases.0.rules.0.structure=element,head", "--set", "phases.0.rules.0.scope=[ffn]")
+    said = run_cli("sweep", home / "trained.yaml", *common, *grid)
     assert said.exit_code == 2
     assert "1 of 2 points failed" in said.stderr and "has no heads" in said.stderr
     assert read_record(tmp_path / "sweep" / "structure=element_seed=0").status == "finished"
-    assert read_record(tmp_path / "sweep" / "structure=head_seed=0").status == "failed"
+    assert not (tmp_path / "sweep" / "structure=head_seed=0").exists()
 
 
 def test_axes():
     assert axis("sparsity=0:0.9:0.3") == Axis("sparsity", (0.0, 0.3, 0.6, 0.9))
     assert axis("task=mrpc,sst2") == Axis("task", ("mrpc", "sst2"))
     assert axis("sparsity=0.5,0.9") == Axis("sparsity", (0.5, 0.9))
+    assert axis("scope=[ffn],[all]") == Axis("scope", (["ffn"], ["all"]))
+    assert axis("structure={kind: block, rows: 4},head") == Axis("structure", ({"kind": "block", "rows": 4}, "head"))
     file = ROOT / "recipes" / "random.yaml"
     names = [point.name for point in points(file, [], [axis("sparsity=0.5,0.9"), axis("phases.0.name=a,b")], range(2))]
     assert names[:3] == ["sparsity=0.5_name=a_seed=0", "sparsity=0.5_name=b_seed=0", "sparsity=0.9_name=a_seed=0"]
     assert len(set(names)) == 8
+    scopes = points(file, [], [axis("phases.0.rules.0.scope=[ffn],[attention, ffn]")], [0])
+    assert [point.recipe.phases[0].rules[0].scope for point in scopes] == [("ffn",), ("attention", "ffn")]
 
 
 BAD_SWEEPS = {
@@ -157,16 +169,20 @@ BAD_SWEEPS = {
     "sparsity=0:1": "sparsity: Input should be a valid number",
     "sparsity=0.9:0:0.1": "upwards",
     "sparsity=a:b:c": "must be numbers",
-    "sparsety=0.5,0.6": "did you mean 'sparsity'",
+    "sparsety=0.5,0.6": "Did you mean 'sparsity'",
     "phases.3.name=a": "'3' is no entry of a list of 1",
     "sparsity=0.5,1.5": "less than 1",
+    "phases.0.rules.0.scope=[a": "The values of a grid are not YAML",
+    "seed=5": "give --seeds N",
+    "model=a/b,a-b": "would share a folder; got model=a-b_seed=0",
+    "name=Base,base": "would share a folder",
 }
 
 
 @pytest.mark.parametrize("grid", BAD_SWEEPS)
 def test_a_bad_grid_is_refused_before_anything_is_written(grid: str, home, tmp_path):
     said = run_cli("sweep", home / "trained.yaml", "--grid", grid, "-o", tmp_path / "out")
-    assert said.exit_code == 2 and BAD_SWEEPS[grid].lower() in said.stderr.lower(), said.stderr
+    assert_refused(said, [BAD_SWEEPS[grid]])
     assert not (tmp_path / "out").exists()
 
 
@@ -212,3 +228,70 @@ def test_train_without_phases_and_compress_with_them_are_refused(home):
     assert_refused(run_cli("train", home / "base", "--data", home / "data", "--task", "mine"), ["no phases"])
     said = run_cli("compress", home / "base", "--recipe", home / "trained.yaml", "--data", home / "data")
     assert_refused(said, ["has phases", "sparsebert train"])
+
+
+RULE = "phases.0.rules.0"
+AGAIN = "phases=[{name: one, rules: [{}]}, {name: two, rules: [{schedule: linear, initial: %s, sparsity: 0.8}]}]"
+BAD_RULES = {
+    "matches nothing": f"{RULE}.scope=[atention]",
+    "n weights of every m": f"{RULE}.structure={{kind: 'n:m', n: 5, m: 4}}",
+    "3 of 4 is less sparse than the target": f"{RULE}.structure={{kind: 'n:m', n: 3, m: 4}}",
+    "do not divide": f"{RULE}.structure={{kind: block, rows: 5, cols: 5}}",
+    "stops before it starts": f"{RULE}.start={{percent: 95}}",
+    "needs a gate": f"{RULE}.penalty=l0",
+    "Weights cannot go back": f"{RULE}.update={{kind: rewind, to: {{percent: 60}}}}",
+    "target is under the current sparsity; got 0.4": AGAIN % 0.4,
+}
+
+
+@pytest.mark.parametrize("said", BAD_RULES)
+def test_bad_rules_are_refused_before_the_teacher_is_trained(said: str, home, tmp_path):
+    arguments = ("train", home / "base", "--recipe", home / "trained.yaml", "--data", home / "data")
+    teacher = ("--set", "phases.0.teacher=dense", "--set", "dense.max_steps=3", "-o", tmp_path / "out")
+    assert_refused(run_cli(*arguments, *teacher, "--set", BAD_RULES[said]), [said])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_phase_may_go_on_from_the_sparsity_of_the_last(home):
+    folder = trained(home, "again", AGAIN % 0.5, "phases.0.training.max_steps=2", "phases.1.training.max_steps=2")
+    assert read_record(folder).models[-1].sparsity.encoder_linear == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(home, tmp_path):
+    short = save_tiny(tmp_path / "short", num_hidden_layers=2)
+    arguments = ("train", home / "base", "--recipe", home / "trained.yaml", "--data", home / "data")
+    for teacher, words in ((short, "different numbers of layers"), (home / "base", "not fine-tuned for this task")):
+        said = run_cli(*arguments, "--set", f"phases.0.teacher={teacher}", "-o", tmp_path / "out")
+        assert_refused(said, [words])
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_are_compared_by_their_last_models(home):
+    settings = ("phases.0.teacher=dense", "dense.max_steps=3", "phases.0.distill.hidden=0")
+    runs = [trained(home, f"compared-{part}", *settings, f"sparsity={part}") for part in (0.3, 0.6, 0.9)]
+
+    def compared(*options: object) -> list[tuple[str, str]]:
+        said = run_cli("compare", *options, "--resamples", 100, "--json")
+        assert said.exit_code == 0, said.output
+        return [(one["against"], one["name"]) for one in json.loads(said.stdout)]
+
+    first = "sparsity=0.3: "
+    assert compared(*runs) == [(f"{first}sparse", f"sparsity={part}: sparse") for part in (0.6, 0.9)]
+    assert compared(*runs[:2], "--model", "dense") == [(f"{first}dense", "sparsity=0.6: dense")]
+    assert compared(runs[0]) == [("dense", "sparse")]
+    assert_refused(run_cli("compare", *runs, "--model", "sparce"), ["Unknown model 'sparce'", "Did you mean 'sparse'"])
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_every_recipe_aims_at_its_sparsity(file: Path):
+    assert unused_targets(load_recipe(file)) == ()
+
+
+def test_a_rule_that_aims_at_no_sparsity_says_so(home):
+    soft = "{gate: soft_movement, penalty: {kind: %s}}"
+    rules = f"phases.0.rules=[{soft % 'l0'}]"
+    record = read_record(trained(home, "no-aim", rules))
+    assert any("Rule 1 of phase 'prune' does not aim at a sparsity: soft_movement with l0" in n for n in record.notes)
+    with_target = f"phases.0.rules=[{soft % 'lagrangian'}]"
+    assert unused_targets(load_recipe(home / "trained.yaml", [with_target])) == ()
+    assert unused_targets(load_recipe(home / "trained.yaml", ["phases.0.rules=[{gate: hard_concrete}]"])) != ()

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from sparsebert.data.metrics import METRICS, UndefinedMetricError
-from sparsebert.errors import UserError
+from sparsebert.errors import UserError, unknown
 from sparsebert.records import FILE_NAME, PREDICTIONS, read_record
 from sparsebert.report.families import Family, families
 
@@ -54,14 +54,26 @@ class Difference:
     test: str = TEST
 
 
-def contenders(paths: Sequence[Path]) -> list[Contender]:
-    """All models in the runs found under `paths`, family by family. Raises UserError where predictions are missing."""
+def contenders(paths: Sequence[Path], model: str | None = None) -> list[Contender]:
+    """The model named `model` of every family in the runs found under `paths`; none = the last, of one family all.
+
+    Raises UserError for a family without that model, and where predictions are missing.
+    """
     found = [(file.parent, read_record(file)) for path in paths for file in _records(path)]
     places = {id(record): folder for folder, record in found}
     groups = families([record for _, record in found])
     if not groups:
         raise UserError("No finished run to compare", got=", ".join(map(str, paths)))
-    return [_contender(family, name, places, len(groups) > 1) for family in groups for name in family.names]
+    several = len(groups) > 1
+    return [_contender(family, name, places, several) for family in groups for name in _names(family, model, several)]
+
+
+def _names(family: Family, model: str | None, several: bool) -> Sequence[str]:
+    if model is None:
+        return family.names[-1:] if several else family.names
+    if model not in family.names:
+        raise unknown("model", model, family.names)
+    return (model,)
 
 
 def differences(

@@ -14,19 +14,22 @@ from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threa
 from sparsebert.counts import example_inputs
 from sparsebert.environment import cpu_fields, cpu_flags
 from sparsebert.errors import UserError
-from sparsebert.kernels import dispatch, native
+from sparsebert.kernels import dispatch, native, operators
 from sparsebert.kernels.packed import SINGLE, WIDTH, pack_matrix
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.surgeon import live_units, shrink
+from sparsebert.train.trees import trees_of
 
 BLOCK = 32
 TRIALS = (0.5, 0.8, 0.9, 0.95)
-ROWS = "feedforward matrix, single weights, compressed sparse rows"
-VALUES = "feedforward matrix, single weights, native kernel"
-BLOCKS = f"feedforward matrix, {BLOCK} x {WIDTH} blocks, native kernel"
-OWN = "whole model, its zeros left out by the sparse kernels"
-FASTER, SLOWER = 1.05, 0.95
+ROWS = "one matrix, single weights, compressed sparse rows"
+VALUES = "one matrix, single weights, native kernel"
+BLOCKS = f"one matrix, {BLOCK} x {WIDTH} blocks, native kernel"
+WHOLE = "whole model, "
+OWN = f"{WHOLE}its zeros left out by the sparse kernels"
+TREES = "fast feedforward layers"
+FASTER = 1.05
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,16 @@ def diagnose(
     threads: int | None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Diagnosis:
-    """Look at the model and the machine, and time a feedforward layer and the whole encoder at several sparsities."""
+    """Look at the model and the machine, and time one of its matrices and the whole model at several sparsities.
+
+    Times are of the CPU. Raises UserError for a model with no weights in its encoder.
+    """
     cpu = cpu_fields()
     zeros = zeros_of(model)
     with torch_threads(threads) as used:
-        say("timing a feedforward layer, dense and sparse")
+        say("timing a matrix, dense and sparse")
         trials = matrix_trials(model, batch * length, rounds)
-        say("timing the encoder with half of its heads and neurons, and as it is")
+        say("timing the model with half of its heads and neurons, and as it is")
         trials += structured_trials(model, batch, length, rounds)
     return Diagnosis(
         cpu=cpu.get("model name", "unknown"),
@@ -102,7 +108,7 @@ def diagnose(
         kernels=kernels(),
         zeros=zeros,
         trials=tuple(trials),
-        advice=advice(zeros, trials),
+        advice=(*advice(zeros, trials), *_about_trees(model)),
     )
 
 
@@ -118,14 +124,24 @@ def kernels() -> tuple[Kernel, ...]:
             ampere,
             "this GPU has them" if ampere else "needs an NVIDIA GPU of Ampere or later",
         ),
+        *_triton(gpu),
         *_native(),
     )
+
+
+def _triton(gpu: bool) -> tuple[Kernel, ...]:
+    if not gpu:
+        why = "needs a GPU"
+    else:
+        why = "Triton kernel" if operators.has_triton() else "Triton is not installed; plain PyTorch runs instead"
+    names = (f"matrices with zero blocks ({BLOCK} or {BLOCK // 2} x {WIDTH}), on a GPU", f"{TREES}, on a GPU")
+    return tuple(Kernel(name, gpu and operators.has_triton(), why) for name in names)
 
 
 def _native() -> tuple[Kernel, ...]:
     names = (
         f"matrices with zero blocks ({BLOCK} or {BLOCK // 2} x {WIDTH}) or single zeros",
-        "fast feedforward layers",
+        TREES,
     )
     chosen = native.isa()
     if chosen is None:
@@ -139,9 +155,9 @@ def _native() -> tuple[Kernel, ...]:
 def zeros_of(model: PreTrainedModel) -> Zeros:
     """Count zeros in the encoder's linear weights."""
     weights = [model.get_parameter(name).detach().flatten(0, -2) for name in encoder_linear_names(model)]
-    if not weights:
-        raise UserError("The model has no linear layers left in its encoder")
     total = sum(weight.numel() for weight in weights)
+    if total == 0:
+        raise UserError("The model has no weights left in its encoder")
     zero = sum(int((weight == 0).sum()) for weight in weights)
     elements = zero / total
     return Zeros(
@@ -154,9 +170,14 @@ def zeros_of(model: PreTrainedModel) -> Zeros:
 
 
 def matrix_trials(model: PreTrainedModel, tokens: int, rounds: int) -> list[Trial]:
-    """A feedforward matrix of this model with random zeros, in every form that can run here, against the dense one."""
-    name = next(group.output.tensor for group in layout_of(model).groups if group.kind == "neuron")
-    dense = model.get_parameter(name).detach().float()
+    """A matrix of this model with random zeros, in every form that can run here, against the dense one.
+
+    An output projection, of feedforward if there is one; no trials for a model of fast feedforward layers alone.
+    """
+    outputs = {group.kind: group.output.tensor for group in reversed(layout_of(model).groups)}
+    if not outputs:
+        return []
+    dense = model.get_parameter(outputs.get("neuron") or outputs["head"]).detach().float()
     x = torch.randn(tokens, dense.shape[1], generator=torch.Generator().manual_seed(0))
     variants = [Variant("dense", lambda: F.linear(x, dense))]
     wanted = [(what, sparsity) for what in _forms() for sparsity in TRIALS]
@@ -187,16 +208,19 @@ def _product(what: str, dense: torch.Tensor, sparsity: float, x: torch.Tensor) -
 
 
 def structured_trials(model: PreTrainedModel, batch: int, length: int, rounds: int) -> list[Trial]:
-    """The whole model with half of its heads and neurons cut out, against itself.
+    """The whole model with half of its heads and neurons cut out, against itself; no trials if it has neither.
 
     Where it has zeros, also with its dead units cut out, and with its zeros left out by the sparse kernels.
     """
     inputs = example_inputs([model], batch, length)
-    halved = {group.name: _first_half(group.units) for group in layout_of(model).groups}
-    candidates = {"whole model, half of the heads and neurons cut out": halved}
+    groups = layout_of(model).groups
+    if not groups:
+        return []
+    units = " and ".join(f"{kind}s" for kind in dict.fromkeys(group.kind for group in groups))
+    candidates = {f"{WHOLE}half of the {units} cut out": {g.name: _first_half(g.units) for g in groups}}
     live = live_units(model)
     if not all(bool(mask.all()) for mask in live.values()):
-        candidates["whole model, its own dead heads and neurons cut out"] = live
+        candidates[f"{WHOLE}its own dead heads and neurons cut out"] = live
     models = {what: shrink(model, keep).eval() for what, keep in candidates.items()}
     sparsities = {what: 1 - _kept(keep) for what, keep in candidates.items()}
     fast = accelerate(model, batch * length).eval()
@@ -209,10 +233,11 @@ def structured_trials(model: PreTrainedModel, batch: int, length: int, rounds: i
 
 def advice(zeros: Zeros, trials: Sequence[Trial]) -> tuple[str, ...]:
     """The verdict in words, from what was measured."""
-    whole = next(trial for trial in trials if "half of the heads" in trial.what)
+    halved = [trial for trial in trials if trial.what.startswith(f"{WHOLE}half")]
     lines = [
-        f"Half of the heads and neurons cut out makes the whole model {whole.speedup:.2f}x faster here: "
-        + ("this pays." if whole.q25 > FASTER else "this does not pay at this batch and length.")
+        f"{trial.what.removeprefix(WHOLE).capitalize()} makes the whole model {trial.speedup:.2f}x faster here: "
+        + ("this pays." if trial.q25 > FASTER else "this does not pay at this batch and length.")
+        for trial in halved
     ]
     for what, forms in (("Single zero weights", (VALUES, ROWS)), (f"Zero blocks of {BLOCK} x {WIDTH}", (BLOCKS,))):
         found = [trial for trial in trials if trial.what in forms]
@@ -226,8 +251,20 @@ def advice(zeros: Zeros, trials: Sequence[Trial]) -> tuple[str, ...]:
             f"Packed, its matrices take about {zeros.packed_bytes:.2f} of their dense fp32 bytes."
         )
     else:
-        lines.append("This model's encoder has no zero weights: `sparsebert compress` can make it smaller.")
+        hint = ": `sparsebert compress` can make it smaller." if halved else "."
+        lines.append(f"This model's encoder has no zero weights{hint}")
     return tuple(lines)
+
+
+def _about_trees(model: PreTrainedModel) -> tuple[str, ...]:
+    trees = trees_of(model).values()
+    if not trees:
+        return ()
+    used, there = sum(t.trees * (t.depth + 1) for t in trees), sum(t.trees * t.nodes for t in trees)
+    return (
+        f"{len(trees)} of {len(layout_of(model).layers)} layers have {TREES}: a token uses {used:,} of their {there:,} "
+        "neurons already, and no kernel leaves out zeros in them.",
+    )
 
 
 def _when_it_pays(what: str, trials: Sequence[Trial]) -> str:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from sparsebert.bench import BenchRow, bench
 from sparsebert.compress.family import Dense, FamilyMaker, Member, dense_model, shape_of
 from sparsebert.compress.forest import Grown, grow, layers_to_change
-from sparsebert.compress.phases import SparseModel, train_phases
+from sparsebert.compress.phases import SparseModel, check_phases, train_phases, unused_targets
 from sparsebert.compress.stages import alone, claim
 from sparsebert.compress.workbench import Predictions, Workbench, set_up
 from sparsebert.counts import footprint, sizes, sparsity
@@ -68,6 +68,7 @@ def run(recipe: Recipe, folder: Path, command: str) -> Record:
     if not recipe.phases and recipe.trees is None:
         wanted_targets(recipe)
     workbench = set_up(recipe, folder)
+    check_phases(workbench)
     if recipe.trees is not None:
         layers_to_change(recipe.trees, workbench.fresh())
     claim(folder, recipe)
@@ -127,11 +128,14 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
 
 def train_sparse(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
     """The sparse model that the recipe's phases give, after the dense teacher if one was trained."""
+    notes = unused_targets(workbench.recipe)
+    for note in notes:
+        _say(note)
     sparse, dense = train_phases(workbench)
     entries = [] if dense is None else [_dense_entry(workbench, dense)]
     entry = Entry(sparse.folder.name, sparse.folder, sparse.model, workbench.predict(sparse.model), sparse=sparse)
     _say(f"{entry.name}: {_main(workbench, entry)}")
-    return [*entries, entry], ()
+    return [*entries, entry], notes
 
 
 def write_predictions(workbench: Workbench, entries: Sequence[Entry]) -> None:

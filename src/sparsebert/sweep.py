@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from sparsebert.run import run
 
 MOST_VALUES = 1000
 TINY = 1e-9
+QUOTES = "[{'\""
 console = Console(stderr=True)
 
 
@@ -39,14 +41,18 @@ class Point:
 
 
 def axis(text: str) -> Axis:
-    """`KEY=A,B,C` or `KEY=START:STOP:STEP`, STOP included if the steps meet it. Raises UserError for anything else."""
+    """`KEY=A,B,C`, where brackets and quotes hold commas together, or `KEY=START:STOP:STEP` with STOP if steps meet it.
+
+    Raises UserError for anything else, and for the seed, which is no axis.
+    """
     key, found, values = text.partition("=")
     if not found or not key.strip() or not values.strip():
         raise UserError("A grid must look like KEY=A,B,C or KEY=START:STOP:STEP", got=text)
-    parts = values.split(":")
-    if len(parts) == 3:
-        return Axis(key.strip(), _steps(text, parts))
-    return Axis(key.strip(), tuple(yaml.safe_load(value) for value in values.split(",")))
+    key, parts = key.strip(), values.split(":")
+    if key == "seed":
+        raise UserError("The seeds of a sweep are no grid", got=text, fix="give --seeds N for the seeds 0 to N-1")
+    is_range = len(parts) == 3 and values.strip()[0] not in QUOTES
+    return Axis(key, _steps(text, parts) if is_range else _listed(text, values))
 
 
 def points(
@@ -58,7 +64,8 @@ def points(
 ) -> list[Point]:
     """All combinations, seed by seed, so that the first seed of everything comes first.
 
-    Raises UserError for a combination that is no valid recipe, and for a key that two axes share.
+    Raises UserError for a combination that is no valid recipe, for a key that two axes share, and for values or keys
+    that folders cannot tell apart.
     """
     keys = [one.key for one in axes]
     if len(set(keys)) != len(keys):
@@ -66,17 +73,30 @@ def points(
     found = []
     for seed in seeds:
         for values in itertools.product(*(one.values for one in axes)):
-            chosen = [f"{key}={yaml.safe_dump(value).splitlines()[0]}" for key, value in zip(keys, values, strict=True)]
+            chosen = [f"{key}={_setting(value)}" for key, value in zip(keys, values, strict=True)]
             recipe = load_recipe(file, [*settings, *chosen], **{**(overrides or {}), "seed": seed})
             found.append(Point("_".join([*map(_folder_word, chosen), f"seed={seed}"]), recipe))
+    _check_folders(found)
     return found
+
+
+def _check_folders(found: Sequence[Point]) -> None:
+    seen: set[str] = set()
+    for point in found:
+        if point.name.lower() in seen:
+            raise UserError("Two points of the sweep would share a folder", got=point.name, fix="sweep them apart")
+        seen.add(point.name.lower())
+
+
+def _setting(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True).splitlines()[0]
 
 
 def sweep(todo: Sequence[Point], folder: Path, command: str, keep_models: bool) -> Iterator[tuple[Point, Record]]:
     """Run every point in `folder`/NAME and yield its record; a finished one is only read.
 
-    A point that fails with an error of the user leaves a failed record and does not stop the others. Without
-    `keep_models` only records, predictions and reports stay.
+    A point that fails with an error of the user does not stop the others; it leaves a failed record, or nothing where
+    it was refused before it started. Without `keep_models` only records, predictions and reports stay.
     """
     for number, point in enumerate(todo, 1):
         place = folder / point.name
@@ -109,6 +129,15 @@ def _finished(place: Path, recipe: Recipe) -> Record | None:
 def _drop_models(place: Path, record: Record) -> None:
     for name in ("work", *(model.folder for model in record.models)):
         shutil.rmtree(place / name, ignore_errors=True)
+
+
+def _listed(text: str, values: str) -> tuple[Any, ...]:
+    try:
+        return tuple(yaml.safe_load(f"[{values}]"))
+    except yaml.YAMLError:
+        raise UserError(
+            "The values of a grid are not YAML", got=text, fix="put those with : or brackets in quotes"
+        ) from None
 
 
 def _steps(text: str, parts: Sequence[str]) -> tuple[float, ...]:

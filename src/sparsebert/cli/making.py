@@ -257,7 +257,9 @@ def sweep(
             rich_help_panel=HOW,
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1 of every point.", rich_help_panel=HOW)] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Seeds 0 to N-1 of every point.", rich_help_panel=HOW)
+    ] = 1,
     keep_models: Annotated[
         bool, typer.Option("--keep-models", help="Keep every model, not only records.", rich_help_panel=HOW)
     ] = False,
@@ -266,7 +268,10 @@ def sweep(
     data: Data = None,
     train_examples: TrainExamples = None,
     settings: Set = None,
-    output: OutputFolder = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Default runs/sweep-HASH.", rich_help_panel=COMMON),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -79,16 +79,24 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of runs as sweeps make them.")
     ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Compare this model of every run, for example dense. Default: the last of each; of a single run all.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.", rich_help_panel=HOW)] = 2000,
     seed: Seed = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say which differences to the first model are larger than chance."""
+    """Say which runs differ from the first one by more than chance, or which models of one run from its first."""
     with guard(debug):
         from sparsebert.commands import compare as command
 
-        command.compare(runs, resamples, seed or 0, as_json)
+        command.compare(runs, model, resamples, seed or 0, as_json)
 
 
 @app.command()
@@ -96,8 +104,8 @@ def doctor(
     model: Annotated[
         str, typer.Argument(help="Folder or hub name.", show_default="sentence-transformers/all-MiniLM-L6-v2")
     ] = "sentence-transformers/all-MiniLM-L6-v2",
-    batch: Annotated[int, typer.Option(min=1, rich_help_panel=SPEED)] = 1,
-    length: Annotated[int, typer.Option(min=1, metavar="TOKENS", rich_help_panel=SPEED)] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="Texts at a time.", rich_help_panel=SPEED)] = 1,
+    length: Annotated[int, typer.Option(min=1, metavar="TOKENS", help="Of a text.", rich_help_panel=SPEED)] = 128,
     rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.", rich_help_panel=HOW)] = 15,
     threads: Threads = None,
     as_json: Json = False,

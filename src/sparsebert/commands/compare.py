@@ -16,9 +16,9 @@ from sparsebert.compare import TEST, Difference, contenders, differences
 LEVEL = 0.05
 
 
-def compare(runs: Sequence[Path], resamples: int, seed: int, json_wanted: bool) -> None:
-    """Test every model against the first one and print what was found."""
-    rivals = contenders(runs)
+def compare(runs: Sequence[Path], model: str | None, resamples: int, seed: int, json_wanted: bool) -> None:
+    """Test the model named `model` of every run (see `contenders`) against the first one and print what was found."""
+    rivals = contenders(runs, model)
     with Console(stderr=True).status("Resampling") as status:
         found = differences(rivals, resamples, seed, status.update)
     if json_wanted:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel
+from safetensors.torch import save
 from transformers import PreTrainedModel, set_seed
 
 from sparsebert.compress.assemble import assemble
@@ -24,12 +25,13 @@ from sparsebert.models.load import save_model
 from sparsebert.models.routes import Routes
 from sparsebert.oneshot.budgets import Choice
 from sparsebert.parts import Trees
-from sparsebert.records import Score, TreeFit
+from sparsebert.records import Score, TreeFit, write_bytes_atomically
 from sparsebert.surgeon import plant
 from sparsebert.train.collate import Batch, batches_by_length
 from sparsebert.train.trees import Lessons, routes_of, teach, trees_of
 
 TEACHING_BATCH = 32
+VISITS = "visits.safetensors"
 # A model before its training, and the error of each tree after teaching.
 Made = tuple[PreTrainedModel, dict[int, float]]
 
@@ -56,7 +58,8 @@ class Grown:
 def grow(bench: Workbench, dense: Dense) -> list[Grown]:
     """The model with trees, and its controls: as many dense neurons as a token uses, and no neurons at all.
 
-    All have the same teacher and the same training. Raises UserError for layers that cannot be.
+    All have the same teacher and the same training. How many tokens visit each node of the finished trees is written
+    to `visits.safetensors`. Raises UserError for layers that cannot be.
     """
     wanted = _wanted(bench)
     depth, layers = _depth(wanted, dense), layers_to_change(wanted, dense.model)
@@ -150,7 +153,15 @@ def _fits(bench: Workbench, model: PreTrainedModel, errors: dict[int, float]) ->
     if not errors:
         return ()
     trees, routes = trees_of(model), routes_of(model, _batches(bench))
+    write_bytes_atomically(bench.folder / VISITS, save(_visits(routes)))
     return tuple(_fit(layer, trees[layer].name, error, routes[layer]) for layer, error in errors.items())
+
+
+def _visits(routes: Mapping[int, Sequence[Routes]]) -> dict[str, torch.Tensor]:
+    """Tokens by node [nodes] of every tree: `layer.3.tree.0`, both from 0."""
+    return {
+        f"layer.{layer}.tree.{index}": way.visits for layer, ways in routes.items() for index, way in enumerate(ways)
+    }
 
 
 def _fit(layer: int, name: str, error: float, ways: Sequence[Routes]) -> TreeFit:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +13,23 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save, save_file
 from transformers import PreTrainedModel, set_seed
 
+from sparsebert import registry
 from sparsebert.compress.family import Dense, dense_model
 from sparsebert.compress.stages import stage
 from sparsebert.compress.workbench import Workbench
 from sparsebert.counts import Footprint
 from sparsebert.errors import UserError
-from sparsebert.models.layout import encoder_linear_names, layout_of
+from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
 from sparsebert.models.load import Packing, has_task_head, load_config, save_model
 from sparsebert.models.pack import packed_bytes
 from sparsebert.models.source import resolve
-from sparsebert.parts import Phase
+from sparsebert.parts import Component, Phase, Rule
+from sparsebert.recipe import Recipe
 from sparsebert.records import SparsityAt, TrainingRun
+from sparsebert.sparse.hard import make_penalty
+from sparsebert.sparse.schedules import Times
+from sparsebert.sparse.sites import Masks
+from sparsebert.sparse.sparsifier import Sparsifier
 from sparsebert.surgeon import live_units, shrink
 from sparsebert.train.distill import Distiller, check_match
 from sparsebert.train.finetune import fine_tune
@@ -53,10 +60,80 @@ class SparseModel:
     start_footprint: Footprint
 
 
+def check_phases(bench: Workbench) -> None:
+    """Raises UserError for rules that the model cannot carry out, and for teachers that cannot teach it.
+
+    Trains and writes nothing, so that a mistake costs no training.
+    """
+    held: Masks = {}
+    for phase in bench.recipe.phases:
+        model = bench.fresh()
+        if phase.teacher is not None and phase.teacher != "dense":
+            check_match(model, _given_teacher(bench, phase.teacher), phase.distill)
+        held = _rehearse(bench, phase, model, held)
+
+
+def unused_targets(recipe: Recipe) -> tuple[str, ...]:
+    """A line for every rule that aims at no sparsity: its gate follows no schedule, and no lagrangian leads it."""
+    found = []
+    for phase in recipe.phases:
+        for number, rule in enumerate(phase.rules, 1):
+            if rule.gate is None or _aims(rule, rule.gate):
+                continue
+            how = f"{rule.gate.kind} with {rule.penalty.kind}" if rule.penalty else f"{rule.gate.kind} alone"
+            found.append(
+                f"Rule {number} of phase '{phase.name}' does not aim at a sparsity: {how} takes away what the weight "
+                "of the penalty asks for; a lagrangian penalty would lead to the target"
+            )
+    return tuple(found)
+
+
+def _aims(rule: Rule, gate: Component) -> bool:
+    if registry.make("gate", gate.kind, gate.options).scheduled:
+        return True
+    return rule.penalty is not None and make_penalty(rule.penalty, gated=True).multipliers > 0
+
+
+def _rehearse(bench: Workbench, phase: Phase, model: PreTrainedModel, held: Masks) -> Masks:
+    """The masks of a phase whose rules act at their first and last moments on an untrained model, by magnitude.
+
+    None after gates, whose masks only training gives.
+    """
+    training = phase.training
+    per_epoch = math.ceil(len(bench.train) / training.batch_size)
+    total = training.max_steps if training.max_steps > 0 else math.ceil(training.epochs * per_epoch)
+    times = Times(total, per_epoch)
+    _sparsifier(bench, model, phase.rules, held).begin(times)
+    if any(rule.gate is not None for rule in phase.rules):
+        return {}
+    by_magnitude = [rule.model_copy(update={"criterion": Component(kind="magnitude")}) for rule in phase.rules]
+    sparsifier = _sparsifier(bench, model, by_magnitude, held)
+    sparsifier.begin(times)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    moments = {when.in_steps(total, per_epoch) for rule in phase.rules for when in (rule.start, rule.stop)}
+    for step in sorted(moments):
+        sparsifier.before_step(step, None)
+    return sparsifier.masks
+
+
+def _sparsifier(bench: Workbench, model: PreTrainedModel, rules: Sequence[Rule], held: Masks) -> Sparsifier:
+    return Sparsifier(
+        model,
+        rules,
+        scope_names(model),
+        layout_of(model).groups,
+        seed=bench.recipe.seed,
+        sparsity=bench.recipe.sparsity,
+        held=held,
+        loss=lambda: 0.0,
+    )
+
+
 def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
     """Carry out the recipe's phases; the dense model too where a phase wants it as its teacher.
 
-    Finished phases are found again. Raises UserError for rules that cannot be carried out.
+    Finished phases are found again. The phases are sound, as `check_phases` says.
     """
     phases = bench.recipe.phases
     dense = dense_model(bench) if any(phase.teacher == "dense" for phase in phases) else None
@@ -115,7 +192,6 @@ def _distiller(bench: Workbench, phase: Phase, dense: Dense | None, model: PreTr
     if phase.teacher is None:
         return None
     teacher, folder = _teacher(bench, phase.teacher, dense)
-    check_match(model, teacher, phase.distill)
     cache = cache_teacher(teacher, bench.train, bench.collate, folder, phase.distill.hidden > 0)
     layers = tuple(range(len(layout_of(model).layers)))
     return Distiller(cache, phase.distill, layers, teacher if phase.distill.attention > 0 else None)
@@ -124,12 +200,15 @@ def _distiller(bench: Workbench, phase: Phase, dense: Dense | None, model: PreTr
 def _teacher(bench: Workbench, name: str, dense: Dense | None) -> tuple[PreTrainedModel, Path]:
     if dense is not None and name == "dense":
         return dense.model, bench.work / "teacher"
+    given = sorted({phase.teacher for phase in bench.recipe.phases if phase.teacher not in (None, "dense")})
+    return _given_teacher(bench, name), bench.work / f"teacher-{given.index(name)}"
+
+
+def _given_teacher(bench: Workbench, name: str) -> PreTrainedModel:
     source, labels = resolve(name), len(bench.spec.labels) or 1
     if not has_task_head(load_config(source), labels, bench.spec.labels):
         raise UserError("The teacher is not fine-tuned for this task", got=name, fix="give teacher: dense")
-    given = sorted({phase.teacher for phase in bench.recipe.phases if phase.teacher not in (None, "dense")})
-    folder = bench.work / f"teacher-{given.index(name)}"
-    return bench.load(source), folder
+    return bench.load(source)
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 A matrix is stored in the smallest of three forms: dense; `bitmask`, one bit a weight (1 = kept) and the kept values
 row by row; or `rows`, the number of kept values of each row, their columns and the values. The file's metadata has
-form, shape and dtype of every tensor. With `bf16` matrices are stored in bfloat16, rounded to nearest even; everything
-else, and everything without it, comes back bit for bit (a negative zero as a positive one).
+form, shape and dtype of every tensor. With `bf16` matrices of wider floats are stored in bfloat16, rounded to nearest
+even; everything else, and everything without it, comes back bit for bit (a negative zero as a positive one).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from sparsebert.errors import UserError
 METADATA = "sparsebert.packed"
 MOST_COLUMNS = 2**16
 Tensors = dict[str, torch.Tensor]
-_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float16, torch.bfloat16)}
+_WIDER = (torch.float64, torch.float32)
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (*_WIDER, torch.float16, torch.bfloat16)}
 
 
 def pack(tensors: Mapping[str, torch.Tensor], bf16: bool = False) -> tuple[Tensors, dict[str, dict]]:
@@ -30,7 +31,8 @@ def pack(tensors: Mapping[str, torch.Tensor], bf16: bool = False) -> tuple[Tenso
     stored: Tensors = {}
     contents: dict[str, dict] = {}
     for name, tensor in tensors.items():
-        values = tensor.to(torch.bfloat16) if bf16 and tensor.dim() == 2 and tensor.is_floating_point() else tensor
+        rounds = bf16 and tensor.dim() == 2 and tensor.dtype in _WIDER
+        values = tensor.to(torch.bfloat16) if rounds else tensor
         forms = {"dense": {"values": values}}
         if tensor.dim() == 2 and str(tensor.dtype).removeprefix("torch.") in _DTYPES:
             forms |= {"bitmask": _bitmask(values), "rows": _rows(values)}
