@@ -52,9 +52,18 @@ class HardRule:
         }
         self._update_state: State = {}
         self._snapshot: State = {}
-        self._keeps = [_keep_of(site, held, self._tensors[site.tensors[0]].device) for site in sites]
+        self._keeps = [keep_of(site, held, self._tensors[site.tensors[0]].device) for site in sites]
         self._masks = _expand(self.sites, self._keeps)
-        self._holding = bool(held) and any(not bool(keep.all()) for keep in self._keeps)
+        self._holding = self._update.holds and any(not bool(keep.all()) for keep in self._keeps)
+
+    def untaken(self, held: Masks) -> Masks:
+        """What earlier masks remove and this rule does not take over: weights inside units that stay.
+
+        A rule that holds nothing takes nothing over.
+        """
+        if not self._update.holds:
+            return {name: held[name] for name in self._tensors if name in held}
+        return {name: held[name] | ~mask for name, mask in self._masks.items() if name in held}
 
     def begin(self, times: Times) -> None:
         """Resolve the schedule, once the number of steps is known. Raises UserError if it stops before it starts."""
@@ -98,6 +107,10 @@ class HardRule:
     def masks(self) -> Masks:
         """The masks that hold now, by tensor; nothing for information deletion, which holds nothing."""
         return dict(self._masks) if self._update.holds else {}
+
+    def visible(self) -> Masks:
+        """The masks that the weights show now."""
+        return self.masks()
 
     def keeps(self) -> list[torch.Tensor]:
         """The units kept, by site."""
@@ -251,7 +264,7 @@ def _window(criterion: Criterion) -> Callable[[int, Callable[[int], bool]], bool
     return lambda step, is_moment: any(is_moment(step + ahead) for ahead in range(window))
 
 
-def _keep_of(site: Site, held: Mapping[str, torch.Tensor], device: torch.device) -> torch.Tensor:
+def keep_of(site: Site, held: Mapping[str, torch.Tensor], device: torch.device) -> torch.Tensor:
     """Units that earlier masks leave, all where there are none."""
     if not all(name in held for name in site.scored):
         return torch.ones(site.units, dtype=torch.bool, device=device)

@@ -246,18 +246,22 @@ def swapped(keep: torch.Tensor, drop: torch.Tensor, grow: torch.Tensor, fraction
     return kept
 
 
-def _prune(at: Moment) -> Keeps:
-    total = sum(site.weights for site in at.sites)
-    removed = sum(
-        site.weights * float((~keep).sum()) / site.units for site, keep in zip(at.sites, at.keeps, strict=True)
-    )
-    largest = max(site.weights / site.units for site in at.sites)
-    if removed > at.sparsity * total + largest * len(at.sites) + SLACK:
+def refuse_return(sites: Sequence[Site], keeps: Sequence[torch.Tensor], sparsity: float) -> None:
+    """Raise UserError for a target under the current sparsity, which only units that return could meet."""
+    total = sum(site.weights for site in sites)
+    removed = sum(site.weights * float((~keep).sum()) / site.units for site, keep in zip(sites, keeps, strict=True))
+    largest = max(site.weights / site.units for site in sites)
+    if removed > sparsity * total + largest * len(sites) + SLACK:
         raise UserError(
             "The target is under the current sparsity",
-            got=f"{at.sparsity:.3g}",
+            got=f"{sparsity:.3g}",
             allowed=f"at least {removed / total:.3g}",
+            fix="raise the rule's sparsity, and its initial",
         )
+
+
+def _prune(at: Moment) -> Keeps:
+    refuse_return(at.sites, at.keeps, at.sparsity)
     scores = [torch.where(keep, score, -torch.inf) for keep, score in zip(at.keeps, at.score("drop"), strict=True)]
     found = at.budget.keep(at.sites, scores, at.sparsity)
     return [new & old for new, old in zip(found, at.keeps, strict=True)]
