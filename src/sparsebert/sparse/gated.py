@@ -15,7 +15,7 @@ from sparsebert.parts import Rule
 from sparsebert.sparse.gates import Draw, Gate
 from sparsebert.sparse.hard import keep_of, make_penalty, make_schedule
 from sparsebert.sparse.penalties import Penalty, PenaltyView
-from sparsebert.sparse.schedules import Times
+from sparsebert.sparse.schedules import Times, moment, window
 from sparsebert.sparse.sites import Masks, Site
 from sparsebert.sparse.updates import refuse_return
 from sparsebert.sparse.views import State, part_of
@@ -92,15 +92,14 @@ class GatedRule:
                 parametrize.register_parametrization(self._model.get_submodule(owner), leaf, gated, unsafe=True)
 
     def begin(self, times: Times) -> None:
-        """Resolve the schedule, once the number of steps is known. Raises UserError if it stops before it starts."""
+        """Resolve the schedule, once the number of steps is known.
+
+        Raises UserError if it does not fit into them, and for a target under what earlier masks removed.
+        """
         rule, self._times = self.rule, times
         self._schedule = make_schedule(rule, times)
-        self._start = rule.start.in_steps(times.total, times.per_epoch)
-        self._stop = rule.stop.in_steps(times.total, times.per_epoch)
-        if self._stop < self._start:
-            got = f"start {self._start}, stop {self._stop} (steps)"
-            raise UserError("The schedule stops before it starts", got=got)
-        self._every = max(1, rule.every.in_steps(times.total, times.per_epoch))
+        self._start, self.stop = window(rule.start, rule.stop, times)
+        self._every = max(1, moment(rule.every, times))
         assert rule.sparsity is not None
         refuse_return(self.sites, self._alive, self._schedule(0) if self._gate.scheduled else rule.sparsity)
         if self._gate.noisy or not self._loaded:
@@ -127,6 +126,11 @@ class GatedRule:
             # A trainer clears the gradients of the model, and these are not the model's.
             self._multipliers.grad = None
         if not self._gate.scheduled or self._is_moment(self._next):
+            self._draw()
+
+    def finish(self) -> None:
+        """Draw from the last scores, whatever the moment."""
+        if not self._gate.noisy:
             self._draw()
 
     def masks(self) -> Masks:
@@ -175,9 +179,7 @@ class GatedRule:
 
     @torch.no_grad()
     def bake(self) -> Masks:
-        """Fold the gates, as the last scores have them, into the weights, and take them off the model."""
-        if not self._gate.noisy:
-            self._draw()
+        """Fold the gates into the weights, and take them off the model."""
         masks = self.masks()
         values = {n: v for index, site in enumerate(self.sites) for n, v in site.spread(self._settled(index)).items()}
         for name, tensor in self._tensors.items():
@@ -208,7 +210,7 @@ class GatedRule:
             delattr(self._model, GATES)
 
     def _is_moment(self, step: int) -> bool:
-        return step >= self._start and ((step - self._start) % self._every == 0 or step == self._stop)
+        return step >= self._start and ((step - self._start) % self._every == 0 or step == self.stop)
 
     def _draw(self) -> None:
         with torch.no_grad():

@@ -12,7 +12,7 @@ from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.parts import Component, Rule
 from sparsebert.sparse.penalties import Penalty, PenaltyView
-from sparsebert.sparse.schedules import Schedule, Times, moments, schedule_of
+from sparsebert.sparse.schedules import Schedule, Times, moment, moments, schedule_of, window
 from sparsebert.sparse.sites import Masks, Site
 from sparsebert.sparse.updates import Moment
 from sparsebert.sparse.views import Criterion, State, View, Views, part_of
@@ -66,15 +66,14 @@ class HardRule:
         return {name: held[name] | ~mask for name, mask in self._masks.items() if name in held}
 
     def begin(self, times: Times) -> None:
-        """Resolve the schedule, once the number of steps is known. Raises UserError if it stops before it starts."""
+        """Resolve the schedule, once the number of steps is known. Raises UserError if it does not fit into them."""
         rule = self.rule
         assert rule.sparsity is not None
         self._times, self._final = times, rule.sparsity
-        self._start = rule.start.in_steps(times.total, times.per_epoch)
-        self._stop = rule.stop.in_steps(times.total, times.per_epoch)
-        every = max(1, rule.every.in_steps(times.total, times.per_epoch))
+        self._start, self.stop = window(rule.start, rule.stop, times)
+        every = max(1, moment(rule.every, times))
         self._schedule: Schedule = make_schedule(rule, times)
-        self._is_moment = moments(self._start, self._stop, every)
+        self._is_moment = moments(self._start, self.stop, every)
         self._windows = {role: _window(criterion) for role, criterion in self._criteria.items()}
 
     def penalty(self, step: int) -> torch.Tensor | None:
@@ -170,7 +169,7 @@ class HardRule:
                     observe(self._view(role, tensor, step))
 
     def _change(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
-        moment = Moment(
+        now = Moment(
             step=step,
             sparsity=self._schedule(step),
             sites=self.sites,
@@ -180,10 +179,10 @@ class HardRule:
             state=self._update_state,
             times=self._times,
             start=self._start,
-            stop=self._stop,
+            stop=self.stop,
             final=self._final,
         )
-        keeps = self._update.masks(moment)
+        keeps = self._update.masks(now)
         if all(bool(keep.all()) for keep in keeps):
             return
         self._correct(keeps, step)
@@ -240,8 +239,8 @@ def make_schedule(rule: Rule, times: Times) -> Schedule:
     if rule.schedule.kind == "constant":
         return registry.make("schedule", "constant", rule.schedule.options, value=rule.sparsity)
     spec = {"kind": rule.schedule.kind, "initial": rule.initial, "final": rule.sparsity, **rule.schedule.options}
-    window = {"start": rule.start.model_dump(exclude_none=True), "stop": rule.stop.model_dump(exclude_none=True)}
-    return schedule_of(spec | window, times)
+    ends = {"start": rule.start.model_dump(exclude_none=True), "stop": rule.stop.model_dump(exclude_none=True)}
+    return schedule_of(spec | ends, times)
 
 
 def make_penalty(spec: Component, gated: bool) -> Penalty:

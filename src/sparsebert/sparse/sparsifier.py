@@ -82,9 +82,13 @@ class Sparsifier:
         return tuple(runner for runner in self._runners if isinstance(runner, GatedRule))
 
     def begin(self, times: Times) -> None:
-        """Turn moments into steps. Raises UserError for a schedule that stops before it starts."""
+        """Turn moments into steps. Raises UserError for a schedule that does not fit into them."""
         for runner in self._runners:
             runner.begin(times)
+
+    def settled(self, steps: int) -> bool:
+        """Whether all rules have come to their stop in the first `steps` steps, the last of them with final masks."""
+        return all(runner.stop < steps for runner in self._runners)
 
     def penalty(self, step: int) -> torch.Tensor | None:
         """The sum of the rules' penalties, to be added to the loss; None if no rule has one."""
@@ -113,6 +117,8 @@ class Sparsifier:
         """Change the masks that are due after the last step."""
         self.before_step(step, None)
         self.after_step()
+        for gated in self.gated:
+            gated.finish()
 
     @property
     def masks(self) -> Masks:
