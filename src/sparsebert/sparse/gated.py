@@ -13,7 +13,7 @@ from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.parts import Rule
 from sparsebert.sparse.gates import Draw, Gate
-from sparsebert.sparse.hard import keep_of, make_penalty, make_schedule
+from sparsebert.sparse.hard import keep_of, make_penalty, make_schedule, refuse_patterns
 from sparsebert.sparse.penalties import Penalty, PenaltyView
 from sparsebert.sparse.schedules import Times, moment, window
 from sparsebert.sparse.sites import Masks, Site
@@ -48,6 +48,9 @@ class GatedRule:
         self.rule, self.name, self.sites = rule, name, tuple(sites)
         self._model, self._seed = model, seed
         self._gate: Gate = registry.make("gate", rule.gate.kind, rule.gate.options)
+        if not self._gate.scheduled:
+            # What is kept is decided unit by unit, not by a budget.
+            refuse_patterns(sites, rule.gate.kind)
         self._budget = registry.make("budget", rule.budget.kind, rule.budget.options)
         self._penalty: Penalty | None = None if rule.penalty is None else make_penalty(rule.penalty, gated=True)
         self._tensors = {tensor: model.get_parameter(tensor) for site in sites for tensor in site.tensors}
@@ -185,7 +188,7 @@ class GatedRule:
         for name, tensor in self._tensors.items():
             if name in values:
                 _remove_gate(self._model, name)
-                tensor.data.mul_(values[name])
+                tensor.data.mul_(values[name].to(tensor.dtype))
             tensor.data.mul_(masks[name])
         self._leave()
         return masks
@@ -265,7 +268,8 @@ class _Gated(nn.Module):
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight, multiplied with its gates."""
         rule, index, tensor = self._of
-        masked = weight * rule.multiplier(index, tensor)
+        # Scores are float32 also in a model that is not, where steps of bfloat16 would be too coarse.
+        masked = weight * rule.multiplier(index, tensor).to(weight.dtype)
         # Exact for multipliers 0 and 1, which are the only ones here.
         return weight + (masked - weight).detach() if rule.straight else masked
 

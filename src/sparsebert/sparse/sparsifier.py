@@ -17,6 +17,7 @@ from sparsebert.sparse.hard import HardRule, Loss
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.scope import left_dense, select
 from sparsebert.sparse.sites import Masks, Site
+from sparsebert.sparse.structures import SLACK
 from sparsebert.sparse.views import State, part_of
 
 RULES = "rules"
@@ -99,6 +100,9 @@ class Sparsifier:
         """See the accumulated, unscaled, clipped gradients and change the masks that are due."""
         for runner in self._runners:
             runner.before_step(step, optimizer)
+        for runner in self._runners:
+            if isinstance(runner, HardRule):
+                runner.rewind(optimizer)
         with torch.no_grad():
             for name, mask in self._held.items():
                 grad = self._holders[name].grad
@@ -216,7 +220,12 @@ def _sites(
     rule: Rule, named: Mapping[str, Sequence[str]], shapes: Mapping[str, Sequence[int]], groups: Sequence[Group]
 ) -> list[Site]:
     scope = select(rule.scope, named, shapes, groups)
-    return registry.make("structure", rule.structure.kind, rule.structure.options).sites(scope)
+    sites = registry.make("structure", rule.structure.kind, rule.structure.options).sites(scope)
+    for own in (site.pattern for site in sites if site.pattern is not None):
+        if rule.sparsity is None or abs(rule.sparsity - own) > SLACK:
+            what = "An n:m pattern decides its sparsity itself"
+            raise UserError(what, got=rule.sparsity, allowed=f"{own:.4g}", fix="set that sparsity, or another n and m")
+    return sites
 
 
 def _check(name: str, tensor: torch.Tensor, mask: torch.Tensor) -> None:
