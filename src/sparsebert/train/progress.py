@@ -64,15 +64,9 @@ class ProgressBar(TrainerCallback):
             said.append(f"sparsity {self._watched.running_sparsity:.1%}")
         self._progress.update(self._task, completed=state.global_step, said="  ".join(said))
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any],
-        **kwargs: object,
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A line an evaluation; where there is no terminal, and so no bar, also one for each logged loss."""
+        logs: Mapping[str, Any] = kwargs["logs"]
         scores = {key: value for key, value in logs.items() if key.startswith("eval_") and not key.endswith(SPEEDS)}
         said = scores or {key: logs[key] for key in ("loss", "sparsity") if "loss" in logs and key in logs}
         if self._console is None or not said or (self._console.is_terminal and not scores):

@@ -176,7 +176,7 @@ class SparseTrainer(Trainer):
         """Mean loss on the first training examples, with the weights as they are."""
         assert self.train_dataset is not None
         data: Any = self.train_dataset
-        sized = has_length(data)
+        sized = has_length(self.train_dataset)
         rows = [data[i] for i in range(min(PROBE_EXAMPLES, len(data)))] if sized else list(islice(data, PROBE_EXAMPLES))
         collate = self._get_collator_with_removed_columns(self.data_collator, "probing")
         size, was_training = self.args.train_batch_size, self.student.training
