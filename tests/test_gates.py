@@ -18,6 +18,7 @@ from sparsebert.sparse.gated import GATES, GatedRule
 from sparsebert.sparse.gates import Draw, HardConcrete, Movement, SoftMask, SoftMovement
 from sparsebert.sparse.penalties import PenaltyView
 from sparsebert.sparse.schedules import Times
+from sparsebert.sparse.sites import Masks
 from test_structures import HEADS, NAMED, NEURONS, scope, select, sites
 
 TIMES = Times(total=20, per_epoch=10)
@@ -44,13 +45,20 @@ def parameters_of(rule: GatedRule) -> list[nn.Parameter]:
     return [parameter for group in rule.parameter_groups() for parameter in group["params"]]
 
 
-def gated(net: Net, gate: object, structure: object = "element", begin: bool = True, **values: object) -> GatedRule:
+def gated(
+    net: Net,
+    gate: object,
+    structure: object = "element",
+    begin: bool = True,
+    held: Masks | None = None,
+    **values: object,
+) -> GatedRule:
     every = {"start": When(steps=0), "stop": When(steps=10), "every": When(steps=1), "schedule": "one_shot"}
     rule = Rule.model_validate({"gate": gate, "structure": structure, "sparsity": 0.5, **every, **values})
     shapes = {name: tuple(parameter.shape) for name, parameter in net.named_parameters()}
     chosen = select(rule.scope, NAMED, shapes, [HEADS, NEURONS])
     made = registry.make("structure", rule.structure.kind, rule.structure.options).sites(chosen)
-    found = GatedRule(net, rule, "rule0", made, seed=3)
+    found = GatedRule(net, rule, "rule0", made, seed=3, held=held or {})
     found.attach()
     if begin:
         found.begin(TIMES)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.parts import When
-from sparsebert.sparse.schedules import Times, moment, moments, schedule_of
+from sparsebert.sparse.schedules import Times, moment, moments, schedule_of, window
 
 TIMES = Times(total=200, per_epoch=50)
 CURVES = ("linear", "cubic", "sigmoid", "cosine", "exponential")
@@ -65,6 +65,11 @@ def test_moments_in_steps_epochs_and_percent():
     assert When(percent=100).in_steps(201, 1) == 201
 
 
+def test_a_window_may_end_with_the_training():
+    assert window(When(percent=50), When(epochs=4), TIMES) == (100, 200)
+    assert window(When(percent=50), When(steps=200), Times(200, None)) == (100, 200)
+
+
 def test_masks_change_at_the_start_every_few_steps_and_at_the_stop():
     due = moments(10, 21, 5)
     assert [step for step in range(40) if due(step)] == [10, 15, 20, 21]
@@ -78,7 +83,10 @@ def test_a_number_or_a_mapping():
 
 BAD = {
     "backwards": (lambda: made("cubic", start=5, stop=4), "stops before it starts"),
-    "window": (lambda: moments(5, 4, 1), "stops before it starts; got start 5, stop 4"),
+    "window": (lambda: window(When(steps=5), When(steps=4), TIMES), "stops before it starts; got start 5, stop 4"),
+    "start after the end": (lambda: window(When(steps=201), When(steps=300), TIMES), "after the training ends"),
+    "stop after the end": (lambda: window(When(steps=0), When(epochs=4.1), TIMES), "stop 205 .* allowed: at most 200"),
+    "no epochs": (lambda: moment({"epochs": 2}, Times(200, None)), "has no epochs; got 2 epochs; give steps"),
     "two units": (lambda: moment({"steps": 1, "epochs": 1}, TIMES), "exactly one of steps, epochs and percent"),
     "kind": (lambda: schedule_of({"kind": "cubik"}, TIMES), "Did you mean 'cubic'"),
     "key": (lambda: schedule_of({"kind": "linear", "initial": 0, "final": 1, "end": 3}, TIMES), "end"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
+from torch.nn.utils import parametrize
 from torch.sparse._semi_structured_conversions import (
     sparse_semi_structured_from_dense_cutlass as compressed_from_dense,
 )
@@ -210,6 +211,17 @@ def test_a_leak_is_found(tmp_path: Path):
     sparsifier.check()
 
 
+def test_a_leak_past_a_gate_is_found():
+    model = small()
+    sparsifier = Sparsifier(model, [GATED["movement"]], scope_names(model), layout_of(model).groups)
+    sparsifier.begin(Times(total=10, per_epoch=4))
+    sparsifier.finish(10)
+    sparsifier.check()
+    parametrize.remove_parametrizations(model.get_submodule("bert.encoder.layer.0.output.dense"), "weight", False)
+    with pytest.raises(LeakError, match=r"384 pruned weights of .*output\.dense\.weight are not zero"):
+        sparsifier.check()
+
+
 def test_momentum_of_what_is_pruned_is_cleared():
     model = small()
     sparsifier = Sparsifier(
@@ -237,6 +249,26 @@ def test_masks_of_an_earlier_training_stay(tmp_path: Path):
     more = train(model, tmp_path / "three", [rule(initial=0.5, sparsity=0.75)], held=first).masks
     assert all(not bool((mask & ~first[name]).any()) for name, mask in more.items())
     assert float(next(iter(more.values())).float().mean()) == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["soft movement", "movement", "hard concrete", "soft mask", "heads", "delete"])
+def test_masks_of_an_earlier_training_stay_under_every_kind_of_rule(name: str, tmp_path: Path):
+    model = small()
+    first = train(model, tmp_path / "one", [rule()]).masks
+    later = (HARD | GATED | {"delete": rule(update="delete", schedule="one_shot")})[name]
+    started = {} if name == "heads" else {"initial": 0.5, "sparsity": 0.6}
+    outcome = train(model, tmp_path / "two", [later.model_copy(update=started)], held=first)
+    assert zeros(model, first) == 0 and set(outcome.masks) >= set(first)
+    assert all(not bool((outcome.masks[name] & ~mask).any()) for name, mask in first.items())
+
+
+@pytest.mark.parametrize("name", [*GATED, "magnitude"])
+def test_a_target_under_what_earlier_masks_took_is_refused(name: str, tmp_path: Path):
+    model = small()
+    first = train(model, tmp_path / "one", [rule()]).masks
+    low = rule(sparsity=0.1, initial=0.1, gate=(HARD | GATED)[name].gate)
+    with pytest.raises(UserError, match=r"under the current sparsity; got 0\.1; allowed: at least 0\.5"):
+        train(model, tmp_path / "two", [low], held=first)
 
 
 def test_information_deletion_zeroes_once_and_holds_nothing(tmp_path: Path):
@@ -311,13 +343,13 @@ def test_two_lines_change_in_a_trainer_script(way: str, name: str, tmp_path: Pat
 def test_a_loop_of_ones_own_with_accelerate(name: str):
     model, chosen = small(), (HARD | GATED)[name]
     sparsifier = Sparsifier(model, [chosen], scope_names(model), layout_of(model).groups)
-    sparsifier.begin(Times(total=8, per_epoch=4))
+    sparsifier.begin(Times(total=10, per_epoch=4))
     accelerator = Accelerator(cpu=True)
     own = [group for gated in sparsifier.gated for group in gated.parameter_groups()]
     moved = {id(parameter) for group in own for parameter in group["params"]}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in moved]
     wrapped, optimizer = accelerator.prepare(model, torch.optim.AdamW([{"params": rest}, *own], lr=1e-3))
-    for step in range(8):
+    for step in range(10):
         loss = wrapped(**tiny_batch(step), labels=torch.tensor([0, 1, 0])).loss
         penalty = sparsifier.penalty(step)
         accelerator.backward(loss if penalty is None else loss + penalty)
@@ -326,7 +358,7 @@ def test_a_loop_of_ones_own_with_accelerate(name: str):
         sparsifier.after_step()
         optimizer.zero_grad()
         sparsifier.check()
-    sparsifier.finish(8)
+    sparsifier.finish(10)
     assert zeros(model, sparsifier.bake()) == 0
 
 

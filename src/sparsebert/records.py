@@ -110,6 +110,7 @@ class TrainingRun(Part):
     final_loss: float | None = Field(None, description="mean over the last full interval between checkpoints")
     dtype: str
     teacher: bool
+    left_dense: tuple[str, ...] = Field((), description="matrices that no rule and no earlier mask covers")
 
 
 class SparsityAt(Part):

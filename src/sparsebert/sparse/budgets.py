@@ -41,7 +41,7 @@ class Global:
     def keep(self, sites: Sequence[Site], scores: Sequence[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
         """The units to keep, by site. Raises UserError for n:m patterns, which every group of weights must meet."""
         for site in sites:
-            if site.patterned:
+            if site.pattern is not None:
                 raise UserError("An n:m pattern cannot share a global budget", got=site.name, fix="set budget: uniform")
         sizes = [site.weights // site.units for site in sites]
         per_weight = torch.cat([score / size for score, size in zip(scores, sizes, strict=True)])

@@ -9,7 +9,7 @@ import torch
 
 from sparsebert.errors import UserError
 from sparsebert.sparse.sites import Site
-from sparsebert.sparse.views import Criterion, State, View, Views, stateless
+from sparsebert.sparse.views import Criterion, State, View, Views, check_seen, stateless
 
 MOST_TRIALS = 4096
 
@@ -173,4 +173,5 @@ def _averaged(value: Callable[[View, torch.Tensor], torch.Tensor], window: int) 
 
 
 def _mean(view: View) -> torch.Tensor:
-    return view.state["sum"] / view.state["steps"].clamp_min(1)
+    check_seen(view, view.state["steps"])
+    return view.state["sum"] / view.state["steps"]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from sparsebert.sparse.sites import Site
-from sparsebert.sparse.views import Criterion, State, View, Views
+from sparsebert.sparse.views import Criterion, State, View, Views, check_seen
 
 TINY = 1e-30
 
@@ -39,6 +39,8 @@ def fisher(block: int = 50, gradients: int = 32, damping: float = 1e-7) -> Crite
         view.state["seen"] += 1
 
     def score(site: Site, views: Views) -> torch.Tensor:
+        for view in views.values():
+            check_seen(view, view.state["seen"])
         return site.pool({name: _saliency(view, block) for name, view in views.items()})
 
     def correct(site: Site, views: Views, keep: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,13 +13,16 @@ from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.parts import Rule
 from sparsebert.sparse.gates import Draw, Gate
-from sparsebert.sparse.hard import make_penalty, make_schedule
+from sparsebert.sparse.hard import keep_of, make_penalty, make_schedule, refuse_patterns
 from sparsebert.sparse.penalties import Penalty, PenaltyView
-from sparsebert.sparse.schedules import Times
+from sparsebert.sparse.schedules import Times, moment, window
 from sparsebert.sparse.sites import Masks, Site
+from sparsebert.sparse.updates import refuse_return
 from sparsebert.sparse.views import State, part_of
 
 GATES = "sparsity_gates"
+# A score whose sigmoid is exactly zero, and finite, so that differences of it are numbers.
+SHUT = -1e4
 
 
 class GatedRule:
@@ -29,13 +32,25 @@ class GatedRule:
     and their gradients, which no data enters, are the same on all processes. Gates sit on the tensors through which
     a unit reaches the rest of the model (a head's columns of the output projection); `bake` empties the others too.
     Draws depend on seed and step alone, so they are the same on all processes, in every micro-batch and after a resume.
+    Units that earlier masks (`held`) removed stay closed; that their weights stay zero is the Sparsifier's part.
     """
 
-    def __init__(self, model: nn.Module, rule: Rule, name: str, sites: Sequence[Site], seed: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        rule: Rule,
+        name: str,
+        sites: Sequence[Site],
+        seed: int,
+        held: Mapping[str, torch.Tensor],
+    ) -> None:
         assert rule.gate is not None
         self.rule, self.name, self.sites = rule, name, tuple(sites)
         self._model, self._seed = model, seed
         self._gate: Gate = registry.make("gate", rule.gate.kind, rule.gate.options)
+        if not self._gate.scheduled:
+            # What is kept is decided unit by unit, not by a budget.
+            refuse_patterns(sites, rule.gate.kind)
         self._budget = registry.make("budget", rule.budget.kind, rule.budget.options)
         self._penalty: Penalty | None = None if rule.penalty is None else make_penalty(rule.penalty, gated=True)
         self._tensors = {tensor: model.get_parameter(tensor) for site in sites for tensor in site.tensors}
@@ -45,10 +60,16 @@ class GatedRule:
             self._learned.extend(nn.Parameter(torch.full((s.units,), self._gate.start, device=device)) for s in sites)
         count = 0 if self._penalty is None else self._penalty.multipliers
         self._multipliers = nn.Parameter(torch.zeros(count, device=device)) if count else None
-        self._drawn = [torch.ones(site.units, device=device) for site in sites]
+        self._alive = [keep_of(site, held, device) for site in sites]
+        self._closes = any(not bool(alive.all()) for alive in self._alive)
+        self._drawn = [alive.float() for alive in self._alive]
         self._next, self._reactivated, self._loaded = 0, 0, False
         self._gated = {site.name: tuple(site.spread(torch.ones(site.units))) for site in sites}
         self._refuse_shared()
+
+    def untaken(self, held: Masks) -> Masks:
+        """What earlier masks remove and this rule does not take over: everything, as no gate can open it."""
+        return {name: held[name] for name in self._tensors if name in held}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Scores, and the multipliers of the penalty, with their learning rates, as optimisers take them.
@@ -74,15 +95,16 @@ class GatedRule:
                 parametrize.register_parametrization(self._model.get_submodule(owner), leaf, gated, unsafe=True)
 
     def begin(self, times: Times) -> None:
-        """Resolve the schedule, once the number of steps is known. Raises UserError if it stops before it starts."""
+        """Resolve the schedule, once the number of steps is known.
+
+        Raises UserError if it does not fit into them, and for a target under what earlier masks removed.
+        """
         rule, self._times = self.rule, times
         self._schedule = make_schedule(rule, times)
-        self._start = rule.start.in_steps(times.total, times.per_epoch)
-        self._stop = rule.stop.in_steps(times.total, times.per_epoch)
-        if self._stop < self._start:
-            got = f"start {self._start}, stop {self._stop} (steps)"
-            raise UserError("The schedule stops before it starts", got=got)
-        self._every = max(1, rule.every.in_steps(times.total, times.per_epoch))
+        self._start, self.stop = window(rule.start, rule.stop, times)
+        self._every = max(1, moment(rule.every, times))
+        assert rule.sparsity is not None
+        refuse_return(self.sites, self._alive, self._schedule(0) if self._gate.scheduled else rule.sparsity)
         if self._gate.noisy or not self._loaded:
             self._draw()
 
@@ -109,12 +131,22 @@ class GatedRule:
         if not self._gate.scheduled or self._is_moment(self._next):
             self._draw()
 
+    def finish(self) -> None:
+        """Draw from the last scores, whatever the moment."""
+        if not self._gate.noisy:
+            self._draw()
+
     def masks(self) -> Masks:
         """What would be kept if the training ended now, by tensor."""
         masks: Masks = {}
         for site, keep in zip(self.sites, self.keeps(), strict=True):
             masks |= site.expand(keep)
         return masks
+
+    def visible(self) -> Masks:
+        """The masks that what the model computes with shows before gates are folded in: of tensors that carry gates."""
+        carry = {name for names in self._gated.values() for name in names}
+        return {name: mask for name, mask in self.masks().items() if name in carry}
 
     @torch.no_grad()
     def keeps(self) -> list[torch.Tensor]:
@@ -150,15 +182,13 @@ class GatedRule:
 
     @torch.no_grad()
     def bake(self) -> Masks:
-        """Fold the gates, as the last scores have them, into the weights, and take them off the model."""
-        if not self._gate.noisy:
-            self._draw()
+        """Fold the gates into the weights, and take them off the model."""
         masks = self.masks()
         values = {n: v for index, site in enumerate(self.sites) for n, v in site.spread(self._settled(index)).items()}
         for name, tensor in self._tensors.items():
             if name in values:
                 _remove_gate(self._model, name)
-                tensor.data.mul_(values[name])
+                tensor.data.mul_(values[name].to(tensor.dtype))
             tensor.data.mul_(masks[name])
         self._leave()
         return masks
@@ -183,7 +213,7 @@ class GatedRule:
             delattr(self._model, GATES)
 
     def _is_moment(self, step: int) -> bool:
-        return step >= self._start and ((step - self._start) % self._every == 0 or step == self._stop)
+        return step >= self._start and ((step - self._start) % self._every == 0 or step == self.stop)
 
     def _draw(self) -> None:
         with torch.no_grad():
@@ -191,20 +221,27 @@ class GatedRule:
             draw = Draw(self.sites, self._ranks(), self._budget, sparsity, self._seed, self._next)
             fresh = [new.to(old.device) for new, old in zip(self._gate.draw(draw), self._drawn, strict=True)]
             if not self._gate.noisy:
+                # A budget that wants less of a site than earlier masks took would open what they closed.
+                fresh = [self._closed(index, new, 0.0) for index, new in enumerate(fresh)]
                 pairs = zip(fresh, self._drawn, strict=True)
                 self._reactivated += sum(int(((new > 0) & (old == 0)).sum()) for new, old in pairs)
             for old, new in zip(self._drawn, fresh, strict=True):
                 old.copy_(new)
 
     def _ranks(self) -> list[torch.Tensor]:
-        """What is drawn from: the learned scores, or the pooled |w|."""
-        if self._gate.learned:
-            return list(self._learned)
-        return [site.pool({name: self._tensors[name].abs() for name in site.scored}) for site in self.sites]
+        """What is drawn from: the learned scores, or the pooled |w|; -inf for what earlier masks removed."""
+        ranks = list(self._learned)
+        if not self._gate.learned:
+            weights = {name: self._tensors[name].abs().float() for site in self.sites for name in site.scored}
+            ranks = [site.pool(weights) for site in self.sites]
+        return [self._closed(index, rank, -torch.inf) for index, rank in enumerate(ranks)]
 
     def _scores(self, index: int) -> torch.Tensor:
-        """The learned scores; where nothing is learned, what was drawn says all."""
-        return self._learned[index] if self._gate.learned else self._drawn[index]
+        """The learned scores, low for what earlier masks removed; where nothing is learned, what was drawn says all."""
+        return self._closed(index, self._learned[index], SHUT) if self._gate.learned else self._drawn[index]
+
+    def _closed(self, index: int, values: torch.Tensor, shut: float) -> torch.Tensor:
+        return values.masked_fill(~self._alive[index], shut) if self._closes else values
 
     def _settled(self, index: int) -> torch.Tensor:
         return self._gate.settled(self._scores(index), self._drawn[index])
@@ -231,7 +268,8 @@ class _Gated(nn.Module):
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight, multiplied with its gates."""
         rule, index, tensor = self._of
-        masked = weight * rule.multiplier(index, tensor)
+        # Scores are float32 also in a model that is not, where steps of bfloat16 would be too coarse.
+        masked = weight * rule.multiplier(index, tensor).to(weight.dtype)
         # Exact for multipliers 0 and 1, which are the only ones here.
         return weight + (masked - weight).detach() if rule.straight else masked
 

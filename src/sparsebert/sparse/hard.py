@@ -12,7 +12,7 @@ from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.parts import Component, Rule
 from sparsebert.sparse.penalties import Penalty, PenaltyView
-from sparsebert.sparse.schedules import Schedule, Times, moments, schedule_of
+from sparsebert.sparse.schedules import Schedule, Times, moment, moments, schedule_of, window
 from sparsebert.sparse.sites import Masks, Site
 from sparsebert.sparse.updates import Moment
 from sparsebert.sparse.views import Criterion, State, View, Views, part_of
@@ -42,6 +42,8 @@ class HardRule:
         self._penalty: Penalty | None = None if rule.penalty is None else make_penalty(rule.penalty, gated=False)
         self._criteria = {role: _criterion(spec) for role, spec in self._update.roles(rule.criterion).items()}
         self._check_needs()
+        if not self._update.keeps_patterns:
+            refuse_patterns(sites, rule.update.kind)
         scored = [tensor for site in sites for tensor in site.scored]
         reads = any(criterion.reads_inputs for criterion in self._criteria.values())
         self._watch = InputWatch(model, scored if reads else ())
@@ -51,22 +53,35 @@ class HardRule:
             for tensor in scored
         }
         self._update_state: State = {}
+        self._late = False
+        # Taken before gates give tensors other names: what goes back is all of the model, not scores.
+        self._whole = dict(model.named_parameters()) if self._update.rewinds else {}
         self._snapshot: State = {}
-        self._keeps = [_keep_of(site, held, self._tensors[site.tensors[0]].device) for site in sites]
+        self._rewinding = False
+        self._keeps = [keep_of(site, held, self._tensors[site.tensors[0]].device) for site in sites]
         self._masks = _expand(self.sites, self._keeps)
-        self._holding = bool(held) and any(not bool(keep.all()) for keep in self._keeps)
+        self._holding = self._update.holds and any(not bool(keep.all()) for keep in self._keeps)
+
+    def untaken(self, held: Masks) -> Masks:
+        """What earlier masks remove and this rule does not take over: weights inside units that stay.
+
+        A rule that holds nothing takes nothing over.
+        """
+        if not self._update.holds:
+            return {name: held[name] for name in self._tensors if name in held}
+        return {name: held[name] | ~mask for name, mask in self._masks.items() if name in held}
 
     def begin(self, times: Times) -> None:
-        """Resolve the schedule, once the number of steps is known. Raises UserError if it stops before it starts."""
+        """Resolve the schedule, once the number of steps is known. Raises UserError if it does not fit into them."""
         rule = self.rule
         assert rule.sparsity is not None
+        self._check_gradients()
         self._times, self._final = times, rule.sparsity
-        self._start = rule.start.in_steps(times.total, times.per_epoch)
-        self._stop = rule.stop.in_steps(times.total, times.per_epoch)
-        every = max(1, rule.every.in_steps(times.total, times.per_epoch))
+        self._start, self.stop = window(rule.start, rule.stop, times)
+        every = max(1, moment(rule.every, times))
         self._schedule: Schedule = make_schedule(rule, times)
-        self._is_moment = moments(self._start, self._stop, every)
-        self._windows = {role: _window(criterion) for role, criterion in self._criteria.items()}
+        self._is_moment = moments(self._start, self.stop, every)
+        self._windows = {role: _window(criterion, times.total) for role, criterion in self._criteria.items()}
 
     def penalty(self, step: int) -> torch.Tensor | None:
         """The penalty of this step, if the rule has one."""
@@ -79,15 +94,33 @@ class HardRule:
     @torch.no_grad()
     def before_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
         """See the gradients, change the masks if it is time, and keep gradients off what is pruned."""
-        self._observe(step)
+        overflowed = not self._observe(step)
         if self._update.rewinds and step == self._update.snapshot_step(self._times):
-            self._snapshot = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
-        if self._is_moment(step):
-            self._change(step, optimizer)
+            self._snapshot = {name: tensor.detach().clone() for name, tensor in self._whole.items()}
+        if self._is_moment(step) or self._late:
+            # A step that overflows, as in float16, is skipped by its optimiser; what was due then waits for the next.
+            self._late = overflowed
+            if not overflowed:
+                self._change(step, optimizer)
         if self._holding:
             for name, tensor in self._tensors.items():
                 if tensor.grad is not None:
                     tensor.grad.mul_(self._masks[name])
+
+    @torch.no_grad()
+    def rewind(self, optimizer: torch.optim.Optimizer | None) -> None:
+        """Put the model back to the snapshot if masks have just changed; called once all rules have chosen."""
+        if not self._rewinding:
+            return
+        self._rewinding = False
+        for name, values in self._snapshot.items():
+            tensor = self._whole[name]
+            tensor.data.copy_(values)
+            if tensor.grad is not None:
+                tensor.grad.zero_()
+            if optimizer is not None:
+                optimizer.state.pop(tensor, None)
+        self._apply()
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -98,6 +131,10 @@ class HardRule:
     def masks(self) -> Masks:
         """The masks that hold now, by tensor; nothing for information deletion, which holds nothing."""
         return dict(self._masks) if self._update.holds else {}
+
+    def visible(self) -> Masks:
+        """The masks that the weights show now."""
+        return self.masks()
 
     def keeps(self) -> list[torch.Tensor]:
         """The units kept, by site."""
@@ -111,6 +148,8 @@ class HardRule:
         """Masks and the state of criteria and update, flat."""
         state: State = {f"keep/{index}": keep for index, keep in enumerate(self._keeps)}
         state["holding"] = torch.tensor(self._holding)
+        if self._late:
+            state["late"] = torch.ones(1)
         for (role, tensor), values in self._states.items():
             state |= {f"criterion/{role}/{tensor}/{key}": value for key, value in values.items()}
         state |= {f"update/{key}": value for key, value in self._update_state.items()}
@@ -128,6 +167,7 @@ class HardRule:
         self._keeps = [state[f"keep/{index}"].to(keep.device) for index, keep in enumerate(self._keeps)]
         self._masks = _expand(self.sites, self._keeps)
         self._holding = bool(state["holding"])
+        self._late = "late" in state
         for (role, tensor), values in self._states.items():
             for key, value in values.items():
                 value.copy_(state[f"criterion/{role}/{tensor}/{key}"])
@@ -146,18 +186,27 @@ class HardRule:
         for name, tensor in self._tensors.items():
             tensor.data.mul_(self._masks[name])
 
-    def _observe(self, step: int) -> None:
+    def _observe(self, step: int) -> bool:
+        """Show gradients to the criteria that look at this step; False if they are not finite, and so not shown."""
         self._watch.fold()
-        for role, criterion in self._criteria.items():
-            observe = criterion.observe
-            if observe is None or not self._windows[role](step, self._is_moment):
-                continue
-            for tensor in {tensor for site in self.sites for tensor in site.scored}:
-                if self._tensors[tensor].grad is not None:
-                    observe(self._view(role, tensor, step))
+        due = {
+            role: criterion.observe
+            for role, criterion in self._criteria.items()
+            if criterion.observe is not None and (self._late or self._windows[role](step, self._is_moment))
+        }
+        if not due:
+            return True
+        scored = {tensor for site in self.sites for tensor in site.scored}
+        grads = {name: grad for name in scored if (grad := self._tensors[name].grad) is not None}
+        if grads and not bool(torch.stack([torch.isfinite(grad).all() for grad in grads.values()]).all()):
+            return False
+        for role, observe in due.items():
+            for name in grads:
+                observe(self._view(role, name, step))
+        return True
 
     def _change(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
-        moment = Moment(
+        now = Moment(
             step=step,
             sparsity=self._schedule(step),
             sites=self.sites,
@@ -167,22 +216,20 @@ class HardRule:
             state=self._update_state,
             times=self._times,
             start=self._start,
-            stop=self._stop,
+            stop=self.stop,
             final=self._final,
         )
-        keeps = self._update.masks(moment)
+        keeps = self._update.masks(now)
         if all(bool(keep.all()) for keep in keeps):
             return
         self._correct(keeps, step)
         self._keeps, self._masks = keeps, _expand(self.sites, keeps)
-        if self._update.rewinds:
-            for name, values in self._snapshot.items():
-                self._tensors[name].data.copy_(values)
+        self._rewinding = self._update.rewinds
         self._apply()
         self._holding = self._update.holds
         if optimizer is not None:
             for name, tensor in self._tensors.items():
-                _clear_momentum(optimizer.state.get(tensor, {}), self._masks[name], whole=self._update.rewinds)
+                _clear_momentum(optimizer.state.get(tensor, {}), self._masks[name])
         self._forget_windows()
 
     def _correct(self, keeps: Sequence[torch.Tensor], step: int) -> None:
@@ -221,14 +268,24 @@ class HardRule:
                 fix="train with SparseTrainer, or give the Sparsifier a loss",
             )
 
+    def _check_gradients(self) -> None:
+        frozen = [name for site in self.sites for name in site.scored if not self._tensors[name].requires_grad]
+        for criterion in self._criteria.values():
+            if frozen and criterion.observe is not None:
+                raise UserError(
+                    "A criterion that reads gradients has none of frozen weights",
+                    got=frozen[0],
+                    fix="let them learn, narrow the scope, or use another criterion",
+                )
+
 
 def make_schedule(rule: Rule, times: Times) -> Schedule:
     """The rule's sparsity as a function of the step."""
     if rule.schedule.kind == "constant":
         return registry.make("schedule", "constant", rule.schedule.options, value=rule.sparsity)
     spec = {"kind": rule.schedule.kind, "initial": rule.initial, "final": rule.sparsity, **rule.schedule.options}
-    window = {"start": rule.start.model_dump(exclude_none=True), "stop": rule.stop.model_dump(exclude_none=True)}
-    return schedule_of(spec | window, times)
+    ends = {"start": rule.start.model_dump(exclude_none=True), "stop": rule.stop.model_dump(exclude_none=True)}
+    return schedule_of(spec | ends, times)
 
 
 def make_penalty(spec: Component, gated: bool) -> Penalty:
@@ -239,19 +296,33 @@ def make_penalty(spec: Component, gated: bool) -> Penalty:
     return penalty
 
 
+def refuse_patterns(sites: Sequence[Site], kind: str) -> None:
+    """Raise UserError if a site has an n:m pattern, which an update or gate of this kind would not keep."""
+    for site in sites:
+        if site.pattern is not None:
+            raise UserError(
+                f"'{kind}' does not keep n:m patterns", got=site.name, fix="prune them, or set structure: element"
+            )
+
+
 def _criterion(spec: Component) -> Criterion:
     return registry.make("criterion", spec.kind, spec.options)
 
 
-def _window(criterion: Criterion) -> Callable[[int, Callable[[int], bool]], bool]:
-    """Whether a criterion looks at the gradients of a step."""
+def _window(criterion: Criterion, total: int) -> Callable[[int, Callable[[int], bool]], bool]:
+    """Whether a criterion looks at the gradients of a step; those of the last one serve a change after it."""
     if criterion.window is None:
         return lambda step, is_moment: True
     window = criterion.window
-    return lambda step, is_moment: any(is_moment(step + ahead) for ahead in range(window))
+
+    def looks(step: int, is_moment: Callable[[int], bool]) -> bool:
+        ahead = [*range(window), *([window] if step + window == total else [])]
+        return any(is_moment(step + steps) for steps in ahead)
+
+    return looks
 
 
-def _keep_of(site: Site, held: Mapping[str, torch.Tensor], device: torch.device) -> torch.Tensor:
+def keep_of(site: Site, held: Mapping[str, torch.Tensor], device: torch.device) -> torch.Tensor:
     """Units that earlier masks leave, all where there are none."""
     if not all(name in held for name in site.scored):
         return torch.ones(site.units, dtype=torch.bool, device=device)
@@ -266,7 +337,7 @@ def _expand(sites: Sequence[Site], keeps: Sequence[torch.Tensor]) -> Masks:
     return masks
 
 
-def _clear_momentum(state: Mapping[str, Any], mask: torch.Tensor, whole: bool) -> None:
+def _clear_momentum(state: Mapping[str, Any], mask: torch.Tensor) -> None:
     for value in state.values():
         if isinstance(value, torch.Tensor) and value.shape == mask.shape:
-            value.zero_() if whole else value.mul_(mask)
+            value.mul_(mask)

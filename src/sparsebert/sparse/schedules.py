@@ -19,10 +19,10 @@ STEEPNESS = 12.0
 
 @dataclass(frozen=True)
 class Times:
-    """Optimiser steps in a whole training, and in an epoch of it."""
+    """Optimiser steps in a whole training, and in an epoch of it; None if data without a length has no epochs."""
 
     total: int
-    per_epoch: float
+    per_epoch: float | None
 
 
 @dataclass(frozen=True)
@@ -136,23 +136,45 @@ def schedule_of(spec: float | Mapping[str, Any], times: Times) -> Schedule:
 
 
 def moment(spec: Mapping[str, Any] | When, times: Times) -> int:
-    """A moment in optimiser steps. Raises UserError if it is not exactly one of steps, epochs and percent."""
+    """A moment in optimiser steps.
+
+    Raises UserError if it is not exactly one of steps, epochs and percent, and for epochs of data without a length.
+    """
     try:
         when = spec if isinstance(spec, When) else When.model_validate(dict(spec))
     except ValidationError as error:
         raise UserError(
             f"This is no moment: {error.errors()[0]['msg'].removeprefix('Value error, ')}", got=spec
         ) from None
+    if when.epochs is None:
+        return when.in_steps(times.total, 0)
+    if times.per_epoch is None:
+        raise UserError(
+            "Data without a length has no epochs", got=f"{when.epochs:g} epochs", fix="give steps or percent"
+        )
     return when.in_steps(times.total, times.per_epoch)
 
 
-def moments(start: int, stop: int, every: int) -> Callable[[int], bool]:
-    """Whether masks change at a step: at `start`, every `every` steps after it, and at `stop` in any case.
+def window(start: When, stop: When, times: Times) -> tuple[int, int]:
+    """The first and last step at which masks change.
 
-    Raises UserError if it stops before it starts.
+    Raises UserError if that stops before it starts, or after the training, which would miss its target.
     """
-    if stop < start:
-        raise UserError("The schedule stops before it starts", got=f"start {start}, stop {stop} (steps)")
+    first, last = moment(start, times), moment(stop, times)
+    if last < first:
+        raise UserError("The schedule stops before it starts", got=f"start {first}, stop {last} (steps)")
+    if last > times.total:
+        raise UserError(
+            "The schedule goes on after the training ends",
+            got=f"start {first}, stop {last} (steps)",
+            allowed=f"at most {times.total}, the steps of this training",
+            fix="train longer, or give the rule's start and stop in percent",
+        )
+    return first, last
+
+
+def moments(start: int, stop: int, every: int) -> Callable[[int], bool]:
+    """Whether masks change at a step: at `start`, every `every` steps after it, and at `stop` in any case."""
     return lambda step: start <= step <= stop and ((step - start) % every == 0 or step == stop)
 
 

@@ -47,8 +47,11 @@ class Site(Protocol):
         ...
 
     @property
-    def patterned(self) -> bool:
-        """True if `choose` must meet a pattern in every group of weights, so that no threshold can be shared."""
+    def pattern(self) -> float | None:
+        """The sparsity of the pattern that every group of weights must meet; None if any unit may go.
+
+        Where there is one, no threshold can be shared, and no other target be met.
+        """
         ...
 
     def pool(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:

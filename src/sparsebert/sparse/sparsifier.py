@@ -17,6 +17,7 @@ from sparsebert.sparse.hard import HardRule, Loss
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.scope import left_dense, select
 from sparsebert.sparse.sites import Masks, Site
+from sparsebert.sparse.structures import SLACK
 from sparsebert.sparse.views import State, part_of
 
 RULES = "rules"
@@ -52,19 +53,26 @@ class Sparsifier:
         self.rules = tuple(_with_target(rule, sparsity) for rule in rules)
         shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         device = next(model.parameters()).device
-        held = {name: mask.to(device) for name, mask in (held or {}).items()}
+        held = {name: mask.to(device, torch.bool) for name, mask in (held or {}).items()}
         _check_held(held, shapes)
         self._sites = [_sites(rule, named, shapes, groups) for rule in self.rules]
-        covered = _check_overlap(self._sites)
-        self._held: Masks = {name: mask for name, mask in held.items() if name not in covered}
-        self.left_dense = left_dense({name for sites in self._sites for site in sites for name in site.scored}, shapes)
+        _check_overlap(self._sites)
+        covered = {name for sites in self._sites for site in sites for name in site.scored}
+        self.left_dense = left_dense(covered | held.keys(), shapes)
         self._runners: list[HardRule | GatedRule] = []
         for index, (rule, sites) in enumerate(zip(self.rules, self._sites, strict=True)):
             name = f"rule{index}"
             if rule.gate is None:
                 self._runners.append(HardRule(model, rule, name, sites, seed + index, held, loss))
             else:
-                self._runners.append(GatedRule(model, rule, name, sites, seed + index))
+                self._runners.append(GatedRule(model, rule, name, sites, seed + index, held))
+        self._held = dict(held)
+        for runner in self._runners:
+            taken = {name for site in runner.sites for name in site.tensors}
+            rest = {name: mask for name, mask in runner.untaken(held).items() if not bool(mask.all())}
+            self._held = {name: mask for name, mask in self._held.items() if name not in taken} | rest
+        # A gate gives its tensor another name, and the parameter under the old one is then a product of it.
+        self._holders = {name: model.get_parameter(name) for name in self._held}
         for runner in self._runners:
             if isinstance(runner, GatedRule):
                 runner.attach()
@@ -75,9 +83,13 @@ class Sparsifier:
         return tuple(runner for runner in self._runners if isinstance(runner, GatedRule))
 
     def begin(self, times: Times) -> None:
-        """Turn moments into steps. Raises UserError for a schedule that stops before it starts."""
+        """Turn moments into steps. Raises UserError for a schedule that does not fit into them."""
         for runner in self._runners:
             runner.begin(times)
+
+    def settled(self, steps: int) -> bool:
+        """Whether all rules have come to their stop in the first `steps` steps, the last of them with final masks."""
+        return all(runner.stop < steps for runner in self._runners)
 
     def penalty(self, step: int) -> torch.Tensor | None:
         """The sum of the rules' penalties, to be added to the loss; None if no rule has one."""
@@ -88,9 +100,12 @@ class Sparsifier:
         """See the accumulated, unscaled, clipped gradients and change the masks that are due."""
         for runner in self._runners:
             runner.before_step(step, optimizer)
+        for runner in self._runners:
+            if isinstance(runner, HardRule):
+                runner.rewind(optimizer)
         with torch.no_grad():
             for name, mask in self._held.items():
-                grad = self._model.get_parameter(name).grad
+                grad = self._holders[name].grad
                 if grad is not None:
                     grad.mul_(mask)
 
@@ -100,34 +115,32 @@ class Sparsifier:
         for runner in self._runners:
             runner.after_step()
         for name, mask in self._held.items():
-            self._model.get_parameter(name).data.mul_(mask)
+            self._holders[name].data.mul_(mask)
 
     def finish(self, step: int) -> None:
         """Change the masks that are due after the last step."""
         self.before_step(step, None)
         self.after_step()
+        for gated in self.gated:
+            gated.finish()
 
     @property
     def masks(self) -> Masks:
         """All masks, True = keep, by parameter."""
-        found = dict(self._held)
-        for runner in self._runners:
-            found |= runner.masks()
-        return found
+        return self._joined([runner.masks() for runner in self._runners])
 
     @torch.no_grad()
     def check(self) -> None:
-        """Raise LeakError if a weight under a hard mask is not exactly zero."""
-        for runner in self._runners:
-            if isinstance(runner, HardRule):
-                self._check(runner.masks())
-        self._check(self._held)
+        """Raise LeakError if a pruned weight is not exactly zero: seen through gates, and earlier ones behind them too.
 
-    def _check(self, masks: Masks) -> None:
-        for name, mask in masks.items():
-            leaked = int(self._model.get_parameter(name).masked_fill(mask, 0).count_nonzero())
-            if leaked:
-                raise LeakError(f"{leaked} pruned weights of {name} are not zero")
+        Units that a gate keeps out by their output alone are zero in their other tensors after `bake`, which checks.
+        """
+        for runner in self._runners:
+            for name, mask in runner.visible().items():
+                owner, _, leaf = name.rpartition(".")
+                _check(name, getattr(self._model.get_submodule(owner), leaf), mask)
+        for name, mask in self._held.items():
+            _check(name, self._holders[name], mask)
 
     @torch.no_grad()
     def sparsity_by_tensor(self) -> dict[str, float]:
@@ -171,7 +184,7 @@ class Sparsifier:
                 fix="resume with the same rules, or start in another folder",
             )
         for name in self._held:
-            self._held[name].copy_(state[f"held/{name}"])
+            self._held[name] = state[f"held/{name}"].to(self._held[name])
         for runner in self._runners:
             runner.load_state_dict(part_of(state, f"{runner.name}/"))
 
@@ -182,9 +195,16 @@ class Sparsifier:
 
     def bake(self) -> Masks:
         """Leave a plain model: gates are folded into the weights and removed. Returns the masks."""
+        found = self._joined([runner.bake() for runner in self._runners])
+        for name, mask in found.items():
+            _check(name, self._model.get_parameter(name), mask)
+        return found
+
+    def _joined(self, masks_by_rule: Sequence[Masks]) -> Masks:
+        """The rules' masks and the earlier ones."""
         found = dict(self._held)
-        for runner in self._runners:
-            found |= runner.bake()
+        for masks in masks_by_rule:
+            found |= {name: mask & self._held[name] if name in self._held else mask for name, mask in masks.items()}
         return found
 
 
@@ -200,17 +220,27 @@ def _sites(
     rule: Rule, named: Mapping[str, Sequence[str]], shapes: Mapping[str, Sequence[int]], groups: Sequence[Group]
 ) -> list[Site]:
     scope = select(rule.scope, named, shapes, groups)
-    return registry.make("structure", rule.structure.kind, rule.structure.options).sites(scope)
+    sites = registry.make("structure", rule.structure.kind, rule.structure.options).sites(scope)
+    for own in (site.pattern for site in sites if site.pattern is not None):
+        if rule.sparsity is None or abs(rule.sparsity - own) > SLACK:
+            what = "An n:m pattern decides its sparsity itself"
+            raise UserError(what, got=rule.sparsity, allowed=f"{own:.4g}", fix="set that sparsity, or another n and m")
+    return sites
 
 
-def _check_overlap(sites_by_rule: Sequence[Sequence[Site]]) -> set[str]:
+def _check(name: str, tensor: torch.Tensor, mask: torch.Tensor) -> None:
+    leaked = int(tensor.masked_fill(mask, 0).count_nonzero())
+    if leaked:
+        raise LeakError(f"{leaked} pruned weights of {name} are not zero")
+
+
+def _check_overlap(sites_by_rule: Sequence[Sequence[Site]]) -> None:
     owner: dict[str, int] = {}
     for index, sites in enumerate(sites_by_rule):
         for name in (name for site in sites for name in site.tensors):
             if owner.setdefault(name, index) != index:
                 both = f"Rules {owner[name] + 1} and {index + 1} cover the same tensor"
                 raise UserError(both, got=name, fix="narrow their scopes")
-    return set(owner)
 
 
 def _check_held(held: Mapping[str, torch.Tensor], shapes: Mapping[str, Sequence[int]]) -> None:

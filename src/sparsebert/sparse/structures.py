@@ -14,6 +14,9 @@ from sparsebert.sparse.budgets import keep_highest
 from sparsebert.sparse.scope import Scope
 from sparsebert.sparse.sites import Masks, Site
 
+# How far the sparsity of an n:m pattern may be off, as 0.6667 is that of 1:3.
+SLACK = 1e-4
+
 
 @dataclass(frozen=True)
 class Element:
@@ -123,7 +126,7 @@ class _Blocks:
     shape: tuple[int, int]
     rows: int
     cols: int
-    patterned: bool = False
+    pattern: float | None = None
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -165,7 +168,6 @@ class _Pattern:
     shape: tuple[int, int]
     n: int
     m: int
-    patterned: bool = True
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -178,6 +180,10 @@ class _Pattern:
     @property
     def units(self) -> int:
         return self.shape[0] * self.shape[1]
+
+    @property
+    def pattern(self) -> float | None:
+        return 1 - self.n / self.m
 
     @property
     def weights(self) -> int:
@@ -194,13 +200,13 @@ class _Pattern:
 
     def choose(self, scores: torch.Tensor, sparsity: float) -> torch.Tensor:
         """As many of every m as fit into the target. Raises UserError for more than the pattern gives up."""
-        if sparsity > 1 - self.n / self.m + 1e-9:
+        if sparsity > 1 - self.n / self.m + SLACK:
             raise UserError(
                 f"{self.n} of {self.m} is less sparse than the target",
                 got=sparsity,
                 allowed=f"at most {1 - self.n / self.m:g}",
             )
-        gone = math.floor(sparsity * self.m + 1e-9)
+        gone = math.floor((sparsity + SLACK) * self.m)
         keep = torch.ones(len(scores) // self.m, self.m, dtype=torch.bool, device=scores.device)
         if gone:
             lowest = torch.argsort(scores.view(-1, self.m), dim=1, stable=True)[:, :gone]
@@ -214,7 +220,7 @@ class _Units:
 
     group: Group
     shapes: Mapping[str, tuple[int, ...]]
-    patterned: bool = False
+    pattern: float | None = None
 
     @property
     def name(self) -> str:
@@ -281,7 +287,7 @@ class _Layers:
 
     layers: tuple[tuple[_Units, ...], ...]
     name: str = "layers"
-    patterned: bool = False
+    pattern: float | None = None
 
     @property
     def tensors(self) -> tuple[str, ...]:

@@ -49,7 +49,10 @@ class Moment:
 
 
 class Update(Protocol):
-    """How masks change. `holds`: what is masked stays zero. `rewinds`: weights go back to a snapshot."""
+    """How masks change.
+
+    `holds`: what is masked stays zero. `rewinds`: weights go back to a snapshot. `keeps_patterns`: n:m is met.
+    """
 
     @property
     def holds(self) -> bool:
@@ -58,7 +61,12 @@ class Update(Protocol):
 
     @property
     def rewinds(self) -> bool:
-        """True = after a change the weights that stay are those of step `snapshot_step`."""
+        """True = after a change all weights that stay are those of step `snapshot_step`."""
+        ...
+
+    @property
+    def keeps_patterns(self) -> bool:
+        """True = what it keeps is what a budget chose, so that n:m patterns are met."""
         ...
 
     def roles(self, criterion: Component) -> Mapping[str, Component]:
@@ -80,6 +88,7 @@ class Prune:
 
     holds: bool = field(default=True, init=False)
     rewinds: bool = field(default=False, init=False)
+    keeps_patterns: bool = field(default=True, init=False)
 
     def roles(self, criterion: Component) -> Mapping[str, Component]:
         """The rule's criterion."""
@@ -103,6 +112,7 @@ class Delete:
 
     holds: bool = field(default=False, init=False)
     rewinds: bool = field(default=False, init=False)
+    keeps_patterns: bool = field(default=True, init=False)
 
     def roles(self, criterion: Component) -> Mapping[str, Component]:
         """The rule's criterion."""
@@ -126,12 +136,16 @@ class Delete:
 class Rewind:
     """Iterative magnitude pruning: at each moment prune, and put the rest back to its values at step `to`.
 
-    Frankle & Carbin 2019, arXiv:1803.03635, with late rewinding, Frankle et al. 2020, arXiv:1912.05671.
+    Frankle & Carbin 2019, arXiv:1803.03635, with late rewinding, Frankle et al. 2020, arXiv:1912.05671. All weights of
+    the model go back, those outside the scope too; the optimiser's state is dropped, and so is the gradient at hand,
+    which was of other weights. Steps count on, and the learning rate goes on along its schedule: for one that starts
+    anew with each round, give each round a phase that `resets`.
     """
 
     to: Mapping[str, Any] = field(default_factory=lambda: {"steps": 0})
     holds: bool = field(default=True, init=False)
     rewinds: bool = field(default=True, init=False)
+    keeps_patterns: bool = field(default=True, init=False)
 
     def roles(self, criterion: Component) -> Mapping[str, Component]:
         """The rule's criterion."""
@@ -169,6 +183,7 @@ class Swap:
     init: Literal["criterion", "random"] = "criterion"
     holds: bool = field(default=True, init=False)
     rewinds: bool = field(default=False, init=False)
+    keeps_patterns: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         if self.init not in ("criterion", "random"):
@@ -188,6 +203,9 @@ class Swap:
         if "begun" not in at.state:
             at.state["begun"] = torch.ones(1)
             return at.budget.keep(at.sites, at.score("init" if self.init == "random" else "drop"), at.sparsity)
+        if at.step >= at.times.total:
+            # What grows after the last step would stay zero.
+            return at.keeps
         share = schedule_of(self.fraction, at.times)(at.step)
         parts = zip(at.keeps, at.score("drop"), at.score("grow"), strict=True)
         return [swapped(keep, drop, grow, share) for keep, drop, grow in parts]
@@ -206,6 +224,7 @@ class EarlyBird:
     window: int = 5
     holds: bool = field(default=True, init=False)
     rewinds: bool = field(default=False, init=False)
+    keeps_patterns: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1 or self.window < 1:
@@ -227,7 +246,7 @@ class EarlyBird:
         now, past = torch.cat(wanted), at.state.get("past")
         far = 1.0 if past is None else float((past != now).float().mean(dim=1).max())
         full = past is not None and len(past) >= self.window
-        if (full and far < self.threshold) or at.step == at.stop:
+        if (full and far < self.threshold) or at.step >= at.stop:
             at.state["drawn"] = torch.tensor([float(at.step)])
             return wanted
         at.state["past"] = now[None] if past is None else torch.cat([past, now[None]])[-self.window :]
@@ -246,18 +265,22 @@ def swapped(keep: torch.Tensor, drop: torch.Tensor, grow: torch.Tensor, fraction
     return kept
 
 
-def _prune(at: Moment) -> Keeps:
-    total = sum(site.weights for site in at.sites)
-    removed = sum(
-        site.weights * float((~keep).sum()) / site.units for site, keep in zip(at.sites, at.keeps, strict=True)
-    )
-    largest = max(site.weights / site.units for site in at.sites)
-    if removed > at.sparsity * total + largest * len(at.sites) + SLACK:
+def refuse_return(sites: Sequence[Site], keeps: Sequence[torch.Tensor], sparsity: float) -> None:
+    """Raise UserError for a target under the current sparsity, which only units that return could meet."""
+    total = sum(site.weights for site in sites)
+    removed = sum(site.weights * float((~keep).sum()) / site.units for site, keep in zip(sites, keeps, strict=True))
+    largest = max(site.weights / site.units for site in sites)
+    if removed > sparsity * total + largest * len(sites) + SLACK:
         raise UserError(
             "The target is under the current sparsity",
-            got=f"{at.sparsity:.3g}",
+            got=f"{sparsity:.3g}",
             allowed=f"at least {removed / total:.3g}",
+            fix="raise the rule's sparsity, and its initial",
         )
+
+
+def _prune(at: Moment) -> Keeps:
+    refuse_return(at.sites, at.keeps, at.sparsity)
     scores = [torch.where(keep, score, -torch.inf) for keep, score in zip(at.keeps, at.score("drop"), strict=True)]
     found = at.budget.keep(at.sites, scores, at.sparsity)
     return [new & old for new, old in zip(found, at.keeps, strict=True)]

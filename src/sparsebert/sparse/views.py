@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from sparsebert.errors import UserError
 from sparsebert.sparse.sites import Site
 
 State = dict[str, torch.Tensor]
@@ -50,6 +51,16 @@ def part_of(state: State, prefix: str) -> State:
 def stateless(weight: torch.Tensor) -> State:
     """The state of a criterion that remembers nothing."""
     return {}
+
+
+def check_seen(view: View, steps: torch.Tensor) -> None:
+    """Raise UserError if a criterion has seen no gradient of a tensor: its scores would all be equal."""
+    if not bool(steps):
+        raise UserError(
+            f"Masks change before any gradient of {view.name} was seen",
+            got=f"step {view.step}",
+            fix="start later, narrow the scope, or use a criterion that reads no gradients",
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from sparsebert.errors import UserError
 from sparsebert.sparse.views import InputSums, State
 
 
@@ -16,10 +17,11 @@ class InputWatch:
     """Sums the inputs of the linear layers that own the weights named, in passes that record gradients.
 
     Padding is left out where the model was called with an `attention_mask` [B, T] and the layer reads [B, T, in].
+    Raises UserError for weights of other layers, such as embeddings, which read no numbers.
     """
 
     def __init__(self, model: nn.Module, weights: Iterable[str]) -> None:
-        modules = {name: model.get_submodule(name.removesuffix(".weight")) for name in weights}
+        modules = {name: _linear(model, name) for name in weights}
         self._sums = {name: _zeros(model.get_parameter(name)) for name in modules}
         self._new = {name: _zeros(model.get_parameter(name)) for name in modules}
         self._mask: torch.Tensor | None = None
@@ -78,6 +80,17 @@ class InputWatch:
                 new.tokens.add_(len(read))
 
         return hook
+
+
+def _linear(model: nn.Module, weight: str) -> nn.Linear:
+    module = model.get_submodule(weight.rpartition(".")[0])
+    if not isinstance(module, nn.Linear):
+        raise UserError(
+            "Criteria that read activations are of linear layers",
+            got=f"{weight} of {type(module).__name__}",
+            fix="narrow the scope, for example to [attention, ffn], or use another criterion",
+        )
+    return module
 
 
 def _zeros(weight: torch.Tensor) -> InputSums:

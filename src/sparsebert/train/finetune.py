@@ -85,6 +85,7 @@ def fine_tune(
         final_loss=_last_logged_loss(trainer.state),
         dtype="bfloat16 autocast" if bf16 else "float32",
         teacher=distiller is not None,
+        left_dense=trainer.left_dense,
     )
     return Outcome(run, trainer.masks, tuple(entry for entry in trainer.state.log_history if "loss" in entry))
 

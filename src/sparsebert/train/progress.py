@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 T = TypeVar("T")
+SPEEDS = ("runtime", "per_second")
 
 
 def tracked(items: Sequence[T], title: str) -> Iterator[T]:
@@ -30,6 +31,7 @@ class ProgressBar(TrainerCallback):
     def __init__(self, title: str, watched: Watched) -> None:
         self._title = title
         self._watched = watched
+        self._console: Console | None = None
         self._progress: Progress | None = None
 
     def on_train_begin(
@@ -38,13 +40,14 @@ class ProgressBar(TrainerCallback):
         """Open the bar at the step that training starts or resumes from."""
         if not state.is_world_process_zero:
             return
+        self._console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[said]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=self._console,
             transient=True,
         )
         self._progress.start()
@@ -60,6 +63,21 @@ class ProgressBar(TrainerCallback):
         if self._watched.running_sparsity is not None:
             said.append(f"sparsity {self._watched.running_sparsity:.1%}")
         self._progress.update(self._task, completed=state.global_step, said="  ".join(said))
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A line an evaluation; where there is no terminal, and so no bar, also one for each logged loss."""
+        logs: Mapping[str, Any] = kwargs["logs"]
+        scores = {key: value for key, value in logs.items() if key.startswith("eval_") and not key.endswith(SPEEDS)}
+        said = scores or {key: logs[key] for key in ("loss", "sparsity") if "loss" in logs and key in logs}
+        if self._console is None or not said or (self._console.is_terminal and not scores):
+            return
+        values = "  ".join(f"{key} {value:.4g}" for key, value in said.items() if isinstance(value, int | float))
+        self.say(f"step {state.global_step} of {state.max_steps}: {values}")
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar if there is one, on the first process only."""
+        if self._console is not None:
+            self._console.print(f"{self._title}: {line}", markup=False, highlight=False, soft_wrap=True)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import has_length
 
 from sparsebert.errors import DivergedError, UserError
 from sparsebert.models.layout import layout_of, scope_names
@@ -46,15 +49,17 @@ class SparseTrainer(Trainer):
 
     `rules` say what becomes sparse, how and when; `sparsity` is the target of rules that name none; `held` are masks
     that stay as they are. After `train()` the model is plain again, its pruned weights are exactly zero, and `masks`
-    tells which. `distiller` adds what a teacher says to the loss, `dropout=False` trains without dropout,
-    `order` replaces the sampler, `one_cycle` the learning rate's schedule (warm-up as in `args`). Raises
+    tells which; a second `train()` keeps them. `distiller` adds what a teacher says to the loss, `dropout=False` trains
+    without dropout, `order` replaces the sampler, `one_cycle` the learning rate's schedule (warm-up as in `args`). The
+    best model is looked for among those whose masks are final, and has the masks of its checkpoint. Raises
     DivergedError at the first loss that is not a number, LeakError if a pruned weight is not zero.
     """
 
     def __init__(
         self,
-        *args: Any,
-        model: PreTrainedModel,
+        model: PreTrainedModel | None = None,
+        args: TrainingArguments | None = None,
+        *more: Any,
         rules: Sequence[Rule] = (),
         sparsity: float | None = None,
         held: Mapping[str, torch.Tensor] | None = None,
@@ -65,25 +70,42 @@ class SparseTrainer(Trainer):
         title: str = "Training",
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, model=model, **kwargs)
-        self.student = model
+        self.rules, self.target, self.held = tuple(rules), sparsity, held
+        self._sparse = bool(rules or held)
+        self.is_in_train = False
+        super().__init__(model, args, *more, **kwargs)
         self.distiller = distiller
         self.dropout = dropout
         self.order = order
         self.one_cycle = one_cycle
         self.running_loss: float | None = None
         self.running_sparsity: float | None = None
-        self.masks: Masks = {}
-        self.sparsifier = self._sparsifier(rules, sparsity, held)
         self.progress = ProgressBar(title, self)
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         self.add_callback(self.progress)
+        assert self.model is not None
+        self._take(self.model)
         if self.sparsifier is not None:
-            self.add_callback(SparsityCallback(self, self.sparsifier))
+            self.add_callback(SparsityCallback(self))
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """A model of `model_init`; each training starts with a new one, and with the rules anew."""
+        model = super().call_model_init(trial)
+        if self.is_in_train:
+            if self.place_model_on_device:
+                self._move_model_to_device(model, self.args.device)
+            self._take(model)
+        return model
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; where the teacher's attention maps are wanted, with attention that makes them."""
+        """Train; where the teacher's attention maps are wanted, with attention that makes them.
+
+        After a finished training there are no rules left to carry out: its masks are held.
+        """
+        if self._baked and self.model_init is None:
+            self.rules, self.held = (), self.masks
+            self._take(self.student)
         with nullcontext() if self.distiller is None else self.distiller.at_work(self.student):
             return super().train(*args, **kwargs)
 
@@ -107,9 +129,10 @@ class SparseTrainer(Trainer):
             loss = loss if penalty is None else loss + penalty / self._share(num_items_in_batch)
         if not torch.isfinite(loss):
             raise DivergedError(self.state.global_step + 1, float(loss.detach()))
-        value = float(loss.detach())
-        before = value if self.running_loss is None else self.running_loss
-        self.running_loss = SMOOTHING * before + (1 - SMOOTHING) * value
+        if torch.is_grad_enabled():
+            value = float(loss.detach())
+            before = value if self.running_loss is None else self.running_loss
+            self.running_loss = SMOOTHING * before + (1 - SMOOTHING) * value
         return (loss, output) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -152,18 +175,26 @@ class SparseTrainer(Trainer):
     def probe_loss(self) -> float:
         """Mean loss on the first training examples, with the weights as they are."""
         assert self.train_dataset is not None
-        rows: Any = self.train_dataset
-        size, count = self.args.train_batch_size, min(PROBE_EXAMPLES, len(rows))
-        was_training = self.student.training
+        data: Any = self.train_dataset
+        sized = has_length(self.train_dataset)
+        rows = [data[i] for i in range(min(PROBE_EXAMPLES, len(data)))] if sized else list(islice(data, PROBE_EXAMPLES))
+        collate = self._get_collator_with_removed_columns(self.data_collator, "probing")
+        size, was_training = self.args.train_batch_size, self.student.training
         self.student.eval()
         losses = []
         with torch.no_grad():
-            for start in range(0, count, size):
-                batch = self.data_collator([rows[index] for index in range(start, min(start + size, count))])
+            for start in range(0, len(rows), size):
+                batch = collate(rows[start : start + size])
                 given = self._prepare_inputs({key: batch[key] for key in (*MODEL_INPUTS, "labels") if key in batch})
                 losses.append(float(self.student(**given).loss))
         self.student.train(was_training)
         return sum(losses) / len(losses)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The usual files; a checkpoint also has the masks, which the best model needs too."""
+        super().save_model(output_dir, _internal_call)
+        if _internal_call and output_dir is not None:
+            self.save_state_of_masks(output_dir)
 
     def save_state_of_masks(self, folder: str) -> None:
         """Write masks and all that belongs to them into a checkpoint."""
@@ -186,33 +217,73 @@ class SparseTrainer(Trainer):
         """Turn percentages and epochs of the rules into steps; after a resume, check that weights and masks agree."""
         if self.sparsifier is None:
             return
-        per_epoch = math.ceil(len(self.get_train_dataloader()) / self.args.gradient_accumulation_steps)
-        self.sparsifier.begin(Times(total=self.state.max_steps, per_epoch=per_epoch))
+        total = self.state.max_steps
+        self.sparsifier.begin(Times(total, self._steps_an_epoch()))
         self.sparsifier.check()
+        if self.args.load_best_model_at_end and not self.sparsifier.settled(total):
+            raise UserError(
+                "Masks change until the end, so no checkpoint has the final ones and none can be the best",
+                fix="set the rules' stop earlier, or load_best_model_at_end=False",
+            )
+        if self.rules and self.left_dense:
+            self.progress.say(f"left dense: {', '.join(self.left_dense)}")
 
     def finish_sparsity(self) -> None:
-        """Make the changes due after the last step, check, and leave a plain model."""
-        if self.sparsifier is None or self.masks:
-            return
-        self.sparsifier.finish(self.state.max_steps)
-        self.sparsifier.check()
-        self.masks = self.sparsifier.bake()
+        """Make the changes due after the last step, check, and leave a plain model.
 
-    def _sparsifier(
-        self, rules: Sequence[Rule], sparsity: float | None, held: Mapping[str, torch.Tensor] | None
-    ) -> Sparsifier | None:
-        if not rules and not held:
-            return None
-        return Sparsifier(
-            self.student,
-            rules,
-            scope_names(self.student),
-            layout_of(self.student).groups,
-            seed=self.args.seed,
-            sparsity=sparsity,
-            held=held,
-            loss=self.probe_loss,
-        )
+        Nothing is changed any more where training stopped early, and where the best model has been loaded.
+        """
+        if self.sparsifier is None:
+            return
+        done = self.state.global_step
+        if done >= self.state.max_steps and not self._best_loaded:
+            self.sparsifier.finish(done)
+        elif not self.sparsifier.settled(done):
+            reached = self.sparsifier.log().get("sparsity", 0.0)
+            self.progress.say(f"stopped at step {done}, before the masks were final; sparsity {reached:.1%}")
+        self.sparsifier.check()
+        self.masks, self._baked = self.sparsifier.bake(), True
+
+    @property
+    def left_dense(self) -> tuple[str, ...]:
+        """The matrices that no rule and no earlier mask covers; `*` stands for the numbers of layers."""
+        if self.sparsifier is None:
+            return ()
+        names = [re.sub(r"\.\d+\.", ".*.", name) for name in self.sparsifier.left_dense]
+        return tuple(dict.fromkeys(names))
+
+    def _take(self, model: Any) -> None:
+        """Make the rules ready for a model, on which none has been carried out."""
+        self.student: PreTrainedModel = model
+        self.masks: Masks = {}
+        self._baked, self._best_loaded = False, False
+        self.sparsifier: Sparsifier | None = None
+        if self._sparse:
+            self.sparsifier = Sparsifier(
+                model,
+                self.rules,
+                scope_names(model),
+                layout_of(model).groups,
+                seed=self.args.seed,
+                sparsity=self.target,
+                held=self.held,
+                loss=self.probe_loss,
+            )
+
+    def _steps_an_epoch(self) -> int | None:
+        """Optimiser steps; None for data without a length."""
+        loader = self.get_train_dataloader()
+        return math.ceil(len(loader) / self.args.gradient_accumulation_steps) if has_length(loader) else None
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        final = self.sparsifier is None or self.sparsifier.settled(self.state.global_step)
+        return final and super()._determine_best_metric(metrics, trial)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        assert self.state.best_model_checkpoint is not None
+        self.load_state_of_masks(self.state.best_model_checkpoint)
+        self._best_loaded = True
 
     def _distilled(self, model: nn.Module, inputs: dict[str, Any], items: torch.Tensor | int | None) -> tuple[Any, Any]:
         assert self.distiller is not None
@@ -231,10 +302,6 @@ class SparseTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         return super()._get_train_sampler(train_dataset) if self.order is None else self.order
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        self.save_state_of_masks(output_dir)
-
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
@@ -244,9 +311,13 @@ class SparseTrainer(Trainer):
 class SparsityCallback(TrainerCallback):
     """Calls the Sparsifier at its moments, and checks now and then that what is pruned is zero."""
 
-    def __init__(self, trainer: SparseTrainer, sparsifier: Sparsifier) -> None:
+    def __init__(self, trainer: SparseTrainer) -> None:
         self._trainer = trainer
-        self._sparsifier = sparsifier
+
+    @property
+    def _sparsifier(self) -> Sparsifier:
+        assert self._trainer.sparsifier is not None
+        return self._trainer.sparsifier
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

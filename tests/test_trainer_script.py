@@ -1,0 +1,202 @@
+"""SparseTrainer in place of Trainer in a script: what worked goes on working, and what is said can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset, IterableDataset
+from safetensors.torch import load_file
+from torch import nn
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, default_data_collator
+
+from sparsebert.errors import UserError
+from sparsebert.parts import Rule
+from sparsebert.train.trainer import SparseTrainer
+from tiny import tiny_model
+from toy import toy_collate, toy_rows
+
+ROWS = toy_rows(32)
+QUERY = "bert.encoder.layer.0.attention.self.query.weight"
+
+
+def small() -> PreTrainedModel:
+    return tiny_model("bert", num_labels=2)
+
+
+def rule(**values: Any) -> Rule:
+    return Rule.model_validate({"sparsity": 0.5, "every": {"steps": 1}, "stop": {"steps": 6}, **values})
+
+
+def arguments(folder: Path, **values: Any) -> TrainingArguments:
+    plain = {"max_steps": 10, "per_device_train_batch_size": 8, "learning_rate": 1e-3, "logging_steps": 2}
+    quiet = {"report_to": [], "use_cpu": True, "remove_unused_columns": False, "save_strategy": "no"}
+    return TrainingArguments(str(folder), **(plain | quiet | values))
+
+
+def collate(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in toy_collate(rows).items() if key != "rows"}
+
+
+def trainer(folder: Path, *rules: Rule, model: PreTrainedModel | None = None, **values: Any) -> SparseTrainer:
+    own = {key: values.pop(key) for key in ("train_dataset", "model_init", "held", "compute_metrics") if key in values}
+    given = {"train_dataset": ROWS, "eval_dataset": ROWS, "data_collator": collate, "rules": rules} | own
+    chosen = model or (None if "model_init" in own else small())
+    return SparseTrainer(chosen, arguments(folder, **values), **given)
+
+
+def leaks(model: nn.Module, masks: dict[str, torch.Tensor]) -> int:
+    return sum(int(model.get_parameter(name)[~mask].count_nonzero()) for name, mask in masks.items())
+
+
+def share_of_zeros(model: nn.Module) -> float:
+    return float((model.get_parameter(QUERY) == 0).float().mean())
+
+
+@pytest.mark.parametrize("gate", [None, "soft_mask", "movement"])
+def test_a_second_training_keeps_the_masks_of_the_first(gate: str | None, tmp_path: Path):
+    one = trainer(tmp_path, rule(gate=gate))
+    one.train()
+    first, before = one.masks, one.student.get_parameter(QUERY).detach().clone()
+    one.train()
+    assert leaks(one.student, first) == 0 and share_of_zeros(one.student) == pytest.approx(0.5, abs=0.02)
+    assert all(torch.equal(mask, first[name]) for name, mask in one.masks.items()) and first.keys() == one.masks.keys()
+    assert not torch.equal(before, one.student.get_parameter(QUERY))
+
+
+def test_a_second_training_after_one_that_holds_nothing_is_an_ordinary_one(tmp_path: Path):
+    one = trainer(tmp_path, rule(update="delete", schedule="one_shot"))
+    one.train()
+    one.train()
+    assert one.masks == {} and share_of_zeros(one.student) < 0.05
+
+
+def best_of(folder: Path, chosen: Rule, best: int, **values: Any) -> SparseTrainer:
+    """Trained for 12 steps, with the least made-up loss at step `best`, and more at every later one."""
+    each = {"max_steps": 12, "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    pick = {"load_best_model_at_end": True, "metric_for_best_model": "eval_fake", "greater_is_better": False}
+    one = trainer(
+        folder, chosen, compute_metrics=lambda _: {"fake": abs(one.state.global_step - best)}, **each, **pick, **values
+    )
+    one.train()
+    return one
+
+
+@pytest.mark.parametrize("only_model", [False, True])
+@pytest.mark.parametrize(
+    "kind", [{}, {"gate": "movement", "every": {"steps": 4}}, {"update": "swap", "schedule": "constant"}]
+)
+def test_the_best_model_has_final_masks_and_is_the_one_that_was_scored(
+    kind: dict[str, Any], only_model: bool, tmp_path: Path
+):
+    one = best_of(tmp_path, rule(stop={"steps": 5}, **kind), best=2, save_only_model=only_model)
+    assert one.state.best_model_checkpoint == str(tmp_path / "checkpoint-6")
+    scored = load_file(tmp_path / "checkpoint-6" / "model.safetensors")
+    assert leaks(one.student, one.masks) == 0 and share_of_zeros(one.student) == pytest.approx(0.5, abs=0.01)
+    for name, value in one.student.state_dict().items():
+        if name in scored:
+            assert torch.equal(value, scored[name]), name
+    if "gate" in kind:
+        gone = load_file(tmp_path / "checkpoint-6" / "sparsity.safetensors")["rule0/drawn/0"].view(32, 32)
+        assert torch.equal(one.masks[QUERY], gone)
+
+
+def test_masks_that_change_until_the_end_have_no_best_model(tmp_path: Path):
+    with pytest.raises(UserError, match="Masks change until the end, so no checkpoint has the final ones"):
+        best_of(tmp_path, rule(stop={"percent": 100}), best=2)
+
+
+class StopAt(TrainerCallback):
+    """Ends the training early, as early stopping does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """At the step."""
+        control.should_training_stop = state.global_step == self.step
+
+
+def test_a_training_that_stops_early_says_how_far_its_masks_came(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    one = trainer(tmp_path, rule(schedule="linear", stop={"percent": 100}))
+    one.add_callback(StopAt(5))
+    one.train()
+    assert share_of_zeros(one.student) == pytest.approx(0.2, abs=0.01)
+    assert "stopped at step 5, before the masks were final; sparsity 20.0%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("gate", [None, "movement"])
+def test_a_schedule_that_the_training_is_too_short_for_is_refused(gate: str | None, tmp_path: Path):
+    one = trainer(tmp_path, rule(stop={"steps": 20}, gate=gate))
+    with pytest.raises(UserError, match=r"after the training ends; .* stop 20 \(steps\); allowed: at most 10"):
+        one.train()
+
+
+def test_what_is_said_while_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    trainer(tmp_path, rule(scope=["ffn"]), eval_strategy="steps", eval_steps=5).train()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+
+    def lines(words: str) -> list[str]:
+        return [line for line in captured.err.splitlines() if words in line]
+
+    [dense] = lines("left dense")
+    assert "bert.encoder.layer.*.attention.self.query.weight, " in dense and "classifier.weight" in dense
+    assert "attention.output.dense.weight" in dense and "intermediate" not in dense
+    assert len(lines("step 5 of 10: eval_loss ")) == len(lines("step 10 of 10: eval_loss ")) == 1
+    assert len(lines(" of 10: loss ")) == 5 and "sparsity 0.5" in lines("step 8 of 10: loss ")[0]
+
+
+def test_the_model_and_its_arguments_may_come_without_names(tmp_path: Path):
+    one = SparseTrainer(small(), arguments(tmp_path), collate, ROWS, rules=[rule()])
+    one.train()
+    assert leaks(one.student, one.masks) == 0 and one.masks
+
+
+@pytest.mark.parametrize("gate", [None, "movement"])
+def test_every_training_of_model_init_starts_anew(gate: str | None, tmp_path: Path):
+    one = trainer(tmp_path, rule(gate=gate), model_init=small)
+    one.train()
+    first, model = one.masks, one.model
+    one.train()
+    assert one.model is not model and one.student is one.model
+    assert first and all(torch.equal(mask, one.masks[name]) for name, mask in first.items())
+    assert leaks(one.student, one.masks) == 0 and share_of_zeros(one.student) == pytest.approx(0.5, abs=0.01)
+
+
+def streamed() -> IterableDataset:
+    return IterableDataset.from_generator(lambda: (dict(ROWS[number % 32]) for number in range(100)))
+
+
+def test_data_without_a_length(tmp_path: Path):
+    layers = rule(structure="layer", sparsity=1 / 3, criterion="loss_increase", schedule="one_shot")
+    for chosen in (rule(), layers):
+        one = trainer(tmp_path, chosen, train_dataset=streamed())
+        one.train()
+        assert one.masks and leaks(one.student, one.masks) == 0
+    one = trainer(tmp_path, rule(stop={"epochs": 1}), train_dataset=streamed())
+    with pytest.raises(UserError, match="Data without a length has no epochs"):
+        one.train()
+
+
+def test_probing_the_loss_leaves_out_columns_that_the_model_does_not_take(tmp_path: Path):
+    rows = Dataset.from_dict(
+        {
+            "input_ids": [[1, 10 + row % 20, 12] for row in range(16)],
+            "attention_mask": [[1, 1, 1]] * 16,
+            "label": [row % 2 for row in range(16)],
+            "sentence": ["words"] * 16,
+        }
+    )
+    heads = rule(scope=["attention"], structure="head", criterion="loss_increase")
+
+    def plain(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        assert "sentence" not in rows[0]
+        return default_data_collator(list(rows))
+
+    one = SparseTrainer(small(), arguments(tmp_path, remove_unused_columns=True), plain, rows, rules=[heads])
+    one.train()
+    assert one.masks and leaks(one.student, one.masks) == 0
