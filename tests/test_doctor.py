@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from sparsebert import doctor
 from sparsebert.doctor import (
     BLOCKS,
     OWN,
@@ -130,6 +131,18 @@ def test_a_model_with_many_zeros_is_timed_with_the_kernels():
             model.get_parameter(name)[:, 1:].zero_()
     own = [trial for trial in structured_trials(model, batch=2, length=8, rounds=3) if trial.what == OWN]
     assert [trial.sparsity for trial in own] == pytest.approx([zeros_of(model).elements])
+
+
+def test_trials_are_not_of_the_zeros_that_are_there(monkeypatch: pytest.MonkeyPatch):
+    model, densities = tiny_model("bert"), []
+    for name in encoder_linear_names(model):
+        model.get_parameter(name).data.zero_()
+    product = doctor._product
+    monkeypatch.setattr(
+        doctor, "_product", lambda *a: densities.append(float((a[1] != 0).float().mean())) or product(*a)
+    )
+    matrix_trials(model, tokens=4, rounds=1)
+    assert densities and min(densities) == 1
 
 
 def without(kind: str, model: PreTrainedModel) -> PreTrainedModel:

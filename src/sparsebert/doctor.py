@@ -170,15 +170,17 @@ def zeros_of(model: PreTrainedModel) -> Zeros:
 
 
 def matrix_trials(model: PreTrainedModel, tokens: int, rounds: int) -> list[Trial]:
-    """A matrix of this model with random zeros, in every form that can run here, against the dense one.
+    """Random values in the shape of one of its matrices, with random zeros, in every form that can run here.
 
+    Against the dense product; not of the model's own values, of which many may be zero already.
     An output projection, of feedforward if there is one; no trials for a model of fast feedforward layers alone.
     """
     outputs = {group.kind: group.output.tensor for group in reversed(layout_of(model).groups)}
     if not outputs:
         return []
-    dense = model.get_parameter(outputs.get("neuron") or outputs["head"]).detach().float()
-    x = torch.randn(tokens, dense.shape[1], generator=torch.Generator().manual_seed(0))
+    shape = model.get_parameter(outputs.get("neuron") or outputs["head"]).shape
+    generator = torch.Generator().manual_seed(0)
+    dense, x = torch.randn(shape, generator=generator), torch.randn(tokens, shape[1], generator=generator)
     variants = [Variant("dense", lambda: F.linear(x, dense))]
     wanted = [(what, sparsity) for what in _forms() for sparsity in TRIALS]
     for what, sparsity in wanted:

@@ -222,8 +222,10 @@ class Rule(Plain):
 
 
 class Phase(Plain):
-    """One stretch of training. Masks of earlier phases stay; a rule that prunes single weights takes them over, gates,
-    units and deletion work on what is left.
+    """One stretch of training.
+
+    Masks of earlier phases stay: a rule that prunes single weights takes them over; gates, units and deletion work on
+    what they leave.
 
     `teacher`: `dense` is the recipe's model fine-tuned without rules, anything else a folder or hub name of a
     fine-tuned model; none = labels only. `resets` puts the weights back to what the first phase started from, under
