@@ -235,7 +235,7 @@ AGAIN = "phases=[{name: one, rules: [{}]}, {name: two, rules: [{schedule: linear
 BAD_RULES = {
     "matches nothing": f"{RULE}.scope=[atention]",
     "n weights of every m": f"{RULE}.structure={{kind: 'n:m', n: 5, m: 4}}",
-    "3 of 4 is less sparse than the target": f"{RULE}.structure={{kind: 'n:m', n: 3, m: 4}}",
+    "An n:m pattern decides its sparsity itself": f"{RULE}.structure={{kind: 'n:m', n: 3, m: 4}}",
     "do not divide": f"{RULE}.structure={{kind: block, rows: 5, cols: 5}}",
     "stops before it starts": f"{RULE}.start={{percent: 95}}",
     "needs a gate": f"{RULE}.penalty=l0",

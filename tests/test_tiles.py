@@ -28,8 +28,9 @@ from sparsebert.kernels.tiled import _subtrees, stages_of, tile_matrix, tile_tre
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.fff import FastFeedForward
 from sparsebert.models.sparse_linear import SparseLinear
+from test_accelerate import zeroed
 from test_fff import HAVE, exact, needs_native, tensors, worst
-from test_sparse_linear import ACTIVATIONS, FORMS, SHAPES, matrix, zeroed
+from test_sparse_linear import ACTIVATIONS, FORMS, SHAPES, matrix
 from tiny import tiny_batch
 
 TILED = (native.EMULATED, *(isa for isa in HAVE if isa == native.AMX))
