@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,22 +23,43 @@ from sparsebert.models.fff import FastFeedForward
 from test_fff import BUILT, HAVE, ROOT, needs_native, tensors
 
 
-@needs_native
-@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16, "meta"])
-def test_trees_do_not_care_for_defaults(default: torch.dtype | str):
-    x, w_in, b_in, w_out = tensors(300, 16, 1, 4)
-    expected = reference.fff(x, w_in, b_in, w_out, "gelu")
+@contextmanager
+def defaults(given: torch.dtype | str) -> Iterator[None]:
+    """Another default type, or device."""
     before = torch.get_default_dtype()
     try:
-        if isinstance(default, torch.dtype):
-            torch.set_default_dtype(default)
+        if isinstance(given, torch.dtype):
+            torch.set_default_dtype(given)
         else:
-            torch.set_default_device(default)
-        found = native_fff.fff(x, w_in, b_in, w_out, "gelu", None, HAVE[0])[0]
+            torch.set_default_device(given)
+        yield
     finally:
         torch.set_default_dtype(before)
         torch.set_default_device(None)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@needs_native
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16, "meta"])
+def test_kernels_do_not_care_for_defaults(default: torch.dtype | str):
+    tree = tensors(300, 16, 1, 4)
+    x, bias, single, blocks = torch.randn(70, 64), torch.randn(64), torch.randn(64, 64), torch.randn(64, 64)
+    single *= torch.rand(64, 64) < 0.2
+    heads = torch.randn(2, 3, 20, 16)
+    one, several = pack_matrix(single, SINGLE), pack_matrix(blocks, 32)
+    expected = [
+        reference.fff(*tree, "gelu"),
+        F.linear(x, single, bias),
+        F.linear(x, blocks, bias),
+        F.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2),
+    ]
+    with defaults(default):
+        found = [
+            native_fff.fff(*tree, "gelu", None, HAVE[0])[0],
+            native_linear.linear(x, one, bias, "none", HAVE[0]),
+            native_linear.linear(x, several, bias, "none", HAVE[0]),
+            native_attention.attention(heads, heads, heads, None, 0.25, HAVE[0]),
+        ]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @needs_native
@@ -118,30 +141,3 @@ def test_without_the_library_everything_still_runs(tmp_path: Path, monkeypatch: 
             assert layer.backend == "plain" and layer(torch.randn(2, 8)).shape == (2, 8)
     finally:
         native.library.cache_clear()
-
-
-@needs_native
-@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16, "meta"])
-def test_products_do_not_care_for_defaults(default: torch.dtype | str):
-    x, bias, single, blocks = torch.randn(70, 64), torch.randn(64), torch.randn(64, 64), torch.randn(64, 64)
-    single *= torch.rand(64, 64) < 0.2
-    heads = torch.randn(2, 3, 20, 16)
-    made = [
-        (pack_matrix(single, SINGLE), F.linear(x, single, bias)),
-        (pack_matrix(blocks, 32), F.linear(x, blocks, bias)),
-    ]
-    expected = F.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2)
-    before = torch.get_default_dtype()
-    try:
-        if isinstance(default, torch.dtype):
-            torch.set_default_dtype(default)
-        else:
-            torch.set_default_device(default)
-        found = [native_linear.linear(x, packed, bias, "none", HAVE[0]) for packed, _ in made]
-        context = native_attention.attention(heads, heads, heads, None, 0.25, HAVE[0])
-    finally:
-        torch.set_default_dtype(before)
-        torch.set_default_device(None)
-    for y, (_, wanted) in zip(found, made, strict=True):
-        torch.testing.assert_close(y, wanted, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(context, expected, rtol=1e-4, atol=1e-4)
