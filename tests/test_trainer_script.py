@@ -14,8 +14,11 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, default_data_collator
 
 from sparsebert.errors import UserError
+from sparsebert.models.fff import Routing
 from sparsebert.parts import Rule
+from sparsebert.surgeon import plant
 from sparsebert.train.trainer import SparseTrainer
+from sparsebert.train.trees import trees_of
 from tiny import tiny_model
 from toy import toy_collate, toy_rows
 
@@ -200,3 +203,25 @@ def test_probing_the_loss_leaves_out_columns_that_the_model_does_not_take(tmp_pa
     one = SparseTrainer(small(), arguments(tmp_path, remove_unused_columns=True), plain, rows, rules=[heads])
     one.train()
     assert one.masks and leaks(one.student, one.masks) == 0
+
+
+@pytest.mark.parametrize("dropout", [True, False])
+def test_the_routing_of_trees_is_trained_too(dropout: bool, tmp_path: Path):
+    model = plant(small(), depth=3)
+    made = SparseTrainer(model, arguments(tmp_path), dropout=dropout, train_dataset=ROWS, data_collator=collate)
+    batch = collate([ROWS[index] for index in range(8)])
+    trees = list(trees_of(model).values())
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    plain = made.compute_loss(model, batch)
+    for tree in trees:
+        tree.routing = Routing(balance=0.5, hardening=0.25)
+    routed = made.compute_loss(model, batch)
+    terms = sum(float(tree.penalty.detach()) for tree in trees if tree.penalty is not None)
+    assert terms > 0.5 and float(routed.detach() - plain.detach()) == pytest.approx(terms, rel=1e-4)
+    routed.backward()
+    assert all(tree.w_in.grad is not None for tree in trees)
+    with torch.no_grad():
+        assert float(made.compute_loss(model.eval(), batch)) == pytest.approx(float(plain.detach()), rel=1e-5)

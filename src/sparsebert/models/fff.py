@@ -38,7 +38,7 @@ class FastFeedForward(nn.Module):
     Every node is a neuron with an input row, an input bias and an output row; a token visits one node a level, and goes
     right where the logit is positive (arXiv:2311.10770). In training all logits are computed and those off the way are
     masked; in evaluation only the way is computed, by the kernel that `backend` names. Both give the same, up to
-    rounding. `penalty` holds the weighted terms of `routing` after a forward pass in training.
+    rounding. `penalty` holds the weighted terms of `routing` after a forward pass in training; SparseTrainer adds it.
 
     Raises UserError for a depth, a number of trees or an activation that cannot be.
     """

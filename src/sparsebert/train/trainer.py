@@ -28,6 +28,7 @@ from transformers import (
 from transformers.trainer_utils import has_length
 
 from sparsebert.errors import DivergedError, UserError
+from sparsebert.models.fff import FastFeedForward
 from sparsebert.models.layout import layout_of, scope_names
 from sparsebert.parts import Rule
 from sparsebert.sparse.schedules import Times
@@ -116,10 +117,13 @@ class SparseTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Task loss, what the teacher adds, and the rules' penalties. Raises DivergedError if that is no number."""
+        """Task loss, what the teacher, rules and trees' routing add. Raises DivergedError if that is no number."""
         if not self.dropout:
             # Not every model keeps its dropout in modules (ModernBERT), and nothing else depends on the mode.
             model.eval()
+        trees = [module for module in model.modules() if isinstance(module, FastFeedForward)]
+        for tree in trees if torch.is_grad_enabled() else ():
+            tree.train()
         if self.distiller is None:
             loss, output = super().compute_loss(model, inputs, True, num_items_in_batch)
         else:
@@ -127,6 +131,8 @@ class SparseTrainer(Trainer):
         if self.sparsifier is not None and torch.is_grad_enabled():
             penalty = self.sparsifier.penalty(self.state.global_step)
             loss = loss if penalty is None else loss + penalty / self._share(num_items_in_batch)
+        for tree in trees:
+            loss = loss if tree.penalty is None else loss + tree.penalty / self._share(num_items_in_batch)
         if not torch.isfinite(loss):
             raise DivergedError(self.state.global_step + 1, float(loss.detach()))
         if torch.is_grad_enabled():
