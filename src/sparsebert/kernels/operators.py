@@ -64,34 +64,21 @@ def run_linear(
     outputs: int,
     height: int,
     activation: str,
+    weight: torch.Tensor | None = None,
+    stamp: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """activation(x W^T + bias) by Triton, the native library, or in plain torch."""
-    weight = PackedMatrix(outputs, x.shape[1], height, values, starts, columns)
+    """activation(x W^T + bias) by Triton, the native library, or in plain torch; dense if `weight` has changed."""
+    if weight is not None and not _is_as_packed(weight, stamp):
+        return reference.linear(x, weight, bias, activation)
+    packed = PackedMatrix(outputs, x.shape[1], height, values, starts, columns)
     if x.is_cuda:
         from sparsebert.kernels import triton_linear
 
-        return triton_linear.linear(x.contiguous(), weight, bias, activation)
+        return triton_linear.linear(x.contiguous(), packed, bias, activation)
     isa_name = native.isa()
     if isa_name is None:
-        return reference.linear(x, unpack_matrix(weight), bias, activation)
-    return native_linear.linear(x.contiguous(), weight, bias, activation, isa_name)
-
-
-def _linear_in_a_graph(
-    x: torch.Tensor,
-    values: torch.Tensor,
-    starts: torch.Tensor,
-    columns: torch.Tensor,
-    bias: torch.Tensor | None,
-    outputs: int,
-    height: int,
-    activation: str,
-    weight: torch.Tensor | None,
-    stamp: torch.Tensor | None,
-) -> torch.Tensor:
-    if weight is not None and not _is_as_packed(weight, stamp):
-        return reference.linear(x, weight, bias, activation)
-    return run_linear(x, values, starts, columns, bias, outputs, height, activation)
+        return reference.linear(x, unpack_matrix(packed), bias, activation)
+    return native_linear.linear(x.contiguous(), packed, bias, activation, isa_name)
 
 
 def _is_as_packed(weight: torch.Tensor, stamp: torch.Tensor | None) -> bool:
@@ -103,7 +90,7 @@ def _is_as_packed(weight: torch.Tensor, stamp: torch.Tensor | None) -> bool:
     return False
 
 
-linear_operator = torch.library.custom_op("sparsebert::sparse_linear", _linear_in_a_graph, mutates_args=())
+linear_operator = torch.library.custom_op("sparsebert::sparse_linear", run_linear, mutates_args=())
 linear_operator.register_fake(lambda x, values, starts, columns, bias, outputs, *_: x.new_empty(len(x), outputs))
 
 
@@ -118,36 +105,21 @@ def run_tiled(
     outputs: int,
     height: int,
     activation: str,
+    weight: torch.Tensor | None = None,
+    stamp: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """activation(x W^T + bias) by the native library, or in plain torch."""
-    weight = TiledMatrix(outputs, x.shape[1], height, values, starts, columns, masks, begins)
-    isa_name = native.isa()
-    if isa_name is None or not native.has_tiles():
-        return reference.linear(x, untile_matrix(weight), bias, activation)
-    shift = None if bias is None else bias.float()
-    return native_tile_linear.linear(x.contiguous(), weight, shift, activation, isa_name)
-
-
-def _tiled_in_a_graph(
-    x: torch.Tensor,
-    values: torch.Tensor,
-    starts: torch.Tensor,
-    columns: torch.Tensor,
-    masks: torch.Tensor | None,
-    begins: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    outputs: int,
-    height: int,
-    activation: str,
-    weight: torch.Tensor | None,
-    stamp: torch.Tensor | None,
-) -> torch.Tensor:
+    """activation(x W^T + bias) by the native library, or in plain torch; dense if `weight` has changed."""
     if weight is not None and not _is_as_packed(weight, stamp):
         return reference.linear(x, weight, bias, activation)
-    return run_tiled(x, values, starts, columns, masks, begins, bias, outputs, height, activation)
+    packed = TiledMatrix(outputs, x.shape[1], height, values, starts, columns, masks, begins)
+    isa_name = native.isa()
+    if isa_name is None or not native.has_tiles():
+        return reference.linear(x, untile_matrix(packed), bias, activation)
+    shift = None if bias is None else bias.float()
+    return native_tile_linear.linear(x.contiguous(), packed, shift, activation, isa_name)
 
 
-tiled_operator = torch.library.custom_op("sparsebert::tiled_linear", _tiled_in_a_graph, mutates_args=())
+tiled_operator = torch.library.custom_op("sparsebert::tiled_linear", run_tiled, mutates_args=())
 tiled_operator.register_fake(
     lambda x, values, starts, columns, masks, begins, bias, outputs, *_: x.new_empty(len(x), outputs)
 )
