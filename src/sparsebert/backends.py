@@ -17,7 +17,6 @@ from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
 from sparsebert.kernels import dispatch, native
-from sparsebert.kernels.packed import HEIGHTS, SINGLE
 from sparsebert.models.accelerate import accelerate, sparse_layers
 
 Inputs = Mapping[str, Tensor]
@@ -98,8 +97,7 @@ def attention_of(model: PreTrainedModel) -> str:
 
 
 def _sparse(name: str, model: PreTrainedModel, inputs: Inputs, dtype: torch.dtype) -> Prepared:
-    weight = torch.empty(1, 1, dtype=dtype, device=model.device)
-    if not any(dispatch.linear_runs(weight, weight, height) for height in (*HEIGHTS, SINGLE)):
+    if not dispatch.linear_heights(torch.empty(1, 1, dtype=dtype, device=model.device)):
         here = f"native library: {native.isa() or 'not built, or switched off'}"
         raise BackendError(name, f"there are no sparse kernels for {dtype} on this {model.device.type} ({here})")
     tokens = inputs["input_ids"].numel()

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from sparsebert.kernels import native, native_attention, native_fff, native_tile_fff, operators, reference
 from sparsebert.kernels.native_linear import ResidualNorm, SparseLayer
-from sparsebert.kernels.packed import SINGLE, PackedMatrix, Seen
+from sparsebert.kernels.packed import HEIGHTS, SINGLE, PackedMatrix, Seen
 from sparsebert.kernels.tiled import TiledMatrix, TiledTree, stages_of, tile_tree
 
 # Tokens that must enter a subtree of the last stage on average, so that going by stages beats walking: with one the
@@ -125,6 +125,11 @@ def linear_runs(x: torch.Tensor, weight: torch.Tensor, height: int, tiled: bool 
     if torch.compiler.is_compiling():
         return x.device.type == "cpu" and x.dtype == (torch.bfloat16 if tiled else torch.float32)
     return linear_is_tiled(weight) or (x.device.type == "cpu" and x.dtype == torch.float32 and native.isa() is not None)
+
+
+def linear_heights(weight: torch.Tensor) -> list[int]:
+    """The heights of blocks that `sparse_linear` has a kernel for with inputs of the same kind; 0 = single values."""
+    return [height for height in (*HEIGHTS, SINGLE) if linear_runs(weight, weight, height)]
 
 
 def linear_is_tiled(weight: torch.Tensor) -> bool:

@@ -14,7 +14,7 @@ from transformers.activations import GELUActivation
 from sparsebert.clock import Variant, finish, interleave, quartiles, ratios
 from sparsebert.errors import UserError
 from sparsebert.kernels import dispatch
-from sparsebert.kernels.packed import HEIGHTS, SINGLE, pack_matrix
+from sparsebert.kernels.packed import SINGLE, pack_matrix
 from sparsebert.models.attention import NAME, STOCK
 from sparsebert.models.families import FfnParts
 from sparsebert.models.layout import layout_of
@@ -75,8 +75,7 @@ def _best(linear: nn.Linear, tokens: int, measured: dict[tuple[object, ...], Cho
     weight = linear.weight.detach()
     if float((weight != 0).float().mean()) > TRY_BELOW:
         return NOTHING
-    heights = [height for height in (*HEIGHTS, SINGLE) if dispatch.linear_runs(weight, weight, height)]
-    forms = {height: pack_matrix(weight, height) for height in heights}
+    forms = {height: pack_matrix(weight, height) for height in dispatch.linear_heights(weight)}
     worth = {height: form for height, form in forms.items() if form.density <= TRY_BELOW}
     key = (weight.shape, linear.bias is None, *(round(form.density, 1) for form in forms.values()))
     if key not in measured:

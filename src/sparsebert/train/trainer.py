@@ -121,8 +121,7 @@ class SparseTrainer(Trainer):
         if not self.dropout:
             # Not every model keeps its dropout in modules (ModernBERT), and nothing else depends on the mode.
             model.eval()
-        trees = [module for module in model.modules() if isinstance(module, FastFeedForward)]
-        for tree in trees if torch.is_grad_enabled() else ():
+        for tree in self._trees if torch.is_grad_enabled() else ():
             tree.train()
         if self.distiller is None:
             loss, output = super().compute_loss(model, inputs, True, num_items_in_batch)
@@ -131,7 +130,7 @@ class SparseTrainer(Trainer):
         if self.sparsifier is not None and torch.is_grad_enabled():
             penalty = self.sparsifier.penalty(self.state.global_step)
             loss = loss if penalty is None else loss + penalty / self._share(num_items_in_batch)
-        for tree in trees:
+        for tree in self._trees:
             loss = loss if tree.penalty is None else loss + tree.penalty / self._share(num_items_in_batch)
         if not torch.isfinite(loss):
             raise DivergedError(self.state.global_step + 1, float(loss.detach()))
@@ -263,6 +262,7 @@ class SparseTrainer(Trainer):
         self.student: PreTrainedModel = model
         self.masks: Masks = {}
         self._baked, self._best_loaded = False, False
+        self._trees = [module for module in model.modules() if isinstance(module, FastFeedForward)]
         self.sparsifier: Sparsifier | None = None
         if self._sparse:
             self.sparsifier = Sparsifier(
