@@ -27,7 +27,7 @@ from sparsebert.parts import Component, Phase, Rule
 from sparsebert.recipe import Recipe
 from sparsebert.records import SparsityAt, TrainingRun
 from sparsebert.sparse.hard import make_penalty
-from sparsebert.sparse.schedules import Times
+from sparsebert.sparse.schedules import Times, moment
 from sparsebert.sparse.sites import Masks
 from sparsebert.sparse.sparsifier import Sparsifier
 from sparsebert.surgeon import live_units, shrink
@@ -111,7 +111,7 @@ def _rehearse(bench: Workbench, phase: Phase, model: PreTrainedModel, held: Mask
     sparsifier.begin(times)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    moments = {when.in_steps(total, per_epoch) for rule in phase.rules for when in (rule.start, rule.stop)}
+    moments = {moment(when, times) for rule in phase.rules for when in (rule.start, rule.stop)}
     for step in sorted(moments):
         sparsifier.before_step(step, None)
     return sparsifier.masks
