@@ -8,6 +8,7 @@
 #include <omp.h>
 
 #include "multiply.h"
+#include "norm.h"
 #include "sparsebert.h"
 
 namespace {
@@ -69,28 +70,6 @@ void multiply_rows(const SbBlocks& layer, int64_t begin, int64_t end, int64_t to
             multiply(layer, row, smaller(TOKENS, tokens - t), x.from(t), y.from(t));
 }
 
-// y [wide] = the layer norm of y + residual.
-void normalize(const SbChain& call, int64_t wide, const float* residual, float* y) {
-    const int64_t even = wide - wide % LANES;
-    Vec sums{};
-    float total = 0.0f;
-    for (int64_t h = 0; h < even; h += LANES) {
-        const Vec value = load(y + h) + load(residual + h);
-        store(y + h, value);
-        sums += value;
-    }
-    for (int64_t h = even; h < wide; h++) total += y[h] += residual[h];
-    const float mean = (total + sum(sums)) / float(wide);
-    Vec squares{};
-    total = 0.0f;
-    for (int64_t h = 0; h < even; h += LANES) squares += (load(y + h) - mean) * (load(y + h) - mean);
-    for (int64_t h = even; h < wide; h++) total += (y[h] - mean) * (y[h] - mean);
-    const float scale = 1.0f / __builtin_sqrtf((total + sum(squares)) / float(wide) + call.epsilon);
-    for (int64_t h = 0; h < even; h += LANES)
-        store(y + h, (load(y + h) - mean) * scale * load(call.gamma + h) + load(call.beta + h));
-    for (int64_t h = even; h < wide; h++) y[h] = (y[h] - mean) * scale * call.gamma[h] + call.beta[h];
-}
-
 // What lies between layers, in two places that take turns. The tokens of a panel are side by side: rows would each lie
 // on a page of their own, and those of 2^n values on the same lines of the cache.
 struct Between {
@@ -123,9 +102,8 @@ struct Chain {
         return layer + 1 < call.layers ? between.before(layer + 1) : Places{y + token * outputs, outputs};
     }
 
-    void finish(int64_t token) const {
-        const int64_t wide = layers[call.layers - 1].outputs;
-        if (call.residual != nullptr) normalize(call, wide, call.residual + token * wide, y + token * wide);
+    void finish(int64_t token, int64_t tokens) const {
+        normalize_rows(call.norm, token, token + tokens, layers[call.layers - 1].outputs, y);
     }
 
     void run_alone(int64_t token, int64_t tokens, const Between& between) const {
@@ -135,7 +113,7 @@ struct Chain {
             multiply_rows(layers[i], 0, rows_of(layers[i]), tokens, from, to);
             from = to;
         }
-        for (int64_t t = 0; t < tokens; t++) finish(token + t);
+        finish(token, tokens);
     }
 
     // Few tokens: all threads share the rows of each layer.
@@ -149,7 +127,7 @@ struct Chain {
                 multiply_rows(layers[i], rows * part / parts, rows * (part + 1) / parts, call.tokens, from, to);
             from = to;
         }
-        for (int64_t t = 0; t < call.tokens; t++) finish(t);
+        finish(0, call.tokens);
     }
 };
 

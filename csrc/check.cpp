@@ -92,7 +92,7 @@ int linear_differences(const LinearCase& c) {
     const SbLinear call{c.tokens, c.inputs, c.outputs, c.activation, c.threads};
     const SbBlocks layer{c.inputs,       c.outputs, c.height,    values.data(), starts.data(),
                          columns.data(), shift,     c.activation};
-    const SbChain chain{c.tokens, 1, c.chunk, nullptr, nullptr, nullptr, 0.0f, c.threads};
+    const SbChain chain{c.tokens, 1, c.chunk, SbNorm{}, c.threads};
     std::vector<float> first;
     int found = 0;
     for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {
@@ -124,7 +124,7 @@ int chain_differences(int64_t tokens, int64_t inputs, int64_t between, int32_t t
         values[i] = random_values<float>(columns[i].size() * 32 * 32);
         layers[i] = {from, to, 32, values[i].data(), starts[i].data(), columns[i].data(), nullptr, i == 0 ? 0 : 2};
     }
-    const SbChain chain{tokens, 2, 12, x.data(), gamma.data(), gamma.data(), 1e-6f, threads};
+    const SbChain chain{tokens, 2, 12, {x.data(), gamma.data(), gamma.data(), 1e-6f}, threads};
     std::vector<float> first;
     int found = 0;
     for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {

@@ -82,6 +82,30 @@ double sum_of(const Case& c, const std::vector<uint16_t>& x, const std::vector<u
     return sum;
 }
 
+// Of y from the layer norm of `before` and a residual, with gamma 2 and beta 1.
+template <typename Value>
+int norm_differences(const Case& c, const std::vector<Value>& before, const std::vector<Value>& residual,
+                     const std::vector<Value>& y) {
+    int found = 0;
+    for (int64_t token = 0; token < c.tokens; token++) {
+        double sum = 0, squares = 0;
+        const auto value = [&](int64_t output) {
+            const int64_t i = token * c.outputs + output;
+            return double(as_float(before[i])) + as_float(residual[i]);
+        };
+        for (int64_t output = 0; output < c.outputs; output++) sum += value(output);
+        const double mean = sum / c.outputs;
+        for (int64_t output = 0; output < c.outputs; output++) squares += std::pow(value(output) - mean, 2);
+        const double scale = 1 / std::sqrt(squares / c.outputs + 1e-6);
+        for (int64_t output = 0; output < c.outputs; output++) {
+            const double expected = (value(output) - mean) * scale * 2 + 1;
+            const double apart = std::fabs(as_float(y[token * c.outputs + output]) - expected);
+            found += !(apart <= 0.02 * (1 + std::fabs(expected)));
+        }
+    }
+    return found;
+}
+
 template <typename Value>
 int linear_differences(const Case& c, int32_t isa) {
     const auto x = drawn(c.tokens * c.inputs, 1), weight = drawn(c.outputs * c.inputs, c.single ? 4 : 1);
@@ -89,12 +113,20 @@ int linear_differences(const Case& c, int32_t isa) {
     for (uint16_t value : x) given.push_back(sizeof(Value) == 2 ? Value(value) : Value(as_float(value)));
     const Packed w = packed(weight, c);
     const std::vector<float> bias(c.outputs, 0.5f);
-    const SbTileLinear call{c.tokens, c.inputs, c.outputs, c.height, c.chunk, 1, sizeof(Value) == 2, c.threads};
-    std::vector<Value> y(c.tokens * c.outputs);
+    SbTileLinear call{c.tokens, c.inputs, c.outputs, c.height, c.chunk, {}, 1, sizeof(Value) == 2, c.threads};
     std::vector<uint16_t> scratch(c.threads * (c.chunk * (c.inputs + 63) + c.height * (c.inputs + 31)), 0xffff);
-    int found = sb_tile_linear(isa, &call, given.data(), w.values.data(), w.starts.data(), w.columns.data(),
-                               c.single ? w.masks.data() : nullptr, w.begins.data(), bias.data(), y.data(),
-                               scratch.data());
+    const auto run = [&](std::vector<Value>& y) {
+        return sb_tile_linear(isa, &call, given.data(), w.values.data(), w.starts.data(), w.columns.data(),
+                              c.single ? w.masks.data() : nullptr, w.begins.data(), bias.data(), y.data(),
+                              scratch.data());
+    };
+    std::vector<Value> y(c.tokens * c.outputs), normed(y.size());
+    int found = run(y);
+    std::vector<Value> residual(given);
+    residual.resize(y.size());
+    const std::vector<float> gamma(c.outputs, 2.0f), beta(c.outputs, 1.0f);
+    call.norm = {residual.data(), gamma.data(), beta.data(), 1e-6f};
+    found += run(normed) + norm_differences(c, y, residual, normed);
     for (int64_t token = 0; token < c.tokens; token++)
         for (int64_t output = 0; output < c.outputs; output++) {
             const double expected = std::fmax(0.0, sum_of(c, x, weight, token, output) + 0.5);

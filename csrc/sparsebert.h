@@ -39,13 +39,19 @@ struct SbBlocks {
     int64_t activation;
 };
 
-// `layers` of them, each reading what the one before gives. With a residual [tokens, outputs of the last], the result
-// is the layer norm of both together, with gamma and beta [outputs]; null = none. A thread takes `chunk` tokens through
-// all layers; scratch [threads, 2, chunk, the largest number of inputs, up to a multiple of 32].
+// What follows a layer: the layer norm of its result and a residual [tokens, outputs] of the same type, with gamma and
+// beta [outputs]; residual null = nothing follows.
+struct SbNorm {
+    const void* residual;
+    const float *gamma, *beta;
+    float epsilon;
+};
+
+// `layers` of them, each reading what the one before gives; `norm` follows the last. A thread takes `chunk` tokens
+// through all layers; scratch [threads, 2, chunk, the largest number of inputs, up to a multiple of 32].
 struct SbChain {
     int64_t tokens, layers, chunk;
-    const float *residual, *gamma, *beta;
-    float epsilon;
+    SbNorm norm;
     int32_t threads;
 };
 #define SB_BLOCKS(isa)                                                                                  \
@@ -99,6 +105,7 @@ SB_ATTENTION(avx512)
 // inputs; a thread works on `chunk` tokens at once, a multiple of 16.
 struct SbTileLinear {
     int64_t tokens, inputs, outputs, height, chunk;
+    SbNorm norm;
     int32_t activation, bf16, threads;
 };
 
@@ -136,7 +143,7 @@ SB_TILE_FFF(emulated)
 #pragma GCC visibility push(default)
 
 // Of this interface: to be raised with each change of it.
-constexpr int32_t SB_VERSION = 2;
+constexpr int32_t SB_VERSION = 3;
 int32_t sb_version();
 
 // The best instruction set that this processor has: 0 portable, 1 AVX2 with FMA, 2 AVX-512, 3 AVX-512 and AMX's bf16

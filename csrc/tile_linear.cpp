@@ -2,7 +2,8 @@
 //
 // Rows of x are loaded as they lie, but for the last few, and where their length is not whole tiles or they are float:
 // those are copied. Single values are spread over tiles that are zero elsewhere, one row of blocks at a time, which
-// then serves all tokens of a chunk. Sums are float; bias and activation follow while the result is at hand.
+// then serves all tokens of a chunk. Sums are float; bias and activation follow while the result is at hand, and
+// residual and norm when all outputs of a chunk are there.
 
 #include <omp.h>
 
@@ -10,6 +11,7 @@
 #include <immintrin.h>
 #endif
 
+#include "norm.h"
 #include "sparsebert.h"
 #include "tile_product.h"
 
@@ -151,7 +153,13 @@ void forward(const SbTileLinear& call, const Value* x, const Weights& weights, c
                     chunk = prepare(call, x + token * call.inputs, smaller(call.chunk, call.tokens - token), mine);
                 prepared = c;
                 layer.run(tiles, chunk, token, rows * part / parts, rows * (part + 1) / parts, mine + copies);
+                if (parts == 1) normalize_rows(call.norm, token, token + chunk.count, call.outputs, y);
             }
+        if (parts > 1) {
+#pragma omp for
+            for (int64_t token = 0; token < call.tokens; token++)
+                normalize_rows(call.norm, token, token + 1, call.outputs, y);
+        }
     }
 }
 

@@ -55,21 +55,6 @@ void multiply(Tiles& tiles, Rows x, BlockRow row, float* sums, int64_t width) {
     });
 }
 
-// To nearest, ties to even; what is not a number stays so.
-inline Halves to_bf16(Vec value) {
-    const Words bits = (Words)value, rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-    const Words kept = (bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : rounded;
-    return __builtin_convertvector(kept, Halves);
-}
-
-inline void store_part(uint16_t* to, Vec value, int64_t count) {
-    const Halves half = to_bf16(value);
-    if (count >= LANES)
-        *reinterpret_cast<Halves*>(to) = half;
-    else
-        std::memcpy(to, &half, count * sizeof(uint16_t));
-}
-
 // A row of `count` values and then zeros, `padded` in all: a multiple of 32.
 inline void copy_row(const uint16_t* from, int64_t count, int64_t padded, uint16_t* to) {
     std::memcpy(to, from, count * sizeof(uint16_t));

@@ -82,6 +82,28 @@ inline void store_part(float* to, Vec value, int64_t count) {
         std::memcpy(to, &value, count * sizeof(float));
 }
 
+inline Vec load_part(const uint16_t* from, int64_t count) {
+    if (count >= LANES) return load(from);
+    uint16_t part[LANES] = {};
+    std::memcpy(part, from, count * sizeof(uint16_t));
+    return load(part);
+}
+
+// To nearest, ties to even; what is not a number stays so.
+inline Halves to_bf16(Vec value) {
+    const Words bits = (Words)value, rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    const Words kept = (bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : rounded;
+    return __builtin_convertvector(kept, Halves);
+}
+
+inline void store_part(uint16_t* to, Vec value, int64_t count) {
+    const Halves half = to_bf16(value);
+    if (count >= LANES)
+        *reinterpret_cast<Halves*>(to) = half;
+    else
+        std::memcpy(to, &half, count * sizeof(uint16_t));
+}
+
 inline Vec all(float v) { return Vec{v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v}; }
 
 typedef float Half __attribute__((vector_size(32)));

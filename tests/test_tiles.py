@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -11,25 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig
+from transformers.models.bert.modeling_bert import BertOutput
 
 from sparsebert.errors import UserError
 from sparsebert.kernels import (
-    dispatch,
     native,
     native_fff,
     native_linear,
-    native_tile_fff,
     native_tile_linear,
     operators,
-    reference,
 )
+from sparsebert.kernels.native_linear import ResidualNorm
 from sparsebert.kernels.packed import SINGLE, PackedMatrix, pack_matrix
-from sparsebert.kernels.tiled import _subtrees, stages_of, tile_matrix, tile_tree, untile_matrix
+from sparsebert.kernels.tiled import tile_matrix, untile_matrix
 from sparsebert.models.accelerate import accelerate, sparse_layers
-from sparsebert.models.fff import FastFeedForward
 from sparsebert.models.sparse_linear import SparseLinear
+from sparsebert.models.sparse_output import SparseOutput
 from test_accelerate import zeroed
-from test_fff import HAVE, exact, needs_native, tensors, worst
+from test_fff import HAVE, needs_native, tensors, worst
 from test_sparse_linear import ACTIVATIONS, FORMS, SHAPES, matrix
 from tiny import tiny_batch
 
@@ -97,15 +98,49 @@ def test_tiles_are_as_exact_as_torch(shape: tuple[int, int, int], isa: str, heig
             assert worst(rounded, expected) <= 2 * worst(plain, expected) + 4e-7 * scale
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 150), st.integers(1, 70), st.integers(1, 70), st.integers(2, 4), st.sampled_from(FORMS))
+def norm_of(tokens: int, outputs: int, dtype: torch.dtype) -> ResidualNorm:
+    """Drawn from torch's generator; gamma and beta are bf16 already."""
+    gamma, beta = (torch.randn(outputs).bfloat16().float() for _ in range(2))
+    return ResidualNorm(torch.randn(tokens, outputs).to(dtype), gamma, beta, 1e-6)
+
+
+def normed(y: torch.Tensor, norm: ResidualNorm) -> torch.Tensor:
+    residual, gamma, beta = (tensor.to(y.dtype) for tensor in (norm.residual, norm.gamma, norm.beta))
+    return F.layer_norm(y + residual, gamma.shape, gamma, beta, norm.epsilon)
+
+
 @needs_native
-def test_threads_change_nothing(tokens: int, inputs: int, outputs: int, threads: int, height: int):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("height", FORMS)
+@pytest.mark.parametrize("isa", TILED)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_norm_on_tiles_is_as_exact_as_torch(shape: tuple[int, int, int], isa: str, height: int, dtype: torch.dtype):
+    tokens, inputs, outputs = shape
+    torch.manual_seed(0)
+    weight, x, bias = half_matrix(outputs, inputs, 0.4), torch.randn(tokens, inputs).to(dtype), torch.randn(outputs)
+    norm, tiled = norm_of(tokens, outputs, dtype), tile_matrix(weight, height)
+    found = native_tile_linear.linear(x, tiled, bias, "none", isa, norm)
+    # The same product, then the norm in float64: what a norm of its own would be given.
+    product = native_tile_linear.linear(x, tiled, bias, "none", isa)
+    expected = normed(product.double(), norm)
+    scale = max(1.0, float(expected.abs().max())) if tokens else 1.0
+    assert found.dtype == dtype and found.shape == (tokens, outputs)
+    assert worst(found, expected) <= 2 * worst(normed(product, norm), expected) + 4e-7 * scale
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    *[st.integers(0, 150), st.integers(1, 70), st.integers(1, 70), st.integers(2, 4)],
+    *[st.sampled_from(FORMS), st.booleans()],
+)
+@needs_native
+def test_threads_change_nothing(tokens: int, inputs: int, outputs: int, threads: int, height: int, ends: bool):
     tiled, x = tile_matrix(half_matrix(outputs, inputs, 0.4), height), torch.randn(tokens, inputs).bfloat16()
-    before, one = torch.get_num_threads(), native_tile_linear.linear(x, tiled, None, "gelu", TILED[-1])
+    parts = (x, tiled, None, "gelu", TILED[-1], norm_of(tokens, outputs, x.dtype) if ends else None)
+    before, one = torch.get_num_threads(), native_tile_linear.linear(*parts)
     try:
         torch.set_num_threads(threads)
-        assert torch.equal(native_tile_linear.linear(x, tiled, None, "gelu", TILED[-1]), one)
+        assert torch.equal(native_tile_linear.linear(*parts), one)
     finally:
         torch.set_num_threads(before)
 
@@ -249,111 +284,34 @@ def test_a_model_in_bf16_is_accelerated_where_there_are_tiles(tiles: None):
         torch.testing.assert_close(fast(**batch).logits, model(**batch).logits, rtol=0.05, atol=0.02)
 
 
-def test_a_tree_by_hand():
-    # Thirteen levels go 5, 4, 4: subtree 3 of the second stage begins at node 31 + 3, and has 69 and 70 below it.
-    assert stages_of(13) == [5, 4, 4] and stages_of(12) == [6, 6] and stages_of(1) == [1]
-    rows = torch.arange(2**13 - 1.0).view(1, -1, 1)
-    into, out = (_subtrees(weight) for weight in (rows, rows))
-    assert [part.shape for part in into] == [(1, 1, 31, 1), (1, 32, 15, 1), (1, 512, 15, 1)]
-    assert into[1][0, 3, :4, 0].tolist() == [34, 69, 70, 139] and torch.equal(into[2], out[2])
-    made = tile_tree(rows[:, :7].bfloat16(), -rows[:, :7].bfloat16())
-    assert made.w_in.shape == made.w_out.shape == (1, 1024)
-    # Of the one input: first of a pair. Of the one output: pairs of nodes.
-    assert made.w_in.view(2, 16, 16, 2)[0, 0, :8, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 0]
-    assert made.w_out.view(2, 16, 16, 2)[0, :4, 0].flatten().tolist() == [0, -1, -2, -3, -4, -5, -6, 0]
-
-
-TREES = ((0, 32, 1, 3), (1, 40, 1, 11), (1, 1, 1, 0), (7, 33, 3, 4), (64, 7, 2, 0), (300, 48, 2, 6), (77, 130, 3, 2))
-
-
 @needs_native
-@pytest.mark.parametrize("isa", TILED)
-@pytest.mark.parametrize("shape", [*TREES, (500, 64, 1, 11), (200, 16, 1, 12)])
-def test_stages_are_as_exact_as_torch(shape: tuple[int, ...], isa: str):
-    x, w_in, b_in, w_out = (tensor.bfloat16() for tensor in tensors(*shape))
-    tiles = tile_tree(w_in, w_out)
-    for activation in reference.ACTIVATIONS:
-        y, visited, logits = native_tile_fff.fff(x, tiles, b_in.float(), activation, isa)
-        for tree in range(len(w_in)):
-            node = visited[tree].long()
-            exact_logits = (x.double()[:, None] * w_in[tree].double()[node]).sum(-1) + b_in[tree].double()[node]
-            torch.testing.assert_close(logits[tree].double(), exact_logits, rtol=1e-5, atol=1e-6)
-        assert not visited[..., 0].any()
-        assert torch.equal(visited[..., 1:], (2 * visited + 1 + (logits > 0))[..., :-1])
-        expected = exact(x, w_in, b_in, w_out, activation, visited)
-        plain = along(x, w_in, b_in, w_out, activation, visited)
-        assert worst(y, expected) <= 2 * worst(plain, expected) + 4e-7
-        scale = float(expected.abs().max()) if len(x) else 1.0
-        assert worst(y, expected) <= 0.01 * scale
-
-
-def along(x, w_in, b_in, w_out, activation, visited) -> torch.Tensor:
-    """In torch, in the type of the tensors, along given ways."""
-    y = torch.zeros_like(x)
-    for tree in range(len(w_in)):
-        for level in range(visited.shape[-1]):
-            node = visited[tree, :, level].long()
-            logits = torch.einsum("th,th->t", x, w_in[tree][node]) + b_in[tree][node]
-            y += reference.ACTIVATIONS[activation](logits)[:, None] * w_out[tree][node]
-    return y
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 90), st.integers(1, 70), st.integers(1, 3), st.integers(0, 8), st.integers(2, 4))
-@needs_native
-def test_threads_do_not_change_stages(tokens: int, hidden: int, trees: int, depth: int, threads: int):
-    x, w_in, b_in, w_out = tensors(tokens, hidden, trees, depth, seed=tokens)
-    given_tensors = (x.bfloat16(), tile_tree(w_in.bfloat16(), w_out.bfloat16()), b_in, "gelu", TILED[-1])
-    before, one = torch.get_num_threads(), native_tile_fff.fff(*given_tensors)
-    try:
-        torch.set_num_threads(threads)
-        several = native_tile_fff.fff(*given_tensors)
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(*pair) for pair in zip(one, several, strict=True))
-
-
-@needs_native
-def test_a_tree_in_bf16_goes_by_stages_for_many_tokens(tiles: None, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("height", FORMS)
+def test_an_end_in_bf16_is_one_call(height: int, tiles: None, monkeypatch: pytest.MonkeyPatch):
     torch.manual_seed(0)
-    layer, x = FastFeedForward(24, 7).bfloat16().eval(), torch.randn(2, 40, 24).bfloat16()
-    assert layer.backend == "native emulated"
-    flat = x.flatten(0, 1)
-    assert [dispatch._goes_by_stages(flat[:count], layer.w_in) for count in (63, 64)] == [False, True]
-    assert not dispatch._goes_by_stages(flat.float(), layer.w_in)
+    end = BertOutput(BertConfig(hidden_size=48, intermediate_size=70)).bfloat16().eval()
     with torch.no_grad():
-        found, packed = layer(x), layer._forms._tiles
-        assert packed is not None
-        monkeypatch.setattr(dispatch, "_goes_by_stages", lambda *_: False)
-        near = {"rtol": 0.02, "atol": 0.02}
-        torch.testing.assert_close(found, layer(x), **near)
-        monkeypatch.undo()
-        monkeypatch.setenv(native.FORCE, native.EMULATED)
-        assert torch.equal(layer(x), found) and layer._forms._tiles is packed
-        layer.w_out.mul_(2)
-        torch.testing.assert_close(layer(x), 2 * found, **near)
-        layer.w_out.data.mul_(2)
-        layer.repack()
-        torch.testing.assert_close(layer(x), 4 * found, **near)
-        x[1, 3, 5] = torch.nan
-        assert layer(x).isnan().all(dim=-1).nonzero().tolist() == [[1, 3]]
-        compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
-        torch.testing.assert_close(compiled(x), layer(x), **near, equal_nan=True)
-
-
-@needs_native
-def test_trees_that_do_not_fit_are_refused():
-    x, w_in, b_in, w_out = tensors(4, 8, 1, 2)
-    tree, half = tile_tree(w_in.bfloat16(), w_out.bfloat16()), x.bfloat16()
-    bad = {
-        r"must be \[tokens, 8\], got \(4, 4\)": (half[:, :4].contiguous(), tree, b_in),
-        r"bias must be \[1, 7\], got \(1, 3\)": (half, tree, b_in[:, :3].contiguous()),
-        "inputs and weights must be bfloat16": (x, tree, b_in),
-        "bias must be float32": (half, tree, b_in.bfloat16()),
-        "contiguous": (half.t().contiguous().t(), tree, b_in),
-    }
-    for said, arguments in bad.items():
-        with pytest.raises(ValueError, match=said):
-            native_tile_fff.fff(*arguments, "gelu", native.EMULATED)
-    with pytest.raises(RuntimeError, match="refused the instruction set avx512"):
-        native_tile_fff.fff(half, tree, b_in, "gelu", "avx512")
+        end.dense.weight.copy_(half_matrix(48, 70, 0.3))
+        end.LayerNorm.weight.uniform_()
+    x, residual = torch.randn(2, 9, 70).bfloat16(), torch.randn(2, 9, 48).bfloat16()
+    expected = end(x, residual)
+    made = copy.deepcopy(end)
+    made.dense = SparseLinear(made.dense, height).eval()
+    fused = SparseOutput(made)
+    compiled = torch.compile(fused, backend="aot_eager", fullgraph=True)
+    norms = []
+    fused.LayerNorm.register_forward_hook(lambda *_: norms.append(1))
+    with torch.no_grad():
+        found = fused(x, residual)
+        assert not norms
+        torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+        assert torch.equal(compiled(x, residual), found) and not norms
+        for weight in (made.dense.weight, end.dense.weight):
+            weight.mul_(2)
+        with pytest.warns(UserWarning, match="runs dense"):
+            torch.testing.assert_close(compiled(x, residual), end(x, residual), rtol=0.02, atol=0.02)
+        assert torch.equal(fused(x, residual), compiled(x, residual))
+        monkeypatch.setenv(native.FORCE, native.NONE)
+        torch.testing.assert_close(compiled(x, residual), end(x, residual), rtol=0.02, atol=0.02)
+        torch.testing.assert_close(fused(x, residual), end(x, residual), rtol=0.02, atol=0.02)
+        assert norms
+    torch.testing.assert_close(fused(x, residual), end(x, residual), rtol=0.02, atol=0.02)

@@ -157,13 +157,29 @@ def sparse_linear(
     Nobody can pack inside a compiled graph: where the weight of `origin` has changed by the time it runs, the dense
     product runs.
     """
-    source = (None, None) if origin is None else (origin.weight, origin.stamp)
     if isinstance(weight, TiledMatrix):
-        tensors = (weight.values, weight.starts, weight.columns, weight.masks, weight.begins, bias)
-        parts = (*tensors, weight.outputs, weight.height, activation)
-        return operators.tiled_operator(x, *parts, *source) if _is_watched() else operators.run_tiled(x, *parts)
+        return tiled_linear(x, weight, bias, activation, origin)
+    source = (None, None) if origin is None else (origin.weight, origin.stamp)
     parts = (weight.values, weight.starts, weight.columns, bias, weight.outputs, weight.height, activation)
     return operators.linear_operator(x, *parts, *source) if _is_watched() else operators.run_linear(x, *parts)
+
+
+def tiled_linear(
+    x: torch.Tensor,
+    weight: TiledMatrix,
+    bias: torch.Tensor | None,
+    activation: str,
+    origin: Origin | None = None,
+    norm: ResidualNorm | None = None,
+) -> torch.Tensor:
+    """As `sparse_linear`, and then the norm, which may have bfloat16 weights here."""
+    packed = (weight.values, weight.starts, weight.columns, weight.masks, weight.begins)
+    parts = (x, *packed, bias, weight.outputs, weight.height, activation)
+    of, stamp = (None, None) if origin is None else (origin.weight, origin.stamp)
+    run = operators.tiled_operator if _is_watched() else operators.run_tiled
+    if norm is None:
+        return run(*parts, of, stamp)
+    return run(*parts, of, stamp, norm.residual, norm.gamma, norm.beta, norm.epsilon)
 
 
 def sparse_chain(

@@ -16,7 +16,7 @@ from sparsebert.errors import UserError
 
 FILE = Path(__file__).parent / "_native.so"
 # Of the interface in csrc/sparsebert.h.
-VERSION = 2
+VERSION = 3
 FORCE = "SPARSEBERT_ISA"
 NONE = "none"
 ISAS = ("portable", "avx2", "avx512", "amx")

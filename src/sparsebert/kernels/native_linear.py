@@ -28,7 +28,7 @@ class SparseLayer:
 
 @dataclass(frozen=True)
 class ResidualNorm:
-    """The layer norm of residual [tokens, hidden] plus what a chain gives; gamma and beta [hidden]."""
+    """The layer norm of residual [tokens, outputs] plus what a layer gives; gamma and beta [outputs]."""
 
     residual: torch.Tensor
     gamma: torch.Tensor
@@ -51,11 +51,19 @@ class _Blocks(ctypes.Structure):
     )
 
 
+class Norm(ctypes.Structure):
+    """As the library reads a ResidualNorm; all zero = none."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("residual", "gamma", "beta")),
+        ("epsilon", ctypes.c_float),
+    )
+
+
 class _Chain(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("tokens", "layers", "chunk")),
-        *((name, ctypes.c_void_p) for name in ("residual", "gamma", "beta")),
-        ("epsilon", ctypes.c_float),
+        ("norm", Norm),
         ("threads", ctypes.c_int32),
     )
 
@@ -93,14 +101,10 @@ def chain(x: torch.Tensor, layers: Sequence[SparseLayer], norm: ResidualNorm | N
         if layer.weight.height == SINGLE:
             raise ValueError("a chain is of blocks, not of single values")
     outputs, widest = layers[-1].weight.outputs, max(layer.weight.inputs for layer in layers)
-    ends: tuple[int | None, ...] = (None, None, None)
-    if norm is not None:
-        _check_norm(norm, len(x), outputs)
-        ends = (norm.residual.data_ptr(), norm.gamma.data_ptr(), norm.beta.data_ptr())
     tokens, threads = len(x), torch.get_num_threads()
     chunk = _chunk(tokens, sum(layer.weight.inputs for layer in layers), threads)
     y, scratch = native.room(tokens, outputs), native.room(threads * 2 * chunk * (-(-widest // WIDTH) * WIDTH))
-    call = _Chain(tokens, len(layers), chunk, *ends, norm.epsilon if norm else 0.0, threads)
+    call = _Chain(tokens, len(layers), chunk, norm_for(norm, tokens, outputs, torch.float32), threads)
     stages = (_Blocks * len(layers))(*[_stage(layer) for layer in layers])
     run = native.function("sb_blocks", ctypes.POINTER(_Chain), ctypes.POINTER(_Blocks), *[ctypes.c_void_p] * 3)
     given = (x.data_ptr(), y.data_ptr(), scratch.data_ptr())
@@ -116,6 +120,18 @@ def check_sizes(x: torch.Tensor, height: int, inputs: int, outputs: int, bias: t
         raise ValueError(f"the input must be [tokens, {inputs}], got {tuple(x.shape)}")
     if bias is not None and bias.shape != (outputs,):
         raise ValueError(f"the bias must be [{outputs}], got {tuple(bias.shape)}")
+
+
+def norm_for(norm: ResidualNorm | None, tokens: int, outputs: int, dtype: torch.dtype) -> Norm:
+    """Raises ValueError if it does not fit a result [tokens, outputs] of `dtype`; gamma and beta are float32."""
+    if norm is None:
+        return Norm()
+    if norm.residual.shape != (tokens, outputs) or not norm.gamma.shape == norm.beta.shape == (outputs,):
+        raise ValueError(f"the residual must be [{tokens}, {outputs}], and gamma and beta [{outputs}]")
+    _check_tensor(norm.residual, dtype)
+    for tensor in (norm.gamma, norm.beta):
+        _check_tensor(tensor, torch.float32)
+    return Norm(norm.residual.data_ptr(), norm.gamma.data_ptr(), norm.beta.data_ptr(), norm.epsilon)
 
 
 def _stage(layer: SparseLayer) -> _Blocks:
@@ -145,21 +161,14 @@ def _check(x: torch.Tensor, layer: SparseLayer) -> None:
         raise ValueError("starts and columns must be int32")
     for tensor in (x, weight.values, bias):
         if tensor is not None:
-            _check_float(tensor)
+            _check_tensor(tensor, torch.float32)
     for tensor in (weight.starts, weight.columns):
         if not tensor.is_contiguous() or not tensor.is_cpu:
             raise ValueError(ELSEWHERE)
 
 
-def _check_norm(norm: ResidualNorm, tokens: int, outputs: int) -> None:
-    if norm.residual.shape != (tokens, outputs) or not norm.gamma.shape == norm.beta.shape == (outputs,):
-        raise ValueError(f"the residual must be [{tokens}, {outputs}], and gamma and beta [{outputs}]")
-    for tensor in (norm.residual, norm.gamma, norm.beta):
-        _check_float(tensor)
-
-
-def _check_float(tensor: torch.Tensor) -> None:
-    if tensor.dtype != torch.float32:
-        raise ValueError(f"everything must be float32, got {tensor.dtype}")
+def _check_tensor(tensor: torch.Tensor, dtype: torch.dtype) -> None:
+    if tensor.dtype != dtype:
+        raise ValueError(f"everything must be {str(dtype).removeprefix('torch.')}, got {tensor.dtype}")
     if not tensor.is_contiguous() or not tensor.is_cpu:
         raise ValueError(ELSEWHERE)

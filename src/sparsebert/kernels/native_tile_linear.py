@@ -7,7 +7,7 @@ import ctypes
 import torch
 
 from sparsebert.kernels import native
-from sparsebert.kernels.native_linear import ELSEWHERE, check_sizes
+from sparsebert.kernels.native_linear import ELSEWHERE, Norm, ResidualNorm, check_sizes, norm_for
 from sparsebert.kernels.packed import SINGLE, WIDTH
 from sparsebert.kernels.tiled import TILE, TiledMatrix
 
@@ -22,18 +22,24 @@ GROUP = 64
 class _TileLinear(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("tokens", "inputs", "outputs", "height", "chunk")),
+        ("norm", Norm),
         *((name, ctypes.c_int32) for name in ("activation", "bf16", "threads")),
     )
 
 
 def linear(
-    x: torch.Tensor, weight: TiledMatrix, bias: torch.Tensor | None, activation: str, isa_name: str
+    x: torch.Tensor,
+    weight: TiledMatrix,
+    bias: torch.Tensor | None,
+    activation: str,
+    isa_name: str,
+    norm: ResidualNorm | None = None,
 ) -> torch.Tensor:
     """activation(x W^T + bias) [tokens, outputs] in x's type, for x [tokens, inputs] and bias [outputs].
 
-    x is bfloat16, or float32 and then rounded to it; sums and bias are float32. Everything is contiguous and on the
-    CPU; activation is `gelu`, `relu` or `none`. isa_name: `amx`, or `emulated`. Raises ValueError for tensors of other
-    kinds.
+    x is bfloat16, or float32 and then rounded to it; sums, bias, gamma and beta are float32, the residual is of x's
+    type, and the product is rounded to it before they are added. Everything is contiguous and on the CPU; activation is
+    `gelu`, `relu` or `none`. isa_name: `amx`, or `emulated`. Raises ValueError for tensors of other kinds.
     """
     _check(x, weight, bias)
     tokens, threads = len(x), torch.get_num_threads()
@@ -41,7 +47,7 @@ def linear(
     chunk = _chunk(tokens, weight.height, threads)
     across, tall = -(-weight.inputs // WIDTH), weight.block_height
     scratch = native.room(threads * (chunk * (across + 1) + tall * across) * WIDTH, dtype=torch.bfloat16)
-    sizes = (tokens, weight.inputs, weight.outputs, tall, chunk)
+    sizes = (tokens, weight.inputs, weight.outputs, tall, chunk, norm_for(norm, tokens, weight.outputs, x.dtype))
     call = _TileLinear(*sizes, native.ACTIVATIONS[activation], x.dtype == torch.bfloat16, threads)
     parts = (x, weight.values, weight.starts, weight.columns, weight.masks, weight.begins, bias, y, scratch)
     run = native.function("sb_tile_linear", ctypes.POINTER(_TileLinear), *[ctypes.c_void_p] * 9)

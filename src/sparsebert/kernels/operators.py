@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -107,16 +108,34 @@ def run_tiled(
     activation: str,
     weight: torch.Tensor | None = None,
     stamp: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+    gamma: torch.Tensor | None = None,
+    beta: torch.Tensor | None = None,
+    epsilon: float = 0.0,
 ) -> torch.Tensor:
-    """activation(x W^T + bias) by the native library, or in plain torch; dense if `weight` has changed."""
-    if weight is not None and not _is_as_packed(weight, stamp):
-        return reference.linear(x, weight, bias, activation)
+    """activation(x W^T + bias) by the native library, or in plain torch; dense if `weight` has changed.
+
+    With a residual, then its layer norm with the residual.
+    """
+    norm = None
+    if residual is not None and gamma is not None and beta is not None:
+        norm = ResidualNorm(residual.contiguous(), gamma, beta, epsilon)
     packed = TiledMatrix(outputs, x.shape[1], height, values, starts, columns, masks, begins)
+    if weight is not None and not _is_as_packed(weight, stamp):
+        return _ended(reference.linear(x, weight, bias, activation), norm)
     isa_name = native.isa()
     if isa_name is None or not native.has_tiles():
-        return reference.linear(x, untile_matrix(packed), bias, activation)
+        return _ended(reference.linear(x, untile_matrix(packed), bias, activation), norm)
     shift = None if bias is None else bias.float()
-    return native_tile_linear.linear(x.contiguous(), packed, shift, activation, isa_name)
+    if norm is not None:
+        norm = replace(norm, gamma=norm.gamma.float(), beta=norm.beta.float())
+    return native_tile_linear.linear(x.contiguous(), packed, shift, activation, isa_name, norm)
+
+
+def _ended(y: torch.Tensor, norm: ResidualNorm | None) -> torch.Tensor:
+    if norm is None:
+        return y
+    return F.layer_norm(y + norm.residual, norm.gamma.shape, norm.gamma, norm.beta, norm.epsilon)
 
 
 tiled_operator = torch.library.custom_op("sparsebert::tiled_linear", run_tiled, mutates_args=())
@@ -148,13 +167,12 @@ def run_chain(
         weight = PackedMatrix(outputs, wide, height, values, starts, columns)
         layers.append(SparseLayer(weight, bias, names[activation]))
         wide = outputs
-    isa_name = native.isa()
+    isa_name, norm = native.isa(), ResidualNorm(residual.contiguous(), gamma, beta, epsilon)
     if isa_name is not None:
-        norm = ResidualNorm(residual.contiguous(), gamma, beta, epsilon)
         return native_linear.chain(x.contiguous(), layers, norm, isa_name)
     for layer in layers:
         x = reference.linear(x, unpack_matrix(layer.weight), layer.bias, layer.activation)
-    return F.layer_norm(x + residual, (wide,), gamma, beta, epsilon)
+    return _ended(x, norm)
 
 
 def _chain_in_a_graph(
@@ -173,7 +191,7 @@ def _chain_in_a_graph(
     names = list(native.ACTIVATIONS)
     for i, weight in enumerate(weights):
         x = reference.linear(x, weight, tensors[4 * i + 3], names[numbers[3 * i + 2]])
-    return F.layer_norm(x + residual, gamma.shape, gamma, beta, epsilon)
+    return _ended(x, ResidualNorm(residual, gamma, beta, epsilon))
 
 
 chain_operator = torch.library.custom_op("sparsebert::sparse_chain", _chain_in_a_graph, mutates_args=())

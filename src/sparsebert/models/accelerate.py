@@ -35,10 +35,11 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
 
     Each distinct matrix of the encoder that has zeros is timed against the dense product on this machine, in blocks
     and as single values; the fastest takes its place if it is at least `worth` times as fast. A gelu or relu that
-    follows is computed along, and for blocks the residual and norm too (SparseOutput). What was gained is in each
-    layer's `gain`. Attention of short sequences is timed, and replaced, alike. Nothing changes in what is saved.
-    There are kernels for float32 on a CPU with the native library, bfloat16 on one with AMX too, and blocks on a GPU
-    with Triton; elsewhere nothing is replaced. Raises UserError for a model that was accelerated already.
+    follows is computed along, and so are the residual and norm for blocks, and in bfloat16 for all (SparseOutput). What
+    was gained is in each layer's `gain`. Attention of short sequences is timed, and replaced, alike. Nothing changes in
+    what is saved. There are kernels for float32 on a CPU with the native library, bfloat16 on one with AMX too, and
+    blocks on a GPU with Triton; elsewhere nothing is replaced. Raises UserError for a model that was accelerated
+    already.
 
     Whoever saves the whole model by `torch.save` must import `sparsebert.models.attention` before it runs again.
     """
@@ -51,9 +52,10 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
         if height is not None and gain >= worth:
             made.set_submodule(name, SparseLinear(linear, height, gain=gain))
     _fuse_activations(made)
-    if model.dtype == torch.float32 and model.device.type == "cpu":
+    if model.device.type == "cpu":
         _fuse_ends(made)
-        if made.config._attn_implementation == STOCK and _attention_gain(made, tokens) >= worth:
+        stock = made.config._attn_implementation == STOCK
+        if stock and model.dtype == torch.float32 and _attention_gain(made, tokens) >= worth:
             made.set_attn_implementation(NAME)
     return made
 
@@ -147,14 +149,14 @@ def _fuse_ends(model: PreTrainedModel) -> None:
     for layer in layout.layers:
         block = model.get_submodule(layer.path)
         for part in (attention, ffn):
-            if part.end and _blocks(block, part.output) is not None:
+            if part.end and _with_norm(block, part.output) is not None:
                 first = _postponed(block, ffn) if part is ffn else None
                 block.set_submodule(part.end, SparseOutput(block.get_submodule(part.end), first))
 
 
 def _postponed(block: nn.Module, ffn: FfnParts) -> Postponed | None:
     """The first matrix of a feedforward block, no longer computed in its place if nothing but it is there."""
-    first = _blocks(block, ffn.inputs[0])
+    first = _with_norm(block, ffn.inputs[0])
     if first is None or not isinstance(block.get_submodule(ffn.activation), nn.Identity):
         return None
     postponed = Postponed(first)
@@ -162,10 +164,12 @@ def _postponed(block: nn.Module, ffn: FfnParts) -> Postponed | None:
     return postponed
 
 
-def _blocks(block: nn.Module, name: str) -> SparseLinear | None:
-    """The layer of that name, if its matrix keeps blocks."""
+def _with_norm(block: nn.Module, name: str) -> SparseLinear | None:
+    """The layer of that name, if its kernel takes a norm along: of blocks, and in bfloat16 of single values too."""
     found = dict(block.named_modules()).get(name)
-    return found if isinstance(found, SparseLinear) and found.height != SINGLE else None
+    if not isinstance(found, SparseLinear):
+        return None
+    return found if found.height != SINGLE or found.weight.dtype == torch.bfloat16 else None
 
 
 def _is_exact_gelu(module: nn.Module) -> bool:

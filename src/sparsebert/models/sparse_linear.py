@@ -60,6 +60,10 @@ class SparseLinear(nn.Linear):
         """What `packed` is of."""
         return dispatch.Origin(self.weight, self._stamp)
 
+    def runs(self, input: torch.Tensor) -> bool:
+        """Whether there is a kernel for this input."""
+        return dispatch.linear_runs(input, self.weight, self.height, self._tiled)
+
     def repack(self) -> None:
         """After writes that torch does not count: by `weight.data.mul_(mask)`, or to weights made in inference mode."""
         self._seen.forget()
@@ -67,7 +71,7 @@ class SparseLinear(nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """[..., in_features] to [..., out_features]."""
-        if self.training or torch.is_grad_enabled() or not self._runs(input):
+        if self.training or torch.is_grad_enabled() or not self.runs(input):
             return reference.linear(input, self.weight, self.bias, self.activation)
         flat = input.reshape(-1, self.in_features)
         origin = self.origin if torch.compiler.is_compiling() else None
@@ -78,9 +82,6 @@ class SparseLinear(nn.Linear):
         """For print(model)."""
         gain = "" if self.gain is None else f", {self.gain:.1f}x"
         return f"{super().extra_repr()}, {self.pattern}, {self.activation}{gain}"
-
-    def _runs(self, input: torch.Tensor) -> bool:
-        return dispatch.linear_runs(input, self.weight, self.height, self._tiled)
 
     def _pack_if_changed(self) -> None:
         weight = self.weight

@@ -28,8 +28,8 @@ class SparseOutput(nn.Module):
     """LayerNorm(dense(hidden) + residual), and `first` before `dense` where there is one.
 
     In evaluation without gradients, in float32 on the CPU, all of it is one kernel whose values between the steps stay
-    in a core's cache, and hooks on the parts do not run; else the parts run one after another. `first` is where its
-    matrix belongs: that is not among the parameters here.
+    in a core's cache; in bfloat16 on tiles, `dense` and all after it is one. Hooks on the parts do not run then. Else
+    the parts run one after another. `first` is where its matrix belongs: that is not among the parameters here.
     """
 
     dense: nn.Linear
@@ -51,17 +51,33 @@ class SparseOutput(nn.Module):
     def forward(self, hidden_states: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
         """[..., inputs] and the residual [..., outputs] to [..., outputs]."""
         layers = self._layers(hidden_states)
-        if layers is None:
-            for matrix in self.matrices:
-                hidden_states = matrix(hidden_states)
-            return self.LayerNorm(self.get_submodule("dropout")(hidden_states) + input_tensor)
+        if layers is not None:
+            flat = hidden_states.reshape(-1, layers[0].weight.inputs)
+            return dispatch.sparse_chain(flat, layers, self._end(input_tensor), self._origins()).view_as(input_tensor)
+        *before, last = self.matrices
+        for matrix in before:
+            hidden_states = matrix(hidden_states)
+        if not isinstance(last, SparseLinear) or not self._on_tiles(last, hidden_states, input_tensor):
+            return self.LayerNorm(self.get_submodule("dropout")(last(hidden_states)) + input_tensor)
+        weight, origin = last.packed(), (self._origins() or [None])[-1]
+        assert isinstance(weight, TiledMatrix)
+        parts = (hidden_states.reshape(-1, weight.inputs), weight, last.bias, last.activation, origin)
+        return dispatch.tiled_linear(*parts, self._end(input_tensor)).view_as(input_tensor)
+
+    def _end(self, residual: torch.Tensor) -> ResidualNorm:
         norm = self.LayerNorm
-        residual = input_tensor.reshape(-1, self.dense.out_features)
-        end = ResidualNorm(residual, norm.weight, norm.bias, norm.eps)
-        compiled = torch.compiler.is_compiling()
-        origins = [matrix.origin for matrix in self.matrices if compiled and isinstance(matrix, SparseLinear)]
-        y = dispatch.sparse_chain(hidden_states.reshape(-1, layers[0].weight.inputs), layers, end, origins)
-        return y.view_as(input_tensor)
+        return ResidualNorm(residual.reshape(-1, self.dense.out_features), norm.weight, norm.bias, norm.eps)
+
+    def _origins(self) -> list[dispatch.Origin]:
+        """Of all matrices, for a compiled graph only."""
+        if not torch.compiler.is_compiling():
+            return []
+        return [matrix.origin for matrix in self.matrices if isinstance(matrix, SparseLinear)]
+
+    def _on_tiles(self, last: SparseLinear, x: torch.Tensor, residual: torch.Tensor) -> bool:
+        if self.training or torch.is_grad_enabled() or not x.is_cpu:
+            return False
+        return x.dtype == residual.dtype == torch.bfloat16 and last.runs(x)
 
     def _layers(self, x: torch.Tensor) -> list[SparseLayer] | None:
         """What the kernel reads, None where it does not run."""
