@@ -9,14 +9,13 @@ median and range over seeds. Accepted records go to --results.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import statistics
 from pathlib import Path
 
 import torch
 
-from sparsebert.compress.stages import claim
+from sparsebert.compress.common import common_folder
 from sparsebert.recipe import Recipe, load_recipe
 from sparsebert.records import Record, read_record, write_record
 from sparsebert.run import run
@@ -46,34 +45,22 @@ def main() -> None:
         for seed in range(options.seeds)
         for arm in options.arms
     }
-    records = {key: finished(recipe, options.output, f"{key[0]}-{key[1]}") for key, recipe in recipes.items()}
+    with common_folder(options.output) as common:
+        records = {
+            key: finished(recipe, options.output / f"{key[0]}-{key[1]}", common) for key, recipe in recipes.items()
+        }
     if options.results:
         for (arm, seed), record in records.items():
             write_record(record, options.results / f"{record.task}-{arm}-{seed}")
     print_table(records, options.arms)
 
 
-def finished(recipe: Recipe, output: Path, name: str) -> Record:
-    folder = output / name
+def finished(recipe: Recipe, folder: Path, common: Path) -> Record:
     if not (folder / "record.json").is_file():
-        claim(folder, recipe)
-        share_measurements(output, folder)
         torch.set_num_threads(recipe.measure.threads or torch.get_num_threads())
-        run(recipe, folder, f"python benchmarks/structured.py ({name})")
+        run(recipe, folder, f"python benchmarks/structured.py ({folder.name})", common)
         shutil.rmtree(folder / "work" / "teacher", ignore_errors=True)
     return read_record(folder)
-
-
-def share_measurements(output: Path, folder: Path) -> None:
-    """Give a run the latency table and teacher outputs of the first: they depend on the dense model alone."""
-    shared = output / "shared"
-    if not shared.is_dir():
-        return
-    (folder / "work").mkdir(exist_ok=True)
-    for file in shared.glob("latency-*.json"):
-        shutil.copy(file, folder / "work" / file.name)
-    if (shared / "teacher").is_dir() and not (folder / "work" / "teacher").is_dir():
-        shutil.copytree(shared / "teacher", folder / "work" / "teacher", copy_function=os.link, dirs_exist_ok=True)
 
 
 def print_table(records: dict[tuple[str, int], Record], arms: list[str]) -> None:

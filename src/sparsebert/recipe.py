@@ -136,6 +136,11 @@ class Recipe(Plain):
         return self.model_dump(mode="json", by_alias=True)
 
     @property
+    def given_teachers(self) -> list[str]:
+        """Folders and hub names of the phases' teachers, without the dense model of the run itself."""
+        return sorted({phase.teacher for phase in self.phases if phase.teacher not in (None, "dense")})
+
+    @property
     def hash(self) -> str:
         """Twelve hex digits that change when any value changes."""
         return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()[:12]

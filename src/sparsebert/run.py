@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from safetensors.numpy import save
 from transformers import PreTrainedModel
 
 from sparsebert.bench import BenchRow, bench
+from sparsebert.compress.common import leave, take
 from sparsebert.compress.family import Dense, FamilyMaker, Member, dense_model, shape_of
 from sparsebert.compress.forest import Grown, grow, layers_to_change
 from sparsebert.compress.phases import SparseModel, check_phases, train_phases, unused_targets
@@ -56,13 +57,14 @@ class Entry:
     grown: Grown | None = None
 
 
-def run(recipe: Recipe, folder: Path, command: str) -> Record:
+def run(recipe: Recipe, folder: Path, command: str, common: Path | None = None) -> Record:
     """Compress a model: dense baseline, one smaller model a target, measurement, record, report.
 
     A recipe with phases is a sparse training instead: its record has the sparse model, after the dense one where a
     teacher was trained. One with trees gives a model with fast feedforward layers, and its controls. Everything that
-    is finished is kept in `folder` and found again when the same recipe runs there again. Raises UserError for what
-    the user can mend; once the folder is claimed, a failure also leaves a Record with `status: failed`.
+    is finished is kept in `folder` and found again when the same recipe runs there again. `common` holds what other
+    runs have made of the same dense model and teachers (see compress/common.py). Raises UserError for what the user
+    can mend; once the folder is claimed, a failure also leaves a Record with `status: failed`.
     """
     started = time.perf_counter()
     if not recipe.phases and recipe.trees is None:
@@ -73,7 +75,16 @@ def run(recipe: Recipe, folder: Path, command: str) -> Record:
         layers_to_change(recipe.trees, workbench.fresh())
     claim(folder, recipe)
     with alone(folder):
-        return _finish(workbench, command, started)
+        if common is None:
+            return _finish(workbench, command, started)
+        taken = take(recipe, folder, common)
+        record = _finish(replace(workbench, notes=(*workbench.notes, *_taken_note(taken))), command, started)
+        leave(recipe, folder, common)
+        return record
+
+
+def _taken_note(taken: Sequence[str]) -> list[str]:
+    return [f"Made by another run of the sweep, with the same settings: {', '.join(taken)}"] if taken else []
 
 
 def _finish(workbench: Workbench, command: str, started: float) -> Record:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from sparsebert.compress.common import common_folder
 from sparsebert.errors import UserError
 from sparsebert.recipe import Recipe, load_recipe
 from sparsebert.records import FILE_NAME, Record, read_record
@@ -96,22 +97,24 @@ def sweep(todo: Sequence[Point], folder: Path, command: str, keep_models: bool) 
     """Run every point in `folder`/NAME and yield its record; a finished one is only read.
 
     A point that fails with an error of the user does not stop the others; it leaves a failed record, or nothing where
-    it was refused before it started. Without `keep_models` only records, predictions and reports stay.
+    it was refused before it started. Points with the same dense model or teacher share them, so each is trained and
+    asked once. Without `keep_models` only records, predictions and reports stay.
     """
-    for number, point in enumerate(todo, 1):
-        place = folder / point.name
-        known = _finished(place, point.recipe)
-        console.print(f"[{number}/{len(todo)}] {point.name}" + (" (done)" if known else ""), markup=False)
-        record = known or _run(point, place, command)
-        if record is not None:
-            if not keep_models:
-                _drop_models(place, record)
-            yield point, record
+    with common_folder(folder) as common:
+        for number, point in enumerate(todo, 1):
+            place = folder / point.name
+            known = _finished(place, point.recipe)
+            console.print(f"[{number}/{len(todo)}] {point.name}" + (" (done)" if known else ""), markup=False)
+            record = known or _run(point, place, command, common)
+            if record is not None:
+                if not keep_models:
+                    _drop_models(place, record)
+                yield point, record
 
 
-def _run(point: Point, place: Path, command: str) -> Record | None:
+def _run(point: Point, place: Path, command: str, common: Path) -> Record | None:
     try:
-        return run(point.recipe, place, command)
+        return run(point.recipe, place, command, common)
     except UserError as error:
         console.print(f"{point.name} failed: {error}", style="red", markup=False)
         return read_record(place) if (place / FILE_NAME).is_file() else None

@@ -200,8 +200,7 @@ def _distiller(bench: Workbench, phase: Phase, dense: Dense | None, model: PreTr
 def _teacher(bench: Workbench, name: str, dense: Dense | None) -> tuple[PreTrainedModel, Path]:
     if dense is not None and name == "dense":
         return dense.model, bench.work / "teacher"
-    given = sorted({phase.teacher for phase in bench.recipe.phases if phase.teacher not in (None, "dense")})
-    return _given_teacher(bench, name), bench.work / f"teacher-{given.index(name)}"
+    return _given_teacher(bench, name), bench.work / f"teacher-{bench.recipe.given_teachers.index(name)}"
 
 
 def _given_teacher(bench: Workbench, name: str) -> PreTrainedModel:

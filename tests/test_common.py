@@ -1,0 +1,85 @@
+"""What runs of a sweep share: what decides it, and that nothing of it is lost or mixed up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sparsebert.compress.common import common_folder, leave, parts_of, take
+from sparsebert.recipe import Recipe, parse_recipe
+
+PHASE = {"name": "prune", "teacher": "dense", "rules": [{"schedule": "cubic"}]}
+
+
+def recipe(**values: object) -> Recipe:
+    return parse_recipe({"sparsity": 0.5, "phases": [PHASE], **values})
+
+
+def names(**values: object) -> list[str]:
+    return [part.name for part in parts_of(recipe(**values))]
+
+
+def made(folder: Path, *files: str) -> Path:
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(file)
+    return folder
+
+
+def test_what_decides():
+    assert names(sparsity=0.9) == names() and len(set(names())) == 2
+    for change in ({"seed": 1}, {"dense": {"max_steps": 3}}, {"data_seed": 1}, {"train_examples": 9}, {"model": "x"}):
+        assert not set(names(**change)) & set(names())
+    assert names(measure={"rounds": 5})[0] == names()[0] and names(measure={"rounds": 5})[1] != names()[1]
+    given = {"phases": [{**PHASE, "teacher": "them"}]}
+    assert names(**given)[2:] == names(**given, seed=1)[2:] != names(**given, max_length=9)[2:]
+
+
+def test_a_run_takes_what_another_of_the_same_kind_left(tmp_path):
+    first = made(tmp_path / "a", "dense/model", "work/dense.json", "work/teacher/logits", "work/latency-1x8.json")
+    leave(recipe(), first, tmp_path / "common")
+    expected = ["work/teacher", "dense", "work/dense.json", "work/latency-1x8.json"]
+    assert take(recipe(sparsity=0.9), tmp_path / "b", tmp_path / "common") == expected
+    for file in ("dense/model", "work/dense.json", "work/teacher/logits", "work/latency-1x8.json"):
+        assert (tmp_path / "b" / file).samefile(first / file)
+    assert take(recipe(sparsity=0.9), tmp_path / "b", tmp_path / "common") == []
+    assert take(recipe(seed=1), tmp_path / "c", tmp_path / "common") == [] and not (tmp_path / "c").exists()
+
+
+def test_unfinished_work_is_not_left(tmp_path):
+    leave(recipe(), made(tmp_path / "a", "dense/model", "work/teacher/logits"), tmp_path / "common")
+    assert not (tmp_path / "common").exists()
+
+
+def test_what_a_run_has_stays(tmp_path):
+    leave(recipe(), made(tmp_path / "a", "dense/model", "work/dense.json"), tmp_path / "common")
+    own = made(tmp_path / "b", "dense/other")
+    assert take(recipe(), own, tmp_path / "common") == ["work/dense.json"]
+    assert [file.name for file in (own / "dense").iterdir()] == ["other"]
+
+
+def test_the_last_to_leave_clears_up(tmp_path):
+    made(tmp_path, "run/record.json")
+    with common_folder(tmp_path) as outer:
+        with common_folder(tmp_path) as inner:
+            made(inner, "part/dense.json")
+        assert (outer / "part" / "dense.json").is_file()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_was_made_outlives_a_failure(tmp_path):
+    def interrupted() -> None:
+        with common_folder(tmp_path) as place:
+            made(place, "part/dense.json")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "common" / "part" / "dense.json").is_file()
+
+
+def test_nothing_stays_where_nothing_ran(tmp_path):
+    with common_folder(tmp_path / "sweep"):
+        pass
+    assert not (tmp_path / "sweep").exists()
