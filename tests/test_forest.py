@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +12,15 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from sparsebert.counts import flops
-from sparsebert.models.fff import FastFeedForward
+from sparsebert.models.fff import FastFeedForward, Routing
 from sparsebert.models.layout import layout_of
+from sparsebert.models.load import load_model
 from sparsebert.records import Record, read_record
 from sparsebert.report import as_html
 from sparsebert.report.maps import describe
 from sparsebert.report.trees import tree_table
 from sparsebert.surgeon import plant
+from sparsebert.train.trees import trees_of
 from tiny import HIDDEN, LAYERS, NEURONS, tiny_model
 from tiny_run import QUICK, assert_refused, run_cli, save_tiny, write_task
 
@@ -113,6 +116,22 @@ def test_a_control_keeps_the_other_layers_whole(home):
     assert shapes == [(NEURONS,) * 3, (0, NEURONS, NEURONS), (2, NEURONS, NEURONS), (0, NEURONS, NEURONS)]
 
 
+def test_routing_of_the_recipe_is_taught_trained_and_kept(home):
+    losses = []
+    for name, weight in {"plain": 0, "hardened": 100}.items():
+        wanted = ("trees.soft=true", f"trees.hardening={weight}", "finetune.max_steps=4", "finetune.save_steps=2")
+        settings = [part for setting in wanted for part in ("--set", setting)]
+        said = fff(home, name, "--depth", 2, "--no-controls", "--set", "measure.timed=false", *settings)
+        assert said.exit_code == 0, said.output
+        [result] = [model for model in read_record(home.folder / name).models if model.trees]
+        losses.append(result.training.final_loss)
+        for folder in (f"work/{result.name}/one-shot", result.folder):
+            trees = trees_of(load_model(home.folder / name / folder)).values()
+            assert [tree.routing for tree in trees] == [Routing(soft=True, hardening=weight)] * LAYERS
+    # A hundred times the entropy of shares of about a half (0.69), in each of three layers.
+    assert losses[0] < 20 and losses[1] == pytest.approx(losses[0] + 100 * LAYERS * math.log(2), rel=0.3)
+
+
 def test_flops_count_what_is_on_the_way():
     # Query, key, value and output, and two products of tokens with tokens: the same in both models.
     dense, tokens = tiny_model("bert"), 2 * 8
@@ -126,6 +145,9 @@ def test_flops_count_what_is_on_the_way():
 BAD = {
     "There is no such layer with a feedforward block; got [7]; allowed: [0, 1, 2]": ("--layer", 7),
     "trees.depth: Input should be less than or equal to 20": ("--set", "trees.depth=30"),
+    "trees.balance: Input should be a finite number": ("--set", "trees.balance=.nan"),
+    "trees.hardening: Input should be a finite number": ("--set", "trees.hardening=.inf"),
+    "trees.hardening: Input should be greater than or equal to 0": ("--set", "trees.hardening=-0.5"),
     "only one of them": ("--set", "max_drop=1"),
 }
 

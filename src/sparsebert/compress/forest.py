@@ -26,7 +26,7 @@ from sparsebert.models.routes import Routes
 from sparsebert.oneshot.budgets import Choice
 from sparsebert.parts import Trees
 from sparsebert.records import Score, TreeFit, write_bytes_atomically
-from sparsebert.surgeon import plant
+from sparsebert.surgeon import plant, set_routing
 from sparsebert.train.collate import Batch, batches_by_length
 from sparsebert.train.trees import Lessons, routes_of, teach, trees_of
 
@@ -111,8 +111,7 @@ def _taught(bench: Workbench, dense: Dense, depth: int, layers: Sequence[int]) -
     wanted = _wanted(bench)
     set_seed(bench.recipe.seed)
     planted = plant(dense.model, depth, wanted.trees, layers, wanted.activation)
-    for tree in trees_of(planted).values():
-        tree.routing = Routing(wanted.soft, wanted.hardening, wanted.balance)
+    set_routing(planted, Routing(wanted.soft, wanted.hardening, wanted.balance))
     lessons = Lessons(wanted.steps, wanted.tokens, wanted.learning_rate, bench.recipe.seed)
     fits = teach(dense.model, planted, _batches(bench), lessons)
     return planted, {fit.layer: fit.error for fit in fits}
