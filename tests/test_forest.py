@@ -15,10 +15,10 @@ from sparsebert.counts import flops
 from sparsebert.models.fff import FastFeedForward, Routing
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import load_model
-from sparsebert.records import Record, read_record
+from sparsebert.records import Record, read_record, write_record
 from sparsebert.report import as_html
 from sparsebert.report.maps import describe
-from sparsebert.report.trees import tree_table
+from sparsebert.report.trees import level_table, tree_table
 from sparsebert.surgeon import plant
 from sparsebert.train.trees import trees_of
 from tiny import HIDDEN, LAYERS, NEURONS, tiny_model
@@ -71,6 +71,8 @@ def test_the_visits_of_every_node_are_kept(whole):
         trees = [visits[f"layer.{fit.layer}.tree.{tree}"] for tree in range(2)]
         assert all(len(tree) == 7 and int(tree[1:3].sum()) == int(tree[3:].sum()) == int(tree[0]) > 0 for tree in trees)
         assert fit.dead == pytest.approx(sum(int((tree == 0).sum()) for tree in trees) / 14)
+        assert len(fit.dead_subtrees) == 3 and fit.dead_subtrees[0] == 0
+        assert fit.dead_subtrees[1] == sum(int((tree[1:3] == 0).sum()) for tree in trees) / 2
 
 
 def test_all_models_load_with_the_auto_classes(whole):
@@ -89,6 +91,29 @@ def test_the_report_shows_them(whole):
     assert describe(record.models[1]).startswith("layer 1: 4 heads, fast feedforward 2x2; layer 2")
     html = as_html(tree_table([record]))
     assert html.count("<tr") >= LAYERS + 1
+    fit = record.models[1].trees[1]
+    assert f"<span>{sum(fit.dead_subtrees):g}</span>" in html
+    dead, even, *_ = level_table([record]).sections
+    assert [cell.text for cell in dead.rows[1]] == ["2", *(f"{one:g}" for one in fit.dead_subtrees)]
+    assert [cell.text for cell in even.rows[1]] == ["2", *(f"{one:.2f}" for one in fit.entropy)]
+
+
+def test_the_pictures_of_the_trees_are_there_if_the_visits_are(whole, tmp_path: Path):
+    folder, record, _ = whole
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count(", tree 1: 7 nodes") == page.count(", tree 2: 7 nodes") == LAYERS
+    assert "Who visits which node" in page and (folder / "plots" / "visits.png").is_file()
+    alone = tmp_path / "run"
+    write_record(record, alone)
+    assert run_cli("report", alone).exit_code == 0
+    bare = (alone / "report.html").read_text(encoding="utf-8")
+    assert "Fast feedforward layers" in bare and "Who visits which node" not in bare
+    (alone / "visits.safetensors").write_bytes(b"short")
+    assert_refused(run_cli("report", alone / "record.json"), ["visits.safetensors is damaged or cut short"])
+    (alone / "visits.safetensors").write_bytes((folder / "visits.safetensors").read_bytes())
+    assert run_cli("report", alone / "record.json").exit_code == 0
+    again = (alone / "report.html").read_text(encoding="utf-8")
+    assert again.count(", tree 2: 7 nodes") == LAYERS
 
 
 def test_a_finished_run_is_found_again(home, whole):
