@@ -211,6 +211,13 @@ def test_penalties_by_hand():
     FastFeedForward(1, 1)(torch.ones(1, 1))
 
 
+@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])
+def test_weights_of_routing_are_finite_and_not_negative(bad: float):
+    for name in ("hardening", "balance"):
+        with pytest.raises(UserError, match=f"tree's {name} must be a finite number; got {bad}; allowed: 0 or more"):
+            Routing(**{name: bad})
+
+
 def test_nothing_is_not_a_number_unless_the_input_is():
     torch.manual_seed(0)
     layer, x = FastFeedForward(16, 4).eval(), torch.randn(9, 16)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,10 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from sparsebert.errors import UserError
-from sparsebert.models.fff import FastFeedForward
+from sparsebert.models.fff import FastFeedForward, Routing
 from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
-from sparsebert.surgeon import plant, shrink
+from sparsebert.models.load import Packing, load_model, save_model
+from sparsebert.surgeon import plant, set_routing, shrink
 from tiny import FAMILIES, HIDDEN, LAYERS, tiny_batch, tiny_model
 
 
@@ -62,6 +65,77 @@ def test_training_and_evaluation_agree_in_the_model(family: str):
     torch.testing.assert_close(model(**batch).logits.detach(), found, rtol=1e-4, atol=1e-5)
     model(**batch, labels=torch.tensor([0, 1, 0])).loss.backward()
     assert all(tree.w_out.grad is not None and bool(tree.w_out.grad.any()) for tree in trees_of(model))
+
+
+ROUTED = Routing(soft=True, hardening=0.1 + 0.2, balance=3)
+
+
+def routings(model: torch.nn.Module) -> set[Routing]:
+    return {tree.routing for tree in trees_of(model)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_routing_is_saved_with_the_model(family: str, tmp_path: Path):
+    model = planted(family)
+    assert routings(model) == {Routing()}
+    set_routing(model, ROUTED)
+    for name, packing in {"plain": None, "packed": Packing()}.items():
+        save_model(model, None, tmp_path / name, packing)
+        assert routings(load_model(tmp_path / name)) == {ROUTED}
+    save_model(load_model(tmp_path / "plain"), None, tmp_path / "again")
+    values = json.loads((tmp_path / "again" / "config.json").read_text("utf-8"))
+    assert [values[name] for name in ("fff_soft", "fff_hardening", "fff_balance")] == [True, 0.1 + 0.2, 3.0]
+
+
+def test_a_folder_that_says_nothing_of_routing_has_hard_ways(tmp_path: Path):
+    model = planted("bert")
+    set_routing(model, ROUTED)
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    values = json.loads(file.read_text("utf-8"))
+    older = {key: value for key, value in values.items() if key not in ("fff_soft", "fff_hardening", "fff_balance")}
+    assert len(older) == len(values) - 3
+    file.write_text(json.dumps(older), encoding="utf-8")
+    assert routings(load_model(tmp_path)) == {Routing()}
+    for bad in (-1.0, float("nan"), float("inf")):
+        file.write_text(json.dumps(values | {"fff_balance": bad}), encoding="utf-8")
+        with pytest.raises(UserError, match=f"tree's balance must be a finite number; got {bad}; allowed: 0 or more"):
+            load_model(tmp_path)
+
+
+def test_what_was_trained_softly_is_evaluated_on_the_hard_way(tmp_path: Path):
+    hard, batch = planted("bert"), tiny_batch()
+    soft = copy.deepcopy(hard)
+    set_routing(soft, Routing(soft=True))
+    soft.save_pretrained(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(again(**batch).logits, hard(**batch).logits)
+    for tree in (*trees_of(again), *trees_of(hard)):
+        tree.train()
+    apart = (again(**batch).logits - hard(**batch).logits).abs().max()
+    assert apart > 1e-4
+
+
+def test_routing_stays_when_a_model_is_cut_copied_or_planted_again():
+    model = planted("bert", layers=[0, 1])
+    set_routing(model, ROUTED)
+    assert routings(copy.deepcopy(model)) == {ROUTED}
+    small = shrink(model, {"layer.1.heads": torch.tensor([True, False, True, True])}, [2])
+    assert routings(small) == {ROUTED} and (small.config.fff_soft, small.config.fff_balance) == (True, 3.0)
+    more = plant(model, depth=1, layers=[2])
+    assert [tree.name for tree in trees_of(more)] == ["2x3", "2x3", "1x1"] and routings(more) == {ROUTED}
+    with pytest.raises(UserError, match="no fast feedforward layers; got BertForSequenceClassification; plant some"):
+        set_routing(tiny_model("bert"), ROUTED)
+
+
+def test_trees_of_two_activations_do_not_fit_one_model():
+    model, batch = planted("bert", layers=[0], activation="relu"), tiny_batch()
+    with pytest.raises(UserError, match="one activation; got gelu; allowed: relu"):
+        plant(model, depth=1, layers=[1])
+    assert [tree.activation for tree in trees_of(plant(model, depth=1, layers=[0]))] == ["gelu"]
+    with torch.no_grad():
+        assert plant(model, depth=1, layers=[1], activation="relu")(**batch).logits.isfinite().all()
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +12,15 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from sparsebert.counts import flops
-from sparsebert.models.fff import FastFeedForward
+from sparsebert.models.fff import FastFeedForward, Routing
 from sparsebert.models.layout import layout_of
-from sparsebert.records import Record, read_record
+from sparsebert.models.load import load_model
+from sparsebert.records import Record, read_record, write_record
 from sparsebert.report import as_html
 from sparsebert.report.maps import describe
-from sparsebert.report.trees import tree_table
+from sparsebert.report.trees import level_table, tree_table
 from sparsebert.surgeon import plant
+from sparsebert.train.trees import trees_of
 from tiny import HIDDEN, LAYERS, NEURONS, tiny_model
 from tiny_run import QUICK, assert_refused, run_cli, save_tiny, write_task
 
@@ -68,6 +71,8 @@ def test_the_visits_of_every_node_are_kept(whole):
         trees = [visits[f"layer.{fit.layer}.tree.{tree}"] for tree in range(2)]
         assert all(len(tree) == 7 and int(tree[1:3].sum()) == int(tree[3:].sum()) == int(tree[0]) > 0 for tree in trees)
         assert fit.dead == pytest.approx(sum(int((tree == 0).sum()) for tree in trees) / 14)
+        assert len(fit.dead_subtrees) == 3 and fit.dead_subtrees[0] == 0
+        assert fit.dead_subtrees[1] == sum(int((tree[1:3] == 0).sum()) for tree in trees) / 2
 
 
 def test_all_models_load_with_the_auto_classes(whole):
@@ -86,6 +91,29 @@ def test_the_report_shows_them(whole):
     assert describe(record.models[1]).startswith("layer 1: 4 heads, fast feedforward 2x2; layer 2")
     html = as_html(tree_table([record]))
     assert html.count("<tr") >= LAYERS + 1
+    fit = record.models[1].trees[1]
+    assert f"<span>{sum(fit.dead_subtrees):g}</span>" in html
+    dead, even, *_ = level_table([record]).sections
+    assert [cell.text for cell in dead.rows[1]] == ["2", *(f"{one:g}" for one in fit.dead_subtrees)]
+    assert [cell.text for cell in even.rows[1]] == ["2", *(f"{one:.2f}" for one in fit.entropy)]
+
+
+def test_the_pictures_of_the_trees_are_there_if_the_visits_are(whole, tmp_path: Path):
+    folder, record, _ = whole
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count(", tree 1: 7 nodes") == page.count(", tree 2: 7 nodes") == LAYERS
+    assert "Who visits which node" in page and (folder / "plots" / "visits.png").is_file()
+    alone = tmp_path / "run"
+    write_record(record, alone)
+    assert run_cli("report", alone).exit_code == 0
+    bare = (alone / "report.html").read_text(encoding="utf-8")
+    assert "Fast feedforward layers" in bare and "Who visits which node" not in bare
+    (alone / "visits.safetensors").write_bytes(b"short")
+    assert_refused(run_cli("report", alone / "record.json"), ["visits.safetensors is damaged or cut short"])
+    (alone / "visits.safetensors").write_bytes((folder / "visits.safetensors").read_bytes())
+    assert run_cli("report", alone / "record.json").exit_code == 0
+    again = (alone / "report.html").read_text(encoding="utf-8")
+    assert again.count(", tree 2: 7 nodes") == LAYERS
 
 
 def test_a_finished_run_is_found_again(home, whole):
@@ -113,6 +141,22 @@ def test_a_control_keeps_the_other_layers_whole(home):
     assert shapes == [(NEURONS,) * 3, (0, NEURONS, NEURONS), (2, NEURONS, NEURONS), (0, NEURONS, NEURONS)]
 
 
+def test_routing_of_the_recipe_is_taught_trained_and_kept(home):
+    losses = []
+    for name, weight in {"plain": 0, "hardened": 100}.items():
+        wanted = ("trees.soft=true", f"trees.hardening={weight}", "finetune.max_steps=4", "finetune.save_steps=2")
+        settings = [part for setting in wanted for part in ("--set", setting)]
+        said = fff(home, name, "--depth", 2, "--no-controls", "--set", "measure.timed=false", *settings)
+        assert said.exit_code == 0, said.output
+        [result] = [model for model in read_record(home.folder / name).models if model.trees]
+        losses.append(result.training.final_loss)
+        for folder in (f"work/{result.name}/one-shot", result.folder):
+            trees = trees_of(load_model(home.folder / name / folder)).values()
+            assert [tree.routing for tree in trees] == [Routing(soft=True, hardening=weight)] * LAYERS
+    # A hundred times the entropy of shares of about a half (0.69), in each of three layers.
+    assert losses[0] < 20 and losses[1] == pytest.approx(losses[0] + 100 * LAYERS * math.log(2), rel=0.3)
+
+
 def test_flops_count_what_is_on_the_way():
     # Query, key, value and output, and two products of tokens with tokens: the same in both models.
     dense, tokens = tiny_model("bert"), 2 * 8
@@ -126,6 +170,9 @@ def test_flops_count_what_is_on_the_way():
 BAD = {
     "There is no such layer with a feedforward block; got [7]; allowed: [0, 1, 2]": ("--layer", 7),
     "trees.depth: Input should be less than or equal to 20": ("--set", "trees.depth=30"),
+    "trees.balance: Input should be a finite number": ("--set", "trees.balance=.nan"),
+    "trees.hardening: Input should be a finite number": ("--set", "trees.hardening=.inf"),
+    "trees.hardening: Input should be greater than or equal to 0": ("--set", "trees.hardening=-0.5"),
     "only one of them": ("--set", "max_drop=1"),
 }
 

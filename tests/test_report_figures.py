@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
@@ -7,6 +8,7 @@ from sparsebert.report.figures import write_pngs
 from sparsebert.report.maps import describe, shape_map
 from sparsebert.report.plots import pareto_plot, size_plot
 from sparsebert.report.theme import DARK, LIGHT, to_png, to_svg
+from sparsebert.report.visits import STEPS, Tree, cells, describe_tree, visit_key, visit_map
 
 
 def axes_of(figure):
@@ -70,6 +72,45 @@ def test_more_models_than_columns_go_on_in_the_next_row():
     figure = shape_map([*models, models[1]], columns=3)
     assert len(figure.axes) == 6
     assert [len(axes.texts) > 0 for axes in figure.axes] == [True] * 5 + [False]
+
+
+def test_cells_of_a_tree_by_hand():
+    # Eight tokens at four nodes, two each if spread evenly.
+    ratio, unused = cells(np.array([2, 4, 1, 0]), 8)
+    assert ratio.tolist() == [1, 2, 0.5, 0] and unused.tolist() == [0, 0, 0, 1]
+    # 128 nodes in 64 cells: the first has one node that nobody visits, and 64 of 128 tokens where 2 were even.
+    level = np.ones(128, dtype=int)
+    level[:2] = 64, 0
+    level[2:4] = 0
+    ratio, unused = cells(level, 128)
+    assert ratio[:3].tolist() == [32, 0, 1] and unused[:3].tolist() == [0.5, 1, 0] and len(ratio) == 64
+
+
+def test_the_picture_of_a_tree_has_a_row_a_level_and_marks_what_nobody_visits():
+    tree = Tree(2, 0, np.array([8, 0, 8, 0, 0, 2, 6]))
+    axes = axes_of(visit_map([tree]))
+    assert texts(axes)[:3] == ["Layer 3, tree 1", "7 nodes, 3 unused", "unused"]
+    assert texts(axes)[3:] == ["1", "0 %", "2", "50 %", "3", "50 %"]
+    dead = to_rgba(LIGHT.neurons)
+    marked = [
+        [tuple(image.get_array()[0, cell]) == dead for cell in range(2**i)] for i, image in enumerate(axes.images)
+    ]
+    assert marked == [[False], [True, False], [True, True, False, False]]
+    # All tokens at one of two nodes are twice an even share, a third of the way from even (the middle) to eight times.
+    ramp = axes_of(visit_key()).images[0].get_array()[0]
+    assert np.abs(axes.images[1].get_array()[0, 1] - ramp[round(127 * 2 / 3)]).max() < 0.02
+    assert describe_tree(tree) == "Layer 3, tree 1: 7 nodes, 3 unused; unused by level: level 2: 50 %, level 3: 50 %"
+
+
+def test_a_cell_of_many_nodes_shows_a_single_one_that_nobody_visits():
+    visits = np.ones(2**13 - 1, dtype=int)
+    visits[0], visits[-1] = 2**12, 0
+    axes = axes_of(visit_map([Tree(0, 0, visits)]))
+    last = axes.images[-1].get_array()
+    assert last.shape == (STEPS, 64, 4)
+    dead = (last == np.array(to_rgba(LIGHT.neurons))).all(axis=2)
+    assert dead.sum() == 1 and dead[-1, -1]
+    assert texts(axes)[-1] == "<1 %"
 
 
 def test_the_map_in_words():

@@ -78,6 +78,9 @@ def test_the_configuration_carries_the_whole_map(tmp_path: Path):
         "original_neurons": NEURONS,
         "layer_fff": [[], []],
         "fff_activation": "gelu",
+        "fff_soft": False,
+        "fff_hardening": 0.0,
+        "fff_balance": 0.0,
     }
 
 

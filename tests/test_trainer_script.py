@@ -15,8 +15,9 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, de
 
 from sparsebert.errors import UserError
 from sparsebert.models.fff import Routing
+from sparsebert.models.load import load_model, save_model
 from sparsebert.parts import Rule
-from sparsebert.surgeon import plant
+from sparsebert.surgeon import plant, set_routing
 from sparsebert.train.trainer import SparseTrainer
 from sparsebert.train.trees import trees_of
 from tiny import tiny_model
@@ -207,7 +208,9 @@ def test_probing_the_loss_leaves_out_columns_that_the_model_does_not_take(tmp_pa
 
 @pytest.mark.parametrize("dropout", [True, False])
 def test_the_routing_of_trees_is_trained_too(dropout: bool, tmp_path: Path):
-    model = plant(small(), depth=3)
+    set_routing(planted := plant(small(), depth=3), Routing(balance=0.5, hardening=0.25))
+    save_model(planted, None, tmp_path / "planted")
+    model = load_model(tmp_path / "planted")
     made = SparseTrainer(model, arguments(tmp_path), dropout=dropout, train_dataset=ROWS, data_collator=collate)
     batch = collate([ROWS[index] for index in range(8)])
     trees = list(trees_of(model).values())
@@ -215,13 +218,17 @@ def test_the_routing_of_trees_is_trained_too(dropout: bool, tmp_path: Path):
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+    routed, weights = made.compute_loss(model, batch), [tree.w_in for tree in trees]
+    terms = torch.stack([tree.penalty for tree in trees if tree.penalty is not None])
+    of_terms = torch.autograd.grad(terms.sum(), weights, retain_graph=True)
+    of_both = torch.autograd.grad(routed, weights)
+    set_routing(model, Routing())
     plain = made.compute_loss(model, batch)
-    for tree in trees:
-        tree.routing = Routing(balance=0.5, hardening=0.25)
-    routed = made.compute_loss(model, batch)
-    terms = sum(float(tree.penalty.detach()) for tree in trees if tree.penalty is not None)
-    assert terms > 0.5 and float(routed.detach() - plain.detach()) == pytest.approx(terms, rel=1e-4)
-    routed.backward()
-    assert all(tree.w_in.grad is not None for tree in trees)
+    assert len(terms) == len(trees) and bool(terms.sum() > 0.5)
+    torch.testing.assert_close(routed - plain, terms.sum(), rtol=1e-4, atol=1e-6)
+    for both, own, term in zip(of_both, torch.autograd.grad(plain, weights), of_terms, strict=True):
+        assert bool(term.any())
+        torch.testing.assert_close(both, own + term, rtol=1e-3, atol=1e-6)
+    set_routing(model, Routing(balance=0.5, hardening=0.25))
     with torch.no_grad():
         assert float(made.compute_loss(model.eval(), batch)) == pytest.approx(float(plain.detach()), rel=1e-5)

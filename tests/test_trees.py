@@ -29,6 +29,15 @@ def test_routes_by_hand():
     assert routes(ways[:1], torch.zeros(0, dtype=torch.bool)).agreement == ()
 
 
+def test_dead_subtrees_are_counted_at_their_root():
+    # Of four levels: one token goes left, left, left, the other right, left, right. Nodes 4 and 6 and what is below
+    # them are dead, and the leaves 8 and 11.
+    ways = torch.tensor([[0, 1, 3, 7], [0, 2, 5, 12]])
+    found = routes(ways, torch.tensor([True]))
+    assert found.dead_subtrees == (0, 0, 2, 2)
+    assert found.dead == pytest.approx(8 / 15)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_examples_are_what_the_block_gets_and_gives(family: str):
     model, batches = tiny_model(family), [tiny_batch(0), tiny_batch(1)]

@@ -14,13 +14,13 @@ from sparsebert.version import __version__
 if TYPE_CHECKING:
     from sparsebert.errors import UserError
     from sparsebert.models.accelerate import accelerate
-    from sparsebert.models.fff import FastFeedForward
+    from sparsebert.models.fff import FastFeedForward, Routing
     from sparsebert.models.layout import layout_of
     from sparsebert.models.load import Packing, load_model, save_model
     from sparsebert.parts import Rule
     from sparsebert.recipe import Recipe, load_recipe
     from sparsebert.records import Record, read_record
-    from sparsebert.surgeon import plant, shrink
+    from sparsebert.surgeon import plant, set_routing, shrink
     from sparsebert.train.trainer import SparseTrainer
     from sparsebert.train.trees import teach
 
@@ -29,6 +29,7 @@ _WHERE = {
     "Packing": "sparsebert.models.load",
     "Recipe": "sparsebert.recipe",
     "Record": "sparsebert.records",
+    "Routing": "sparsebert.models.fff",
     "Rule": "sparsebert.parts",
     "SparseTrainer": "sparsebert.train.trainer",
     "UserError": "sparsebert.errors",
@@ -39,6 +40,7 @@ _WHERE = {
     "plant": "sparsebert.surgeon",
     "read_record": "sparsebert.records",
     "save_model": "sparsebert.models.load",
+    "set_routing": "sparsebert.surgeon",
     "shrink": "sparsebert.surgeon",
     "teach": "sparsebert.train.trees",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "Packing",
     "Recipe",
     "Record",
+    "Routing",
     "Rule",
     "SparseTrainer",
     "UserError",
@@ -59,6 +62,7 @@ __all__ = [
     "plant",
     "read_record",
     "save_model",
+    "set_routing",
     "shrink",
     "teach",
 ]

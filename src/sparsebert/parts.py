@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Plain(BaseModel):
-    """Base of every recipe part: frozen, and an unknown key is an error."""
+    """Base of every recipe part: frozen; an unknown key is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Columns(Plain):
@@ -92,7 +92,7 @@ class Measure(Plain):
 class Trees(Plain):
     """Fast feedforward layers in place of feedforward blocks, first taught block by block, then trained together.
 
-    `soft`, `hardening` and `balance` are of the teaching; later training takes hard ways only.
+    `soft`, `hardening` and `balance` are of both, and are saved with the model; a finished model takes hard ways only.
     """
 
     trees: int = Field(default=1, ge=1, description="trees side by side in a layer, whose outputs are summed")

@@ -17,6 +17,7 @@ from sparsebert.errors import UserError
 SCHEMA = 1
 FILE_NAME = "record.json"
 PREDICTIONS = "predictions.safetensors"
+VISITS = "visits.safetensors"
 
 
 class Part(BaseModel):
@@ -126,13 +127,16 @@ class TreeFit(Part):
     """How one layer's fast feedforward layer does; lists are by level of its trees, means over the trees.
 
     error: after teaching, squared error on held-out tokens over the variance of the block's output (1 = no better than
-    the mean). dead, entropy, agreement and chance are of the finished model on the same tokens (see models/routes.py).
+    the mean). The rest is of the finished model on the same tokens (see models/routes.py).
     """
 
     layer: int
     name: str
     error: float
     dead: float = Field(description="fraction of nodes that no token visits")
+    dead_subtrees: tuple[float, ...] = Field(
+        (), description="subtrees of a tree that no token enters, by the level of their root, none inside another"
+    )
     entropy: tuple[float, ...] = Field(description="of the visits, over that of an even spread")
     agreement: tuple[float, ...] = Field((), description="part of neighbouring tokens at the same node")
     chance: tuple[float, ...] = Field((), description="the same for tokens that are not neighbours")

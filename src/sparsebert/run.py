@@ -101,7 +101,7 @@ def _finish(workbench: Workbench, command: str, started: float) -> Record:
     write_record(record, folder)
     for result in models:
         write_text_atomically(folder / result.folder / "README.md", model_card(record, result.name))
-    write_report([record], folder / "report.html", folder / "plots")
+    write_report([record], folder / "report.html", folder / "plots", runs=[folder])
     return record
 
 

@@ -16,10 +16,17 @@ from sparsebert.errors import UserError
 from sparsebert.groups import Group, Slice
 from sparsebert.models.blocks import IdentityLayer, fff_place
 from sparsebert.models.families import Family, Task
-from sparsebert.models.fff import FastFeedForward
+from sparsebert.models.fff import FastFeedForward, Routing
 from sparsebert.models.layout import LayerLayout, Layout, base_of, layout_of
 from sparsebert.models.load import check_finite
-from sparsebert.models.shrunk import SHAPE_FIELDS, config_class, model_class, stock_config_class, stock_model_class
+from sparsebert.models.shrunk import (
+    FFF_FIELDS,
+    SHAPE_FIELDS,
+    config_class,
+    model_class,
+    stock_config_class,
+    stock_model_class,
+)
 
 Keep = Mapping[str, torch.Tensor]
 Tensors = dict[str, torch.Tensor]
@@ -97,14 +104,17 @@ def plant(
 ) -> PreTrainedModel:
     """A copy of `model` with new, random fast feedforward layers in place of the feedforward blocks of `layers`.
 
-    `layers` are indices in this model, None = all. Everything else is the same. Raises UserError for a layer that is
-    not there, and as FastFeedForward does.
+    `layers` are indices in this model, None = all. Everything else is the same, the routing of earlier trees included.
+    Raises UserError for a layer that is not there, for an activation other than that of trees in other layers, and as
+    FastFeedForward does.
     """
     layout = layout_of(model)
     chosen = set(range(len(layout.layers))) if layers is None else set(layers)
     if not chosen <= set(range(len(layout.layers))):
         raise UserError("There is no such layer", got=sorted(chosen), allowed=f"0-{len(layout.layers) - 1}")
     config = _shrunk_config(model, layout, list(layout.layers), {})
+    if any(tree for index, tree in enumerate(config.layer_fff) if index not in chosen):
+        _check_activation(activation, config.fff_activation)
     config.fff_activation = activation
     ffn, tensors = layout.family.ffn, dict(model.state_dict())
     for layer in (layout.layers[index] for index in sorted(chosen)):
@@ -118,6 +128,26 @@ def plant(
     _fill(planted, tensors)
     _copy_buffers(model, planted)
     return planted.train(model.training)
+
+
+def set_routing(model: PreTrainedModel, routing: Routing) -> None:
+    """Say in place how further training finds the ways in a model's trees; it is saved with the model.
+
+    Raises UserError for a model without fast feedforward layers.
+    """
+    trees = [module for module in model.modules() if isinstance(module, FastFeedForward)]
+    if not trees:
+        raise UserError("The model has no fast feedforward layers", got=type(model).__name__, fix="plant some first")
+    config = model.config
+    config.fff_soft = routing.soft
+    config.fff_hardening, config.fff_balance = float(routing.hardening), float(routing.balance)
+    for tree in trees:
+        tree.routing = routing
+
+
+def _check_activation(asked: str, own: str) -> None:
+    if asked != own:
+        raise UserError("All trees of a model have one activation", got=asked, allowed=own)
 
 
 def _checked(model: PreTrainedModel, layout: Layout, keep: Keep, drop_layers: Iterable[int]) -> set[int]:
@@ -240,8 +270,9 @@ def _shrunk_config(model: PreTrainedModel, layout: Layout, layers: list[LayerLay
         "original_heads": layout.full_heads,
         "original_neurons": layout.full_neurons,
         "layer_fff": [_trees(model, layer) for layer in layers],
-        "fff_activation": model.config.to_dict().get("fff_activation"),
     }
+    values = model.config.to_dict()
+    shape |= {name: values[name] for name in FFF_FIELDS if name in values}
     return config_class(layout.family)(**_stock_values(model, layout, layers), **shape)
 
 

@@ -15,7 +15,7 @@ def report(runs: Sequence[Path], output: Path | None, json_wanted: bool) -> None
     """Write the page and print the table. Raises UserError for a record that is missing or not readable."""
     records = [read_record(run) for run in runs]
     page = output or _default(runs)
-    write_report(records, page, page.parent / "plots")
+    write_report(records, page, page.parent / "plots", runs)
     groups = families(records)
     if json_wanted:
         put_json({"models": as_json(family_rows(groups)), "report": str(page)})

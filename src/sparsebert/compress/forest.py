@@ -25,13 +25,12 @@ from sparsebert.models.load import save_model
 from sparsebert.models.routes import Routes
 from sparsebert.oneshot.budgets import Choice
 from sparsebert.parts import Trees
-from sparsebert.records import Score, TreeFit, write_bytes_atomically
-from sparsebert.surgeon import plant
+from sparsebert.records import VISITS, Score, TreeFit, write_bytes_atomically
+from sparsebert.surgeon import plant, set_routing
 from sparsebert.train.collate import Batch, batches_by_length
 from sparsebert.train.trees import Lessons, routes_of, teach, trees_of
 
 TEACHING_BATCH = 32
-VISITS = "visits.safetensors"
 # A model before its training, and the error of each tree after teaching.
 Made = tuple[PreTrainedModel, dict[int, float]]
 
@@ -111,8 +110,7 @@ def _taught(bench: Workbench, dense: Dense, depth: int, layers: Sequence[int]) -
     wanted = _wanted(bench)
     set_seed(bench.recipe.seed)
     planted = plant(dense.model, depth, wanted.trees, layers, wanted.activation)
-    for tree in trees_of(planted).values():
-        tree.routing = Routing(wanted.soft, wanted.hardening, wanted.balance)
+    set_routing(planted, Routing(wanted.soft, wanted.hardening, wanted.balance))
     lessons = Lessons(wanted.steps, wanted.tokens, wanted.learning_rate, bench.recipe.seed)
     fits = teach(dense.model, planted, _batches(bench), lessons)
     return planted, {fit.layer: fit.error for fit in fits}
@@ -173,6 +171,7 @@ def _fit(layer: int, name: str, error: float, ways: Sequence[Routes]) -> TreeFit
         name=name,
         error=error,
         dead=sum(way.dead for way in ways) / len(ways),
+        dead_subtrees=mean([way.dead_subtrees for way in ways]),
         entropy=mean([way.entropy for way in ways]),
         agreement=mean([way.agreement for way in ways]),
         chance=mean([way.chance for way in ways]),

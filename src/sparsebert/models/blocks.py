@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sparsebert.models.families import Family
-from sparsebert.models.fff import FastFeedForward
+from sparsebert.models.fff import FastFeedForward, Routing
 
 
 class IdentityLayer(nn.Module):
@@ -62,10 +62,12 @@ def resize_layer(layer: nn.Module, family: Family, heads: int, neurons: int, hea
         layer.set_submodule(parts.core, _no_heads(layer, family))
 
 
-def install_fff(layer: nn.Module, family: Family, hidden: int, tree: Sequence[int], activation: str) -> None:
+def install_fff(
+    layer: nn.Module, family: Family, hidden: int, tree: Sequence[int], activation: str, routing: Routing
+) -> None:
     """Put a fast feedforward layer of [trees, depth] in place of a layer's feedforward block."""
     trees, depth = tree
-    fff = FastFeedForward(hidden, depth, trees, activation)
+    fff = FastFeedForward(hidden, depth, trees, activation, routing)
     if family.ffn.block:
         layer.set_submodule(family.ffn.block, fff)
         return

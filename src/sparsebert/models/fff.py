@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,12 +25,20 @@ class Routing:
     arXiv:2308.14711, section 2); else only the hard one, as in arXiv:2311.10770. hardening: weight of the mean entropy
     of the shares, which drives soft ways to hard ones (their loss, with their h). balance: weight of a term that is 1
     where all nodes of a level are visited alike and grows to their number (Fedus et al. 2021, arXiv:2101.03961, eq. 4,
-    level by level).
+    level by level). Raises UserError for a weight that is negative or no finite number.
     """
 
     soft: bool = False
     hardening: float = 0.0
     balance: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the weights."""
+        for name, weight in (("hardening", self.hardening), ("balance", self.balance)):
+            if not 0 <= weight < math.inf:
+                raise UserError(
+                    f"The weight of a tree's {name} must be a finite number", got=weight, allowed="0 or more"
+                )
 
 
 class FastFeedForward(nn.Module):
@@ -38,7 +47,8 @@ class FastFeedForward(nn.Module):
     Every node is a neuron with an input row, an input bias and an output row; a token visits one node a level, and goes
     right where the logit is positive (arXiv:2311.10770). In training all logits are computed and those off the way are
     masked; in evaluation only the way is computed, by the kernel that `backend` names. Both give the same, up to
-    rounding. `penalty` holds the weighted terms of `routing` after a forward pass in training; SparseTrainer adds it.
+    rounding, unless ways in training are soft. `penalty` holds the weighted terms of `routing` after a forward pass in
+    training; SparseTrainer adds it. A whole model's routing is kept in its config, see `set_routing`.
 
     Raises UserError for a depth, a number of trees or an activation that cannot be.
     """

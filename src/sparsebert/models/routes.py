@@ -11,13 +11,15 @@ import torch
 class Routes:
     """Of one tree and a stretch of text.
 
-    visits: tokens by node [nodes]. dead: the part of nodes that no token visits. entropy: by level, of the visits, over
-    that of an even spread [levels]; 1 = even, 0 = all at one node, and 1 at the root. agreement: by level, the part of
-    neighbouring tokens at the same node [levels]; chance: the same for tokens that are not neighbours.
+    visits: tokens by node [nodes]. dead: the part of nodes that no token visits. dead_subtrees: by the level of their
+    root [levels], subtrees that no token enters, those inside a larger one left out. entropy: by level, of the visits,
+    over that of an even spread [levels]; 1 = even, 0 = all at one node, and 1 at the root. agreement: by level, the
+    part of neighbouring tokens at the same node [levels]; chance: the same for tokens that are not neighbours.
     """
 
     visits: torch.Tensor
     dead: float
+    dead_subtrees: tuple[int, ...]
     entropy: tuple[float, ...]
     agreement: tuple[float, ...]
     chance: tuple[float, ...]
@@ -35,10 +37,18 @@ def routes(ways: torch.Tensor, neighbours: torch.Tensor) -> Routes:
     return Routes(
         visits=visits,
         dead=float((visits == 0).double().mean()),
+        dead_subtrees=_dead_subtrees(visits, levels),
         entropy=tuple(_evenness(share) for share in shares),
         agreement=tuple(same.mean(dim=0).tolist()) if len(same) else (),
         chance=tuple(float(share.square().sum()) for share in shares),
     )
+
+
+def _dead_subtrees(visits: torch.Tensor, levels: int) -> tuple[int, ...]:
+    dead = visits == 0
+    parents = (torch.arange(len(visits)) - 1).clamp_min(0) // 2
+    roots = dead & ~dead[parents]
+    return tuple(int(roots[2**level - 1 : 2 ** (level + 1) - 1].sum()) for level in range(levels))
 
 
 def _evenness(share: torch.Tensor) -> float:

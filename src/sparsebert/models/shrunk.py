@@ -35,7 +35,11 @@ SHAPE_FIELDS: dict[str, Any] = {
     "original_neurons": int | None,
     "layer_fff": list[list[int]] | None,
     "fff_activation": str | None,
+    "fff_soft": bool | None,
+    "fff_hardening": float | None,
+    "fff_balance": float | None,
 }
+FFF_FIELDS = ("fff_activation", "fff_soft", "fff_hardening", "fff_balance")
 _PLACES = (
     "cache_dir",
     "force_download",
@@ -68,7 +72,8 @@ def config_class(family: Family) -> type[PretrainedConfig]:
     """The configuration class of a family's shrunk models: the stock fields, for the dense shape, plus `SHAPE_FIELDS`.
 
     `num_hidden_layers` (or its equal) counts the layers kept; `kept_layers` gives their places in the dense model.
-    `layer_fff` holds, layer by layer, trees and depth of a fast feedforward layer, or nothing.
+    `layer_fff` holds, layer by layer, trees and depth of a fast feedforward layer, or nothing. `fff_soft`,
+    `fff_hardening` and `fff_balance` are their `Routing`.
     """
     stock = stock_config_class(family)
 
@@ -165,6 +170,9 @@ def _fill_shape(config: Any, family: Family) -> None:
         "original_neurons": neurons,
         "layer_fff": [[] for _ in range(layers)],
         "fff_activation": "gelu",
+        "fff_soft": False,
+        "fff_hardening": 0.0,
+        "fff_balance": 0.0,
     }
     for name, value in defaults.items():
         if getattr(config, name) is None:
@@ -208,8 +216,10 @@ def _cut(model: PreTrainedModel, family: Family) -> None:
     from torch import nn
 
     from sparsebert.models.blocks import install_fff, resize_layer
+    from sparsebert.models.fff import Routing
 
     config = model.config
+    routing = Routing(config.fff_soft, config.fff_hardening, config.fff_balance)
     layers = model.base_model.get_submodule(family.layers)
     assert isinstance(layers, nn.ModuleList)
     for layer, heads, neurons in zip(layers, config.layer_heads, config.layer_neurons, strict=True):
@@ -217,7 +227,7 @@ def _cut(model: PreTrainedModel, family: Family) -> None:
             resize_layer(layer, family, heads, neurons, config.head_size)
     for layer, tree in zip(layers, config.layer_fff, strict=True):
         if tree:
-            install_fff(layer, family, config.hidden_size, tree, config.fff_activation)
+            install_fff(layer, family, config.hidden_size, tree, config.fff_activation, routing)
     if family.first_norm and config.kept_layers[0] != 0:
         # The stock model leaves this norm out of layer 0; another layer that comes first now brought its own.
         layers[0].set_submodule(

@@ -16,6 +16,7 @@ from sparsebert.report.maps import describe, shape_map
 from sparsebert.report.plots import pareto_plot, size_plot
 from sparsebert.report.theme import DARK, LIGHT, Theme, to_png, to_svg
 from sparsebert.report.verdict import sentences
+from sparsebert.report.visits import Tree, describe_tree, visit_key, visit_map
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,6 +40,15 @@ def maps(family: Family, with_name: bool) -> str:
     return f'{heading}<div class="maps">{"".join(drawn)}</div>'
 
 
+def visits(trees: Sequence[Tree]) -> str:
+    """The key of the colours and one picture a tree as HTML; empty without trees."""
+    if not trees:
+        return ""
+    key = _picture(visit_key, "Colours: from an eighth of an even share of the tokens to eight times it; never visited")
+    drawn = (_picture(lambda theme, t=tree: visit_map([t], theme), describe_tree(tree)) for tree in trees)
+    return f'<div class="key">{key}</div><div class="trees">{"".join(drawn)}</div>'
+
+
 def sizes(family: Family, with_name: bool) -> str:
     """The bars of parameters and file sizes as HTML."""
     heading = f"<h3>{escape(family.label)}</h3>" if with_name else ""
@@ -53,10 +63,13 @@ def curve(found: Sequence[Curve]) -> str:
     return _picture(lambda theme: curve_plot(found, theme), words)
 
 
-def write_pngs(groups: Sequence[Family], folder: Path, found: Sequence[Curve] = ()) -> list[Path]:
+def write_pngs(
+    groups: Sequence[Family], folder: Path, found: Sequence[Curve] = (), trees: Sequence[Sequence[Tree]] = ()
+) -> list[Path]:
     """Write `pareto.png`, and one `map` and one `size` picture a family, into `folder`; returns their paths.
 
-    Of a sweep, `curves.png` takes the place of the pictures of single families.
+    `trees` holds those of each family, for a `visits` picture where there are any. Of a sweep, `curves.png` takes the
+    place of the pictures of single families.
     """
     several = len(groups) > 1
     drawn = [("pareto", pareto_plot(groups)), ("curves", curve_plot(found))]
@@ -64,6 +77,7 @@ def write_pngs(groups: Sequence[Family], folder: Path, found: Sequence[Curve] = 
         ending = f"-{number}-{_slug(family.label)}" if several else ""
         models = [family.runs(name)[0][1] for name in family.names]
         drawn += [(f"map{ending}", shape_map(models)), (f"size{ending}", size_plot(family))]
+        drawn += [(f"visits{ending}", visit_map(own)) for own in trees[number - 1 : number] if own]
     folder.mkdir(parents=True, exist_ok=True)
     return [_write(folder / f"{name}.png", to_png(figure)) for name, figure in drawn if figure is not None]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -22,34 +22,46 @@ from sparsebert.report.methods import duration, environment_table, methods
 from sparsebert.report.render import as_html
 from sparsebert.report.rows import FamilyRow, family_rows
 from sparsebert.report.tables import family_table, metric_name, runs_text, target_text, timing_table
-from sparsebert.report.trees import tree_table
+from sparsebert.report.trees import level_table, tree_table
 from sparsebert.report.verdict import sentences
+from sparsebert.report.visits import CELLS, MOST_TREES, Tree, read_trees
 from sparsebert.version import __version__
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def write_report(records: Sequence[Record], out: Path, png_folder: Path | None = None) -> Path:
+def write_report(
+    records: Sequence[Record], out: Path, png_folder: Path | None = None, runs: Sequence[Path] = ()
+) -> Path:
     """Write the report of these records to `out`, and its figures as PNG into `png_folder`. Returns `out`.
 
-    Records that differ in the seed only are shown as one family; failed ones with their message and no scores. Raises
-    UserError without records.
+    Records that differ in the seed only are shown as one family; failed ones with their message and no scores. `runs`
+    are where the records lie, in the same order: what is kept beside them is shown too. Raises UserError without
+    records.
     """
     if not records:
         raise UserError("There is nothing to report", fix="give at least one run's folder or record.json")
     groups = families(records)
+    places = {id(record): run for record, run in zip(records, runs, strict=True)} if runs else {}
+    trees = [_trees_of(family, places) for family in groups]
     if png_folder is not None:
-        figures.write_pngs(groups, png_folder, curves(records))
-    write_text_atomically(out, page(records, groups))
+        figures.write_pngs(groups, png_folder, curves(records), trees)
+    write_text_atomically(out, page(records, groups, trees))
     return out
 
 
-def page(records: Sequence[Record], groups: Sequence[Family]) -> str:
-    """The whole page as text."""
+def _trees_of(family: Family, places: Mapping[int, Path]) -> list[Tree]:
+    """The trees of a family's first run, where that is known."""
+    run = places.get(id(family.first))
+    return [] if run is None else [tree for model in family.first.models for tree in read_trees(run, model)]
+
+
+def page(records: Sequence[Record], groups: Sequence[Family], trees: Sequence[Sequence[Tree]]) -> str:
+    """The whole page as text; `trees` are those of each family."""
     title = _title(records, groups)
     failed = [record for record in records if record.status == "failed"]
     found = curves(records)
-    results = _sweep(groups, found) if found else _results(groups)
+    results = _sweep(groups, found) if found else _results(groups, trees)
     parts = [_header(title, records, groups, failed), _failed(failed), *results, *_background(groups, failed)]
     style = files("sparsebert.report").joinpath("page.css").read_text(encoding="utf-8")
     return (
@@ -129,7 +141,7 @@ def _sweep(groups: Sequence[Family], found: Sequence[Curve]) -> Iterator[str]:
     yield _section("Models", f'<div class="scroll">{as_html(family_table(groups), "cards")}</div>')
 
 
-def _results(groups: Sequence[Family]) -> Iterator[str]:
+def _results(groups: Sequence[Family], trees: Sequence[Sequence[Tree]]) -> Iterator[str]:
     if not groups:
         return
     named = len(groups) > 1
@@ -139,9 +151,9 @@ def _results(groups: Sequence[Family]) -> Iterator[str]:
     yield f'<div class="{"" if named else "pair"}">{_score_section(groups)}{_size_section(groups, named)}</div>'
     maps = "".join(figures.maps(family, named) for family in groups)
     yield _section("What is left of each layer", _map_caption(groups) + maps)
-    trees = tree_table([record for family in groups for record in family.records])
-    if trees.sections:
-        yield _section("Fast feedforward layers", f'{_TREES}<div class="scroll">{as_html(trees)}</div>')
+    planted = [record for family in groups for record in family.records]
+    if tree_table(planted).sections:
+        yield _section("Fast feedforward layers", _tree_section(planted, groups, trees))
     table = timing_table(groups)
     if table.sections:
         yield _section("Timings", f'<div class="scroll">{as_html(table, "inline")}</div>')
@@ -149,9 +161,38 @@ def _results(groups: Sequence[Family]) -> Iterator[str]:
 
 _TREES = (
     '<p class="caption">Error: after teaching, of the tree against its block on tokens held out (1 = no better than '
-    "the block's mean). The rest is of the finished model: nodes that no token visits, how evenly tokens spread over "
-    "the leaves (1 = evenly), and how often neighbouring tokens meet at one.</p>"
+    "the block's mean). The rest is of the finished model: nodes that no token visits, subtrees that none enters "
+    "(those inside a larger one are not counted), how evenly tokens spread over the leaves (1 = evenly), and how often "
+    "neighbouring tokens meet at one.</p>"
 )
+_VISITS = (
+    '<h3>Who visits which node</h3><p class="caption">One row a level, the root at the top; every cell a node, or '
+    f"several neighbours where a level has more than {CELLS}. Cells are filled from below as far as their nodes are "
+    "never visited; the number at the right says how much of the level that is.{more}</p>"
+)
+
+
+def _tree_section(records: Sequence[Record], groups: Sequence[Family], trees: Sequence[Sequence[Tree]]) -> str:
+    table = f'{_TREES}<div class="scroll">{as_html(tree_table(records))}</div>'
+    levels = f'<div class="scroll">{as_html(level_table(records), "inline")}</div>'
+    return f"{table}<details><summary>Level by level</summary>{levels}</details>{_visits(groups, trees)}"
+
+
+def _visits(groups: Sequence[Family], trees: Sequence[Sequence[Tree]]) -> str:
+    if not any(trees):
+        return ""
+    more = f" At most {MOST_TREES} trees of a layer are shown." if _has_more(trees) else ""
+    more += " Of several seeds, the first is shown." if any(len(family.records) > 1 for family in groups) else ""
+    named = len(groups) > 1
+    drawn = (
+        (f"<h3>{escape(family.label)}</h3>" if named and own else "") + figures.visits(own)
+        for family, own in zip(groups, trees, strict=True)
+    )
+    return _VISITS.format(more=more) + "".join(drawn)
+
+
+def _has_more(trees: Sequence[Sequence[Tree]]) -> bool:
+    return any(tree.number == MOST_TREES - 1 for own in trees for tree in own)
 
 
 def _score_section(groups: Sequence[Family]) -> str:
