@@ -129,6 +129,24 @@ def test_a_step_that_overflows_is_not_looked_at_and_its_change_of_masks_is_made_
     assert int(resumed.masks[QUERY].sum()) == 512
 
 
+RISING = {"kind": "linear", "initial": 0.0, "final": 8.0, "stop": {"steps": 4}}
+
+
+@pytest.mark.parametrize("gate", [None, "hard_concrete"])
+def test_the_weight_of_a_penalty_follows_its_schedule(gate: str | None):
+    def values(weight: object) -> list[float]:
+        penalty = {"kind": "l0" if gate else "l1", "weight": weight}
+        sparsifier = ready(tiny_model("bert", num_labels=2), rule(gate=gate, penalty=penalty))
+        return [float(value.detach()) for number in range(6) if (value := sparsifier.penalty(number)) is not None]
+
+    one = values(1.0)
+    assert min(one) > 0.1 and values(RISING) == pytest.approx(
+        [0, *(w * v for w, v in zip((2, 4, 6, 8, 8), one[1:], strict=True))]
+    )
+    weight = tiny_model("bert", num_labels=2).get_parameter(QUERY).detach()
+    assert gate or one == pytest.approx([float(weight.abs().sum())] * 6)
+
+
 PATTERN = {"structure": {"kind": "n:m", "n": 1, "m": 4}, "sparsity": 0.75}
 REFUSED = {
     "swap": (PATTERN | {"update": "swap"}, r"'swap' does not keep n:m patterns; got .*query"),
