@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -32,9 +33,12 @@ settings.load_profile("repeatable")
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
+    # Every training ends with a full collection, which would look through all that was imported each time.
+    gc.freeze()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     yield
+    gc.unfreeze()
     shutil.rmtree(HUB_HOME, ignore_errors=True)
 
 
@@ -43,6 +47,15 @@ def _seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _same_environment() -> Iterator[None]:
+    """What a test sets, or a library for it (as transformers does to compile), is not there in the next."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(autouse=True)
