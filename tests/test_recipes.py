@@ -231,6 +231,7 @@ def test_train_without_phases_and_compress_with_them_are_refused(home):
 
 
 RULE = "phases.0.rules.0"
+LATER = "{kind: linear, initial: 0.3, final: 0, stop: {steps: 80}}"
 LATE = "{kind: linear, initial: 0, final: 1, stop: {steps: 90}}"
 AGAIN = "phases=[{name: one, rules: [{}]}, {name: two, rules: [{schedule: linear, initial: %s, sparsity: 0.8}]}]"
 BAD_RULES = {
@@ -243,6 +244,9 @@ BAD_RULES = {
     "goes on after the training ends": f"{RULE}.penalty={{kind: l1, weight: {LATE}}}",
     "goes on after the training ends; got start 0, stop 90": (
         f"{RULE}={{gate: hard_concrete, penalty: {{kind: l0, weight: {LATE}}}}}"
+    ),
+    "goes on after the training ends; got start 0, stop 80": (
+        f"{RULE}={{schedule: constant, stop: {{percent: 100}}, update: {{kind: swap, fraction: {LATER}}}}}"
     ),
     "Weights cannot go back": f"{RULE}.update={{kind: rewind, to: {{percent: 60}}}}",
     "target is under the current sparsity; got 0.4": AGAIN % 0.4,
