@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 from sparsebert.compare import Contender, contenders, differences, holm
-from sparsebert.compress.phases import unused_targets
+from sparsebert.compress.phases import check_phases, unused_targets
 from sparsebert.compress.workbench import set_up
 from sparsebert.errors import UserError
 from sparsebert.models.load import load_model
@@ -259,6 +259,18 @@ def test_bad_rules_are_refused_before_the_teacher_is_trained(said: str, home, tm
     teacher = ("--set", "phases.0.teacher=dense", "--set", "dense.max_steps=3", "-o", tmp_path / "out")
     assert_refused(run_cli(*arguments, *teacher, "--set", BAD_RULES[said]), [said])
     assert not (tmp_path / "out").exists()
+
+
+def test_the_rehearsal_of_a_phase_has_as_many_steps_as_its_training(home):
+    """64 rows in batches of 24 are 3 steps an epoch, and 1.5 epochs 5 steps."""
+    training = "phases.0.training={epochs: 1.5, batch_size: 24}"
+    record = read_record(trained(home, "counted", training, f"{RULE}.stop={{epochs: 1.6}}"))
+    assert record.models[-1].phases["prune"].steps == 5
+    for late in ("epochs: 2", "steps: 6"):
+        given = {"model": str(home / "base"), "data": str(home / "data")}
+        recipe = load_recipe(home / "trained.yaml", [training, f"{RULE}.stop={{{late}}}"], **given)
+        with pytest.raises(UserError, match=r"stop 6 \(steps\); allowed: at most 5,"):
+            check_phases(set_up(recipe, home / "nothing"))
 
 
 def test_a_phase_may_go_on_from_the_sparsity_of_the_last(home):
