@@ -8,6 +8,7 @@ import random
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
+
+from sparsebert import clock  # noqa: E402
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
@@ -47,6 +50,15 @@ def _seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def short_samples() -> Iterator[None]:
+    """Times are of single calls after three to warm up, for tests that ask what is timed and not how long it takes."""
+    calls = clock._calls_per_sample
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "_calls_per_sample", lambda variant, *_: calls(variant, 0, 0, time.perf_counter_ns))
+        yield
 
 
 @pytest.fixture(autouse=True)
