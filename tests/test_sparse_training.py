@@ -47,6 +47,7 @@ def rule(**values: object) -> Rule:
 
 HARD = {
     "magnitude": rule(),
+    "early": rule(stop=When(steps=4)),
     "random": rule(criterion="random"),
     "gradient": rule(criterion="gradient", budget="global"),
     "taylor": rule(criterion="taylor"),
@@ -154,10 +155,11 @@ def test_two_of_four_is_accepted_by_torch(tmp_path: Path):
 
 
 def test_all_cases_were_covered():
-    assert (len(HARD), len(GATED)) == (19, 5)
+    assert (len(HARD), len(GATED)) == (20, 5)
 
 
-RESUMED = ("magnitude", "RigL", "activation", "fisher", "movement", "hard concrete", "soft mask")
+# The masks of `early` change no more after the checkpoint that the later stop leaves.
+RESUMED = ("magnitude", "early", "RigL", "activation", "fisher", "movement", "hard concrete", "soft mask")
 
 
 @pytest.mark.parametrize("name", RESUMED)
