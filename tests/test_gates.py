@@ -220,6 +220,12 @@ def test_saved_masks_come_back(gate: str):
         second.load_state_dict(broken)
 
 
+def test_a_budget_opens_nothing_that_earlier_masks_closed():
+    held = {"q.weight": torch.arange(24).view(4, 6) >= 18}
+    mask = gated(Net(), "movement", scope=("q.weight", "o.weight"), held=held).masks()["q.weight"]
+    assert int(mask.sum()) == 6 and not bool((mask & ~held["q.weight"]).any())
+
+
 def test_scores_have_one_place_in_the_state():
     net = Net()
     gated(net, "hard_concrete", penalty="lagrangian")

@@ -129,6 +129,34 @@ def test_a_step_that_overflows_is_not_looked_at_and_its_change_of_masks_is_made_
     assert int(resumed.masks[QUERY].sum()) == 512
 
 
+def test_nothing_is_learnt_of_what_earlier_masks_removed():
+    model = tiny_model("bert", num_labels=2)
+    mask = torch.arange(1024).view(32, 32) % 2 == 0
+    sparsifier = Sparsifier(model, [], scope_names(model), layout_of(model).groups, held={QUERY: mask})
+    sparsifier.begin(Times(total=10, per_epoch=4))
+    optimizer = torch.optim.Adam(model.parameters())
+    step(model, sparsifier, optimizer, 0)
+    moved = optimizer.state[model.get_parameter(QUERY)]["exp_avg"]
+    assert not bool(moved[~mask].any()) and bool(moved[mask].all())
+
+
+def test_gradients_from_before_a_change_of_masks_do_not_count_after_it():
+    model = tiny_model("bert", num_labels=2)
+    change = {"start": {"steps": 2}, "stop": {"steps": 4}, "every": {"steps": 2}}
+    averaged = {"criterion": {"kind": "gradient", "window": 3}, "schedule": "one_shot"}
+    sparsifier = ready(model, rule(**averaged, **change))
+
+    def seen() -> bool:
+        state = sparsifier.state_dict()
+        return any(bool(value.any()) for key, value in state.items() if key.startswith("rule0/criterion/"))
+
+    found = []
+    for number in range(4):
+        step(model, sparsifier, torch.optim.SGD(model.parameters(), lr=1e-3), number)
+        found.append(seen())
+    assert found == [True, True, False, True]
+
+
 RISING = {"kind": "linear", "initial": 0.0, "final": 8.0, "stop": {"steps": 4}}
 
 
