@@ -226,6 +226,12 @@ def test_a_budget_opens_nothing_that_earlier_masks_closed():
     assert int(mask.sum()) == 6 and not bool((mask & ~held["q.weight"]).any())
 
 
+def test_scores_and_multipliers_learn_at_rates_of_their_own_and_do_not_decay():
+    rule = gated(Net(), {"kind": "hard_concrete", "lr": 0.3}, penalty={"kind": "lagrangian", "lr": 0.7})
+    groups = [(group["lr"], group["weight_decay"], len(group["params"])) for group in rule.parameter_groups()]
+    assert groups == [(0.3, 0.0, 4), (0.7, 0.0, 1)]
+
+
 def test_scores_have_one_place_in_the_state():
     net = Net()
     gated(net, "hard_concrete", penalty="lagrangian")

@@ -203,6 +203,9 @@ def test_probing_the_loss_leaves_out_columns_that_the_model_does_not_take(tmp_pa
     one = SparseTrainer(small(), arguments(tmp_path, remove_unused_columns=True), plain, rows, rules=[heads])
     one.train()
     assert one.masks and leaks(one.student, one.masks) == 0
+    one.student.train()
+    one.probe_loss()
+    assert one.student.training
 
 
 def test_a_penalty_weighs_the_same_under_accumulation(tmp_path: Path):
