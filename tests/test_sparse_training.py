@@ -239,25 +239,6 @@ def test_a_leak_past_a_gate_is_found():
         sparsifier.check()
 
 
-def test_momentum_of_what_is_pruned_is_cleared():
-    model = small()
-    sparsifier = Sparsifier(
-        model, [rule(schedule="one_shot", start=When(steps=2))], scope_names(model), layout_of(model).groups
-    )
-    sparsifier.begin(Times(total=10, per_epoch=4))
-    optimizer = torch.optim.AdamW(model.parameters())
-    for step in range(4):
-        model(**tiny_batch(step), labels=torch.tensor([0, 1, 0])).loss.backward()
-        sparsifier.before_step(step, optimizer)
-        optimizer.step()
-        sparsifier.after_step()
-        optimizer.zero_grad()
-    for name, mask in sparsifier.masks.items():
-        state = optimizer.state[model.get_parameter(name)]
-        assert not bool(state["exp_avg"][~mask].any()) and not bool(state["exp_avg_sq"][~mask].any())
-        assert bool(state["exp_avg"][mask].any())
-
-
 def test_masks_of_an_earlier_training_stay(trained: Trained, tmp_path: Path):
     model, outcome = trained("magnitude")
     first = outcome.masks
@@ -398,22 +379,6 @@ def test_bad_rules_are_refused_and_nothing_is_written(name: str, tmp_path: Path)
     with pytest.raises(UserError, match=words):
         train(small(), tmp_path / "run", [bad])
     assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
-
-
-def test_two_rules_on_one_tensor_are_refused():
-    model = small()
-    with pytest.raises(UserError, match="Rules 1 and 2 cover the same tensor"):
-        Sparsifier(model, [rule(), rule(scope=("*query*",))], scope_names(model), layout_of(model).groups)
-
-
-def test_held_masks_must_fit():
-    model = small()
-    for held, words in (
-        ({"nowhere": torch.ones(2)}, "nowhere"),
-        ({"classifier.weight": torch.ones(3, 3)}, "does not fit"),
-    ):
-        with pytest.raises(UserError, match=words):
-            Sparsifier(model, [], scope_names(model), layout_of(model).groups, held=held)
 
 
 def test_trainers_are_the_same_class():

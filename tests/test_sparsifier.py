@@ -157,6 +157,17 @@ def test_gradients_from_before_a_change_of_masks_do_not_count_after_it():
     assert found == [True, True, False, True]
 
 
+def test_momentum_of_what_is_pruned_is_cleared():
+    model = tiny_model("bert", num_labels=2)
+    sparsifier = ready(model, rule(schedule="one_shot", start={"steps": 2}))
+    optimizer = torch.optim.AdamW(model.parameters())
+    for number in range(4):
+        step(model, sparsifier, optimizer, number)
+    mask, state = sparsifier.masks[QUERY], optimizer.state[model.get_parameter(QUERY)]
+    assert not bool(state["exp_avg"][~mask].any()) and not bool(state["exp_avg_sq"][~mask].any())
+    assert bool(state["exp_avg"][mask].any())
+
+
 RISING = {"kind": "linear", "initial": 0.0, "final": 8.0, "stop": {"steps": 4}}
 
 
@@ -226,3 +237,19 @@ def test_gates_of_a_model_in_bfloat16(gate: str):
     sparsifier.bake()
     assert model.get_parameter(QUERY).dtype == torch.bfloat16
     assert torch.equal(model(**tiny_batch()).logits, expected)
+
+
+def test_two_rules_on_one_tensor_are_refused():
+    model = tiny_model("bert", num_labels=2)
+    with pytest.raises(UserError, match="Rules 1 and 2 cover the same tensor"):
+        ready(model, rule(), rule(scope=["*query*"]))
+
+
+def test_held_masks_must_fit():
+    model = tiny_model("bert", num_labels=2)
+    for held, words in (
+        ({"nowhere": torch.ones(2)}, "nowhere"),
+        ({"classifier.weight": torch.ones(3, 3)}, "does not fit"),
+    ):
+        with pytest.raises(UserError, match=words):
+            Sparsifier(model, [], scope_names(model), layout_of(model).groups, held=held)
