@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,15 +28,20 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from sparsebert import clock  # noqa: E402
+
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
+    # Every training ends with a full collection, which would look through all that was imported each time.
+    gc.freeze()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     yield
+    gc.unfreeze()
     shutil.rmtree(HUB_HOME, ignore_errors=True)
 
 
@@ -43,6 +50,24 @@ def _seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def short_samples() -> Iterator[None]:
+    """Times are of single calls after three to warm up, for tests that ask what is timed and not how long it takes."""
+    calls = clock._calls_per_sample
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "_calls_per_sample", lambda variant, *_: calls(variant, 0, 0, time.perf_counter_ns))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _same_environment() -> Iterator[None]:
+    """What a test sets, or a library for it (as transformers does to compile), is not there in the next."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(autouse=True)

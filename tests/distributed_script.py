@@ -1,6 +1,7 @@
 """Trains tiny models under torchrun, one a rule; each process saves its masks and weights.
 
-Arguments: a folder, rules by name as JSON, the step to stop at (0 = never). The last rule's stop is a kill.
+Arguments: rules by name as JSON, then folders, each with the step to stop at (0 = never). A stop of the last rule is
+a kill.
 """
 
 from __future__ import annotations
@@ -66,14 +67,15 @@ def train(folder: Path, rule: Rule, stop: Stop | None) -> None:
 
 
 def main() -> None:
-    """All rules one after the other."""
+    """All rules one after the other, in one folder after the other."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    folder, rules, step = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
-    for name, values in rules.items():
-        stop = Stop(step, kill=name == list(rules)[-1]) if step else None
-        with suppress(KeyboardInterrupt):
-            train(folder / name, Rule.model_validate(values), stop)
+    rules: dict[str, dict[str, object]] = json.loads(sys.argv[1])
+    for folder, step in zip(sys.argv[2::2], map(int, sys.argv[3::2]), strict=True):
+        for name, values in rules.items():
+            stop = Stop(step, kill=name == list(rules)[-1]) if step else None
+            with suppress(KeyboardInterrupt):
+                train(Path(folder) / name, Rule.model_validate(values), stop)
 
 
 if __name__ == "__main__":

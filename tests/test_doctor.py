@@ -32,6 +32,7 @@ from sparsebert.surgeon import plant, shrink
 from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny
 
+pytestmark = pytest.mark.usefixtures("short_samples")
 WEIGHTS = LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * NEURONS)
 NO_ZEROS = Zeros(0.0, 0.0, 0.0, False, 1.0)
 WHOLE = "whole model, half of the heads and neurons cut out"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,15 +27,21 @@ class Logits(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("family", ["bert", "modernbert"])
-def test_an_exported_tree_gives_the_same(family: str, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("family", "sizes"),
+    [
+        ("bert", {"num_hidden_layers": 1}),
+        ("modernbert", {"num_hidden_layers": 2, "layer_types": ["full_attention", "sliding_attention"]}),
+    ],
+)
+def test_an_exported_tree_gives_the_same(family: str, sizes: dict[str, Any], tmp_path: Path):
     torch.manual_seed(0)
-    sparse = accelerate(plant(tiny_model(family), depth=3, trees=2), tokens=8, worth=0).eval()
-    batch, sizes = tiny_batch(), {0: "batch", 1: "length"}
+    sparse = accelerate(plant(tiny_model(family, **sizes), depth=3, trees=2), tokens=8, worth=0).eval()
+    batch, free = tiny_batch(), {0: "batch", 1: "length"}
     with torch.no_grad():
         given = tuple(batch[name] for name in NAMES)
         program = torch.onnx.export(
-            Logits(sparse), given, dynamo=True, verbose=False, dynamic_shapes=dict.fromkeys(NAMES, sizes)
+            Logits(sparse), given, dynamo=True, verbose=False, dynamic_shapes=dict.fromkeys(NAMES, free)
         )
     assert program is not None
     program.save(tmp_path / "model.onnx")

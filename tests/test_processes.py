@@ -82,22 +82,21 @@ def test_a_killed_training_ends_where_a_whole_one_does(checkpoint: int, home: Pa
     assert read_record(whole).models[0].scores == read_record(out).models[0].scores
 
 
-def launch(folder: Path, stop: int) -> int:
-    """Train all rules on two processes; its exit code."""
+def launch(stops: dict[Path, int]) -> int:
+    """Train all rules on two processes, in each folder to a step (0 = the end); its exit code."""
     script = Path(__file__).with_name("distributed_script.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = os.environ | {"PYTHONPATH": str(script.parent), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(folder), json.dumps(RULES), str(stop)], env=environment, capture_output=True, timeout=LIMIT_S
-    )
+    asked = [str(word) for pair in stops.items() for word in pair]
+    done = subprocess.run([*command, json.dumps(RULES), *asked], env=environment, capture_output=True, timeout=LIMIT_S)
     return done.returncode
 
 
 def test_two_processes_agree_and_go_on_after_a_kill(tmp_path: Path):
-    assert launch(tmp_path / "whole", 0) == 0
-    assert launch(tmp_path / "stopped", 5) != 0
-    assert not list((tmp_path / "stopped").glob("*/rank*"))
-    assert launch(tmp_path / "stopped", 0) == 0
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert launch({whole: 0, stopped: 5}) != 0
+    assert len(list(whole.glob("*/rank*"))) == 2 * len(RULES) and not list(stopped.glob("*/rank*"))
+    assert launch({stopped: 0}) == 0
     for name in RULES:
         first, *others = (
             load_file(tmp_path / run / name / f"rank{rank}.safetensors")

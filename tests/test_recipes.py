@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 from sparsebert.compare import Contender, contenders, differences, holm
-from sparsebert.compress.phases import unused_targets
+from sparsebert.compress.phases import check_phases, unused_targets
 from sparsebert.compress.workbench import set_up
 from sparsebert.errors import UserError
 from sparsebert.models.load import load_model
@@ -250,6 +250,8 @@ def test_train_without_phases_and_compress_with_them_are_refused(home):
 
 
 RULE = "phases.0.rules.0"
+LATER = "{kind: linear, initial: 0.3, final: 0, stop: {steps: 80}}"
+LATE = "{kind: linear, initial: 0, final: 1, stop: {steps: 90}}"
 AGAIN = "phases=[{name: one, rules: [{}]}, {name: two, rules: [{schedule: linear, initial: %s, sparsity: 0.8}]}]"
 BAD_RULES = {
     "matches nothing": f"{RULE}.scope=[atention]",
@@ -258,6 +260,13 @@ BAD_RULES = {
     "do not divide": f"{RULE}.structure={{kind: block, rows: 5, cols: 5}}",
     "stops before it starts": f"{RULE}.start={{percent: 95}}",
     "needs a gate": f"{RULE}.penalty=l0",
+    "goes on after the training ends": f"{RULE}.penalty={{kind: l1, weight: {LATE}}}",
+    "goes on after the training ends; got start 0, stop 90": (
+        f"{RULE}={{gate: hard_concrete, penalty: {{kind: l0, weight: {LATE}}}}}"
+    ),
+    "goes on after the training ends; got start 0, stop 80": (
+        f"{RULE}={{schedule: constant, stop: {{percent: 100}}, update: {{kind: swap, fraction: {LATER}}}}}"
+    ),
     "Weights cannot go back": f"{RULE}.update={{kind: rewind, to: {{percent: 60}}}}",
     "target is under the current sparsity; got 0.4": AGAIN % 0.4,
 }
@@ -269,6 +278,18 @@ def test_bad_rules_are_refused_before_the_teacher_is_trained(said: str, home, tm
     teacher = ("--set", "phases.0.teacher=dense", "--set", "dense.max_steps=3", "-o", tmp_path / "out")
     assert_refused(run_cli(*arguments, *teacher, "--set", BAD_RULES[said]), [said])
     assert not (tmp_path / "out").exists()
+
+
+def test_the_rehearsal_of_a_phase_has_as_many_steps_as_its_training(home):
+    """64 rows in batches of 24 are 3 steps an epoch, and 1.5 epochs 5 steps."""
+    training = "phases.0.training={epochs: 1.5, batch_size: 24}"
+    record = read_record(trained(home, "counted", training, f"{RULE}.stop={{epochs: 1.6}}"))
+    assert record.models[-1].phases["prune"].steps == 5
+    for late in ("epochs: 2", "steps: 6"):
+        given = {"model": str(home / "base"), "data": str(home / "data")}
+        recipe = load_recipe(home / "trained.yaml", [training, f"{RULE}.stop={{{late}}}"], **given)
+        with pytest.raises(UserError, match=r"stop 6 \(steps\); allowed: at most 5,"):
+            check_phases(set_up(recipe, home / "nothing"))
 
 
 def test_a_phase_may_go_on_from_the_sparsity_of_the_last(home):

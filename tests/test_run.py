@@ -20,6 +20,7 @@ from sparsebert.records import Record, read_record
 from sparsebert.run import LADDER, Entry, make_family
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
+pytestmark = pytest.mark.usefixtures("short_samples")
 CRITERIA = registry.names("unit_criterion")
 LOGITS = """
 import json, sys

@@ -89,6 +89,12 @@ BAD = {
     "no epochs": (lambda: moment({"epochs": 2}, Times(200, None)), "has no epochs; got 2 epochs; give steps"),
     "two units": (lambda: moment({"steps": 1, "epochs": 1}, TIMES), "exactly one of steps, epochs and percent"),
     "kind": (lambda: schedule_of({"kind": "cubik"}, TIMES), "Did you mean 'cubic'"),
+    "past the end": (
+        lambda: schedule_of({"kind": "linear", "initial": 0, "final": 1, "stop": {"steps": 201}}, TIMES),
+        r"after the training ends; got start 0, stop 201 \(steps\); allowed: at most 200",
+    ),
+    "no moment": (lambda: schedule_of({"kind": "linear", "initial": 0, "final": 1, "stop": 20}, TIMES), "no moment"),
+    "no number": (lambda: schedule_of("high", TIMES), "neither a number nor a schedule; got high"),
     "key": (lambda: schedule_of({"kind": "linear", "initial": 0, "final": 1, "end": 3}, TIMES), "end"),
     "exponential to 1": (lambda: made("exponential", final=1.0), "below 1"),
 }

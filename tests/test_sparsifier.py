@@ -129,6 +129,63 @@ def test_a_step_that_overflows_is_not_looked_at_and_its_change_of_masks_is_made_
     assert int(resumed.masks[QUERY].sum()) == 512
 
 
+def test_nothing_is_learnt_of_what_earlier_masks_removed():
+    model = tiny_model("bert", num_labels=2)
+    mask = torch.arange(1024).view(32, 32) % 2 == 0
+    sparsifier = Sparsifier(model, [], scope_names(model), layout_of(model).groups, held={QUERY: mask})
+    sparsifier.begin(Times(total=10, per_epoch=4))
+    optimizer = torch.optim.Adam(model.parameters())
+    step(model, sparsifier, optimizer, 0)
+    moved = optimizer.state[model.get_parameter(QUERY)]["exp_avg"]
+    assert not bool(moved[~mask].any()) and bool(moved[mask].all())
+
+
+def test_gradients_from_before_a_change_of_masks_do_not_count_after_it():
+    model = tiny_model("bert", num_labels=2)
+    change = {"start": {"steps": 2}, "stop": {"steps": 4}, "every": {"steps": 2}}
+    averaged = {"criterion": {"kind": "gradient", "window": 3}, "schedule": "one_shot"}
+    sparsifier = ready(model, rule(**averaged, **change))
+
+    def seen() -> bool:
+        state = sparsifier.state_dict()
+        return any(bool(value.any()) for key, value in state.items() if key.startswith("rule0/criterion/"))
+
+    found = []
+    for number in range(4):
+        step(model, sparsifier, torch.optim.SGD(model.parameters(), lr=1e-3), number)
+        found.append(seen())
+    assert found == [True, True, False, True]
+
+
+def test_momentum_of_what_is_pruned_is_cleared():
+    model = tiny_model("bert", num_labels=2)
+    sparsifier = ready(model, rule(schedule="one_shot", start={"steps": 2}))
+    optimizer = torch.optim.AdamW(model.parameters())
+    for number in range(4):
+        step(model, sparsifier, optimizer, number)
+    mask, state = sparsifier.masks[QUERY], optimizer.state[model.get_parameter(QUERY)]
+    assert not bool(state["exp_avg"][~mask].any()) and not bool(state["exp_avg_sq"][~mask].any())
+    assert bool(state["exp_avg"][mask].any())
+
+
+RISING = {"kind": "linear", "initial": 0.0, "final": 8.0, "stop": {"steps": 4}}
+
+
+@pytest.mark.parametrize("gate", [None, "hard_concrete"])
+def test_the_weight_of_a_penalty_follows_its_schedule(gate: str | None):
+    def values(weight: object) -> list[float]:
+        penalty = {"kind": "l0" if gate else "l1", "weight": weight}
+        sparsifier = ready(tiny_model("bert", num_labels=2), rule(gate=gate, penalty=penalty))
+        return [float(value.detach()) for number in range(6) if (value := sparsifier.penalty(number)) is not None]
+
+    one = values(1.0)
+    assert min(one) > 0.1 and values(RISING) == pytest.approx(
+        [0, *(w * v for w, v in zip((2, 4, 6, 8, 8), one[1:], strict=True))]
+    )
+    weight = tiny_model("bert", num_labels=2).get_parameter(QUERY).detach()
+    assert gate or one == pytest.approx([float(weight.abs().sum())] * 6)
+
+
 PATTERN = {"structure": {"kind": "n:m", "n": 1, "m": 4}, "sparsity": 0.75}
 REFUSED = {
     "swap": (PATTERN | {"update": "swap"}, r"'swap' does not keep n:m patterns; got .*query"),
@@ -180,3 +237,19 @@ def test_gates_of_a_model_in_bfloat16(gate: str):
     sparsifier.bake()
     assert model.get_parameter(QUERY).dtype == torch.bfloat16
     assert torch.equal(model(**tiny_batch()).logits, expected)
+
+
+def test_two_rules_on_one_tensor_are_refused():
+    model = tiny_model("bert", num_labels=2)
+    with pytest.raises(UserError, match="Rules 1 and 2 cover the same tensor"):
+        ready(model, rule(), rule(scope=["*query*"]))
+
+
+def test_held_masks_must_fit():
+    model = tiny_model("bert", num_labels=2)
+    for held, words in (
+        ({"nowhere": torch.ones(2)}, "nowhere"),
+        ({"classifier.weight": torch.ones(3, 3)}, "does not fit"),
+    ):
+        with pytest.raises(UserError, match=words):
+            Sparsifier(model, [], scope_names(model), layout_of(model).groups, held=held)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, de
 from sparsebert.errors import UserError
 from sparsebert.models.fff import Routing
 from sparsebert.models.load import load_model, save_model
-from sparsebert.parts import Rule
+from sparsebert.parts import Rule, When
 from sparsebert.surgeon import plant, set_routing
 from sparsebert.train.trainer import SparseTrainer
 from sparsebert.train.trees import trees_of
@@ -204,6 +204,30 @@ def test_probing_the_loss_leaves_out_columns_that_the_model_does_not_take(tmp_pa
     one = SparseTrainer(small(), arguments(tmp_path, remove_unused_columns=True), plain, rows, rules=[heads])
     one.train()
     assert one.masks and leaks(one.student, one.masks) == 0
+    one.student.train()
+    one.probe_loss()
+    assert one.student.training
+
+
+def test_a_penalty_weighs_the_same_under_accumulation(tmp_path: Path):
+    def moved(batch: int) -> torch.Tensor:
+        values = {"optim": "sgd", "max_steps": 1, "learning_rate": 1.0, "max_grad_norm": 0.0}
+        parts = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": 8 // batch}
+        heavy = rule(penalty={"kind": "l1", "weight": 0.5}, sparsity=0.0)
+        one = SparseTrainer(
+            small(),
+            arguments(tmp_path, **values, **parts),
+            rules=[heavy.model_copy(update={"stop": When(percent=100)})],
+            dropout=False,
+            train_dataset=ROWS,
+            data_collator=collate,
+        )
+        one.train()
+        return one.student.get_parameter(QUERY).detach()
+
+    assert (moved(8) - small().get_parameter(QUERY)).abs().mean() > 0.4
+    # What remains is of the task's loss; a penalty of twice the weight would move each weight by 0.5 more.
+    assert (moved(4) - moved(8)).abs().max() < 0.2
 
 
 @pytest.mark.parametrize("dropout", [True, False])

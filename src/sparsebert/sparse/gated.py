@@ -15,7 +15,7 @@ from sparsebert.parts import Rule
 from sparsebert.sparse.gates import Draw, Gate
 from sparsebert.sparse.hard import keep_of, make_penalty, make_schedule, refuse_patterns
 from sparsebert.sparse.penalties import Penalty, PenaltyView
-from sparsebert.sparse.schedules import Times, moment, window
+from sparsebert.sparse.schedules import Times, moment, schedule_of, window
 from sparsebert.sparse.sites import Masks, Site
 from sparsebert.sparse.updates import refuse_return
 from sparsebert.sparse.views import State, part_of
@@ -99,8 +99,9 @@ class GatedRule:
 
         Raises UserError if it does not fit into them, and for a target under what earlier masks removed.
         """
-        rule, self._times = self.rule, times
+        rule = self.rule
         self._schedule = make_schedule(rule, times)
+        self._weight = schedule_of(0.0 if self._penalty is None else self._penalty.weight, times)
         self._start, self.stop = window(rule.start, rule.stop, times)
         self._every = max(1, moment(rule.every, times))
         assert rule.sparsity is not None
@@ -113,10 +114,8 @@ class GatedRule:
         if self._penalty is None:
             return None
         opened = [self._gate.open(self._scores(index), drawn) for index, drawn in enumerate(self._drawn)]
-        view = PenaltyView(
-            self.sites, self._tensors, opened, self._schedule(step), self._multipliers, step, self._times
-        )
-        return self._penalty.value(view)
+        view = PenaltyView(self.sites, self._tensors, opened, self._schedule(step), self._multipliers)
+        return self._weight(step) * self._penalty.value(view)
 
     def before_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
         """Remember which step it is."""

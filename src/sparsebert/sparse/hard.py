@@ -80,6 +80,7 @@ class HardRule:
         self._start, self.stop = window(rule.start, rule.stop, times)
         every = max(1, moment(rule.every, times))
         self._schedule: Schedule = make_schedule(rule, times)
+        self._weight = schedule_of(0.0 if self._penalty is None else self._penalty.weight, times)
         self._is_moment = moments(self._start, self.stop, every)
         self._windows = {role: _window(criterion, times.total) for role, criterion in self._criteria.items()}
 
@@ -87,9 +88,8 @@ class HardRule:
         """The penalty of this step, if the rule has one."""
         if self._penalty is None:
             return None
-        return self._penalty.value(
-            PenaltyView(self.sites, self._tensors, None, self._schedule(step), None, step, self._times)
-        )
+        view = PenaltyView(self.sites, self._tensors, None, self._schedule(step), None)
+        return self._weight(step) * self._penalty.value(view)
 
     @torch.no_grad()
     def before_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:

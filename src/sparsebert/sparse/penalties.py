@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import torch
 
-from sparsebert.sparse.schedules import Times, schedule_of
 from sparsebert.sparse.sites import Site
 
 TINY = 1e-12
@@ -28,12 +27,15 @@ class PenaltyView:
     open: Sequence[torch.Tensor] | None
     sparsity: float
     multipliers: torch.Tensor | None
-    step: int
-    times: Times
 
 
 class Penalty(Protocol):
     """A term of the loss."""
+
+    @property
+    def weight(self) -> Weight:
+        """What it is multiplied with: a number, or a schedule over the training."""
+        ...
 
     @property
     def needs_gate(self) -> bool:
@@ -51,7 +53,7 @@ class Penalty(Protocol):
         ...
 
     def value(self, at: PenaltyView) -> torch.Tensor:
-        """The term, a scalar."""
+        """The term before its weight, a scalar."""
         ...
 
 
@@ -65,9 +67,9 @@ class L1:
     learning_rate: float | None = field(default=None, init=False)
 
     def value(self, at: PenaltyView) -> torch.Tensor:
-        """The term, a scalar."""
+        """The term before its weight, a scalar."""
         sums = [at.weights[name].abs().sum() for site in at.sites for name in site.scored]
-        return _factor(self.weight, at) * torch.stack(sums).sum()
+        return torch.stack(sums).sum()
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,13 @@ class GroupLasso:
     learning_rate: float | None = field(default=None, init=False)
 
     def value(self, at: PenaltyView) -> torch.Tensor:
-        """The term, a scalar."""
+        """The term before its weight, a scalar."""
         terms = []
         for site in at.sites:
             squares = site.pool({name: at.weights[name].square() for name in site.scored})
             # Of a unit that is zero the root has no gradient; the clamp gives it zero.
             terms.append((site.weights / site.units) ** 0.5 * squares.clamp_min(TINY).sqrt().sum())
-        return _factor(self.weight, at) * torch.stack(terms).sum()
+        return torch.stack(terms).sum()
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ class L0:
     learning_rate: float | None = field(default=None, init=False)
 
     def value(self, at: PenaltyView) -> torch.Tensor:
-        """The term, a scalar."""
-        return _factor(self.weight, at) * _density(at)
+        """The term before its weight, a scalar."""
+        return _density(at)
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class Lagrangian:
     """
 
     lr: float = 1e-2
+    weight: Weight = field(default=1.0, init=False)
     needs_gate: bool = field(default=True, init=False)
     multipliers: int = field(default=2, init=False)
 
@@ -128,16 +131,12 @@ class Lagrangian:
         return self.lr
 
     def value(self, at: PenaltyView) -> torch.Tensor:
-        """The term, a scalar."""
+        """The term before its weight, a scalar."""
         assert at.multipliers is not None
         off = 1 - _density(at) - at.sparsity
         # The value of the multipliers with their gradient reversed: what descends for the rest ascends for them.
         ascending = 2 * at.multipliers.detach() - at.multipliers
         return ascending[0] * off + ascending[1] * off.square()
-
-
-def _factor(weight: Weight, at: PenaltyView) -> float:
-    return schedule_of(weight, at.times)(at.step)
 
 
 def _density(at: PenaltyView) -> torch.Tensor:

@@ -122,16 +122,16 @@ class Exponential:
 def schedule_of(spec: float | Mapping[str, Any], times: Times) -> Schedule:
     """A number is constant; a mapping names a schedule and its values, `start` and `stop` as parts.When.
 
-    Raises UserError for an unknown kind or key, and for a schedule that stops before it starts.
+    Raises UserError for what is neither, for an unknown kind or key, and for a schedule that does not fit into `times`.
     """
     if not isinstance(spec, Mapping):
-        return Constant(float(spec))
+        return Constant(_number(spec))
     values = dict(spec)
     kind = str(values.pop("kind", ""))
     if kind == "constant":
         return registry.make("schedule", kind, values)
-    for name, default in (("start", {"percent": 0}), ("stop", {"percent": 100})):
-        values[name] = moment(values.get(name, default), times)
+    start, stop = values.get("start", {"percent": 0}), values.get("stop", {"percent": 100})
+    values["start"], values["stop"] = window(start, stop, times)
     return registry.make("schedule", kind, values)
 
 
@@ -141,7 +141,7 @@ def moment(spec: Mapping[str, Any] | When, times: Times) -> int:
     Raises UserError if it is not exactly one of steps, epochs and percent, and for epochs of data without a length.
     """
     try:
-        when = spec if isinstance(spec, When) else When.model_validate(dict(spec))
+        when = When.model_validate(spec)
     except ValidationError as error:
         raise UserError(
             f"This is no moment: {error.errors()[0]['msg'].removeprefix('Value error, ')}", got=spec
@@ -155,8 +155,8 @@ def moment(spec: Mapping[str, Any] | When, times: Times) -> int:
     return when.in_steps(times.total, times.per_epoch)
 
 
-def window(start: When, stop: When, times: Times) -> tuple[int, int]:
-    """The first and last step at which masks change.
+def window(start: Mapping[str, Any] | When, stop: Mapping[str, Any] | When, times: Times) -> tuple[int, int]:
+    """The first and last step at which a value changes.
 
     Raises UserError if that stops before it starts, or after the training, which would miss its target.
     """
@@ -168,7 +168,7 @@ def window(start: When, stop: When, times: Times) -> tuple[int, int]:
             "The schedule goes on after the training ends",
             got=f"start {first}, stop {last} (steps)",
             allowed=f"at most {times.total}, the steps of this training",
-            fix="train longer, or give the rule's start and stop in percent",
+            fix="train longer, or give start and stop in percent",
         )
     return first, last
 
@@ -176,6 +176,13 @@ def window(start: When, stop: When, times: Times) -> tuple[int, int]:
 def moments(start: int, stop: int, every: int) -> Callable[[int], bool]:
     """Whether masks change at a step: at `start`, every `every` steps after it, and at `stop` in any case."""
     return lambda step: start <= step <= stop and ((step - start) % every == 0 or step == stop)
+
+
+def _number(spec: Any) -> float:
+    try:
+        return float(spec)
+    except (TypeError, ValueError):
+        raise UserError("This is neither a number nor a schedule", got=spec) from None
 
 
 def _check(start: int, stop: int) -> None:

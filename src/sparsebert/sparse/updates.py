@@ -203,10 +203,10 @@ class Swap:
         if "begun" not in at.state:
             at.state["begun"] = torch.ones(1)
             return at.budget.keep(at.sites, at.score("init" if self.init == "random" else "drop"), at.sparsity)
+        share = schedule_of(self.fraction, at.times)(at.step)
         if at.step >= at.times.total:
             # What grows after the last step would stay zero.
             return at.keeps
-        share = schedule_of(self.fraction, at.times)(at.step)
         parts = zip(at.keeps, at.score("drop"), at.score("grow"), strict=True)
         return [swapped(keep, drop, grow, share) for keep, drop, grow in parts]
 
