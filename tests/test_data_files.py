@@ -129,7 +129,7 @@ GOOD = rows_of(["a", "b", "c", "d"], ["x", "y", "x", "y"])
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
-        (ROWS, Columns(), "mine.jsonl has no column 'label'; allowed: body, stars; name it with columns.text"),
+        (ROWS, Columns(), "mine.jsonl has no column 'label'; allowed: body, stars; name it with --text-column"),
         (ROWS, Columns(text=("bodi",), label="stars"), "no column 'bodi'; allowed: body, stars; did you mean 'body'"),
         (GOOD, Columns(text=("a", "b", "c")), "one or two text columns; got a, b, c"),
         (GOOD, Columns(text=("text", "text")), "two text columns of a pair are the same; got text"),

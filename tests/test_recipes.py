@@ -266,6 +266,17 @@ def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(home,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["train", "fff", "sweep"])
+def test_every_command_that_trains_takes_the_columns_of_own_data(home, tmp_path, command: str):
+    model = ("--model", home / "base", home / "trained.yaml") if command == "sweep" else (home / "base",)
+    recipe = ("--recipe", home / "trained.yaml") if command == "train" else ()
+    data = ("--task", "mine", "--data", home / "data")
+    columns = ("--text-column", "label", "--label-column", "text", "--regression")
+    said = run_cli(command, *model, *recipe, *data, *columns, "-o", tmp_path / "out")
+    assert said.exit_code == 2
+    assert "column 'text', row 1: the label of a regression must be a finite number" in " ".join(said.stderr.split())
+
+
 def test_runs_are_compared_by_their_last_models(home):
     settings = ("phases.0.teacher=dense", "dense.max_steps=3", "phases.0.distill.hidden=0")
     runs = [trained(home, f"compared-{part}", *settings, f"sparsity={part}") for part in (0.3, 0.6, 0.9)]

@@ -38,7 +38,7 @@ def column(raw: Dataset, name: str, where: str) -> list[Any]:
     """All values of a column. Raises UserError that lists the columns there are, and the nearest, if it is missing."""
     if name not in raw.column_names:
         near = difflib.get_close_matches(name, raw.column_names, n=1, cutoff=0.5)
-        fix = f"did you mean '{near[0]}'" if near else "name it with columns.text or columns.label"
+        fix = f"did you mean '{near[0]}'" if near else "name it with --text-column or --label-column"
         raise UserError(f"{where} has no column '{name}'", allowed=", ".join(raw.column_names), fix=fix)
     return raw.data.column(name).to_pylist()
 
