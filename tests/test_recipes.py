@@ -107,6 +107,16 @@ def test_a_sparse_file_is_packed_unless_told_otherwise(home):
     assert bytes_saved > 0.1 > abs(read_record(plain).models[0].sparsity.bytes_on_disk)
 
 
+def test_a_model_without_a_teacher_is_timed_against_the_one_it_started_from(home):
+    folder = trained(home, "timed", "measure.timed=true", "measure.rounds=3")
+    record = read_record(folder)
+    assert [model.name for model in record.models] == ["sparse"]
+    for timing in record.models[0].timings:
+        # Of a model with itself, every ratio is 1.
+        assert (timing.speedup_q25, timing.speedup, timing.speedup_q75) != (1.0, 1.0, 1.0)
+    assert record.models[0].output_difference is None
+
+
 def test_a_sweep_is_ordinary_runs_and_skips_what_is_finished(home, tmp_path):
     common = ("--model", home / "base", "--data", home / "data", "-o", tmp_path / "sweep")
     arguments = ("sweep", home / "trained.yaml", *common, "--grid", "sparsity=0:0.8:0.4", "--seeds", 2)

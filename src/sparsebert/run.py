@@ -156,8 +156,13 @@ def wanted_targets(recipe: Recipe) -> tuple[Target, ...]:
 
 
 def measure_family(workbench: Workbench, entries: Sequence[Entry]) -> tuple[ModelResult, ...]:
-    """Sizes, sparsities and interleaved times of all models together."""
-    models = {entry.name: entry.model for entry in entries}
+    """Sizes, sparsities and interleaved times of all models together, against the dense model.
+
+    A sparse training without a teacher has made none: it is timed against the model that it started from.
+    """
+    first = entries[0].sparse
+    models = {"dense": first.start} if first else {}
+    models |= {entry.name: entry.model for entry in entries}
     measure = workbench.recipe.measure
     if not measure.timed:
         return tuple(_result(workbench, entry, entries[0], ()) for entry in entries)
