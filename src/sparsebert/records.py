@@ -152,7 +152,9 @@ class ModelResult(Part):
     size: Size
     timings: tuple[Timing, ...] = ()
     peak_memory_mb: float | None = None
-    output_difference: float | None = Field(None, description="largest |logit| difference, masked against shrunk")
+    output_difference: float | None = Field(
+        None, description="largest |logit| difference over the largest |logit|, masked against shrunk"
+    )
     training: TrainingRun | None = None
     phases: dict[str, TrainingRun] = Field({}, description="of a sparse training, by name")
     timeline: tuple[SparsityAt, ...] = ()
