@@ -136,6 +136,8 @@ def test_families_are_told_apart_by_what_differs_between_their_recipes():
     labels = [group.label for group in families([example_record(), layers])]
     assert labels == ["search, distill.hidden=1.0", "layers, distill.hidden=0.0"]
     assert [group.label for group in families([example_record()])] == ["all-MiniLM-L6-v2 on sst2"]
+    named = [example_record(name=None), example_record(name="mine", criterion="magnitude")]
+    assert [group.label for group in families(named)] == ["obs", "magnitude, mine"]
 
 
 def test_runs_on_other_machines_failed_runs_and_benches_are_not_mixed_in():
