@@ -18,7 +18,8 @@ from sparsebert.errors import UserError
 from sparsebert.models.load import load_model
 from sparsebert.recipe import load_recipe
 from sparsebert.records import PREDICTIONS, read_record
-from sparsebert.report import curves
+from sparsebert.report import curves, families, family_rows
+from sparsebert.report.values import Value
 from sparsebert.run import run
 from sparsebert.sweep import Axis, axis, points
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
@@ -103,7 +104,11 @@ def test_a_sparse_file_is_packed_unless_told_otherwise(home):
     ).exists()
     one, two = load_model(packed / "sparse"), load_model(plain / "sparse")
     assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
-    bytes_saved = read_record(packed).models[0].sparsity.bytes_on_disk
+    [result] = read_record(packed).models
+    on_disk = (packed / "sparse" / "packed.safetensors").stat().st_size
+    assert result.size.weight_bytes > 1.1 * on_disk
+    assert family_rows(families([read_record(packed)]))[0].size_mb == Value(on_disk / 1e6)
+    bytes_saved = result.sparsity.bytes_on_disk
     assert bytes_saved > 0.1 > abs(read_record(plain).models[0].sparsity.bytes_on_disk)
 
 

@@ -31,7 +31,12 @@ class Footprint:
     bytes_on_disk: int
 
 
-def sizes(model: PreTrainedModel, encoder_linear: Sequence[str], flops_at: tuple[int, int] | None = None) -> Size:
+def sizes(
+    model: PreTrainedModel,
+    encoder_linear: Sequence[str],
+    flops_at: tuple[int, int] | None = None,
+    bytes_on_disk: int | None = None,
+) -> Size:
     """Count parameters (a tied one once), and the FLOPs of a forward pass at (batch, length) if that is given.
 
     Encoder linear parameters are those weights, without biases; embedding parameters are those of every nn.Embedding.
@@ -42,6 +47,7 @@ def sizes(model: PreTrainedModel, encoder_linear: Sequence[str], flops_at: tuple
         encoder_linear_parameters=_count(_weights(model, encoder_linear)),
         embedding_parameters=_count(m.weight for m in model.modules() if isinstance(m, nn.Embedding)),
         weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
+        bytes_on_disk=bytes_on_disk,
         flops=flops(model, *flops_at) if flops_at else None,
         flops_batch=batch,
         flops_length=length,

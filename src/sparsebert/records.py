@@ -64,10 +64,16 @@ class Size(Part):
     parameters: int
     encoder_linear_parameters: int
     embedding_parameters: int
-    weight_bytes: int
+    weight_bytes: int = Field(description="of the weights in memory")
+    bytes_on_disk: int | None = Field(None, description="of the weight files, which may be packed")
     flops: int | None = Field(None, description="of one forward pass at flops_batch x flops_length")
     flops_batch: int | None = None
     flops_length: int | None = None
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the weight files; a record without them is of plain files, which hold the weights as they are."""
+        return self.weight_bytes if self.bytes_on_disk is None else self.bytes_on_disk
 
 
 class Shape(Part):

@@ -192,6 +192,7 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
     linear, baseline = encoder_linear_names(entry.model), sparse.start if sparse else dense.model
     origin = member.origin if member else tuple(range(len(layout_of(baseline).layers)))
     before = sparse.start_footprint if sparse else footprint(baseline, encoder_linear_names(baseline), dense.folder)
+    after = footprint(entry.model, linear, entry.folder)
     return ModelResult(
         name=entry.name,
         folder=entry.folder.name,
@@ -200,8 +201,8 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
         shape=shape_of(entry.model, origin, baseline),
         scores=workbench.score(entry.predictions),
         one_shot_scores=before_training.one_shot_scores if before_training and entry.training else (),
-        sparsity=sparsity(before, footprint(entry.model, linear, entry.folder)),
-        size=sizes(entry.model, linear, (setting.batch, setting.length)),
+        sparsity=sparsity(before, after),
+        size=sizes(entry.model, linear, (setting.batch, setting.length), after.bytes_on_disk),
         timings=tuple(timing for row in rows if row.model == entry.name for timing in row.timings),
         output_difference=member.output_difference if member else sparse.output_difference if sparse else None,
         training=entry.training,

@@ -67,7 +67,7 @@ def size_plot(family: Family, theme: Theme = LIGHT) -> Figure:
             for part, colour in zip(parts, (theme.muted, theme.heads, theme.faint), strict=True):
                 axes.barh(row, part, left=left, height=0.62, color=colour, edgecolor=theme.paper, linewidth=1)
                 left += part
-            axes.text(left + full * 0.012, row, v.megabytes(model.size.weight_bytes / 1e6), va="center")
+            axes.text(left + full * 0.012, row, v.megabytes(model.size.file_bytes / 1e6), va="center")
         _finish_bars(axes, [model.name for model in models], full, theme)
         return figure
 
