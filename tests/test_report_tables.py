@@ -56,6 +56,8 @@ def rows_of(*records: Record) -> dict[str, object]:
         (v.times, 3.918, "3.92×"),
         (v.times, 12.34, "12.3×"),
         (v.digits, 0.01234, "0.0123"),
+        (v.digits, 0.0004321, "0.000432"),
+        (v.digits, 0.05, "0.0500"),
         (v.digits, 0.7211, "0.721"),
         (v.digits, 4.04, "4.04"),
         (v.digits, 38.14, "38.1"),
