@@ -132,7 +132,7 @@ GOOD = rows_of(["a", "b", "c", "d"], ["x", "y", "x", "y"])
         (ROWS, Columns(), "mine.jsonl has no column 'label'; allowed: body, stars; name it with --text-column"),
         (ROWS, Columns(text=("bodi",), label="stars"), "no column 'bodi'; allowed: body, stars; did you mean 'body'"),
         (GOOD, Columns(text=("a", "b", "c")), "one or two text columns; got a, b, c"),
-        (GOOD, Columns(text=("text", "text")), "two text columns of a pair are the same; got text"),
+        (GOOD, Columns(text=("text", "text")), "two text columns of a pair are the same; got text, text"),
         (rows_of(["a", " ", "c"], ["x", "y", "x"]), Columns(), "column 'text', row 2: the text is empty"),
         (rows_of(["a", None, "c"], ["x", "y", "x"]), Columns(), "row 2: the text must be a string; got nothing"),
         (rows_of([1, 2], ["x", "y"]), Columns(), "row 1: the text must be a string; got int"),
