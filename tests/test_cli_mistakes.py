@@ -11,6 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sparsebert.models.layout import layout_of
+from sparsebert.models.load import load_model
+from sparsebert.surgeon import shrink
 from tiny_run import QUICK, assert_refused, run_cli, save_tiny, write_task
 
 
@@ -124,6 +127,18 @@ def test_damaged_weights_get_one_line_and_write_nothing(home, tmp_path, name, ex
     assert_refused(said, expected)
     assert not out.exists()
     assert_refused(run_cli("info", model), expected)
+
+
+def test_a_model_without_neurons_is_refused_before_anything_is_written(home, tmp_path):
+    model = load_model(home.model)
+    keep = {group.name: torch.zeros(group.units, dtype=torch.bool) for group in layout_of(model).groups[1:2]}
+    shrink(model, keep).save_pretrained(tmp_path / "cut")
+    shutil.copy(home.model / "tokenizer.json", tmp_path / "cut")
+    shutil.copy(home.model / "tokenizer_config.json", tmp_path / "cut")
+    out = tmp_path / "out"
+    said = run_cli("compress", tmp_path / "cut", "--task", "mine", "--data", home.data, "--sparsity", 0.5, "-o", out)
+    assert_refused(said, ["heads and neurons in every layer", "got layers without a head or a neuron: 0"])
+    assert not out.exists()
 
 
 def test_folder_of_the_user_is_left_alone(home, tmp_path):

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from transformers import PreTrainedModel
 
 from sparsebert.bench import BenchRow, bench
-from sparsebert.compress.family import Dense, FamilyMaker, Member, dense_model, shape_of
+from sparsebert.compress.family import Dense, FamilyMaker, Member, check_blocks, dense_model, shape_of
 from sparsebert.compress.forest import Grown, grow, layers_to_change
 from sparsebert.compress.phases import SparseModel, check_phases, train_phases, unused_targets
 from sparsebert.compress.stages import alone, claim
@@ -69,6 +69,8 @@ def run(recipe: Recipe, folder: Path, command: str) -> Record:
         wanted_targets(recipe)
     workbench = set_up(recipe, folder)
     check_phases(workbench)
+    if not recipe.phases and recipe.trees is None:
+        check_blocks(workbench.fresh())
     if recipe.trees is not None:
         layers_to_change(recipe.trees, workbench.fresh())
     claim(folder, recipe)
