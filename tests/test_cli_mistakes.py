@@ -11,6 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sparsebert.models.layout import layout_of
+from sparsebert.models.load import load_model
+from sparsebert.surgeon import shrink
 from tiny_run import QUICK, assert_refused, run_cli, save_tiny, write_task
 
 
@@ -67,8 +70,11 @@ MISTAKES = {
     "size above 1": (["--size", 2], ["target size must lie between 0 and 1", "got 2"]),
     "same target twice": (["--speedup", 2, "--speedup", "2.0x"], ["same target is given twice", "2x"]),
     "targets and max-drop": (["--speedup", 2, "--max-drop", 1], ["targets or max_drop, not both"]),
-    "negative drop": (["--max-drop", -1], ["max_drop", "greater than or equal to 0"]),
+    "negative drop": (["--max-drop", -1], ["max_drop", "greater than or equal to 0, got -1"]),
+    "endless training": (["--set", "dense.epochs=.inf", "--speedup", 2], ["dense.epochs", "finite", "got inf"]),
+    "more threads than machines have": (["--threads", 100_000, "--speedup", 2], ["threads", "1024", "got 100000"]),
     "too long a setting": (["--speedup", 2, "--length", 65], ["no positions for that length", "got 65", "1 to 64"]),
+    "more texts than memory": (["--speedup", 2, "--batch", 10**8], ["more input than fits", "16,777,216 tokens"]),
     "no such data": (["--data", "nowhere.csv", "--speedup", 2], ["data path does not exist", "nowhere.csv"]),
 }
 
@@ -121,6 +127,18 @@ def test_damaged_weights_get_one_line_and_write_nothing(home, tmp_path, name, ex
     assert_refused(said, expected)
     assert not out.exists()
     assert_refused(run_cli("info", model), expected)
+
+
+def test_a_model_without_neurons_is_refused_before_anything_is_written(home, tmp_path):
+    model = load_model(home.model)
+    keep = {group.name: torch.zeros(group.units, dtype=torch.bool) for group in layout_of(model).groups[1:2]}
+    shrink(model, keep).save_pretrained(tmp_path / "cut")
+    shutil.copy(home.model / "tokenizer.json", tmp_path / "cut")
+    shutil.copy(home.model / "tokenizer_config.json", tmp_path / "cut")
+    out = tmp_path / "out"
+    said = run_cli("compress", tmp_path / "cut", "--task", "mine", "--data", home.data, "--sparsity", 0.5, "-o", out)
+    assert_refused(said, ["heads and neurons in every layer", "got layers without a head or a neuron: 0"])
+    assert not out.exists()
 
 
 def test_folder_of_the_user_is_left_alone(home, tmp_path):

@@ -203,6 +203,7 @@ def test_threads_are_set_and_put_back() -> None:
         assert count == before
 
 
-def test_no_threads_is_an_error() -> None:
-    with pytest.raises(UserError, match="threads must be at least 1; got 0"), torch_threads(0):
+@pytest.mark.parametrize("count", [0, 1025])
+def test_no_threads_and_far_too_many_are_an_error(count: int) -> None:
+    with pytest.raises(UserError, match=f"no number of threads; got {count}; allowed: 1 to 1024"), torch_threads(count):
         pass

@@ -129,9 +129,10 @@ GOOD = rows_of(["a", "b", "c", "d"], ["x", "y", "x", "y"])
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
-        (ROWS, Columns(), "mine.jsonl has no column 'label'; allowed: body, stars; name it with columns.text"),
+        (ROWS, Columns(), "mine.jsonl has no column 'label'; allowed: body, stars; name it with --text-column"),
         (ROWS, Columns(text=("bodi",), label="stars"), "no column 'bodi'; allowed: body, stars; did you mean 'body'"),
         (GOOD, Columns(text=("a", "b", "c")), "one or two text columns; got a, b, c"),
+        (GOOD, Columns(text=("text", "text")), "two text columns of a pair are the same; got text, text"),
         (rows_of(["a", " ", "c"], ["x", "y", "x"]), Columns(), "column 'text', row 2: the text is empty"),
         (rows_of(["a", None, "c"], ["x", "y", "x"]), Columns(), "row 2: the text must be a string; got nothing"),
         (rows_of([1, 2], ["x", "y"]), Columns(), "row 1: the text must be a string; got int"),
@@ -139,6 +140,11 @@ GOOD = rows_of(["a", "b", "c", "d"], ["x", "y", "x", "y"])
         (rows_of(["a", "b"], ["x", ""]), Columns(), "column 'label', row 2: the label is missing"),
         (rows_of(["a", "b"], ["x", "x"]), Columns(), "every row has the same label"),
         (rows_of(["a", "b"], [0.5, 1.0]), Columns(), "row 1: a class label must be .*columns.kind=regression"),
+        (
+            rows_of(["a", "b"], ["1", "0.5"]),
+            Columns(),
+            "column 'label': a class label must be .*got 0.5; .*--regression",
+        ),
         (rows_of(["a", "b"], [["x"], ["y"]]), Columns(), "row 1: a class label must be .*got list"),
         (rows_of(["a", "b"], [1, "x"]), Columns(kind="regression"), "row 2: .*must be a finite number; got 'x'"),
         (rows_of(["a", "b"], ["1", "inf"]), Columns(kind="regression"), "row 2: .*must be a finite number; got 'inf'"),
@@ -163,6 +169,13 @@ def test_a_label_only_validation_has(tmp_path):
     with pytest.raises(
         UserError, match=r"validation.csv, column 'label', row 2: not in the label set; got 'z'; allowed: x, y"
     ):
+        load_task("mine", str(tmp_path))
+
+
+def test_many_labels_are_not_all_listed(tmp_path):
+    write(tmp_path / "train.csv", rows_of(["a"] * 25, [f"l{number}" for number in range(10, 35)]))
+    write(tmp_path / "validation.csv", rows_of(["e"], ["z"]))
+    with pytest.raises(UserError, match=r"allowed: l10, .*, l29 and 5 more \(0 to 24\)"):
         load_task("mine", str(tmp_path))
 
 

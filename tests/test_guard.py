@@ -4,7 +4,9 @@ import errno
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 import typer
 
 from sparsebert.errors import UserError
@@ -22,6 +24,14 @@ def test_guard_of_a_full_disk_and_of_a_refusal(capsys):
     assert capsys.readouterr().err == "error: The disk is full; free some space and run the command again.\n"
     assert guarded(PermissionError(errno.EACCES, "Permission denied", "there.bin")) == 2
     assert capsys.readouterr().err == "error: Permission denied: there.bin\n"
+
+
+@pytest.mark.parametrize("allocate", [torch.empty, np.zeros])
+def test_guard_of_memory_that_is_used_up(capsys, allocate):
+    with pytest.raises(typer.Exit) as end, guard(debug=False):
+        allocate(10**15)
+    assert end.value.exit_code == 2
+    assert capsys.readouterr().err.startswith("error: There is not enough memory; use a smaller batch")
 
 
 def test_guard_of_ctrl_c(capsys):

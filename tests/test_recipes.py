@@ -18,7 +18,8 @@ from sparsebert.errors import UserError
 from sparsebert.models.load import load_model
 from sparsebert.recipe import load_recipe
 from sparsebert.records import PREDICTIONS, read_record
-from sparsebert.report import curves
+from sparsebert.report import curves, families, family_rows
+from sparsebert.report.values import Value
 from sparsebert.run import run
 from sparsebert.sweep import Axis, axis, points
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
@@ -103,8 +104,22 @@ def test_a_sparse_file_is_packed_unless_told_otherwise(home):
     ).exists()
     one, two = load_model(packed / "sparse"), load_model(plain / "sparse")
     assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
-    bytes_saved = read_record(packed).models[0].sparsity.bytes_on_disk
+    [result] = read_record(packed).models
+    on_disk = (packed / "sparse" / "packed.safetensors").stat().st_size
+    assert result.size.weight_bytes > 1.1 * on_disk
+    assert family_rows(families([read_record(packed)]))[0].size_mb == Value(on_disk / 1e6)
+    bytes_saved = result.sparsity.bytes_on_disk
     assert bytes_saved > 0.1 > abs(read_record(plain).models[0].sparsity.bytes_on_disk)
+
+
+def test_a_model_without_a_teacher_is_timed_against_the_one_it_started_from(home):
+    folder = trained(home, "timed", "measure.timed=true", "measure.rounds=3")
+    record = read_record(folder)
+    assert [model.name for model in record.models] == ["sparse"]
+    for timing in record.models[0].timings:
+        # Of a model with itself, every ratio is 1.
+        assert (timing.speedup_q25, timing.speedup, timing.speedup_q75) != (1.0, 1.0, 1.0)
+    assert record.models[0].output_difference is None
 
 
 def test_a_sweep_is_ordinary_runs_and_skips_what_is_finished(home, tmp_path):
@@ -304,6 +319,17 @@ def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(home,
         said = run_cli(*arguments, "--set", f"phases.0.teacher={teacher}", "-o", tmp_path / "out")
         assert_refused(said, [words])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "fff", "sweep"])
+def test_every_command_that_trains_takes_the_columns_of_own_data(home, tmp_path, command: str):
+    model = ("--model", home / "base", home / "trained.yaml") if command == "sweep" else (home / "base",)
+    recipe = ("--recipe", home / "trained.yaml") if command == "train" else ()
+    data = ("--task", "mine", "--data", home / "data")
+    columns = ("--text-column", "label", "--label-column", "text", "--regression")
+    said = run_cli(command, *model, *recipe, *data, *columns, "-o", tmp_path / "out")
+    assert said.exit_code == 2
+    assert "column 'text', row 1: the label of a regression must be a finite number" in " ".join(said.stderr.split())
 
 
 def test_runs_are_compared_by_their_last_models(home):

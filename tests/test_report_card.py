@@ -62,6 +62,11 @@ def test_the_code_that_loads_imports_what_the_folder_needs(recipe, name, needed)
     assert ("import sparsebert" in text) is needed
 
 
+def test_the_output_difference_is_said_to_be_a_ratio():
+    card = model_card(example_record(), "4x")
+    assert "Largest difference of a logit, masked against shrunk, over the largest logit: 2.4e-07." in card
+
+
 def test_missing_parts_are_left_out_of_the_card():
     card = model_card(sparse_record(), "4x")
     assert "Accuracy" not in card

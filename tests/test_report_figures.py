@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
@@ -44,6 +46,45 @@ def test_several_families_are_several_lines_with_bars_over_seeds():
     vertical = axes.containers[0].lines[2][1].get_segments()
     # Seeds shift the 8x score by 0, +0.23 and -0.34 points times (7.71 - 1) / 3.
     assert [point[1] for point in vertical[3]] == pytest.approx([87.27 - 0.34 * 6.71 / 3, 87.27 + 0.23 * 6.71 / 3])
+
+
+def overlaps(axes):
+    """Pairs of texts of a drawn plot that cover each other, and texts outside its frame."""
+    axes.figure.draw_without_rendering()
+    drawn = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    frame = axes.get_window_extent()
+    found = [(a, b) for a, b in combinations(drawn, 2) if drawn[a].overlaps(drawn[b])]
+    return found + [name for name, box in drawn.items() if box.x0 < frame.x0 or box.x1 > frame.x1]
+
+
+def test_labels_of_models_at_the_same_score_and_nearly_the_same_speed_can_be_read():
+    record = example_record()
+    dense, small = record.models[0], record.models[1]
+    near = [
+        small.model_copy(
+            update={
+                "name": f"0.{number}-sparsity",
+                "scores": dense.scores,
+                "timings": tuple(
+                    timing.model_copy(update={"speedup": 0.7 + 0.05 * number, "speedup_q25": None, "speedup_q75": None})
+                    for timing in small.timings
+                ),
+            }
+        )
+        for number in range(1, 9)
+    ]
+    axes = axes_of(pareto_plot(families([record.model_copy(update={"models": (dense, *near)})])))
+    assert len(axes.texts) == 9 and overlaps(axes) == []
+
+
+def test_a_legend_lies_above_the_plot_and_within_the_figure():
+    words = "magnitude picks after a long word or two"
+    records = [example_record(name=f"{words} {number}, and then more of them") for number in range(3)]
+    figure = pareto_plot(families(records))
+    figure.draw_without_rendering()
+    legend, frame = axes_of(figure).get_legend().get_window_extent(), axes_of(figure).get_window_extent()
+    assert legend.y0 >= frame.y1 and legend.x1 <= figure.bbox.x1
+    assert frame.height > 0.6 * 4.0 * figure.dpi
 
 
 def test_without_scores_there_is_no_pareto_plot():

@@ -56,6 +56,8 @@ def rows_of(*records: Record) -> dict[str, object]:
         (v.times, 3.918, "3.92×"),
         (v.times, 12.34, "12.3×"),
         (v.digits, 0.01234, "0.0123"),
+        (v.digits, 0.0004321, "0.000432"),
+        (v.digits, 0.05, "0.0500"),
         (v.digits, 0.7211, "0.721"),
         (v.digits, 4.04, "4.04"),
         (v.digits, 38.14, "38.1"),
@@ -136,6 +138,8 @@ def test_families_are_told_apart_by_what_differs_between_their_recipes():
     labels = [group.label for group in families([example_record(), layers])]
     assert labels == ["search, distill.hidden=1.0", "layers, distill.hidden=0.0"]
     assert [group.label for group in families([example_record()])] == ["all-MiniLM-L6-v2 on sst2"]
+    named = [example_record(name=None), example_record(name="mine", criterion="magnitude")]
+    assert [group.label for group in families(named)] == ["obs", "magnitude, mine"]
 
 
 def test_runs_on_other_machines_failed_runs_and_benches_are_not_mixed_in():

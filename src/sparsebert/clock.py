@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from sparsebert.errors import UserError
+from sparsebert.parts import MOST_THREADS
 from sparsebert.records import Timing
 
 NS_PER_MS = 1e6
@@ -195,8 +196,8 @@ def encoder_clock(
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[int]:
     """Run torch on `count` threads (none = as it is) until the block ends. Gives the number in use."""
-    if count is not None and count < 1:
-        raise UserError("The number of threads must be at least 1", got=count)
+    if count is not None and not 1 <= count <= MOST_THREADS:
+        raise UserError("That is no number of threads", got=count, allowed=f"1 to {MOST_THREADS}")
     before = torch.get_num_threads()
     torch.set_num_threads(before if count is None else count)
     try:

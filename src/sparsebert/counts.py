@@ -18,6 +18,9 @@ from transformers import PreTrainedModel
 from sparsebert.errors import UserError
 from sparsebert.records import Size, Sparsity
 
+# Of one forward pass. Activations of more fit into no memory, and asking for them ends the process.
+MOST_TOKENS = 2**24
+
 
 @dataclass(frozen=True)
 class Footprint:
@@ -28,7 +31,12 @@ class Footprint:
     bytes_on_disk: int
 
 
-def sizes(model: PreTrainedModel, encoder_linear: Sequence[str], flops_at: tuple[int, int] | None = None) -> Size:
+def sizes(
+    model: PreTrainedModel,
+    encoder_linear: Sequence[str],
+    flops_at: tuple[int, int] | None = None,
+    bytes_on_disk: int | None = None,
+) -> Size:
     """Count parameters (a tied one once), and the FLOPs of a forward pass at (batch, length) if that is given.
 
     Encoder linear parameters are those weights, without biases; embedding parameters are those of every nn.Embedding.
@@ -39,6 +47,7 @@ def sizes(model: PreTrainedModel, encoder_linear: Sequence[str], flops_at: tuple
         encoder_linear_parameters=_count(_weights(model, encoder_linear)),
         embedding_parameters=_count(m.weight for m in model.modules() if isinstance(m, nn.Embedding)),
         weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
+        bytes_on_disk=bytes_on_disk,
         flops=flops(model, *flops_at) if flops_at else None,
         flops_batch=batch,
         flops_length=length,
@@ -60,11 +69,14 @@ def flops(model: PreTrainedModel, batch: int, length: int) -> int:
 def example_inputs(models: Sequence[PreTrainedModel], batch: int, length: int, seed: int = 0) -> dict[str, Tensor]:
     """Random tokens that every one of `models` knows, [batch, length], with a full attention mask.
 
-    Ids are uniform over the smallest vocabulary, without padding tokens. Raises UserError for an empty input, and
-    for a length that a model has no positions for.
+    Ids are uniform over the smallest vocabulary, without padding tokens. Raises UserError for an empty input or
+    one of more than MOST_TOKENS, and for a length that a model has no positions for.
     """
     if batch < 1 or length < 1:
         raise UserError("Batch and length must be at least 1", got=f"{batch} x {length}")
+    if batch * length > MOST_TOKENS:
+        allowed = f"up to {MOST_TOKENS:,} tokens"
+        raise UserError("That is more input than fits into memory", got=f"{batch} x {length}", allowed=allowed)
     for model in models:
         _check_length(model, length)
     vocabulary = torch.arange(min(model.config.vocab_size for model in models))

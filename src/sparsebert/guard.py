@@ -15,6 +15,8 @@ from sparsebert.errors import UserError
 
 # How torch.save says that a file could not be written: with RuntimeErrors of its own.
 TORCH_WRITE_FAILURES = ("PytorchStreamWriter failed writing", "unexpected pos")
+# How torch says on a CPU that memory is used up; the error on a GPU has a class of its own.
+TORCH_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -23,8 +25,8 @@ INTERRUPTED = 130
 def guard(debug: bool, interrupted: str = "interrupted") -> Iterator[None]:
     """Run a command's work: progress on stderr, warnings of libraries hidden, known errors as one line, exit code 2.
 
-    Known are UserError, what the operating system refuses, and unreadable weight files. Any other error is a bug of
-    ours and keeps its traceback. Ctrl-C prints `interrupted` and exits with 130.
+    Known are UserError, what the operating system refuses, memory that is used up, and unreadable weight files. Any
+    other error is a bug of ours and keeps its traceback. Ctrl-C prints `interrupted` and exits with 130.
     """
     import rich
 
@@ -51,7 +53,7 @@ def guard(debug: bool, interrupted: str = "interrupted") -> Iterator[None]:
 def _known() -> tuple[type[Exception], ...]:
     from safetensors import SafetensorError
 
-    return UserError, OSError, SafetensorError, RuntimeError
+    return UserError, OSError, SafetensorError, RuntimeError, MemoryError
 
 
 def _message(error: Exception) -> str | None:
@@ -61,10 +63,17 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, OSError):
         # A reader of our output that has seen enough, as `head`: typer ends quietly.
         return None if isinstance(error, BrokenPipeError) else _refused(error)
-    if isinstance(error, RuntimeError):
-        full = any(words in str(error) for words in TORCH_WRITE_FAILURES)
-        return "A checkpoint could not be written; free some disk space and run the command again." if full else None
+    if isinstance(error, RuntimeError | MemoryError):
+        return _exhausted(error)
     return f"A weight file cannot be read or written: {_first_line(error)}"
+
+
+def _exhausted(error: RuntimeError | MemoryError) -> str | None:
+    if isinstance(error, MemoryError) or any(words in str(error) for words in TORCH_MEMORY):
+        return "There is not enough memory; use a smaller batch, shorter texts or fewer examples."
+    if any(words in str(error) for words in TORCH_WRITE_FAILURES):
+        return "A checkpoint could not be written; free some disk space and run the command again."
+    return None
 
 
 def _refused(error: OSError) -> str:

@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# More than any machine gains from; far more end the process, as each is a thread of the system.
+MOST_THREADS = 1024
+
 
 class Plain(BaseModel):
     """Base of every recipe part: frozen; an unknown key is an error, and so is a number that is not finite."""
@@ -85,7 +88,7 @@ class Measure(Plain):
     also: tuple[tuple[int, int | None], ...] = Field(
         default=(), description="further (batch, length) settings to report"
     )
-    threads: int | None = Field(default=None, ge=1, description="none = what torch would use")
+    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS, description="none = what torch would use")
     timed: bool = Field(default=True, description="false = no timings of the finished models, as in long sweeps")
 
 

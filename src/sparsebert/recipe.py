@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -232,8 +232,14 @@ def _problems(error: ValidationError) -> Iterator[str]:
             allowed = [field.alias or name for name, field in owner.model_fields.items()]
             yield str(unknown("recipe key", where, allowed))
         else:
-            message = item["msg"].removeprefix("Value error, ")
+            message = item["msg"].removeprefix("Value error, ") + _given(item)
             yield f"{where}: {message}" if where else message
+
+
+def _given(item: Mapping[str, Any]) -> str:
+    """What the user gave, where it is one value and not a part of which something is missing."""
+    value = item["input"]
+    return f", got {value}" if item["type"] != "value_error" and isinstance(value, (str, int, float)) else ""
 
 
 def _owner(path: Sequence[int | str]) -> type[BaseModel]:

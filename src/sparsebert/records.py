@@ -65,10 +65,16 @@ class Size(Part):
     parameters: int
     encoder_linear_parameters: int
     embedding_parameters: int
-    weight_bytes: int
+    weight_bytes: int = Field(description="of the weights in memory")
+    bytes_on_disk: int | None = Field(None, description="of the weight files, which may be packed")
     flops: int | None = Field(None, description="of one forward pass at flops_batch x flops_length")
     flops_batch: int | None = None
     flops_length: int | None = None
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the weight files; a record without them is of plain files, which hold the weights as they are."""
+        return self.weight_bytes if self.bytes_on_disk is None else self.bytes_on_disk
 
 
 class Shape(Part):
@@ -156,7 +162,9 @@ class ModelResult(Part):
     size: Size
     timings: tuple[Timing, ...] = ()
     peak_memory_mb: float | None = None
-    output_difference: float | None = Field(None, description="largest |logit| difference, masked against shrunk")
+    output_difference: float | None = Field(
+        None, description="largest |logit| difference over the largest |logit|, masked against shrunk"
+    )
     training: TrainingRun | None = None
     phases: dict[str, TrainingRun] = Field({}, description="of a sparse training, by name")
     timeline: tuple[SparsityAt, ...] = ()

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from sparsebert.bench import BenchRow, bench
 from sparsebert.compress.common import leave, take
-from sparsebert.compress.family import Dense, FamilyMaker, Member, dense_model, shape_of
+from sparsebert.compress.family import Dense, FamilyMaker, Member, check_blocks, dense_model, shape_of
 from sparsebert.compress.forest import Grown, grow, layers_to_change
 from sparsebert.compress.phases import SparseModel, check_phases, train_phases, unused_targets
 from sparsebert.compress.stages import alone, claim
@@ -71,6 +71,8 @@ def run(recipe: Recipe, folder: Path, command: str, common: Path | None = None) 
         wanted_targets(recipe)
     workbench = set_up(recipe, folder)
     check_phases(workbench)
+    if not recipe.phases and recipe.trees is None:
+        check_blocks(workbench.fresh())
     if recipe.trees is not None:
         layers_to_change(recipe.trees, workbench.fresh())
     claim(folder, recipe)
@@ -167,8 +169,13 @@ def wanted_targets(recipe: Recipe) -> tuple[Target, ...]:
 
 
 def measure_family(workbench: Workbench, entries: Sequence[Entry]) -> tuple[ModelResult, ...]:
-    """Sizes, sparsities and interleaved times of all models together."""
-    models = {entry.name: entry.model for entry in entries}
+    """Sizes, sparsities and interleaved times of all models together, against the dense model.
+
+    A sparse training without a teacher has made none: it is timed against the model that it started from.
+    """
+    first = entries[0].sparse
+    models = {"dense": first.start} if first else {}
+    models |= {entry.name: entry.model for entry in entries}
     measure = workbench.recipe.measure
     if not measure.timed:
         return tuple(_result(workbench, entry, entries[0], ()) for entry in entries)
@@ -198,6 +205,7 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
     linear, baseline = encoder_linear_names(entry.model), sparse.start if sparse else dense.model
     origin = member.origin if member else tuple(range(len(layout_of(baseline).layers)))
     before = sparse.start_footprint if sparse else footprint(baseline, encoder_linear_names(baseline), dense.folder)
+    after = footprint(entry.model, linear, entry.folder)
     return ModelResult(
         name=entry.name,
         folder=entry.folder.name,
@@ -206,8 +214,8 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
         shape=shape_of(entry.model, origin, baseline),
         scores=workbench.score(entry.predictions),
         one_shot_scores=before_training.one_shot_scores if before_training and entry.training else (),
-        sparsity=sparsity(before, footprint(entry.model, linear, entry.folder)),
-        size=sizes(entry.model, linear, (setting.batch, setting.length)),
+        sparsity=sparsity(before, after),
+        size=sizes(entry.model, linear, (setting.batch, setting.length), after.bytes_on_disk),
         timings=tuple(timing for row in rows if row.model == entry.name for timing in row.timings),
         output_difference=member.output_difference if member else sparse.output_difference if sparse else None,
         training=entry.training,

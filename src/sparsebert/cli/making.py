@@ -16,8 +16,10 @@ from sparsebert.cli.options import (
     Data,
     Debug,
     Json,
+    LabelColumn,
     OutputFolder,
     Recipe,
+    Regression,
     Seed,
     Set,
     Task,
@@ -63,12 +65,8 @@ def compress(
     task: Task = None,
     data: Data = None,
     text_column: TextColumn = None,
-    label_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Label column of your file.", rich_help_panel=DATA)
-    ] = None,
-    regression: Annotated[
-        bool, typer.Option("--regression", help="The labels are numbers to predict.", rich_help_panel=DATA)
-    ] = False,
+    label_column: LabelColumn = None,
+    regression: Regression = False,
     train_examples: TrainExamples = None,
     max_length: Annotated[
         int | None, typer.Option(metavar="TOKENS", help="Cut longer texts. Default 128.", rich_help_panel=DATA)
@@ -144,6 +142,8 @@ def train(
     task: Task = None,
     data: Data = None,
     text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    regression: Regression = False,
     train_examples: TrainExamples = None,
     recipe: Recipe = None,
     settings: Set = None,
@@ -159,6 +159,8 @@ def train(
         "task": task,
         "data": data,
         "columns.text": text_column or None,
+        "columns.label": label_column,
+        "columns.kind": "regression" if regression else None,
         "train_examples": train_examples,
         "seed": seed,
     }
@@ -195,6 +197,8 @@ def fff(
     task: Task = None,
     data: Data = None,
     text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    regression: Regression = False,
     train_examples: TrainExamples = None,
     recipe: Recipe = None,
     settings: Set = None,
@@ -213,6 +217,8 @@ def fff(
         "task": task,
         "data": data,
         "columns.text": text_column or None,
+        "columns.label": label_column,
+        "columns.kind": "regression" if regression else None,
         "train_examples": train_examples,
         "seed": seed,
     }
@@ -266,6 +272,9 @@ def sweep(
     model: Annotated[str | None, typer.Option(help="Folder or hub name.", rich_help_panel=DATA)] = None,
     task: Task = None,
     data: Data = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    regression: Regression = False,
     train_examples: TrainExamples = None,
     settings: Set = None,
     output: Annotated[
@@ -276,7 +285,15 @@ def sweep(
     debug: Debug = False,
 ) -> None:
     """Run a recipe over a grid of values and seeds. Finished points are skipped, so run it again to go on."""
-    options = {"model": model, "task": task, "data": data, "train_examples": train_examples}
+    options = {
+        "model": model,
+        "task": task,
+        "data": data,
+        "columns.text": text_column or None,
+        "columns.label": label_column,
+        "columns.kind": "regression" if regression else None,
+        "train_examples": train_examples,
+    }
     with guard(debug, interrupted="interrupted; the same command goes on from here"):
         from sparsebert.commands import sweep as command
 

@@ -77,5 +77,11 @@ TextColumn = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Text column of your file; twice for pairs of texts.", rich_help_panel=DATA),
 ]
+LabelColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Label column of your file.", rich_help_panel=DATA)
+]
+Regression = Annotated[
+    bool, typer.Option("--regression", help="The labels are numbers to predict.", rich_help_panel=DATA)
+]
 TrainExamples = Annotated[int | None, typer.Option(metavar="N", help="Use only N training rows.", rich_help_panel=DATA)]
 Threads = Annotated[int | None, typer.Option(help="Default: what torch takes.", rich_help_panel=SPEED)]

@@ -16,6 +16,7 @@ from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import Packing, load_tokenizer, save_model
 from sparsebert.models.pack import packed_bytes
 from sparsebert.models.source import ModelSource, resolve
+from sparsebert.report.values import megabytes
 from sparsebert.surgeon import shrink
 
 
@@ -34,7 +35,7 @@ def pack(name: str, output: Path, bf16: bool, unpack: bool, json_wanted: bool) -
         put_json(facts)
         return
     say(
-        f"{facts['bytes_before'] / 1e6:.1f} MB -> {facts['bytes_after'] / 1e6:.1f} MB, loads again, "
+        f"{megabytes(facts['bytes_before'] / 1e6)} -> {megabytes(facts['bytes_after'] / 1e6)}, loads again, "
         + ("bit for bit." if exact else "matrices rounded to bfloat16.")
     )
     if not unpack:

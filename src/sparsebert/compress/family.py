@@ -18,6 +18,7 @@ from sparsebert.compress.search import Found, scorer
 from sparsebert.compress.stages import stage
 from sparsebert.compress.targets import Goal, meet
 from sparsebert.compress.workbench import Workbench
+from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import has_task_head, load_config, save_model
 from sparsebert.models.source import resolve
@@ -58,6 +59,16 @@ class LatencyTable(BaseModel):
     """The measured table, as it is kept on disk."""
 
     table: CostTable
+
+
+def check_blocks(model: PreTrainedModel) -> None:
+    """Raises UserError for a model whose heads and neurons cannot be searched, as some layer has none."""
+    layers = layout_of(model).layers
+    missing = [layer.index for layer in layers if layer.attention is None or layer.ffn is None]
+    if missing or not layers:
+        what = f"layers without a head or a neuron: {', '.join(map(str, missing))}" if layers else "no layers"
+        fix = "give the model that it was made from, or use `sparsebert train`"
+        raise UserError("Only a model with heads and neurons in every layer can be compressed", got=what, fix=fix)
 
 
 @dataclass(frozen=True)

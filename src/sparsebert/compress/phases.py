@@ -55,7 +55,7 @@ class SparseModel:
     phases: dict[str, TrainingRun]
     timeline: tuple[SparsityAt, ...]
     sparsity_by_tensor: dict[str, float]
-    output_difference: float
+    output_difference: float | None
     start: PreTrainedModel
     start_footprint: Footprint
 
@@ -216,11 +216,11 @@ def _apply(model: PreTrainedModel, masks: Mapping[str, torch.Tensor]) -> None:
         model.get_parameter(name).mul_(mask)
 
 
-def _cut(bench: Workbench, trained: PreTrainedModel) -> tuple[PreTrainedModel, float]:
-    """The model without its dead units, and the largest |logit| difference relative to the largest logit."""
+def _cut(bench: Workbench, trained: PreTrainedModel) -> tuple[PreTrainedModel, float | None]:
+    """The model without its dead units, and the largest |logit| difference over the largest logit (none: all live)."""
     keep = live_units(trained)
     if all(bool(mask.all()) for mask in keep.values()):
-        return trained, 0.0
+        return trained, None
     small = shrink(trained, keep)
     return small, bench.checked_difference(trained, small)
 

@@ -96,6 +96,8 @@ def _spec(task: str, raw: Dataset, columns: Columns, where: str) -> TaskSpec:
     text = columns.text or ("text",)
     if len(text) > 2:
         raise UserError("A task has one or two text columns", got=", ".join(text))
+    if len(set(text)) < len(text):
+        raise UserError("The two text columns of a pair are the same", got=", ".join(text), fix="name each once")
     regression = columns.kind == "regression"
     labels = () if regression else class_names(column(raw, columns.label, where), f"{where}, column '{columns.label}'")
     return TaskSpec(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -12,6 +12,7 @@ from datasets import Dataset
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.errors import UserError
 
+MOST_LISTED = 20
 UNLABELLED = -1
 """What GLUE's test splits hold instead of a label."""
 
@@ -37,7 +38,7 @@ def column(raw: Dataset, name: str, where: str) -> list[Any]:
     """All values of a column. Raises UserError that lists the columns there are, and the nearest, if it is missing."""
     if name not in raw.column_names:
         near = difflib.get_close_matches(name, raw.column_names, n=1, cutoff=0.5)
-        fix = f"did you mean '{near[0]}'" if near else "name it with columns.text or columns.label"
+        fix = f"did you mean '{near[0]}'" if near else "name it with --text-column or --label-column"
         raise UserError(f"{where} has no column '{name}'", allowed=", ".join(raw.column_names), fix=fix)
     return raw.data.column(name).to_pylist()
 
@@ -50,6 +51,8 @@ def class_names(values: Sequence[Any], where: str) -> tuple[str, ...]:
     names = {_class_name(value, f"{where}, row {row}") for row, value in enumerate(values, start=1)}
     if len(names) < 2:
         raise UserError(f"{where}: every row has the same label, so there is nothing to learn", got=f"'{names.pop()}'")
+    if all(math.isfinite(_number(name)) for name in names):
+        _refuse_fractions(names, where)
     if all(_is_whole(name) for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names))
@@ -59,16 +62,22 @@ def _class_name(value: Any, where: str) -> str:
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         raise UserError(f"{where}: the label is missing")
     if isinstance(value, float):
-        if not value.is_integer():
-            raise UserError(
-                f"{where}: a class label must be a word or a whole number",
-                got=value,
-                fix="for numbers to predict set columns.kind=regression",
-            )
+        _refuse_fractions([str(value)], where)
         value = int(value)
     if not isinstance(value, str | int):
         raise UserError(f"{where}: a class label must be a word or a whole number", got=type(value).__name__)
     return str(value)
+
+
+def _refuse_fractions(names: Iterable[str], where: str) -> None:
+    """Names that are all numbers, as a CSV file has them."""
+    for name in sorted(names):
+        if not float(name).is_integer():
+            raise UserError(
+                f"{where}: a class label must be a word or a whole number",
+                got=name,
+                fix="for numbers to predict give --regression, or columns.kind=regression in a recipe",
+            )
 
 
 def _is_whole(name: str) -> bool:
@@ -86,10 +95,15 @@ def _class_ids(values: Sequence[Any], names: tuple[str, ...], where: str) -> lis
         name = _class_name(value, f"{where}, row {row}")
         if name not in known:
             fix = "-1 marks a row without a label, as in GLUE's test splits" if name == str(UNLABELLED) else ""
-            allowed = ", ".join(names) + (f" (0 to {len(names) - 1})" if by_number else "")
+            allowed = _listed(names) + (f" (0 to {len(names) - 1})" if by_number else "")
             raise UserError(f"{where}, row {row}: not in the label set", got=f"'{name}'", allowed=allowed, fix=fix)
         found.append(known[name])
     return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more
 
 
 def _numbers(values: Sequence[Any], where: str) -> list[float]:

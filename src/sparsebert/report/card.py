@@ -104,7 +104,10 @@ def _made(record: Record, model: ModelResult) -> str:
             f"{teacher}{'' if done.final_loss is None else f'; final loss {done.final_loss:.4g}'}."
         )
     if model.output_difference is not None:
-        facts.append(f"Largest difference of a logit, masked against shrunk: {model.output_difference:.1e}.")
+        facts.append(
+            "Largest difference of a logit, masked against shrunk, over the largest logit: "
+            f"{model.output_difference:.1e}."
+        )
     facts += [*model.notes]
     return "\n".join(f"- {escape_markdown(fact)}" for fact in facts)
 

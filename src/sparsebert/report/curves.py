@@ -10,7 +10,7 @@ from sparsebert.records import ModelResult, Record
 from sparsebert.report import values as v
 from sparsebert.report.families import Family, families, main_score
 from sparsebert.report.tables import Cell, Section, Table, metric_name
-from sparsebert.report.theme import LIGHT, MARKERS, Theme, new_figure, styled
+from sparsebert.report.theme import LIGHT, MARKERS, Theme, legend_above, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +88,7 @@ def curve_plot(found: Sequence[Curve], theme: Theme = LIGHT) -> Figure | None:
         axes.grid(True)
         axes.tick_params(length=0)
         if len(found) > 1:
-            axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, handlelength=1.6)
+            legend_above(figure, axes)
         return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,11 +111,16 @@ def _labels(firsts: Sequence[Record], apart_from: Sequence[str]) -> list[str]:
     flat = [dict(flat_values(record.recipe)) | {"task": record.task} for record in firsts]
     keys = sorted({key for values in flat for key in values} - {"targets", *apart_from}, key=_label_order)
     differing = [key for key in keys if len({repr(values.get(key)) for values in flat}) > 1]
-    texts = [", ".join(_say(key, values[key]) for key in differing[:_MOST] if key in values) for values in flat]
+    texts = [", ".join(_say(key, values[key]) for key in differing[:_MOST] if _has(values, key)) for values in flat]
     texts = [text or _subject(record) for text, record in zip(texts, firsts, strict=True)]
     if len(set(texts)) == len(texts):
         return texts
     return [f"{text} ({number})" for number, text in enumerate(texts, 1)]
+
+
+def _has(values: Mapping[str, object], key: str) -> bool:
+    """Whether there is something to say: that a recipe has no name of its own is nothing."""
+    return key in values and not (key == "name" and values[key] is None)
 
 
 def _label_order(key: str) -> tuple[int, str]:

@@ -103,7 +103,7 @@ def _flops_method(record: Record) -> str:
 def _difference_method(record: Record) -> str:
     if all(model.output_difference is None for model in record.models):
         return ""
-    return "largest absolute difference of a logit, the model with masks against the shrunk one."
+    return "largest difference of a logit, the model with masks against the shrunk one, relative to the largest logit."
 
 
 def _facts(record: Record) -> dict[str, str]:

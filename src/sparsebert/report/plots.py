@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 from sparsebert.report import values as v
 from sparsebert.report.families import Family
 from sparsebert.report.rows import FamilyRow, family_rows
 from sparsebert.report.tables import metric_name
-from sparsebert.report.theme import LIGHT, MARKERS, Theme, new_figure, styled
+from sparsebert.report.theme import LIGHT, MARKERS, Theme, legend_above, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
 
-# Letters of a line of the legend.
-_WIDE = 48
+# Where a point's label goes, in points from it, with the side that it starts from: the first place that is free.
+_Offset = tuple[float, float, str, str]
+_BELOW: list[_Offset] = [(-7, -8, "right", "top"), (7, -8, "left", "top")]
+_ABOVE: list[_Offset] = [(7, 6, "left", "bottom"), (-7, 6, "right", "bottom")]
+_FURTHER: list[_Offset] = [(0, sign * away, "center", "center") for away in range(26, 120, 13) for sign in (-1, 1)]
 _FINE_TICKS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 
 
@@ -44,13 +48,14 @@ def pareto_plot(groups: Sequence[Family], theme: Theme = LIGHT) -> Figure | None
         figure = new_figure(6.0, 4.0)
         axes = figure.add_subplot()
         for index, (label, line) in enumerate(shown):
-            _draw_line(axes, fill(label, _WIDE), line, index, theme)
+            _draw_line(axes, label, line, index, theme)
         _dense_lines(axes, shown, theme)
-        _label_points(axes, [line for _, line in shown], theme)
         _speed_axis(axes, [point.x for _, line in shown for point in line])
         _score_axis(axes, [line for _, line in shown])
         if len(shown) > 1:
-            axes.legend(frameon=False, loc="lower left", handlelength=1.6)
+            legend_above(figure, axes)
+        figure.draw_without_rendering()
+        _label_points(axes, [line for _, line in shown], theme)
         return figure
 
 
@@ -67,7 +72,7 @@ def size_plot(family: Family, theme: Theme = LIGHT) -> Figure:
             for part, colour in zip(parts, (theme.muted, theme.heads, theme.faint), strict=True):
                 axes.barh(row, part, left=left, height=0.62, color=colour, edgecolor=theme.paper, linewidth=1)
                 left += part
-            axes.text(left + full * 0.012, row, v.megabytes(model.size.weight_bytes / 1e6), va="center")
+            axes.text(left + full * 0.012, row, v.megabytes(model.size.file_bytes / 1e6), va="center")
         _finish_bars(axes, [model.name for model in models], full, theme)
         return figure
 
@@ -132,23 +137,41 @@ def _label_points(axes: Axes, lines: Sequence[Sequence[_Point]], theme: Theme) -
     from matplotlib.patheffects import withStroke
 
     single = len(lines) == 1
+    taken = [text.get_window_extent() for text in axes.texts]
     highest: dict[str, _Point] = {}
     for point in (point for line in lines for point in line if not point.row.dense):
         known = highest.setdefault(point.row.name, point)
         highest[point.row.name] = max(known, point, key=lambda either: either.y.mid)
     for name, point in highest.items():
-        axes.annotate(
+        label = axes.annotate(
             f"{name}  {v.percent(point.y.mid)}" if single else name,
             (point.x.mid, point.y.mid),
-            (-7, -8) if single else (7, 6),
+            (0, 0),
             textcoords="offset points",
-            ha="right" if single else "left",
-            va="top" if single else "bottom",
             color=theme.ink,
             fontsize=10.5,
             path_effects=[withStroke(linewidth=3, foreground=theme.paper)],
             zorder=4,
         )
+        near = [*_BELOW, *_ABOVE] if single else [*_ABOVE, *_BELOW]
+        taken.append(_place(label, axes, taken, [*near, *_FURTHER]))
+
+
+def _place(label: Annotation, axes: Axes, taken: Sequence[Bbox], places: Sequence[_Offset]) -> Bbox:
+    """Move a label to the first place inside the axes that no other label has taken, else to the first place."""
+    frame = axes.get_window_extent()
+    for place in places:
+        box = _moved(label, place)
+        inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+        if inside and not box.count_overlaps(taken):
+            return box
+    return _moved(label, places[0])
+
+
+def _moved(label: Annotation, place: _Offset) -> Bbox:
+    dx, dy, across, up = place
+    label.set(position=(dx, dy), ha=across, va=up)
+    return label.get_window_extent()
 
 
 def _speed_axis(axes: Axes, points: Sequence[v.Value]) -> None:

@@ -110,7 +110,7 @@ def _family_row(family: Family, name: str) -> FamilyRow:
         encoder_sparsity=each(lambda _, model: Value(model.sparsity.encoder_linear)),
         whole_sparsity=each(lambda _, model: Value(model.sparsity.whole_model)),
         bytes_sparsity=each(lambda _, model: Value(model.sparsity.bytes_on_disk)),
-        size_mb=each(lambda _, model: Value(model.size.weight_bytes / _MEGA)),
+        size_mb=each(lambda _, model: Value(model.size.file_bytes / _MEGA)),
         encoder_speedup=each(lambda record, model: _speedup(headline(record, model, "encoder"))),
         latency_ms=each(lambda record, model: _median(headline(record, model, "model"))),
         gflops=each(lambda _, model: None if model.size.flops is None else Value(model.size.flops / _GIGA)),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DPI = 150
+# Of a figure of six inches: letters in its width, beside them those that a handle takes; inches of a line.
+FIGURE_LETTERS, LEGEND_LETTERS, HANDLE_LETTERS, LEGEND_COLUMNS, LEGEND_LINE = 66, 56, 7, 3, 0.2
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,25 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """A legend above the axes in as many columns as fit; long labels are broken, and the figure grows by its lines."""
+    handles, given = axes.get_legend_handles_labels()
+    labels = [fill(label, LEGEND_LETTERS) for label in given]
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    columns = max(1, min(LEGEND_COLUMNS, FIGURE_LETTERS // (longest + HANDLE_LETTERS)))
+    lines = math.ceil(len(labels) / columns) * max(len(label.splitlines()) for label in labels)
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * lines)
+    axes.legend(
+        handles,
+        labels,
+        frameon=False,
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=columns,
+        handlelength=1.6,
+    )
 
 
 def to_png(figure: Figure) -> bytes:

@@ -76,7 +76,9 @@ def digits(number: float) -> str:
     """Three significant digits, thousands separated: `0.0123`, `4.20`, `38.1`, `1,234`."""
     if number == 0:
         return "0"
-    for limit, places in ((0.1, 4), (1, 3), (10, 2), (100, 1)):
+    if abs(number) < 0.1:
+        return f"{number:#.3g}"
+    for limit, places in ((1, 3), (10, 2), (100, 1)):
         if abs(number) < limit:
             return f"{number:.{places}f}"
     return f"{number:,.0f}"
