@@ -149,20 +149,19 @@ def test_a_sweep_is_ordinary_runs_and_skips_what_is_finished(home, tmp_path):
 
 def test_points_of_a_sweep_share_their_teacher(home, tmp_path):
     common = ("--model", home / "base", "--data", home / "data", "-o", tmp_path / "sweep", "--keep-models")
-    teacher = ("--set", "phases.0.teacher=dense", "--set", "dense.max_steps=3")
-    said = run_cli("sweep", home / "trained.yaml", *common, *teacher, "--grid", "sparsity=0.4,0.8", "--seeds", 2)
+    teacher = ("phases.0.teacher=dense", "dense.max_steps=3")
+    given = (item for setting in teacher for item in ("--set", setting))
+    said = run_cli("sweep", home / "trained.yaml", *common, *given, "--grid", "sparsity=0.4,0.8")
     assert said.exit_code == 0, said.output
-    first, other, second = (
-        tmp_path / "sweep" / f"sparsity={point}" for point in ("0.4_seed=0", "0.4_seed=1", "0.8_seed=0")
-    )
-    file = Path("dense") / "model.safetensors"
-    assert (second / file).samefile(first / file) and not (other / file).samefile(first / file)
+    first, second = (tmp_path / "sweep" / f"sparsity={point}_seed=0" for point in ("0.4", "0.8"))
+    assert (second / "dense" / "model.safetensors").samefile(first / "dense" / "model.safetensors")
     *before, taken = read_record(second).notes
     assert before == list(read_record(first).notes)
     assert taken.endswith("settings: work/teacher, dense, work/dense.json")
     assert not (tmp_path / "sweep" / "common").exists()
-    alone = trained(home, "alone", "sparsity=0.8", "phases.0.teacher=dense", "dense.max_steps=3")
-    one, two = (load_file(folder / PREDICTIONS) for folder in (alone, second))
+    one, two = (
+        load_file(folder / PREDICTIONS) for folder in (trained(home, "whole", "sparsity=0.8", *teacher), second)
+    )
     assert one.keys() == two.keys() and all(np.array_equal(value, two[name]) for name, value in one.items())
 
 
