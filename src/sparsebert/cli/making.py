@@ -28,6 +28,7 @@ from sparsebert.cli.options import (
     TrainExamples,
     app,
     milliseconds,
+    of_task,
     times,
 )
 from sparsebert.guard import guard
@@ -106,11 +107,7 @@ def compress(
     """Make a family of smaller, faster models for a task, with a report. Run it again to go on after a stop."""
     options = {
         "model": model,
-        "task": task,
-        "data": data,
-        "columns.text": text_column or None,
-        "columns.label": label_column,
-        "columns.kind": "regression" if regression else None,
+        **of_task(task, data, text_column, label_column, regression),
         "max_drop": max_drop,
         "criterion": criterion,
         "shape": shape,
@@ -156,11 +153,7 @@ def train(
     options = {
         "model": model,
         "sparsity": sparsity,
-        "task": task,
-        "data": data,
-        "columns.text": text_column or None,
-        "columns.label": label_column,
-        "columns.kind": "regression" if regression else None,
+        **of_task(task, data, text_column, label_column, regression),
         "train_examples": train_examples,
         "seed": seed,
     }
@@ -214,11 +207,7 @@ def fff(
         "trees.depth": depth,
         "trees.layers": layer or None,
         "trees.controls": False if no_controls else None,
-        "task": task,
-        "data": data,
-        "columns.text": text_column or None,
-        "columns.label": label_column,
-        "columns.kind": "regression" if regression else None,
+        **of_task(task, data, text_column, label_column, regression),
         "train_examples": train_examples,
         "seed": seed,
     }
@@ -287,11 +276,7 @@ def sweep(
     """Run a recipe over a grid of values and seeds. Finished points are skipped, so run it again to go on."""
     options = {
         "model": model,
-        "task": task,
-        "data": data,
-        "columns.text": text_column or None,
-        "columns.label": label_column,
-        "columns.kind": "regression" if regression else None,
+        **of_task(task, data, text_column, label_column, regression),
         "train_examples": train_examples,
     }
     with guard(debug, interrupted="interrupted; the same command goes on from here"):

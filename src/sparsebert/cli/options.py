@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -85,3 +85,16 @@ Regression = Annotated[
 ]
 TrainExamples = Annotated[int | None, typer.Option(metavar="N", help="Use only N training rows.", rich_help_panel=DATA)]
 Threads = Annotated[int | None, typer.Option(help="Default: what torch takes.", rich_help_panel=SPEED)]
+
+
+def of_task(
+    task: str | None, data: str | None, text: list[str] | None, label: str | None, regression: bool
+) -> dict[str, Any]:
+    """The recipe's keys for the options that say which task it is and where its texts and labels are."""
+    return {
+        "task": task,
+        "data": data,
+        "columns.text": text or None,
+        "columns.label": label,
+        "columns.kind": "regression" if regression else None,
+    }
