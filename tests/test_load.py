@@ -192,6 +192,18 @@ def in_a_process(lines: list[str], home: Path, **environment: str) -> list[str]:
     return answer.stdout.splitlines()
 
 
+def test_a_folder_of_models_names_them(tmp_path: Path):
+    (tmp_path / "work").mkdir()
+    with pytest.raises(UserError, match="it is not a model") as refused:
+        resolve(str(tmp_path))
+    assert "give one" not in str(refused.value)
+    for name in ("dense", "4x"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    with pytest.raises(UserError, match="give one of the models in it: 4x, dense"):
+        resolve(str(tmp_path))
+
+
 @pytest.mark.process
 def test_a_hub_that_cannot_be_reached_is_said_at_once(tmp_path: Path):
     lines = ["try: resolve('me/tiny')", "except UserError as error: print(error)"]

@@ -43,12 +43,19 @@ def resolve(name: str) -> ModelSource:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise UserError("The folder has no config.json, so it is not a model", got=name)
+            raise _no_model(folder, name)
         return ModelSource(name, folder, "folder")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError("The model folder does not exist", got=name)
     with quiet():
         return _cached(name) or _packaged(name) or _downloaded(name)
+
+
+def _no_model(folder: Path, name: str) -> UserError:
+    """Names the models inside, which is where a run leaves them."""
+    inside = ", ".join(sorted(file.parent.name for file in folder.glob("*/config.json")))
+    fix = f"give one of the models in it: {inside}" if inside else ""
+    return UserError("The folder has no config.json, so it is not a model", got=name, fix=fix)
 
 
 def has_weights(folder: Path) -> bool:
