@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sparsebert.groups import Group
+from sparsebert.modes import evaluating
 
 FLOOR = 0.1
 Batch = dict[str, torch.Tensor]
@@ -117,21 +118,19 @@ def gather(
     sums = {group.name: _empty(modules[group.name], group) for group in groups}
     skips = dict.fromkeys(layers, 0.0)
     examples = 0
-    was_training = model.training
-    model.eval()
     try:
-        for batch in batches:
-            _one_batch(model, batch, loss, generator, tapes)
-            mask = batch["attention_mask"].bool()
-            examples += len(mask)
-            for group in groups:
-                _add(sums[group.name], tapes[group.name], mask, modules[group.name], group)
-            for path in layers:
-                skips[path] += _skip_error(tapes[path], mask)
+        with evaluating(model):
+            for batch in batches:
+                _one_batch(model, batch, loss, generator, tapes)
+                mask = batch["attention_mask"].bool()
+                examples += len(mask)
+                for group in groups:
+                    _add(sums[group.name], tapes[group.name], mask, modules[group.name], group)
+                for path in layers:
+                    skips[path] += _skip_error(tapes[path], mask)
     finally:
         for handle in handles:
             handle.remove()
-        model.train(was_training)
     parameters = dict(model.named_parameters())
     evidence = {group.name: _finish(group, sums[group.name], parameters, seed) for group in groups}
     return Gathered(evidence, {path: value / examples for path, value in skips.items()})

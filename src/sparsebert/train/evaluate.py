@@ -7,6 +7,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
+from sparsebert.modes import evaluating
 from sparsebert.train.collate import MODEL_INPUTS, Collator, batches_by_length
 
 EVAL_BATCH = 64
@@ -14,14 +15,11 @@ EVAL_BATCH = 64
 
 def predict_logits(model: nn.Module, encoded: Dataset, collate: Collator, batch_size: int = EVAL_BATCH) -> np.ndarray:
     """Logits [rows, labels] in fp32, in the order of the data set; the model's training mode is left as it was."""
-    was_training = model.training
-    model.eval()
     device = next(model.parameters()).device
     logits: dict[int, np.ndarray] = {}
-    with torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for rows, batch in batches_by_length(encoded, collate, batch_size):
             inputs = {key: batch[key].to(device) for key in MODEL_INPUTS if key in batch}
             for row, values in zip(rows, model(**inputs).logits.float().cpu().numpy(), strict=True):
                 logits[row] = values
-    model.train(was_training)
     return np.stack([logits[row] for row in range(len(encoded))])

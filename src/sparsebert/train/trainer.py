@@ -30,6 +30,7 @@ from transformers.trainer_utils import has_length
 from sparsebert.errors import DivergedError, UserError
 from sparsebert.models.fff import FastFeedForward
 from sparsebert.models.layout import layout_of, scope_names
+from sparsebert.modes import evaluating
 from sparsebert.parts import Rule
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.sites import Masks
@@ -184,15 +185,12 @@ class SparseTrainer(Trainer):
         sized = has_length(self.train_dataset)
         rows = [data[i] for i in range(min(PROBE_EXAMPLES, len(data)))] if sized else list(islice(data, PROBE_EXAMPLES))
         collate = self._get_collator_with_removed_columns(self.data_collator, "probing")
-        size, was_training = self.args.train_batch_size, self.student.training
-        self.student.eval()
-        losses = []
-        with torch.no_grad():
+        losses, size = [], self.args.train_batch_size
+        with evaluating(self.student), torch.no_grad():
             for start in range(0, len(rows), size):
                 batch = collate(rows[start : start + size])
                 given = self._prepare_inputs({key: batch[key] for key in (*MODEL_INPUTS, "labels") if key in batch})
                 losses.append(float(self.student(**given).loss))
-        self.student.train(was_training)
         return sum(losses) / len(losses)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -16,6 +16,7 @@ from sparsebert.models.families import Family
 from sparsebert.models.fff import FastFeedForward
 from sparsebert.models.layout import layout_of
 from sparsebert.models.routes import Routes, routes
+from sparsebert.modes import evaluating
 from sparsebert.train.collate import MODEL_INPUTS, Batch
 from sparsebert.train.progress import tracked
 
@@ -91,16 +92,14 @@ def routes_of(model: PreTrainedModel, batches: Iterable[Batch]) -> dict[int, tup
         return lambda module, args: seen.update({index: args[0]})
 
     handles = [tree.register_forward_pre_hook(keep(index)) for index, tree in trees.items()]
-    was_training = model.training
-    model.eval()
     try:
-        for batch in batches:
-            model(**{key: batch[key] for key in MODEL_INPUTS if key in batch})
-            masks.append(batch["attention_mask"].bool())
-            for index, tree in trees.items():
-                ways[index].append(tree.ways(seen[index].view(*masks[-1].shape, -1)[masks[-1]]))
+        with evaluating(model):
+            for batch in batches:
+                model(**{key: batch[key] for key in MODEL_INPUTS if key in batch})
+                masks.append(batch["attention_mask"].bool())
+                for index, tree in trees.items():
+                    ways[index].append(tree.ways(seen[index].view(*masks[-1].shape, -1)[masks[-1]]))
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
     same = _neighbours(masks)
@@ -135,7 +134,6 @@ def _recorded(model: nn.Module, first: str, last: str) -> Iterator[list[tuple[to
     """A list that gets, in each forward pass, the input of one module and the output of another."""
     tape: list[tuple[torch.Tensor, torch.Tensor]] = []
     inputs: list[torch.Tensor] = []
-    was_training = model.training
 
     def starts(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         inputs.append(args[0])
@@ -147,11 +145,10 @@ def _recorded(model: nn.Module, first: str, last: str) -> Iterator[list[tuple[to
         model.get_submodule(first).register_forward_pre_hook(starts),
         model.get_submodule(last).register_forward_hook(ends),
     ]
-    model.eval()
     try:
-        yield tape
+        with evaluating(model):
+            yield tape
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
 
@@ -182,10 +179,8 @@ def _teach_one(layer: int, tree: FastFeedForward, examples: Examples, lessons: L
 @torch.no_grad()
 def _error(tree: FastFeedForward, examples: Examples, start: int) -> float:
     x, y = (values[start:] if start < len(values) else values for values in (examples.x, examples.y))
-    was_training = tree.training
-    error = (tree.eval()(x) - y).square().mean() / (y - y.mean(dim=0)).square().mean()
-    tree.train(was_training)
-    return float(error)
+    with evaluating(tree):
+        return float((tree(x) - y).square().mean() / (y - y.mean(dim=0)).square().mean())
 
 
 def _ways(tree: FastFeedForward, examples: Examples) -> tuple[Routes, ...]:
