@@ -42,7 +42,7 @@ FISHER = {"criterion": {"kind": "fisher", "block": 32, "gradients": 16}, "every"
 # Rates as in benchmarks/criteria.py.
 MOVEMENT = {"gate": {"kind": "soft_movement", "lr": 0.05}, "penalty": {"kind": "lagrangian", "lr": 2.0}}
 FORMS: dict[str, dict[str, Any]] = {
-    "blocks fisher": SCHEDULE | BLOCK | FISHER | {"budget": "global"},
+    "blocks fisher": SCHEDULE | BLOCK | FISHER,
     "blocks soft movement": SCHEDULE | BLOCK | MOVEMENT | {"every": {"percent": 2}},
     "single fisher": SCHEDULE | FISHER,
 }
