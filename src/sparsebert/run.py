@@ -67,11 +67,12 @@ def run(recipe: Recipe, folder: Path, command: str, common: Path | None = None) 
     can mend; once the folder is claimed, a failure also leaves a Record with `status: failed`.
     """
     started = time.perf_counter()
-    if not recipe.phases and recipe.trees is None:
+    compresses = _maker(recipe) is make_family
+    if compresses:
         wanted_targets(recipe)
     workbench = set_up(recipe, folder)
     check_phases(workbench)
-    if not recipe.phases and recipe.trees is None:
+    if compresses:
         check_blocks(workbench.fresh())
     if recipe.trees is not None:
         layers_to_change(recipe.trees, workbench.fresh())
