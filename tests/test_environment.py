@@ -66,9 +66,19 @@ def test_flags_of_an_arm_processor() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU decides by itself")
-@pytest.mark.parametrize(("flags", "expected"), [("amx_bf16", True), ("avx512_bf16 amx_int8", False)])
-def test_bf16_training_needs_amx(flags: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "cpuinfo").write_text(CPUINFO.format(flags=flags))
+@pytest.mark.parametrize(
+    ("vendor", "flags", "expected"),
+    [
+        ("GenuineIntel", "avx512f avx512_bf16 amx_bf16", True),
+        ("GenuineIntel", "avx512f avx512_bf16", False),
+        ("AuthenticAMD", "avx512f avx512_bf16", True),
+        ("AuthenticAMD", "avx512f", False),
+    ],
+)
+def test_bf16_training_needs_a_processor_that_is_fast_at_it(
+    vendor: str, flags: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"vendor_id : {vendor}\n" + CPUINFO.format(flags=flags))
     monkeypatch.setattr(module, "CPUINFO", tmp_path / "cpuinfo")
     assert supports_bf16_training() is expected
 

@@ -57,12 +57,17 @@ def environment() -> Environment:
 
 
 def supports_bf16_training() -> bool:
-    """Whether bf16 is faster than fp32 here: on a CPU with AMX, or a GPU that has bf16. Elsewhere it is emulated."""
+    """Whether bf16 is faster than fp32 here: a CPU with AMX, one of AMD's with AVX-512 BF16, or a GPU that has bf16.
+
+    Elsewhere it is emulated, and Intel's AVX-512 BF16 was measured at half the rate of fp32 (docs/adr/0008).
+    """
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return "amx_bf16" in cpu_flags(cpu_fields())
+    cpu = cpu_fields()
+    flags = cpu_flags(cpu)
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and cpu.get("vendor_id") == "AuthenticAMD")
 
 
 def versions() -> dict[str, str]:
