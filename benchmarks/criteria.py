@@ -28,6 +28,8 @@ CUBIC = {"schedule": "cubic", "start": {"percent": 10}, "stop": {"percent": 70},
 # In some hundred steps scores must fall by 2 to 4, which 0.05 a step allows; for single weights multipliers must reach
 # hundreds.
 LAGRANGIAN = {"kind": "lagrangian", "lr": 2.0}
+# The loss of the teacher's logits is multiplied with the squared temperature, 4, and with it what resists the penalty.
+LAGRANGIAN_OF_TEACHER = LAGRANGIAN | {"lr": 4.0}
 METHODS: dict[str, dict[str, Any]] = {
     "magnitude": CUBIC,
     "random": CUBIC | {"criterion": "random"},
@@ -87,6 +89,8 @@ def recipe(options: argparse.Namespace, method: str, sparsity: float, seed: int)
     }
     if options.teacher:
         phase |= {"teacher": options.teacher, "distill": {"labels": 0.2, "logits": 0.8, "hidden": 0.0}}
+        if METHODS[method].get("penalty") == LAGRANGIAN:
+            phase["rules"] = [METHODS[method] | {"penalty": LAGRANGIAN_OF_TEACHER}]
     return parse_recipe(
         {
             "name": method + (", teacher" if options.teacher else ""),

@@ -94,7 +94,7 @@ def sparse_runs(dense: BertModel, inputs: Inputs, sparsity: float) -> dict[str, 
             weight.mul_(kept.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1))
     tokens = inputs["input_ids"].numel()
     fast, plain, runs = accelerate(sparse, tokens), accelerate(dense, tokens), {}
-    if native.isa() == native.AMX:
+    if native.has_tiles():
         half = accelerate(copy.deepcopy(sparse).bfloat16(), tokens)
         runs[f"sparsebert {sparsity:.0%} blocks bf16"] = lambda x: half(**x)[0]
     with torch.inference_mode():
@@ -110,7 +110,7 @@ def sparse_runs(dense: BertModel, inputs: Inputs, sparsity: float) -> dict[str, 
 
 def tree_runs(dense: BertModel, inputs: Inputs, depth: int) -> dict[str, Run]:
     planted, runs = plant(dense, depth).eval(), {}
-    if native.isa() == native.AMX:
+    if native.has_tiles():
         half = copy.deepcopy(planted).bfloat16()
         runs[f"sparsebert fff 1x{depth} bf16"] = lambda x: half(**x)[0]
     fast = accelerate(planted, inputs["input_ids"].numel())

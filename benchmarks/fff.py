@@ -73,7 +73,7 @@ def measured(tokens: int, hidden: int, depth: int, rounds: int) -> list[dict[str
         w_in, w_out = (weight.to(dtype) for weight in tree)
         layers[name] = tree_layer(w_in, bias, w_out)
         check(layers[name](pool[0]), pool[0], w_in, bias, w_out)
-    if native.isa() == native.AMX:
+    if native.has_tiles():
         half = [weight.bfloat16() for weight in tree]
         by_tiles = tree_layer(half[0], bias, half[1])
         layers["fff bf16"] = lambda x: by_tiles(x.bfloat16()).float()

@@ -5,7 +5,7 @@
 Distinct random inputs from a pool, outputs checked against fp64, all variants of a row in the same interleaved rounds.
 Zeros are in whole blocks (32 or 16 outputs x 32 inputs), or anywhere; time includes everything from a plain tensor to a
 plain tensor. The dense products are torch's in fp32 and, on processors with a bfloat16 unit, in bf16 with the weight
-packed once by oneDNN, and with AMX by the package's own tiles. GFLOP/s count only values that are there.
+packed once by oneDNN and by the package's own tiles. GFLOP/s count only values that are there.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def measured(inputs: int, outputs: int, tokens: int, sparsity: float, isa: str, 
         layers["dense bf16 packed"] = lambda x: torch.ops.mkldnn._linear_pointwise(
             x.bfloat16(), packed, half, "none", [], ""
         )
-    if isa == native.AMX:
-        layers |= on_tiles("dense own tiles bf16", weight, HEIGHTS[0], bias)
+    if native.has_tiles():
+        layers |= on_tiles("dense own tiles bf16", weight, HEIGHTS[0], bias, isa)
     for height in (*HEIGHTS, SINGLE):
         masked = weight * mask(outputs, inputs, height, sparsity)
         stored = pack_matrix(masked, height)
@@ -78,17 +78,17 @@ def measured(inputs: int, outputs: int, tokens: int, sparsity: float, isa: str, 
         layers[name] = lambda x, stored=stored: native_linear.linear(x, stored, bias, "none", isa)
         expected = F.linear(pool[0].double(), masked.double(), bias.double())
         torch.testing.assert_close(layers[name](pool[0]).double(), expected, rtol=1e-4, atol=1e-4)
-        if isa == native.AMX:
-            layers |= on_tiles(f"{name} bf16", masked, height, bias)
+        if native.has_tiles():
+            layers |= on_tiles(f"{name} bf16", masked, height, bias, isa)
             torch.testing.assert_close(layers[f"{name} bf16"](pool[0]).double(), expected, rtol=0.05, atol=0.05)
     samples = interleave([variant(name, layer, pool) for name, layer in layers.items()], rounds)
     return [row(inputs, outputs, tokens, sparsity, name, samples) for name in samples]
 
 
-def on_tiles(name: str, masked: torch.Tensor, height: int, bias: torch.Tensor) -> dict[str, Layer]:
+def on_tiles(name: str, masked: torch.Tensor, height: int, bias: torch.Tensor, isa: str) -> dict[str, Layer]:
     """The weight in bf16, on x that is rounded to it, as for the dense bf16 product."""
     tiled = tile_matrix(masked, height)
-    return {name: lambda x: native_tile_linear.linear(x.bfloat16(), tiled, bias, "none", native.AMX)}
+    return {name: lambda x: native_tile_linear.linear(x.bfloat16(), tiled, bias, "none", isa)}
 
 
 def mask(outputs: int, inputs: int, height: int, sparsity: float) -> torch.Tensor:

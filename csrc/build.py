@@ -27,7 +27,12 @@ ISAS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
 }
 KERNELS = ("attention", "blocks", "elements", "fff")
-AMX = [*ISAS["avx512"], "-mavx512vbmi2", "-mamx-tile", "-mamx-bf16"]
+HALVES = {
+    "avx512_bf16": [*ISAS["avx512"], "-mavx512vbmi2", "-mavx512bf16"],
+    "amx": [*ISAS["avx512"], "-mavx512vbmi2", "-mamx-tile", "-mamx-bf16"],
+}
+# What a compiler that knows the options must also assemble, and the name under which dispatch.cpp is told.
+PROBES = {"avx512_bf16": ("vdpbf16ps %zmm0, %zmm1, %zmm2", "BF16"), "amx": ("tilerelease", "AMX")}
 TILE_KERNELS = ("tile_fff", "tile_linear")
 
 
@@ -57,9 +62,9 @@ def _link(mode: list[str], more: list[object], folder: Path) -> Path:
         raise BuildError("there is no C++ compiler; everything runs on the plain PyTorch path")
     if platform.machine() not in ("x86_64", "AMD64"):
         raise BuildError(f"the kernels are for x86-64, this is {platform.machine()}")
-    has_amx = _knows_amx(compiler, folder)
+    known = [isa for isa in HALVES if _knows(compiler, isa, folder)]
     # Kernels on tiles also run emulated, in plain code, so that they can be tested on any processor.
-    tiled = {"emulated": [], "amx": AMX} if has_amx else {"emulated": []}
+    tiled = {"emulated": []} | {isa: HALVES[isa] for isa in known}
     objects = []
     for kernel in (*KERNELS, *TILE_KERNELS):
         for isa, own in (tiled if kernel in TILE_KERNELS else ISAS).items():
@@ -67,17 +72,17 @@ def _link(mode: list[str], more: list[object], folder: Path) -> Path:
             source = HERE / f"{kernel}.cpp"
             _run([compiler, *COMMON, *mode, *own, f"-DSB_ISA={isa}", "-c", source, "-o", objects[-1]])
     finished = folder / "native"
-    known = ["-DSB_AMX"] if has_amx else []
-    _run([compiler, *COMMON, *mode, *known, *objects, HERE / "dispatch.cpp", *more, "-o", finished])
+    told = [f"-DSB_{PROBES[isa][1]}" for isa in known]
+    _run([compiler, *COMMON, *mode, *told, *objects, HERE / "dispatch.cpp", *more, "-o", finished])
     return finished
 
 
-def _knows_amx(compiler: str, folder: Path) -> bool:
+def _knows(compiler: str, isa: str, folder: Path) -> bool:
     """Whether the compiler has the options, and its assembler the instructions."""
     probe = folder / "probe.cpp"
-    probe.write_text('void probe() { asm volatile("tilerelease"); }\n', encoding="utf-8")
+    probe.write_text(f'void probe() {{ asm volatile("{PROBES[isa][0]}"); }}\n', encoding="utf-8")
     try:
-        _run([compiler, *AMX, "-c", probe, "-o", folder / "probe.o"])
+        _run([compiler, *HALVES[isa], "-c", probe, "-o", folder / "probe.o"])
     except BuildError:
         return False
     return True

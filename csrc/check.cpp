@@ -199,6 +199,6 @@ int main() {
     }
     failed += check_tiles();
     SbFff none{};
-    failed += sb_fff(5, &none, nullptr, nullptr, nullptr) != 1;
+    failed += sb_fff(6, &none, nullptr, nullptr, nullptr) != 1;
     return failed == 0 ? 0 : 1;
 }

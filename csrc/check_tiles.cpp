@@ -1,4 +1,4 @@
-// Runs the kernels on tiles, emulated and where there are any on real ones, against plain sums in double.
+// Runs the kernels on tiles, emulated and as the processor has them, against plain sums in double.
 
 #include <cmath>
 #include <cstdio>
@@ -9,7 +9,7 @@
 
 namespace {
 
-constexpr int32_t AMX = 3, EMULATED = 4;
+constexpr int32_t BF16 = 3, EMULATED = 5;
 
 std::mt19937 generator(1);
 
@@ -222,7 +222,9 @@ int tree_differences(const TreeCase& c, int32_t isa) {
 
 template <typename F>
 int on_all(F differences) {
-    return differences(EMULATED) + (sb_best_isa() == AMX ? differences(AMX) : 0);
+    int found = differences(EMULATED);
+    for (int32_t isa = BF16; isa <= sb_best_isa(); isa++) found += differences(isa);
+    return found;
 }
 
 }  // namespace

@@ -1,22 +1,23 @@
 // Chooses, while running, the functions that fit the processor.
 
-#include "amx.h"
+#include "bf16.h"
 #include "sparsebert.h"
 
 namespace {
 
-constexpr int32_t AVX512 = 2, AMX = 3, EMULATED = 4;
+constexpr int32_t AVX512 = 2, BF16 = 3, AMX = 4, EMULATED = 5;
 
 // What kernels without tiles run with; -1 = not here.
 int32_t of_vectors(int32_t isa) {
     if (isa == EMULATED) return 0;
-    return isa > sb_best_isa() ? -1 : isa == AMX ? AVX512 : isa;
+    return isa > sb_best_isa() ? -1 : isa > AVX512 ? AVX512 : isa;
 }
 
-// One of two kernels on tiles; null = not here.
+// One of three kernels on tiles; null = not here.
 template <typename F>
-F* of_tiles(int32_t isa, F* emulated, decltype(emulated) amx) {
-    return isa == EMULATED ? emulated : isa == AMX && sb_best_isa() == AMX ? amx : nullptr;
+F* of_tiles(int32_t isa, F* emulated, decltype(emulated) dots, decltype(emulated) amx) {
+    if (isa == EMULATED) return emulated;
+    return isa > sb_best_isa() ? nullptr : isa == AMX ? amx : isa == BF16 ? dots : nullptr;
 }
 
 }  // namespace
@@ -27,7 +28,7 @@ extern "C" int32_t sb_best_isa() {
     __builtin_cpu_init();
     const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    if (wide) return has_amx() ? AMX : AVX512;
+    if (wide) return has_amx() ? AMX : has_bf16() ? BF16 : AVX512;
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 1 : 0;
 }
 
@@ -70,7 +71,8 @@ extern "C" int32_t sb_elements(int32_t isa, const SbLinear* call, const float* x
 extern "C" int32_t sb_tile_linear(int32_t isa, const SbTileLinear* call, const void* x, const uint16_t* values,
                                   const int32_t* starts, const int32_t* columns, const uint32_t* masks,
                                   const int32_t* begins, const float* bias, void* y, uint16_t* scratch) {
-    const auto run = of_tiles(isa, sb_tile_linear_emulated, SB_IF_AMX(sb_tile_linear_amx));
+    const auto run = of_tiles(isa, sb_tile_linear_emulated, SB_IF_BF16(sb_tile_linear_avx512_bf16),
+                              SB_IF_AMX(sb_tile_linear_amx));
     if (run == nullptr) return 1;
     run(call, x, values, starts, columns, masks, begins, bias, y, scratch);
     return 0;
@@ -79,7 +81,7 @@ extern "C" int32_t sb_tile_linear(int32_t isa, const SbTileLinear* call, const v
 extern "C" int32_t sb_tile_fff(int32_t isa, const SbTileFff* call, const uint16_t* x, const uint16_t* in,
                                const float* bias, const uint16_t* out, float* y, int32_t* nodes, float* logits,
                                int32_t* numbers, uint16_t* rows) {
-    const auto run = of_tiles(isa, sb_tile_fff_emulated, SB_IF_AMX(sb_tile_fff_amx));
+    const auto run = of_tiles(isa, sb_tile_fff_emulated, SB_IF_BF16(sb_tile_fff_avx512_bf16), SB_IF_AMX(sb_tile_fff_amx));
     if (run == nullptr) return 1;
     run(call, x, in, bias, out, y, nodes, logits, numbers, rows);
     return 0;

@@ -117,6 +117,7 @@ struct SbTileLinear {
     void sb_tile_linear_##isa(const SbTileLinear* call, const void* x, const uint16_t* values,                    \
                               const int32_t* starts, const int32_t* columns, const uint32_t* masks,               \
                               const int32_t* begins, const float* bias, void* y, uint16_t* scratch);
+SB_TILE_LINEAR(avx512_bf16)
 SB_TILE_LINEAR(amx)
 SB_TILE_LINEAR(emulated)
 #undef SB_TILE_LINEAR
@@ -136,6 +137,7 @@ struct SbTileFff {
     void sb_tile_fff_##isa(const SbTileFff* call, const uint16_t* x, const uint16_t* in, const float* bias,       \
                            const uint16_t* out, float* y, int32_t* nodes, float* logits, int32_t* numbers,        \
                            uint16_t* rows);
+SB_TILE_FFF(avx512_bf16)
 SB_TILE_FFF(amx)
 SB_TILE_FFF(emulated)
 #undef SB_TILE_FFF
@@ -143,14 +145,14 @@ SB_TILE_FFF(emulated)
 #pragma GCC visibility push(default)
 
 // Of this interface: to be raised with each change of it.
-constexpr int32_t SB_VERSION = 3;
+constexpr int32_t SB_VERSION = 4;
 int32_t sb_version();
 
-// The best instruction set that this processor has: 0 portable, 1 AVX2 with FMA, 2 AVX-512, 3 AVX-512 and AMX's bf16
-// tiles. 4 is AMX emulated in plain code, for tests: never the best, never refused.
+// The best instruction set that this processor has: 0 portable, 1 AVX2 with FMA, 2 AVX-512, 3 AVX-512 with dot products
+// of bf16, 4 AVX-512 and AMX's bf16 tiles. 5 is AMX emulated in plain code, for tests: never the best, never refused.
 int32_t sb_best_isa();
 
-// With the given instruction set. 0 = done, 1 = this processor or build does not have it, or no tiles.
+// With the given instruction set. 0 = done, 1 = this processor or build does not have it, or it has no bf16.
 int32_t sb_fff(int32_t isa, const SbFff* call, const float* x, float* y, void* room);
 int32_t sb_blocks(int32_t isa, const SbChain* call, const SbBlocks* layers, const float* x, float* y, float* scratch);
 int32_t sb_attention(int32_t isa, const SbAttention* call, const float* q, const float* k, const float* v,

@@ -7,10 +7,6 @@
 
 #include <omp.h>
 
-#if defined(__AVX512VBMI2__)
-#include <immintrin.h>
-#endif
-
 #include "norm.h"
 #include "sparsebert.h"
 #include "tile_product.h"

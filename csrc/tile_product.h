@@ -1,4 +1,4 @@
-// Products of bf16 rows with blocks of weights, on tiles, and the way of values to bf16 and back.
+// Products of bf16 rows with blocks of weights, on tiles or in vector registers, and the way of values to bf16.
 #pragma once
 
 #include "tiles.h"
@@ -17,6 +17,55 @@ struct BlockRow {
     const int32_t* columns;
     int64_t count;
 };
+
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+
+// Nothing to set up: the same tiles of weights are read row by row, see `multiply`.
+class Tiles {};
+
+// sums [T, 16 N] of T tokens, in registers over all blocks of the row. A row of a tile is a register: a pair of inputs
+// of 16 outputs, which each token multiplies with its own pair.
+template <int T, int N>
+inline void multiply_some(Rows x, BlockRow row, float* sums, int64_t width) {
+    __m512 sum[T][N];
+#pragma GCC unroll 16
+    for (int t = 0; t < T; t++)
+#pragma GCC unroll 2
+        for (int j = 0; j < N; j++) sum[t][j] = _mm512_setzero_ps();
+    for (int64_t b = 0; b < row.count; b++) {
+        const uint16_t* weight = row.values + b * N * TILE_VALUES;
+        const uint16_t* from = x.at + row.columns[b] * WIDTH;
+#pragma GCC unroll 2
+        for (int64_t pair = 0; pair < TILE; pair++) {
+            __m512bh held[N];
+#pragma GCC unroll 2
+            for (int j = 0; j < N; j++)
+                held[j] = (__m512bh)_mm512_loadu_si512(weight + j * TILE_VALUES + pair * WIDTH);
+#pragma GCC unroll 16
+            for (int t = 0; t < T; t++) {
+                int32_t both;
+                std::memcpy(&both, from + t * x.stride + 2 * pair, sizeof both);
+                const __m512bh given = (__m512bh)_mm512_set1_epi32(both);
+#pragma GCC unroll 2
+                for (int j = 0; j < N; j++) sum[t][j] = _mm512_dpbf16_ps(sum[t][j], given, held[j]);
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int t = 0; t < T; t++)
+#pragma GCC unroll 2
+        for (int j = 0; j < N; j++) _mm512_storeu_ps(sums + t * width + j * TILE, sum[t][j]);
+}
+
+// sums [16 M, 16 N], rows `width` apart.
+template <int M, int N>
+void multiply(Tiles&, Rows x, BlockRow row, float* sums, int64_t width) {
+    constexpr int64_t AT_ONCE = TILE / N;  // sixteen sums hide how long each addition takes
+    for (int64_t t = 0; t < M * TILE; t += AT_ONCE)
+        multiply_some<AT_ONCE, N>({x.at + t * x.stride, x.stride}, row, sums + t * width, width);
+}
+
+#else
 
 template <int I>
 struct Number {
@@ -54,6 +103,8 @@ void multiply(Tiles& tiles, Rows x, BlockRow row, float* sums, int64_t width) {
         each<N>([&](auto j) { tiles.store<I * N + j.value>(sums + I * TILE * width + j.value * TILE, width); });
     });
 }
+
+#endif
 
 // A row of `count` values and then zeros, `padded` in all: a multiple of 32.
 inline void copy_row(const uint16_t* from, int64_t count, int64_t padded, uint16_t* to) {

@@ -1,9 +1,14 @@
 // The eight tile registers of AMX: 16 rows of 64 bytes each, and what multiplies them.
 //
 // With the instructions where the compiler was told to use them, else emulated, so that the kernels can be tested on
-// any processor. The emulation adds in the order of the instruction's definition. It keeps denormal numbers, which the
+// any processor. With AVX-512 BF16 alone there are none, and products
+// are of vector registers: see tile_product.h. The emulation adds in the order of the instruction's definition. It keeps denormal numbers, which the
 // instruction takes for zero, and a product beyond the range of float becomes infinite before it is added.
 #pragma once
+
+#if defined(__AVX512VBMI2__)
+#include <immintrin.h>
+#endif
 
 #include "vec.h"
 
@@ -62,7 +67,7 @@ class Tiles {
     };
 };
 
-#else
+#elif !defined(__AVX512BF16__)
 
 class Tiles {
   public:

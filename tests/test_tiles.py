@@ -34,7 +34,7 @@ from test_fff import HAVE, needs_native, tensors, worst
 from test_sparse_linear import ACTIVATIONS, FORMS, SHAPES, matrix
 from tiny import tiny_batch
 
-TILED = (native.EMULATED, *(isa for isa in HAVE if isa == native.AMX))
+TILED = (native.EMULATED, *(isa for isa in HAVE if isa in native.TILED))
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_tensors_that_do_not_fit_are_refused():
 @needs_native
 def test_tiles_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch):
     x, weight = torch.ones(2, 32), torch.ones(32, 32)
-    for isa in (*(isa for isa in native.ISAS if isa != native.AMX), *(() if native.AMX in HAVE else (native.AMX,))):
+    for isa in (isa for isa in native.ISAS if isa not in TILED):
         with pytest.raises(RuntimeError, match=f"refused the instruction set {isa}"):
             native_tile_linear.linear(x, tile_matrix(weight, 32), None, "none", isa)
     assert native.isa() != native.EMULATED

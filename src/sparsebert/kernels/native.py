@@ -16,14 +16,15 @@ from sparsebert.errors import UserError
 
 FILE = Path(__file__).parent / "_native.so"
 # Of the interface in csrc/sparsebert.h.
-VERSION = 3
+VERSION = 4
 FORCE = "SPARSEBERT_ISA"
 NONE = "none"
-ISAS = ("portable", "avx2", "avx512", "amx")
-AMX = ISAS[-1]
+ISAS = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
+BF16, AMX = ISAS[-2:]
 # AMX in plain code, so that its kernels can be tested on any processor: only where it is asked for by name.
 EMULATED = "emulated"
-TILED = (AMX, EMULATED)
+# Those that multiply bf16. A tile is 16 x 32 weights, whether a register of its own holds it or sixteen vectors.
+TILED = (BF16, AMX, EMULATED)
 ACTIVATIONS = {"gelu": 0, "relu": 1, "none": 2}
 
 
@@ -53,7 +54,7 @@ def _left_out(why: str) -> None:
 
 
 def has_tiles() -> bool:
-    """Whether it has bf16 tiles."""
+    """Whether it multiplies tiles of bf16."""
     return isa() in TILED
 
 

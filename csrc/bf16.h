@@ -1,6 +1,20 @@
-// Whether AMX's bf16 tiles can be used here: this build, the processor and the operating system must all have them.
-// SB_IF_AMX(function) is null where this build does not.
+// Whether AVX-512's dot products of bf16, and AMX's bf16 tiles, can be used here: this build and the processor must have
+// them, and of tiles the operating system. SB_IF_BF16(function) and SB_IF_AMX(function) are null where this build has not.
 #pragma once
+
+#if defined(SB_BF16)
+
+inline bool has_bf16() { return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi2"); }
+
+#define SB_IF_BF16(function) function
+
+#else
+
+inline bool has_bf16() { return false; }
+
+#define SB_IF_BF16(function) nullptr
+
+#endif
 
 #if defined(SB_AMX) && defined(__linux__)
 
