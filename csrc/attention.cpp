@@ -6,15 +6,12 @@
 #include <omp.h>
 
 #include "multiply.h"
+#include "softmax.h"
 #include "sparsebert.h"
 
 namespace {
 
-constexpr int64_t TURNED = 32;   // keys side by side
 constexpr int64_t PADDING = 16;  // else rows of 2^n scores would fall on the same lines of the cache
-constexpr float LOWEST = -126.0f, LOG2_E = 1.44269504f, NOTHING = -__builtin_inff();
-
-int64_t up_to(int64_t count, int64_t multiple) { return whole(count, multiple) * multiple; }
 
 // One head of one sequence, and where a thread keeps what it made of it.
 struct Head {
@@ -55,38 +52,6 @@ struct Head {
 
     const uint8_t* seen_by(int64_t query) const { return mask == nullptr ? nullptr : mask + query * call.mask_query; }
 
-    // The scores of one query become their exponentials; gives their sum.
-    float exponentials(float* row, const uint8_t* kept) const {
-        const float factor = call.scale * LOG2_E;
-        for (int64_t key = call.keys; key < up_to(call.keys, TURNED); key++) row[key] = NOTHING;
-        if (kept != nullptr)
-            for (int64_t key = 0; key < call.keys; key++) row[key] = kept[key] ? row[key] : NOTHING;
-        Vec top = all(NOTHING);
-        for (int64_t key = 0; key < call.keys; key += LANES) {
-            const Vec here = load(row + key);
-            top = select(here > top, here, top);
-        }
-        // Where no key is kept any finite number will do.
-        const Vec shift = all(largest(top) == NOTHING ? 0.0f : largest(top) * factor);
-        Vec total{};
-        for (int64_t key = 0; key < call.keys; key += TURNED) {
-            Vec log[2], power[2];
-            Ints gone[2];
-            for (int i = 0; i < 2; i++) {
-                log[i] = load(row + key + i * LANES) * factor - shift;
-                gone[i] = log[i] < LOWEST;
-                log[i] = select(gone[i], all(LOWEST), log[i]);
-            }
-            power_of_two(log, power);
-            for (int i = 0; i < 2; i++) {
-                const Vec value = select(gone[i], Vec{}, power[i]);
-                total += value;
-                store(row + key + i * LANES, value);
-            }
-        }
-        return sum(total);
-    }
-
     // y [TOKENS at most, heads, size] of `count` queries.
     void run(int64_t query, int64_t count, float* y) const {
         const Places rows{scores, score_stride()}, out{sums, wide()};
@@ -97,7 +62,7 @@ struct Head {
                         {rows.first + first, rows.stride});
         float totals[TOKENS];
         for (int64_t t = 0; t < count; t++)
-            totals[t] = exponentials(rows.from(t).first, seen_by(query + t));
+            totals[t] = exponentials(rows.from(t).first, call.keys, call.scale, seen_by(query + t), rows.from(t).first);
         add_up_some({call.keys, wide(), across, values, nullptr}, count, rows, nullptr, out);
         for (int64_t t = 0; t < count; t++) {
             const float share = totals[t] == 0.0f ? 0.0f : 1.0f / totals[t];

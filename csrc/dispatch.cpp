@@ -13,7 +13,7 @@ int32_t of_vectors(int32_t isa) {
     return isa > sb_best_isa() ? -1 : isa > AVX512 ? AVX512 : isa;
 }
 
-// One of three kernels on tiles; null = not here.
+// One of three forms of a kernel on tiles; null = not here.
 template <typename F>
 F* of_tiles(int32_t isa, F* emulated, decltype(emulated) dots, decltype(emulated) amx) {
     if (isa == EMULATED) return emulated;
@@ -68,6 +68,15 @@ extern "C" int32_t sb_elements(int32_t isa, const SbLinear* call, const float* x
     return 0;
 }
 
+extern "C" int32_t sb_tile_attention(int32_t isa, const SbAttention* call, const uint16_t* q, const uint16_t* k,
+                                     const uint16_t* v, const uint8_t* mask, uint16_t* y, uint16_t* scratch) {
+    const auto run = of_tiles(isa, sb_tile_attention_emulated, SB_IF_BF16(sb_tile_attention_avx512_bf16),
+                              SB_IF_AMX(sb_tile_attention_amx));
+    if (run == nullptr) return 1;
+    run(call, q, k, v, mask, y, scratch);
+    return 0;
+}
+
 extern "C" int32_t sb_tile_linear(int32_t isa, const SbTileLinear* call, const void* x, const uint16_t* values,
                                   const int32_t* starts, const int32_t* columns, const uint32_t* masks,
                                   const int32_t* begins, const float* bias, void* y, uint16_t* scratch) {
@@ -81,7 +90,7 @@ extern "C" int32_t sb_tile_linear(int32_t isa, const SbTileLinear* call, const v
 extern "C" int32_t sb_tile_fff(int32_t isa, const SbTileFff* call, const uint16_t* x, const uint16_t* in,
                                const float* bias, const uint16_t* out, float* y, int32_t* nodes, float* logits,
                                int32_t* numbers, uint16_t* rows) {
-    const auto run = of_tiles(isa, sb_tile_fff_emulated, SB_IF_BF16(sb_tile_fff_avx512_bf16), SB_IF_AMX(sb_tile_fff_amx));
+    const auto run = of_tiles(isa, sb_tile_fff_emulated, nullptr, SB_IF_AMX(sb_tile_fff_amx));
     if (run == nullptr) return 1;
     run(call, x, in, bias, out, y, nodes, logits, numbers, rows);
     return 0;

@@ -101,6 +101,16 @@ SB_ATTENTION(avx2)
 SB_ATTENTION(avx512)
 #undef SB_ATTENTION
 
+// The same of bfloat16, on tiles: scratch [threads, room], room = 2 up32(keys) up32(size) + 32 (up32(size) + 32) +
+// 32 (up32(keys) + 32) + 2 (32 (up32(keys) + 16) + up32(the larger of up32(keys) / 32 and up32(size) / 32)).
+#define SB_TILE_ATTENTION(isa)                                                                                  \
+    void sb_tile_attention_##isa(const SbAttention* call, const uint16_t* q, const uint16_t* k, const uint16_t* v, \
+                                 const uint8_t* mask, uint16_t* y, uint16_t* scratch);
+SB_TILE_ATTENTION(avx512_bf16)
+SB_TILE_ATTENTION(amx)
+SB_TILE_ATTENTION(emulated)
+#undef SB_TILE_ATTENTION
+
 // A linear layer on bf16 tiles; `bf16`: x and y are bfloat16, else float. Blocks of `height` outputs (16 or 32) x 32
 // inputs; a thread works on `chunk` tokens at once, a multiple of 16.
 struct SbTileLinear {
@@ -137,7 +147,6 @@ struct SbTileFff {
     void sb_tile_fff_##isa(const SbTileFff* call, const uint16_t* x, const uint16_t* in, const float* bias,       \
                            const uint16_t* out, float* y, int32_t* nodes, float* logits, int32_t* numbers,        \
                            uint16_t* rows);
-SB_TILE_FFF(avx512_bf16)
 SB_TILE_FFF(amx)
 SB_TILE_FFF(emulated)
 #undef SB_TILE_FFF
@@ -152,11 +161,13 @@ int32_t sb_version();
 // of bf16, 4 AVX-512 and AMX's bf16 tiles. 5 is AMX emulated in plain code, for tests: never the best, never refused.
 int32_t sb_best_isa();
 
-// With the given instruction set. 0 = done, 1 = this processor or build does not have it, or it has no bf16.
+// With the given instruction set. 0 = done, 1 = this processor or build does not have it, or the kernel no form for it.
 int32_t sb_fff(int32_t isa, const SbFff* call, const float* x, float* y, void* room);
 int32_t sb_blocks(int32_t isa, const SbChain* call, const SbBlocks* layers, const float* x, float* y, float* scratch);
 int32_t sb_attention(int32_t isa, const SbAttention* call, const float* q, const float* k, const float* v,
                      const uint8_t* mask, float* y, float* scratch);
+int32_t sb_tile_attention(int32_t isa, const SbAttention* call, const uint16_t* q, const uint16_t* k,
+                          const uint16_t* v, const uint8_t* mask, uint16_t* y, uint16_t* scratch);
 int32_t sb_elements(int32_t isa, const SbLinear* call, const float* x, const float* values,
                     const int32_t* starts, const int32_t* columns, const float* bias, float* y, float* scratch);
 int32_t sb_tile_linear(int32_t isa, const SbTileLinear* call, const void* x, const uint16_t* values,

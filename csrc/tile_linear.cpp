@@ -75,16 +75,24 @@ BlockRow row_of(const Weights& w, int64_t r, uint16_t* tiles) {
     return {tiles, w.columns + first, count};
 }
 
-// y at the outputs of one row of blocks, for a few tokens.
-template <typename Value>
-void finish(const SbTileLinear& call, int64_t output, int64_t tokens, const float* sums, const float* bias, Value* y) {
-    const int64_t here = smaller(call.height, call.outputs - output);
-    for (int64_t h = 0; h < here; h += LANES) {
-        const Vec shift = bias == nullptr ? Vec{} : load_part(bias + output + h, here - h);
-        for (int64_t t = 0; t < tokens; t++)
-            store_part(y + t * call.outputs + output + h,
-                       activate(load(sums + t * call.height + h) + shift, call.activation), here - h);
+// y [tokens] at the outputs of one row of blocks.
+template <int T, int N, typename Value>
+void finish(const SbTileLinear& call, int64_t output, int64_t tokens, Vec (&sums)[T][N], const float* bias, Value* y) {
+    constexpr int FOUR = 4 / N;  // vectors in step, as each operation waits for the one before
+    const int64_t here = smaller(N * TILE, call.outputs - output);
+    Vec shift[N] = {};
+    if (bias != nullptr)
+        for (int j = 0; j < N && j * LANES < here; j++) shift[j] = load_part(bias + output + j * LANES, here - j * LANES);
+#pragma GCC unroll 4
+    for (int t = 0; t < T; t += FOUR) {
+        Vec values[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) values[i] = sums[t + i / N][i % N] + shift[i % N];
+        activate(values, call.activation);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) sums[t + i / N][i % N] = values[i];
     }
+    for (int64_t t = 0; t < smaller(T, tokens); t++) store_row(y + t * call.outputs + output, sums[t], here);
 }
 
 template <int N, typename Value>
@@ -115,9 +123,15 @@ class Layer {
     template <int M>
     void some_tokens(Tiles& tiles, const Rows& x, const BlockRow& row, int64_t count, int64_t t, int64_t r,
                      int64_t token) const {
-        alignas(64) float sums[M * N * TILE * TILE];
-        multiply<M, N>(tiles, {x.at + t * x.stride, x.stride}, row, sums, N * TILE);
-        finish(call, r * N * TILE, smaller(M * TILE, count - t), sums, bias, y + (token + t) * call.outputs);
+        const int64_t output = r * N * TILE;
+        Value* const to = y + (token + t) * call.outputs;
+        // Fetched for writing while they are computed: stores wait for one another.
+        for (int64_t i = 0; i < smaller(M * TILE, count - t); i++)
+            __builtin_prefetch(to + i * call.outputs + output, 1);
+        multiply<M, N>(tiles, {x.at + t * x.stride, x.stride}, row, [&](int64_t first, auto& sums) {
+            if (first < count - t)
+                finish(call, output, count - t - first, sums, bias, to + first * call.outputs);
+        });
     }
 
     const SbTileLinear& call;

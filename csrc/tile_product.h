@@ -18,15 +18,19 @@ struct BlockRow {
     int64_t count;
 };
 
+// Tokens whose sums are finished together: with 16 N outputs each they fill half of the registers.
+template <int N>
+constexpr int TOGETHER = TILE / N;
+
 #if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
 
-// Nothing to set up: the same tiles of weights are read row by row, see `multiply`.
+// Nothing to set up: a row of a tile is a register, a pair of inputs of 16 outputs, which each token multiplies with
+// its own pair.
 class Tiles {};
 
-// sums [T, 16 N] of T tokens, in registers over all blocks of the row. A row of a tile is a register: a pair of inputs
-// of 16 outputs, which each token multiplies with its own pair.
+// sums [T, N], in registers over all blocks of the row.
 template <int T, int N>
-inline void multiply_some(Rows x, BlockRow row, float* sums, int64_t width) {
+inline void multiply_some(Rows x, BlockRow row, Vec (&sums)[T][N]) {
     __m512 sum[T][N];
 #pragma GCC unroll 16
     for (int t = 0; t < T; t++)
@@ -35,6 +39,10 @@ inline void multiply_some(Rows x, BlockRow row, float* sums, int64_t width) {
     for (int64_t b = 0; b < row.count; b++) {
         const uint16_t* weight = row.values + b * N * TILE_VALUES;
         const uint16_t* from = x.at + row.columns[b] * WIDTH;
+        // Rows of x are far apart, and the next block's place is known here only.
+        const uint16_t* next = x.at + row.columns[b + 1 < row.count ? b + 1 : b] * WIDTH;
+#pragma GCC unroll 16
+        for (int t = 0; t < T; t++) __builtin_prefetch(next + t * x.stride);
 #pragma GCC unroll 2
         for (int64_t pair = 0; pair < TILE; pair++) {
             __m512bh held[N];
@@ -54,15 +62,27 @@ inline void multiply_some(Rows x, BlockRow row, float* sums, int64_t width) {
 #pragma GCC unroll 16
     for (int t = 0; t < T; t++)
 #pragma GCC unroll 2
-        for (int j = 0; j < N; j++) _mm512_storeu_ps(sums + t * width + j * TILE, sum[t][j]);
+        for (int j = 0; j < N; j++) sums[t][j] = (Vec)sum[t][j];
 }
 
-// sums [16 M, 16 N], rows `width` apart.
-template <int M, int N>
-void multiply(Tiles&, Rows x, BlockRow row, float* sums, int64_t width) {
-    constexpr int64_t AT_ONCE = TILE / N;  // sixteen sums hide how long each addition takes
-    for (int64_t t = 0; t < M * TILE; t += AT_ONCE)
-        multiply_some<AT_ONCE, N>({x.at + t * x.stride, x.stride}, row, sums + t * width, width);
+// end(t, sums [T, N]) of T tokens from t on, for all of 16 M tokens.
+template <int M, int N, typename End>
+void multiply(Tiles&, Rows x, BlockRow row, End end) {
+    constexpr int T = TOGETHER<N>;
+    for (int64_t t = 0; t < M * TILE; t += T) {
+        Vec sums[T][N];
+        multiply_some({x.at + t * x.stride, x.stride}, row, sums);
+        end(t, sums);
+    }
+}
+
+// The first `count` of 16 N values.
+template <int N>
+inline void store_row(uint16_t* to, const Vec (&values)[N], int64_t count) {
+    if (N == 2 && count >= N * LANES)
+        _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)values[N - 1], (__m512)values[0]));
+    else
+        for (int j = 0; j < N && j * LANES < count; j++) store_part(to + j * LANES, values[j], count - j * LANES);
 }
 
 #else
@@ -104,7 +124,32 @@ void multiply(Tiles& tiles, Rows x, BlockRow row, float* sums, int64_t width) {
     });
 }
 
+// end(t, sums [T, N]) of T tokens from t on, for all of 16 M tokens.
+template <int M, int N, typename End>
+void multiply(Tiles& tiles, Rows x, BlockRow row, End end) {
+    constexpr int T = TOGETHER<N>;
+    alignas(64) float sums[M * N * TILE * TILE];
+    multiply<M, N>(tiles, x, row, sums, N * TILE);
+    for (int64_t t = 0; t < M * TILE; t += T) {
+        Vec some[T][N];
+        for (int i = 0; i < T; i++)
+            for (int j = 0; j < N; j++) some[i][j] = load(sums + ((t + i) * N + j) * TILE);
+        end(t, some);
+    }
+}
+
+// The first `count` of 16 N values.
+template <int N>
+inline void store_row(uint16_t* to, const Vec (&values)[N], int64_t count) {
+    for (int j = 0; j < N && j * LANES < count; j++) store_part(to + j * LANES, values[j], count - j * LANES);
+}
+
 #endif
+
+template <int N>
+inline void store_row(float* to, const Vec (&values)[N], int64_t count) {
+    for (int j = 0; j < N && j * LANES < count; j++) store_part(to + j * LANES, values[j], count - j * LANES);
+}
 
 // A row of `count` values and then zeros, `padded` in all: a multiple of 32.
 inline void copy_row(const uint16_t* from, int64_t count, int64_t padded, uint16_t* to) {

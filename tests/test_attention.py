@@ -29,6 +29,12 @@ SHAPES = (
     (1, 2, 100, 40, 64),
     (3, 1, 12, 32, 32),
 )
+KINDS = (
+    *((isa, torch.float32) for isa in HAVE),
+    *((isa, torch.bfloat16) for isa in (*HAVE, native.EMULATED) if isa in native.TILED),
+)
+# The last place of a result of size 1, and half of one: where two that round it once may differ.
+LAST_PLACE = {torch.float32: 4e-7, torch.bfloat16: 2.0**-8}
 
 
 def heads(batch: int, count: int, tokens: int, size: int, seed: int) -> torch.Tensor:
@@ -56,51 +62,64 @@ def masks(batch: int, count: int, queries: int, keys: int) -> dict[str, torch.Te
 
 
 @needs_native
-@pytest.mark.parametrize("isa", HAVE)
+@pytest.mark.parametrize(("isa", "dtype"), KINDS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_native_is_as_exact_as_torch(shape: tuple[int, int, int, int, int], isa: str):
+def test_native_is_as_exact_as_torch(shape: tuple[int, int, int, int, int], isa: str, dtype: torch.dtype):
     # Memory that nobody has written is NaN in this mode of torch.
     assert torch.are_deterministic_algorithms_enabled()
     batch, count, queries, keys, size = shape
-    q = 3 * heads(batch, count, queries, size, seed=0)
-    k, v = heads(batch, count, keys, size, seed=1), heads(batch, count, keys, size, seed=2)
+    q, k, v = (
+        (3.0 if seed == 0 else 1.0) * heads(batch, count, tokens, size, seed).to(dtype)
+        for seed, tokens in enumerate((queries, keys, keys))
+    )
     for mask in masks(batch, count, queries, keys).values():
         wide = (part.double() for part in (q, k, v))
         expected = F.scaled_dot_product_attention(*wide, attn_mask=mask, scale=0.3).transpose(1, 2)
         plain = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3).transpose(1, 2)
         found = native_attention.attention(q, k, v, mask, 0.3, isa)
-        assert found.is_contiguous() and found.shape == (batch, queries, count, size)
-        assert worst(found, expected) <= 2 * worst(plain, expected) + 4e-7 * (float(v.abs().max()) if batch else 0)
+        assert found.is_contiguous() and found.shape == (batch, queries, count, size) and found.dtype == dtype
+        slack = LAST_PLACE[dtype] * (float(v.abs().max()) if batch else 0)
+        assert worst(found, expected) <= 2 * worst(plain, expected) + slack
 
 
 @needs_native
-def test_by_hand():
+@pytest.mark.parametrize(("isa", "dtype"), KINDS)
+def test_by_hand(isa: str, dtype: torch.dtype):
     # Scores 0 and ln 3: shares of a quarter and three quarters. The third key is not seen.
     q, k = torch.tensor([[[[1.0]]]]), torch.tensor([0.0, 3.0, 100.0]).log().clamp_min(0).view(1, 1, 3, 1)
     v, mask = torch.tensor([4.0, 8.0, 1e6]).view(1, 1, 3, 1), torch.tensor([True, True, False])
-    assert native_attention.attention(q, k, v, mask, 1.0, HAVE[-1]).item() == pytest.approx(7.0)
-    assert native_attention.attention(q, k, v, torch.zeros(3, dtype=torch.bool), 1.0, HAVE[-1]).item() == 0.0
+    q, k, v = (part.to(dtype) for part in (q, k, v))
+    near = pytest.approx(7.0, rel=1e-6 if dtype == torch.float32 else 0.01)
+    assert native_attention.attention(q, k, v, mask, 1.0, isa).item() == near
+    assert native_attention.attention(q, k, v, torch.zeros(3, dtype=torch.bool), 1.0, isa).item() == 0.0
 
 
 @needs_native
-def test_large_and_missing_numbers():
-    q, k, v = (heads(1, 1, 20, 16, seed=seed) for seed in range(3))
-    sharp = native_attention.attention(1e4 * q, k, v, None, 1.0, HAVE[-1])[0, :, 0]
+@pytest.mark.parametrize(("isa", "dtype"), KINDS)
+def test_large_and_missing_numbers(isa: str, dtype: torch.dtype):
+    q, k, v = (heads(1, 1, 20, 16, seed=seed).to(dtype) for seed in range(3))
+    sharp = native_attention.attention(1e4 * q, k, v, None, 1.0, isa)[0, :, 0]
     torch.testing.assert_close(sharp, v[0, 0][(q[0, 0] @ k[0, 0].t()).argmax(dim=1)], rtol=1e-5, atol=1e-5)
     q[0, 0, 3] = torch.nan
-    found = native_attention.attention(q, k, v, None, 1.0, HAVE[-1])
+    found = native_attention.attention(q, k, v, None, 1.0, isa)
     assert found[0].isnan().flatten(1).all(dim=1).nonzero().flatten().tolist() == [3]
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 70), st.integers(1, 40), st.integers(2, 4))
+@given(
+    *[st.integers(1, 3), st.integers(1, 5), st.integers(1, 70), st.integers(1, 40), st.integers(2, 4)],
+    st.sampled_from(KINDS),
+)
 @needs_native
-def test_threads_change_nothing(batch: int, count: int, tokens: int, size: int, threads: int):
-    q, k, v = (heads(batch, count, tokens, size, seed=seed) for seed in range(3))
-    before, one = torch.get_num_threads(), native_attention.attention(q, k, v, None, 0.5, HAVE[-1])
+def test_threads_change_nothing(
+    batch: int, count: int, tokens: int, size: int, threads: int, kind: tuple[str, torch.dtype]
+):
+    isa, dtype = kind
+    q, k, v = (heads(batch, count, tokens, size, seed=seed).to(dtype) for seed in range(3))
+    before, one = torch.get_num_threads(), native_attention.attention(q, k, v, None, 0.5, isa)
     try:
         torch.set_num_threads(threads)
-        assert torch.equal(native_attention.attention(q, k, v, None, 0.5, HAVE[-1]), one)
+        assert torch.equal(native_attention.attention(q, k, v, None, 0.5, isa), one)
     finally:
         torch.set_num_threads(before)
 
@@ -110,7 +129,8 @@ def test_tensors_that_do_not_fit_are_refused():
     q, mask = torch.ones(1, 2, 4, 8), torch.ones(4, dtype=torch.bool)
     bad = {
         "do not fit together": (q, q[:, :1], q[:, :1], mask),
-        "must be float32": (q.double(), q.double(), q.double(), mask),
+        "must be of one of .*float32, .* got torch.float64": (q.double(), q.double(), q.double(), mask),
+        "got torch.bfloat16 and torch.float32": (q.bfloat16(), q, q.bfloat16(), mask),
         "side by side": (q, q.transpose(2, 3).contiguous().transpose(2, 3), q, mask),
         "mask must be bool": (q, q, q, mask.float()),
     }

@@ -16,7 +16,7 @@ from sparsebert.kernels import (
 from sparsebert.kernels.tiled import _subtrees, stages_of, tile_tree
 from sparsebert.models.fff import FastFeedForward
 from test_fff import exact, needs_native, tensors, worst
-from test_tiles import TILED
+
 
 
 def test_a_tree_by_hand():

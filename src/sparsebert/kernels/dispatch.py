@@ -88,7 +88,7 @@ def fff(
     isa_name = native.isa()
     if forms is None or isa_name is None:
         return operators.run_fff(x, w_in, b_in, w_out, activation)
-    if isa_name in native.TILED and _goes_by_stages(x, w_in):
+    if isa_name in native.STAGED and _goes_by_stages(x, w_in):
         given = (x.contiguous(), forms.tiles(w_in, w_out), forms.bias(b_in))
         return native_tile_fff.fff(*given, activation, isa_name)[0].to(x.dtype)
     calls = forms.calls(w_in, forms.bias(b_in), w_out, activation, isa_name)
@@ -203,13 +203,15 @@ def sparse_chain(
 
 def attention_runs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> bool:
     """Whether `attention` has a kernel for these; see `native_attention.attention` for shapes."""
-    if _is_exported() or any(not part.is_cpu or part.dtype != torch.float32 for part in (q, k, v)):
+    if _is_exported() or any(not part.is_cpu or part.dtype != q.dtype for part in (q, k, v)):
         return False
     if q.shape[1] != k.shape[1] or k.shape != v.shape:
         return False
     if k.shape[2] > native_attention.MOST_KEYS or (mask is not None and mask.dtype != torch.bool):
         return False
-    return torch.compiler.is_compiling() or native.isa() is not None
+    if torch.compiler.is_compiling():
+        return q.dtype in native_attention.TYPES
+    return native_attention.takes(q.dtype, native.isa())
 
 
 def attention(

@@ -23,8 +23,10 @@ ISAS = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
 BF16, AMX = ISAS[-2:]
 # AMX in plain code, so that its kernels can be tested on any processor: only where it is asked for by name.
 EMULATED = "emulated"
-# Those that multiply bf16. A tile is 16 x 32 weights, whether a register of its own holds it or sixteen vectors.
+# Those that multiply bf16. A tile is 16 x 32 weights, whether a register of its own holds it or sixteen vectors; only
+# with the former do trees go by stages.
 TILED = (BF16, AMX, EMULATED)
+STAGED = (AMX, EMULATED)
 ACTIVATIONS = {"gelu": 0, "relu": 1, "none": 2}
 
 

@@ -9,7 +9,9 @@ import torch
 from sparsebert.kernels import native
 
 MOST_KEYS = 1024
+TYPES = (torch.float32, torch.bfloat16)
 TURNED, LANES, TOKENS = 32, 16, 12
+TOKENS_ON_TILES = 32
 
 
 class _Strides(ctypes.Structure):
@@ -26,24 +28,31 @@ class _Attention(ctypes.Structure):
     )
 
 
+def takes(dtype: torch.dtype, isa_name: str | None) -> bool:
+    """Whether there is a kernel for this type with this instruction set; None = no library."""
+    return isa_name in native.TILED if dtype == torch.bfloat16 else dtype == torch.float32 and isa_name is not None
+
+
 def attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float, isa_name: str
 ) -> torch.Tensor:
     """softmax(scale q k^T) v as [batch, queries, heads, size], for q [batch, heads, queries, size] and k, v of keys.
 
-    All are float32 on the CPU, with the values of a head side by side; the mask is bool, its shape broadcasts to
-    [batch, heads, queries, keys], and False = not seen. A query that sees nothing gives zero. Raises ValueError for
-    tensors of other kinds.
+    All are float32, or bfloat16 for an instruction set of `native.TILED`, on the CPU, with the values of a head side by
+    side; sums and exponentials are float32. The mask is bool, its shape broadcasts to [batch, heads, queries, keys], and
+    False = not seen. A query that sees nothing gives zero. Raises ValueError for tensors of other kinds.
     """
     _check(q, k, v)
     (batch, heads, queries, size), keys = q.shape, k.shape[2]
     seen = None if mask is None else _expanded(mask, (batch, heads, queries, keys))
     around = (0, 0, 0) if seen is None else seen.stride()[:3]
-    threads = torch.get_num_threads()
-    y, scratch = native.room(batch, queries, heads, size), native.room(threads * _room(keys, size))
+    threads, half = torch.get_num_threads(), q.dtype == torch.bfloat16
+    needed = _room_on_tiles(keys, size) if half else _room(keys, size)
+    y, scratch = (native.room(*shape, dtype=q.dtype) for shape in ((batch, queries, heads, size), (threads * needed,)))
     strides = [_Strides(part.stride(0), part.stride(2), part.stride(1)) for part in (q, k, v)]
     call = _Attention(batch, heads, queries, keys, size, *strides, *around, scale, threads)
-    run = native.function("sb_attention", ctypes.POINTER(_Attention), *[ctypes.c_void_p] * 6)
+    name = "sb_tile_attention" if half else "sb_attention"
+    run = native.function(name, ctypes.POINTER(_Attention), *[ctypes.c_void_p] * 6)
     given = (q.data_ptr(), k.data_ptr(), v.data_ptr(), None if seen is None else seen.data_ptr())
     native.done(run(native.number(isa_name), ctypes.byref(call), *given, y.data_ptr(), scratch.data_ptr()), isa_name)
     return y
@@ -52,6 +61,13 @@ def attention(
 def _room(keys: int, size: int) -> int:
     turned, wide = -(-keys // TURNED) * TURNED, -(-size // LANES) * LANES
     return turned * size + keys * wide + TOKENS * (turned + LANES + wide)
+
+
+def _room_on_tiles(keys: int, size: int) -> int:
+    blocks, across = -(-keys // TURNED), -(-size // TURNED)
+    places = -(-max(blocks, across) // TURNED)
+    rows = TOKENS_ON_TILES * (across + 1 + blocks + 1) * TURNED
+    return 2 * blocks * across * TURNED**2 + rows + 2 * (TOKENS_ON_TILES * (blocks * TURNED + LANES) + places * TURNED)
 
 
 def _expanded(mask: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
@@ -66,7 +82,7 @@ def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     if q.dim() != 4 or k.shape != v.shape or (*q.shape[:2], q.shape[3]) != (*k.shape[:2], k.shape[3]):
         raise ValueError(f"the shapes do not fit together: {[tuple(part.shape) for part in (q, k, v)]}")
     for part in (q, k, v):
-        if part.dtype != torch.float32 or not part.is_cpu:
-            raise ValueError(f"everything must be float32 and on the CPU, got {part.dtype}")
+        if part.dtype not in TYPES or part.dtype != q.dtype or not part.is_cpu:
+            raise ValueError(f"everything must be of one of {TYPES}, and on the CPU, got {q.dtype} and {part.dtype}")
         if part.stride(3) != 1:
             raise ValueError("the values of a head must lie side by side")

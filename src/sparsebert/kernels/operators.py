@@ -209,7 +209,7 @@ def run_attention(
 ) -> torch.Tensor:
     """See `native_attention.attention`."""
     isa_name = native.isa()
-    if isa_name is None:
+    if isa_name is None or not native_attention.takes(q.dtype, isa_name):
         return F.scaled_dot_product_attention(q, k, v, mask, scale=scale).transpose(1, 2).contiguous()
     q, k, v = (part if part.stride(3) == 1 else part.contiguous() for part in (q, k, v))
     return native_attention.attention(q, k, v, mask, scale, isa_name)

@@ -37,8 +37,8 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
     and as single values; the fastest takes its place if it is at least `worth` times as fast. A gelu or relu that
     follows is computed along, and so are the residual and norm for blocks, and in bfloat16 for all (SparseOutput). What
     was gained is in each layer's `gain`. Attention of short sequences is timed, and replaced, alike. Nothing changes in
-    what is saved. There are kernels for float32 on a CPU with the native library, bfloat16 on one with AMX too, and
-    blocks on a GPU with Triton; elsewhere nothing is replaced. Raises UserError for a model that was accelerated
+    what is saved. There are kernels for float32 on a CPU with the native library, for bfloat16 on one with AVX-512 BF16
+    or AMX, and blocks on a GPU with Triton; elsewhere nothing is replaced. Raises UserError for a model that was accelerated
     already.
 
     Whoever saves the whole model by `torch.save` must import `sparsebert.models.attention` before it runs again.
@@ -54,8 +54,7 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
     _fuse_activations(made)
     if model.device.type == "cpu":
         _fuse_ends(made)
-        stock = made.config._attn_implementation == STOCK
-        if stock and model.dtype == torch.float32 and _attention_gain(made, tokens) >= worth:
+        if made.config._attn_implementation == STOCK and _attention_gain(made, tokens) >= worth:
             made.set_attn_implementation(NAME)
     return made
 
@@ -117,7 +116,8 @@ def _attention_gain(model: PreTrainedModel, tokens: int) -> float:
         return 0.0
     length = min(tokens, LENGTH)
     shape = (max(1, tokens // length), length, heads, layout.head_size)
-    q, k, v = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)).transpose(2, 3)
+    drawn = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    q, k, v = drawn.to(model.dtype).transpose(2, 3)
     with torch.inference_mode():
         if not dispatch.attention_runs(q, k, v, None):
             return 0.0
