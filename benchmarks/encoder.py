@@ -190,7 +190,7 @@ def openvino_runs(file: Path, inputs: Inputs, threads: int) -> dict[str, Run]:
         return lambda x: compiled({name: tensor.numpy() for name, tensor in x.items()})[0]
 
     runs = {"openvino fp32": run_of(model, INFERENCE_PRECISION_HINT="f32")}
-    if "amx_bf16" in environment().cpu_flags:
+    if not {"amx_bf16", "avx512_bf16"}.isdisjoint(environment().cpu_flags):
         runs["openvino bf16"] = run_of(model, INFERENCE_PRECISION_HINT="bf16")
     if importlib.util.find_spec("nncf") is None:
         print("left out, not installed: nncf, so OpenVINO int8")

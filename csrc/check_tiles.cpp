@@ -106,6 +106,67 @@ int norm_differences(const Case& c, const std::vector<Value>& before, const std:
     return found;
 }
 
+SbTileLayer layer_of(const Case& c, const Packed& w, const std::vector<float>& bias) {
+    const uint32_t* masks = c.single ? w.masks.data() : nullptr;
+    return {c.inputs, c.outputs, c.height, w.values.data(), w.starts.data(), w.columns.data(),
+            masks,    w.begins.data(), bias.data(), 1};
+}
+
+// Three layers in one call, there and back and there, against one call each.
+int chain_differences(const Case& c, int32_t isa) {
+    Case back = c;
+    back.inputs = c.outputs, back.outputs = c.inputs;
+    const auto x = drawn(c.tokens * c.inputs, 1);
+    const Packed there_w = packed(drawn(c.outputs * c.inputs, 3), c), back_w = packed(drawn(c.outputs * c.inputs, 3), back);
+    const std::vector<float> bias(c.outputs + c.inputs, 0.5f);
+    const SbTileLayer there = layer_of(c, there_w, bias), again = layer_of(back, back_w, bias);
+    const SbTileLayer layers[] = {there, again, there};
+    const int64_t most = (c.inputs > c.outputs ? c.inputs : c.outputs) + 63;
+    std::vector<uint16_t> scratch(c.threads * (3 * c.chunk * most + c.height * most), 0xffff);
+    const auto run = [&](int64_t count, const SbTileLayer* from, const std::vector<uint16_t>& given, int64_t outputs) {
+        const SbTileChain call{c.tokens, count, c.chunk, {}, 1, c.threads};
+        std::vector<uint16_t> y(c.tokens * outputs, 0xffff);
+        if (sb_tile_linear(isa, &call, from, given.data(), y.data(), scratch.data()) != 0) y.push_back(0);
+        return y;
+    };
+    const auto one = run(1, &there, x, c.outputs), two = run(1, &again, one, c.inputs);
+    return run(3, layers, x, c.outputs) != run(1, &there, two, c.outputs);
+}
+
+struct Attention {
+    int64_t batch, heads, tokens, size;
+    int32_t threads;
+};
+
+// Of every second key, q = k = v.
+int attention_differences(const Attention& c, int32_t isa) {
+    const int64_t wide = c.heads * c.size, blocks = (c.tokens + 31) / 32, across = (c.size + 31) / 32;
+    const int64_t places = (blocks > across ? blocks : across) + 31;
+    const int64_t room = 2 * blocks * across * 1024 + 32 * 32 * (across + blocks + 2) + 2 * (32 * (blocks * 32 + 16) + places);
+    const auto x = drawn(c.batch * c.tokens * wide, 1);
+    std::vector<uint8_t> mask(c.tokens);
+    for (int64_t key = 0; key < c.tokens; key++) mask[key] = key % 2 == 0;
+    const SbStrides strides{c.tokens * wide, wide, c.size};
+    const SbAttention call{c.batch, c.heads, c.tokens, c.tokens, c.size, strides, strides, strides, 0, 0, 0, 0.5f, c.threads};
+    std::vector<uint16_t> y(x.size(), 0xffff), scratch(c.threads * room, 0xffff);
+    int found = sb_tile_attention(isa, &call, x.data(), x.data(), x.data(), mask.data(), y.data(), scratch.data());
+    for (int64_t at = 0; at < c.batch * c.tokens * c.heads; at++) {
+        const int64_t first = at / (c.tokens * c.heads) * c.tokens, head = at % c.heads;
+        const auto value = [&](int64_t token, int64_t d) { return double(as_float(x[token * wide + head * c.size + d])); };
+        double total = 0;
+        std::vector<double> expected(c.size);
+        for (int64_t key = first; key < first + c.tokens; key += 2) {
+            double score = 0;
+            for (int64_t d = 0; d < c.size; d++) score += value(at / c.heads, d) * value(key, d);
+            total += std::exp(0.5 * score);
+            for (int64_t d = 0; d < c.size; d++) expected[d] += std::exp(0.5 * score) * value(key, d);
+        }
+        for (int64_t d = 0; d < c.size; d++)
+            found += !(std::fabs(as_float(y[at * c.size + d]) - expected[d] / total) <= 0.02);
+    }
+    return found;
+}
+
 template <typename Value>
 int linear_differences(const Case& c, int32_t isa) {
     const auto x = drawn(c.tokens * c.inputs, 1), weight = drawn(c.outputs * c.inputs, c.single ? 4 : 1);
@@ -113,12 +174,11 @@ int linear_differences(const Case& c, int32_t isa) {
     for (uint16_t value : x) given.push_back(sizeof(Value) == 2 ? Value(value) : Value(as_float(value)));
     const Packed w = packed(weight, c);
     const std::vector<float> bias(c.outputs, 0.5f);
-    SbTileLinear call{c.tokens, c.inputs, c.outputs, c.height, c.chunk, {}, 1, sizeof(Value) == 2, c.threads};
+    SbTileChain call{c.tokens, 1, c.chunk, {}, sizeof(Value) == 2, c.threads};
+    const SbTileLayer layer = layer_of(c, w, bias);
     std::vector<uint16_t> scratch(c.threads * (c.chunk * (c.inputs + 63) + c.height * (c.inputs + 31)), 0xffff);
     const auto run = [&](std::vector<Value>& y) {
-        return sb_tile_linear(isa, &call, given.data(), w.values.data(), w.starts.data(), w.columns.data(),
-                              c.single ? w.masks.data() : nullptr, w.begins.data(), bias.data(), y.data(),
-                              scratch.data());
+        return sb_tile_linear(isa, &call, &layer, given.data(), y.data(), scratch.data());
     };
     std::vector<Value> y(c.tokens * c.outputs), normed(y.size());
     int found = run(y);
@@ -236,10 +296,18 @@ int check_tiles() {
                               {90, 96, 50, 32, 64, 2, true}};
     int failed = 0;
     for (const Case& c : cases) {
-        const int found = on_all(
-            BF16, [&](int32_t isa) { return linear_differences<float>(c, isa) + linear_differences<uint16_t>(c, isa); });
+        const int found = on_all(BF16, [&](int32_t isa) {
+            return linear_differences<float>(c, isa) + linear_differences<uint16_t>(c, isa) + chain_differences(c, isa);
+        });
         std::printf("tiles, %lld x %lld to %lld, height %lld: %d differences\n", (long long)c.tokens,
                     (long long)c.inputs, (long long)c.outputs, (long long)c.height, found);
+        failed += found;
+    }
+    const Attention heads[] = {{0, 2, 5, 8, 1}, {1, 1, 1, 64, 2}, {2, 3, 33, 24, 2}, {1, 2, 70, 5, 1}, {3, 2, 20, 40, 3}};
+    for (const Attention& c : heads) {
+        const int found = on_all(BF16, [&](int32_t isa) { return attention_differences(c, isa); });
+        std::printf("tiles, attention %lld x %lld x %lld x %lld: %d differences\n", (long long)c.batch,
+                    (long long)c.heads, (long long)c.tokens, (long long)c.size, found);
         failed += found;
     }
     const TreeCase trees[] = {{0, 32, 1, 3, 1}, {1, 33, 2, 0, 1}, {70, 64, 2, 6, 3}, {100, 7, 1, 11, 2}};

@@ -77,13 +77,12 @@ extern "C" int32_t sb_tile_attention(int32_t isa, const SbAttention* call, const
     return 0;
 }
 
-extern "C" int32_t sb_tile_linear(int32_t isa, const SbTileLinear* call, const void* x, const uint16_t* values,
-                                  const int32_t* starts, const int32_t* columns, const uint32_t* masks,
-                                  const int32_t* begins, const float* bias, void* y, uint16_t* scratch) {
+extern "C" int32_t sb_tile_linear(int32_t isa, const SbTileChain* call, const SbTileLayer* layers, const void* x,
+                                  void* y, uint16_t* scratch) {
     const auto run = of_tiles(isa, sb_tile_linear_emulated, SB_IF_BF16(sb_tile_linear_avx512_bf16),
                               SB_IF_AMX(sb_tile_linear_amx));
     if (run == nullptr) return 1;
-    run(call, x, values, starts, columns, masks, begins, bias, y, scratch);
+    run(call, layers, x, y, scratch);
     return 0;
 }
 

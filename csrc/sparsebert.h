@@ -111,22 +111,33 @@ SB_TILE_ATTENTION(amx)
 SB_TILE_ATTENTION(emulated)
 #undef SB_TILE_ATTENTION
 
-// A linear layer on bf16 tiles; `bf16`: x and y are bfloat16, else float. Blocks of `height` outputs (16 or 32) x 32
-// inputs; a thread works on `chunk` tokens at once, a multiple of 16.
-struct SbTileLinear {
-    int64_t tokens, inputs, outputs, height, chunk;
-    SbNorm norm;
-    int32_t activation, bf16, threads;
+// A linear layer on bf16 tiles: blocks of `height` outputs (16 or 32) x 32 inputs, starts and columns as for sb_blocks.
+// A block is height / 16 tiles [16 pairs of inputs][16 outputs][2], zero outside the matrix. Where masks is not null it
+// is [blocks, height / 16, 16], and of each row of a tile only the bf16 whose bits are set are there, one after another,
+// those of block b from begins[b] on. bias [outputs] or null.
+struct SbTileLayer {
+    int64_t inputs, outputs, height;
+    const uint16_t* values;
+    const int32_t *starts, *columns;
+    const uint32_t* masks;
+    const int32_t* begins;
+    const float* bias;
+    int64_t activation;
 };
 
-// starts and columns as for sb_blocks. A block is height / 16 tiles [16 pairs of inputs][16 outputs][2], zero outside
-// the matrix. Where masks is not null it is [blocks, height / 16, 16], and of each row of a tile only the bf16 whose
-// bits are set are there, one after another, those of block b from begins[b] on. bias [outputs] or null;
-// scratch [threads, chunk (inputs + 63) + height (inputs + 31)], best at a multiple of 64 bytes.
-#define SB_TILE_LINEAR(isa)                                                                                       \
-    void sb_tile_linear_##isa(const SbTileLinear* call, const void* x, const uint16_t* values,                    \
-                              const int32_t* starts, const int32_t* columns, const uint32_t* masks,               \
-                              const int32_t* begins, const float* bias, void* y, uint16_t* scratch);
+// `layers` of them, each reading what the one before gives, rounded to bf16; `norm` follows the last. `bf16`: x and y
+// are bfloat16, else float. A thread takes `chunk` tokens, a multiple of 16, through all layers.
+struct SbTileChain {
+    int64_t tokens, layers, chunk;
+    SbNorm norm;
+    int32_t bf16, threads;
+};
+
+// scratch [threads, room], best at a multiple of 64 bytes, with pad(n) = up32(n) + 32: room = chunk pad(inputs of the
+// first layer) + 2 chunk pad(the most inputs of another) + the most height up32(inputs) of a layer with masks.
+#define SB_TILE_LINEAR(isa)                                                                                    \
+    void sb_tile_linear_##isa(const SbTileChain* call, const SbTileLayer* layers, const void* x, void* y,      \
+                              uint16_t* scratch);
 SB_TILE_LINEAR(avx512_bf16)
 SB_TILE_LINEAR(amx)
 SB_TILE_LINEAR(emulated)
@@ -170,9 +181,8 @@ int32_t sb_tile_attention(int32_t isa, const SbAttention* call, const uint16_t* 
                           const uint16_t* v, const uint8_t* mask, uint16_t* y, uint16_t* scratch);
 int32_t sb_elements(int32_t isa, const SbLinear* call, const float* x, const float* values,
                     const int32_t* starts, const int32_t* columns, const float* bias, float* y, float* scratch);
-int32_t sb_tile_linear(int32_t isa, const SbTileLinear* call, const void* x, const uint16_t* values,
-                       const int32_t* starts, const int32_t* columns, const uint32_t* masks, const int32_t* begins,
-                       const float* bias, void* y, uint16_t* scratch);
+int32_t sb_tile_linear(int32_t isa, const SbTileChain* call, const SbTileLayer* layers, const void* x, void* y,
+                       uint16_t* scratch);
 int32_t sb_tile_fff(int32_t isa, const SbTileFff* call, const uint16_t* x, const uint16_t* in, const float* bias,
                     const uint16_t* out, float* y, int32_t* nodes, float* logits, int32_t* numbers, uint16_t* rows);
 

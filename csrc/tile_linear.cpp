@@ -1,9 +1,11 @@
-// Linear layers on bf16 tiles whose weight keeps some of its blocks, or single values: y = activation(x W^T + b).
+// Linear layers on bf16 tiles whose weights keep some of their blocks, or single values, one after another: y =
+// activation(x W^T + b).
 //
 // Rows of x are loaded as they lie, but for the last few, and where their length is not whole tiles or they are float:
 // those are copied. Single values are spread over tiles that are zero elsewhere, one row of blocks at a time, which
-// then serves all tokens of a chunk. Sums are float; bias and activation follow while the result is at hand, and
-// residual and norm when all outputs of a chunk are there.
+// then serves all tokens of a chunk. Sums are float; bias and activation follow while they are at hand. A thread takes a
+// chunk of tokens through all layers, so that what lies between two of them never leaves its cache; residual and norm
+// follow when all outputs of the chunk are there.
 
 #include <omp.h>
 
@@ -13,38 +15,36 @@
 
 namespace {
 
-struct Weights {
-    const uint16_t* values;
-    const int32_t *starts, *columns;
-    const uint32_t* masks;
-    const int32_t* begins;
-};
-
-// The tokens of a chunk: `ready` tiles lie in x, those behind them are copied.
+// The tokens of a chunk: the first `ready`, whole tiles or all of them, lie in one place, the others in another.
 struct Chunk {
     Rows given, copied;
     int64_t count, ready;
 };
 
-int64_t stride_of_copies(const SbTileLinear& call) {
-    // Else rows of 2^n inputs would all fall on the same lines of the cache.
-    return (whole(call.inputs, WIDTH) + 1) * WIDTH;
-}
+// Results [tokens, outputs], rows `stride` apart.
+template <typename Value>
+struct Results {
+    Value* at;
+    int64_t stride;
+};
+
+// Else rows of 2^n values would all fall on the same lines of the cache.
+int64_t stride_of(int64_t values) { return (whole(values, WIDTH) + 1) * WIDTH; }
 
 template <typename Value>
-Chunk prepare(const SbTileLinear& call, const Value* x, int64_t count, uint16_t* copies) {
-    const int64_t stride = stride_of_copies(call);
-    Chunk chunk{{nullptr, call.inputs}, {copies, stride}, count, 0};
+Chunk prepare(const Value* x, int64_t inputs, int64_t count, uint16_t* copies) {
+    const int64_t stride = stride_of(inputs);
+    Chunk chunk{{nullptr, inputs}, {copies, stride}, count, 0};
     if constexpr (sizeof(Value) == sizeof(uint16_t))
-        if (call.inputs % WIDTH == 0) {
+        if (inputs % WIDTH == 0) {
             chunk.given.at = x;
-            chunk.ready = count / TILE;
+            chunk.ready = count / TILE * TILE;
         }
-    const int64_t first = chunk.ready * TILE, end = whole(count, TILE) * TILE;
-    for (int64_t t = first; t < end; t++) {
-        uint16_t* to = copies + (t - first) * stride;
+    const int64_t end = whole(count, TILE) * TILE;
+    for (int64_t t = chunk.ready; t < end; t++) {
+        uint16_t* to = copies + (t - chunk.ready) * stride;
         if (t < count)
-            copy_row(x + t * call.inputs, call.inputs, stride, to);
+            copy_row(x + t * inputs, inputs, stride, to);
         else
             std::memset(to, 0, stride * sizeof(uint16_t));
     }
@@ -61,7 +61,7 @@ inline void spread(uint32_t mask, const uint16_t* values, uint16_t* to) {
 }
 
 template <int N>
-BlockRow row_of(const Weights& w, int64_t r, uint16_t* tiles) {
+BlockRow row_of(const SbTileLayer& w, int64_t r, uint16_t* tiles) {
     const int64_t first = w.starts[r], count = w.starts[r + 1] - first;
     if (w.masks == nullptr) return {w.values + first * N * TILE_VALUES, w.columns + first, count};
     for (int64_t b = 0; b < count; b++) {
@@ -77,37 +77,36 @@ BlockRow row_of(const Weights& w, int64_t r, uint16_t* tiles) {
 
 // y [tokens] at the outputs of one row of blocks.
 template <int T, int N, typename Value>
-void finish(const SbTileLinear& call, int64_t output, int64_t tokens, Vec (&sums)[T][N], const float* bias, Value* y) {
-    constexpr int FOUR = 4 / N;  // vectors in step, as each operation waits for the one before
-    const int64_t here = smaller(N * TILE, call.outputs - output);
+void finish(const SbTileLayer& layer, int64_t output, int64_t tokens, Vec (&sums)[T][N], Results<Value> y) {
+    constexpr int ROWS = 4 / N;  // four vectors in step, as each operation waits for the one before
+    const int64_t here = smaller(N * TILE, layer.outputs - output);
     Vec shift[N] = {};
-    if (bias != nullptr)
-        for (int j = 0; j < N && j * LANES < here; j++) shift[j] = load_part(bias + output + j * LANES, here - j * LANES);
+    if (layer.bias != nullptr)
+        for (int j = 0; j < N && j * LANES < here; j++)
+            shift[j] = load_part(layer.bias + output + j * LANES, here - j * LANES);
 #pragma GCC unroll 4
-    for (int t = 0; t < T; t += FOUR) {
+    for (int t = 0; t < T; t += ROWS) {
         Vec values[4];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) values[i] = sums[t + i / N][i % N] + shift[i % N];
-        activate(values, call.activation);
+        activate(values, layer.activation);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) sums[t + i / N][i % N] = values[i];
     }
-    for (int64_t t = 0; t < smaller(T, tokens); t++) store_row(y + t * call.outputs + output, sums[t], here);
+    for (int64_t t = 0; t < smaller(T, tokens); t++) store_row(y.at + t * y.stride + output, sums[t], here);
 }
 
 template <int N, typename Value>
 class Layer {
   public:
-    Layer(const SbTileLinear& call, const Weights& weights, const float* bias, Value* y)
-        : call(call), weights(weights), bias(bias), y(y) {}
+    Layer(const SbTileLayer& layer, Results<Value> y) : layer(layer), y(y) {}
 
-    // Rows of blocks `from` to `to`, for the chunk whose first token is `token`.
-    void run(Tiles& tiles, const Chunk& chunk, int64_t token, int64_t from, int64_t to, uint16_t* spread_tiles) const {
-        const int64_t ready = chunk.ready * TILE;
+    // Rows of blocks `from` to `to`.
+    void run(Tiles& tiles, const Chunk& x, int64_t from, int64_t to, uint16_t* spread_tiles) const {
         for (int64_t r = from; r < to; r++) {
-            const BlockRow row = row_of<N>(weights, r, spread_tiles);
-            all_tokens(tiles, chunk.given, row, ready, r, token);
-            all_tokens(tiles, chunk.copied, row, chunk.count - ready, r, token + ready);
+            const BlockRow row = row_of<N>(layer, r, spread_tiles);
+            all_tokens(tiles, x.given, row, x.ready, r, 0);
+            all_tokens(tiles, x.copied, row, x.count - x.ready, r, x.ready);
         }
     }
 
@@ -124,70 +123,145 @@ class Layer {
     void some_tokens(Tiles& tiles, const Rows& x, const BlockRow& row, int64_t count, int64_t t, int64_t r,
                      int64_t token) const {
         const int64_t output = r * N * TILE;
-        Value* const to = y + (token + t) * call.outputs;
+        Value* const to = y.at + (token + t) * y.stride;
         // Fetched for writing while they are computed: stores wait for one another.
-        for (int64_t i = 0; i < smaller(M * TILE, count - t); i++)
-            __builtin_prefetch(to + i * call.outputs + output, 1);
+        for (int64_t i = 0; i < smaller(M * TILE, count - t); i++) __builtin_prefetch(to + i * y.stride + output, 1);
         multiply<M, N>(tiles, {x.at + t * x.stride, x.stride}, row, [&](int64_t first, auto& sums) {
-            if (first < count - t)
-                finish(call, output, count - t - first, sums, bias, to + first * call.outputs);
+            const int64_t left = count - t - first;
+            if (left > 0) finish(layer, output, left, sums, Results<Value>{to + first * y.stride, y.stride});
         });
     }
 
-    const SbTileLinear& call;
-    const Weights& weights;
-    const float* bias;
-    Value* y;
+    const SbTileLayer& layer;
+    const Results<Value> y;
 };
 
-template <int N, typename Value>
-void forward(const SbTileLinear& call, const Value* x, const Weights& weights, const float* bias, Value* y,
-             uint16_t* scratch) {
-    const Layer<N, Value> layer(call, weights, bias, y);
-    const int64_t rows = whole(call.outputs, call.height), chunks = whole(call.tokens, call.chunk);
-    // Few tokens: threads share the rows instead.
-    const int64_t parts = chunks < call.threads ? smaller(rows, 4 * call.threads) : 1;
-    const int64_t copies = call.chunk * stride_of_copies(call);
-    const int64_t own = copies + (weights.masks == nullptr ? 0 : whole(call.inputs, WIDTH) * N * TILE_VALUES);
+// What a thread needs, one after another: copies of inputs, what lies between layers, in two places that take turns, and
+// a row of blocks of spread values.
+struct Sizes {
+    int64_t copies, between, spread;
+
+    explicit Sizes(const SbTileChain& call, const SbTileLayer* layers) : copies(), between(), spread() {
+        copies = call.chunk * stride_of(layers[0].inputs);
+        for (int64_t i = 0; i < call.layers; i++) {
+            const int64_t here = i == 0 ? 0 : call.chunk * stride_of(layers[i].inputs);
+            const int64_t tiles = layers[i].masks == nullptr ? 0 : whole(layers[i].inputs, WIDTH) * layers[i].height * WIDTH;
+            if (here > between) between = here;
+            if (tiles > spread) spread = tiles;
+        }
+    }
+    int64_t all() const { return copies + 2 * between + spread; }
+};
+
+template <typename Value>
+struct Chain {
+    const SbTileChain& call;
+    const SbTileLayer* layers;
+    const Value* x;
+    Value* y;
+    uint16_t* scratch;
+    Sizes sizes;
+
+    uint16_t* of_thread() const { return scratch + omp_get_thread_num() * sizes.all(); }
+
+    Results<uint16_t> between(uint16_t* own, int64_t layer) const {
+        return {own + sizes.copies + layer % 2 * sizes.between, stride_of(layers[layer].outputs)};
+    }
+
+    int64_t rows_of(int64_t layer) const { return whole(layers[layer].outputs, layers[layer].height); }
+
+    Chunk given(int64_t token, uint16_t* own) const {
+        const int64_t inputs = layers[0].inputs;
+        return prepare(x + token * inputs, inputs, smaller(call.chunk, call.tokens - token), own);
+    }
+
+    // What layer `i` reads of the one before, which `own` has.
+    Chunk after(int64_t i, int64_t count, uint16_t* own) const {
+        const Results<uint16_t> rows = between(own, i - 1);
+        return {{rows.at, rows.stride}, {nullptr, 0}, count, count};
+    }
+
+    // Rows of blocks `from` to `to` of layer `i`, for a chunk whose first token is `token`.
+    void run(Tiles& tiles, int64_t i, const Chunk& chunk, int64_t token, int64_t from, int64_t to, uint16_t* own) const {
+        uint16_t* const spread_tiles = of_thread() + sizes.copies + 2 * sizes.between;
+        const int64_t outputs = layers[i].outputs;
+        if (i + 1 == call.layers)
+            return run(tiles, i, chunk, Results<Value>{y + token * outputs, outputs}, from, to, spread_tiles);
+        const Results<uint16_t> into = between(own, i);
+        const int64_t past = whole(outputs, WIDTH) * WIDTH - outputs;
+        if (from == 0 && past > 0)
+            for (int64_t t = 0; t < chunk.count; t++)
+                std::memset(into.at + t * into.stride + outputs, 0, past * sizeof(uint16_t));
+        run(tiles, i, chunk, into, from, to, spread_tiles);
+    }
+
+    template <typename Out>
+    void run(Tiles& tiles, int64_t i, const Chunk& chunk, Results<Out> into, int64_t from, int64_t to,
+             uint16_t* spread_tiles) const {
+        if (layers[i].height == TILE)
+            Layer<1, Out>(layers[i], into).run(tiles, chunk, from, to, spread_tiles);
+        else
+            Layer<2, Out>(layers[i], into).run(tiles, chunk, from, to, spread_tiles);
+    }
+
+    void normalize(int64_t from, int64_t to) const {
+        normalize_rows(call.norm, from, to, layers[call.layers - 1].outputs, y);
+    }
+
+    // Inside a parallel region, as the next: each thread has chunks of its own.
+    void run_apart(Tiles& tiles, int64_t chunks) const {
+        uint16_t* const own = of_thread();
+#pragma omp for schedule(dynamic)
+        for (int64_t c = 0; c < chunks; c++) {
+            const int64_t token = c * call.chunk;
+            Chunk chunk = given(token, own);
+            for (int64_t i = 0; i < call.layers; i++) {
+                if (i > 0) chunk = after(i, chunk.count, own);
+                run(tiles, i, chunk, token, 0, rows_of(i), own);
+            }
+            normalize(token, token + chunk.count);
+        }
+    }
+
+    // Few tokens: all threads share the rows of each layer, and what lies between layers.
+    void run_together(Tiles& tiles, int64_t chunks) const {
+        for (int64_t c = 0; c < chunks; c++) {
+            const int64_t token = c * call.chunk;
+            Chunk chunk = given(token, of_thread());
+            for (int64_t i = 0; i < call.layers; i++) {
+                if (i > 0) chunk = after(i, chunk.count, scratch);
+                const int64_t rows = rows_of(i), parts = smaller(rows, 4 * call.threads);
+#pragma omp for schedule(dynamic)
+                for (int64_t part = 0; part < parts; part++)
+                    run(tiles, i, chunk, token, rows * part / parts, rows * (part + 1) / parts, scratch);
+            }
+        }
+#pragma omp for
+        for (int64_t token = 0; token < call.tokens; token++) normalize(token, token + 1);
+    }
+};
+
+template <typename Value>
+void forward(const SbTileChain& call, const SbTileLayer* layers, const void* x, void* y, uint16_t* scratch) {
+    const Chain<Value> chain{call, layers, static_cast<const Value*>(x), static_cast<Value*>(y), scratch,
+                             Sizes(call, layers)};
+    const int64_t chunks = whole(call.tokens, call.chunk);
 #pragma omp parallel num_threads(call.threads) if (call.threads > 1)
     {
         Tiles tiles;
-        uint16_t* const mine = scratch + omp_get_thread_num() * own;
-        Chunk chunk{};
-        int64_t prepared = -1;
-#pragma omp for collapse(2) schedule(dynamic)
-        for (int64_t c = 0; c < chunks; c++)
-            for (int64_t part = 0; part < parts; part++) {
-                const int64_t token = c * call.chunk;
-                if (c != prepared)
-                    chunk = prepare(call, x + token * call.inputs, smaller(call.chunk, call.tokens - token), mine);
-                prepared = c;
-                layer.run(tiles, chunk, token, rows * part / parts, rows * (part + 1) / parts, mine + copies);
-                if (parts == 1) normalize_rows(call.norm, token, token + chunk.count, call.outputs, y);
-            }
-        if (parts > 1) {
-#pragma omp for
-            for (int64_t token = 0; token < call.tokens; token++)
-                normalize_rows(call.norm, token, token + 1, call.outputs, y);
-        }
+        if (chunks < call.threads)
+            chain.run_together(tiles, chunks);
+        else
+            chain.run_apart(tiles, chunks);
     }
-}
-
-template <typename Value>
-void forward(const SbTileLinear& call, const void* x, const Weights& weights, const float* bias, void* y,
-             uint16_t* scratch) {
-    const auto run = call.height == TILE ? forward<1, Value> : forward<2, Value>;
-    run(call, static_cast<const Value*>(x), weights, bias, static_cast<Value*>(y), scratch);
 }
 
 }  // namespace
 
-extern "C" void SB_NAME(sb_tile_linear)(const SbTileLinear* call, const void* x, const uint16_t* values,
-                                        const int32_t* starts, const int32_t* columns, const uint32_t* masks,
-                                        const int32_t* begins, const float* bias, void* y, uint16_t* scratch) {
-    const Weights weights{values, starts, columns, masks, begins};
+extern "C" void SB_NAME(sb_tile_linear)(const SbTileChain* call, const SbTileLayer* layers, const void* x, void* y,
+                                        uint16_t* scratch) {
     if (call->bf16)
-        forward<uint16_t>(*call, x, weights, bias, y, scratch);
+        forward<uint16_t>(*call, layers, x, y, scratch);
     else
-        forward<float>(*call, x, weights, bias, y, scratch);
+        forward<float>(*call, layers, x, y, scratch);
 }

@@ -39,8 +39,8 @@ def attention(
     """softmax(scale q k^T) v as [batch, queries, heads, size], for q [batch, heads, queries, size] and k, v of keys.
 
     All are float32, or bfloat16 for an instruction set of `native.TILED`, on the CPU, with the values of a head side by
-    side; sums and exponentials are float32. The mask is bool, its shape broadcasts to [batch, heads, queries, keys], and
-    False = not seen. A query that sees nothing gives zero. Raises ValueError for tensors of other kinds.
+    side; sums and exponentials are float32. The mask is bool, its shape broadcasts to [batch, heads, queries, keys],
+    and False = not seen. A query that sees nothing gives zero. Raises ValueError for tensors of other kinds.
     """
     _check(q, k, v)
     (batch, heads, queries, size), keys = q.shape, k.shape[2]

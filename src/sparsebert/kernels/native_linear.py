@@ -10,6 +10,7 @@ import torch
 
 from sparsebert.kernels import native
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, WIDTH, PackedMatrix
+from sparsebert.kernels.tiled import TiledMatrix
 
 PANEL_TOKENS = 64
 # Tokens that a thread takes through a chain at once: a multiple of 12, whose values between layers fill some 300 KB.
@@ -19,9 +20,9 @@ ELSEWHERE = "all tensors must be contiguous and on the CPU"
 
 @dataclass(frozen=True)
 class SparseLayer:
-    """activation(x W^T + bias); activation is `gelu`, `relu` or `none`."""
+    """activation(x W^T + bias); activation is `gelu`, `relu` or `none`. For bfloat16 the matrix is in tiles."""
 
-    weight: PackedMatrix
+    weight: PackedMatrix | TiledMatrix
     bias: torch.Tensor | None
     activation: str = "none"
 
@@ -85,7 +86,7 @@ def linear(
     call = _Linear(len(x), weight.inputs, weight.outputs, native.ACTIVATIONS[activation], threads)
     parts = (x, weight.values, weight.starts, weight.columns)
     run = native.function("sb_elements", ctypes.POINTER(_Linear), *[ctypes.c_void_p] * 7)
-    given = (*(part.data_ptr() for part in parts), _pointer(bias), y.data_ptr(), scratch.data_ptr())
+    given = (*(part.data_ptr() for part in parts), pointer(bias), y.data_ptr(), scratch.data_ptr())
     native.done(run(native.number(isa_name), ctypes.byref(call), *given), isa_name)
     return y
 
@@ -136,11 +137,12 @@ def norm_for(norm: ResidualNorm | None, tokens: int, outputs: int, dtype: torch.
 
 def _stage(layer: SparseLayer) -> _Blocks:
     weight = layer.weight
-    pointers = (weight.values.data_ptr(), weight.starts.data_ptr(), weight.columns.data_ptr(), _pointer(layer.bias))
+    pointers = (weight.values.data_ptr(), weight.starts.data_ptr(), weight.columns.data_ptr(), pointer(layer.bias))
     return _Blocks(weight.inputs, weight.outputs, weight.height, *pointers, native.ACTIVATIONS[layer.activation])
 
 
-def _pointer(tensor: torch.Tensor | None) -> int | None:
+def pointer(tensor: torch.Tensor | None) -> int | None:
+    """Where it lies; None is null."""
     return None if tensor is None else tensor.data_ptr()
 
 
@@ -152,6 +154,8 @@ def _chunk(tokens: int, inputs: int, threads: int) -> int:
 
 def _check(x: torch.Tensor, layer: SparseLayer) -> None:
     weight, bias = layer.weight, layer.bias
+    if not isinstance(weight, PackedMatrix):
+        raise ValueError(f"the weight must be a PackedMatrix, got a {type(weight).__name__}")
     check_sizes(x, weight.height, weight.inputs, weight.outputs, bias)
     rows = weight.outputs if weight.height == SINGLE else -(-weight.outputs // weight.height)
     shape = (len(weight.columns),) if weight.height == SINGLE else (len(weight.columns), WIDTH, weight.height)

@@ -127,9 +127,11 @@ def run_tiled(
     if isa_name is None or not native.has_tiles():
         return _ended(reference.linear(x, untile_matrix(packed), bias, activation), norm)
     shift = None if bias is None else bias.float()
-    if norm is not None:
-        norm = replace(norm, gamma=norm.gamma.float(), beta=norm.beta.float())
-    return native_tile_linear.linear(x.contiguous(), packed, shift, activation, isa_name, norm)
+    return native_tile_linear.linear(x.contiguous(), packed, shift, activation, isa_name, _in_float(norm))
+
+
+def _in_float(norm: ResidualNorm | None) -> ResidualNorm | None:
+    return None if norm is None else replace(norm, gamma=norm.gamma.float(), beta=norm.beta.float())
 
 
 def _ended(y: torch.Tensor, norm: ResidualNorm | None) -> torch.Tensor:
@@ -160,18 +162,22 @@ def run_chain(
     epsilon: float,
 ) -> torch.Tensor:
     """Layers of blocks, the residual and the norm, by the native library or in plain torch."""
-    layers, names, wide = [], list(native.ACTIVATIONS), x.shape[1]
+    layers, names, wide, half = [], list(native.ACTIVATIONS), x.shape[1], x.dtype == torch.bfloat16
     for i in range(len(tensors) // 4):
         values, starts, columns, bias = tensors[4 * i : 4 * i + 4]
         outputs, height, activation = numbers[3 * i : 3 * i + 3]
-        weight = PackedMatrix(outputs, wide, height, values, starts, columns)
+        weight = (TiledMatrix if half else PackedMatrix)(outputs, wide, height, values, starts, columns)
         layers.append(SparseLayer(weight, bias, names[activation]))
         wide = outputs
     isa_name, norm = native.isa(), ResidualNorm(residual.contiguous(), gamma, beta, epsilon)
-    if isa_name is not None:
+    if isa_name is not None and (not half or isa_name in native.TILED):
+        if half:
+            layers = [replace(layer, bias=layer.bias.float()) for layer in layers]
+            return native_tile_linear.chain(x.contiguous(), layers, _in_float(norm), isa_name)
         return native_linear.chain(x.contiguous(), layers, norm, isa_name)
     for layer in layers:
-        x = reference.linear(x, unpack_matrix(layer.weight), layer.bias, layer.activation)
+        unpack = untile_matrix if half else unpack_matrix
+        x = reference.linear(x, unpack(layer.weight), layer.bias, layer.activation)
     return _ended(x, norm)
 
 

@@ -27,9 +27,9 @@ class Postponed(nn.Module):
 class SparseOutput(nn.Module):
     """LayerNorm(dense(hidden) + residual), and `first` before `dense` where there is one.
 
-    In evaluation without gradients, in float32 on the CPU, all of it is one kernel whose values between the steps stay
-    in a core's cache; in bfloat16 on tiles, `dense` and all after it is one. Hooks on the parts do not run then. Else
-    the parts run one after another. `first` is where its matrix belongs: that is not among the parameters here.
+    In evaluation without gradients on the CPU all of it is one kernel for blocks, whose values between the steps stay
+    in a core's cache; for single values in bfloat16 `dense` and all after it is one. Hooks on the parts do not run then.
+    Else the parts run one after another. `first` is where its matrix belongs: that is not among the parameters here.
     """
 
     dense: nn.Linear
@@ -51,7 +51,7 @@ class SparseOutput(nn.Module):
     def forward(self, hidden_states: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
         """[..., inputs] and the residual [..., outputs] to [..., outputs]."""
         layers = self._layers(hidden_states)
-        if layers is not None:
+        if layers is not None and input_tensor.dtype == hidden_states.dtype:
             flat = hidden_states.reshape(-1, layers[0].weight.inputs)
             return dispatch.sparse_chain(flat, layers, self._end(input_tensor), self._origins()).view_as(input_tensor)
         *before, last = self.matrices
@@ -81,16 +81,13 @@ class SparseOutput(nn.Module):
 
     def _layers(self, x: torch.Tensor) -> list[SparseLayer] | None:
         """What the kernel reads, None where it does not run."""
-        if self.training or torch.is_grad_enabled() or not x.is_cpu or x.dtype != torch.float32:
+        if self.training or torch.is_grad_enabled() or not x.is_cpu:
             return None
         layers = []
         for matrix in self.matrices:
             if not isinstance(matrix, SparseLinear) or matrix.height == SINGLE:
                 return None
-            if not dispatch.linear_runs(x, matrix.weight, matrix.height):
+            if not matrix.runs(x):
                 return None
-            weight = matrix.packed()
-            if isinstance(weight, TiledMatrix):
-                return None
-            layers.append(SparseLayer(weight, matrix.bias, matrix.activation))
+            layers.append(SparseLayer(matrix.packed(), matrix.bias, matrix.activation))
         return layers
