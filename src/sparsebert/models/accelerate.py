@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -94,8 +94,12 @@ def _timed(forms: dict[int, SparseLinear], linear: nn.Linear, tokens: int) -> Ch
         str(height): lambda form=form: _finished(form(x)) for height, form in forms.items()
     }
     gains = _gains(lambda: _finished(F.linear(x, linear.weight, linear.bias)), runs)
-    best = max(forms, key=lambda height: gains[str(height)] * (1 if height == SINGLE else IN_ONE_CALL))
-    return best, gains[str(best)]
+    return _choice({height: gains[str(height)] for height in forms})
+
+
+def _choice(gains: Mapping[int, float]) -> Choice:
+    best = max(gains, key=lambda height: gains[height] * (1 if height == SINGLE else IN_ONE_CALL))
+    return best, gains[best]
 
 
 def _gains(stock: Callable[[], object], runs: dict[str, Callable[[], object]]) -> dict[str, float]:

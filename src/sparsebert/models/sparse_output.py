@@ -28,8 +28,9 @@ class SparseOutput(nn.Module):
     """LayerNorm(dense(hidden) + residual), and `first` before `dense` where there is one.
 
     In evaluation without gradients on the CPU all of it is one kernel for blocks, whose values between the steps stay
-    in a core's cache; for single values in bfloat16 `dense` and all after it is one. Hooks on the parts do not run then.
-    Else the parts run one after another. `first` is where its matrix belongs: that is not among the parameters here.
+    in a core's cache; for single values in bfloat16 `dense` and all after it is one. Hooks on the parts do not run
+    then. Else the parts run one after another. `first` is where its matrix belongs: that is not among the parameters
+    here.
     """
 
     dense: nn.Linear
