@@ -109,11 +109,11 @@ def sparse_runs(dense: BertModel, inputs: Inputs, sparsity: float) -> dict[str, 
 
 
 def tree_runs(dense: BertModel, inputs: Inputs, depth: int) -> dict[str, Run]:
-    planted, runs = plant(dense, depth).eval(), {}
+    planted, runs, tokens = plant(dense, depth).eval(), {}, inputs["input_ids"].numel()
     if native.has_tiles():
-        half = copy.deepcopy(planted).bfloat16()
+        half = accelerate(copy.deepcopy(planted).bfloat16(), tokens)
         runs[f"sparsebert fff 1x{depth} bf16"] = lambda x: half(**x)[0]
-    fast = accelerate(planted, inputs["input_ids"].numel())
+    fast = accelerate(planted, tokens)
     return {f"sparsebert fff 1x{depth}": lambda x: fast(**x)[0]} | runs
 
 

@@ -1,5 +1,6 @@
-// Whether AVX-512's dot products of bf16, and AMX's bf16 tiles, can be used here: this build and the processor must have
-// them, and of tiles the operating system. SB_IF_BF16(function) and SB_IF_AMX(function) are null where this build has not.
+// Whether AVX-512's dot products of bf16, and AMX's bf16 tiles, can be used here: this build and the processor must
+// have them, for tiles the operating system too. SB_IF_BF16(function) and SB_IF_AMX(function) are null where this build
+// does not.
 #pragma once
 
 #if defined(SB_BF16)

@@ -117,9 +117,10 @@ int chain_differences(const Case& c, int32_t isa) {
     Case back = c;
     back.inputs = c.outputs, back.outputs = c.inputs;
     const auto x = drawn(c.tokens * c.inputs, 1);
-    const Packed there_w = packed(drawn(c.outputs * c.inputs, 3), c), back_w = packed(drawn(c.outputs * c.inputs, 3), back);
+    const Packed first = packed(drawn(c.outputs * c.inputs, 3), c);
+    const Packed second = packed(drawn(c.outputs * c.inputs, 3), back);
     const std::vector<float> bias(c.outputs + c.inputs, 0.5f);
-    const SbTileLayer there = layer_of(c, there_w, bias), again = layer_of(back, back_w, bias);
+    const SbTileLayer there = layer_of(c, first, bias), again = layer_of(back, second, bias);
     const SbTileLayer layers[] = {there, again, there};
     const int64_t most = (c.inputs > c.outputs ? c.inputs : c.outputs) + 63;
     std::vector<uint16_t> scratch(c.threads * (3 * c.chunk * most + c.height * most), 0xffff);
@@ -142,17 +143,21 @@ struct Attention {
 int attention_differences(const Attention& c, int32_t isa) {
     const int64_t wide = c.heads * c.size, blocks = (c.tokens + 31) / 32, across = (c.size + 31) / 32;
     const int64_t places = (blocks > across ? blocks : across) + 31;
-    const int64_t room = 2 * blocks * across * 1024 + 32 * 32 * (across + blocks + 2) + 2 * (32 * (blocks * 32 + 16) + places);
+    const int64_t rows = 32 * 32 * (across + blocks + 2), scores = 32 * (blocks * 32 + 16);
+    const int64_t room = 2 * blocks * across * 1024 + rows + 2 * (scores + places);
     const auto x = drawn(c.batch * c.tokens * wide, 1);
     std::vector<uint8_t> mask(c.tokens);
     for (int64_t key = 0; key < c.tokens; key++) mask[key] = key % 2 == 0;
     const SbStrides strides{c.tokens * wide, wide, c.size};
-    const SbAttention call{c.batch, c.heads, c.tokens, c.tokens, c.size, strides, strides, strides, 0, 0, 0, 0.5f, c.threads};
+    const SbAttention call{c.batch, c.heads, c.tokens, c.tokens, c.size, strides,  strides,
+                           strides, 0,       0,        0,        0.5f,   c.threads};
     std::vector<uint16_t> y(x.size(), 0xffff), scratch(c.threads * room, 0xffff);
     int found = sb_tile_attention(isa, &call, x.data(), x.data(), x.data(), mask.data(), y.data(), scratch.data());
     for (int64_t at = 0; at < c.batch * c.tokens * c.heads; at++) {
         const int64_t first = at / (c.tokens * c.heads) * c.tokens, head = at % c.heads;
-        const auto value = [&](int64_t token, int64_t d) { return double(as_float(x[token * wide + head * c.size + d])); };
+        const auto value = [&](int64_t token, int64_t d) {
+            return double(as_float(x[token * wide + head * c.size + d]));
+        };
         double total = 0;
         std::vector<double> expected(c.size);
         for (int64_t key = first; key < first + c.tokens; key += 2) {
@@ -303,7 +308,8 @@ int check_tiles() {
                     (long long)c.inputs, (long long)c.outputs, (long long)c.height, found);
         failed += found;
     }
-    const Attention heads[] = {{0, 2, 5, 8, 1}, {1, 1, 1, 64, 2}, {2, 3, 33, 24, 2}, {1, 2, 70, 5, 1}, {3, 2, 20, 40, 3}};
+    const Attention heads[] = {
+        {0, 2, 5, 8, 1}, {1, 1, 1, 64, 2}, {2, 3, 33, 24, 2}, {1, 2, 70, 5, 1}, {3, 2, 20, 40, 3}};
     for (const Attention& c : heads) {
         const int found = on_all(BF16, [&](int32_t isa) { return attention_differences(c, isa); });
         std::printf("tiles, attention %lld x %lld x %lld x %lld: %d differences\n", (long long)c.batch,

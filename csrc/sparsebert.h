@@ -113,8 +113,8 @@ SB_TILE_ATTENTION(emulated)
 
 // A linear layer on bf16 tiles: blocks of `height` outputs (16 or 32) x 32 inputs, starts and columns as for sb_blocks.
 // A block is height / 16 tiles [16 pairs of inputs][16 outputs][2], zero outside the matrix. Where masks is not null it
-// is [blocks, height / 16, 16], and of each row of a tile only the bf16 whose bits are set are there, one after another,
-// those of block b from begins[b] on. bias [outputs] or null.
+// is [blocks, height / 16, 16], and of each row of a tile only the bf16 whose bits are set are there, one after
+// another, those of block b from begins[b] on. bias [outputs] or null.
 struct SbTileLayer {
     int64_t inputs, outputs, height;
     const uint16_t* values;

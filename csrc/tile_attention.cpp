@@ -1,4 +1,5 @@
-// Attention of short sequences on bf16 tiles, y = softmax(scale q k^T) v, head by head; sums and exponentials are float.
+// Attention of short sequences on bf16 tiles, y = softmax(scale q k^T) v, head by head; sums and exponentials are
+// float.
 //
 // Keys and values of a head are brought into tiles once, as if they were weights: both products are then those of a
 // layer whose blocks are all kept. Probabilities are rounded to bf16 before the second.

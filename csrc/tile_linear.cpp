@@ -3,8 +3,8 @@
 //
 // Rows of x are loaded as they lie, but for the last few, and where their length is not whole tiles or they are float:
 // those are copied. Single values are spread over tiles that are zero elsewhere, one row of blocks at a time, which
-// then serves all tokens of a chunk. Sums are float; bias and activation follow while they are at hand. A thread takes a
-// chunk of tokens through all layers, so that what lies between two of them never leaves its cache; residual and norm
+// then serves all tokens of a chunk. Sums are float; bias and activation follow while they are at hand. A thread takes
+// a chunk of tokens through all layers, so that what lies between two of them never leaves its cache; residual and norm
 // follow when all outputs of the chunk are there.
 
 #include <omp.h>
@@ -136,8 +136,8 @@ class Layer {
     const Results<Value> y;
 };
 
-// What a thread needs, one after another: copies of inputs, what lies between layers, in two places that take turns, and
-// a row of blocks of spread values.
+// What a thread needs, one after another: copies of inputs, what lies between layers, in two places that take turns,
+// and a row of blocks of spread values.
 struct Sizes {
     int64_t copies, between, spread;
 
@@ -145,9 +145,9 @@ struct Sizes {
         copies = call.chunk * stride_of(layers[0].inputs);
         for (int64_t i = 0; i < call.layers; i++) {
             const int64_t here = i == 0 ? 0 : call.chunk * stride_of(layers[i].inputs);
-            const int64_t tiles = layers[i].masks == nullptr ? 0 : whole(layers[i].inputs, WIDTH) * layers[i].height * WIDTH;
+            const int64_t tiles = whole(layers[i].inputs, WIDTH) * layers[i].height * WIDTH;
             if (here > between) between = here;
-            if (tiles > spread) spread = tiles;
+            if (layers[i].masks != nullptr && tiles > spread) spread = tiles;
         }
     }
     int64_t all() const { return copies + 2 * between + spread; }
@@ -182,7 +182,8 @@ struct Chain {
     }
 
     // Rows of blocks `from` to `to` of layer `i`, for a chunk whose first token is `token`.
-    void run(Tiles& tiles, int64_t i, const Chunk& chunk, int64_t token, int64_t from, int64_t to, uint16_t* own) const {
+    void run(Tiles& tiles, int64_t i, const Chunk& chunk, int64_t token, int64_t from, int64_t to,
+             uint16_t* own) const {
         uint16_t* const spread_tiles = of_thread() + sizes.copies + 2 * sizes.between;
         const int64_t outputs = layers[i].outputs;
         if (i + 1 == call.layers)

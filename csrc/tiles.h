@@ -1,9 +1,9 @@
 // The eight tile registers of AMX: 16 rows of 64 bytes each, and what multiplies them.
 //
 // With the instructions where the compiler was told to use them, else emulated, so that the kernels can be tested on
-// any processor. With AVX-512 BF16 alone there are none, and products
-// are of vector registers: see tile_product.h. The emulation adds in the order of the instruction's definition. It keeps denormal numbers, which the
-// instruction takes for zero, and a product beyond the range of float becomes infinite before it is added.
+// any processor. With AVX-512 BF16 alone there are none, and products are of vector registers: see tile_product.h. The
+// emulation adds in the order of the instruction's definition. It keeps denormal numbers, which the instruction takes
+// for zero, and a product beyond the range of float becomes infinite before it is added.
 #pragma once
 
 #if defined(__AVX512VBMI2__)

@@ -20,8 +20,8 @@ class SparseLinear(nn.Linear):
     outputs x 32 inputs (32 or 16), or as single values (0). It is packed anew when the weight has changed (see
     `repack`); a compiled graph cannot do that and runs dense until a call without it. An infinite or undefined input
     whose whole column is zero leaves no trace. In training,
-    with gradients, on a CPU in half precision (but for bfloat16 with AMX) or without the native library, and on a GPU
-    for single values or without Triton, the plain product runs, as `backend` says.
+    with gradients, on a CPU in half precision (but for bfloat16 with AVX-512 BF16 or AMX) or without the native
+    library, and on a GPU for single values or without Triton, the plain product runs, as `backend` says.
     activation: `gelu`, `relu` or `none`, applied to the output. gain: how many times faster than dense it was measured
     to be, if it was.
     """
