@@ -76,6 +76,8 @@ def fine_tune(
     finally:
         trainer.progress.close()
         model.requires_grad_(True)
+        # Else it would go on in bfloat16: what it is scored, timed and compared with is float32.
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.eval()
     run = TrainingRun(
         steps=trainer.state.global_step,
