@@ -28,7 +28,7 @@ extern "C" int32_t sb_best_isa() {
     __builtin_cpu_init();
     const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    if (wide) return has_amx() ? AMX : has_bf16() ? BF16 : AVX512;
+    if (wide) return !has_bf16() ? AVX512 : has_amx() ? AMX : BF16;
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 1 : 0;
 }
 

@@ -138,6 +138,9 @@ def test_the_operator_takes_tiles():
 
 
 def test_blocks_are_chosen_where_single_values_gain_as_much():
-    assert _choice({32: 3.0, 16: 2.0, 0: 3.5}) == (32, 3.0)
-    assert _choice({32: 3.0, 16: 2.0, 0: 3.7}) == (0, 3.7)
-    assert _choice({32: 1.0, 16: 1.1}) == (16, 1.1)
+    assert _choice({32: 3.0, 16: 2.0, 0: 3.5}, True, 1.05) == (32, 3.0)
+    assert _choice({32: 3.0, 16: 2.0, 0: 3.7}, True, 1.05) == (0, 3.7)
+    # A query's matrix has no such neighbour; and blocks must be worth it themselves.
+    assert _choice({32: 3.0, 16: 2.0, 0: 3.5}, False, 1.05) == (0, 3.5)
+    assert _choice({32: 1.0, 16: 0.9, 0: 1.1}, True, 1.05) == (0, 1.1)
+    assert _choice({32: 1.0, 16: 0.9}, True, 1.05) == (None, 1.0) == _choice({}, True, 1.05)

@@ -79,7 +79,7 @@ def fff(
     """Outputs [tokens, hidden] of a fast feedforward layer, in x's type; see `reference.fff`. Has no gradient.
 
     `forms` are of the same weights and activation: calls that share them are faster, and many tokens go by stages on
-    tiles where there are any. An exported graph gets the plain form, whose gathers every runtime knows.
+    AMX tiles where there are any. An exported graph gets the plain form, whose gathers every runtime knows.
     """
     if _is_exported():
         return reference.fff(x, w_in, b_in, w_out, activation)
@@ -187,7 +187,8 @@ def sparse_chain(
 ) -> torch.Tensor:
     """What layers of blocks give one after another, and the norm [tokens, outputs], where `linear_runs` on a CPU.
 
-    See `native_linear.chain`, and `sparse_linear` for the origins: one a layer, or none.
+    See `native_linear.chain`, in bfloat16 `native_tile_linear.chain`, and `sparse_linear` for the origins: one a layer,
+    or none.
     """
     tensors, numbers = [], []
     for layer in layers:

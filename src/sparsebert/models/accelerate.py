@@ -36,11 +36,12 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
     """The same model, over the same weights, with a SparseLinear wherever one is faster here for so many tokens.
 
     Each distinct matrix of the encoder that has zeros is timed against the dense product on this machine, in blocks
-    and as single values; the fastest takes its place if it is at least `worth` times as fast. A gelu or relu that
-    follows is computed along, and so are the residual and norm for blocks, and in bfloat16 for all (SparseOutput). What
-    was gained is in each layer's `gain`. Attention of short sequences is timed, and replaced, alike. Nothing changes in
-    what is saved. There are kernels for float32 on a CPU with the native library, for bfloat16 on one with AVX-512 BF16
-    or AMX, and blocks on a GPU with Triton; elsewhere nothing is replaced. Raises UserError for a model that was
+    and as single values; the fastest takes its place if it is at least `worth` times as fast. Where blocks run in one
+    call with what follows, they also do if single values are less than 1.2 times as fast. A gelu or relu that follows
+    is computed along, and so are the residual and norm for blocks, and in bfloat16 for all (SparseOutput). What was
+    gained is in each layer's `gain`. Attention of short sequences is timed, and replaced, alike. Nothing changes in what
+    is saved. There are kernels for float32 on a CPU with the native library, for bfloat16 on one with AVX-512 BF16 or
+    AMX, and blocks on a GPU with Triton; elsewhere nothing is replaced. Raises UserError for a model that was
     accelerated already.
 
     Whoever saves the whole model by `torch.save` must import `sparsebert.models.attention` before it runs again.
@@ -49,8 +50,8 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
         raise UserError("The model is accelerated already", fix="give the one that it was made of")
     made = _around_the_same_weights(model)
     measured: dict[tuple[object, ...], Choice] = {}
-    for name, linear in list(_linears(made)):
-        height, gain = _best(linear, tokens, measured)
+    for name, linear, joins in list(_linears(made)):
+        height, gain = _best(linear, tokens, joins, worth, measured)
         if height is not None and gain >= worth:
             made.set_submodule(name, SparseLinear(linear, height, gain=gain))
     _fuse_activations(made)
@@ -66,40 +67,51 @@ def sparse_layers(model: nn.Module) -> dict[str, SparseLinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, SparseLinear)}
 
 
-def _linears(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
-    for layer in layout_of(model).layers:
+def _linears(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear, bool]]:
+    """By name, and whether blocks of it can be computed in one call with what follows (`_fuse_ends`)."""
+    layout = layout_of(model)
+    attention, ffn = layout.family.attention, layout.family.ffn
+    ends = {part.output for part in (attention, ffn) if part.end} | (set(ffn.inputs) if ffn.end else set())
+    for layer in layout.layers:
         for name, module in model.get_submodule(layer.path).named_modules():
             if isinstance(module, nn.Linear) and module.weight.numel() > 0:
-                yield f"{layer.path}.{name}", module
+                yield f"{layer.path}.{name}", module, name in ends
 
 
-def _best(linear: nn.Linear, tokens: int, measured: dict[tuple[object, ...], Choice]) -> Choice:
-    """The fastest form of a matrix. Alike matrices are timed once."""
+def _best(
+    linear: nn.Linear, tokens: int, joins: bool, worth_it: float, measured: dict[tuple[object, ...], Choice]
+) -> Choice:
+    """The best form of a matrix. Alike matrices are timed once."""
     weight = linear.weight.detach()
     if float((weight != 0).float().mean()) > TRY_BELOW:
         return NOTHING
     forms = {height: pack_matrix(weight, height) for height in dispatch.linear_heights(weight)}
     worth = {height: form for height, form in forms.items() if form.density <= TRY_BELOW}
-    key = (weight.shape, linear.bias is None, *(round(form.density, 1) for form in forms.values()))
+    key = (weight.shape, linear.bias is None, joins, *(round(form.density, 1) for form in forms.values()))
     if key not in measured:
-        measured[key] = _timed({height: SparseLinear(linear, height).eval() for height in worth}, linear, tokens)
+        gains = _timed({height: SparseLinear(linear, height).eval() for height in worth}, linear, tokens)
+        measured[key] = _choice(gains, joins, worth_it)
     return measured[key]
 
 
-def _timed(forms: dict[int, SparseLinear], linear: nn.Linear, tokens: int) -> Choice:
+def _timed(forms: dict[int, SparseLinear], linear: nn.Linear, tokens: int) -> dict[int, float]:
     if not forms:
-        return NOTHING
+        return {}
     x = torch.randn(tokens, linear.in_features, generator=torch.Generator().manual_seed(0)).to(linear.weight)
     runs: dict[str, Callable[[], object]] = {
         str(height): lambda form=form: _finished(form(x)) for height, form in forms.items()
     }
     gains = _gains(lambda: _finished(F.linear(x, linear.weight, linear.bias)), runs)
-    return _choice({height: gains[str(height)] for height in forms})
+    return {height: gains[str(height)] for height in forms}
 
 
-def _choice(gains: Mapping[int, float]) -> Choice:
-    best = max(gains, key=lambda height: gains[height] * (1 if height == SINGLE else IN_ONE_CALL))
-    return best, gains[best]
+def _choice(gains: Mapping[int, float], joins: bool, worth_it: float) -> Choice:
+    """The fastest of those that are worth it; of a matrix that `joins` others blocks, unless others gain much more."""
+    enough = {height: gain for height, gain in gains.items() if gain >= worth_it}
+    if not enough:
+        return NOTHING
+    best = max(enough, key=lambda height: enough[height] * (IN_ONE_CALL if joins and height != SINGLE else 1))
+    return best, enough[best]
 
 
 def _gains(stock: Callable[[], object], runs: dict[str, Callable[[], object]]) -> dict[str, float]:

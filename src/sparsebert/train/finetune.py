@@ -76,8 +76,7 @@ def fine_tune(
     finally:
         trainer.progress.close()
         model.requires_grad_(True)
-        # Else it would go on in bfloat16: what it is scored, timed and compared with is float32.
-        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        _in_float32_again(model)
     model.eval()
     run = TrainingRun(
         steps=trainer.state.global_step,
@@ -90,6 +89,15 @@ def fine_tune(
         left_dense=trainer.left_dense,
     )
     return Outcome(run, trainer.masks, tuple(entry for entry in trainer.state.log_history if "loss" in entry))
+
+
+def _in_float32_again(model: PreTrainedModel) -> None:
+    """Without accelerate's autocast, which stays: a model is scored and timed in the type that it is saved in.
+
+    accelerate's own `unwrap_model` takes the decorators of transformers along.
+    """
+    for name in ("forward", "_original_forward"):
+        vars(model).pop(name, None)
 
 
 def _freeze_embeddings(model: PreTrainedModel) -> None:
