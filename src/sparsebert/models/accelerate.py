@@ -40,8 +40,8 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
     call with what follows, they also do if single values are less than 1.2 times as fast. A gelu or relu that follows
     is computed along, and so are the residual and norm for blocks, and in bfloat16 for all (SparseOutput). What was
     gained is in each layer's `gain`. Attention of short sequences is timed, and replaced, alike. Nothing changes in
-    what is saved. There are kernels for float32 on a CPU with the native library, for bfloat16 on one with AVX-512 BF16 or
-    AMX, and blocks on a GPU with Triton; elsewhere nothing is replaced. Raises UserError for a model that was
+    what is saved. There are kernels for float32 on a CPU with the native library, for bfloat16 on one with AVX-512
+    BF16 or AMX, and blocks on a GPU with Triton; elsewhere nothing is replaced. Raises UserError for a model that was
     accelerated already.
 
     Whoever saves the whole model by `torch.save` must import `sparsebert.models.attention` before it runs again.
