@@ -71,12 +71,17 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def has_bf16() -> bool:
+    """Whether the processor multiplies bf16, so that dense engines in it are worth running."""
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(environment().cpu_flags)
+
+
 def torch_runs(dense: BertModel, inputs: Inputs) -> dict[str, Run]:
     compiled = torch.compile(dense)
     with torch.inference_mode():
         compiled(**inputs)
     runs: dict[str, Run] = {"torch fp32": lambda x: dense(**x)[0], "torch.compile fp32": lambda x: compiled(**x)[0]}
-    if any(flag in environment().cpu_flags for flag in ("amx_bf16", "avx512_bf16")):
+    if has_bf16():
         half = BertModel(dense.config, add_pooling_layer=False).eval().bfloat16()
         half.load_state_dict(dense.state_dict())
         runs["torch bf16"] = lambda x: half(**x)[0]
@@ -190,7 +195,7 @@ def openvino_runs(file: Path, inputs: Inputs, threads: int) -> dict[str, Run]:
         return lambda x: compiled({name: tensor.numpy() for name, tensor in x.items()})[0]
 
     runs = {"openvino fp32": run_of(model, INFERENCE_PRECISION_HINT="f32")}
-    if not {"amx_bf16", "avx512_bf16"}.isdisjoint(environment().cpu_flags):
+    if has_bf16():
         runs["openvino bf16"] = run_of(model, INFERENCE_PRECISION_HINT="bf16")
     if importlib.util.find_spec("nncf") is None:
         print("left out, not installed: nncf, so OpenVINO int8")

@@ -18,6 +18,12 @@ struct BlockRow {
     int64_t count;
 };
 
+// The first `count` of 16 N values.
+template <int N, typename Value>
+inline void store_row(Value* to, const Vec (&values)[N], int64_t count) {
+    for (int j = 0; j < N && j * LANES < count; j++) store_part(to + j * LANES, values[j], count - j * LANES);
+}
+
 // Tokens whose sums are finished together: with 16 N outputs each they fill half of the registers.
 template <int N>
 constexpr int TOGETHER = TILE / N;
@@ -76,13 +82,10 @@ void multiply(Tiles&, Rows x, BlockRow row, End end) {
     }
 }
 
-// The first `count` of 16 N values.
-template <int N>
-inline void store_row(uint16_t* to, const Vec (&values)[N], int64_t count) {
-    if (N == 2 && count >= N * LANES)
-        _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)values[N - 1], (__m512)values[0]));
-    else
-        for (int j = 0; j < N && j * LANES < count; j++) store_part(to + j * LANES, values[j], count - j * LANES);
+// A row of 32 as one register.
+inline void store_row(uint16_t* to, const Vec (&values)[2], int64_t count) {
+    if (count < 2 * LANES) return store_row<2, uint16_t>(to, values, count);
+    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)values[1], (__m512)values[0]));
 }
 
 #else
@@ -138,18 +141,7 @@ void multiply(Tiles& tiles, Rows x, BlockRow row, End end) {
     }
 }
 
-// The first `count` of 16 N values.
-template <int N>
-inline void store_row(uint16_t* to, const Vec (&values)[N], int64_t count) {
-    for (int j = 0; j < N && j * LANES < count; j++) store_part(to + j * LANES, values[j], count - j * LANES);
-}
-
 #endif
-
-template <int N>
-inline void store_row(float* to, const Vec (&values)[N], int64_t count) {
-    for (int j = 0; j < N && j * LANES < count; j++) store_part(to + j * LANES, values[j], count - j * LANES);
-}
 
 // A row of `count` values and then zeros, `padded` in all: a multiple of 32.
 inline void copy_row(const uint16_t* from, int64_t count, int64_t padded, uint16_t* to) {
