@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threads
 from sparsebert.environment import environment
-from sparsebert.kernels import native, native_linear, native_tile_linear
+from sparsebert.kernels import dispatch, native, native_linear
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, WIDTH, pack_matrix
 from sparsebert.kernels.tiled import tile_matrix
 
@@ -70,7 +70,7 @@ def measured(inputs: int, outputs: int, tokens: int, sparsity: float, isa: str, 
             x.bfloat16(), packed, half, "none", [], ""
         )
     if native.has_tiles():
-        layers |= on_tiles("dense own tiles bf16", weight, HEIGHTS[0], bias, isa)
+        layers |= in_bf16("dense own tiles bf16", weight, HEIGHTS[0], bias)
     for height in (*HEIGHTS, SINGLE):
         masked = weight * mask(outputs, inputs, height, sparsity)
         stored = pack_matrix(masked, height)
@@ -79,16 +79,17 @@ def measured(inputs: int, outputs: int, tokens: int, sparsity: float, isa: str, 
         expected = F.linear(pool[0].double(), masked.double(), bias.double())
         torch.testing.assert_close(layers[name](pool[0]).double(), expected, rtol=1e-4, atol=1e-4)
         if native.has_tiles():
-            layers |= on_tiles(f"{name} bf16", masked, height, bias, isa)
+            layers |= in_bf16(f"{name} bf16", masked, height, bias)
             torch.testing.assert_close(layers[f"{name} bf16"](pool[0]).double(), expected, rtol=0.05, atol=0.05)
     samples = interleave([variant(name, layer, pool) for name, layer in layers.items()], rounds)
     return [row(inputs, outputs, tokens, sparsity, name, samples) for name in samples]
 
 
-def on_tiles(name: str, masked: torch.Tensor, height: int, bias: torch.Tensor, isa: str) -> dict[str, Layer]:
+def in_bf16(name: str, masked: torch.Tensor, height: int, bias: torch.Tensor) -> dict[str, Layer]:
     """The weight in bf16, on x that is rounded to it, as for the dense bf16 product."""
-    tiled = tile_matrix(masked, height)
-    return {name: lambda x: native_tile_linear.linear(x.bfloat16(), tiled, bias, "none", isa)}
+    weight, shift = masked.bfloat16(), bias.bfloat16()
+    stored = (tile_matrix if dispatch.linear_is_tiled(weight, height) else pack_matrix)(weight, height)
+    return {name: lambda x: dispatch.sparse_linear(x.bfloat16(), stored, shift, "none")}
 
 
 def mask(outputs: int, inputs: int, height: int, sparsity: float) -> torch.Tensor:

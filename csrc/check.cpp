@@ -35,10 +35,22 @@ std::vector<Value> random_values(int64_t count) {
     return values;
 }
 
-int apart(const std::vector<float>& y, const std::vector<float>& expected) {
+float wide(float value) { return value; }
+
+float wide(uint16_t bf16) {
+    const uint32_t bits = uint32_t(bf16) << 16;
+    float value;
+    __builtin_memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// bf16 may be off by what its last bit counts.
+template <typename Value>
+int apart(const std::vector<Value>& y, const std::vector<Value>& expected) {
+    constexpr float MOST = sizeof(Value) == 2 ? 9e-3f : 1e-3f;
     int found = 0;
     for (size_t i = 0; i < y.size(); i++)
-        found += !(std::fabs(y[i] - expected[i]) <= 1e-3f * (1.0f + std::fabs(expected[i])));
+        found += !(std::fabs(wide(y[i]) - wide(expected[i])) <= MOST * (1.0f + std::fabs(wide(expected[i]))));
     return found;
 }
 
@@ -76,32 +88,60 @@ struct LinearCase {
     bool bias;
 };
 
-// Every block and every second value is there; `height` 0 = single values.
-int linear_differences(const LinearCase& c) {
-    const int64_t rows = c.height > 0 ? (c.outputs + c.height - 1) / c.height : c.outputs;
-    const int64_t across = (c.inputs + 31) / 32;
+// What is left of a matrix: every block from the first or second on, or every second value for `height` 0.
+struct Kept {
     std::vector<int32_t> starts{0}, columns;
-    for (int64_t row = 0; row < rows; row++) {
-        for (int64_t i = row % 2; i < (c.height > 0 ? across : c.inputs); i += c.height > 0 ? 1 : 2)
-            columns.push_back(int32_t(i));
-        starts.push_back(int32_t(columns.size()));
+    std::vector<float> values;
+
+    explicit Kept(const LinearCase& c) {
+        const int64_t rows = c.height > 0 ? (c.outputs + c.height - 1) / c.height : c.outputs;
+        const int64_t across = c.height > 0 ? (c.inputs + 31) / 32 : c.inputs, step = c.height > 0 ? 1 : 2;
+        for (int64_t row = 0; row < rows; row++) {
+            for (int64_t i = row % 2; i < across; i += step) columns.push_back(int32_t(i));
+            starts.push_back(int32_t(columns.size()));
+        }
+        values = random_values<float>(columns.size() * (c.height > 0 ? 32 * c.height : 1));
     }
-    const auto values = random_values<float>(columns.size() * (c.height > 0 ? 32 * c.height : 1));
+};
+
+int block_differences(const LinearCase& c) {
+    const Kept kept(c);
     const auto x = random_values<float>(c.tokens * c.inputs), bias = random_values<float>(c.outputs);
-    const float* shift = c.bias ? bias.data() : nullptr;
-    const SbLinear call{c.tokens, c.inputs, c.outputs, c.activation, c.threads};
-    const SbBlocks layer{c.inputs,       c.outputs, c.height,    values.data(), starts.data(),
-                         columns.data(), shift,     c.activation};
+    const SbBlocks layer{c.inputs,
+                         c.outputs,
+                         c.height,
+                         kept.values.data(),
+                         kept.starts.data(),
+                         kept.columns.data(),
+                         c.bias ? bias.data() : nullptr,
+                         c.activation};
     const SbChain chain{c.tokens, 1, c.chunk, SbNorm{}, c.threads};
     std::vector<float> first;
     int found = 0;
     for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {
         std::vector<float> y(c.tokens * c.outputs, NAN);
-        const int64_t room = c.height > 0 ? 2 * c.chunk * across * 32 : 64 * c.inputs;
-        std::vector<float> scratch(c.threads * room, NAN);
-        found += 0 != (c.height > 0 ? sb_blocks(isa, &chain, &layer, x.data(), y.data(), scratch.data())
-                                    : sb_elements(isa, &call, x.data(), values.data(), starts.data(), columns.data(),
-                                                  shift, y.data(), scratch.data()));
+        std::vector<float> scratch(c.threads * 2 * c.chunk * ((c.inputs + 31) / 32 * 32), NAN);
+        found += 0 != sb_blocks(isa, &chain, &layer, x.data(), y.data(), scratch.data());
+        if (isa == 0) first = y;
+        found += apart(y, first);
+    }
+    return found;
+}
+
+template <typename Value>
+int element_differences(const LinearCase& c) {
+    constexpr bool HALF = sizeof(Value) == 2;
+    const Kept kept(c);
+    const auto x = random_values<Value>(c.tokens * c.inputs);
+    const auto bias = random_values<float>(c.outputs);
+    const SbLinear call{c.tokens, c.inputs, c.outputs, c.activation, HALF, c.threads};
+    std::vector<Value> first;
+    int found = 0;
+    for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {
+        std::vector<Value> y(c.tokens * c.outputs, HALF ? Value(0xffff) : Value(NAN));
+        std::vector<float> scratch(c.threads * 64 * c.inputs, NAN);
+        found += 0 != sb_elements(isa, &call, x.data(), kept.values.data(), kept.starts.data(), kept.columns.data(),
+                                  c.bias ? bias.data() : nullptr, y.data(), scratch.data());
         if (isa == 0) first = y;
         found += apart(y, first);
     }
@@ -177,7 +217,8 @@ int main() {
                                  {0, 7, 3, 0, 0, 0, 1, true},       {1, 65, 40, 0, 0, 1, 3, false},
                                  {77, 33, 18, 0, 0, 0, 2, true},    {200, 50, 16, 0, 0, 2, 2, true}};
     for (const LinearCase& c : linear) {
-        const int found = linear_differences(c);
+        const int found = c.height > 0 ? block_differences(c)
+                                       : element_differences<float>(c) + element_differences<uint16_t>(c);
         std::printf("%lld x %lld to %lld, height %lld: %d differences\n", (long long)c.tokens, (long long)c.inputs,
                     (long long)c.outputs, (long long)c.height, found);
         failed += found;

@@ -58,8 +58,8 @@ extern "C" int32_t sb_attention(int32_t isa, const SbAttention* call, const floa
     return 0;
 }
 
-extern "C" int32_t sb_elements(int32_t isa, const SbLinear* call, const float* x, const float* values,
-                               const int32_t* starts, const int32_t* columns, const float* bias, float* y,
+extern "C" int32_t sb_elements(int32_t isa, const SbLinear* call, const void* x, const float* values,
+                               const int32_t* starts, const int32_t* columns, const float* bias, void* y,
                                float* scratch) {
     isa = of_vectors(isa);
     if (isa < 0) return 1;

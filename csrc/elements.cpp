@@ -1,4 +1,4 @@
-// Linear layers whose weight keeps single values: y = activation(x W^T + b), in float.
+// Linear layers whose weight keeps single values: y = activation(x W^T + b), computed in float.
 //
 // Tokens are turned so that those of a panel lie side by side: a weight that is left is then one broadcast, times the
 // panel's values of its input. Results are turned back 16 x 16 at a time, with bias and activation, while they are in
@@ -19,7 +19,8 @@ struct Weights {
 };
 
 // panel [inputs][lanes]; tokens that are not there are zero.
-void turn(const float* x, int64_t tokens, int64_t inputs, int64_t lanes, float* panel) {
+template <typename Value>
+void turn(const Value* x, int64_t tokens, int64_t inputs, int64_t lanes, float* panel) {
     for (int64_t t = 0; t < lanes; t += LANES)
         for (int64_t k = 0; k < inputs; k += LANES) {
             const int64_t wide = smaller(LANES, inputs - k);
@@ -57,8 +58,9 @@ void add_up(const Weights& w, int64_t i, int64_t end, const float* panel, float*
 }
 
 // y at LANES outputs, from sums [LANES][lanes].
+template <typename Value>
 void finish(const SbLinear& call, int64_t output, int64_t tokens, int64_t lanes, const float* sums, const float* bias,
-            float* y) {
+            Value* y) {
     const int64_t wide = smaller(LANES, call.outputs - output);
     const Vec shift = bias == nullptr ? Vec{} : load_part(bias + output, wide);
     for (int64_t t = 0; t < tokens; t += LANES) {
@@ -70,9 +72,9 @@ void finish(const SbLinear& call, int64_t output, int64_t tokens, int64_t lanes,
     }
 }
 
-template <int V>
+template <int V, typename Value>
 void outputs(const SbLinear& call, const Weights& w, int64_t from, int64_t to, int64_t tokens, const float* panel,
-             const float* bias, float* y) {
+             const float* bias, Value* y) {
     for (int64_t output = from; output < to; output += LANES) {
         alignas(64) float sums[LANES * V * LANES] = {};
         for (int64_t j = 0; j < smaller(LANES, to - output); j++)
@@ -81,31 +83,39 @@ void outputs(const SbLinear& call, const Weights& w, int64_t from, int64_t to, i
     }
 }
 
-}  // namespace
-
-extern "C" void SB_NAME(sb_elements)(const SbLinear* call, const float* x, const float* values, const int32_t* starts,
-                                     const int32_t* columns, const float* bias, float* y, float* scratch) {
-    const Weights w{values, columns, starts};
-    const int64_t panels = whole(call->tokens, PANEL), groups = whole(call->outputs, LANES);
+template <typename Value>
+void elements(const SbLinear& call, const Weights& w, const Value* x, const float* bias, Value* y, float* scratch) {
+    const int64_t panels = whole(call.tokens, PANEL), groups = whole(call.outputs, LANES);
     // Few tokens: threads share the outputs instead.
-    const int64_t parts = panels < call->threads ? smaller(groups, 4 * call->threads) : 1;
-#pragma omp parallel num_threads(call->threads) if (call->threads > 1)
+    const int64_t parts = panels < call.threads ? smaller(groups, 4 * call.threads) : 1;
+#pragma omp parallel num_threads(call.threads) if (call.threads > 1)
     {
-        float* const panel = scratch + omp_get_thread_num() * PANEL * call->inputs;
+        float* const panel = scratch + omp_get_thread_num() * PANEL * call.inputs;
 #pragma omp for collapse(2) schedule(dynamic)
         for (int64_t p = 0; p < panels; p++)
             for (int64_t part = 0; part < parts; part++) {
-                const int64_t begin = p * PANEL, tokens = smaller(PANEL, call->tokens - begin);
+                const int64_t begin = p * PANEL, tokens = smaller(PANEL, call.tokens - begin);
                 const int64_t from = groups * part / parts * LANES;
-                const int64_t to = smaller(call->outputs, groups * (part + 1) / parts * LANES);
+                const int64_t to = smaller(call.outputs, groups * (part + 1) / parts * LANES);
                 const int64_t vectors = whole(tokens, LANES);
-                float* const rows = y + begin * call->outputs;
-                turn(x + begin * call->inputs, tokens, call->inputs, vectors * LANES, panel);
-                const auto run = vectors == 4   ? outputs<4>
-                                 : vectors == 3 ? outputs<3>
-                                 : vectors == 2 ? outputs<2>
-                                                : outputs<1>;
-                run(*call, w, from, to, tokens, panel, bias, rows);
+                Value* const rows = y + begin * call.outputs;
+                turn(x + begin * call.inputs, tokens, call.inputs, vectors * LANES, panel);
+                const auto run = vectors == 4   ? outputs<4, Value>
+                                 : vectors == 3 ? outputs<3, Value>
+                                 : vectors == 2 ? outputs<2, Value>
+                                                : outputs<1, Value>;
+                run(call, w, from, to, tokens, panel, bias, rows);
             }
     }
+}
+
+}  // namespace
+
+extern "C" void SB_NAME(sb_elements)(const SbLinear* call, const void* x, const float* values, const int32_t* starts,
+                                     const int32_t* columns, const float* bias, void* y, float* scratch) {
+    const Weights w{values, columns, starts};
+    if (call->bf16)
+        elements(*call, w, static_cast<const uint16_t*>(x), bias, static_cast<uint16_t*>(y), scratch);
+    else
+        elements(*call, w, static_cast<const float*>(x), bias, static_cast<float*>(y), scratch);
 }

@@ -61,17 +61,18 @@ SB_BLOCKS(avx2)
 SB_BLOCKS(avx512)
 #undef SB_BLOCKS
 
-// A linear layer of single values, y = activation(x W^T + b). `activation`: as above.
+// A linear layer of single values, y = activation(x W^T + b). `activation`: as above. `bf16`: x and y are bfloat16, else
+// float.
 struct SbLinear {
     int64_t tokens, inputs, outputs;
-    int32_t activation, threads;
+    int32_t activation, bf16, threads;
 };
 
 // Output o has those from starts[o] to starts[o + 1], each at the input columns[i]. bias [outputs] or
 // null; scratch [threads, 64, inputs], best at a multiple of 64 bytes.
 #define SB_ELEMENTS(isa)                                                                                          \
-    void sb_elements_##isa(const SbLinear* call, const float* x, const float* values,            \
-                           const int32_t* starts, const int32_t* columns, const float* bias, float* y, float* scratch);
+    void sb_elements_##isa(const SbLinear* call, const void* x, const float* values,             \
+                           const int32_t* starts, const int32_t* columns, const float* bias, void* y, float* scratch);
 SB_ELEMENTS(portable)
 SB_ELEMENTS(avx2)
 SB_ELEMENTS(avx512)
@@ -165,7 +166,7 @@ SB_TILE_FFF(emulated)
 #pragma GCC visibility push(default)
 
 // Of this interface: to be raised with each change of it.
-constexpr int32_t SB_VERSION = 4;
+constexpr int32_t SB_VERSION = 5;
 int32_t sb_version();
 
 // The best instruction set that this processor has: 0 portable, 1 AVX2 with FMA, 2 AVX-512, 3 AVX-512 with dot products
@@ -179,8 +180,8 @@ int32_t sb_attention(int32_t isa, const SbAttention* call, const float* q, const
                      const uint8_t* mask, float* y, float* scratch);
 int32_t sb_tile_attention(int32_t isa, const SbAttention* call, const uint16_t* q, const uint16_t* k,
                           const uint16_t* v, const uint8_t* mask, uint16_t* y, uint16_t* scratch);
-int32_t sb_elements(int32_t isa, const SbLinear* call, const float* x, const float* values,
-                    const int32_t* starts, const int32_t* columns, const float* bias, float* y, float* scratch);
+int32_t sb_elements(int32_t isa, const SbLinear* call, const void* x, const float* values,
+                    const int32_t* starts, const int32_t* columns, const float* bias, void* y, float* scratch);
 int32_t sb_tile_linear(int32_t isa, const SbTileChain* call, const SbTileLayer* layers, const void* x, void* y,
                        uint16_t* scratch);
 int32_t sb_tile_fff(int32_t isa, const SbTileFff* call, const uint16_t* x, const uint16_t* in, const float* bias,

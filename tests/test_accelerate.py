@@ -95,7 +95,9 @@ def test_only_what_gains_is_replaced():
     model = zeroed("bert")
     assert not sparse_layers(accelerate(model, tokens=4, worth=1e6))
     assert not sparse_layers(accelerate(tiny_model("bert"), tokens=4, worth=0))
-    assert bool(sparse_layers(accelerate(model.to(torch.bfloat16), tokens=4, worth=0))) is native.has_tiles()
+    halved = sparse_layers(accelerate(model.to(torch.bfloat16), tokens=4, worth=0))
+    assert bool(halved) is BUILT
+    assert native.has_tiles() or {layer.pattern for layer in halved.values()} <= {"single"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -199,7 +199,7 @@ def test_the_sparse_back_end_runs_where_it_gains(monkeypatch: pytest.MonkeyPatch
         sparse(model, inputs)
 
 
-def test_the_sparse_back_end_in_bfloat16_needs_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sparse_back_end_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("bert", hidden_size=64, num_hidden_layers=1)
     with torch.no_grad():
         for name in encoder_linear_names(model):
@@ -207,15 +207,16 @@ def test_the_sparse_back_end_in_bfloat16_needs_tiles(monkeypatch: pytest.MonkeyP
     inputs = example_inputs([model], 2, 8)
     if native.isa() is None:
         return
-    monkeypatch.setenv(native.FORCE, "portable")
+    monkeypatch.setenv(native.FORCE, native.NONE)
     with pytest.raises(BackendError, match=r"'sparse-bf16' is not available: .* for torch.bfloat16 on this cpu"):
         sparse_bf16(model, inputs)
-    monkeypatch.setenv(native.FORCE, native.EMULATED)
     monkeypatch.setattr(backends, "accelerate", functools.partial(accelerate, worth=0))
-    ready = sparse_bf16(model, inputs)
-    assert ready.dtype == "bfloat16" and ready.module is not None and sparse_layers(ready.module)
     expected = eager_bf16(model, inputs).run(inputs)
-    torch.testing.assert_close(ready.run(inputs), expected, atol=0.05, rtol=0.05)
+    for isa in ("portable", native.EMULATED):
+        monkeypatch.setenv(native.FORCE, isa)
+        ready = sparse_bf16(model, inputs)
+        assert ready.dtype == "bfloat16" and ready.module is not None and sparse_layers(ready.module)
+        torch.testing.assert_close(ready.run(inputs), expected, atol=0.05, rtol=0.05)
 
 
 def test_the_attention_that_ran_is_named() -> None:

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertOutput
 
-from sparsebert.kernels import native_linear, operators
+from sparsebert.kernels import native, native_linear, operators
 from sparsebert.kernels.native_linear import ResidualNorm, SparseLayer
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, pack_matrix, unpack_matrix
 from sparsebert.models.sparse_linear import SparseLinear
@@ -78,6 +78,11 @@ def test_native_is_as_exact_as_torch(shape: tuple[int, int, int], isa: str, heig
             scale = max(1.0, float(expected.abs().max())) if tokens else 1.0
             assert found.shape == plain.shape
             assert worst(found, expected) <= 2 * worst(plain, expected) + 4e-7 * scale
+            if height == SINGLE:
+                rounded = x.bfloat16()
+                half = native_linear.linear(rounded, pack_matrix(weight, height), bias, name, isa)
+                whole = native_linear.linear(rounded.float(), pack_matrix(weight, height), bias, name, isa)
+                assert half.dtype == torch.bfloat16 and torch.equal(half, whole.bfloat16())
 
 
 # Tokens, inputs, values between, outputs; the last is the size of the residual.
@@ -175,6 +180,8 @@ def test_tensors_that_do_not_fit_are_refused():
         "32 or 16 outputs, got 8": (x, replace(packed, height=8), None),
         "do not fit together": (x, replace(packed, starts=packed.starts[:2]), None),
         "must be int32": (x, replace(packed, columns=packed.columns.long()), None),
+        "must be float32 or bfloat16, got torch.float16": (x.half(), pack_matrix(torch.ones(64, 64), SINGLE), None),
+        "must be float32, got torch.bfloat16": (x.bfloat16(), packed, None),
     }
     for said, arguments in bad.items():
         with pytest.raises(ValueError, match=said):
@@ -199,6 +206,8 @@ def test_a_layer_gives_what_the_dense_one_does(height: int):
     layer(x).sum().backward()
     assert layer.weight.grad is not None
     half = copy.deepcopy(layer).to(torch.bfloat16)
+    takes = BUILT and (height == SINGLE or HAVE[-1] in native.TILED)
+    assert half.backend == (f"native {HAVE[-1]}" if takes else "dense")
     with torch.no_grad():
         torch.testing.assert_close(half(x.bfloat16()).float(), dense(x), rtol=0.05, atol=0.05)
 
@@ -289,6 +298,10 @@ def test_a_layer_compiles_to_one_graph():
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), layer(x))
     if BUILT:
+        single = SparseLinear(nn.Linear(32, 32).bfloat16(), SINGLE).eval()
+        half = torch.compile(single, backend="aot_eager", fullgraph=True)
+        with torch.no_grad():
+            assert torch.equal(half(x.bfloat16()), single(x.bfloat16()))
         packed = layer.packed()
         arguments = (x, packed.values, packed.starts, packed.columns, None, 32, 32, "relu", None, None)
         for test in ("test_schema", "test_faketensor"):

@@ -87,7 +87,7 @@ def sparse(model: PreTrainedModel, inputs: Inputs) -> Prepared:
 
 
 def sparse_bf16(model: PreTrainedModel, inputs: Inputs) -> Prepared:
-    """As `sparse`, in bfloat16: on a CPU with AVX-512 BF16 or AMX, or a GPU. Gains are over bfloat16."""
+    """As `sparse`, in bfloat16: blocks only on a CPU with AVX-512 BF16 or AMX, or a GPU. Gains are over bfloat16."""
     return _sparse("sparse-bf16", model, inputs, torch.bfloat16)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from sparsebert.kernels import native, native_attention, native_fff, native_tile_fff, operators, reference
-from sparsebert.kernels.native_linear import ResidualNorm, SparseLayer
+from sparsebert.kernels.native_linear import FLOAT, INPUTS, ResidualNorm, SparseLayer
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, PackedMatrix, Seen
 from sparsebert.kernels.tiled import TiledMatrix, TiledTree, stages_of, tile_tree
 
@@ -88,7 +88,7 @@ def fff(
     isa_name = native.isa()
     if forms is None or isa_name is None:
         return operators.run_fff(x, w_in, b_in, w_out, activation)
-    if isa_name in native.STAGED and _goes_by_stages(x, w_in):
+    if isa_name in native.SPREADING and _goes_by_stages(x, w_in):
         given = (x.contiguous(), forms.tiles(w_in, w_out), forms.bias(b_in))
         return native_tile_fff.fff(*given, activation, isa_name)[0].to(x.dtype)
     calls = forms.calls(w_in, forms.bias(b_in), w_out, activation, isa_name)
@@ -122,9 +122,10 @@ def linear_runs(x: torch.Tensor, weight: torch.Tensor, height: int, tiled: bool 
         return False
     if x.is_cuda:
         return height != SINGLE and operators.has_triton()
+    takes = x.device.type == "cpu" and x.dtype in (INPUTS if height == SINGLE else FLOAT)
     if torch.compiler.is_compiling():
-        return x.device.type == "cpu" and x.dtype == (torch.bfloat16 if tiled else torch.float32)
-    return linear_is_tiled(weight) or (x.device.type == "cpu" and x.dtype == torch.float32 and native.isa() is not None)
+        return x.device.type == "cpu" and x.dtype == torch.bfloat16 if tiled else takes
+    return linear_is_tiled(weight, height) or (takes and native.isa() is not None)
 
 
 def linear_heights(weight: torch.Tensor) -> list[int]:
@@ -132,9 +133,13 @@ def linear_heights(weight: torch.Tensor) -> list[int]:
     return [height for height in (*HEIGHTS, SINGLE) if linear_runs(weight, weight, height)]
 
 
-def linear_is_tiled(weight: torch.Tensor) -> bool:
-    """Whether a weight must be packed as a TiledMatrix for `sparse_linear`, else as a PackedMatrix."""
-    return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and native.has_tiles()
+def linear_is_tiled(weight: torch.Tensor, height: int) -> bool:
+    """Whether a weight must be packed as a TiledMatrix for `sparse_linear`, else as a PackedMatrix.
+
+    Without AMX single values are faster one by one, in float32, than spread over tiles.
+    """
+    forms = native.SPREADING if height == SINGLE else native.TILED
+    return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and native.isa() in forms
 
 
 @dataclass(frozen=True)

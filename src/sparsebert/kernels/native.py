@@ -16,7 +16,7 @@ from sparsebert.errors import UserError
 
 FILE = Path(__file__).parent / "_native.so"
 # Of the interface in csrc/sparsebert.h.
-VERSION = 4
+VERSION = 5
 FORCE = "SPARSEBERT_ISA"
 NONE = "none"
 ISAS = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
@@ -24,9 +24,9 @@ BF16, AMX = ISAS[-2:]
 # AMX in plain code, so that its kernels can be tested on any processor: only where it is asked for by name.
 EMULATED = "emulated"
 # Those that multiply bf16. A tile is 16 x 32 weights, whether a register of its own holds it or sixteen vectors; only
-# with the former do trees go by stages.
+# with the former does it pay to multiply zeros along: trees go by stages, single values are spread over tiles.
 TILED = (BF16, AMX, EMULATED)
-STAGED = (AMX, EMULATED)
+SPREADING = (AMX, EMULATED)
 ACTIVATIONS = {"gelu": 0, "relu": 1, "none": 2}
 
 

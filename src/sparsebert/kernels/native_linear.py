@@ -13,6 +13,9 @@ from sparsebert.kernels.packed import HEIGHTS, SINGLE, WIDTH, PackedMatrix
 from sparsebert.kernels.tiled import TiledMatrix
 
 PANEL_TOKENS = 64
+FLOAT = (torch.float32,)
+# Of single values, whose weights and sums are float32 all the same.
+INPUTS = (torch.float32, torch.bfloat16)
 # Tokens that a thread takes through a chain at once: a multiple of 12, whose values between layers fill some 300 KB.
 GROUP, FLOATS_AT_ONCE, MOST_AT_ONCE = 12, 80_000, 24
 ELSEWHERE = "all tensors must be contiguous and on the CPU"
@@ -20,7 +23,7 @@ ELSEWHERE = "all tensors must be contiguous and on the CPU"
 
 @dataclass(frozen=True)
 class SparseLayer:
-    """activation(x W^T + bias); activation is `gelu`, `relu` or `none`. For bfloat16 the matrix is in tiles."""
+    """activation(x W^T + bias); activation is `gelu`, `relu` or `none`. Blocks of bfloat16 are in tiles."""
 
     weight: PackedMatrix | TiledMatrix
     bias: torch.Tensor | None
@@ -40,7 +43,7 @@ class ResidualNorm:
 class _Linear(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("tokens", "inputs", "outputs")),
-        *((name, ctypes.c_int32) for name in ("activation", "threads")),
+        *((name, ctypes.c_int32) for name in ("activation", "bf16", "threads")),
     )
 
 
@@ -74,16 +77,18 @@ def linear(
 ) -> torch.Tensor:
     """activation(x W^T + bias) [tokens, outputs] for x [tokens, inputs] and bias [outputs].
 
-    Everything is float32, contiguous and on the CPU; activation is `gelu`, `relu` or `none`. Raises ValueError for
-    tensors of other kinds.
+    Everything is float32, but for single values x may be bfloat16, and with it the result; contiguous and on the CPU.
+    activation is `gelu`, `relu` or `none`. Raises ValueError for tensors of other kinds.
     """
     layer = SparseLayer(weight, bias, activation)
     if weight.height != SINGLE:
         return chain(x, [layer], None, isa_name)
-    _check(x, layer)
+    _check(x, layer, INPUTS)
     threads = torch.get_num_threads()
-    y, scratch = native.room(len(x), weight.outputs), native.room(threads * PANEL_TOKENS * weight.inputs)
-    call = _Linear(len(x), weight.inputs, weight.outputs, native.ACTIVATIONS[activation], threads)
+    y = native.room(len(x), weight.outputs, dtype=x.dtype)
+    scratch = native.room(threads * PANEL_TOKENS * weight.inputs)
+    kind = native.ACTIVATIONS[activation]
+    call = _Linear(len(x), weight.inputs, weight.outputs, kind, x.dtype == torch.bfloat16, threads)
     parts = (x, weight.values, weight.starts, weight.columns)
     run = native.function("sb_elements", ctypes.POINTER(_Linear), *[ctypes.c_void_p] * 7)
     given = (*(part.data_ptr() for part in parts), pointer(bias), y.data_ptr(), scratch.data_ptr())
@@ -129,9 +134,9 @@ def norm_for(norm: ResidualNorm | None, tokens: int, outputs: int, dtype: torch.
         return Norm()
     if norm.residual.shape != (tokens, outputs) or not norm.gamma.shape == norm.beta.shape == (outputs,):
         raise ValueError(f"the residual must be [{tokens}, {outputs}], and gamma and beta [{outputs}]")
-    _check_tensor(norm.residual, dtype)
+    _check_tensor(norm.residual, (dtype,))
     for tensor in (norm.gamma, norm.beta):
-        _check_tensor(tensor, torch.float32)
+        _check_tensor(tensor)
     return Norm(norm.residual.data_ptr(), norm.gamma.data_ptr(), norm.beta.data_ptr(), norm.epsilon)
 
 
@@ -152,7 +157,7 @@ def _chunk(tokens: int, inputs: int, threads: int) -> int:
     return min(fit, max(GROUP, -(-share // GROUP) * GROUP))
 
 
-def _check(x: torch.Tensor, layer: SparseLayer) -> None:
+def _check(x: torch.Tensor, layer: SparseLayer, inputs: Sequence[torch.dtype] = FLOAT) -> None:
     weight, bias = layer.weight, layer.bias
     if not isinstance(weight, PackedMatrix):
         raise ValueError(f"the weight must be a PackedMatrix, got a {type(weight).__name__}")
@@ -163,16 +168,18 @@ def _check(x: torch.Tensor, layer: SparseLayer) -> None:
         raise ValueError(f"values {tuple(weight.values.shape)} and {len(weight.starts)} starts do not fit together")
     if weight.starts.dtype != torch.int32 or weight.columns.dtype != torch.int32:
         raise ValueError("starts and columns must be int32")
-    for tensor in (x, weight.values, bias):
+    _check_tensor(x, inputs)
+    for tensor in (weight.values, bias):
         if tensor is not None:
-            _check_tensor(tensor, torch.float32)
+            _check_tensor(tensor)
     for tensor in (weight.starts, weight.columns):
         if not tensor.is_contiguous() or not tensor.is_cpu:
             raise ValueError(ELSEWHERE)
 
 
-def _check_tensor(tensor: torch.Tensor, dtype: torch.dtype) -> None:
-    if tensor.dtype != dtype:
-        raise ValueError(f"everything must be {str(dtype).removeprefix('torch.')}, got {tensor.dtype}")
+def _check_tensor(tensor: torch.Tensor, allowed: Sequence[torch.dtype] = FLOAT) -> None:
+    if tensor.dtype not in allowed:
+        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
+        raise ValueError(f"everything must be {names}, got {tensor.dtype}")
     if not tensor.is_contiguous() or not tensor.is_cpu:
         raise ValueError(ELSEWHERE)

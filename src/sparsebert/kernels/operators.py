@@ -78,8 +78,9 @@ def run_linear(
         return triton_linear.linear(x.contiguous(), packed, bias, activation)
     isa_name = native.isa()
     if isa_name is None:
-        return reference.linear(x, unpack_matrix(packed), bias, activation)
-    return native_linear.linear(x.contiguous(), packed, bias, activation, isa_name)
+        return reference.linear(x, unpack_matrix(packed).to(x.dtype), bias, activation)
+    shift = None if bias is None else bias.float()
+    return native_linear.linear(x.contiguous(), packed, shift, activation, isa_name)
 
 
 def _is_as_packed(weight: torch.Tensor, stamp: torch.Tensor | None) -> bool:

@@ -38,11 +38,11 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
     Each distinct matrix of the encoder that has zeros is timed against the dense product on this machine, in blocks
     and as single values; the fastest takes its place if it is at least `worth` times as fast. Where blocks run in one
     call with what follows, they also do if single values are less than 1.2 times as fast. A gelu or relu that follows
-    is computed along, and so are the residual and norm for blocks, and in bfloat16 for all (SparseOutput). What was
+    is computed along, and so are the residual and norm for blocks, and for all with AMX (SparseOutput). What was
     gained is in each layer's `gain`. Attention of short sequences is timed, and replaced, alike. Nothing changes in
-    what is saved. There are kernels for float32 on a CPU with the native library, for bfloat16 on one with AVX-512
-    BF16 or AMX, and blocks on a GPU with Triton; elsewhere nothing is replaced. Raises UserError for a model that was
-    accelerated already.
+    what is saved. There are kernels for float32, and single values of bfloat16, on a CPU with the native library, for
+    blocks of bfloat16 on one with AVX-512 BF16 or AMX, and for blocks on a GPU with Triton; elsewhere nothing is
+    replaced. Raises UserError for a model that was accelerated already.
 
     Whoever saves the whole model by `torch.save` must import `sparsebert.models.attention` before it runs again.
     """
@@ -183,11 +183,11 @@ def _postponed(block: nn.Module, ffn: FfnParts) -> Postponed | None:
 
 
 def _with_norm(block: nn.Module, name: str) -> SparseLinear | None:
-    """The layer of that name, if its kernel takes a norm along: of blocks, and in bfloat16 of single values too."""
+    """The layer of that name, if its kernel takes a norm along: of blocks, and of single values on tiles."""
     found = dict(block.named_modules()).get(name)
     if not isinstance(found, SparseLinear):
         return None
-    return found if found.height != SINGLE or found.weight.dtype == torch.bfloat16 else None
+    return found if found.height != SINGLE or dispatch.linear_is_tiled(found.weight, SINGLE) else None
 
 
 def _is_exact_gelu(module: nn.Module) -> bool:

@@ -20,8 +20,9 @@ class SparseLinear(nn.Linear):
     outputs x 32 inputs (32 or 16), or as single values (0). It is packed anew when the weight has changed (see
     `repack`); a compiled graph cannot do that and runs dense until a call without it. An infinite or undefined input
     whose whole column is zero leaves no trace. In training,
-    with gradients, on a CPU in half precision (but for bfloat16 with AVX-512 BF16 or AMX) or without the native
-    library, and on a GPU for single values or without Triton, the plain product runs, as `backend` says.
+    with gradients, on a CPU in half precision (but for single values of bfloat16, and for blocks of it with AVX-512
+    BF16 or AMX) or without the native library, and on a GPU for single values or without Triton, the plain product
+    runs, as `backend` says.
     activation: `gelu`, `relu` or `none`, applied to the output. gain: how many times faster than dense it was measured
     to be, if it was.
     """
@@ -85,12 +86,14 @@ class SparseLinear(nn.Linear):
 
     def _pack_if_changed(self) -> None:
         weight = self.weight
-        tiled = dispatch.linear_is_tiled(weight)
+        tiled = dispatch.linear_is_tiled(weight, self.height)
         if tiled == self._tiled and self._seen.same(weight):
             return
         made = tile_matrix(weight, self.height) if tiled else pack_matrix(weight, self.height)
         self.masks, self.begins = (made.masks, made.begins) if isinstance(made, TiledMatrix) else (None, None)
-        self.values, self.starts, self.columns = made.values.to(weight.dtype), made.starts, made.columns
+        self.values, self.starts, self.columns = made.values, made.starts, made.columns
+        if weight.is_cuda:
+            self.values = self.values.to(weight.dtype)
         self._tiled = tiled
         self._seen.remember(weight)
         self._stamp = stamp_of(weight)

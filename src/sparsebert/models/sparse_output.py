@@ -28,7 +28,7 @@ class SparseOutput(nn.Module):
     """LayerNorm(dense(hidden) + residual), and `first` before `dense` where there is one.
 
     In evaluation without gradients on the CPU all of it is one kernel for blocks, whose values between the steps stay
-    in a core's cache; for single values in bfloat16 `dense` and all after it is one. Hooks on the parts do not run
+    in a core's cache; for single values on tiles `dense` and all after it is one. Hooks on the parts do not run
     then. Else the parts run one after another. `first` is where its matrix belongs: that is not among the parameters
     here.
     """
@@ -58,12 +58,12 @@ class SparseOutput(nn.Module):
         *before, last = self.matrices
         for matrix in before:
             hidden_states = matrix(hidden_states)
-        if not isinstance(last, SparseLinear) or not self._on_tiles(last, hidden_states, input_tensor):
-            return self.LayerNorm(self.get_submodule("dropout")(last(hidden_states)) + input_tensor)
-        weight, origin = last.packed(), (self._origins() or [None])[-1]
-        assert isinstance(weight, TiledMatrix)
-        parts = (hidden_states.reshape(-1, weight.inputs), weight, last.bias, last.activation, origin)
-        return dispatch.tiled_linear(*parts, self._end(input_tensor)).view_as(input_tensor)
+        if isinstance(last, SparseLinear) and self._is_half(last, hidden_states, input_tensor):
+            weight, origin = last.packed(), (self._origins() or [None])[-1]
+            if isinstance(weight, TiledMatrix):
+                parts = (hidden_states.reshape(-1, weight.inputs), weight, last.bias, last.activation, origin)
+                return dispatch.tiled_linear(*parts, self._end(input_tensor)).view_as(input_tensor)
+        return self.LayerNorm(self.get_submodule("dropout")(last(hidden_states)) + input_tensor)
 
     def _end(self, residual: torch.Tensor) -> ResidualNorm:
         norm = self.LayerNorm
@@ -75,7 +75,7 @@ class SparseOutput(nn.Module):
             return []
         return [matrix.origin for matrix in self.matrices if isinstance(matrix, SparseLinear)]
 
-    def _on_tiles(self, last: SparseLinear, x: torch.Tensor, residual: torch.Tensor) -> bool:
+    def _is_half(self, last: SparseLinear, x: torch.Tensor, residual: torch.Tensor) -> bool:
         if self.training or torch.is_grad_enabled() or not x.is_cpu:
             return False
         return x.dtype == residual.dtype == torch.bfloat16 and last.runs(x)
