@@ -3,11 +3,11 @@
     pip install -e '.[engines]'        # each engine that is missing is left out, and said so
     python benchmarks/encoder.py --batch 8 --length 128
 
-A BERT of random weights, of the shape asked for; for the sparse one, 32 x 32 blocks of all attention and feedforward
-matrices are set to zero, the same share in each. Dense engines run the dense model: torch, torch.compile, ONNX Runtime
-(fp32, int8 dynamic), OpenVINO (fp32, int8 by NNCF on 3 random batches); `dense, own attention` is torch with the native
-attention kernel, the part of the gain that is not pruning's. All in one process, in interleaved rounds; inputs are
-random tokens, the same for all. Outputs are checked against torch in fp32 first.
+A BERT of random weights, of the shape asked for; for the sparse ones, 32 x 32 blocks or single values of all attention
+and feedforward matrices are set to zero, the same share in each. Dense engines run the dense model: torch,
+torch.compile, ONNX Runtime (fp32, int8 dynamic), OpenVINO (fp32, int8 by NNCF on 3 random batches); `dense, own
+attention` is torch with the native attention kernel, the part of the gain that is not pruning's. All in one process, in
+interleaved rounds; inputs are random tokens, the same for all. Outputs are checked against torch in fp32 first.
 """
 
 from __future__ import annotations
@@ -89,28 +89,39 @@ def torch_runs(dense: BertModel, inputs: Inputs) -> dict[str, Run]:
 
 
 def sparse_runs(dense: BertModel, inputs: Inputs, sparsity: float) -> dict[str, Run]:
+    plain = accelerate(dense, inputs["input_ids"].numel())
+    with torch.inference_mode():
+        torch.testing.assert_close(plain(**inputs)[0], dense(**inputs)[0], rtol=1e-3, atol=1e-4)
+    runs: dict[str, Run] = {"dense, own attention": lambda x: plain(**x)[0]}
+    for what, block in (("blocks", BLOCK), ("single values", 1)):
+        runs |= accelerated(f"sparsebert {sparsity:.0%} {what}", with_zeros(dense, sparsity, block), inputs)
+    return runs
+
+
+def with_zeros(dense: BertModel, sparsity: float, block: int) -> BertModel:
     sparse = BertModel(dense.config, add_pooling_layer=False).eval()
     sparse.load_state_dict(dense.state_dict())
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name in encoder_linear_names(sparse):
             weight = sparse.get_parameter(name)
-            kept = torch.rand(weight.shape[0] // BLOCK, weight.shape[1] // BLOCK, generator=generator) >= sparsity
-            weight.mul_(kept.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1))
-    tokens = inputs["input_ids"].numel()
-    fast, plain, runs = accelerate(sparse, tokens), accelerate(dense, tokens), {}
-    if native.has_tiles():
-        half = accelerate(copy.deepcopy(sparse).bfloat16(), tokens)
-        runs[f"sparsebert {sparsity:.0%} blocks bf16"] = lambda x: half(**x)[0]
+            kept = torch.rand(weight.shape[0] // block, weight.shape[1] // block, generator=generator) >= sparsity
+            weight.mul_(kept.repeat_interleave(block, 0).repeat_interleave(block, 1))
+    return sparse
+
+
+def accelerated(name: str, sparse: BertModel, inputs: Inputs) -> dict[str, Run]:
+    tokens, runs = inputs["input_ids"].numel(), {}
+    fast = accelerate(sparse, tokens)
     with torch.inference_mode():
         torch.testing.assert_close(fast(**inputs)[0], sparse(**inputs)[0], rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(plain(**inputs)[0], dense(**inputs)[0], rtol=1e-3, atol=1e-4)
-    print(f"{len(sparse_layers(fast))} of {len(encoder_linear_names(sparse))} matrices run by sparse kernels, ", end="")
-    print(f"attention by {fast.config._attn_implementation}")
-    return {
-        "dense, own attention": lambda x: plain(**x)[0],
-        f"sparsebert {sparsity:.0%} blocks": lambda x: fast(**x)[0],
-    } | runs
+    replaced, of = len(sparse_layers(fast)), len(encoder_linear_names(sparse))
+    attention = fast.config._attn_implementation
+    print(f"{name}: {replaced} of {of} matrices run by sparse kernels, attention by {attention}")
+    if native.has_tiles():
+        half = accelerate(copy.deepcopy(sparse).bfloat16(), tokens)
+        runs[f"{name} bf16"] = lambda x: half(**x)[0]
+    return {name: lambda x: fast(**x)[0]} | runs
 
 
 def tree_runs(dense: BertModel, inputs: Inputs, depth: int) -> dict[str, Run]:
@@ -222,7 +233,7 @@ def report(samples: dict[str, list[float]], dense: list[str]) -> list[dict[str, 
         low, middle, high = (round(value, 2) for value in quartiles(ratios(own, samples[fastest])))
         plain = round(quartiles(ratios(own, samples["torch fp32"]))[1], 2)
         ms = round(quartiles(own)[1], 1)
-        print(f"{name:<24} {ms:>8.1f} ms  {plain:5.2f}x torch fp32  {middle:5.2f}x {fastest} ({low:.2f}-{high:.2f})")
+        print(f"{name:<34} {ms:>8.1f} ms  {plain:5.2f}x torch fp32  {middle:5.2f}x {fastest} ({low:.2f}-{high:.2f})")
         rows.append({"engine": name, "ms": ms, "over torch fp32": plain, f"over {fastest}": [low, middle, high]})
     return rows
 

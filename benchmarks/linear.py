@@ -23,7 +23,6 @@ from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threa
 from sparsebert.environment import environment
 from sparsebert.kernels import dispatch, native, native_linear
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, WIDTH, pack_matrix
-from sparsebert.kernels.tiled import tile_matrix
 
 SHAPES = ((768, 3072), (3072, 768), (768, 768))
 POOL_TOKENS = 8192
@@ -87,8 +86,7 @@ def measured(inputs: int, outputs: int, tokens: int, sparsity: float, isa: str, 
 
 def in_bf16(name: str, masked: torch.Tensor, height: int, bias: torch.Tensor) -> dict[str, Layer]:
     """The weight in bf16, on x that is rounded to it, as for the dense bf16 product."""
-    weight, shift = masked.bfloat16(), bias.bfloat16()
-    stored = (tile_matrix if dispatch.linear_is_tiled(weight, height) else pack_matrix)(weight, height)
+    stored, shift = dispatch.pack(masked.bfloat16(), height), bias.bfloat16()
     return {name: lambda x: dispatch.sparse_linear(x.bfloat16(), stored, shift, "none")}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -11,8 +12,12 @@ from transformers import PreTrainedModel
 
 from sparsebert import doctor
 from sparsebert.doctor import (
+    BF16,
     BLOCKS,
+    FLOAT,
+    IN_BF16,
     OWN,
+    OWN_BF16,
     ROWS,
     TRIALS,
     VALUES,
@@ -27,6 +32,7 @@ from sparsebert.doctor import (
 )
 from sparsebert.errors import UserError
 from sparsebert.kernels import native, operators
+from sparsebert.models.accelerate import accelerate
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.surgeon import plant, shrink
 from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, tiny_model
@@ -37,6 +43,8 @@ WEIGHTS = LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * NEURONS)
 NO_ZEROS = Zeros(0.0, 0.0, 0.0, False, 1.0)
 WHOLE = "whole model, half of the heads and neurons cut out"
 BUILT = native.isa() is not None
+# Of one matrix in every form, and of the whole model cut, and in bfloat16.
+ALL_TRIALS = len(TRIALS) * ((3 if BUILT else 1) + 2 * native.has_tiles()) + 1 + native.has_tiles()
 
 
 @torch.no_grad()
@@ -79,13 +87,16 @@ def test_two_of_four_is_seen_only_where_every_matrix_has_it():
 def test_trials_are_of_what_they_say():
     model = with_zeros("bert.encoder.layer.1.attention.output.dense.weight", slice(None), slice(8))
     single = matrix_trials(model, tokens=16, rounds=3)
-    forms = (BLOCKS, VALUES, ROWS) if BUILT else (ROWS,)
-    assert [(trial.what, trial.sparsity) for trial in single] == [
-        (what, sparsity) for what in forms for sparsity in (0.5, 0.8, 0.9, 0.95)
+    forms = [(what, FLOAT) for what in ((BLOCKS, VALUES, ROWS) if BUILT else (ROWS,))]
+    forms += [(BLOCKS, BF16), (VALUES, BF16)] if native.has_tiles() else []
+    assert [(trial.what, trial.over, trial.sparsity) for trial in single] == [
+        (*form, sparsity) for form in forms for sparsity in (0.5, 0.8, 0.9, 0.95)
     ]
     whole = structured_trials(model, batch=1, length=8, rounds=3)
     # Half of every group; then 1 of 4 heads in one of six groups.
-    assert [trial.sparsity for trial in whole if trial.what != OWN] == pytest.approx([0.5, 0.25 / 6])
+    cut = [trial.sparsity for trial in whole if "cut out" in trial.what]
+    assert cut == pytest.approx([0.5, 0.25 / 6])
+    assert (IN_BF16 in [trial.what for trial in whole]) is native.has_tiles()
     assert all(0 < trial.q25 <= trial.speedup <= trial.q75 for trial in single + whole)
 
 
@@ -105,7 +116,7 @@ def trials(single: float, whole: float) -> list[Trial]:
                 "0.40x at 90%",
             ],
         ),
-        (1.5, 1.9, ["Single zero weights pay from 90% on (1.50x a matrix product; 1.50x at 90%)"]),
+        (1.5, 1.9, ["Single zero weights pay from 90% on (1.50x the dense float32 product; 1.50x at 90%)"]),
         (1.01, 1.01, ["this does not pay at this batch", "are not faster here"]),
     ],
 )
@@ -119,19 +130,31 @@ def test_the_verdict_on_blocks_and_on_the_model_itself():
     more = [Trial(BLOCKS, part, speed, speed, speed) for part, speed in ((0.5, 0.9), (0.8, 2.0), (0.9, 4.0))]
     more += [Trial(VALUES, 0.8, 1.2, 1.2, 1.2), Trial(OWN, 0.6, 1.3, 1.3, 1.3)]
     said = " ".join(advice(NO_ZEROS, [*trials(0.4, 1.9), *more]))
-    assert "Zero blocks of 32 x 32 pay from 80% on (2.00x a matrix product; 4.00x at 90%)." in said
+    assert "Zero blocks of 32 x 32 pay from 80% on (2.00x the dense float32 product; 4.00x at 90%)." in said
     assert "Single zero weights pay from 80% on (1.20x" in said
     assert "With the sparse kernels this model is 1.30x as fast as it is dense." in said
+    more += [Trial(IN_BF16, 0.0, 3.0, 3.0, 3.0), Trial(VALUES, 0.9, 1.5, 1.5, 1.5, BF16)]
+    more += [Trial(BLOCKS, 0.9, 0.7, 0.7, 0.7, BF16), Trial(OWN_BF16, 0.6, 1.4, 1.4, 1.4, BF16)]
+    said = " ".join(advice(NO_ZEROS, [*trials(0.4, 1.9), *more]))
+    assert "In bfloat16 the dense model is 3.00x as fast here: this is what zeros have to beat." in said
+    assert "Single zero weights in bfloat16 pay from 90% on (1.50x the dense bfloat16 product; 1.50x at 90%)." in said
+    assert "Zero blocks of 32 x 32 in bfloat16 are not faster here in any runtime found: 0.70x at 90%." in said
+    assert "Single zero weights pay from 80% on (1.20x the dense float32" in said
+    assert "With the sparse kernels this model is 1.40x as fast as it is dense in bfloat16." in said
 
 
 @pytest.mark.skipif(not BUILT, reason="the native library was not built: no C++ compiler, or not x86-64")
-def test_a_model_with_many_zeros_is_timed_with_the_kernels():
+def test_a_model_with_many_zeros_is_timed_with_the_kernels(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "accelerate", functools.partial(accelerate, worth=0))
     model = tiny_model("bert", hidden_size=256, intermediate_size=1024)
     with torch.no_grad():
         for name in encoder_linear_names(model):
             model.get_parameter(name)[:, 1:].zero_()
-    own = [trial for trial in structured_trials(model, batch=2, length=8, rounds=3) if trial.what == OWN]
-    assert [trial.sparsity for trial in own] == pytest.approx([zeros_of(model).elements])
+    for isa, names in ((native.ISAS[0], {OWN: FLOAT}), (native.EMULATED, {OWN: FLOAT, OWN_BF16: BF16})):
+        monkeypatch.setenv(native.FORCE, isa)
+        own = [trial for trial in structured_trials(model, batch=2, length=8, rounds=3) if trial.what in names]
+        assert {trial.what: trial.over for trial in own} == names
+        assert [trial.sparsity for trial in own] == pytest.approx([zeros_of(model).elements] * len(names))
 
 
 def test_trials_are_not_of_the_zeros_that_are_there(monkeypatch: pytest.MonkeyPatch):
@@ -154,11 +177,10 @@ def without(kind: str, model: PreTrainedModel) -> PreTrainedModel:
 def test_models_without_neurons_or_heads_get_a_verdict():
     dense = tiny_model("bert")
     trees = plant(dense, depth=2)
-    singles = len(TRIALS) * (3 if BUILT else 1)
     for model, count, words in (
-        (without("neuron", dense), singles + 1, "Half of the heads cut out makes the whole model"),
-        (without("head", dense), singles + 1, "Half of the neurons cut out makes the whole model"),
-        (trees, singles + 1, "3 of 3 layers have fast feedforward layers: a token uses 9 of their 21 neurons"),
+        (without("neuron", dense), ALL_TRIALS, "Half of the heads cut out makes the whole model"),
+        (without("head", dense), ALL_TRIALS, "Half of the neurons cut out makes the whole model"),
+        (trees, ALL_TRIALS, "3 of 3 layers have fast feedforward layers: a token uses 9 of their 21 neurons"),
         (without("head", trees), 0, "This model's encoder has no zero weights. "),
     ):
         found = diagnose(model.eval(), 1, 8, 3, 1)
@@ -198,7 +220,7 @@ def test_the_command(tmp_path: Path):
     said = run_cli("doctor", tmp_path / "model", "--length", "8", "--rounds", "3", "--threads", "1", "--json")
     assert said.exit_code == 0, said.output
     found = json.loads(said.stdout)
-    assert (found["threads"], found["rounds"], len(found["trials"])) == (1, 3, 13 if BUILT else 5)
+    assert (found["threads"], found["rounds"], len(found["trials"])) == (1, 3, ALL_TRIALS)
     words = run_cli("doctor", tmp_path / "model", "--length", "8", "--rounds", "3")
     assert words.stdout.startswith("Half of the heads and neurons") and "2:4 sparse tensor cores" in words.stdout
     assert_refused(run_cli("doctor", tmp_path / "none"), ["none"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +17,7 @@ from sparsebert.counts import example_inputs
 from sparsebert.environment import cpu_fields, cpu_flags
 from sparsebert.errors import UserError
 from sparsebert.kernels import dispatch, native, operators
-from sparsebert.kernels.packed import SINGLE, WIDTH, pack_matrix
+from sparsebert.kernels.packed import SINGLE, WIDTH
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.surgeon import live_units, shrink
@@ -28,7 +30,11 @@ VALUES = "one matrix, single weights, native kernel"
 BLOCKS = f"one matrix, {BLOCK} x {WIDTH} blocks, native kernel"
 WHOLE = "whole model, "
 OWN = f"{WHOLE}its zeros left out by the sparse kernels"
+OWN_BF16 = f"{OWN}, in bfloat16"
+IN_BF16 = f"{WHOLE}dense, in bfloat16"
 TREES = "fast feedforward layers"
+FLOAT, BF16 = "dense float32", "dense bfloat16"
+IN_WORDS = {FLOAT: "", BF16: " in bfloat16"}
 FASTER = 1.05
 
 
@@ -58,13 +64,14 @@ class Zeros:
 
 @dataclass(frozen=True)
 class Trial:
-    """One measured micro-benchmark: how many times faster than dense, median and quartiles of paired rounds."""
+    """One measured micro-benchmark: how many times faster than `over`, median and quartiles of paired rounds."""
 
     what: str
     sparsity: float
     speedup: float
     q25: float
     q75: float
+    over: str = FLOAT
 
 
 @dataclass(frozen=True)
@@ -172,8 +179,9 @@ def zeros_of(model: PreTrainedModel) -> Zeros:
 def matrix_trials(model: PreTrainedModel, tokens: int, rounds: int) -> list[Trial]:
     """Random values in the shape of one of its matrices, with random zeros, in every form that can run here.
 
-    Against the dense product; not of the model's own values, of which many may be zero already.
-    An output projection, of feedforward if there is one; no trials for a model of fast feedforward layers alone.
+    Against the dense product of the same type, in bfloat16 too where the kernels multiply it; not of the model's own
+    values, of which many may be zero already. An output projection, of feedforward if there is one; no trials for a
+    model of fast feedforward layers alone.
     """
     outputs = {group.kind: group.output.tensor for group in reversed(layout_of(model).groups)}
     if not outputs:
@@ -181,15 +189,25 @@ def matrix_trials(model: PreTrainedModel, tokens: int, rounds: int) -> list[Tria
     shape = model.get_parameter(outputs.get("neuron") or outputs["head"]).shape
     generator = torch.Generator().manual_seed(0)
     dense, x = torch.randn(shape, generator=generator), torch.randn(tokens, shape[1], generator=generator)
-    variants = [Variant("dense", lambda: F.linear(x, dense))]
-    wanted = [(what, sparsity) for what in _forms() for sparsity in TRIALS]
-    for what, sparsity in wanted:
-        variants.append(Variant(f"{what} {sparsity}", _product(what, dense, sparsity, x)))
-    samples = interleave(variants, rounds)
-    return [_trial(what, part, samples[f"{what} {part}"], samples["dense"]) for what, part in wanted]
+    runs, wanted = {}, []
+    for over, dtype in _types().items():
+        w, given = dense.to(dtype), x.to(dtype)
+        runs[over] = lambda w=w, given=given: F.linear(given, w)
+        for what, part in itertools.product(_forms(dtype), TRIALS):
+            runs[f"{what} {part} {over}"] = _product(what, w, part, given)
+            wanted.append((what, part, over))
+    samples = interleave([Variant(name, run) for name, run in runs.items()], rounds)
+    return [_trial(what, part, samples[f"{what} {part} {over}"], samples[over], over) for what, part, over in wanted]
 
 
-def _forms() -> tuple[str, ...]:
+def _types() -> dict[str, torch.dtype]:
+    """In which a model may run here, by what is the dense one in it."""
+    return {FLOAT: torch.float32} | ({BF16: torch.bfloat16} if native.has_tiles() else {})
+
+
+def _forms(dtype: torch.dtype) -> tuple[str, ...]:
+    if dtype == torch.bfloat16:
+        return BLOCKS, VALUES
     return (ROWS,) if native.isa() is None else (BLOCKS, VALUES, ROWS)
 
 
@@ -198,21 +216,22 @@ def _product(what: str, dense: torch.Tensor, sparsity: float, x: torch.Tensor) -
     generator = torch.Generator().manual_seed(1)
     if what == BLOCKS:
         rows, across = (-(-size // BLOCK) for size in dense.shape)
-        kept = (torch.rand(rows, across, generator=generator) >= sparsity).float()
+        kept = torch.rand(rows, across, generator=generator) >= sparsity
         keep = kept.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[: dense.shape[0], : dense.shape[1]]
     else:
         keep = torch.rand(dense.shape, generator=generator) >= sparsity
     if what == ROWS:
         rows, turned = _compressed(dense * keep), x.t().contiguous()
         return lambda: rows @ turned
-    packed = pack_matrix(dense * keep, BLOCK if what == BLOCKS else SINGLE)
+    packed = dispatch.pack(dense * keep, BLOCK if what == BLOCKS else SINGLE)
     return lambda: dispatch.sparse_linear(x, packed, None, "none")
 
 
 def structured_trials(model: PreTrainedModel, batch: int, length: int, rounds: int) -> list[Trial]:
     """The whole model with half of its heads and neurons cut out, against itself; no trials if it has neither.
 
-    Where it has zeros, also with its dead units cut out, and with its zeros left out by the sparse kernels.
+    Where it has zeros, also with its dead units cut out, and with its zeros left out by the sparse kernels. In bfloat16
+    too where the kernels multiply it: dense, and then with its zeros left out over that.
     """
     inputs = example_inputs([model], batch, length)
     groups = layout_of(model).groups
@@ -225,12 +244,19 @@ def structured_trials(model: PreTrainedModel, batch: int, length: int, rounds: i
         candidates[f"{WHOLE}its own dead heads and neurons cut out"] = live
     models = {what: shrink(model, keep).eval() for what, keep in candidates.items()}
     sparsities = {what: 1 - _kept(keep) for what, keep in candidates.items()}
-    fast = accelerate(model, batch * length).eval()
-    if sparse_layers(fast):
-        models[OWN], sparsities[OWN] = fast, zeros_of(model).elements
-    variants = [Variant(what, _forward(made, inputs)) for what, made in ({"dense": model} | models).items()]
+    if native.has_tiles():
+        models[IN_BF16], sparsities[IN_BF16] = copy.deepcopy(model).bfloat16(), 0.0
+    for what, dense in ((OWN, model), (OWN_BF16, models.get(IN_BF16))):
+        fast = None if dense is None else accelerate(dense, batch * length)
+        if fast is not None and sparse_layers(fast):
+            models[what], sparsities[what] = fast.eval(), zeros_of(model).elements
+    variants = [Variant(what, _forward(made, inputs)) for what, made in ({FLOAT: model} | models).items()]
     samples = interleave(variants, rounds)
-    return [_trial(what, sparsities[what], samples[what], samples["dense"]) for what in models]
+    found = []
+    for what, part in sparsities.items():
+        base, over = (IN_BF16, BF16) if what == OWN_BF16 else (FLOAT, FLOAT)
+        found.append(_trial(what, part, samples[what], samples[base], over))
+    return found
 
 
 def advice(zeros: Zeros, trials: Sequence[Trial]) -> tuple[str, ...]:
@@ -241,11 +267,17 @@ def advice(zeros: Zeros, trials: Sequence[Trial]) -> tuple[str, ...]:
         + ("this pays." if trial.q25 > FASTER else "this does not pay at this batch and length.")
         for trial in halved
     ]
-    for what, forms in (("Single zero weights", (VALUES, ROWS)), (f"Zero blocks of {BLOCK} x {WIDTH}", (BLOCKS,))):
-        found = [trial for trial in trials if trial.what in forms]
-        lines += [_when_it_pays(what, found)] if found else []
-    own = [trial for trial in trials if trial.what == OWN]
-    lines += [f"With the sparse kernels this model is {trial.speedup:.2f}x as fast as it is dense." for trial in own]
+    lines += [
+        f"In bfloat16 the dense model is {trial.speedup:.2f}x as fast here: this is what zeros have to beat."
+        for trial in trials
+        if trial.what == IN_BF16 and trial.q25 > FASTER
+    ]
+    for over, also in IN_WORDS.items():
+        for what, forms in (("Single zero weights", (VALUES, ROWS)), (f"Zero blocks of {BLOCK} x {WIDTH}", (BLOCKS,))):
+            found = [trial for trial in trials if trial.what in forms and trial.over == over]
+            lines += [_when_it_pays(what + also, found)] if found else []
+        own = [trial for trial in trials if trial.what in (OWN, OWN_BF16) and trial.over == over]
+        lines += [f"With the sparse kernels this model is {t.speedup:.2f}x as fast as it is dense{also}." for t in own]
     if zeros.elements > 0:
         lines.append(
             f"This model's encoder is {zeros.elements:.1%} zero ({zeros.units:.1%} in whole heads and neurons, "
@@ -276,12 +308,12 @@ def _when_it_pays(what: str, trials: Sequence[Trial]) -> str:
     if not faster:
         return f"{what} are not faster here in any runtime found: {at_best}."
     first = max((t for t in faster if t.sparsity == faster[0].sparsity), key=lambda trial: trial.speedup)
-    return f"{what} pay from {first.sparsity:.0%} on ({first.speedup:.2f}x a matrix product; {at_best})."
+    return f"{what} pay from {first.sparsity:.0%} on ({first.speedup:.2f}x the {first.over} product; {at_best})."
 
 
-def _trial(what: str, sparsity: float, own: list[float], base: list[float]) -> Trial:
+def _trial(what: str, sparsity: float, own: list[float], base: list[float], over: str) -> Trial:
     q25, median, q75 = quartiles(ratios(own, base))
-    return Trial(what, sparsity, median, q25, q75)
+    return Trial(what, sparsity, median, q25, q75, over)
 
 
 def _compressed(weight: torch.Tensor) -> torch.Tensor:

@@ -34,11 +34,11 @@ def _print(found: Diagnosis, batch: int, length: int, rounds: int) -> None:
     for kernel in found.kernels:
         can.add_row(kernel.name, "yes" if kernel.runs else "no", kernel.why)
     show(can)
-    timed = _table(
-        f"Measured on the CPU, batch {batch}, {length} tokens, {rounds} rounds", "Sparsity", "Speedup", "Quartiles"
-    )
+    how = f"Measured on the CPU, batch {batch}, {length} tokens, {rounds} rounds"
+    timed = _table(how, "Sparsity", "Speedup", "Quartiles", "Over")
     for trial in found.trials:
-        timed.add_row(trial.what, f"{trial.sparsity:.0%}", f"{trial.speedup:.2f}x", f"{trial.q25:.2f}-{trial.q75:.2f}")
+        quartiles = f"{trial.q25:.2f}-{trial.q75:.2f}"
+        timed.add_row(trial.what, f"{trial.sparsity:.0%}", f"{trial.speedup:.2f}x", quartiles, trial.over)
     show(timed)
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from sparsebert.kernels import native, native_attention, native_fff, native_tile_fff, operators, reference
 from sparsebert.kernels.native_linear import FLOAT, INPUTS, ResidualNorm, SparseLayer
-from sparsebert.kernels.packed import HEIGHTS, SINGLE, PackedMatrix, Seen
-from sparsebert.kernels.tiled import TiledMatrix, TiledTree, stages_of, tile_tree
+from sparsebert.kernels.packed import HEIGHTS, SINGLE, PackedMatrix, Seen, pack_matrix
+from sparsebert.kernels.tiled import TiledMatrix, TiledTree, stages_of, tile_matrix, tile_tree
 
 # Tokens that must enter a subtree of the last stage on average, so that going by stages beats walking: with one the
 # arithmetic of all its nodes is for nothing. Not measured yet on a processor with AMX.
@@ -140,6 +140,14 @@ def linear_is_tiled(weight: torch.Tensor, height: int) -> bool:
     """
     forms = native.SPREADING if height == SINGLE else native.TILED
     return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and native.isa() in forms
+
+
+def pack(weight: torch.Tensor, height: int) -> PackedMatrix | TiledMatrix:
+    """What is left of a weight [outputs, inputs], as `sparse_linear` reads it here; height 32, 16 or 0 = single."""
+    if linear_is_tiled(weight, height):
+        return tile_matrix(weight, height)
+    packed = pack_matrix(weight, height)
+    return replace(packed, values=packed.values.to(weight.dtype)) if weight.is_cuda else packed
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from sparsebert.kernels import dispatch, reference
-from sparsebert.kernels.packed import SINGLE, PackedMatrix, Seen, pack_matrix, stamp_of
-from sparsebert.kernels.tiled import TiledMatrix, tile_matrix
+from sparsebert.kernels.packed import SINGLE, PackedMatrix, Seen, stamp_of
+from sparsebert.kernels.tiled import TiledMatrix
 
 # A model that is unpickled must find the attention that `accelerate` gave it.
 from sparsebert.models import attention as _attention  # noqa: F401
@@ -86,14 +86,11 @@ class SparseLinear(nn.Linear):
 
     def _pack_if_changed(self) -> None:
         weight = self.weight
-        tiled = dispatch.linear_is_tiled(weight, self.height)
-        if tiled == self._tiled and self._seen.same(weight):
+        if dispatch.linear_is_tiled(weight, self.height) == self._tiled and self._seen.same(weight):
             return
-        made = tile_matrix(weight, self.height) if tiled else pack_matrix(weight, self.height)
+        made = dispatch.pack(weight, self.height)
+        self._tiled = isinstance(made, TiledMatrix)
         self.masks, self.begins = (made.masks, made.begins) if isinstance(made, TiledMatrix) else (None, None)
         self.values, self.starts, self.columns = made.values, made.starts, made.columns
-        if weight.is_cuda:
-            self.values = self.values.to(weight.dtype)
-        self._tiled = tiled
         self._seen.remember(weight)
         self._stamp = stamp_of(weight)
