@@ -138,6 +138,8 @@ def test_families_are_told_apart_by_what_differs_between_their_recipes():
     labels = [group.label for group in families([example_record(), layers])]
     assert labels == ["search, distill.hidden=1.0", "layers, distill.hidden=0.0"]
     assert [group.label for group in families([example_record()])] == ["all-MiniLM-L6-v2 on sst2"]
+    fewer = example_record(targets=[{"kind": "sparsity", "value": 0.5}, {"kind": "latency_ms", "value": 3}])
+    assert [group.label for group in families([example_record(), fewer])] == ["2x 4x 8x", "0.5-sparsity 3ms"]
     named = [example_record(name=None), example_record(name="mine", criterion="magnitude")]
     assert [group.label for group in families(named)] == ["obs", "magnitude, mine"]
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparsebert.parts import Target
 from sparsebert.recipe import flat_values
 from sparsebert.records import ModelResult, Record, Score, Timing
 
-_SELF_EXPLAINING = ("model", "task", "criterion", "shape")
+_SELF_EXPLAINING = ("model", "task", "criterion", "shape", "targets")
 _STRUCTURAL = ("phases", "rules", "kind")
 # Differing settings that a name holds; the page has all of them.
 _MOST = 4
@@ -108,8 +109,8 @@ def _labels(firsts: Sequence[Record], apart_from: Sequence[str]) -> list[str]:
     names = [str(record.recipe.get("name") or "") for record in firsts]
     if all(names) and len(set(names)) == len(names):
         return names
-    flat = [dict(flat_values(record.recipe)) | {"task": record.task} for record in firsts]
-    keys = sorted({key for values in flat for key in values} - {"targets", *apart_from}, key=_label_order)
+    flat = [_settings(record) for record in firsts]
+    keys = sorted({key for values in flat for key in values} - set(apart_from), key=_label_order)
     differing = [key for key in keys if len({repr(values.get(key)) for values in flat}) > 1]
     texts = [", ".join(_say(key, values[key]) for key in differing[:_MOST] if _has(values, key)) for values in flat]
     texts = [text or _subject(record) for text, record in zip(texts, firsts, strict=True)]
@@ -118,9 +119,16 @@ def _labels(firsts: Sequence[Record], apart_from: Sequence[str]) -> list[str]:
     return [f"{text} ({number})" for number, text in enumerate(texts, 1)]
 
 
+def _settings(record: Record) -> dict[str, object]:
+    """By dotted name; its targets as one text, none = empty."""
+    targets = [Target.model_validate(target).label for target in record.recipe.get("targets") or ()]
+    rest = {key: value for key, value in record.recipe.items() if key != "targets"}
+    return dict(flat_values(rest)) | {"task": record.task, "targets": " ".join(targets)}
+
+
 def _has(values: Mapping[str, object], key: str) -> bool:
-    """Whether there is something to say: that a recipe has no name of its own is nothing."""
-    return key in values and not (key == "name" and values[key] is None)
+    """Whether there is something to say: that a recipe has no name of its own, or no targets, is nothing."""
+    return key in values and not (key in ("name", "targets") and not values[key])
 
 
 def _label_order(key: str) -> tuple[int, str]:
