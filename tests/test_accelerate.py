@@ -55,6 +55,18 @@ def test_an_accelerated_model_gives_the_same_and_saves_the_same(family: str, tmp
         assert torch.equal(again(**batch).logits, model(**batch).logits)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_under_autocast_it_gives_the_types_that_autocast_does(family: str):
+    model, batch = zeroed(family), tiny_batch()
+    fast = accelerate(model, tokens=36, worth=0)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected, found = model(**batch).logits, fast(**batch).logits
+        for layer in sparse_layers(fast).values():
+            assert layer(torch.ones(1, layer.in_features)).dtype == torch.bfloat16
+    assert found.dtype == expected.dtype
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+
+
 @needs_native
 @pytest.mark.parametrize("family", FAMILIES)
 def test_blocks_take_residual_and_norm_along(family: str, monkeypatch: pytest.MonkeyPatch):

@@ -71,7 +71,13 @@ class SparseLinear(nn.Linear):
         self._pack_if_changed()
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """[..., in_features] to [..., out_features]."""
+        """[..., in_features] to [..., out_features], under autocast in its type."""
+        kind = input.device.type
+        if torch.is_autocast_enabled(kind):
+            return self._outputs(input.to(self.weight.dtype)).to(torch.get_autocast_dtype(kind))
+        return self._outputs(input)
+
+    def _outputs(self, input: torch.Tensor) -> torch.Tensor:
         if self.training or torch.is_grad_enabled() or not self.runs(input):
             return reference.linear(input, self.weight, self.bias, self.activation)
         flat = input.reshape(-1, self.in_features)
