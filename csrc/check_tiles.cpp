@@ -144,9 +144,8 @@ struct Attention {
 // Of every second key, q = k = v.
 int attention_differences(const Attention& c, int32_t isa) {
     const int64_t wide = c.heads * c.size, blocks = (c.tokens + 31) / 32, across = (c.size + 31) / 32;
-    const int64_t places = (blocks > across ? blocks : across) + 31;
     const int64_t rows = 32 * 32 * (across + blocks + 2), scores = 32 * (blocks * 32 + 16);
-    const int64_t room = 2 * blocks * across * 1024 + rows + 2 * (scores + places);
+    const int64_t room = 2 * blocks * across * 1024 + rows + 2 * scores;
     const auto x = drawn(c.batch * c.tokens * wide, 1);
     std::vector<uint8_t> mask(c.tokens);
     for (int64_t key = 0; key < c.tokens; key++) mask[key] = key % 2 == 0;
@@ -274,7 +273,7 @@ int tree_differences(const TreeCase& c, int32_t isa) {
     t.y.assign(c.tokens * c.hidden, NAN);
     t.logits.assign(steps, NAN);
     t.nodes.assign(steps, -1);
-    std::vector<int32_t> numbers(4 * c.tokens + (int64_t(1) << c.depth) + c.hidden / 32 + 4, -1);
+    std::vector<int32_t> numbers(4 * c.tokens + (int64_t(1) << c.depth) + 1, -1);
     std::vector<uint16_t> rows(c.threads * 32 * (c.hidden + 63), 0xffff);
     const SbTileFff call{c.tokens, c.hidden, c.trees, c.depth, 1, c.threads};
     int found = sb_tile_fff(isa, &call, t.x.data(), t.in.data(), t.bias.data(), t.out.data(), t.y.data(),

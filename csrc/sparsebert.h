@@ -103,7 +103,7 @@ SB_ATTENTION(avx512)
 #undef SB_ATTENTION
 
 // The same of bfloat16, on tiles: scratch [threads, room], room = 2 up32(keys) up32(size) + 32 (up32(size) + 32) +
-// 32 (up32(keys) + 32) + 2 (32 (up32(keys) + 16) + up32(the larger of up32(keys) / 32 and up32(size) / 32)).
+// 32 (up32(keys) + 32) + 64 (up32(keys) + 16).
 #define SB_TILE_ATTENTION(isa)                                                                                  \
     void sb_tile_attention_##isa(const SbAttention* call, const uint16_t* q, const uint16_t* k, const uint16_t* v, \
                                  const uint8_t* mask, uint16_t* y, uint16_t* scratch);
@@ -154,7 +154,7 @@ struct SbTileFff {
 // x [tokens, hidden] is bf16; bias, y, nodes and logits as for sb_fff. in and out: tree by tree, stage by stage,
 // subtree by subtree, tiles of blocks of 32 x 32 as above. in: of a matrix of the subtree's nodes (level by level, then
 // zero, 32 or 64 in all) and the inputs; out: of one of the outputs and these nodes. numbers
-// [4 tokens + 2^depth + hidden / 32 + 4], rows [threads, 32, hidden + 63].
+// [4 tokens + 2^depth + 1], rows [threads, 32, hidden + 63].
 #define SB_TILE_FFF(isa)                                                                                          \
     void sb_tile_fff_##isa(const SbTileFff* call, const uint16_t* x, const uint16_t* in, const float* bias,       \
                            const uint16_t* out, float* y, int32_t* nodes, float* logits, int32_t* numbers,        \

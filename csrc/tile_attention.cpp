@@ -51,7 +51,6 @@ struct Head {
     const uint8_t* mask;
     uint16_t *keys, *values, *queries, *shares;
     float* scores;
-    const int32_t* places;  // 0, 1, 2, ...
 
     int64_t across() const { return whole(call.size, WIDTH); }
     int64_t blocks() const { return whole(call.keys, WIDTH); }
@@ -82,7 +81,7 @@ struct Head {
             else
                 std::memset(queries + t * query_stride(), 0, query_stride() * sizeof(uint16_t));
         for (int64_t block = 0; block < blocks(); block++)
-            multiply<M, 2>(tiles, {queries, query_stride()}, {keys + block * across() * BLOCK, places, across()},
+            multiply<M, 2>(tiles, {queries, query_stride()}, {keys + block * across() * BLOCK, nullptr, across()},
                            [&](int64_t first, auto& sums) { keep(first, sums, block * WIDTH); });
         float parts[MOST] = {};
         for (int64_t t = 0; t < M * TILE; t++) {
@@ -93,7 +92,7 @@ struct Head {
         }
         const int64_t wide = call.heads * call.size;
         for (int64_t part = 0; part < across(); part++)
-            multiply<M, 2>(tiles, {shares, share_stride()}, {values + part * blocks() * BLOCK, places, blocks()},
+            multiply<M, 2>(tiles, {shares, share_stride()}, {values + part * blocks() * BLOCK, nullptr, blocks()},
                            [&](int64_t first, auto& sums) {
                                const int64_t here = smaller(WIDTH, call.size - part * WIDTH);
                                give(first, sums, parts, count, here, y + part * WIDTH, wide);
@@ -122,15 +121,12 @@ extern "C" void SB_NAME(sb_tile_attention)(const SbAttention* call, const uint16
     const SbAttention& c = *call;
     const int64_t across = whole(c.size, WIDTH), blocks = whole(c.keys, WIDTH), tiles = across * blocks * BLOCK;
     const int64_t queries = MOST * (across + 1) * WIDTH, shares = MOST * (blocks + 1) * WIDTH;
-    const int64_t numbers = up_to(larger_of(across, blocks), WIDTH), scores = MOST * (blocks * WIDTH + TILE);
-    const int64_t room = 2 * tiles + queries + shares + 2 * (scores + numbers);
+    const int64_t scores = MOST * (blocks * WIDTH + TILE), room = 2 * tiles + queries + shares + 2 * scores;
 #pragma omp parallel num_threads(c.threads) if (c.threads > 1)
     {
         Tiles held;
         uint16_t* const own = scratch + omp_get_thread_num() * room;
         uint16_t* const after = own + 2 * tiles + queries + shares;
-        int32_t* const places = reinterpret_cast<int32_t*>(after + 2 * scores);
-        for (int64_t place = 0; place < larger_of(across, blocks); place++) places[place] = int32_t(place);
 #pragma omp for collapse(2) schedule(dynamic)
         for (int64_t b = 0; b < c.batch; b++)
             for (int64_t h = 0; h < c.heads; h++) {
@@ -143,8 +139,7 @@ extern "C" void SB_NAME(sb_tile_attention)(const SbAttention* call, const uint16
                                 own + tiles,
                                 own + 2 * tiles,
                                 own + 2 * tiles + queries,
-                                reinterpret_cast<float*>(after),
-                                places};
+                                reinterpret_cast<float*>(after)};
                 head.prepare();
                 for (int64_t query = 0; query < c.queries; query += MOST) {
                     uint16_t* const to = y + ((b * c.queries + query) * c.heads + h) * c.size;

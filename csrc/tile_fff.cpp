@@ -41,7 +41,7 @@ struct Block {
 };
 
 struct Scratch {
-    int32_t *order, *starts, *places;
+    int32_t *order, *starts;
     Block* blocks;
     uint16_t* rows;
 };
@@ -103,13 +103,13 @@ void run_block(Tiles& tiles, const Tree& tree, const Stage& stage, const Block& 
             std::memset(rows + t * stride, 0, stride * sizeof(uint16_t));
     for (int64_t b = 0; b < stage.node_blocks; b++) {
         const uint16_t* weight = stage.in + block.group * subtree + b * tree.across * BLOCK;
-        multiply<M, 2>(tiles, {rows, stride}, {weight, scratch.places, tree.across}, sums + b * WIDTH, NODES);
+        multiply<M, 2>(tiles, {rows, stride}, {weight, nullptr, tree.across}, sums + b * WIDTH, NODES);
     }
     for (int64_t t = 0; t < block.count; t++)
         find_way(tree, stage, tokens[t], sums + t * NODES, active + t * NODES);
     for (int64_t h = 0; h < tree.across; h++) {
         const uint16_t* weight = stage.out + block.group * subtree + h * stage.node_blocks * BLOCK;
-        multiply<M, 2>(tiles, {active, NODES}, {weight, scratch.places, stage.node_blocks}, sums, WIDTH);
+        multiply<M, 2>(tiles, {active, NODES}, {weight, nullptr, stage.node_blocks}, sums, WIDTH);
         add_to(tree, stage, tokens, block.count, h * WIDTH, sums);
     }
 }
@@ -142,12 +142,10 @@ void run_stage(const Tree& tree, const Stage& stage, const Scratch& scratch) {
     }
 }
 
-Scratch scratch_of(const SbTileFff& call, int64_t across, int32_t* numbers, uint16_t* rows) {
+Scratch scratch_of(const SbTileFff& call, int32_t* numbers, uint16_t* rows) {
     const int64_t levels = call.depth + 1, last = levels - levels_of(levels, whole(levels, DEEPEST) - 1);
-    int32_t *const starts = numbers + call.tokens, *const places = starts + (int64_t(1) << last) + 1;
-    const int64_t count = across > 2 ? across : 2;
-    for (int64_t place = 0; place < count; place++) places[place] = int32_t(place);
-    return {numbers, starts, places, reinterpret_cast<Block*>(places + count), rows};
+    int32_t *const starts = numbers + call.tokens, *const blocks = starts + (int64_t(1) << last) + 1;
+    return {numbers, starts, reinterpret_cast<Block*>(blocks), rows};
 }
 
 }  // namespace
@@ -157,7 +155,7 @@ extern "C" void SB_NAME(sb_tile_fff)(const SbTileFff* call, const uint16_t* x, c
                                      uint16_t* rows) {
     const int64_t levels = call->depth + 1, every = (int64_t(1) << levels) - 1, steps = call->tokens * levels;
     const int64_t across = whole(call->hidden, WIDTH);
-    const Scratch scratch = scratch_of(*call, across, numbers, rows);
+    const Scratch scratch = scratch_of(*call, numbers, rows);
     for (int64_t t = 0; t < call->trees; t++) {
         const Tree tree{*call, levels, across, x, bias + t * every, y, nodes + t * steps, logits + t * steps, t > 0};
         for (int64_t token = 0; token < call->tokens; token++) tree.nodes[token * levels] = 0;

@@ -14,8 +14,10 @@ struct Rows {
 // Blocks of 16 N outputs x 32 inputs, N tiles each; block b begins at input 32 columns[b].
 struct BlockRow {
     const uint16_t* values;
-    const int32_t* columns;
+    const int32_t* columns;  // null = all, one after another
     int64_t count;
+
+    int64_t column(int64_t block) const { return columns == nullptr ? block : columns[block]; }
 };
 
 // The first `count` of 16 N values.
@@ -44,9 +46,9 @@ inline void multiply_some(Rows x, BlockRow row, Vec (&sums)[T][N]) {
         for (int j = 0; j < N; j++) sum[t][j] = _mm512_setzero_ps();
     for (int64_t b = 0; b < row.count; b++) {
         const uint16_t* weight = row.values + b * N * TILE_VALUES;
-        const uint16_t* from = x.at + row.columns[b] * WIDTH;
+        const uint16_t* from = x.at + row.column(b) * WIDTH;
         // Rows of x are far apart, and the next block's place is known here only.
-        const uint16_t* next = x.at + row.columns[b + 1 < row.count ? b + 1 : b] * WIDTH;
+        const uint16_t* next = x.at + row.column(b + 1 < row.count ? b + 1 : b) * WIDTH;
 #pragma GCC unroll 16
         for (int t = 0; t < T; t++) __builtin_prefetch(next + t * x.stride);
 #pragma GCC unroll 2
@@ -112,7 +114,7 @@ void multiply(Tiles& tiles, Rows x, BlockRow row, float* sums, int64_t width) {
     each<M * N>([&](auto t) { tiles.zero<t.value>(); });
     for (int64_t b = 0; b < row.count; b++) {
         const uint16_t* weight = row.values + b * N * TILE_VALUES;
-        const uint16_t* from = x.at + row.columns[b] * WIDTH;
+        const uint16_t* from = x.at + row.column(b) * WIDTH;
         each<N>([&](auto j) { tiles.load<WEIGHT + j.value>(weight + j.value * TILE_VALUES, WIDTH); });
         each<M>([&](auto i) {
             // Two by turns, so that one is loaded while the other is used.

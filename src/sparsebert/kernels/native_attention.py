@@ -65,9 +65,8 @@ def _room(keys: int, size: int) -> int:
 
 def _room_on_tiles(keys: int, size: int) -> int:
     blocks, across = -(-keys // TURNED), -(-size // TURNED)
-    places = -(-max(blocks, across) // TURNED)
     rows = TOKENS_ON_TILES * (across + 1 + blocks + 1) * TURNED
-    return 2 * blocks * across * TURNED**2 + rows + 2 * (TOKENS_ON_TILES * (blocks * TURNED + LANES) + places * TURNED)
+    return 2 * blocks * across * TURNED**2 + rows + 2 * TOKENS_ON_TILES * (blocks * TURNED + LANES)
 
 
 def _expanded(mask: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:

@@ -36,7 +36,7 @@ def fff(
     nodes = native.room(weight.trees, tokens, levels, dtype=torch.int32)
     logits = native.room(weight.trees, tokens, levels)
     across = -(-weight.hidden // WIDTH)
-    numbers = native.room(4 * tokens + 2 ** (levels - 1) + across + 4, dtype=torch.int32)
+    numbers = native.room(4 * tokens + 2 ** (levels - 1) + 1, dtype=torch.int32)
     rows = native.room(threads * ROWS_AT_ONCE * (across + 1) * WIDTH, dtype=torch.bfloat16)
     call = _TileFff(tokens, weight.hidden, weight.trees, levels - 1, native.ACTIVATIONS[activation], threads)
     parts = (x, weight.w_in, b_in, weight.w_out, y, nodes, logits, numbers, rows)
