@@ -252,6 +252,8 @@ def test_what_cannot_be_compared_is_refused(home):
         differences([contender("a", 0.8), contender("b", 0.8, rows=300)], 100, 0)
     with pytest.raises(UserError, match="No record found"):
         contenders([home / "data"])
+    with pytest.raises(UserError, match="have the same seed"):
+        contenders([folder, folder])
     (folder / PREDICTIONS).unlink()
     with pytest.raises(UserError, match="has no predictions"):
         contenders([folder])

@@ -57,7 +57,7 @@ class Difference:
 def contenders(paths: Sequence[Path], model: str | None = None) -> list[Contender]:
     """The model named `model` of every family in the runs found under `paths`; none = the last, of one family all.
 
-    Raises UserError for a family without that model, and where predictions are missing.
+    Raises UserError for a family without that model, for a seed that is there twice, and where predictions are missing.
     """
     found = [(file.parent, read_record(file)) for path in paths for file in _records(path)]
     places = {id(record): folder for folder, record in found}
@@ -118,6 +118,8 @@ def _contender(family: Family, name: str, places: dict[int, Path], several: bool
         split = next(score.split for score in model.scores if score.metric == metric)
         if len(labels) and not np.array_equal(labels, tensors[f"{split}/labels"]):
             raise UserError("The seeds of a recipe were scored on different examples", got=family.label)
+        if record.seed in logits:
+            raise UserError("Two runs of one recipe have the same seed", got=places[id(record)], fix="give one of them")
         labels = tensors[f"{split}/labels"]
         logits[record.seed] = tensors[f"{name}/{split}/logits"]
     return Contender(f"{family.label}: {name}" if several else name, metric, split, labels, logits)

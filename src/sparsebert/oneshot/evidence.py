@@ -1,4 +1,4 @@
-"""Evidence: what calibration examples say about the units of each group, gathered in one forward and backward pass."""
+"""Evidence: what examples say about the units of each group, gathered in one forward and two backward passes."""
 
 from __future__ import annotations
 
