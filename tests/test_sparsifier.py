@@ -123,7 +123,7 @@ def test_a_step_that_overflows_is_not_looked_at_and_its_change_of_masks_is_made_
     assert all(bool(torch.isfinite(value).all()) for value in sparsifier.state_dict().values())
     assert bool(sparsifier.masks[QUERY].all())
     resumed = ready(model, *sparsifier.rules)
-    resumed.load_state_dict(sparsifier.state_dict(), sparsifier.plain_rules)
+    resumed.load_state_dict(sparsifier.state_dict(), sparsifier.made_with)
     grad.copy_(good)
     resumed.before_step(1, None)
     assert int(resumed.masks[QUERY].sum()) == 512
@@ -155,6 +155,17 @@ def test_gradients_from_before_a_change_of_masks_do_not_count_after_it():
         step(model, sparsifier, torch.optim.SGD(model.parameters(), lr=1e-3), number)
         found.append(seen())
     assert found == [True, True, False, True]
+
+
+def test_windows_end_at_every_moment_also_where_nothing_is_removed():
+    model = tiny_model("bert", num_labels=2)
+    bird = {"update": {"kind": "early_bird", "window": 50}, "criterion": {"kind": "gradient", "window": 1}}
+    sparsifier = ready(model, rule(**bird, stop={"steps": 8}))
+    for number in range(3):
+        step(model, sparsifier, torch.optim.SGD(model.parameters(), lr=1e-3), number)
+        state = sparsifier.state_dict()
+        sums = [value for key, value in state.items() if key.startswith("rule0/criterion/")]
+        assert sums and not any(bool(value.any()) for value in sums)
 
 
 def test_momentum_of_what_is_pruned_is_cleared():

@@ -11,13 +11,17 @@ import torch
 from datasets import Dataset, IterableDataset
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, default_data_collator
 
 from sparsebert.errors import UserError
 from sparsebert.models.fff import Routing
 from sparsebert.models.load import load_model, save_model
-from sparsebert.parts import Rule, When
+from sparsebert.parts import Distill, Rule, When
+from sparsebert.sparse.sparsifier import LeakError
 from sparsebert.surgeon import plant, set_routing
+from sparsebert.train.distill import Distiller
+from sparsebert.train.teacher import cache_teacher
 from sparsebert.train.trainer import SparseTrainer
 from sparsebert.train.trees import trees_of
 from tiny import tiny_model
@@ -207,6 +211,95 @@ def test_probing_the_loss_leaves_out_columns_that_the_model_does_not_take(tmp_pa
     one.student.train()
     one.probe_loss()
     assert one.student.training
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_accumulated_gradients_are_those_of_the_whole_batch(distilled: bool, tmp_path: Path):
+    def moved(batch: int) -> torch.Tensor:
+        values = {"optim": "sgd", "max_steps": 1, "learning_rate": 1.0, "max_grad_norm": 0.0}
+        parts = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": 8 // batch}
+        l1 = rule(penalty={"kind": "l1", "weight": 0.01}, sparsity=0.0, stop={"percent": 100}, scope=["ffn"])
+        given = {"train_dataset": ROWS, "order": SequentialSampler(ROWS), "rules": [l1], "dropout": False}
+        model, more = small(), {"data_collator": collate}
+        if distilled:
+            more = {"data_collator": toy_collate, "distiller": teacher_of(tmp_path)}
+        SparseTrainer(model, arguments(tmp_path / "run", **values, **parts), **given, **more).train()
+        return model.get_parameter(QUERY).detach()
+
+    whole = moved(8)
+    assert (whole - small().get_parameter(QUERY)).abs().max() > 1e-3
+    torch.testing.assert_close(moved(2), whole, rtol=1e-3, atol=1e-6)
+
+
+def teacher_of(folder: Path, **weights: float) -> Distiller:
+    teacher = tiny_model("bert", num_labels=2, seed=1)
+    cache = cache_teacher(teacher, ROWS, toy_collate, folder / "teacher", hidden=False)
+    return Distiller(cache, Distill(**({"labels": 0.5, "logits": 0.5, "hidden": 0} | weights)), (0, 1, 2))
+
+
+def test_evaluation_asks_no_teacher(tmp_path: Path):
+    more = toy_rows(48, seed=5)
+    given = {"train_dataset": ROWS, "eval_dataset": more, "data_collator": toy_collate}
+    one = SparseTrainer(small(), arguments(tmp_path), distiller=teacher_of(tmp_path, labels=0, logits=1), **given)
+    before = one.evaluate()["eval_loss"]
+    plain = trainer(tmp_path, model=small(), train_dataset=ROWS)
+    assert before == pytest.approx(plain.evaluate(more)["eval_loss"])
+    one.train()
+    assert one.evaluate()["eval_loss"] != pytest.approx(before)
+    smoothed = arguments(tmp_path, label_smoothing_factor=0.1)
+    with pytest.raises(UserError, match="weighs the labels' own loss itself; got label_smoothing_factor"):
+        SparseTrainer(small(), smoothed, distiller=teacher_of(tmp_path), **given)
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_checkpointed_layers_are_computed_again(dropout: bool, tmp_path: Path):
+    model, passes = small(), []
+    model.get_submodule("bert.encoder.layer.0.attention").register_forward_hook(lambda *_: passes.append(1))
+    given = {"train_dataset": ROWS, "data_collator": collate, "dropout": dropout}
+    SparseTrainer(model, arguments(tmp_path, max_steps=1, activation_checkpointing=True), **given).train()
+    assert len(passes) == 2
+
+
+def test_a_checkpoint_of_other_circumstances_is_refused(tmp_path: Path):
+    held, rules = {QUERY: torch.rand(32, 32) < 0.5}, (rule(scope=["ffn"]),)
+    sparse = small()
+    sparse.get_parameter(QUERY).data.mul_(held[QUERY])
+    trainer(tmp_path, *rules, model=sparse, held=held, max_steps=6, save_strategy="steps", save_steps=3).train()
+
+    def resumed(*rules: Rule, **more: Any) -> None:
+        trainer(tmp_path, *rules, **({"max_steps": 6} | more)).train(
+            resume_from_checkpoint=str(tmp_path / "checkpoint-3")
+        )
+
+    for said, given, more in (
+        ("was made with sparsity rules", (), {}),
+        (f"different: held {QUERY}", rules, {}),
+        (r"different: rules \(1 then, 0 now\)", (), {"held": held}),
+        ("different: seed", rules, {"held": held, "seed": 1}),
+        ("another length; got 9 steps; allowed: 6 steps", rules, {"held": held, "max_steps": 9}),
+    ):
+        with pytest.raises(UserError, match=said):
+            resumed(*given, **more)
+    resumed(*rules, held=held)
+
+
+def test_noise_that_would_be_drawn_again_is_refused(tmp_path: Path):
+    reentrant = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}}
+    with pytest.raises(UserError, match="other noise than the forward pass did"):
+        trainer(tmp_path, rule(gate="hard_concrete", penalty="lagrangian"), **reentrant).train()
+    trainer(tmp_path, rule(gate="movement"), **reentrant, max_steps=6).train()
+
+
+def test_a_checkpoint_that_leaks_is_not_written(tmp_path: Path):
+    class Meddling(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            model.get_parameter(QUERY).data.fill_(1.0)
+
+    one = trainer(tmp_path, rule(schedule="one_shot"), save_strategy="steps", save_steps=3)
+    one.add_callback(Meddling())
+    with pytest.raises(LeakError, match="are not zero"):
+        one.train()
+    assert not list(tmp_path.glob("checkpoint-*/model*"))
 
 
 def test_a_penalty_weighs_the_same_under_accumulation(tmp_path: Path):

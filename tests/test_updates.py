@@ -78,6 +78,35 @@ def test_deletion_happens_once():
     assert not deletion.holds
 
 
+def test_deletion_takes_all_that_the_target_says_at_the_first_moment_that_asks():
+    state: dict[str, torch.Tensor] = {}
+    scores, deletion = {"drop": torch.arange(8.0)}, update("delete")
+    assert deletion.masks(at(0, scores, 0.0, state=state))[0].all()
+    assert deletion.masks(at(1, scores, 0.05, state=state))[0].int().tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["prune", "rewind", "swap", "early_bird"])
+def test_what_earlier_masks_removed_stays_removed(kind: str):
+    half = torch.tensor([0, 1, 0, 1, 0, 1, 0, 1], dtype=torch.bool)
+    lowest_kept = {role: torch.tensor([9.0, 1, 9, 2, 9, 3, 9, 4]) for role in ("drop", "grow")}
+    [keep] = update(kind).masks(at(50, lowest_kept, 0.75, half, final=0.75))
+    assert keep.int().tolist() == [0, 0, 0, 0, 0, 1, 0, 1]
+    with pytest.raises(UserError, match="under the current sparsity"):
+        update(kind).masks(at(50, lowest_kept, 0.1, half, final=0.1))
+
+
+def test_a_swap_on_the_way_to_a_target_prunes_first():
+    state: dict[str, torch.Tensor] = {}
+    growing = update("swap", fraction=0.5)
+    scores = {"drop": WEIGHTS.abs(), "grow": GRADIENTS.abs()}
+    assert growing.masks(at(0, scores, 0.0, state=state))[0].all()
+    [first] = growing.masks(at(1, {"drop": torch.arange(8.0)}, 0.25, state=state))
+    assert first.int().tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+    # 2 and 3 are pruned; of what is left 4 and 5 are dropped, and of all that is gone then 4 and 1 grow.
+    [second] = growing.masks(at(2, {"drop": torch.arange(8.0), "grow": GRADIENTS.abs()}, 0.5, first, state))
+    assert second.int().tolist() == [0, 1, 0, 0, 1, 0, 1, 1]
+
+
 def test_swaps_begin_with_a_mask_and_keep_its_size():
     state: dict[str, torch.Tensor] = {}
     rigl = update("swap", fraction=0.5)
@@ -101,7 +130,7 @@ def test_a_swap_with_fraction_zero_is_a_static_mask_and_a_first_mask_can_be_rand
 
 def test_the_swapped_share_follows_its_schedule():
     shrinking = update("swap", fraction={"kind": "linear", "initial": 1.0, "final": 0.0})
-    scores, state = {"drop": WEIGHTS.abs(), "grow": GRADIENTS.abs()}, {"begun": torch.ones(1)}
+    scores, state = {"drop": WEIGHTS.abs(), "grow": GRADIENTS.abs()}, {"asked": torch.tensor([0.5])}
     assert shrinking.masks(at(50, scores, 0.5, KEPT, state))[0].int().tolist() == FIVE_MASKS[0.5]
     assert torch.equal(shrinking.masks(at(100, scores, 0.5, KEPT, state))[0], KEPT)
 

@@ -204,6 +204,11 @@ class GatedRule:
         """Whether masked weights keep the gradient that they would have if they were open."""
         return not self._gate.learned
 
+    @property
+    def noisy(self) -> bool:
+        """Whether a forward pass with gradients draws noise."""
+        return self._gate.noisy
+
     def _leave(self) -> None:
         gates = self._model.get_submodule(GATES)
         assert isinstance(gates, nn.ModuleDict)

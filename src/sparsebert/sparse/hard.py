@@ -221,6 +221,7 @@ class HardRule:
         )
         keeps = self._update.masks(now)
         if all(bool(keep.all()) for keep in keeps):
+            self._forget_windows()
             return
         self._correct(keeps, step)
         self._keeps, self._masks = keeps, _expand(self.sites, keeps)

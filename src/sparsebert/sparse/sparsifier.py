@@ -49,7 +49,8 @@ class Sparsifier:
         held: Mapping[str, torch.Tensor] | None = None,
         loss: Loss | None = None,
     ) -> None:
-        self._model = model
+        self._model, self._seed = model, seed
+        self._total: int | None = None
         self.rules = tuple(_with_target(rule, sparsity) for rule in rules)
         shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         device = next(model.parameters()).device
@@ -83,7 +84,18 @@ class Sparsifier:
         return tuple(runner for runner in self._runners if isinstance(runner, GatedRule))
 
     def begin(self, times: Times) -> None:
-        """Turn moments into steps. Raises UserError for a schedule that does not fit into them."""
+        """Turn moments into steps.
+
+        Raises UserError for a schedule that does not fit into them, and for other steps than those of a saved state.
+        """
+        if self.rules and self._total not in (None, times.total):
+            raise UserError(
+                "The checkpoint was made for a training of another length",
+                got=f"{times.total} steps",
+                allowed=f"{self._total} steps",
+                fix="resume with as many, or start in another folder",
+            )
+        self._total = times.total
         for runner in self._runners:
             runner.begin(times)
 
@@ -172,26 +184,32 @@ class Sparsifier:
             state |= {f"{runner.name}/{key}": value for key, value in runner.state_dict().items()}
         return {key: value.contiguous() for key, value in state.items()}
 
-    def load_state_dict(self, state: State, rules: str) -> None:
-        """Go on from a saved state; `rules` are those it was made with, as `plain_rules` gave them.
+    def load_state_dict(self, state: State, made_with: Mapping[str, str]) -> None:
+        """Go on from a saved state; `made_with` as it was when the state was saved.
 
-        Raises UserError for other rules (naming the values that differ) and for masks that do not fit.
+        Raises UserError for other rules, another seed or other held masks (naming what differs), and for masks that do
+        not fit.
         """
-        differing = _differing(json.loads(rules), json.loads(self.plain_rules))
+        now, held = self.made_with, {name.removeprefix("held/") for name in state if name.startswith("held/")}
+        differing = _differing(json.loads(made_with[RULES]), json.loads(now[RULES]))
+        differing += ["seed"] if made_with["seed"] != now["seed"] else []
+        differing += [f"held {name}" for name in sorted(held ^ self._held.keys())]
         if differing:
             raise UserError(
                 f"The checkpoint was made with other sparsity rules; different: {', '.join(differing)}",
                 fix="resume with the same rules, or start in another folder",
             )
+        self._total = int(made_with["steps"])
         for name in self._held:
             self._held[name] = state[f"held/{name}"].to(self._held[name])
         for runner in self._runners:
             runner.load_state_dict(part_of(state, f"{runner.name}/"))
 
     @property
-    def plain_rules(self) -> str:
-        """The rules as JSON."""
-        return json.dumps([rule.model_dump(mode="json") for rule in self.rules], sort_keys=True)
+    def made_with(self) -> dict[str, str]:
+        """What a saved state must meet again: the rules as JSON, the seed and the steps of the training."""
+        rules = json.dumps([rule.model_dump(mode="json") for rule in self.rules], sort_keys=True)
+        return {RULES: rules, "seed": str(self._seed), "steps": str(self._total or 0)}
 
     def bake(self) -> Masks:
         """Leave a plain model: gates are folded into the weights and removed. Returns the masks."""

@@ -100,14 +100,15 @@ class Prune:
 
     def masks(self, at: Moment) -> Keeps:
         """Raises UserError for a target under the current sparsity."""
-        return _prune(at)
+        return _prune(at, at.sparsity)
 
 
 @dataclass(frozen=True)
 class Delete:
     """Set the lowest scores to zero, once, and let them learn again.
 
-    Information deletion: Gordon et al. 2020, arXiv:2002.08307, section 3.3.
+    As many as the target says, whatever the way there. Information deletion: Gordon et al. 2020, arXiv:2002.08307,
+    section 3.3.
     """
 
     holds: bool = field(default=False, init=False)
@@ -124,12 +125,10 @@ class Delete:
 
     def masks(self, at: Moment) -> Keeps:
         """Once, at the first moment that asks for anything; afterwards nothing is removed."""
-        if "done" in at.state:
+        if "done" in at.state or at.sparsity <= 0:
             return [torch.ones_like(keep) for keep in at.keeps]
-        keeps = _prune(at)
-        if not all(bool(keep.all()) for keep in keeps):
-            at.state["done"] = torch.ones(1)
-        return keeps
+        at.state["done"] = torch.ones(1)
+        return _prune(at, at.final)
 
 
 @dataclass(frozen=True)
@@ -163,13 +162,15 @@ class Rewind:
                 got=f"masks change at step {at.step}, rewinding to {self.snapshot_step(at.times)}",
                 fix="set the rule's start after `to`",
             )
-        return _prune(at)
+        return _prune(at, at.sparsity)
 
 
 @dataclass(frozen=True)
 class Swap:
     """At each moment drop the lowest and grow the best of what is not kept, so that the number stays.
 
+    Where the schedule asks for more zeros than before, units are pruned first; with a constant one that is at the first
+    moment alone, and on the way to a target this is gradual pruning with regrowth (Liu et al. 2021, arXiv:2106.10404).
     RigL grows by gradient (Evci et al. 2020, arXiv:1911.11134, section 3), SET at random (Mocanu et al. 2018,
     arXiv:1707.04780), and with `fraction` 0 a static mask is left. `fraction` of the kept units is swapped, a number or
     a schedule over the training (start and stop as parts.When). What was just dropped may grow again. `init`: the
@@ -199,15 +200,16 @@ class Swap:
         return -1
 
     def masks(self, at: Moment) -> Keeps:
-        """The first mask at the first moment, swaps afterwards."""
-        if "begun" not in at.state:
-            at.state["begun"] = torch.ones(1)
-            return at.budget.keep(at.sites, at.score("init" if self.init == "random" else "drop"), at.sparsity)
-        share = schedule_of(self.fraction, at.times)(at.step)
-        if at.step >= at.times.total:
+        """The first mask when one is asked for, swaps afterwards. Raises UserError as Prune does."""
+        asked, keeps = float(at.state.get("asked", torch.zeros(1))), at.keeps
+        if at.sparsity > asked:
+            keeps = _prune(at, at.sparsity, "init" if asked == 0 and self.init == "random" else "drop")
+            at.state["asked"] = torch.tensor([at.sparsity], dtype=torch.float64)
+        if asked == 0 or at.step >= at.times.total:
             # What grows after the last step would stay zero.
-            return at.keeps
-        parts = zip(at.keeps, at.score("drop"), at.score("grow"), strict=True)
+            return keeps
+        share = schedule_of(self.fraction, at.times)(at.step)
+        parts = zip(keeps, at.score("drop"), at.score("grow"), strict=True)
         return [swapped(keep, drop, grow, share) for keep, drop, grow in parts]
 
 
@@ -239,10 +241,10 @@ class EarlyBird:
         return -1
 
     def masks(self, at: Moment) -> Keeps:
-        """The masks as they are until the ticket is drawn, and for good from then on."""
+        """The masks as they are until the ticket is drawn, then that one for good. Raises UserError as Prune does."""
         if "drawn" in at.state:
             return at.keeps
-        wanted = at.budget.keep(at.sites, at.score("drop"), at.final)
+        wanted = _prune(at, at.final)
         now, past = torch.cat(wanted), at.state.get("past")
         far = 1.0 if past is None else float((past != now).float().mean(dim=1).max())
         full = past is not None and len(past) >= self.window
@@ -279,8 +281,8 @@ def refuse_return(sites: Sequence[Site], keeps: Sequence[torch.Tensor], sparsity
         )
 
 
-def _prune(at: Moment) -> Keeps:
-    refuse_return(at.sites, at.keeps, at.sparsity)
-    scores = [torch.where(keep, score, -torch.inf) for keep, score in zip(at.keeps, at.score("drop"), strict=True)]
-    found = at.budget.keep(at.sites, scores, at.sparsity)
+def _prune(at: Moment, sparsity: float, role: str = "drop") -> Keeps:
+    refuse_return(at.sites, at.keeps, sparsity)
+    scores = [torch.where(keep, score, -torch.inf) for keep, score in zip(at.keeps, at.score(role), strict=True)]
+    found = at.budget.keep(at.sites, scores, sparsity)
     return [new & old for new, old in zip(found, at.keeps, strict=True)]

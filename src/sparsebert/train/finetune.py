@@ -60,7 +60,7 @@ def fine_tune(
         model=model,
         args=_arguments(training, folder, seed, bf16),
         train_dataset=encoded,
-        data_collator=collate if distiller is None else distiller.collator(collate),
+        data_collator=collate,
         rules=rules,
         sparsity=sparsity,
         held=held,

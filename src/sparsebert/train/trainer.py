@@ -20,11 +20,9 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer_utils import has_length
 
 from sparsebert.errors import DivergedError, UserError
@@ -34,14 +32,14 @@ from sparsebert.modes import evaluating
 from sparsebert.parts import Rule
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.sites import Masks
-from sparsebert.sparse.sparsifier import RULES, Sparsifier
+from sparsebert.sparse.sparsifier import Sparsifier
+from sparsebert.train.callback import SparsityCallback
 from sparsebert.train.collate import MODEL_INPUTS
 from sparsebert.train.distill import Distiller
 from sparsebert.train.progress import ProgressBar
 from sparsebert.train.teacher import layer_outputs
 
 SMOOTHING = 0.98
-CHECK_EVERY = 50
 PROBE_EXAMPLES = 256
 STATE_FILE = "sparsity.safetensors"
 
@@ -51,10 +49,11 @@ class SparseTrainer(Trainer):
 
     `rules` say what becomes sparse, how and when; `sparsity` is the target of rules that name none; `held` are masks
     that stay as they are. After `train()` the model is plain again, its pruned weights are exactly zero, and `masks`
-    tells which; a second `train()` keeps them. `distiller` adds what a teacher says to the loss, `dropout=False` trains
-    without dropout, `order` replaces the sampler, `one_cycle` the learning rate's schedule (warm-up as in `args`). The
-    best model is looked for among those whose masks are final, and has the masks of its checkpoint. Raises
-    DivergedError at the first loss that is not a number, LeakError if a pruned weight is not zero.
+    tells which; a second `train()` keeps them. `distiller` adds what a teacher says to the loss of training, whose rows
+    the collator gives as `rows`; `dropout=False` trains without dropout, `order` replaces the sampler, `one_cycle` the
+    learning rate's schedule (warm-up as in `args`). The best model is looked for among those whose masks are final, and
+    has the masks of its checkpoint. Raises DivergedError at the first loss that is not a number, LeakError if a pruned
+    weight is not zero.
     """
 
     def __init__(
@@ -76,6 +75,15 @@ class SparseTrainer(Trainer):
         self._sparse = bool(rules or held)
         self.is_in_train = False
         super().__init__(model, args, *more, **kwargs)
+        # Most models take the number of items and ignore it: their mean over a micro-batch would count in full, as many
+        # times as gradients are accumulated.
+        self.model_accepts_loss_kwargs = False
+        if distiller is not None and (self.args.label_smoothing_factor or self.compute_loss_func is not None):
+            raise UserError(
+                "A distiller weighs the labels' own loss itself",
+                got="label_smoothing_factor" if self.args.label_smoothing_factor else "compute_loss_func",
+                fix="train without a distiller, or without that",
+            )
         self.distiller = distiller
         self.dropout = dropout
         self.order = order
@@ -118,24 +126,24 @@ class SparseTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Task loss, what the teacher, rules and trees' routing add. Raises DivergedError if that is no number."""
+        """Task loss, and in training what the teacher, rules and trees' routing add.
+
+        Raises DivergedError if that is no number.
+        """
+        learns = torch.is_grad_enabled()
         if not self.dropout:
-            # Not every model keeps its dropout in modules (ModernBERT), and nothing else depends on the mode.
-            model.eval()
-        for tree in self._trees if torch.is_grad_enabled() else ():
+            self._without_dropout(model)
+        for tree in self._trees if learns else ():
             tree.train()
         if self.distiller is None:
             loss, output = super().compute_loss(model, inputs, True, num_items_in_batch)
         else:
-            loss, output = self._distilled(model, inputs, num_items_in_batch)
-        if self.sparsifier is not None and torch.is_grad_enabled():
-            penalty = self.sparsifier.penalty(self.state.global_step)
-            loss = loss if penalty is None else loss + penalty / self._share(num_items_in_batch)
-        for tree in self._trees:
-            loss = loss if tree.penalty is None else loss + tree.penalty / self._share(num_items_in_batch)
+            loss, output = self._distilled(model, inputs) if learns else self._alone(model, inputs)
+        if learns:
+            loss = self._with_penalties(loss)
         if not torch.isfinite(loss):
             raise DivergedError(self.state.global_step + 1, float(loss.detach()))
-        if torch.is_grad_enabled():
+        if learns:
             value = float(loss.detach())
             before = value if self.running_loss is None else self.running_loss
             self.running_loss = SMOOTHING * before + (1 - SMOOTHING) * value
@@ -194,7 +202,9 @@ class SparseTrainer(Trainer):
         return sum(losses) / len(losses)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """The usual files; a checkpoint also has the masks, which the best model needs too."""
+        """The usual files; a checkpoint also has the masks, which the best model needs too. None is left that leaks."""
+        if self.sparsifier is not None and not self._baked:
+            self.sparsifier.check()
         super().save_model(output_dir, _internal_call)
         if _internal_call and output_dir is not None:
             self.save_state_of_masks(output_dir)
@@ -203,18 +213,24 @@ class SparseTrainer(Trainer):
         """Write masks and all that belongs to them into a checkpoint."""
         if self.sparsifier is not None and self.args.should_save:
             state = self.sparsifier.state_dict()
-            save_file(state, Path(folder) / STATE_FILE, metadata={RULES: self.sparsifier.plain_rules})
+            save_file(state, Path(folder) / STATE_FILE, metadata=self.sparsifier.made_with)
 
     def load_state_of_masks(self, folder: str) -> None:
         """Read them back. Raises UserError if the checkpoint has none, or was made with other rules."""
-        if self.sparsifier is None:
-            return
         file = Path(folder) / STATE_FILE
+        if self.sparsifier is None:
+            if file.is_file():
+                raise UserError(
+                    "The checkpoint was made with sparsity rules",
+                    got=folder,
+                    fix="give them, or start in another folder",
+                )
+            return
         if not file.is_file():
             raise UserError("The checkpoint has no masks, so it is of a training without sparsity rules", got=folder)
         with safe_open(file, framework="pt") as content:
             state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
-            self.sparsifier.load_state_dict(state, (content.metadata() or {})[RULES])
+            self.sparsifier.load_state_dict(state, content.metadata() or {})
 
     def begin_sparsity(self) -> None:
         """Turn percentages and epochs of the rules into steps; after a resume, check that weights and masks agree."""
@@ -223,6 +239,11 @@ class SparseTrainer(Trainer):
         total = self.state.max_steps
         self.sparsifier.begin(Times(total, self._steps_an_epoch()))
         self.sparsifier.check()
+        if self._recomputes_noise():
+            raise UserError(
+                "Reentrant gradient checkpointing would compute with other noise than the forward pass did",
+                fix="set its use_reentrant to False, or use a gate without noise",
+            )
         if self.args.load_best_model_at_end and not self.sparsifier.settled(total):
             raise UserError(
                 "Masks change until the end, so no checkpoint has the final ones and none can be the best",
@@ -274,6 +295,12 @@ class SparseTrainer(Trainer):
                 loss=self.probe_loss,
             )
 
+    def _recomputes_noise(self) -> bool:
+        """Its first pass is without gradients, and so with settled gates."""
+        how = self.args.gradient_checkpointing_kwargs or {}
+        noisy = self.sparsifier is not None and any(gated.noisy for gated in self.sparsifier.gated)
+        return noisy and self.args.gradient_checkpointing and bool(how.get("use_reentrant", False))
+
     def _steps_an_epoch(self) -> int | None:
         """Optimiser steps; None for data without a length."""
         loader = self.get_train_dataloader()
@@ -289,19 +316,48 @@ class SparseTrainer(Trainer):
         self.load_state_of_masks(self.state.best_model_checkpoint)
         self._best_loaded = True
 
-    def _distilled(self, model: nn.Module, inputs: dict[str, Any], items: torch.Tensor | int | None) -> tuple[Any, Any]:
+    def _alone(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, Any]:
+        """The labels' loss: the teacher was asked about the training rows only."""
+        output = model(**{key: inputs[key] for key in (*MODEL_INPUTS, "labels") if key in inputs})
+        return output.loss, output
+
+    def _without_dropout(self, model: nn.Module) -> None:
+        """Evaluation mode, since not every model keeps its dropout in modules (ModernBERT).
+
+        Layers that are checkpointed stay in training mode themselves, else they would keep all activations.
+        """
+        model.eval()
+        if self.args.gradient_checkpointing and torch.is_grad_enabled():
+            for module in model.modules():
+                if isinstance(module, GradientCheckpointingLayer):
+                    module.training = True
+
+    def _with_penalties(self, loss: Any) -> Any:
+        penalty = None if self.sparsifier is None else self.sparsifier.penalty(self.state.global_step)
+        # Trainer divides what is accumulated, but not where the user's own function does.
+        share = 1 if self.compute_loss_func is None else self.current_gradient_accumulation_steps
+        for part in (penalty, *(tree.penalty for tree in self._trees)):
+            loss = loss if part is None else loss + part / share
+        return loss
+
+    def _distilled(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, Any]:
         assert self.distiller is not None
         given: dict[str, Any] = {key: inputs[key] for key in (*MODEL_INPUTS, "labels") if key in inputs}
         if self.distiller.wants_maps:
             given["output_attentions"] = True
         with layer_outputs(self.student) if self.distiller.wants_hidden else nullcontext([]) as layers:
             output = model(**given)
-        return self.distiller.loss(output, layers, inputs) / self._share(items), output
+        return self.distiller.loss(output, layers, inputs), output
 
-    def _share(self, items: torch.Tensor | int | None) -> int:
-        """What a mean over one batch must be divided by: Trainer does it only where the model has not."""
-        scaled = (self.model_accepts_loss_kwargs and items is not None) or self.compute_loss_func is not None
-        return self.current_gradient_accumulation_steps if scaled else 1
+    def get_train_dataloader(self) -> Any:
+        """Batches of training carry what the teacher says."""
+        plain = self.data_collator
+        if self.distiller is not None:
+            self.data_collator = self.distiller.collator(plain)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = plain
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         return super()._get_train_sampler(train_dataset) if self.order is None else self.order
@@ -310,49 +366,3 @@ class SparseTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self.load_state_of_masks(checkpoint)
-
-
-class SparsityCallback(TrainerCallback):
-    """Calls the Sparsifier at its moments, and checks now and then that what is pruned is zero."""
-
-    def __init__(self, trainer: SparseTrainer) -> None:
-        self._trainer = trainer
-
-    @property
-    def _sparsifier(self) -> Sparsifier:
-        assert self._trainer.sparsifier is not None
-        return self._trainer.sparsifier
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Schedules start."""
-        self._trainer.begin_sparsity()
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Before the optimiser moves: gradients are whole, unscaled and clipped."""
-        self._sparsifier.before_step(state.global_step, kwargs["optimizer"])
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """After the optimiser moved."""
-        self._sparsifier.after_step()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Check, and keep the sparsity for the bar."""
-        if state.global_step % CHECK_EVERY == 0:
-            self._sparsifier.check()
-            self._trainer.running_sparsity = self._sparsifier.log().get("sparsity")
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Never leave a checkpoint that leaks."""
-        self._sparsifier.check()
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Leave a plain model with exact zeros."""
-        self._trainer.finish_sparsity()
