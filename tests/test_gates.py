@@ -316,6 +316,33 @@ def test_everything_registered_was_covered():
     assert {SoftMask, HardConcrete, Movement, SoftMovement} == {registry.get("gate", name) for name in NAMES}
 
 
+@pytest.mark.parametrize("gate", ["movement", "soft_mask"])
+def test_nothing_is_masked_before_the_start(gate: str):
+    net = Net()
+    rule = gated(net, gate, schedule="constant", start=When(steps=5), scope=["up*"])
+    assert all(bool(keep.all()) for keep in rule.keeps())
+    for step in range(6):
+        rule.before_step(step, None)
+        rule.after_step()
+        assert bool(rule.keeps()[0].all()) == (step < 4)
+
+
+def test_scores_that_have_learned_nothing_mask_the_smallest_weights():
+    net = Net()
+    [keep] = gated(net, "movement", schedule="constant", scope=["up*"]).keeps()
+    weight = net.get_parameter("up.parametrizations.weight.original").detach().abs().flatten()
+    assert int(keep.sum()) == 24 and weight[keep].min() > weight[~keep].max()
+
+
+def test_rates_are_numbers_above_zero():
+    assert registry.make("gate", "movement", {"lr": "1e-2"}).lr == 0.01
+    for kind, name in (("gate", "movement"), ("gate", "hard_concrete"), ("penalty", "lagrangian")):
+        with pytest.raises(UserError, match="lr must be above 0, got -1"):
+            registry.make(kind, name, {"lr": -1})
+        with pytest.raises(UserError, match=f"lr of the {kind} {name} does not fit: .*; got quick"):
+            registry.make(kind, name, {"lr": "quick"})
+
+
 def test_a_shared_tensor_takes_no_gate():
     net = Net()
     net.twin = nn.Linear(6, 4)

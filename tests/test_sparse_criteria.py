@@ -104,6 +104,18 @@ def test_mean_activation_is_of_the_inputs_of_the_output_projection():
     torch.testing.assert_close(criterion.score(site, views), expected)
 
 
+def test_mean_activation_of_a_layer_is_that_of_all_its_outputs():
+    criterion = registry.make("criterion", "mean_activation", {})
+    [site] = sites("layer")
+    views = {tensor: view_of(criterion, tensor) for tensor in site.scored}
+    total = 0.0
+    for output in ("o.weight", "down.weight"):
+        inputs = views[output].inputs
+        assert inputs is not None
+        total += float(inputs.absolute.sum()) / 4 * SHAPES[output][0]
+    assert criterion.score(site, views).tolist() == pytest.approx([total])
+
+
 def test_random_depends_on_seed_step_and_site_only():
     criterion, site, view = one("random")
     base = criterion.score(site, {"q.weight": view})

@@ -163,8 +163,10 @@ def test_an_early_bird_is_drawn_at_the_last_moment_in_any_case():
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
-        ("swap", {"init": "best"}, "criterion or random"),
+        ("swap", {"init": "best"}, "init of the update swap does not fit: .*'criterion' or 'random'; got best"),
+        ("swap", {"fraction": 7}, "fraction must lie between 0 and 1, got 7"),
         ("early_bird", {"threshold": 0.0}, "threshold must lie"),
+        ("early_bird", {"window": 2.5}, "window of the update early_bird does not fit: .*; got 2.5"),
         ("swap", {"grown": "x"}, "grown"),
     ],
 )

@@ -197,7 +197,8 @@ class Rule(Plain):
     """What is made sparse, how, and when: one row of a phase's sparsity.
 
     Masks change every `every`, from `start` to `stop`, on the way from `initial` to `sparsity`. A gate, where there
-    is one, takes the place of criterion and update: its masks are learned.
+    is one, takes the place of criterion and update: its masks are learned, and go on changing after `stop`, at the
+    target. One that closes gates by their values (hard_concrete, soft_movement) reads neither `every` nor the budget.
     """
 
     scope: tuple[str, ...] = Field(

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from sparsebert.errors import UserError, unknown
 
 _TABLE: dict[str, dict[str, str]] = {
@@ -104,18 +106,29 @@ def get(kind: str, name: str) -> Any:
 def make(kind: str, name: str, options: Mapping[str, Any], **context: Any) -> Any:
     """Call what is registered with a recipe's `options`, and with the `context` that recipes do not choose.
 
-    Raises UserError for an option that the component does not have, or one that it needs and did not get; a ValueError
-    of the component itself (a bad value) becomes one too.
+    Raises UserError for an option that the component does not have, one that it needs and did not get, and a value of
+    another type than its annotation says; a ValueError of the component itself (a bad value) becomes one too. Text that
+    reads as a number is one, as YAML takes `1e-2` for text.
     """
-    factory = get(kind, name)
-    parameters = {key: value for key, value in inspect.signature(factory).parameters.items() if key not in context}
+    factory, what = get(kind, name), f"{kind.replace('_', ' ')} {name}"
+    found = inspect.signature(factory, eval_str=True).parameters
+    parameters = {key: value for key, value in found.items() if key not in context}
     for key in options:
         if key not in parameters:
-            raise unknown(f"option of the {kind.replace('_', ' ')} {name}", key, parameters)
+            raise unknown(f"option of the {what}", key, parameters)
     absent = [key for key, value in parameters.items() if value.default is value.empty and key not in options]
     if absent:
-        raise UserError(f"The {kind.replace('_', ' ')} {name} needs a value for {', '.join(absent)}", got=dict(options))
+        raise UserError(f"The {what} needs a value for {', '.join(absent)}", got=dict(options))
+    typed = {key: _typed(f"{key} of the {what}", value, parameters[key].annotation) for key, value in options.items()}
     try:
-        return factory(**options, **context)
+        return factory(**typed, **context)
     except ValueError as error:
-        raise UserError(f"The {kind.replace('_', ' ')} {name} cannot be: {error}") from None
+        raise UserError(f"The {what} cannot be: {error}") from None
+
+
+def _typed(what: str, value: Any, annotation: Any) -> Any:
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise UserError(f"The option {what} does not fit: {problem}", got=value) from None

@@ -67,7 +67,7 @@ def activation() -> Criterion:
 
 
 def mean_activation() -> Criterion:
-    """Mean |x| of what a head or neuron gives to the projection that reads it.
+    """Mean |x| of what a head or neuron gives to the projection that reads it; of a layer, of all that it has.
 
     Raises UserError for structures other than heads, neurons and layers, which have no activation of their own.
     """
@@ -79,11 +79,11 @@ def mean_activation() -> Criterion:
                 got=f"single weights or blocks of {site.name}",
                 fix="use activation",
             )
-        output = list(views)[-1]
-        inputs = views[output].inputs
-        assert inputs is not None
         values = {name: torch.zeros_like(view.weight) for name, view in views.items()}
-        values[output] = (inputs.absolute / inputs.tokens.clamp_min(1)).expand_as(views[output].weight)
+        for output in site.spread(torch.ones(site.units)):
+            inputs = views[output].inputs
+            assert inputs is not None
+            values[output] = (inputs.absolute / inputs.tokens.clamp_min(1)).expand_as(views[output].weight)
         return site.pool(values)
 
     return Criterion(score, reads_inputs=True)

@@ -106,7 +106,8 @@ class GatedRule:
         self._every = max(1, moment(rule.every, times))
         assert rule.sparsity is not None
         refuse_return(self.sites, self._alive, self._schedule(0) if self._gate.scheduled else rule.sparsity)
-        if self._gate.noisy or not self._loaded:
+        waits = self._gate.scheduled and self._next < self._start
+        if self._gate.noisy or not (self._loaded or waits):
             self._draw()
 
     def penalty(self, step: int) -> torch.Tensor | None:
@@ -233,9 +234,13 @@ class GatedRule:
                 old.copy_(new)
 
     def _ranks(self) -> list[torch.Tensor]:
-        """What is drawn from: the learned scores, or the pooled |w|; -inf for what earlier masks removed."""
+        """What is drawn from: the learned scores, or the pooled |w|; -inf for what earlier masks removed.
+
+        Scores that have not learned anything yet are all alike, and would say nothing but the order of rows.
+        """
         ranks = list(self._learned)
-        if not self._gate.learned:
+        untaught = self._gate.scheduled and all(bool((scores == self._gate.start).all()) for scores in ranks)
+        if untaught:
             weights = {name: self._tensors[name].abs().float() for site in self.sites for name in site.scored}
             ranks = [site.pool(weights) for site in self.sites]
         return [self._closed(index, rank, -torch.inf) for index, rank in enumerate(ranks)]

@@ -125,6 +125,10 @@ class Lagrangian:
     needs_gate: bool = field(default=True, init=False)
     multipliers: int = field(default=2, init=False)
 
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr must be above 0, got {self.lr:g}")
+
     @property
     def learning_rate(self) -> float | None:
         """Of the multipliers."""

@@ -43,7 +43,7 @@ class Site(Protocol):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns that decide an ERK share: the matrix's, or those of the site's first scored matrix."""
+        """What decides an ERK share: the matrix's rows and columns, or units and weights of one unit."""
         ...
 
     @property

@@ -187,8 +187,8 @@ class Swap:
     keeps_patterns: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        if self.init not in ("criterion", "random"):
-            raise ValueError(f"init must be criterion or random, got {self.init}")
+        if not isinstance(self.fraction, Mapping) and not 0 <= self.fraction <= 1:
+            raise ValueError(f"the fraction must lie between 0 and 1, got {self.fraction:g}")
 
     def roles(self, criterion: Component) -> Mapping[str, Component]:
         """The rule's criterion to drop by, and `grow`; noise where the first mask is random."""
@@ -201,6 +201,7 @@ class Swap:
 
     def masks(self, at: Moment) -> Keeps:
         """The first mask when one is asked for, swaps afterwards. Raises UserError as Prune does."""
+        share = schedule_of(self.fraction, at.times)(at.step)
         asked, keeps = float(at.state.get("asked", torch.zeros(1))), at.keeps
         if at.sparsity > asked:
             keeps = _prune(at, at.sparsity, "init" if asked == 0 and self.init == "random" else "drop")
@@ -208,7 +209,6 @@ class Swap:
         if asked == 0 or at.step >= at.times.total:
             # What grows after the last step would stay zero.
             return keeps
-        share = schedule_of(self.fraction, at.times)(at.step)
         parts = zip(keeps, at.score("drop"), at.score("grow"), strict=True)
         return [swapped(keep, drop, grow, share) for keep, drop, grow in parts]
 
