@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from sparsebert.compare import Contender, contenders, differences, holm
+from sparsebert.compare import contenders, differences
 from sparsebert.compress.phases import check_phases, unused_targets
+from sparsebert.compress.stages import LOCK_FILE
 from sparsebert.compress.workbench import set_up
 from sparsebert.errors import UserError
 from sparsebert.models.load import load_model
@@ -22,6 +24,7 @@ from sparsebert.report import curves, families, family_rows
 from sparsebert.report.values import Value
 from sparsebert.run import run
 from sparsebert.sweep import Axis, axis, points
+from test_compare import contender
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
 ROOT = Path(__file__).parents[1]
@@ -170,7 +173,14 @@ def test_a_point_that_fails_does_not_stop_the_others(home, tmp_path):
     said = run_cli("sweep", home / "trained.yaml", *common, "--grid", "phases.0.training.learning_rate=0.001,1e+30")
     assert said.exit_code == 2 and "1 of 2 points failed" in said.stderr
     assert read_record(tmp_path / "sweep" / "learning-rate=0.001_seed=0").status == "finished"
-    assert read_record(tmp_path / "sweep" / "learning-rate=1e+30_seed=0").status == "failed"
+    failed = tmp_path / "sweep" / "learning-rate=1e+30_seed=0"
+    assert read_record(failed).status == "failed"
+    (failed / "work").mkdir(exist_ok=True)
+    (failed / "work" / "begun").touch()
+    with (failed / LOCK_FILE).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        said = run_cli("sweep", home / "trained.yaml", *common, "--grid", "phases.0.training.learning_rate=0.001,1e+30")
+    assert "Another command is working" in said.stderr and (failed / "work" / "begun").is_file()
 
 
 def test_a_point_that_is_refused_leaves_nothing(home, tmp_path):
@@ -205,6 +215,8 @@ BAD_SWEEPS = {
     "sparsety=0.5,0.6": "Did you mean 'sparsity'",
     "phases.3.name=a": "'3' is no entry of a list of 1",
     "sparsity=0.5,1.5": "less than 1",
+    "sparsity=0:1:nan": "must go upwards",
+    "sparsity=0:0.5:inf": "must go upwards",
     "phases.0.rules.0.scope=[a": "The values of a grid are not YAML",
     "seed=5": "give --seeds N",
     "model=a/b,a-b": "would share a folder; got model=a-b_seed=0",
@@ -217,31 +229,6 @@ def test_a_bad_grid_is_refused_before_anything_is_written(grid: str, home, tmp_p
     said = run_cli("sweep", home / "trained.yaml", "--grid", grid, "-o", tmp_path / "out")
     assert_refused(said, [BAD_SWEEPS[grid]])
     assert not (tmp_path / "out").exists()
-
-
-def contender(name: str, right: float, seeds: int = 3, rows: int = 400) -> Contender:
-    """Right on the first part of the rows, each seed on one row more."""
-    labels = np.arange(rows) % 2
-    logits = {}
-    for seed in range(seeds):
-        guess = np.where(np.arange(rows) < right * rows + seed, labels, 1 - labels)
-        logits[seed] = np.eye(2)[guess]
-    return Contender(name, "accuracy", "validation", labels, logits)
-
-
-def test_a_large_difference_is_no_chance_and_a_small_one_may_be():
-    found = differences([contender("a", 0.80), contender("b", 0.70), contender("c", 0.7975)], 400, 0)
-    assert [one.points for one in found] == pytest.approx([-10, -0.25], abs=1e-6)
-    assert found[0].p_corrected < 0.02 and found[0].low < -10 < found[0].high < -6
-    assert found[1].high >= 0
-
-
-def test_holm_by_hand():
-    base = differences([contender("a", 0.8), contender("b", 0.7), contender("c", 0.6), contender("d", 0.5)], 100, 0)
-    from dataclasses import replace
-
-    raw = [replace(one, p=p) for one, p in zip(base, (0.01, 0.04, 0.03), strict=True)]
-    assert [one.p_corrected for one in holm(raw)] == pytest.approx([0.03, 0.06, 0.06])
 
 
 def test_what_cannot_be_compared_is_refused(home):

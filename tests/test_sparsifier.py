@@ -46,7 +46,7 @@ def test_all_weights_go_back_and_what_is_pruned_is_chosen_by_what_was_learnt():
     model = tiny_model("bert", num_labels=2)
     often = {"update": "rewind", "schedule": "one_shot", "start": {"steps": 3}, "stop": {"steps": 3}}
     sparsifier = ready(model, rule(**often), rule(**often, scope=[KEY]))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.5, weight_decay=0.1)
     first = values_of(model)
     for number in range(3):
         step(model, sparsifier, optimizer, number)

@@ -1,23 +1,25 @@
-"""Which differences between runs are larger than chance: a paired bootstrap over examples and seeds.
+"""Which differences between runs are larger than chance: a paired bootstrap over examples, and t over seeds.
 
-Reads records and the predictions beside them. The metric is computed anew on every resample, so that it may be any.
+Reads records and the predictions beside them. The metric is computed anew on every resample, so that it may be any; to
+each resample's difference, a mean over all seeds, comes a draw from what that mean varies by with other seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
 
-from sparsebert.data.metrics import METRICS, UndefinedMetricError
+from sparsebert.data.metrics import score
 from sparsebert.errors import UserError, unknown
 from sparsebert.records import FILE_NAME, PREDICTIONS, read_record
 from sparsebert.report.families import Family, families
 
-TEST = "paired bootstrap over examples and seeds, two-sided, Holm-corrected"
+TEST = "bootstrap over examples, paired, and t over seeds, two-sided, Holm-corrected"
+TEST_OF_ONE_SEED = "paired bootstrap over examples only, as there is one seed, two-sided, Holm-corrected"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Difference:
     """`name` against the first contender, in points (0-100) of the mean over seeds.
 
     low, high: 95 % percentile interval. p: of no difference; p_corrected: after Holm. paired: the seeds are the same
-    and were drawn together.
+    and were taken together. test: how it was found out; with one seed nothing can be said of others.
     """
 
     name: str
@@ -115,7 +117,9 @@ def _contender(family: Family, name: str, places: dict[int, Path], several: bool
     labels, metric, split = np.empty(0), str(family.first.main_metric), ""
     for record, model in runs:
         tensors = _predictions(places[id(record)])
-        split = next(score.split for score in model.scores if score.metric == metric)
+        split = next((one.split for one in model.scores if one.metric == metric), "")
+        if not split:
+            raise UserError(f"A model has no {metric}, as where all of its outputs are equal", got=places[id(record)])
         if len(labels) and not np.array_equal(labels, tensors[f"{split}/labels"]):
             raise UserError("The seeds of a recipe were scored on different examples", got=family.label)
         if record.seed in logits:
@@ -141,32 +145,49 @@ def _check_comparable(first: Contender, rival: Contender) -> None:
 
 
 def _difference(first: Contender, rival: Contender, resamples: int, rng: np.random.Generator) -> Difference:
-    paired = first.logits.keys() == rival.logits.keys()
+    paired, rows = first.logits.keys() == rival.logits.keys(), len(first.labels)
+    ours, theirs = ({seed: _score(one, [seed], np.arange(rows)) for seed in one.logits} for one in (rival, first))
+    error, freedom = _seed_error(theirs, ours, paired)
     drawn = []
     for _ in range(resamples):
-        rows = rng.integers(len(first.labels), size=len(first.labels))
-        mine = rng.choice(list(rival.logits), size=len(rival.logits))
-        theirs = mine if paired else rng.choice(list(first.logits), size=len(first.logits))
-        drawn.append(_score(rival, mine, rows) - _score(first, theirs, rows))
+        chosen = rng.integers(rows, size=rows)
+        apart = _score(rival, rival.logits, chosen) - _score(first, first.logits, chosen)
+        drawn.append(apart + (error * rng.standard_t(freedom) if freedom else 0.0))
     values = np.array([value for value in drawn if np.isfinite(value)])
-    everything = np.arange(len(first.labels))
-    observed = _score(rival, list(rival.logits), everything) - _score(first, list(first.logits), everything)
+    observed = np.mean(list(ours.values())) - np.mean(list(theirs.values()))
     low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
     p = _p_value(values)
     return Difference(
         name=rival.name,
         against=first.name,
         metric=first.metric,
-        examples=len(first.labels),
+        examples=rows,
         seeds=len(rival.logits),
         paired=paired,
-        points=100 * observed,
+        points=100 * float(observed),
         low=100 * float(low),
         high=100 * float(high),
         p=p,
         p_corrected=p,
         resamples=len(values),
+        test=TEST if freedom else TEST_OF_ONE_SEED,
     )
+
+
+def _seed_error(first: Mapping[int, float], rival: Mapping[int, float], paired: bool) -> tuple[float, int]:
+    """Standard error over seeds of the difference of means, and its degrees of freedom; (0, 0) where none can be told.
+
+    To draw few seeds again and again would make it too small: of three by a half, and the mean's tails are those of t.
+    """
+    if paired:
+        apart = [rival[seed] - first[seed] for seed in rival]
+        return (float(np.std(apart, ddof=1)) / len(apart) ** 0.5, len(apart) - 1) if len(apart) > 1 else (0.0, 0)
+    sides = [np.array(list(side.values())) for side in (first, rival)]
+    freedom = sum(len(side) - 1 for side in sides)
+    if freedom == 0:
+        return 0.0, 0
+    variance = sum(float(((side - side.mean()) ** 2).sum()) for side in sides) / freedom
+    return (variance * sum(1 / len(side) for side in sides)) ** 0.5, freedom
 
 
 def _p_value(values: np.ndarray) -> float:
@@ -177,8 +198,5 @@ def _p_value(values: np.ndarray) -> float:
 
 def _score(contender: Contender, seeds: Iterable[int], rows: np.ndarray) -> float:
     """Mean over seeds on these rows; nan where the metric has no value."""
-    try:
-        metric = METRICS[contender.metric]
-        return float(np.mean([metric(contender.logits[int(one)][rows], contender.labels[rows]) for one in seeds]))
-    except UndefinedMetricError:
-        return float("nan")
+    name, labels = contender.metric, contender.labels[rows]
+    return float(np.mean([score([name], contender.logits[one][rows], labels).get(name, np.nan) for one in seeds]))

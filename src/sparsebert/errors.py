@@ -21,6 +21,10 @@ class UserError(Exception):
         super().__init__(message if message.endswith("?") else f"{message}.")
 
 
+class BusyError(UserError):
+    """Another process works in the folder; what lies there is its own."""
+
+
 class DivergedError(UserError):
     """The loss became NaN or infinite; carries the optimiser step at which it happened."""
 

@@ -81,9 +81,10 @@ def run(recipe: Recipe, folder: Path, command: str, common: Path | None = None) 
         if common is None:
             return _finish(workbench, command, started)
         taken = take(recipe, folder, common)
-        record = _finish(replace(workbench, notes=(*workbench.notes, *_taken_note(taken))), command, started)
-        leave(recipe, folder, common)
-        return record
+        try:
+            return _finish(replace(workbench, notes=(*workbench.notes, *_taken_note(taken))), command, started)
+        finally:
+            leave(recipe, folder, common)
 
 
 def _taken_note(taken: Sequence[str]) -> list[str]:

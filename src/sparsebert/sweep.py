@@ -14,7 +14,7 @@ import yaml
 from rich.console import Console
 
 from sparsebert.compress.common import common_folder
-from sparsebert.errors import UserError
+from sparsebert.errors import BusyError, UserError
 from sparsebert.recipe import Recipe, load_recipe
 from sparsebert.records import FILE_NAME, Record, read_record
 from sparsebert.run import run
@@ -97,8 +97,8 @@ def sweep(todo: Sequence[Point], folder: Path, command: str, keep_models: bool) 
     """Run every point in `folder`/NAME and yield its record; a finished one is only read.
 
     A point that fails with an error of the user does not stop the others; it leaves a failed record, or nothing where
-    it was refused before it started. Points with the same dense model or teacher share them, so each is trained and
-    asked once. Without `keep_models` only records, predictions and reports stay.
+    it was refused before it started, or where another process works on it. Points with the same dense model or teacher
+    share them, so each is trained and asked once. Without `keep_models` only records, predictions and reports stay.
     """
     with common_folder(folder) as common:
         for number, point in enumerate(todo, 1):
@@ -117,7 +117,8 @@ def _run(point: Point, place: Path, command: str, common: Path) -> Record | None
         return run(point.recipe, place, command, common)
     except UserError as error:
         console.print(f"{point.name} failed: {error}", style="red", markup=False)
-        return read_record(place) if (place / FILE_NAME).is_file() else None
+        is_ours = (place / FILE_NAME).is_file() and not isinstance(error, BusyError)
+        return read_record(place) if is_ours else None
 
 
 def _finished(place: Path, recipe: Recipe) -> Record | None:
@@ -148,7 +149,12 @@ def _steps(text: str, parts: Sequence[str]) -> tuple[float, ...]:
         start, stop, step = map(float, parts)
     except ValueError:
         raise UserError("START, STOP and STEP of a grid must be numbers", got=text) from None
-    if step <= 0 or stop < start or (stop - start) / step > MOST_VALUES:
+    if (
+        not all(map(math.isfinite, (start, stop, step)))
+        or step <= 0
+        or stop < start
+        or stop - start > step * MOST_VALUES
+    ):
         raise UserError("A grid must go upwards in at most 1,000 steps", got=text)
     count = int((stop - start) / step + TINY) + 1
     return tuple(round(start + index * step, 9) for index in range(count))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparsebert.commands.output import put_json, say, show
-from sparsebert.compare import TEST, Difference, contenders, differences
+from sparsebert.compare import Difference, contenders, differences
 
 LEVEL = 0.05
 
@@ -43,7 +43,8 @@ def _print(found: Sequence[Difference]) -> None:
             _verdict(one),
         )
     show(table)
-    say(f"Test: {TEST}; {first.resamples:,} resamples, level {LEVEL:g}.")
+    for test in dict.fromkeys(one.test for one in found):
+        say(f"Test: {test}; {first.resamples:,} resamples, level {LEVEL:g}.")
 
 
 def _verdict(one: Difference) -> str:

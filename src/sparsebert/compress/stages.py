@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from sparsebert.errors import UserError
+from sparsebert.errors import BusyError, UserError
 from sparsebert.recipe import Recipe, differing_keys, parse_recipe
 from sparsebert.records import write_text_atomically
 
@@ -39,12 +39,12 @@ def claim(folder: Path, recipe: Recipe) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold the run folder; the lock goes with the process. Raises UserError if another process holds it."""
+    """Hold the run folder; the lock goes with the process. Raises BusyError if another process holds it."""
     with (folder / LOCK_FILE).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError("Another command is working in the output folder", got=folder, fix="wait for it") from None
+            raise BusyError("Another command is working in the output folder", got=folder, fix="wait for it") from None
         yield
 
 

@@ -46,7 +46,7 @@ def unpack(stored: Mapping[str, torch.Tensor], contents: Mapping[str, dict]) -> 
     """The dense tensors. Raises UserError for parts that are missing or do not fit."""
     try:
         return {name: _dense(stored, name, entry) for name, entry in contents.items()}
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (IndexError, KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"The packed weights do not fit together: {error}", fix="pack or download them again") from None
 
 

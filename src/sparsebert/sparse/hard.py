@@ -112,15 +112,20 @@ class HardRule:
         """Put the model back to the snapshot if masks have just changed; called once all rules have chosen."""
         if not self._rewinding:
             return
-        self._rewinding = False
-        for name, values in self._snapshot.items():
-            tensor = self._whole[name]
-            tensor.data.copy_(values)
+        self._go_back()
+        for tensor in self._whole.values():
             if tensor.grad is not None:
                 tensor.grad.zero_()
             if optimizer is not None:
                 optimizer.state.pop(tensor, None)
         self._apply()
+
+    @torch.no_grad()
+    def stay_back(self) -> None:
+        """Undo the decay of weights that have just gone back; called before all rules apply their masks."""
+        if self._rewinding:
+            self._rewinding = False
+            self._go_back()
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -181,6 +186,10 @@ class HardRule:
         """Masks for good; the weights are plain already."""
         self._watch.close()
         return self.masks()
+
+    def _go_back(self) -> None:
+        for name, values in self._snapshot.items():
+            self._whole[name].data.copy_(values)
 
     def _apply(self) -> None:
         for name, tensor in self._tensors.items():

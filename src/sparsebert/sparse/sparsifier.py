@@ -125,6 +125,9 @@ class Sparsifier:
     def after_step(self) -> None:
         """Set what is pruned to zero again."""
         for runner in self._runners:
+            if isinstance(runner, HardRule):
+                runner.stay_back()
+        for runner in self._runners:
             runner.after_step()
         for name, mask in self._held.items():
             self._holders[name].data.mul_(mask)

@@ -193,13 +193,14 @@ class SparseTrainer(Trainer):
         sized = has_length(self.train_dataset)
         rows = [data[i] for i in range(min(PROBE_EXAMPLES, len(data)))] if sized else list(islice(data, PROBE_EXAMPLES))
         collate = self._get_collator_with_removed_columns(self.data_collator, "probing")
-        losses, size = [], self.args.train_batch_size
+        total, size = 0.0, self.args.train_batch_size
         with evaluating(self.student), torch.no_grad():
             for start in range(0, len(rows), size):
-                batch = collate(rows[start : start + size])
+                part = rows[start : start + size]
+                batch = collate(part)
                 given = self._prepare_inputs({key: batch[key] for key in (*MODEL_INPUTS, "labels") if key in batch})
-                losses.append(float(self.student(**given).loss))
-        return sum(losses) / len(losses)
+                total += len(part) * float(self.student(**given).loss)
+        return total / len(rows)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The usual files; a checkpoint also has the masks, which the best model needs too. None is left that leaks."""
@@ -297,9 +298,10 @@ class SparseTrainer(Trainer):
 
     def _recomputes_noise(self) -> bool:
         """Its first pass is without gradients, and so with settled gates."""
-        how = self.args.gradient_checkpointing_kwargs or {}
-        noisy = self.sparsifier is not None and any(gated.noisy for gated in self.sparsifier.gated)
-        return noisy and self.args.gradient_checkpointing and bool(how.get("use_reentrant", False))
+        how: Any = self.args.gradient_checkpointing_kwargs or {}
+        if self.sparsifier is None or not self.args.gradient_checkpointing or not how.get("use_reentrant"):
+            return False
+        return any(gated.noisy for gated in self.sparsifier.gated)
 
     def _steps_an_epoch(self) -> int | None:
         """Optimiser steps; None for data without a length."""
@@ -351,7 +353,7 @@ class SparseTrainer(Trainer):
 
     def get_train_dataloader(self) -> Any:
         """Batches of training carry what the teacher says."""
-        plain = self.data_collator
+        plain: Any = self.data_collator
         if self.distiller is not None:
             self.data_collator = self.distiller.collator(plain)
         try:

@@ -1,0 +1,61 @@
+"""What is larger than chance: contenders made by hand, and seeds that differ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sparsebert.compare import Contender, _seed_error, differences, holm
+
+
+def contender(name: str, right: float, seeds: int = 3, rows: int = 400) -> Contender:
+    """Right on the first part of the rows, each seed on one row more."""
+    labels = np.arange(rows) % 2
+    logits = {}
+    for seed in range(seeds):
+        guess = np.where(np.arange(rows) < right * rows + seed, labels, 1 - labels)
+        logits[seed] = np.eye(2)[guess]
+    return Contender(name, "accuracy", "validation", labels, logits)
+
+
+def test_a_large_difference_is_no_chance_and_a_small_one_may_be():
+    found = differences([contender("a", 0.80), contender("b", 0.70), contender("c", 0.7975)], 400, 0)
+    assert [one.points for one in found] == pytest.approx([-10, -0.25], abs=1e-6)
+    assert found[0].p_corrected < 0.02 and found[0].low < -10 < found[0].high < -6
+    assert found[1].high >= 0
+
+
+def test_what_seeds_add_by_hand():
+    first, rival = {0: 0.5, 1: 0.5, 2: 0.5}, {0: 0.6, 1: 0.7, 2: 0.8}
+    assert _seed_error(first, rival, True) == pytest.approx((0.1 / 3**0.5, 2))
+    # Squares from the means: 0.02 and 0, with 3 + 1 - 2 = 2 degrees; 0.01 times (1 + 1/3).
+    assert _seed_error({5: 0.4}, rival, False) == pytest.approx(((0.01 * 4 / 3) ** 0.5, 2))
+    assert _seed_error({0: 0.5}, {0: 0.6}, True) == _seed_error({0: 0.5}, {1: 0.6}, False) == (0.0, 0)
+
+
+def test_few_seeds_that_differ_say_little_and_one_says_nothing_of_others():
+    first, rival = contender("a", 0.80), contender("b", 0.80)
+    for seed, right in enumerate((0.82, 0.92, 0.82)):
+        rival.logits[seed] = contender("b", right).logits[0]
+    [found] = differences([first, rival], 400, 0)
+    assert found.low < 0 < found.points and found.p > 0.05
+    [alone] = differences([contender("a", 0.8, seeds=1), contender("b", 0.84, seeds=1)], 400, 0)
+    assert alone.low > 0 and "over examples only" in alone.test
+
+
+def test_correlations_are_compared():
+    labels, noise = np.linspace(0, 5, 200), np.random.default_rng(0).normal(size=(2, 3, 200, 1))
+    sides = [
+        Contender(name, "pearson", "validation", labels, {s: labels[:, None] + wide * noise[i, s] for s in range(3)})
+        for i, (name, wide) in enumerate((("a", 0.1), ("b", 3.0)))
+    ]
+    [found] = differences(sides, 200, 0)
+    assert found.high < 0 and found.p_corrected < 0.05
+
+
+def test_holm_by_hand():
+    base = differences([contender("a", 0.8), contender("b", 0.7), contender("c", 0.6), contender("d", 0.5)], 100, 0)
+    raw = [replace(one, p=p) for one, p in zip(base, (0.01, 0.04, 0.03), strict=True)]
+    assert [one.p_corrected for one in holm(raw)] == pytest.approx([0.03, 0.06, 0.06])
