@@ -157,28 +157,25 @@ class Sparsifier:
         for name, mask in self._held.items():
             _check(name, self._holders[name], mask)
 
-    @torch.no_grad()
-    def sparsity_by_tensor(self) -> dict[str, float]:
-        """Fraction pruned of each matrix that a rule covers."""
-        masks = self.masks
-        return {
-            name: 1 - float(masks[name].float().mean())
-            for sites in self._sites
-            for site in sites
-            for name in site.scored
-            if name in masks
-        }
+    @property
+    def sparsity(self) -> float | None:
+        """Fraction pruned of all that rules cover, None where they hold nothing."""
+        return _sparsity(list(self._covered().values()))
 
     def log(self) -> dict[str, float]:
         """`sparsity` of all that rules cover, `sparsity/TENSOR` for each matrix, and what single rules add."""
+        covered = self._covered()
+        found = {"sparsity": _sparsity(list(covered.values()))}
+        found |= {f"{runner.name}/{key}": value for runner in self._runners for key, value in runner.log().items()}
+        found |= {f"sparsity/{name}": _sparsity([mask]) for name, mask in covered.items()}
+        return {key: round(value, 6) for key, value in found.items() if value is not None}
+
+    @torch.no_grad()
+    def _covered(self) -> Masks:
+        """The masks of the matrices that rules cover."""
         masks = self.masks
-        scored = list(dict.fromkeys(name for sites in self._sites for site in sites for name in site.scored))
-        kept = sum(float(masks[name].sum()) for name in scored if name in masks)
-        total = sum(masks[name].numel() for name in scored if name in masks)
-        log = {"sparsity": round(1 - kept / total, 6)} if total else {}
-        for runner in self._runners:
-            log |= {f"{runner.name}/{key}": value for key, value in runner.log().items()}
-        return log | {f"sparsity/{name}": round(value, 6) for name, value in self.sparsity_by_tensor().items()}
+        names = dict.fromkeys(name for sites in self._sites for site in sites for name in site.scored)
+        return {name: masks[name] for name in names if name in masks}
 
     def state_dict(self) -> State:
         """Everything that is needed to go on, apart from what the model's own state holds."""
@@ -227,6 +224,11 @@ class Sparsifier:
         for masks in masks_by_rule:
             found |= {name: mask & self._held[name] if name in self._held else mask for name, mask in masks.items()}
         return found
+
+
+def _sparsity(masks: Sequence[torch.Tensor]) -> float | None:
+    total = sum(mask.numel() for mask in masks)
+    return 1 - sum(float(mask.sum()) for mask in masks) / total if total else None
 
 
 def _with_target(rule: Rule, sparsity: float | None) -> Rule:

@@ -43,12 +43,6 @@ class InputWatch:
                 kept += part
                 part.zero_()
 
-    def reset(self) -> None:
-        """Forget all sums."""
-        for sums in self._sums.values():
-            for part in _parts(sums):
-                part.zero_()
-
     def state(self) -> State:
         """The sums by name, to be saved."""
         parts = {}

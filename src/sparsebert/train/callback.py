@@ -47,7 +47,7 @@ class SparsityCallback(TrainerCallback):
         """Check, and keep the sparsity for the bar."""
         if state.global_step % CHECK_EVERY == 0:
             self._sparsifier.check()
-            self._trainer.running_sparsity = self._sparsifier.log().get("sparsity")
+            self._trainer.running_sparsity = self._sparsifier.sparsity
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -264,7 +264,7 @@ class SparseTrainer(Trainer):
         if done >= self.state.max_steps and not self._best_loaded:
             self.sparsifier.finish(done)
         elif not self.sparsifier.settled(done):
-            reached = self.sparsifier.log().get("sparsity", 0.0)
+            reached = self.sparsifier.sparsity or 0.0
             self.progress.say(f"stopped at step {done}, before the masks were final; sparsity {reached:.1%}")
         self.sparsifier.check()
         self.masks, self._baked = self.sparsifier.bake(), True
