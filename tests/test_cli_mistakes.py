@@ -129,6 +129,18 @@ def test_damaged_weights_get_one_line_and_write_nothing(home, tmp_path, name, ex
     assert_refused(run_cli("info", model), expected)
 
 
+def test_a_model_of_uneven_layers_is_refused_before_anything_is_written(home, tmp_path):
+    model = load_model(home.model)
+    heads = layout_of(model).groups[0]
+    shrink(model, {heads.name: torch.arange(heads.units) < 1}).save_pretrained(tmp_path / "cut")
+    shutil.copy(home.model / "tokenizer.json", tmp_path / "cut")
+    shutil.copy(home.model / "tokenizer_config.json", tmp_path / "cut")
+    out = tmp_path / "out"
+    said = run_cli("compress", tmp_path / "cut", "--task", "mine", "--data", home.data, "--sparsity", 0.5, "-o", out)
+    assert_refused(said, ["whose layers are alike", "got 1 heads and "])
+    assert not out.exists()
+
+
 def test_a_model_without_neurons_is_refused_before_anything_is_written(home, tmp_path):
     model = load_model(home.model)
     keep = {group.name: torch.zeros(group.units, dtype=torch.bool) for group in layout_of(model).groups[1:2]}

@@ -190,6 +190,8 @@ def test_many_labels_are_not_all_listed(tmp_path):
         ("mine.csv", b"text,label\n\xff\xfe,x\n", "cannot be read as csv .*utf-8"),
         ("mine.jsonl", b'{"text": "a", "label": 1}\n{"text": \n', "mine.jsonl, line 2: not JSON"),
         ("mine.jsonl", b"[1, 2]\n", "line 1: not a JSON object; got list"),
+        ("mine.jsonl", b'{"text": "a", "label": 123456789012345678901234567890}\n', "cannot be read as jsonl"),
+        ("mine.jsonl", b'{"text": "\\ud800", "label": 1}\n', "cannot be read as jsonl"),
         ("mine.parquet", b"PAR1 not really", "cannot be read as parquet"),
         ("mine.xlsx", b"", "format of the data file; got mine.xlsx; allowed: .csv, .jsonl, .parquet"),
     ],

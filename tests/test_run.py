@@ -17,7 +17,7 @@ from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.recipe import load_recipe
 from sparsebert.records import Record, read_record
-from sparsebert.run import LADDER, Entry, make_family
+from sparsebert.run import LADDER, Entry, make_family, wanted_targets
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
 pytestmark = pytest.mark.usefixtures("short_samples")
@@ -189,6 +189,30 @@ def test_size_target_is_about_bytes(home):
     for entry in small:
         part = disk_bytes(entry.folder) / disk_bytes(dense.folder)
         assert entry.member.target.value - 0.1 < part <= entry.member.target.value + 0.02
+
+
+def test_targets_of_a_kind_go_from_the_mildest_to_the_strongest():
+    asked = [("speedup", 4), ("size", 0.3), ("speedup", 2), ("size", 0.6), ("latency_ms", 5), ("latency_ms", 9)]
+    recipe = load_recipe(None, ["model=x", "task=mine"], targets=[{"kind": k, "value": v} for k, v in asked])
+    found = [target.label for target in wanted_targets(recipe)]
+    assert found == ["2x", "0.6-size", "4x", "0.3-size", "9ms", "5ms"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_halves_is_worked_on_in_float32(home, dtype):
+    folder = home.folder / f"halves-{dtype}"
+    save_tiny(folder)
+    load_model(folder).to(dtype).save_pretrained(folder)
+    assert load_model(folder).dtype == dtype
+    compress(home, folder, f"from-{dtype}", "--sparsity", 0.5, "--set", "finetune.max_steps=3")
+    for name in ("dense", "0.5-sparsity"):
+        assert load_model(home.folder / f"from-{dtype}" / name).dtype == torch.float32
+
+
+def test_max_drop_ends_where_models_cannot_get_smaller(home):
+    settings = ("even=true", "search.drop_layers=false")
+    entries, notes, _ = family(home, "ladder", home.tuned, settings, max_drop=100.0)
+    assert len(entries) <= len(LADDER) and "cannot be met" in notes[0]
 
 
 def test_max_drop_stops_where_too_much_is_lost(home):

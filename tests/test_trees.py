@@ -77,6 +77,14 @@ def apart(one: torch.nn.Module, other: torch.nn.Module, batch: dict[str, torch.T
         return float((one(**batch).logits - other(**batch).logits).abs().mean())
 
 
+def test_the_error_of_a_single_token_is_a_number():
+    dense = tiny_model("bert")
+    one = {name: value[:1, :2] for name, value in tiny_batch().items()}
+    one["attention_mask"] = torch.ones_like(one["attention_mask"])
+    fits = teach(dense, plant(dense, depth=1), [one], Lessons(steps=1))
+    assert all(torch.isfinite(torch.tensor(fit.error)) for fit in fits)
+
+
 def test_layers_without_trees_are_left_alone():
     dense = tiny_model("bert")
     planted = plant(dense, depth=2, layers=[1])

@@ -134,7 +134,13 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
     scores = workbench.score(entries[0].predictions)
     maker = FamilyMaker(workbench, dense)
     for target in wanted_targets(workbench.recipe):
-        entry = _member(workbench, maker, target)
+        try:
+            entry = _member(workbench, maker, target)
+        except UserError as error:
+            if workbench.recipe.targets or isinstance(error, DivergedError):
+                raise
+            # The ladder of `max_drop` ends where models cannot get smaller.
+            return entries, (str(error),)
         if _fell_too_far(workbench, scores, workbench.score(entry.predictions)):
             return entries, (_max_drop_note(workbench.recipe, entries, entry),)
         entries.append(entry)
@@ -164,10 +170,19 @@ def write_predictions(workbench: Workbench, entries: Sequence[Entry]) -> None:
 def wanted_targets(recipe: Recipe) -> tuple[Target, ...]:
     """The recipe's targets, or for `max_drop` a ladder of sparsities. Raises UserError where neither is given."""
     if recipe.targets:
-        return recipe.targets
+        return _mildest_first(recipe.targets)
     if recipe.max_drop is None:
         raise UserError("Nothing to do: no target", fix="give --speedup, --latency, --size, --sparsity or --max-drop")
     return tuple(Target(kind="sparsity", value=value) for value in LADDER)
+
+
+def _mildest_first(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Each member starts from the one before. Of one kind: which of two kinds asks for more only a search can say."""
+    queues = {
+        kind: iter(sorted((one for one in targets if one.kind == kind), key=lambda one: one.value, reverse=falls))
+        for kind, falls in (("speedup", False), ("latency_ms", True), ("size", True), ("sparsity", False))
+    }
+    return tuple(next(queues[target.kind]) for target in targets)
 
 
 def measure_family(workbench: Workbench, entries: Sequence[Entry]) -> tuple[ModelResult, ...]:

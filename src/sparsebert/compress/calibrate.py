@@ -96,11 +96,12 @@ def _with_loss_rise(evidence: Evidence, model: PreTrainedModel, group: Group, ba
 
     def loss() -> float:
         with torch.inference_mode():
-            values = [
-                _task_loss(model(**{key: batch[key] for key in MODEL_INPUTS if key in batch}), batch)
+            sums = [
+                len(batch["labels"])
+                * float(_task_loss(model(**{key: batch[key] for key in MODEL_INPUTS if key in batch}), batch))
                 for batch in batches
             ]
-        return float(torch.stack(values).mean())
+        return sum(sums) / sum(len(batch["labels"]) for batch in batches)
 
     before = loss()
 

@@ -62,13 +62,20 @@ class LatencyTable(BaseModel):
 
 
 def check_blocks(model: PreTrainedModel) -> None:
-    """Raises UserError for a model whose heads and neurons cannot be searched, as some layer has none."""
+    """Raises UserError for a model whose heads and neurons cannot be searched: tables of costs are of layers alike."""
     layers = layout_of(model).layers
     missing = [layer.index for layer in layers if layer.attention is None or layer.ffn is None]
     if missing or not layers:
         what = f"layers without a head or a neuron: {', '.join(map(str, missing))}" if layers else "no layers"
         fix = "give the model that it was made from, or use `sparsebert train`"
         raise UserError("Only a model with heads and neurons in every layer can be compressed", got=what, fix=fix)
+    shapes = sorted({(layer.attention.units, layer.ffn.units) for layer in layers if layer.attention and layer.ffn})
+    if len(shapes) > 1:
+        raise UserError(
+            "Only a model whose layers are alike can be compressed",
+            got=", ".join(f"{heads} heads and {neurons} neurons" for heads, neurons in shapes),
+            fix="give the model that it was made from, with all targets at once",
+        )
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ def meet(
 
     Speed targets are corrected by measurement: the shape found is timed against the dense model in interleaved
     rounds, the budget is scaled by the error, and the search goes on from where it was, until it is 2 % close.
-    Raises UserError, with the nearest reachable value, for a target that cannot be met.
+    Whole layers are as many as come nearest. Raises UserError, with the nearest reachable value, for a target that
+    cannot be met.
     """
     timed = goal.target.kind in ("speedup", "latency_ms")
     table = latency_table() if timed else _counting_table(goal)
@@ -56,7 +57,13 @@ def meet(
     candidates, factors = 0 if timed else goal.recipe.search.candidates, None
     best: tuple[Found, float] | None = None
     for attempt in range(ATTEMPTS if timed else 1):
-        found = _search(goal, calibrated, table, budget, score, candidates, factors)
+        try:
+            found = _search(goal, calibrated, table, budget, score, candidates, factors)
+        except UserError:
+            if best is None:
+                raise
+            # The table said that the corrected budget cannot be met; what was measured is as close as it gets.
+            break
         achieved = _achieved(goal, calibrated, found, table)
         if best is None or attempt < 2 or _miss(goal, achieved) < _miss(goal, best[1]):
             best = found, achieved

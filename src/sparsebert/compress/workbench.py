@@ -79,8 +79,8 @@ class Workbench:
         return tuple(scores)
 
     def load(self, source: ModelSource | Path) -> PreTrainedModel:
-        """A model with the task's head."""
-        return load_model(source, num_labels=len(self.spec.labels) or 1, kind=self.spec.kind)
+        """A model with the task's head, in float32, also where its file is not: in halves it could not be trained."""
+        return load_model(source, num_labels=len(self.spec.labels) or 1, kind=self.spec.kind, dtype=torch.float32)
 
     def fresh(self) -> PreTrainedModel:
         """The recipe's model with the task's head and label names; the seed decides what is new in it."""
@@ -137,7 +137,7 @@ def set_up(recipe: Recipe, folder: Path) -> Workbench:
         tuple(note for note in notes if note),
     )
     # Loaded here only so that damaged weights and lengths without positions are found before anything is written.
-    model = load_model(source, num_labels=len(task.spec.labels) or 1, kind=task.spec.kind)
+    model = workbench.load(source)
     for setting in workbench.settings:
         example_inputs([model], setting.batch, setting.length)
     return workbench

@@ -25,8 +25,8 @@ class Task:
     """Data ready for a run: columns `text_a`, `text_b` for pairs, and `label` (class number, or float).
 
     `validation` decides; `more_validation` holds further splits by name (MNLI mismatched). `validation_name` says
-    what the deciding rows are: an official split, `..._subset`, or `held_out`. `subset` is true if any split is a
-    part of the official one, so that no score passes for an official number.
+    what the deciding rows are: an official split, `..._subset`, or `held_out`. `subset` is true if a split that is
+    scored is a part of the official one, so that no score passes for an official number.
     """
 
     spec: TaskSpec

@@ -27,7 +27,7 @@ def read_file(path: Path) -> Dataset:
         raise UserError("The data file does not exist", got=path)
     try:
         dataset = _READERS[path.suffix](path)
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    except (OSError, OverflowError, UnicodeError, csv.Error, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"The data file cannot be read as {path.suffix[1:]} ({reason})", got=path) from None
     if len(dataset) == 0:

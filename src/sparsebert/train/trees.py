@@ -21,6 +21,7 @@ from sparsebert.train.collate import MODEL_INPUTS, Batch
 from sparsebert.train.progress import tracked
 
 HELD_OUT = 0.1
+TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,10 @@ def _teach_one(layer: int, tree: FastFeedForward, examples: Examples, lessons: L
 @torch.no_grad()
 def _error(tree: FastFeedForward, examples: Examples, start: int) -> float:
     x, y = (values[start:] if start < len(values) else values for values in (examples.x, examples.y))
+    # Of all examples: those held out may be a single token.
+    variance = (examples.y - examples.y.mean(dim=0)).square().mean().clamp_min(TINY)
     with evaluating(tree):
-        return float((tree(x) - y).square().mean() / (y - y.mean(dim=0)).square().mean())
+        return float((tree(x) - y).square().mean() / variance)
 
 
 def _ways(tree: FastFeedForward, examples: Examples) -> tuple[Routes, ...]:
