@@ -5,6 +5,7 @@
 #include <random>
 #include <vector>
 
+#include "check.h"
 #include "sparsebert.h"
 
 int check_tiles();
@@ -24,24 +25,12 @@ std::vector<Value> random_values(int64_t count) {
     std::vector<Value> values(count);
     for (auto& value : values) {
         const float drawn = normal(generator);
-        if constexpr (sizeof(Value) == 2) {
-            uint32_t bits;
-            __builtin_memcpy(&bits, &drawn, sizeof bits);
-            value = Value(bits >> 16);
-        } else {
+        if constexpr (sizeof(Value) == 2)
+            value = to_bf16(drawn);
+        else
             value = drawn;
-        }
     }
     return values;
-}
-
-float wide(float value) { return value; }
-
-float wide(uint16_t bf16) {
-    const uint32_t bits = uint32_t(bf16) << 16;
-    float value;
-    __builtin_memcpy(&value, &bits, sizeof value);
-    return value;
 }
 
 // bf16 may be off by what its last bit counts.
@@ -50,7 +39,7 @@ int apart(const std::vector<Value>& y, const std::vector<Value>& expected) {
     constexpr float MOST = sizeof(Value) == 2 ? 9e-3f : 1e-3f;
     int found = 0;
     for (size_t i = 0; i < y.size(); i++)
-        found += !(std::fabs(wide(y[i]) - wide(expected[i])) <= MOST * (1.0f + std::fabs(wide(expected[i]))));
+        found += !(std::fabs(as_float(y[i]) - as_float(expected[i])) <= MOST * (1.0f + std::fabs(as_float(expected[i]))));
     return found;
 }
 

@@ -5,6 +5,7 @@
 #include <random>
 #include <vector>
 
+#include "check.h"
 #include "sparsebert.h"
 
 namespace {
@@ -13,22 +14,7 @@ constexpr int32_t BF16 = 3, AMX = 4, EMULATED = 5;
 
 std::mt19937 generator(1);
 
-float as_float(float value) { return value; }
-
-float as_float(uint16_t bf16) {
-    const uint32_t bits = uint32_t(bf16) << 16;
-    float value;
-    __builtin_memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-// Cut, not rounded, so that floats made of them are bf16 already.
-uint16_t drawn() {
-    const float value = std::normal_distribution<float>(0.0f, 0.3f)(generator);
-    uint32_t bits;
-    __builtin_memcpy(&bits, &value, sizeof bits);
-    return uint16_t(bits >> 16);
-}
+uint16_t drawn() { return to_bf16(std::normal_distribution<float>(0.0f, 0.3f)(generator)); }
 
 std::vector<uint16_t> drawn(int64_t count, int keep_one_of) {
     std::vector<uint16_t> values(count);

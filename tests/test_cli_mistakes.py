@@ -6,6 +6,7 @@ import struct
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -132,23 +133,24 @@ def test_damaged_weights_get_one_line_and_write_nothing(home, tmp_path, name, ex
 def test_a_model_of_uneven_layers_is_refused_before_anything_is_written(home, tmp_path):
     model = load_model(home.model)
     heads = layout_of(model).groups[0]
-    shrink(model, {heads.name: torch.arange(heads.units) < 1}).save_pretrained(tmp_path / "cut")
-    shutil.copy(home.model / "tokenizer.json", tmp_path / "cut")
-    shutil.copy(home.model / "tokenizer_config.json", tmp_path / "cut")
-    out = tmp_path / "out"
-    said = run_cli("compress", tmp_path / "cut", "--task", "mine", "--data", home.data, "--sparsity", 0.5, "-o", out)
+    said, out = compressed_again(home, model, {heads.name: torch.arange(heads.units) < 1}, tmp_path)
     assert_refused(said, ["whose layers are alike", "got 1 heads and "])
     assert not out.exists()
+
+
+def compressed_again(home, model, keep: dict[str, torch.Tensor], folder: Path) -> tuple[Any, Path]:
+    """What `compress` says to a model that has been cut already, and the folder it was to write."""
+    cut, out = folder / "cut", folder / "out"
+    shrink(model, keep).save_pretrained(cut)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(home.model / name, cut)
+    return run_cli("compress", cut, "--task", "mine", "--data", home.data, "--sparsity", 0.5, "-o", out), out
 
 
 def test_a_model_without_neurons_is_refused_before_anything_is_written(home, tmp_path):
     model = load_model(home.model)
     keep = {group.name: torch.zeros(group.units, dtype=torch.bool) for group in layout_of(model).groups[1:2]}
-    shrink(model, keep).save_pretrained(tmp_path / "cut")
-    shutil.copy(home.model / "tokenizer.json", tmp_path / "cut")
-    shutil.copy(home.model / "tokenizer_config.json", tmp_path / "cut")
-    out = tmp_path / "out"
-    said = run_cli("compress", tmp_path / "cut", "--task", "mine", "--data", home.data, "--sparsity", 0.5, "-o", out)
+    said, out = compressed_again(home, model, keep, tmp_path)
     assert_refused(said, ["heads and neurons in every layer", "got layers without a head or a neuron: 0"])
     assert not out.exists()
 
