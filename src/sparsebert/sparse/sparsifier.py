@@ -50,7 +50,7 @@ class Sparsifier:
         loss: Loss | None = None,
     ) -> None:
         self._model, self._seed = model, seed
-        self._total: int | None = None
+        self._total, self._resumed_total = 0, 0
         self.rules = tuple(_with_target(rule, sparsity) for rule in rules)
         shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         device = next(model.parameters()).device
@@ -88,11 +88,11 @@ class Sparsifier:
 
         Raises UserError for a schedule that does not fit into them, and for other steps than those of a saved state.
         """
-        if self.rules and self._total not in (None, times.total):
+        if self.rules and self._resumed_total not in (0, times.total):
             raise UserError(
                 "The checkpoint was made for a training of another length",
                 got=f"{times.total} steps",
-                allowed=f"{self._total} steps",
+                allowed=f"{self._resumed_total} steps",
                 fix="resume with as many, or start in another folder",
             )
         self._total = times.total
@@ -199,7 +199,7 @@ class Sparsifier:
                 f"The checkpoint was made with other sparsity rules; different: {', '.join(differing)}",
                 fix="resume with the same rules, or start in another folder",
             )
-        self._total = int(made_with["steps"])
+        self._resumed_total = int(made_with["steps"])
         for name in self._held:
             self._held[name] = state[f"held/{name}"].to(self._held[name])
         for runner in self._runners:
@@ -209,7 +209,7 @@ class Sparsifier:
     def made_with(self) -> dict[str, str]:
         """What a saved state must meet again: the rules as JSON, the seed and the steps of the training."""
         rules = json.dumps([rule.model_dump(mode="json") for rule in self.rules], sort_keys=True)
-        return {RULES: rules, "seed": str(self._seed), "steps": str(self._total or 0)}
+        return {RULES: rules, "seed": str(self._seed), "steps": str(self._total)}
 
     def bake(self) -> Masks:
         """Leave a plain model: gates are folded into the weights and removed. Returns the masks."""
