@@ -65,6 +65,10 @@ MISTAKES = {
     "no such recipe": (["--recipe", "none.yaml", "--speedup", 2], ["recipe file does not exist", "none.yaml"]),
     "unknown criterion": (["--criterion", "magnitud", "--speedup", 2], ["criterion 'magnitud'", "Did you mean 'magn"]),
     "unknown shape": (["--shape", "layer", "--speedup", 2], ["shape", "'search' or 'layers'"]),
+    "layers that must stay": (
+        ["--shape", "layers", "--set", "search.drop_layers=false", "--speedup", 2],
+        ["shape layers leaves out whole layers", "search.drop_layers=false"],
+    ),
     "target below 1": (["--speedup", 0.5], ["target speedup must lie between 1 and 1000", "got 0.5"]),
     "latency of zero": (["--latency", "0ms"], ["target latency_ms must lie between 0", "got 0"]),
     "sparsity above 1": (["--sparsity", 1.5], ["target sparsity must lie between 0 and 1", "got 1.5"]),

@@ -113,6 +113,8 @@ class Recipe(Plain):
             )
         if self.distill.attention > 0:
             raise ValueError("distill.attention is for phases: `compress` cuts heads out, and their maps with them")
+        if self.shape == "layers" and not self.search.drop_layers:
+            raise ValueError("shape layers leaves out whole layers, which search.drop_layers=false forbids")
         labels = [t.label for t in self.targets]
         if len(set(labels)) != len(labels):
             raise ValueError(f"the same target is given twice: {', '.join(labels)}")

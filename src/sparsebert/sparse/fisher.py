@@ -14,10 +14,11 @@ TINY = 1e-30
 def fisher(block: int = 50, gradients: int = 32, damping: float = 1e-7) -> Criterion:
     """w^2 / (2 [F^-1]_ww), and an update of the other weights of its block (Kurtic et al. 2022, arXiv:2203.07259).
 
-    F is the mean of g g^T over the last `gradients` steps before a change of masks, plus `damping` on the diagonal,
-    in blocks of `block` weights along the rows (their eq. 4-5); its inverse is kept up to date by the Woodbury formula
-    (eq. 6), [weights / block, block, block], that is 4 * block bytes a weight. Score: eq. 3 for single weights; a
-    larger unit has the sum of its weights' scores, without the cross terms. Update: eq. 2, joint for all that goes
+    F is the mean of g g^T over the last `gradients` steps before a change of masks (where these come more often, the
+    sum over those since the last one, divided by `gradients` all the same), plus `damping` on the diagonal, in blocks
+    of `block` weights along the rows (their eq. 4-5); its inverse is kept up to date by the Woodbury formula (eq. 6),
+    [weights / block, block, block], that is 4 * block bytes a weight. Score: eq. 3 for single weights; a larger unit
+    has the sum of its weights' scores, without the cross terms. Update: eq. 2, joint for all that goes
     from a block. Raises ValueError for values out of range.
     """
     if block < 1 or gradients < 1 or damping <= 0:
