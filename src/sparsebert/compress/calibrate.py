@@ -16,7 +16,7 @@ from sparsebert.models.layout import Layout, layout_of
 from sparsebert.oneshot.criteria import Criterion
 from sparsebert.oneshot.evidence import Batch, Evidence, gather
 from sparsebert.oneshot.options import Option, levels
-from sparsebert.train.collate import MODEL_INPUTS, Collator, batches_by_length
+from sparsebert.train.collate import Collator, batches_by_length, inputs_of
 from sparsebert.train.evaluate import predict_logits
 from sparsebert.train.progress import tracked
 
@@ -96,11 +96,7 @@ def _with_loss_rise(evidence: Evidence, model: PreTrainedModel, group: Group, ba
 
     def loss() -> float:
         with torch.inference_mode():
-            sums = [
-                len(batch["labels"])
-                * float(_task_loss(model(**{key: batch[key] for key in MODEL_INPUTS if key in batch}), batch))
-                for batch in batches
-            ]
+            sums = [len(batch["labels"]) * float(_task_loss(model(**inputs_of(batch)), batch)) for batch in batches]
         return sum(sums) / sum(len(batch["labels"]) for batch in batches)
 
     before = loss()

@@ -12,6 +12,7 @@ import torch
 
 from sparsebert.sparse.sites import Site
 from sparsebert.sparse.updates import Budget
+from sparsebert.sparse.views import check_rate
 
 CONVINCED = 2.197
 NEAR_MEAN = 0.8
@@ -93,7 +94,7 @@ class Movement:
     start: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        _check_rate(self.lr)
+        check_rate(self.lr)
 
     @property
     def learning_rate(self) -> float | None:
@@ -133,7 +134,7 @@ class SoftMovement:
     start: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        _check_rate(self.lr)
+        check_rate(self.lr)
         if not 0 < self.threshold < 0.5:
             raise ValueError(f"the threshold must lie between 0 and 0.5, where scores start, got {self.threshold:g}")
 
@@ -179,7 +180,7 @@ class HardConcrete:
     start: float = field(default=CONVINCED, init=False)
 
     def __post_init__(self) -> None:
-        _check_rate(self.lr)
+        check_rate(self.lr)
         if self.temperature <= 0 or self.low >= 0 or self.high <= 1:
             raise ValueError("it must be that temperature > 0, low < 0 and high > 1")
 
@@ -237,11 +238,6 @@ class SoftMask:
     def open(self, scores: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """0 or 1, without a gradient."""
         return drawn
-
-
-def _check_rate(rate: float) -> None:
-    if rate <= 0:
-        raise ValueError(f"lr must be above 0, got {rate:g}")
 
 
 def _best(at: Draw) -> list[torch.Tensor]:

@@ -229,9 +229,11 @@ class HardRule:
             final=self._final,
         )
         keeps = self._update.masks(now)
-        if all(bool(keep.all()) for keep in keeps):
-            self._forget_windows()
-            return
+        if not all(bool(keep.all()) for keep in keeps):
+            self._adopt(keeps, step, optimizer)
+        self._forget_windows()
+
+    def _adopt(self, keeps: list[torch.Tensor], step: int, optimizer: torch.optim.Optimizer | None) -> None:
         self._correct(keeps, step)
         self._keeps, self._masks = keeps, _expand(self.sites, keeps)
         self._rewinding = self._update.rewinds
@@ -240,7 +242,6 @@ class HardRule:
         if optimizer is not None:
             for name, tensor in self._tensors.items():
                 _clear_momentum(optimizer.state.get(tensor, {}), self._masks[name])
-        self._forget_windows()
 
     def _correct(self, keeps: Sequence[torch.Tensor], step: int) -> None:
         for role, criterion in self._criteria.items():

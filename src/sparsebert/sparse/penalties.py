@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from sparsebert.sparse.sites import Site
+from sparsebert.sparse.views import check_rate
 
 TINY = 1e-12
 Weight = float | Mapping[str, Any]
@@ -126,8 +127,7 @@ class Lagrangian:
     multipliers: int = field(default=2, init=False)
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"lr must be above 0, got {self.lr:g}")
+        check_rate(self.lr)
 
     @property
     def learning_rate(self) -> float | None:

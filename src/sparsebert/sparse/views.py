@@ -53,6 +53,12 @@ def stateless(weight: torch.Tensor) -> State:
     return {}
 
 
+def check_rate(rate: float) -> None:
+    """Raise ValueError for a learning rate that learns nothing, or the wrong way."""
+    if rate <= 0:
+        raise ValueError(f"lr must be above 0, got {rate:g}")
+
+
 def check_seen(view: View, steps: torch.Tensor) -> None:
     """Raise UserError if a criterion has seen no gradient of a tensor: its scores would all be equal."""
     if not bool(steps):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,16 @@ Batch = dict[str, torch.Tensor]
 Collator = Callable[[Sequence[dict[str, Any]]], Batch]
 
 
+def inputs_of(batch: Mapping[str, Any], *more: str) -> dict[str, Any]:
+    """What a model takes of a batch or row, and `more` keys; it may also hold row numbers and a teacher's outputs."""
+    return {key: batch[key] for key in (*MODEL_INPUTS, *more) if key in batch}
+
+
 def padding_collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
     """A function from rows of an encoded data set to one padded batch with `labels`, and `rows` when known."""
 
     def collate(rows: Sequence[dict[str, Any]]) -> Batch:
-        inputs = [{key: row[key] for key in MODEL_INPUTS if key in row} for row in rows]
+        inputs = [inputs_of(row) for row in rows]
         batch: Batch = dict(tokenizer.pad(inputs, return_tensors="pt"))
         for name, key in (("labels", "label"), ("rows", "row")):
             if key in rows[0]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
 from sparsebert.parts import Distill
-from sparsebert.train.collate import MODEL_INPUTS, Batch, Collator
+from sparsebert.train.collate import Batch, Collator, inputs_of
 from sparsebert.train.teacher import TeacherCache
 
 
@@ -88,7 +88,7 @@ class Distiller:
     def _map_loss(self, maps: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
         assert self.teacher is not None
         with torch.no_grad():
-            given = {key: batch[key] for key in MODEL_INPUTS if key in batch}
+            given = inputs_of(batch)
             taught = self.teacher(**given, output_attentions=True).attentions
         chosen = torch.stack([taught[layer] for layer in self.layers])
         return attention_loss(torch.stack(tuple(maps)), chosen, batch["attention_mask"])

@@ -8,7 +8,7 @@ from datasets import Dataset
 from torch import nn
 
 from sparsebert.modes import evaluating
-from sparsebert.train.collate import MODEL_INPUTS, Collator, batches_by_length
+from sparsebert.train.collate import Collator, batches_by_length, inputs_of
 
 EVAL_BATCH = 64
 
@@ -19,7 +19,7 @@ def predict_logits(model: nn.Module, encoded: Dataset, collate: Collator, batch_
     logits: dict[int, np.ndarray] = {}
     with evaluating(model), torch.inference_mode():
         for rows, batch in batches_by_length(encoded, collate, batch_size):
-            inputs = {key: batch[key].to(device) for key in MODEL_INPUTS if key in batch}
+            inputs = {key: value.to(device) for key, value in inputs_of(batch).items()}
             for row, values in zip(rows, model(**inputs).logits.float().cpu().numpy(), strict=True):
                 logits[row] = values
     return np.stack([logits[row] for row in range(len(encoded))])

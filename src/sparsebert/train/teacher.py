@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
 from sparsebert.records import write_text_atomically
-from sparsebert.train.collate import MODEL_INPUTS, Batch, Collator, batches_by_length
+from sparsebert.train.collate import Batch, Collator, batches_by_length, inputs_of
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _fill(teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder:
     squares = np.zeros(0)
     with torch.inference_mode():
         for rows, batch in batches_by_length(encoded, collate, batch_size=64):
-            inputs = {key: batch[key] for key in MODEL_INPUTS if key in batch}
+            inputs = inputs_of(batch)
             with layer_outputs(teacher) if hidden else nullcontext([]) as outputs:
                 output = teacher(**inputs)
             if logits is None:

@@ -34,7 +34,7 @@ from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.sites import Masks
 from sparsebert.sparse.sparsifier import Sparsifier
 from sparsebert.train.callback import SparsityCallback
-from sparsebert.train.collate import MODEL_INPUTS
+from sparsebert.train.collate import inputs_of
 from sparsebert.train.distill import Distiller
 from sparsebert.train.progress import ProgressBar
 from sparsebert.train.teacher import layer_outputs
@@ -198,7 +198,7 @@ class SparseTrainer(Trainer):
             for start in range(0, len(rows), size):
                 part = rows[start : start + size]
                 batch = collate(part)
-                given = self._prepare_inputs(_of_the_model(batch))
+                given = self._prepare_inputs(inputs_of(batch, "labels"))
                 total += len(part) * float(self.student(**given).loss)
         return total / len(rows)
 
@@ -320,7 +320,7 @@ class SparseTrainer(Trainer):
 
     def _alone(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """The labels' loss: the teacher was asked about the training rows only."""
-        output = model(**_of_the_model(inputs))
+        output = model(**inputs_of(inputs, "labels"))
         return output.loss, output
 
     def _without_dropout(self, model: nn.Module) -> None:
@@ -344,7 +344,7 @@ class SparseTrainer(Trainer):
 
     def _distilled(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, Any]:
         assert self.distiller is not None
-        given = _of_the_model(inputs)
+        given = inputs_of(inputs, "labels")
         if self.distiller.wants_maps:
             given["output_attentions"] = True
         with layer_outputs(self.student) if self.distiller.wants_hidden else nullcontext([]) as layers:
@@ -368,8 +368,3 @@ class SparseTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self.load_state_of_masks(checkpoint)
-
-
-def _of_the_model(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model takes of a batch, which may also carry row numbers and a teacher's outputs."""
-    return {key: batch[key] for key in (*MODEL_INPUTS, "labels") if key in batch}

@@ -17,7 +17,7 @@ from sparsebert.models.fff import FastFeedForward
 from sparsebert.models.layout import layout_of
 from sparsebert.models.routes import Routes, routes
 from sparsebert.modes import evaluating
-from sparsebert.train.collate import MODEL_INPUTS, Batch
+from sparsebert.train.collate import Batch, inputs_of
 from sparsebert.train.progress import tracked
 
 HELD_OUT = 0.1
@@ -96,7 +96,7 @@ def routes_of(model: PreTrainedModel, batches: Iterable[Batch]) -> dict[int, tup
     try:
         with evaluating(model):
             for batch in batches:
-                model(**{key: batch[key] for key in MODEL_INPUTS if key in batch})
+                model(**inputs_of(batch))
                 masks.append(batch["attention_mask"].bool())
                 for index, tree in trees.items():
                     ways[index].append(tree.ways(seen[index].view(*masks[-1].shape, -1)[masks[-1]]))
@@ -114,7 +114,7 @@ def block_examples(model: PreTrainedModel, layer: str, family: Family, batches: 
     ends = family.ffn.output if not family.ffn.block else family.ffn.block
     with _recorded(model, f"{layer}.{fff_place(family)}", f"{layer}.{ends}") as tape:
         for batch in batches:
-            model(**{key: batch[key] for key in MODEL_INPUTS if key in batch})
+            model(**inputs_of(batch))
             mask = batch["attention_mask"].bool()
             given, gave = tape.pop()
             x.append(given.view(*mask.shape, -1)[mask].float())
