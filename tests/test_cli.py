@@ -56,9 +56,23 @@ def test_top_level_help_is_short_and_names_every_command():
         assert command in said
 
 
-@pytest.mark.parametrize("arguments", [["squeeze"], ["compress", "--speed", "2"], ["compress", "--latency", "soon"]])
-def test_wrong_usage_is_exit_code_2(arguments):
-    assert run_cli(*arguments).exit_code == 2
+def test_alone_it_says_its_help():
+    alone = run_cli()
+    assert alone.exit_code == 0 and alone.stdout == run_cli("--help").stdout
+
+
+WRONG_USAGE = {
+    "No such command 'squeeze'": ["squeeze"],
+    "No such command 'compres'. Did you mean 'compress'": ["compres"],
+    "No such option: --speed": ["compress", "--speed", 2],
+    "Invalid value for '--latency': 'soon' is not a number": ["compress", "--latency", "soon"],
+    "Missing argument 'RUN...'; --help says more.": ["report"],
+}
+
+
+@pytest.mark.parametrize("words", WRONG_USAGE)
+def test_wrong_usage_takes_one_line(words):
+    assert_refused(run_cli(*WRONG_USAGE[words]), [words])
 
 
 # Options to a recipe

@@ -165,6 +165,16 @@ def test_even_never_drops_the_first_layer_of_a_family_that_needs_it():
     assert kept(found.choices) == (0,)
 
 
+def test_no_search_drops_a_layer_that_a_convolution_reads(monkeypatch: pytest.MonkeyPatch):
+    model = tiny_model("deberta-v2", conv_kernel_size=3)
+    calibrated = calibrated_with(model, skip_errors=[0.0, 4.0, 6.0], unit_errors=[1.0, 1.0, 1.0])
+    assert kept(search_shape(calibrated, TABLE, 42 + TABLE.fixed, removed, 20, 0, drop_layers=True).choices)[0] == 0
+    assert kept(search_even(calibrated, TABLE, 42 + TABLE.fixed, removed, drop_layers=True).choices) == (0,)
+    assert kept(search_layers(calibrated, TABLE, 1, lambda choices: PAIRS[kept(choices)]).choices) == (0,)
+    monkeypatch.setattr(search, "MOST_SUBSETS", 0)
+    assert kept(search_layers(calibrated, TABLE, 2, lambda choices: PAIRS[kept(choices)]).choices) == (0, 2)
+
+
 def test_scorer_is_zero_for_the_whole_model_and_not_for_a_part():
     model, rows = tiny_model("bert", num_labels=2), toy_rows(12)
     calibrated = calibrate(model, model, rows, toy_collate, "obs", 12, 8, seed=0)

@@ -8,8 +8,10 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from sparsebert.errors import UserError
 
@@ -19,6 +21,31 @@ TORCH_WRITE_FAILURES = ("PytorchStreamWriter failed writing", "unexpected pos")
 TORCH_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 USER_ERROR = 2
 INTERRUPTED = 130
+
+
+class OneLineErrors(TyperGroup):
+    """Commands whose usage errors take one line, as all others do; alone they print the help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer does; no arguments ask for help."""
+        return super().parse_args(ctx, args or ["--help"])
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """As typer does, and ends the process where it stands alone; exit code 2 for wrong usage."""
+        try:
+            ended = super().main(*args, standalone_mode=False, **extra)
+        except typer.TyperException as error:
+            if not standalone_mode:
+                raise
+            message = error.format_message()
+            say(message if message.endswith("?") else str(UserError(message, fix="--help says more")))
+            sys.exit(USER_ERROR)
+        return sys.exit(ended) if standalone_mode else ended
+
+
+def say(error: str) -> None:
+    """Print an error, on one line, to stderr."""
+    typer.echo(f"error: {' '.join(error.split())}", err=True)
 
 
 @contextmanager
@@ -46,7 +73,7 @@ def guard(debug: bool, interrupted: str = "interrupted") -> Iterator[None]:
                 raise
             if debug:
                 traceback.print_exc()
-            typer.echo(f"error: {message}", err=True)
+            say(message)
             raise typer.Exit(USER_ERROR) from None
 
 
@@ -59,7 +86,7 @@ def _known() -> tuple[type[Exception], ...]:
 def _message(error: Exception) -> str | None:
     """One line about an error that is not a bug, else None."""
     if isinstance(error, UserError):
-        return " ".join(str(error).split())
+        return str(error)
     if isinstance(error, OSError):
         # A reader of our output that has seen enough, as `head`: typer ends quietly.
         return None if isinstance(error, BrokenPipeError) else _refused(error)

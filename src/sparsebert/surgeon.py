@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsebert.errors import UserError
@@ -17,7 +16,7 @@ from sparsebert.groups import Group, Slice
 from sparsebert.models.blocks import IdentityLayer, fff_place
 from sparsebert.models.families import Family, Task
 from sparsebert.models.fff import FastFeedForward, Routing
-from sparsebert.models.layout import LayerLayout, Layout, base_of, layout_of
+from sparsebert.models.layout import LayerLayout, Layout, has_module, layout_of
 from sparsebert.models.load import check_finite
 from sparsebert.models.shrunk import (
     FFF_FIELDS,
@@ -164,7 +163,7 @@ def _checked_layers(model: PreTrainedModel, layout: Layout, drop_layers: Iterabl
     gone = {layer.index for layer in layout.layers if isinstance(model.get_submodule(layer.path), IdentityLayer)}
     if len(asked | gone) == count:
         raise UserError("At least one layer must stay", got=f"all {count} dropped")
-    if 0 in asked and _has_module(base_of(model), layout.family.after_first):
+    if 0 in asked and layout.first_stays:
         raise UserError(
             "The first layer of this model cannot be dropped, because a convolution reads its output", got="layer 0"
         )
@@ -185,10 +184,6 @@ def _check_masks(layout: Layout, keep: Keep, dropped: set[int]) -> None:
                 got=f"{mask.dtype} of shape {tuple(mask.shape)}",
                 allowed=f"torch.bool of shape ({units[name]},)",
             )
-
-
-def _has_module(model: nn.Module, name: str) -> bool:
-    return bool(name) and name in dict(model.named_modules())
 
 
 def _entries(part: Slice, units: torch.Tensor) -> torch.Tensor:
@@ -300,7 +295,7 @@ def _skeleton(model: PreTrainedModel, family: Family, config: PretrainedConfig, 
     task = _task(model, family)
     build = stock_model_class(family, task) if even else model_class(family, task)
     config._attn_implementation = model.config._attn_implementation
-    without_pooler = family.optional_pooler and task == "base" and not _has_module(model, "pooler")
+    without_pooler = family.optional_pooler and task == "base" and not has_module(model, "pooler")
     with torch.device("meta"):
         return build(config, **({"add_pooling_layer": False} if without_pooler else {}))
 

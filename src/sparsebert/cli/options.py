@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from sparsebert.guard import OneLineErrors
+
 app = typer.Typer(
-    no_args_is_help=True,
+    cls=OneLineErrors,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -102,7 +102,10 @@ def search_shape(
 
 
 def search_layers(calibrated: Calibrated, table: CostTable, keep: int, score: Score) -> Found:
-    """The control: keep `keep` whole layers, the subset whose outputs diverge least; greedy where subsets are many."""
+    """The control: keep `keep` whole layers, the subset whose outputs diverge least; greedy where subsets are many.
+
+    The first layer is among them where the model cannot do without it.
+    """
     full = [_full_choice(layer, table) for layer in calibrated.layout.layers]
     total = len(full)
     if not 1 <= keep <= total:
@@ -114,13 +117,15 @@ def search_layers(calibrated: Calibrated, table: CostTable, keep: int, score: Sc
             tried[kept] = score(_dropping(full, kept))
         return tried[kept]
 
-    if comb(total, keep) <= MOST_SUBSETS:
-        subsets = [frozenset(kept) for kept in combinations(range(total), keep)]
+    fixed = frozenset({0}) if calibrated.layout.first_stays else frozenset()
+    free = sorted(set(range(total)) - fixed)
+    if comb(len(free), keep - len(fixed)) <= MOST_SUBSETS:
+        subsets = [fixed | frozenset(kept) for kept in combinations(free, keep - len(fixed))]
         best = min(tracked(subsets, "Searching layers"), key=try_kept)
     else:
         best = frozenset(range(total))
         while len(best) > keep:
-            best = min((best - {layer} for layer in sorted(best)), key=try_kept)
+            best = min((best - {layer} for layer in sorted(best - fixed)), key=try_kept)
     choices = _dropping(full, best)
     return Found(tuple(choices), table.total(choices), try_kept(best), len(tried), np.ones((total, 3)))
 
@@ -129,7 +134,7 @@ def search_even(calibrated: Calibrated, table: CostTable, budget: float, score: 
     """All heads kept and one feedforward width in every layer that stays, so that stock classes can load the model.
 
     Layers go one by one if they may, the least missed first; at each depth the widest width within the budget is
-    scored. The first layer stays where the stock model's first layer is built unlike the others.
+    scored. The first layer stays where the model cannot do without it or the stock one's is built unlike the others.
     Raises UserError when even one layer with the narrowest width costs more.
     """
     layers = calibrated.layout.layers
@@ -141,7 +146,7 @@ def search_even(calibrated: Calibrated, table: CostTable, budget: float, score: 
             choices = _even_choices(layers, table, kept, width)
             ones = np.ones((len(layers), 3))
             found.append(Found(tuple(choices), table.total(choices), score(choices), len(found) + 1, ones))
-        removable = kept[1:] if calibrated.layout.family.first_norm else kept
+        removable = kept[1:] if calibrated.layout.first_stays or calibrated.layout.family.first_norm else kept
         if not drop_layers or len(kept) == 1:
             break
         kept.remove(min(removable, key=lambda index: calibrated.skip_errors[index]))
@@ -179,7 +184,7 @@ def _all_choices(
 ) -> list[list[Choice]]:
     skips = calibrated.skip_errors
     # One layer has to stay, and it had better be the one that is missed most.
-    stays = int(np.argmax(skips))
+    stays = 0 if calibrated.layout.first_stays else int(np.argmax(skips))
     return [
         layer_choices(
             table,

@@ -38,7 +38,10 @@ class LayerLayout:
 
 @dataclass(frozen=True)
 class Layout:
-    """A whole model: its layers now, and the numbers the dense model had."""
+    """A whole model: its layers now, and the numbers the dense model had.
+
+    Where `first_stays`, the first layer cannot be dropped, because a module beside the layers reads its output.
+    """
 
     family: Family
     head_size: int
@@ -47,6 +50,7 @@ class Layout:
     full_layers: int
     full_heads: int
     full_neurons: int
+    first_stays: bool
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -80,6 +84,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
         full_layers=config.original_layers if _is_shrunk(config) else count,
         full_heads=heads,
         full_neurons=getattr(config, family.neurons_field),
+        first_stays=has_module(base_of(model), family.after_first),
     )
 
 
@@ -91,6 +96,11 @@ def base_of(model: PreTrainedModel) -> PreTrainedModel:
 def module(model: nn.Module, dotted: str) -> nn.Module:
     """The submodule of that dotted name."""
     return model.get_submodule(dotted)
+
+
+def has_module(model: nn.Module, dotted: str) -> bool:
+    """Whether the model has a submodule of that dotted name; never for no name."""
+    return bool(dotted) and dotted in dict(model.named_modules())
 
 
 def encoder_linear_names(model: PreTrainedModel) -> tuple[str, ...]:
