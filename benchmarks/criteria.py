@@ -73,6 +73,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--train-examples", type=int)
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--freeze-embeddings", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.9, 0.5, 0.8])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
@@ -84,7 +86,12 @@ def arguments() -> argparse.Namespace:
 def recipe(options: argparse.Namespace, method: str, sparsity: float, seed: int):
     phase: dict[str, Any] = {
         "name": "prune",
-        "training": {"epochs": options.epochs, "learning_rate": options.learning_rate},
+        "training": {
+            "epochs": options.epochs,
+            "learning_rate": options.learning_rate,
+            "batch_size": options.batch_size,
+            "freeze_embeddings": options.freeze_embeddings,
+        },
         "rules": [METHODS[method]],
     }
     if options.teacher:

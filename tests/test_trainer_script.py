@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from datasets import Dataset, IterableDataset
 from safetensors.torch import load_file
 from torch import nn
@@ -18,7 +19,7 @@ from sparsebert.errors import UserError
 from sparsebert.models.fff import Routing
 from sparsebert.models.load import load_model, save_model
 from sparsebert.parts import Distill, Rule, When
-from sparsebert.sparse.sparsifier import LeakError
+from sparsebert.sparse.sparsifier import LeakError, Sparsifier
 from sparsebert.surgeon import plant, set_routing
 from sparsebert.train.distill import Distiller
 from sparsebert.train.teacher import cache_teacher
@@ -73,6 +74,30 @@ def test_a_second_training_keeps_the_masks_of_the_first(gate: str | None, tmp_pa
     assert leaks(one.student, first) == 0 and share_of_zeros(one.student) == pytest.approx(0.5, abs=0.02)
     assert all(torch.equal(mask, first[name]) for name, mask in one.masks.items()) and first.keys() == one.masks.keys()
     assert not torch.equal(before, one.student.get_parameter(QUERY))
+
+
+@pytest.mark.parametrize("clipped", [True, False])
+def test_criteria_see_unscaled_gradients(clipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[float] = []
+
+    def first_gradient(scaled: bool) -> float:
+        one = trainer(tmp_path, rule(), max_grad_norm=1e9 if clipped else 0.0)
+        if scaled:
+            # accelerate refuses fp16 on a CPU; its scaler works there.
+            monkeypatch.setattr(Accelerator, "mixed_precision", "fp16")
+            one.accelerator.native_amp, one.accelerator.scaler = True, torch.amp.GradScaler("cpu", init_scale=1024.0)
+        query = one.student.get_parameter(QUERY)
+
+        def look(sparsifier: Sparsifier, step: int, optimizer: object) -> None:
+            if query.grad is not None:
+                seen.append(float(query.grad.norm()))
+
+        monkeypatch.setattr(Sparsifier, "before_step", look)
+        seen.clear()
+        one.train()
+        return seen[0]
+
+    assert first_gradient(scaled=False) == pytest.approx(first_gradient(scaled=True), rel=0.05)
 
 
 def test_a_second_training_after_one_that_holds_nothing_is_an_ordinary_one(tmp_path: Path):
