@@ -150,6 +150,16 @@ def test_a_sweep_is_ordinary_runs_and_skips_what_is_finished(home, tmp_path):
     assert [one["seeds"] for one in found] == [2, 2] and all(one["paired"] for one in found)
 
 
+def test_a_sweep_drops_only_models_of_points_that_it_ran_and_makes_those_again_that_are_asked_for(home, tmp_path):
+    common = ("--model", home / "base", "--data", home / "data", "-o", tmp_path / "sweep")
+    arguments, model = ("sweep", home / "trained.yaml", *common), tmp_path / "sweep" / "seed=0" / "sparse"
+    assert run_cli(*arguments).exit_code == 0 and not model.exists()
+    kept = run_cli(*arguments, "--keep-models")
+    assert "(done)" not in kept.stderr and model.is_dir()
+    again = run_cli(*arguments)
+    assert "(done)" in again.stderr and model.is_dir()
+
+
 def test_points_of_a_sweep_share_their_teacher(home, tmp_path):
     common = ("--model", home / "base", "--data", home / "data", "-o", tmp_path / "sweep", "--keep-models")
     teacher = ("phases.0.teacher=dense", "dense.max_steps=3")
@@ -219,6 +229,7 @@ BAD_SWEEPS = {
     "sparsity=0:0.5:inf": "must go upwards",
     "phases.0.rules.0.scope=[a": "The values of a grid are not YAML",
     "seed=5": "give --seeds N",
+    "name=2026-02-30": "The values of a grid are not YAML",
     "model=a/b,a-b": "would share a folder; got model=a-b_seed=0",
     "name=Base,base": "would share a folder",
 }
@@ -228,6 +239,13 @@ BAD_SWEEPS = {
 def test_a_bad_grid_is_refused_before_anything_is_written(grid: str, home, tmp_path):
     said = run_cli("sweep", home / "trained.yaml", "--grid", grid, "-o", tmp_path / "out")
     assert_refused(said, [BAD_SWEEPS[grid]])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("setting", "words"), [("seed=5", "give --seeds N"), ("sparsity=0.8", "leave one of them")])
+def test_a_value_that_the_grid_or_the_seeds_would_override_is_refused(setting: str, words: str, home, tmp_path):
+    said = run_cli("sweep", home / "trained.yaml", "--grid", "sparsity=0.5", "--set", setting, "-o", tmp_path / "out")
+    assert_refused(said, [words])
     assert not (tmp_path / "out").exists()
 
 

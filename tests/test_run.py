@@ -1,6 +1,7 @@
 """Whole runs of `compress`, through the command line: what is written, what it says, and that models load."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from sparsebert import registry
 from sparsebert.compress.workbench import set_up
 from sparsebert.counts import disk_bytes
+from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.recipe import load_recipe
@@ -215,6 +217,17 @@ def test_max_drop_ends_where_models_cannot_get_smaller(home):
     assert len(entries) <= len(LADDER) and "cannot be met" in notes[0]
 
 
+def test_max_drop_does_not_hide_what_went_wrong(home, monkeypatch: pytest.MonkeyPatch):
+    def full(model: object, tokenizer: object, folder: Path) -> None:
+        raise UserError("No space left on device")
+
+    dense = family(home, "full", home.tuned, (), max_drop=100.0)[0][0].folder
+    shutil.rmtree(dense.parent / "work" / "0.3-sparsity")
+    monkeypatch.setattr("sparsebert.compress.family.save_model", full)
+    with pytest.raises(UserError, match="No space left"):
+        family(home, "full", home.tuned, (), max_drop=100.0)
+
+
 def test_max_drop_stops_where_too_much_is_lost(home):
     learn = ("dense.max_steps=60", "dense.learning_rate=0.003")
     entries, notes, bench = family(home, "drop", home.base, learn, max_drop=5.0, criterion="random")
@@ -246,6 +259,23 @@ def test_loss_that_is_no_number_ends_as_failed(home):
     assert 1 < record.failed_step <= 6
     assert f"step {record.failed_step}" in record.message
     assert not (out / "dense").exists() and not (out / "report.html").exists()
+
+
+def test_a_run_that_lost_a_model_makes_it_again(home):
+    options = ("--sparsity", 0.3, "--no-finetune")
+    first = compress(home, home.tuned, "lost", *options)
+    shutil.rmtree(home.folder / "lost" / "0.3-sparsity")
+    assert compress(home, home.tuned, "lost", *options).models[1].scores == first.models[1].scores
+
+
+def test_a_failure_keeps_what_was_measured_before(home):
+    out, options = home.folder / "damaged", ("--sparsity", 0.3, "--no-finetune")
+    before = compress(home, home.tuned, "damaged", *options)
+    weights = out / "0.3-sparsity" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    again = run_cli("compress", home.tuned, "--task", "mine", "--data", home.data, "-o", out, *QUICK, *options)
+    assert again.exit_code == 2 and "error: " in again.stderr
+    assert read_record(out) == before
 
 
 def test_unreachable_speedup_names_the_nearest(home):

@@ -48,6 +48,18 @@ def test_claim_takes_an_empty_folder_and_refuses_a_foreign_one(tmp_path: Path):
     assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["thesis.tex"]
 
 
+def test_a_stage_is_done_again_where_what_it_made_is_gone(tmp_path: Path):
+    values = iter([1.0, 2.0])
+
+    def work() -> Number:
+        (tmp_path / "made").mkdir()
+        return Number(value=next(values))
+
+    assert [stage(tmp_path / "done.json", Number, work, makes=tmp_path / "made").value for _ in range(2)] == [1.0, 1.0]
+    (tmp_path / "made").rmdir()
+    assert stage(tmp_path / "done.json", Number, work, makes=tmp_path / "made").value == 2.0
+
+
 def test_a_claim_that_was_killed_can_be_made_again(tmp_path: Path):
     (tmp_path / f".{RECIPE_FILE}.k3jd9").write_text('{"sche')
     claim(tmp_path, Recipe())

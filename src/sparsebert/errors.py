@@ -25,6 +25,10 @@ class BusyError(UserError):
     """Another process works in the folder; what lies there is its own."""
 
 
+class UnreachableError(UserError):
+    """A target that no shape of this model meets."""
+
+
 class DivergedError(UserError):
     """The loss became NaN or infinite; carries the optimiser step at which it happened."""
 

@@ -160,7 +160,7 @@ def load_recipe(path: Path | None, settings: Sequence[str] = (), **overrides: An
             raise UserError("A setting must look like key=value", got=setting, fix="for example --set seed=1")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             raise UserError("The value of a setting is not YAML", got=setting, fix="put it in quotes") from None
         _assign(values, key.strip().split("."), value)
     values.update({key: value for key, value in overrides.items() if value is not None})
@@ -186,7 +186,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError("The recipe file does not exist", got=path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"The recipe file is not YAML: {str(error).splitlines()[0]}", got=path) from None
     if not isinstance(values, dict):
         raise UserError("The recipe file must hold a mapping of keys to values", got=path)

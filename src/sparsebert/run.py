@@ -21,17 +21,19 @@ from sparsebert.compress.stages import alone, claim
 from sparsebert.compress.workbench import Predictions, Workbench, set_up
 from sparsebert.counts import footprint, sizes, sparsity
 from sparsebert.environment import environment
-from sparsebert.errors import DivergedError, UserError
+from sparsebert.errors import DivergedError, UnreachableError, UserError
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.load import load_model
 from sparsebert.parts import Target
 from sparsebert.recipe import Recipe
 from sparsebert.records import (
+    FILE_NAME,
     PREDICTIONS,
     ModelResult,
     Record,
     Score,
     TrainingRun,
+    read_record,
     write_bytes_atomically,
     write_record,
     write_text_atomically,
@@ -64,7 +66,8 @@ def run(recipe: Recipe, folder: Path, command: str, common: Path | None = None) 
     teacher was trained. One with trees gives a model with fast feedforward layers, and its controls. Everything that
     is finished is kept in `folder` and found again when the same recipe runs there again. `common` holds what other
     runs have made of the same dense model and teachers (see compress/common.py). Raises UserError for what the user
-    can mend; once the folder is claimed, a failure also leaves a Record with `status: failed`.
+    can mend; once the folder is claimed, that also leaves a Record with `status: failed`, unless one that is finished
+    is there.
     """
     started = time.perf_counter()
     compresses = _maker(recipe) is make_family
@@ -99,14 +102,21 @@ def _finish(workbench: Workbench, command: str, started: float) -> Record:
         write_predictions(workbench, entries)
     except UserError as error:
         step = error.step if isinstance(error, DivergedError) else None
-        write_record(_record(workbench, command, started, (), (), failure=str(error), failed_step=step), folder)
+        failed = _record(workbench, command, started, (), (), failure=str(error), failed_step=step)
+        if not _has_finished(folder):
+            write_record(failed, folder)
         raise
     record = _record(workbench, command, started, models, notes)
-    write_record(record, folder)
     for result in models:
         write_text_atomically(folder / result.folder / "README.md", model_card(record, result.name))
     write_report([record], folder / "report.html", folder / "plots", runs=[folder])
+    # Last, because it says that all the rest is there.
+    write_record(record, folder)
     return record
+
+
+def _has_finished(folder: Path) -> bool:
+    return (folder / FILE_NAME).is_file() and read_record(folder).status == "finished"
 
 
 def _maker(recipe: Recipe) -> Callable[[Workbench], tuple[list[Entry], tuple[str, ...]]]:
@@ -136,13 +146,13 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
     for target in wanted_targets(workbench.recipe):
         try:
             entry = _member(workbench, maker, target)
-        except UserError as error:
-            if workbench.recipe.targets or isinstance(error, DivergedError):
+        except UnreachableError as error:
+            if workbench.recipe.targets:
                 raise
             # The ladder of `max_drop` ends where models cannot get smaller.
             return entries, (str(error),)
         if _fell_too_far(workbench, scores, workbench.score(entry.predictions)):
-            return entries, (_max_drop_note(workbench.recipe, entries, entry),)
+            return entries, (_max_drop_note(workbench, entries, entry),)
         entries.append(entry)
     return entries, ()
 
@@ -277,13 +287,17 @@ def _fell_too_far(workbench: Workbench, dense: Sequence[Score], scores: Sequence
     if limit is None:
         return False
     before, after = _main_value(workbench, dense), _main_value(workbench, scores)
-    return before is None or after is None or 100 * (before - after) > limit
+    if before is None:
+        raise UserError(f"The dense model has no {workbench.spec.main_metric}, so no drop", fix="give targets instead")
+    return after is None or 100 * (before - after) > limit
 
 
-def _max_drop_note(recipe: Recipe, entries: Sequence[Entry], failed: Entry) -> str:
+def _max_drop_note(workbench: Workbench, entries: Sequence[Entry], failed: Entry) -> str:
+    undefined = _main_value(workbench, workbench.score(failed.predictions)) is None
+    why = f"has no {workbench.spec.main_metric}" if undefined else "lost more"
     return (
-        f"{entries[-1].name} is the smallest model found that lost at most {recipe.max_drop:g} points; "
-        f"{failed.name} lost more. It was chosen on the validation split that its score is of."
+        f"{entries[-1].name} is the smallest model found that lost at most {workbench.recipe.max_drop:g} points; "
+        f"{failed.name} {why}. It was chosen on the validation split that its score is of."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from sparsebert.run import run
 MOST_VALUES = 1000
 TINY = 1e-9
 QUOTES = "[{'\""
+SEEDS = "give --seeds N for the seeds 0 to N-1"
 console = Console(stderr=True)
 
 
@@ -51,7 +52,7 @@ def axis(text: str) -> Axis:
         raise UserError("A grid must look like KEY=A,B,C or KEY=START:STOP:STEP", got=text)
     key, parts = key.strip(), values.split(":")
     if key == "seed":
-        raise UserError("The seeds of a sweep are no grid", got=text, fix="give --seeds N for the seeds 0 to N-1")
+        raise UserError("The seeds of a sweep are no grid", got=text, fix=SEEDS)
     is_range = len(parts) == 3 and values.strip()[0] not in QUOTES
     return Axis(key, _steps(text, parts) if is_range else _listed(text, values))
 
@@ -61,24 +62,32 @@ def points(
     settings: Sequence[str],
     axes: Sequence[Axis],
     seeds: Sequence[int],
-    overrides: Mapping[str, Any] | None = None,
 ) -> list[Point]:
     """All combinations, seed by seed, so that the first seed of everything comes first.
 
-    Raises UserError for a combination that is no valid recipe, for a key that two axes share, and for values or keys
+    Raises UserError for a combination that is no valid recipe, for a key that is given twice, and for values or keys
     that folders cannot tell apart.
     """
     keys = [one.key for one in axes]
-    if len(set(keys)) != len(keys):
-        raise UserError("Two grids are of the same key", got=", ".join(keys))
+    _check_keys(keys, settings)
     found = []
     for seed in seeds:
         for values in itertools.product(*(one.values for one in axes)):
             chosen = [f"{key}={_setting(value)}" for key, value in zip(keys, values, strict=True)]
-            recipe = load_recipe(file, [*settings, *chosen], **{**(overrides or {}), "seed": seed})
+            recipe = load_recipe(file, [*settings, *chosen], seed=seed)
             found.append(Point("_".join([*map(_folder_word, chosen), f"seed={seed}"]), recipe))
     _check_folders(found)
     return found
+
+
+def _check_keys(keys: Sequence[str], settings: Sequence[str]) -> None:
+    if len(set(keys)) != len(keys):
+        raise UserError("Two grids are of the same key", got=", ".join(keys))
+    for key in (setting.partition("=")[0].strip() for setting in settings):
+        if key == "seed":
+            raise UserError("The seeds of a sweep are no setting", got=key, fix=SEEDS)
+        if key in keys:
+            raise UserError("A key of the grid has a value of its own", got=key, fix="leave one of them out")
 
 
 def _check_folders(found: Sequence[Point]) -> None:
@@ -98,18 +107,20 @@ def sweep(todo: Sequence[Point], folder: Path, command: str, keep_models: bool) 
 
     A point that fails with an error of the user does not stop the others; it leaves a failed record, or nothing where
     it was refused before it started, or where another process works on it. Points with the same dense model or teacher
-    share them, so each is trained and asked once. Without `keep_models` only records, predictions and reports stay.
+    share them, so each is trained and asked once. Without `keep_models` only records, predictions and reports of what
+    was run now stay; with it a finished point whose models are gone is run again.
     """
     with common_folder(folder) as common:
         for number, point in enumerate(todo, 1):
             place = folder / point.name
-            known = _finished(place, point.recipe)
+            known = _finished(place, point.recipe, keep_models)
             console.print(f"[{number}/{len(todo)}] {point.name}" + (" (done)" if known else ""), markup=False)
             record = known or _run(point, place, command, common)
-            if record is not None:
-                if not keep_models:
-                    _drop_models(place, record)
-                yield point, record
+            if record is None:
+                continue
+            if not known and not keep_models and record.status == "finished":
+                _drop_models(place, record)
+            yield point, record
 
 
 def _run(point: Point, place: Path, command: str, common: Path) -> Record | None:
@@ -117,17 +128,20 @@ def _run(point: Point, place: Path, command: str, common: Path) -> Record | None
         return run(point.recipe, place, command, common)
     except UserError as error:
         console.print(f"{point.name} failed: {error}", style="red", markup=False)
-        is_ours = (place / FILE_NAME).is_file() and not isinstance(error, BusyError)
-        return read_record(place) if is_ours else None
+        if isinstance(error, BusyError) or not (place / FILE_NAME).is_file():
+            return None
+        record = read_record(place)
+        return record if record.message == str(error) else None
 
 
-def _finished(place: Path, recipe: Recipe) -> Record | None:
+def _finished(place: Path, recipe: Recipe, with_models: bool) -> Record | None:
     if not (place / FILE_NAME).is_file():
         return None
     record = read_record(place)
     if record.recipe_hash != recipe.hash:
         raise UserError("A point of the sweep was made by another recipe", got=place, fix="choose another --output")
-    return record if record.status == "finished" else None
+    is_whole = not with_models or all((place / model.folder).is_dir() for model in record.models)
+    return record if record.status == "finished" and is_whole else None
 
 
 def _drop_models(place: Path, record: Record) -> None:
@@ -138,7 +152,7 @@ def _drop_models(place: Path, record: Record) -> None:
 def _listed(text: str, values: str) -> tuple[Any, ...]:
     try:
         return tuple(yaml.safe_load(f"[{values}]"))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise UserError(
             "The values of a grid are not YAML", got=text, fix="put those with : or brackets in quotes"
         ) from None

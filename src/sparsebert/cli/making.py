@@ -253,7 +253,8 @@ def sweep(
         ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Seeds 0 to N-1 of every point.", rich_help_panel=HOW)
+        int,
+        typer.Option(min=1, metavar="N", help="Seeds 0 to N-1 of every point, not the recipe's.", rich_help_panel=HOW),
     ] = 1,
     keep_models: Annotated[
         bool, typer.Option("--keep-models", help="Keep every model, not only records.", rich_help_panel=HOW)

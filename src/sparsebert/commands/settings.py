@@ -18,5 +18,9 @@ def recipe_of(
     `options` have dotted keys, None = not given; `cleared` keys become none. Options are applied as settings, so that
     one value of a part leaves the others alone.
     """
-    given = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
-    return load_recipe(file, [*given, *(f"{key}=null" for key in cleared), *settings])
+    return load_recipe(file, [*as_settings(options), *(f"{key}=null" for key in cleared), *settings])
+
+
+def as_settings(options: Mapping[str, Any]) -> list[str]:
+    """Options that are given, as `--set` would have them."""
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.commands.output import put_json, quiet_libraries, say, show
+from sparsebert.commands.settings import as_settings
 from sparsebert.errors import UserError
 from sparsebert.records import Record
 from sparsebert.report import as_json, as_rich, curve_table, curves, families, family_rows, family_table, write_report
@@ -29,8 +29,7 @@ def sweep(
     """Run every point that is not finished and print the curves. Raises UserError at the end if points failed."""
     from sparsebert import sweep as points
 
-    given = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-    todo = points.points(file, [*given, *settings], [points.axis(text) for text in grids], range(seeds))
+    todo = points.points(file, [*as_settings(options), *settings], [points.axis(text) for text in grids], range(seeds))
     folder = output or Path("runs") / f"sweep-{_hash([point.recipe.hash for point in todo])}"
     with quiet_libraries():
         command = shlex.join(["sparsebert", *sys.argv[1:]])

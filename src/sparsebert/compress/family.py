@@ -108,7 +108,7 @@ def dense_model(bench: Workbench) -> Dense:
         save_model(model, bench.tokenizer, folder)
         return Trained(run=run)
 
-    trained = stage(done, Trained, work)
+    trained = stage(done, Trained, work, makes=folder)
     model = bench.load(folder)
     layers = layout_of(model).layers
     return Dense(model, trained, shape_of(model, tuple(range(len(layers))), model))
@@ -167,9 +167,13 @@ class FamilyMaker:
     def make(self, target: Target) -> tuple[Member, Trained, Path]:
         """Find, cut and fine-tune the model for one target; its folder holds the finished model."""
         work, folder = self._bench.work / target.label, self._bench.folder / target.label
-        member = stage(work / "member.json", Member, lambda: self._find(target, work / "one-shot"))
+        cut = work / "one-shot"
+        member = stage(work / "member.json", Member, lambda: self._find(target, cut), makes=cut)
         trained = stage(
-            work / "trained.json", Trained, lambda: recover(self._bench, self._dense, work, folder, member.origin)
+            work / "trained.json",
+            Trained,
+            lambda: recover(self._bench, self._dense, work, folder, member.origin),
+            makes=folder,
         )
         if self._bench.recipe.finetune is not None:
             self._last, self._origin, self._calibrated = self._bench.load(folder), member.origin, None

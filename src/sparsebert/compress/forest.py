@@ -100,8 +100,10 @@ def _grown(bench: Workbench, dense: Dense, name: str, make: Callable[[], Made]) 
         save_model(model, bench.tokenizer, work / "one-shot")
         return Started(scores=bench.score(bench.predict(model)), errors=errors)
 
-    started = stage(work / "started.json", Started, start)
-    trained = stage(work / "trained.json", Trained, lambda: recover(bench, dense, work, folder, dense.origin))
+    started = stage(work / "started.json", Started, start, makes=work / "one-shot")
+    trained = stage(
+        work / "trained.json", Trained, lambda: recover(bench, dense, work, folder, dense.origin), makes=folder
+    )
     model = bench.load(folder)
     return Grown(name, folder, model, started.scores, trained, _fits(bench, model, started.errors))
 

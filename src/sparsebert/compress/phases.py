@@ -143,7 +143,10 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
     for index, phase in enumerate(phases):
         folder = bench.work / f"phase{index}-{phase.name}"
         done[phase.name] = stage(
-            folder / "done.json", PhaseDone, lambda f=folder, p=phase, b=before: _carry_out(bench, p, f, b, dense)
+            folder / "done.json",
+            PhaseDone,
+            lambda f=folder, p=phase, b=before: _carry_out(bench, p, f, b, dense),
+            makes=folder / "model",
         )
         before = folder
     assert before is not None

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from sparsebert.compress.assemble import assemble
 from sparsebert.compress.calibrate import Calibrated
-from sparsebert.errors import UserError
+from sparsebert.errors import UnreachableError, UserError
 from sparsebert.models.layout import LayerLayout
 from sparsebert.oneshot.budgets import Choice, CostTable, layer_choices, share
 from sparsebert.train.collate import Collator
@@ -82,7 +82,7 @@ def search_shape(
     Each candidate scales the estimated errors of some blocks by random factors, solves again, and is kept if the
     assembled model's outputs diverge less (ZipLM, arXiv:2302.04089, section 3.2, with the divergence from the dense
     model as the loss). Same seed, same shape. `start` are the factors [layers, 3] of an earlier search to go on from.
-    Raises UserError when the budget cannot be met.
+    Raises UnreachableError when the budget cannot be met.
     """
     rng = np.random.default_rng(seed)
     factors = np.ones((len(calibrated.layout.layers), 3)) if start is None else start
@@ -135,7 +135,7 @@ def search_even(calibrated: Calibrated, table: CostTable, budget: float, score: 
 
     Layers go one by one if they may, the least missed first; at each depth the widest width within the budget is
     scored. The first layer stays where the model cannot do without it or the stock one's is built unlike the others.
-    Raises UserError when even one layer with the narrowest width costs more.
+    Raises UnreachableError when even one layer with the narrowest width costs more.
     """
     layers = calibrated.layout.layers
     kept = list(range(len(layers)))
@@ -151,7 +151,7 @@ def search_even(calibrated: Calibrated, table: CostTable, budget: float, score: 
             break
         kept.remove(min(removable, key=lambda index: calibrated.skip_errors[index]))
     if not found:
-        raise UserError("The target cannot be met with even widths", got=f"cost {budget:.4g}")
+        raise UnreachableError("The target cannot be met with even widths", got=f"cost {budget:.4g}")
     return min(found, key=lambda one: one.divergence)
 
 

@@ -53,9 +53,12 @@ def _is_foreign(entry: Path) -> bool:
     return not entry.name.startswith(f".{RECIPE_FILE}.") and entry.name != LOCK_FILE
 
 
-def stage(file: Path, kind: type[T], work: Callable[[], T]) -> T:
-    """What `file` holds if it is there, else what `work` gives, written atomically first."""
-    if file.is_file():
+def stage(file: Path, kind: type[T], work: Callable[[], T], makes: Path | None = None) -> T:
+    """What `file` holds if it is there, else what `work` gives, written atomically first.
+
+    `makes` is a folder that the work leaves besides; where that is gone, it is done anew.
+    """
+    if file.is_file() and (makes is None or makes.is_dir()):
         return kind.model_validate_json(file.read_bytes())
     result = work()
     write_text_atomically(file, result.model_dump_json() + "\n")

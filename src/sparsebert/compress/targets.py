@@ -17,7 +17,7 @@ from sparsebert.compress.calibrate import Calibrated
 from sparsebert.compress.costs import parameter_table
 from sparsebert.compress.search import Found, Score, search_even, search_layers, search_shape
 from sparsebert.counts import example_inputs
-from sparsebert.errors import UserError
+from sparsebert.errors import UnreachableError
 from sparsebert.models.layout import layout_of
 from sparsebert.oneshot.budgets import CostTable
 from sparsebert.parts import Target
@@ -45,8 +45,8 @@ def meet(
 
     Speed targets are corrected by measurement: the shape found is timed against the dense model in interleaved
     rounds, the budget is scaled by the error, and the search goes on from where it was, until it is 2 % close.
-    Whole layers are as many as come nearest. Raises UserError, with the nearest reachable value, for a target that
-    cannot be met.
+    Whole layers are as many as come nearest. Raises UnreachableError, with the nearest reachable value, for a target
+    that cannot be met.
     """
     timed = goal.target.kind in ("speedup", "latency_ms")
     table = latency_table() if timed else _counting_table(goal)
@@ -59,7 +59,7 @@ def meet(
     for attempt in range(ATTEMPTS if timed else 1):
         try:
             found = _search(goal, calibrated, table, budget, score, candidates, factors)
-        except UserError:
+        except UnreachableError:
             if best is None:
                 raise
             # The table said that the corrected budget cannot be met; what was measured is as close as it gets.
@@ -89,8 +89,8 @@ def _search(
         if goal.recipe.even:
             return search_even(calibrated, table, budget, score, drop)
         return search_shape(calibrated, table, budget, score, candidates, goal.recipe.seed, drop, factors)
-    except UserError as error:
-        raise UserError(
+    except UnreachableError as error:
+        raise UnreachableError(
             f"The target {goal.target.kind} {goal.target.value:g} cannot be met",
             allowed=f"the nearest reachable is about {_nearest(goal, calibrated, table):.3g}",
         ) from error

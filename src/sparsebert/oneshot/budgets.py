@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsebert.errors import UserError
+from sparsebert.errors import UnreachableError
 
 BINS = 1000
 
@@ -70,12 +70,12 @@ def share(layers: Sequence[Sequence[Choice]], budget: float, fixed: float = 0.0)
     """One choice a layer with the least total error and a total cost of at most `budget`.
 
     Knapsack by dynamic programming on a grid of 1,000 cost steps; costs are rounded up, so the budget holds.
-    Raises UserError with the nearest reachable cost when even the cheapest choices cost more.
+    Raises UnreachableError with the nearest reachable cost when even the cheapest choices cost more.
     """
     room = budget - fixed
     cheapest = sum(min(choice.cost for choice in choices) for choices in layers)
     if cheapest > room:
-        raise UserError(
+        raise UnreachableError(
             "The target cannot be met", got=f"cost {budget:.4g}", allowed=f"at least {cheapest + fixed:.4g}"
         )
     step = room / BINS or 1.0
