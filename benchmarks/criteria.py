@@ -2,10 +2,12 @@
 
     python benchmarks/criteria.py --task mrpc --data DIR --epochs 3
     python benchmarks/criteria.py --task sst2 --data DIR --train-examples 20000 --epochs 1
+    python benchmarks/criteria.py --task mrpc --data DIR --model FINE_TUNED --freeze-embeddings --batch-size 16
 
-Every run starts from the pretrained model, trains for the same number of steps with the same rate, and prunes single
-weights of attention and feedforward matrices; masks change from 10 to 70 % of the steps. Scores are of the whole
-validation split. A run that is finished is found again; --teacher adds the same with a fine-tuned dense teacher.
+Every run starts from the same model, pretrained or fine-tuned, trains for the same number of steps with the same rate,
+and prunes single weights of attention and feedforward matrices; masks change from 10 to 70 % of the steps. Scores are
+of the whole validation split. A run that is finished is found again; --teacher adds the logits of a fine-tuned dense
+model.
 """
 
 from __future__ import annotations

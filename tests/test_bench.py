@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sparsebert import backends, registry
-from sparsebert.backends import BackendError, compiled, eager, eager_bf16, sparse, sparse_bf16
+from sparsebert.backends import BackendError, compiled, eager, eager_bf16, ready, sparse, sparse_bf16
 from sparsebert.bench import BenchRow, Setting, backend_verdict, bench, verdict
 from sparsebert.bench_memory import peak_memory
 from sparsebert.clock import Conditions, timing
@@ -21,8 +21,9 @@ from sparsebert.errors import UserError
 from sparsebert.kernels import native
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import encoder_linear_names
+from sparsebert.models.load import load_model
 from sparsebert.records import Timing
-from tiny import HIDDEN, tiny_model
+from tiny import FAMILIES, HIDDEN, tiny_model
 
 SMALL = Setting(batch=2, length=8)
 QUICK = {"rounds": 3, "min_sample_ms": 0.1, "warmup_ms": 0.0}
@@ -165,6 +166,18 @@ def test_bad_input() -> None:
         bench({}, [SMALL])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_in_bfloat16_is_what_transformers_loads_in_it(family: str, tmp_path: Path) -> None:
+    made = tiny_model(family)
+    made.save_pretrained(tmp_path)
+    loaded, cast = load_model(tmp_path, dtype=torch.bfloat16), ready(made.eval(), torch.bfloat16)
+    inputs = example_inputs([made], 2, 8)
+    with torch.inference_mode():
+        assert torch.equal(cast(**inputs).logits, loaded(**inputs).logits)
+    # The angles of rotary positions among them.
+    assert {name: b.dtype for name, b in cast.named_buffers()} == {n: b.dtype for n, b in loaded.named_buffers()}
+
+
 def test_every_registered_back_end_gives_the_outputs_of_eager_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert registry.names("backend") == ["eager", "eager-bf16", "compile", "sparse", "sparse-bf16"]
@@ -269,10 +282,11 @@ def test_the_verdict_on_the_baseline_itself() -> None:
 
 
 @pytest.mark.process
-def test_peak_memory_is_of_the_model_and_not_of_the_libraries(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_peak_memory_is_of_the_model_in_float32_and_not_of_the_libraries(dtype: torch.dtype, tmp_path: Path) -> None:
     # 64 MB of weights in the encoder; importing the libraries takes more than 100 MB.
     neurons = 64 * 2**20 // 4 // (2 * HIDDEN)
-    tiny_model("bert", num_hidden_layers=1, intermediate_size=neurons).save_pretrained(tmp_path)
+    tiny_model("bert", num_hidden_layers=1, intermediate_size=neurons).to(dtype).save_pretrained(tmp_path)
     assert 62 < peak_memory(tmp_path, 1, 8) < 100
 
 

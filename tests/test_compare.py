@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sparsebert.compare import Contender, _seed_error, differences, holm
+from sparsebert.errors import UserError
 
 
 def contender(name: str, right: float, seeds: int = 3, rows: int = 400) -> Contender:
@@ -25,6 +26,13 @@ def test_a_large_difference_is_no_chance_and_a_small_one_may_be():
     assert [one.points for one in found] == pytest.approx([-10, -0.25], abs=1e-6)
     assert found[0].p_corrected < 0.02 and found[0].low < -10 < found[0].high < -6
     assert found[1].high >= 0
+
+
+def test_with_too_few_resamples_nothing_could_be_told():
+    rivals = [contender(name, 0.8) for name in "abcd"]
+    with pytest.raises(UserError, match="Too few resamples to compare 4 models; got 119; allowed: 120 and more"):
+        differences(rivals, 119, 0)
+    assert len(differences(rivals, 120, 0)) == 3
 
 
 def test_what_seeds_add_by_hand():
@@ -56,6 +64,6 @@ def test_correlations_are_compared():
 
 
 def test_holm_by_hand():
-    base = differences([contender("a", 0.8), contender("b", 0.7), contender("c", 0.6), contender("d", 0.5)], 100, 0)
+    base = differences([contender("a", 0.8), contender("b", 0.7), contender("c", 0.6), contender("d", 0.5)], 120, 0)
     raw = [replace(one, p=p) for one, p in zip(base, (0.01, 0.04, 0.03), strict=True)]
     assert [one.p_corrected for one in holm(raw)] == pytest.approx([0.03, 0.06, 0.06])

@@ -1,11 +1,15 @@
 """Tokenising: what is kept, what is cut, and that the cut is counted."""
 
 import pytest
+import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from sparsebert.data.encode import encode
+from sparsebert.errors import UserError
+from sparsebert.models.limits import position_limit
+from tiny import FAMILIES, tiny_model
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d"]
 
@@ -72,3 +76,32 @@ def test_many_rows_keep_their_order_and_give_equal_fingerprints():
     assert first.dataset["length"][:] == [min(row % 7 + 3, 6) for row in range(2500)]
     assert first.truncated == sum(row % 7 + 3 > 6 for row in range(2500))
     assert first.dataset._fingerprint == second.dataset._fingerprint
+
+
+def test_a_token_id_that_the_model_does_not_have():
+    rows = Dataset.from_dict({"text_a": ["a b", "d", "c"], "label": [0, 1, 0]})
+    assert encode(rows, tokenizer(), 8, vocab_size=8).dataset["input_ids"][1] == [2, 7, 3]
+    with pytest.raises(UserError, match=r"got 7; allowed: 0 to 6, as vocab_size is 7; use the model's own tokenizer"):
+        encode(rows, tokenizer(), 8, vocab_size=7)
+
+
+def test_a_padding_id_that_the_model_does_not_have():
+    words = tokenizer()
+    words.add_special_tokens({"pad_token": "[FILL]"})
+    with pytest.raises(UserError, match=r"got 8; allowed: 0 to 7"):
+        encode(Dataset.from_dict({"text_a": ["a"], "label": [0]}), words, 8, vocab_size=8)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "deberta-v2 with positions"])
+def test_a_model_takes_as_many_tokens_as_its_limit_says(family):
+    name, *positions = family.split(" with ")
+    model = tiny_model(name, **({"position_biased_input": True} if positions else {}))
+    limit = position_limit(model.config)
+    rotary_or_relative = family in ("modernbert", "deberta-v2")
+    assert limit == (None if rotary_or_relative else 63 if family == "roberta" else 64)
+    with torch.no_grad():
+        # Token 5, as RoBERTa gives padding no position.
+        assert model(input_ids=torch.full((1, limit or 200), 5)).logits.isfinite().all()
+        if limit is not None:
+            with pytest.raises((RuntimeError, IndexError)):
+                model(input_ids=torch.full((1, limit + 1), 5))

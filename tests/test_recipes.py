@@ -19,7 +19,7 @@ from sparsebert.compress.workbench import set_up
 from sparsebert.errors import UserError
 from sparsebert.models.load import load_model
 from sparsebert.recipe import load_recipe
-from sparsebert.records import PREDICTIONS, read_record
+from sparsebert.records import PREDICTIONS, read_record, write_record
 from sparsebert.report import curves, families, family_rows
 from sparsebert.report.values import Value
 from sparsebert.run import run
@@ -352,6 +352,19 @@ def test_runs_are_compared_by_their_last_models(home):
     assert compared(*runs[:2], "--model", "dense") == [(f"{first}dense", "sparsity=0.6: dense")]
     assert compared(runs[0]) == [("dense", "sparse")]
     assert_refused(run_cli("compare", *runs, "--model", "sparce"), ["Unknown model 'sparce'", "Did you mean 'sparse'"])
+
+
+def test_failed_runs_are_left_out_of_a_comparison_aloud(home):
+    runs = [trained(home, f"left-{part}", f"sparsity={part}") for part in (0.3, 0.6, 0.9)]
+    record = read_record(runs[2])
+    write_record(record.model_copy(update={"status": "failed", "models": (), "message": "the disk was full"}), runs[2])
+    refused = run_cli("compare", *runs)
+    assert refused.exit_code == 2 and f"error: There is no finished run; got {runs[2]}." in refused.stderr
+    (runs[0].parent / "both").mkdir()
+    for run_folder in runs[1:]:
+        run_folder.rename(runs[0].parent / "both" / run_folder.name)
+    said = run_cli("compare", runs[0], runs[0].parent / "both", "--resamples", 100)
+    assert said.exit_code == 0 and "left-0.9 failed and is left out: the disk was full" in said.stderr
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)

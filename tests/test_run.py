@@ -209,6 +209,9 @@ def test_a_model_in_halves_is_worked_on_in_float32(home, dtype):
     compress(home, folder, f"from-{dtype}", "--sparsity", 0.5, "--set", "finetune.max_steps=3")
     for name in ("dense", "0.5-sparsity"):
         assert load_model(home.folder / f"from-{dtype}" / name).dtype == torch.float32
+    notes = " ".join(read_record(home.folder / f"from-{dtype}").notes)
+    assert f"saved in {str(dtype).removeprefix('torch.')}; it is worked on in float32" in notes
+    assert "labels have no names" in notes
 
 
 def test_max_drop_ends_where_models_cannot_get_smaller(home):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
@@ -47,12 +47,12 @@ class BackendError(UserError):
 
 def eager(model: PreTrainedModel, inputs: Inputs) -> Prepared:
     """Plain torch in float32."""
-    return _plain(_ready(model, torch.float32))
+    return _plain(ready(model, torch.float32))
 
 
 def eager_bf16(model: PreTrainedModel, inputs: Inputs) -> Prepared:
     """Plain torch with weights and activations in bfloat16; slow on a CPU that has no bfloat16 unit."""
-    return _plain(_ready(model, torch.bfloat16))
+    return _plain(ready(model, torch.bfloat16))
 
 
 def compiled(model: PreTrainedModel, inputs: Inputs) -> Prepared:
@@ -67,7 +67,7 @@ def compiled(model: PreTrainedModel, inputs: Inputs) -> Prepared:
 
     # A copy, so that hooks on the eager model stay out of the graph. All models of one class share one cache of
     # graphs, which holds 8 by default.
-    module = _copy(_ready(model, torch.float32))
+    module = _copy(ready(model, torch.float32))
     graph = torch.compile(module, dynamic=False, fullgraph=True)
     try:
         with torch.inference_mode(), config.patch(recompile_limit=10_000, accumulated_recompile_limit=10_000):
@@ -101,7 +101,7 @@ def _sparse(name: str, model: PreTrainedModel, inputs: Inputs, dtype: torch.dtyp
         here = f"native library: {native.isa() or 'not built, or switched off'}"
         raise BackendError(name, f"there are no sparse kernels for {dtype} on this {model.device.type} ({here})")
     tokens = inputs["input_ids"].numel()
-    module = accelerate(_ready(model, dtype), tokens)
+    module = accelerate(ready(model, dtype), tokens)
     if not sparse_layers(module):
         raise BackendError(name, f"no kernel is faster than the dense product for this model at {tokens} tokens")
     return _plain(module)
@@ -111,12 +111,14 @@ def _plain(module: PreTrainedModel) -> Prepared:
     return Prepared(lambda given: module(**given)[0], _dtype(module), attention_of(module), _predicts(module), module)
 
 
-def _ready(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+def ready(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """The model itself if it is in evaluation mode and of this dtype, else a copy that is."""
     if not model.training and all(p.dtype == dtype for p in model.parameters()):
         return model
     duplicate = copy.deepcopy(model)
-    nn.Module.to(duplicate, dtype)
+    # As from_pretrained does: buffers, such as the frequencies of rotary positions, stay as exact as they are.
+    for parameter in duplicate.parameters():
+        parameter.data = parameter.data.to(dtype)
     return duplicate.eval()
 
 

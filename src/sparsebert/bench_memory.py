@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import AutoConfig
 
 from sparsebert.counts import disk_bytes, example_inputs
 from sparsebert.errors import UserError
+from sparsebert.models.heads import AUTO, saved_kind
 
 STATUS = Path("/proc/self/status")
 # Writing 5 here sets the peak resident memory back to the present one (Linux, proc(5)).
@@ -24,7 +25,7 @@ RESET = Path("/proc/self/clear_refs")
 
 
 def peak_memory(folder: Path, batch: int, length: int) -> float:
-    """Peak megabytes (2**20 bytes) that loading a saved model and one forward pass add to a fresh process.
+    """Peak megabytes (2**20 bytes) that loading a saved model and one forward pass in float32 add to a fresh process.
 
     The interpreter and the libraries, about the same for every model, are not counted, nor are parts of the weight
     file that are never read, such as the rows of unused tokens. Linux only. Raises UserError if the folder has no
@@ -43,12 +44,10 @@ def peak_memory(folder: Path, batch: int, length: int) -> float:
 def main(arguments: list[str]) -> None:
     """Load, run once, print {"peak_memory_mb": ...}."""
     folder, batch, length = arguments[0], int(arguments[1]), int(arguments[2])
-    heads = {"ForSequenceClassification": AutoModelForSequenceClassification, "ForMaskedLM": AutoModelForMaskedLM}
-    name = (AutoConfig.from_pretrained(folder).architectures or [""])[0]
-    auto = next((found for suffix, found in heads.items() if name.endswith(suffix)), AutoModel)
+    auto = AUTO[saved_kind(AutoConfig.from_pretrained(folder))]
 
     def load_and_run(batch: int, length: int) -> None:
-        model = auto.from_pretrained(folder).eval()
+        model = auto.from_pretrained(folder, dtype=torch.float32).eval()
         with torch.inference_mode():
             model(**example_inputs([model], batch, length))
 

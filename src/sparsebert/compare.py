@@ -6,6 +6,7 @@ each resample's difference, a mean over all seeds, comes a draw from what that m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,10 @@ from safetensors.numpy import load_file
 
 from sparsebert.data.metrics import score
 from sparsebert.errors import UserError, unknown
-from sparsebert.records import FILE_NAME, PREDICTIONS, read_record
+from sparsebert.records import PREDICTIONS, Record, read_record, record_files
 from sparsebert.report.families import Family, families
 
+LEVEL = 0.05
 TEST = "bootstrap over examples, paired, and t over seeds, two-sided, Holm-corrected"
 TEST_OF_ONE_SEED = "paired bootstrap over examples only, as there is one seed, two-sided, Holm-corrected"
 
@@ -56,16 +58,17 @@ class Difference:
     test: str = TEST
 
 
-def contenders(paths: Sequence[Path], model: str | None = None) -> list[Contender]:
+def contenders(
+    paths: Sequence[Path], model: str | None = None, remark: Callable[[str], None] = lambda text: None
+) -> list[Contender]:
     """The model named `model` of every family in the runs found under `paths`; none = the last, of one family all.
 
-    Raises UserError for a family without that model, for a seed that is there twice, and where predictions are missing.
+    `remark` is told of failed runs, which are left out. Raises UserError for a path with failed runs only, for a family
+    without that model, for a seed that is there twice, and where predictions are missing.
     """
-    found = [(file.parent, read_record(file)) for path in paths for file in _records(path)]
+    found = [one for path in paths for one in _finished(path, remark)]
     places = {id(record): folder for folder, record in found}
     groups = families([record for _, record in found])
-    if not groups:
-        raise UserError("No finished run to compare", got=", ".join(map(str, paths)))
     several = len(groups) > 1
     return [_contender(family, name, places, several) for family in groups for name in _names(family, model, several)]
 
@@ -81,9 +84,18 @@ def _names(family: Family, model: str | None, several: bool) -> Sequence[str]:
 def differences(
     rivals: Sequence[Contender], resamples: int, seed: int, progress: Callable[[str], None] = lambda text: None
 ) -> list[Difference]:
-    """Every contender against the first. Raises UserError if they are not of the same task and examples."""
+    """Every contender against the first.
+
+    Raises UserError if they are not of the same task and examples, and for so few resamples that not even the largest
+    difference could be told from chance among so many models.
+    """
     if len(rivals) < 2:
         raise UserError("There is only one model to compare", fix="give another run")
+    fewest = math.ceil(2 * (len(rivals) - 1) / LEVEL)
+    if resamples < fewest:
+        raise UserError(
+            f"Too few resamples to compare {len(rivals)} models", got=resamples, allowed=f"{fewest:,} and more"
+        )
     first, raw = rivals[0], []
     for rival in rivals[1:]:
         _check_comparable(first, rival)
@@ -102,13 +114,15 @@ def holm(raw: Sequence[Difference]) -> list[Difference]:
     return [replace(one, p_corrected=value) for one, value in zip(raw, corrected, strict=True)]
 
 
-def _records(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    files = [path / FILE_NAME] if (path / FILE_NAME).is_file() else sorted(path.glob(f"*/{FILE_NAME}"))
-    if not files:
-        raise UserError("No record found", got=path, fix="give a run's folder, or a sweep's")
-    return files
+def _finished(path: Path, remark: Callable[[str], None]) -> list[tuple[Path, Record]]:
+    found = [(file.parent, read_record(file)) for file in record_files(path)]
+    for folder, record in found:
+        if record.status == "failed":
+            remark(f"{folder} failed and is left out: {record.message}")
+    finished = [(folder, record) for folder, record in found if record.status == "finished"]
+    if not finished:
+        raise UserError("There is no finished run", got=path)
+    return finished
 
 
 def _contender(family: Family, name: str, places: dict[int, Path], several: bool) -> Contender:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
+from sparsebert.backends import ready
 from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threads
 from sparsebert.counts import example_inputs
 from sparsebert.environment import cpu_fields, cpu_flags
@@ -49,10 +49,11 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Zeros:
-    """Fractions of the encoder's linear weights that are zero: in all, in whole 32 x 32 blocks, in whole units.
+    """Fractions of the encoder's linear weights: zeros, those of them in whole 32 x 32 blocks, and all of dead units.
 
-    two_of_four: every four neighbours in a row hold at most two weights that are not zero. packed_bytes: an estimate,
-    of the pruned matrices as bitmask and values, as a part of their dense fp32 bytes.
+    A unit is dead as soon as nothing reads it, so that not all of its weights need be zero. two_of_four: every four
+    neighbours in a row hold at most two weights that are not zero. packed_bytes: an estimate, of the pruned matrices as
+    bitmask and values, as a part of their dense fp32 bytes.
     """
 
     elements: float
@@ -98,9 +99,9 @@ def diagnose(
 ) -> Diagnosis:
     """Look at the model and the machine, and time one of its matrices and the whole model at several sparsities.
 
-    Times are of the CPU. Raises UserError for a model with no weights in its encoder.
+    Times are of the CPU, and of the model in float32. Raises UserError for a model with no weights in its encoder.
     """
-    cpu = cpu_fields()
+    cpu, model = cpu_fields(), ready(model, torch.float32)
     zeros = zeros_of(model)
     with torch_threads(threads) as used:
         say("timing a matrix, dense and sparse")
@@ -245,7 +246,7 @@ def structured_trials(model: PreTrainedModel, batch: int, length: int, rounds: i
     models = {what: shrink(model, keep).eval() for what, keep in candidates.items()}
     sparsities = {what: 1 - _kept(keep) for what, keep in candidates.items()}
     if native.has_tiles():
-        models[IN_BF16], sparsities[IN_BF16] = copy.deepcopy(model).bfloat16(), 0.0
+        models[IN_BF16], sparsities[IN_BF16] = ready(model, torch.bfloat16), 0.0
     for what, dense in ((OWN, model), (OWN_BF16, models.get(IN_BF16))):
         fast = None if dense is None else accelerate(dense, batch * length)
         if fast is not None and sparse_layers(fast):
@@ -280,8 +281,8 @@ def advice(zeros: Zeros, trials: Sequence[Trial]) -> tuple[str, ...]:
         lines += [f"With the sparse kernels this model is {t.speedup:.2f}x as fast as it is dense{also}." for t in own]
     if zeros.elements > 0:
         lines.append(
-            f"This model's encoder is {zeros.elements:.1%} zero ({zeros.units:.1%} in whole heads and neurons, "
-            f"which can be cut out; {zeros.blocks:.1%} in whole {BLOCK} x {BLOCK} blocks). "
+            f"This model's encoder is {zeros.elements:.1%} zero, {zeros.blocks:.1%} in whole {BLOCK} x {BLOCK} blocks, "
+            f"and dead heads and neurons, which can be cut out, hold {zeros.units:.1%} of its weights. "
             f"Packed, its matrices take about {zeros.packed_bytes:.2f} of their dense fp32 bytes."
         )
     else:

@@ -21,9 +21,9 @@ VISITS = "visits.safetensors"
 
 
 class Part(BaseModel):
-    """Base of every part of a record: frozen and strict."""
+    """Base of every part of a record: frozen and strict; a number that is none could not be read back."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Environment(Part):
@@ -153,6 +153,7 @@ class ModelResult(Part):
 
     name: str
     folder: str
+    model_type: str | None = Field(None, description="of its configuration; own classes have `sparsebert-` in front")
     target_kind: str | None = None
     target_value: float | None = None
     shape: Shape
@@ -182,7 +183,7 @@ class Record(Part):
     message: str | None = None
     failed_step: int | None = None
     created: str
-    seconds: float
+    seconds: float = Field(description="since the command was last started; what it found finished took none")
     seed: int
     command: str
     recipe_hash: str
@@ -192,6 +193,12 @@ class Record(Part):
     main_metric: str | None = None
     models: tuple[ModelResult, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+class _Version(BaseModel):
+    """What is read first: another schema may have other fields."""
+
+    schema_version: int = SCHEMA
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -228,10 +235,23 @@ def read_record(path: Path) -> Record:
     if not file.is_file():
         raise UserError("No record found", got=path, fix="give a run's folder or its record.json")
     try:
-        record = Record.model_validate_json(file.read_bytes())
+        version = _Version.model_validate_json(file.read_bytes()).schema_version
+        if version != SCHEMA:
+            raise UserError("The record has another schema", got=version, allowed=SCHEMA)
+        return Record.model_validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"The record is not readable: {first['msg']} at {first['loc']}", got=file) from None
-    if record.schema_version != SCHEMA:
-        raise UserError("The record has another schema", got=record.schema_version, allowed=SCHEMA)
-    return record
+
+
+def record_files(path: Path) -> list[Path]:
+    """The records that a path stands for: a file itself, a run's folder its own, a sweep's folder those of its runs.
+
+    Raises UserError where there is none.
+    """
+    if path.is_file():
+        return [path]
+    files = [path / FILE_NAME] if (path / FILE_NAME).is_file() else sorted(path.glob(f"*/{FILE_NAME}"))
+    if not files:
+        raise UserError("No record found", got=path, fix="give a run's folder, a sweep's, or a record.json")
+    return files

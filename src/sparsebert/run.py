@@ -236,6 +236,7 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
     return ModelResult(
         name=entry.name,
         folder=entry.folder.name,
+        model_type=entry.model.config.model_type,
         target_kind=member.target.kind if member else None,
         target_value=member.target.value if member else None,
         shape=shape_of(entry.model, origin, baseline),
@@ -271,7 +272,8 @@ def _record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.perf_counter() - started, 1),
         seed=recipe.seed,
-        command=command,
+        # Paths may hold bytes that are no letters.
+        command=command.encode(errors="replace").decode(),
         recipe_hash=recipe.hash,
         recipe=recipe.plain(),
         environment=environment(),

@@ -111,6 +111,8 @@ def plant(
     chosen = set(range(len(layout.layers))) if layers is None else set(layers)
     if not chosen <= set(range(len(layout.layers))):
         raise UserError("There is no such layer", got=sorted(chosen), allowed=f"0-{len(layout.layers) - 1}")
+    if gone := _silenced(model, layout):
+        raise UserError("Layers that give back their input must be cut out first", got=sorted(gone), fix="shrink it")
     config = _shrunk_config(model, layout, list(layout.layers), {})
     if any(tree for index, tree in enumerate(config.layer_fff) if index not in chosen):
         _check_activation(activation, config.fff_activation)
@@ -160,7 +162,7 @@ def _checked_layers(model: PreTrainedModel, layout: Layout, drop_layers: Iterabl
     asked, count = set(drop_layers), len(layout.layers)
     if not asked <= set(range(count)):
         raise UserError("There is no such layer to drop", got=sorted(asked), allowed=f"0-{count - 1}")
-    gone = {layer.index for layer in layout.layers if isinstance(model.get_submodule(layer.path), IdentityLayer)}
+    gone = _silenced(model, layout)
     if len(asked | gone) == count:
         raise UserError("At least one layer must stay", got=f"all {count} dropped")
     if 0 in asked and layout.first_stays:
@@ -168,6 +170,10 @@ def _checked_layers(model: PreTrainedModel, layout: Layout, drop_layers: Iterabl
             "The first layer of this model cannot be dropped, because a convolution reads its output", got="layer 0"
         )
     return asked | gone
+
+
+def _silenced(model: PreTrainedModel, layout: Layout) -> set[int]:
+    return {layer.index for layer in layout.layers if isinstance(model.get_submodule(layer.path), IdentityLayer)}
 
 
 def _check_masks(layout: Layout, keep: Keep, dropped: set[int]) -> None:

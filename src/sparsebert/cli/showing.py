@@ -70,7 +70,8 @@ def bench(
         from sparsebert.commands.settings import recipe_of
 
         made = recipe_of(recipe, options, settings or [])
-        natural = task is not None or recipe is not None
+        named = any(setting.startswith(("task=", "data=")) for setting in settings or [])
+        natural = named or any(given is not None for given in (task, data, recipe))
         command.bench(models, made, batch or [], length or [], backend or [], natural, memory, output, as_json)
 
 
@@ -120,14 +121,20 @@ def doctor(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders or record.json files.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Run folders, folders of runs as sweeps make them, or record.json files."
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FILE",
-            help="Default: report.html in the run's folder; for several runs, here.",
+            help="Default: report.html in the run's folder, or here for several; its figures go to plots/ beside it, "
+            "those of PAGE.html to PAGE-plots/.",
             rich_help_panel=COMMON,
         ),
     ] = None,

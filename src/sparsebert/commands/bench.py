@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from sparsebert import registry
 from sparsebert.bench import BenchRow, Match, Setting, backend_verdict, verdict
@@ -56,7 +58,7 @@ def bench(
             rounds=recipe.measure.rounds,
             threads=recipe.measure.threads,
             seed=recipe.seed,
-            progress=status.update,
+            progress=lambda text: status.update(escape(text)),
         )
         if memory:
             status.update("Measuring memory")
@@ -80,7 +82,7 @@ def _settings(
     usual = LENGTH
     if model is not None and any(length is None for _, length in pairs):
         usual = _natural_length(recipe, model)
-    return list(dict.fromkeys(Setting(batch, length or usual) for batch, length in pairs))
+    return list(dict.fromkeys(Setting(batch, usual if length is None else length) for batch, length in pairs))
 
 
 def _natural_length(recipe: Recipe, model: ModelSource) -> int:
@@ -148,12 +150,12 @@ def _table(rows: Sequence[BenchRow]) -> Table:
     return table
 
 
-def _cells(row: BenchRow) -> list[str]:
+def _cells(row: BenchRow) -> list[str | Text]:
     whole, encoder = row.timing("model"), row.timing("encoder")
     how = f"{row.backend}\n{whole.dtype}, {whole.attention}" if whole else row.backend
     rate = f"{whole.tokens_per_s:,.0f}" if whole else v.DASH
     check = row.against_baseline or row.against_first_backend
-    return [row.model, how, _ms(whole), _speedup(whole), _ms(encoder), _speedup(encoder), rate, _check(check)]
+    return [Text(row.model), how, _ms(whole), _speedup(whole), _ms(encoder), _speedup(encoder), rate, _check(check)]
 
 
 def _ms(timing: Timing | None) -> str:

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from sparsebert.commands.output import put_json, say, show
-from sparsebert.compare import Difference, contenders, differences
-
-LEVEL = 0.05
+from sparsebert.commands.output import put_json, remark, say, show
+from sparsebert.compare import LEVEL, Difference, contenders, differences
 
 
 def compare(runs: Sequence[Path], model: str | None, resamples: int, seed: int, json_wanted: bool) -> None:
     """Test the model named `model` of every run (see `contenders`) against the first one and print what was found."""
-    rivals = contenders(runs, model)
+    rivals = contenders(runs, model, remark)
     with Console(stderr=True).status("Resampling") as status:
-        found = differences(rivals, resamples, seed, status.update)
+        found = differences(rivals, resamples, seed, lambda text: status.update(escape(text)))
     if json_wanted:
         put_json([asdict(one) for one in found])
     else:
@@ -35,7 +35,7 @@ def _print(found: Sequence[Difference]) -> None:
         table.add_column(column, justify="left" if column in ("Model", "Verdict") else "right", overflow="fold")
     for one in found:
         table.add_row(
-            one.name,
+            Text(one.name),
             f"{one.seeds}{'' if one.paired else ' (others)'}",
             f"{one.points:+.1f}",
             f"{one.low:+.1f} to {one.high:+.1f}",

@@ -7,20 +7,17 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from sparsebert.commands.output import remark
 from sparsebert.errors import UserError
-from sparsebert.models.load import Kind, load_config, load_model
-from sparsebert.models.source import ModelSource, resolve
+from sparsebert.models.heads import unknown_head
+from sparsebert.models.load import load_config, load_model
+from sparsebert.models.source import ModelSource, home_of, resolve
 from sparsebert.records import FILE_NAME, Record, read_record
-
-_KINDS: tuple[tuple[str, Kind], ...] = (
-    ("ForSequenceClassification", "classification"),
-    ("ForMaskedLM", "masked_lm"),
-)
 
 
 def is_run(name: str) -> bool:
     """True for a run folder: it holds a record and is no model itself."""
-    folder = Path(name).expanduser()
+    folder = home_of(name)
     return (folder / FILE_NAME).is_file() and not (folder / "config.json").is_file()
 
 
@@ -29,9 +26,9 @@ def sources(names: Sequence[str]) -> dict[str, ModelSource]:
 
     Raises UserError for a name that leads nowhere.
     """
-    found = [source for name in names for source in (_of_run(Path(name).expanduser()) if is_run(name) else [name])]
-    briefs = [Path(name).name for name in dict.fromkeys(found)]
-    labels = [name if briefs.count(Path(name).name) > 1 else Path(name).name for name in found]
+    found = [source for name in names for source in (_of_run(home_of(name)) if is_run(name) else [name])]
+    briefs = [_brief(name) for name in dict.fromkeys(found)]
+    labels = [name if briefs.count(_brief(name)) > 1 else _brief(name) for name in found]
     unique = [label if label not in labels[:place] else f"{label} (again)" for place, label in enumerate(labels)]
     if len(set(unique)) < len(unique):
         raise UserError("The same model is given more than twice", got=", ".join(names))
@@ -39,26 +36,22 @@ def sources(names: Sequence[str]) -> dict[str, ModelSource]:
 
 
 def open_model(source: ModelSource) -> PreTrainedModel:
-    """Load a model as what it was saved as: with its classification or language head, else without a head."""
-    config = load_config(source)
-    kind = kind_of(config.architectures or ())
-    if kind == "classification" and config.problem_type == "regression":
-        kind = "regression"
-    return load_model(source, kind=kind)
-
-
-def kind_of(architectures: Sequence[str]) -> Kind:
-    """The kind of model that a configuration's class names stand for."""
-    for end, kind in _KINDS:
-        if any(name.endswith(end) for name in architectures):
-            return kind
-    return "base"
+    """Load a model as what it was saved as, in its own dtype; said where its head is of a kind that is left out."""
+    head = unknown_head(load_config(source))
+    if head is not None:
+        remark(f"{source.name}: the head of {head} is left out")
+    return load_model(source)
 
 
 def record_beside(folder: Path) -> Record | None:
     """The record of the run that made the model in `folder`, if it lies where the run left it."""
     file = folder.resolve().parent / FILE_NAME
     return read_record(file) if file.is_file() else None
+
+
+def _brief(name: str) -> str:
+    """The last part of a name; of a folder such as `.` that of what it stands for."""
+    return Path(name).name or Path(name).resolve().name
 
 
 def _of_run(folder: Path) -> list[str]:

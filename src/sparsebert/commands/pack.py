@@ -12,8 +12,9 @@ from sparsebert.commands.models import open_model
 from sparsebert.commands.output import put_json, quiet_libraries, say
 from sparsebert.counts import disk_bytes
 from sparsebert.errors import UserError
+from sparsebert.models.heads import CLASSIFIER, LANGUAGE_MODEL, unknown_head
 from sparsebert.models.layout import encoder_linear_names
-from sparsebert.models.load import Packing, load_tokenizer, save_model
+from sparsebert.models.load import Packing, load_config, load_tokenizer, save_model
 from sparsebert.models.pack import packed_bytes
 from sparsebert.models.source import ModelSource, resolve
 from sparsebert.report.values import megabytes
@@ -22,9 +23,14 @@ from sparsebert.surgeon import shrink
 
 def pack(name: str, output: Path, bf16: bool, unpack: bool, json_wanted: bool) -> None:
     """Write `output` and say what it saves. Raises UserError if the folder is taken or the file does not come back."""
+    if bf16 and unpack:
+        raise UserError("A plain file keeps its numbers", got="--bf16 with --unpack", fix="leave one of them out")
     if output.exists():
         raise UserError("The output folder exists already", got=output, fix="choose another --output")
     source = resolve(name)
+    head = unknown_head(load_config(source))
+    if head is not None:
+        raise UserError("A model with this head cannot be packed", got=head, allowed=f"{CLASSIFIER}, {LANGUAGE_MODEL}")
     with quiet_libraries(), Console(stderr=True).status("Packing"):
         model = open_model(source)
         small = shrink(model, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +15,13 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.special import softmax
 
-from sparsebert.commands.models import is_run, kind_of, open_model, sources
+from sparsebert.commands.models import is_run, open_model, sources
 from sparsebert.commands.output import put_json, quiet_libraries, remark, show, write_json
 from sparsebert.data.encode import Encoded, encode
-from sparsebert.data.read import SUFFIXES, read_file
+from sparsebert.data.read import SUFFIXES, has_columns, read_file
 from sparsebert.data.rows import column
 from sparsebert.errors import UserError
+from sparsebert.models.heads import saved_kind
 from sparsebert.models.limits import position_limit
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
@@ -38,15 +40,21 @@ def predict(
     output: Path | None,
     json_wanted: bool,
 ) -> None:
-    """Print one row a text, in order. Raises UserError without texts, and for a model without a task head."""
+    """Print one row a text, in order.
+
+    Stdin and a file without columns are UTF-8 with one text a line. An empty line is an empty text and has its row,
+    so that rows and lines stay side by side; a note says how many there are. Raises UserError without texts, and for a
+    model without a task head or with one for several labels at once.
+    """
     with quiet_libraries():
         source = _fine_tuned(model)
         rows = _texts(texts, file, text_columns)
         encoded, logits = _logits(source, rows, max_length)
     found = _rows(source, rows, logits)
-    if encoded.note:
-        remark(f"Note: {encoded.note}")
-    plain = {"model": model, "predictions": found, "notes": [encoded.note] if encoded.note else []}
+    notes = [note for note in (_empty_note(rows["text_a"]), encoded.note) if note]
+    for note in notes:
+        remark(f"Note: {note}")
+    plain = {"model": model, "predictions": found, "notes": notes}
     if output:
         write_json(plain, output)
     if json_wanted:
@@ -59,8 +67,15 @@ def _fine_tuned(model: str) -> ModelSource:
     if is_run(model):
         raise UserError("That is a run, not a model", got=model, allowed=", ".join(sources([model])))
     source = resolve(model)
-    if kind_of(load_config(source).architectures or ()) != "classification":
+    config = load_config(source)
+    if saved_kind(config) not in ("classification", "regression"):
         raise UserError("The model is not fine-tuned for a task", got=model, fix="run `sparsebert compress` first")
+    if config.problem_type == "multi_label_classification":
+        raise UserError(
+            "The model gives a text several labels at once, and predict gives one",
+            got=f"problem_type {config.problem_type} in the config.json of {model}",
+            allowed="single_label_classification, regression",
+        )
     return source
 
 
@@ -68,11 +83,11 @@ def _texts(texts: Sequence[str], file: Path | None, columns: Sequence[str]) -> d
     """Columns `text_a` and maybe `text_b`."""
     if file is not None and texts:
         raise UserError("Give texts or --file, not both")
-    if columns and (file is None or file.suffix not in SUFFIXES):
+    if columns and (file is None or not has_columns(file)):
         raise UserError("--text-column needs --file with columns", allowed=", ".join(SUFFIXES))
-    if file is not None and file.suffix in SUFFIXES:
+    if file is not None and has_columns(file):
         return _from_table(file, columns or ["text"])
-    lines = _lines(file) if file is not None else _given(texts)
+    lines = _lines(file.read_bytes(), file) if file is not None else _given(texts)
     if not lines:
         raise UserError("There is no text", fix="give texts, --file FILE, or - to read lines from stdin")
     return {"text_a": lines}
@@ -81,7 +96,7 @@ def _texts(texts: Sequence[str], file: Path | None, columns: Sequence[str]) -> d
 def _from_table(file: Path, columns: Sequence[str]) -> dict[str, list[str]]:
     if len(columns) > 2:
         raise UserError("A task has one or two text columns", got=", ".join(columns))
-    raw = read_file(file)
+    raw = read_file(file, columns)
     found = {key: column(raw, name, file.name) for key, name in zip(("text_a", "text_b"), columns, strict=False)}
     for name, values in zip(columns, found.values(), strict=True):
         for row, value in enumerate(values, start=1):
@@ -90,24 +105,34 @@ def _from_table(file: Path, columns: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise UserError("The file of texts is not UTF-8", got=file) from None
-
-
 def _given(texts: Sequence[str]) -> list[str]:
-    return [line for text in texts for line in (sys.stdin.read().splitlines() if text == STDIN else [text])]
+    parts = (_lines(sys.stdin.buffer.read(), "stdin") if text == STDIN else [text] for text in texts)
+    return [line for part in parts for line in part]
+
+
+def _lines(content: bytes, where: object) -> list[str]:
+    # Only a line break ends a line: `str.splitlines` splits at form feeds and U+2028 too.
+    try:
+        return [line.removesuffix("\n") for line in io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig")]
+    except UnicodeDecodeError as error:
+        raise UserError(f"The texts are not UTF-8 ({error.reason})", got=where) from None
+
+
+def _empty_note(texts: Sequence[str]) -> str:
+    count = sum(not text.strip() for text in texts)
+    return f"{count} of {len(texts)} texts are empty" if count else ""
 
 
 def _logits(source: ModelSource, rows: dict[str, list[str]], max_length: int | None) -> tuple[Encoded, np.ndarray]:
     model, tokenizer = open_model(source), load_tokenizer(source)
     limit = position_limit(model.config)
     if max_length is not None and max_length < 4:
-        raise UserError("--max-length is too short for a text", got=max_length, allowed=f"4 to {limit}")
+        allowed = "4 or more" if limit is None else f"4 to {limit}"
+        raise UserError("--max-length is too short for a text", got=max_length, allowed=allowed)
     dataset = Dataset.from_dict({**rows, "label": [0] * len(rows["text_a"])})
-    encoded = encode(dataset, tokenizer, max_length or limit, limit)
+    # Where positions end nowhere, the length that the model was made for is still the one it is known to work at.
+    wanted = max_length or limit or model.config.max_position_embeddings
+    encoded = encode(dataset, tokenizer, wanted, limit, model.config.vocab_size)
     return encoded, predict_logits(model, encoded.dataset, padding_collator(tokenizer))
 
 

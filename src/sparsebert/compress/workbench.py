@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from sparsebert.bench import Setting
 from sparsebert.counts import example_inputs
@@ -16,6 +17,7 @@ from sparsebert.data.encode import encode
 from sparsebert.data.load import Task, load_task
 from sparsebert.data.metrics import score_with_reasons
 from sparsebert.data.tasks import TaskSpec
+from sparsebert.models.heads import has_no_names, has_task_head
 from sparsebert.models.limits import position_limit
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
@@ -121,11 +123,14 @@ def set_up(recipe: Recipe, folder: Path) -> Workbench:
     tokenizer = load_tokenizer(source)
     task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples)
     limit = position_limit(config)
-    train = encode(task.train, tokenizer, recipe.max_length, limit)
+    train = encode(task.train, tokenizer, recipe.max_length, limit, config.vocab_size)
     validations = {task.validation_name: task.validation, **task.more_validation}
-    encoded = {name: encode(rows, tokenizer, recipe.max_length, limit) for name, rows in validations.items()}
+    encoded = {
+        name: encode(rows, tokenizer, recipe.max_length, limit, config.vocab_size) for name, rows in validations.items()
+    }
     notes = [*task.notes, train.note and f"train: {train.note}"]
     notes += [one.note and f"{name}: {one.note}" for name, one in encoded.items()]
+    notes += _notes_about(config, len(task.spec.labels) or 1, task.spec.labels)
     workbench = Workbench(
         recipe,
         folder,
@@ -141,3 +146,17 @@ def set_up(recipe: Recipe, folder: Path) -> Workbench:
     for setting in workbench.settings:
         example_inputs([model], setting.batch, setting.length)
     return workbench
+
+
+def _notes_about(config: PretrainedConfig, num_labels: int, label_names: Sequence[str]) -> list[str]:
+    notes = []
+    if config.dtype not in (None, torch.float32):
+        saved = str(config.dtype).removeprefix("torch.")
+        notes.append(
+            f"The model is saved in {saved}; it is worked on in float32, and sizes are against its float32 file"
+        )
+    if has_no_names(config) and has_task_head(config, num_labels, label_names):
+        notes.append(
+            "The model's labels have no names, but are as many as the task's: it is taken to be fine-tuned for it"
+        )
+    return notes

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
+
+from sparsebert.errors import UserError
 
 CHUNK_ROWS = 1000
 
@@ -35,12 +38,17 @@ class Encoded:
 
 
 def encode(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, model_limit: int | None = None
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    model_limit: int | None = None,
+    vocab_size: int | None = None,
 ) -> Encoded:
     """Tokenise `text_a` (and `text_b`) of every row, special tokens included, in memory and in order.
 
     Rows longer than `max_length`, or than `model_limit` if that is less, are cut to it; the longer text of a pair
-    loses first. Equal input gives an equal fingerprint.
+    loses first. Equal input gives an equal fingerprint. Raises UserError for a token id that a model with `vocab_size`
+    embeddings does not have; None leaves that unchecked.
     """
     limit = max_length if model_limit is None else min(max_length, model_limit)
     tables, truncated = [], 0
@@ -50,7 +58,10 @@ def encode(
         truncated += cut
         lengths = [len(ids) for ids in tokens["input_ids"]]
         tables.append(pa.table({**tokens, "label": rows["label"], "length": lengths}))
-    return Encoded(Dataset(pa.concat_tables(tables)), limit, truncated)
+    table = pa.concat_tables(tables)
+    if vocab_size is not None:
+        _check_ids(table, tokenizer, vocab_size)
+    return Encoded(Dataset(table), limit, truncated)
 
 
 def _tokens(rows: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int) -> tuple[dict[str, Any], int]:
@@ -62,6 +73,17 @@ def _tokens(rows: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int
             for row, value in zip(long, values, strict=True):
                 tokens[name][row] = value
     return tokens, len(long)
+
+
+def _check_ids(table: pa.Table, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
+    largest = np.concatenate([*table["input_ids"].to_numpy(), [tokenizer.pad_token_id or 0]]).max()
+    if largest >= vocab_size:
+        raise UserError(
+            "The tokenizer does not fit the model: it gives a token id that the model has no embedding for",
+            got=int(largest),
+            allowed=f"0 to {vocab_size - 1}, as vocab_size is {vocab_size}",
+            fix="use the model's own tokenizer, or resize the model with resize_token_embeddings and save it",
+        )
 
 
 def _call(tokenizer: PreTrainedTokenizerBase, rows: dict[str, Any], which: Any, limit: int | None) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 
-from sparsebert.data.read import SUFFIXES, read_file
+from sparsebert.data.read import SUFFIXES, has_columns, read_file
 from sparsebert.data.rows import class_names, column, standard_rows
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.errors import UserError
@@ -32,16 +33,19 @@ class OwnData:
 def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
     """Read a file, or a folder with `train.*` and maybe `validation.*` (csv, jsonl or parquet).
 
-    Without a validation file a seeded tenth of the rows is held out, the same share of each class. The classes are
-    those of the train file. Raises UserError for anything that cannot be read or does not fit.
+    Without a validation file a seeded tenth of the rows is held out, the same share of each class, and no text is in
+    both parts; where a file has texts of the train file, a note says how many. The classes are those of the train file.
+    Raises UserError for anything that cannot be read or does not fit.
     """
     train_file, validation_file = _find(task, path)
-    raw = read_file(train_file)
-    spec = _spec(task, raw, columns, train_file.name)
+    texts = _text_columns(columns)
+    wanted = (columns.label, *texts)
+    raw = read_file(train_file, wanted)
+    spec = _spec(task, raw, texts, columns, train_file.name)
     rows = standard_rows(raw, spec, train_file.name)
     if validation_file:
-        validation = standard_rows(read_file(validation_file), spec, validation_file.name)
-        notes = (f"validation rows are those of {validation_file.name}",)
+        validation = standard_rows(read_file(validation_file, wanted), spec, validation_file.name)
+        notes = (f"validation rows are those of {validation_file.name}", *_shared(rows, validation, train_file.name))
         return OwnData(spec, rows, validation, "validation", notes)
     train, validation = hold_out(rows, seed, stratify=spec.kind == "classification")
     note = f"no validation file was given: {len(validation)} of {len(rows)} rows were held out with seed {seed}"
@@ -49,22 +53,53 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
 
 
 def hold_out(rows: Dataset, seed: int, stratify: bool) -> tuple[Dataset, Dataset]:
-    """Split off HELD_OUT of the rows, of each label if `stratify`; order within the two parts is kept.
+    """Split off about HELD_OUT of the rows, of each label if `stratify`; order within the two parts is kept.
 
-    A label with one row stays in train. Raises UserError if nothing can be held out.
+    Rows of equal texts stay together and count for the label of the first of them. A label with one text stays in
+    train; of any other at least one text is held out. Raises UserError if nothing can be held out.
     """
-    labels = np.asarray(rows["label"]) if stratify else np.zeros(len(rows), dtype=int)
+    first: dict[tuple[str, ...], int] = {}
+    leader = np.array([first.setdefault(text, row) for row, text in enumerate(_texts(rows))])
+    copies = np.bincount(leader)
+    leaders = np.flatnonzero(copies)
+    labels = np.asarray(rows["label"][:]) if stratify else np.zeros(len(rows), dtype=int)
     generator = np.random.default_rng(seed)
-    held = np.zeros(len(rows), dtype=bool)
+    chosen: list[int] = []
     for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        size = max(round(HELD_OUT * len(members)), 1) if len(members) > 1 else 0
-        held[generator.permutation(members)[:size]] = True
-    if not held.any():
-        raise UserError("Too few rows to hold some out for validation", got=len(rows), fix="add validation.csv")
+        chosen += _choose(generator.permutation(leaders[labels[leaders] == label]), copies)
+    if not chosen:
+        raise UserError("Too few different texts to hold some out", got=len(leaders), fix="add validation.csv")
+    held = np.isin(leader, chosen)
     parts = (np.flatnonzero(~held), np.flatnonzero(held))
     train, validation = (Dataset.from_dict(rows[part.tolist()]) for part in parts)
     return train, validation
+
+
+def _choose(order: np.ndarray, copies: np.ndarray) -> list[int]:
+    """Texts of `order` that together have HELD_OUT of its rows, or a little less; one at least, unless it is alone."""
+    if len(order) < 2:
+        return []
+    room = max(round(HELD_OUT * int(copies[order].sum())), 1)
+    chosen: list[int] = []
+    for text in order.tolist():
+        if copies[text] <= room:
+            chosen.append(text)
+            room -= copies[text]
+    return chosen or [min(order.tolist(), key=lambda text: copies[text])]
+
+
+def _shared(train: Dataset, validation: Dataset, train_name: str) -> tuple[str, ...]:
+    """A note where validation rows have texts of train rows."""
+    known = set(_texts(train))
+    count = sum(text in known for text in _texts(validation))
+    if count == 0:
+        return ()
+    return (f"{count} of {len(validation)} validation rows have texts that are also in {train_name}",)
+
+
+def _texts(rows: Dataset) -> list[tuple[str, ...]]:
+    sides = [rows[name][:] for name in ("text_a", "text_b") if name in rows.column_names]
+    return list(zip(*sides, strict=True))
 
 
 def _find(task: str, path: Path) -> tuple[Path, Path | None]:
@@ -86,23 +121,27 @@ def _find(task: str, path: Path) -> tuple[Path, Path | None]:
 
 
 def _one(folder: Path, stem: str) -> Path | None:
-    found = [folder / f"{stem}{suffix}" for suffix in SUFFIXES if (folder / f"{stem}{suffix}").is_file()]
+    found = [file for file in sorted(folder.iterdir()) if file.stem == stem and has_columns(file) and file.is_file()]
     if len(found) > 1:
         raise UserError(f"More than one {stem} file", got=", ".join(file.name for file in found), fix="keep one")
     return found[0] if found else None
 
 
-def _spec(task: str, raw: Dataset, columns: Columns, where: str) -> TaskSpec:
+def _text_columns(columns: Columns) -> tuple[str, ...]:
     text = columns.text or ("text",)
     if len(text) > 2:
         raise UserError("A task has one or two text columns", got=", ".join(text))
     if len(set(text)) < len(text):
         raise UserError("The two text columns of a pair are the same", got=", ".join(text), fix="name each once")
+    return text
+
+
+def _spec(task: str, raw: pa.Table, texts: tuple[str, ...], columns: Columns, where: str) -> TaskSpec:
     regression = columns.kind == "regression"
     labels = () if regression else class_names(column(raw, columns.label, where), f"{where}, column '{columns.label}'")
     return TaskSpec(
         name=task,
-        columns=text,
+        columns=texts,
         labels=labels,
         metrics=("pearson", "spearman") if regression else ("accuracy", "matthews"),
         description=f"the user's own data, {where}",

@@ -8,6 +8,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import constants
@@ -24,7 +25,7 @@ class RawSplit:
     """Rows as they were stored, and the name of the split they truly are."""
 
     name: str
-    rows: Dataset
+    rows: pa.Table
 
     @property
     def is_subset(self) -> bool:
@@ -44,7 +45,7 @@ def folder_splits(spec: TaskSpec, folder: Path) -> dict[str, RawSplit]:
     for split in (spec.train_split, *spec.validation_splits):
         names = [name for name in (split, f"{split}_subset") if (home / f"{name}.parquet").is_file()]
         if names:
-            found[split] = RawSplit(names[0], read_file(home / f"{names[0]}.parquet"))
+            found[split] = RawSplit(names[0], read_file(home / f"{names[0]}.parquet", (spec.label, *spec.columns)))
     for split in (spec.train_split, spec.validation_splits[0]):
         if split not in found:
             raise UserError(f"No {split}.parquet or {split}_subset.parquet for task '{spec.name}'", got=home)
@@ -83,11 +84,11 @@ def _reach_hub() -> None:
             raise
 
 
-def _hub_rows(spec: TaskSpec, split: str) -> Dataset:
+def _hub_rows(spec: TaskSpec, split: str) -> pa.Table:
     loaded = load_dataset(*spec.source, split=split)
     if not isinstance(loaded, Dataset):
         raise ValueError(f"split {split} is a {type(loaded).__name__}")
-    return loaded
+    return loaded.data.table
 
 
 def _layout(spec: TaskSpec) -> str:

@@ -64,7 +64,8 @@ def _load(task: str, data: str | None, columns: Columns, seed: int) -> Task:
     spec = task_spec(task)
     _check_use(spec, data, columns)
     if spec.name == "reviews":
-        splits = {name: RawSplit(name, read_file(REVIEWS / f"{name}.csv")) for name in ("train", "validation")}
+        wanted = (spec.label, *spec.columns)
+        splits = {name: RawSplit(name, read_file(REVIEWS / f"{name}.csv", wanted)) for name in ("train", "validation")}
     else:
         splits = folder_splits(spec, Path(data)) if data else hub_splits(spec)
     return _assemble(spec, splits)

@@ -1,66 +1,106 @@
-"""One data file in, one in-memory `datasets.Dataset` out. Nothing is written beside the user's data."""
+"""One data file in, its wanted columns out, in memory. Nothing is written beside the user's data."""
 
 from __future__ import annotations
 
 import csv
+import difflib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset
 
 from sparsebert.errors import UserError
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+# Characters of one CSV value: the most that Python's reader can be told on every system.
+LONGEST_VALUE = 2**31 - 1
 
 
-def read_file(path: Path) -> Dataset:
-    """Read CSV (all values stay text), JSONL or parquet.
+def has_columns(path: Path) -> bool:
+    """True if the suffix, in small letters or capitals, is one that `read_file` reads."""
+    return path.suffix.lower() in SUFFIXES
 
-    Raises UserError for another suffix, a missing or damaged file, a malformed line (named), or no rows.
+
+def read_file(path: Path, wanted: Sequence[str]) -> pa.Table:
+    """Read the `wanted` columns of a CSV (all values stay text), JSONL or parquet file; others may hold anything.
+
+    Raises UserError for another suffix, a missing or damaged file, a malformed line (named), no rows, a wanted column
+    that is missing or there twice, or one whose values differ in type (the line is named).
     """
-    if path.suffix not in _READERS:
+    if not has_columns(path):
         raise UserError("Cannot tell the format of the data file", got=path.name, allowed=", ".join(SUFFIXES))
     if not path.is_file():
         raise UserError("The data file does not exist", got=path)
+    suffix = path.suffix.lower()
     try:
-        dataset = _READERS[path.suffix](path)
-    except (OSError, OverflowError, UnicodeError, csv.Error, pa.ArrowException) as error:
+        return _READERS[suffix](path, list(dict.fromkeys(wanted)))
+    except (OSError, OverflowError, RecursionError, ValueError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"The data file cannot be read as {path.suffix[1:]} ({reason})", got=path) from None
-    if len(dataset) == 0:
+        raise UserError(f"The data file cannot be read as {suffix[1:]} ({reason})", got=path) from None
+
+
+def missing_column(name: str, names: Sequence[str], where: str) -> UserError:
+    """Build the error for a column that is not among `names`, with the nearest name as a hint."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    fix = f"did you mean '{near[0]}'" if near else "name it with --text-column or --label-column"
+    return UserError(f"{where} has no column '{name}'", allowed=", ".join(names), fix=fix)
+
+
+def _check(path: Path, rows: int, names: Sequence[str], wanted: Sequence[str]) -> None:
+    if rows == 0:
         raise UserError("The data file has no rows", got=path)
-    return dataset
+    for name in wanted:
+        if name not in names:
+            raise missing_column(name, names, path.name)
+        if names.count(name) > 1:
+            raise UserError(f"{path.name} has column '{name}' twice", got=", ".join(names))
 
 
-def _read_csv(path: Path) -> Dataset:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        header = next(reader, [])
-        if len(set(header)) < len(header):
-            raise UserError("A column name occurs twice in the CSV header", got=", ".join(header))
-        rows = []
-        for row in reader:
-            if row and len(row) != len(header):
-                raise UserError(
-                    f"{path.name}, line {reader.line_num}: {len(row)} values for {len(header)} columns",
-                    fix="put text that holds commas or line breaks in double quotes",
-                )
-            if row:
-                rows.append(row)
-    return Dataset.from_dict({name: [row[i] for row in rows] for i, name in enumerate(header)})
+def _read_csv(path: Path, wanted: list[str]) -> pa.Table:
+    (_, header), *rows = _csv_rows(path) or [(1, [])]
+    for line, row in rows:
+        if len(row) != len(header):
+            raise UserError(
+                f"{path.name}, line {line}: {len(row)} values for {len(header)} columns",
+                fix="put text that holds commas or line breaks in double quotes",
+            )
+    _check(path, len(rows), header, wanted)
+    places = {name: header.index(name) for name in wanted}
+    return pa.table({name: [row[place] for _, row in rows] for name, place in places.items()})
 
 
-def _read_jsonl(path: Path) -> Dataset:
-    rows: list[dict[str, Any]] = []
+def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The header and all rows that are not blank, each with the number of the line it begins on."""
+    rows: list[tuple[int, list[str]]] = []
+    line = 1
+    limit = csv.field_size_limit(LONGEST_VALUE)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            for row in reader:
+                rows += [(line, row)] if row else []
+                line = reader.line_num + 1
+    except csv.Error as error:
+        fix = "put text in double quotes, and write each one in it twice"
+        raise UserError(f"{path.name}, the row that begins on line {line} is not CSV ({error})", fix=fix) from None
+    finally:
+        csv.field_size_limit(limit)
+    return rows
+
+
+def _read_jsonl(path: Path, wanted: list[str]) -> pa.Table:
+    rows: dict[int, dict[str, Any]] = {}
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                rows.append(_json_object(line, f"{path.name}, line {number}"))
-    names = dict.fromkeys(name for row in rows for name in row)
-    return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
+                rows[number] = _json_object(line, f"{path.name}, line {number}")
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    _check(path, len(rows), list(names), wanted)
+    columns = {name: {number: row.get(name) for number, row in rows.items()} for name in wanted}
+    return pa.table({name: _one_type(cells, path, name) for name, cells in columns.items()})
 
 
 def _json_object(line: str, where: str) -> dict[str, Any]:
@@ -68,13 +108,37 @@ def _json_object(line: str, where: str) -> dict[str, Any]:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON ({error.msg})", fix="write one JSON object a line") from None
+    except (ValueError, RecursionError) as error:
+        # A number of too many digits, or brackets in brackets without end.
+        raise UserError(f"{where}: cannot be read ({error})") from None
     if not isinstance(value, dict):
         raise UserError(f"{where}: not a JSON object", got=type(value).__name__, fix="write one JSON object a line")
     return value
 
 
-def _read_parquet(path: Path) -> Dataset:
-    return Dataset(pq.read_table(path))
+def _one_type(cells: Mapping[int, Any], path: Path, column: str) -> list[Any]:
+    """The values, which are given by line number, if they are of one type; whole numbers go with fractions."""
+    first = next((value for value in cells.values() if value is not None), None)
+    for line, value in cells.items():
+        if value is not None and _kind(value) is not _kind(first):
+            raise UserError(
+                f"{path.name}, line {line}, column '{column}': another type than in the lines before",
+                got=type(value).__name__,
+                allowed=type(first).__name__,
+                fix="write all text, or all numbers without quotes",
+            )
+    return list(cells.values())
+
+
+def _kind(value: Any) -> type:
+    return float if type(value) is int else type(value)
+
+
+def _read_parquet(path: Path, wanted: list[str]) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        _check(path, file.metadata.num_rows, file.schema_arrow.names, wanted)
+        # A name with a dot also reads what is nested under it.
+        return file.read(columns=wanted).select(wanted)
 
 
 _READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset
 
+from sparsebert.data.read import missing_column
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.errors import UserError
 
@@ -17,7 +18,7 @@ UNLABELLED = -1
 """What GLUE's test splits hold instead of a label."""
 
 
-def standard_rows(raw: Dataset, spec: TaskSpec, where: str, empty_text: bool = False) -> Dataset:
+def standard_rows(raw: pa.Table, spec: TaskSpec, where: str, empty_text: bool = False) -> Dataset:
     """Rename and check columns. `where` names the data in errors; rows count from 1, a CSV header aside.
 
     Labels become class numbers, or floats for regression. Benchmarks hold a few pairs with one side empty, so
@@ -34,28 +35,31 @@ def standard_rows(raw: Dataset, spec: TaskSpec, where: str, empty_text: bool = F
     return Dataset.from_dict({**texts, "label": labels})
 
 
-def column(raw: Dataset, name: str, where: str) -> list[Any]:
-    """All values of a column. Raises UserError that lists the columns there are, and the nearest, if it is missing."""
+def column(raw: pa.Table, name: str, where: str) -> list[Any]:
+    """All values of a column. Raises UserError if it is missing or holds what is no value, such as broken UTF-8."""
     if name not in raw.column_names:
-        near = difflib.get_close_matches(name, raw.column_names, n=1, cutoff=0.5)
-        fix = f"did you mean '{near[0]}'" if near else "name it with --text-column or --label-column"
-        raise UserError(f"{where} has no column '{name}'", allowed=", ".join(raw.column_names), fix=fix)
-    return raw.data.column(name).to_pylist()
+        raise missing_column(name, raw.column_names, where)
+    try:
+        return raw.column(name).to_pylist()
+    except ValueError as error:
+        raise UserError(f"{where}, column '{name}' cannot be read ({error})") from None
 
 
 def class_names(values: Sequence[Any], where: str) -> tuple[str, ...]:
     """Distinct labels as text, in numeric order if all are whole numbers, else alphabetical.
 
-    Raises UserError for a missing label, fractions (that is regression), or fewer than two classes.
+    Where all are numbers, `1.0` is written `1` and is the same class. Raises UserError for a missing label, fractions
+    (that is regression), or fewer than two classes.
     """
     names = {_class_name(value, f"{where}, row {row}") for row, value in enumerate(values, start=1)}
+    numeric = all(math.isfinite(_number(name)) for name in names)
+    if numeric and len(names) > 1:
+        _refuse_fractions(names, where)
+        names = {_plain(name) for name in names}
     if len(names) < 2:
         raise UserError(f"{where}: every row has the same label, so there is nothing to learn", got=f"'{names.pop()}'")
-    if all(math.isfinite(_number(name)) for name in names):
-        _refuse_fractions(names, where)
-    if all(_is_whole(name) for name in names):
-        return tuple(sorted(names, key=int))
-    return tuple(sorted(names))
+    # Alphabetical first: 1 and 01 are names of one number.
+    return tuple(sorted(sorted(names), key=float) if numeric else sorted(names))
 
 
 def _class_name(value: Any, where: str) -> str:
@@ -80,6 +84,12 @@ def _refuse_fractions(names: Iterable[str], where: str) -> None:
             )
 
 
+def _plain(name: str) -> str:
+    """A whole number as its digits alone, `1.0` as `1`; anything else, and what is digits already, as it is."""
+    number = _number(name)
+    return str(int(number)) if number.is_integer() and not _is_whole(name) else name
+
+
 def _is_whole(name: str) -> bool:
     digits = name.removeprefix("-")
     return digits.isascii() and digits.isdigit()
@@ -88,11 +98,13 @@ def _is_whole(name: str) -> bool:
 def _class_ids(values: Sequence[Any], names: tuple[str, ...], where: str) -> list[int]:
     """Class numbers of labels that are given by name, or by number where the names are not numbers themselves."""
     ids = {name: number for number, name in enumerate(names)}
-    by_number = not any(_is_whole(name) for name in names)
+    by_number = all(math.isnan(_number(name)) for name in names)
+    numeric = all(_is_whole(name) for name in names)
     known = ids | ({str(number): number for number in range(len(names))} if by_number else {})
     found = []
     for row, value in enumerate(values, start=1):
         name = _class_name(value, f"{where}, row {row}")
+        name = _plain(name) if numeric else name
         if name not in known:
             fix = "-1 marks a row without a label, as in GLUE's test splits" if name == str(UNLABELLED) else ""
             allowed = _listed(names) + (f" (0 to {len(names) - 1})" if by_number else "")
@@ -120,6 +132,9 @@ def _numbers(values: Sequence[Any], where: str) -> list[float]:
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return math.nan
+    if isinstance(value, str) and "_" in value:
+        # Python reads 1_0 as 10; as a label it is a name.
         return math.nan
     try:
         return float(value)

@@ -7,9 +7,13 @@ from transformers import PretrainedConfig
 from sparsebert.models.families import family_of
 
 
-def position_limit(config: PretrainedConfig) -> int:
-    """Longest input in tokens. RoBERTa numbers its positions from the padding id on, so it has fewer than rows."""
+def position_limit(config: PretrainedConfig) -> int | None:
+    """Longest input in tokens; None for a model without a table of positions, which takes any length.
+
+    RoBERTa numbers its positions from the padding id on, so it has fewer than rows.
+    """
+    family = family_of(config).name
+    if family == "modernbert" or (family == "deberta-v2" and not config.position_biased_input):
+        return None
     rows = int(config.max_position_embeddings)
-    if family_of(config).name == "roberta":
-        return rows - int(config.pad_token_id) - 1
-    return rows
+    return rows - int(config.pad_token_id) - 1 if family == "roberta" else rows

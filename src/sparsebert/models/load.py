@@ -6,19 +6,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -26,12 +23,20 @@ from transformers import (
 )
 
 from sparsebert.errors import UserError
-from sparsebert.models.families import SHRUNK_PREFIX, family_named
+from sparsebert.models.families import SHRUNK_PREFIX, family_named, family_of
+from sparsebert.models.heads import AUTO, Kind, has_task_head, saved_kind
 from sparsebert.models.layout import base_of
 from sparsebert.models.pack import write_packed
-from sparsebert.models.source import PACKED_FILE, ModelSource, has_weights, quiet, resolve
-
-Kind = Literal["classification", "regression", "masked_lm", "base"]
+from sparsebert.models.source import (
+    CONVERT,
+    PACKED_FILE,
+    TOKENIZER_FILES,
+    ModelSource,
+    has_weights,
+    quiet,
+    resolve,
+    weight_files,
+)
 
 __all__ = [
     "Kind",
@@ -46,12 +51,8 @@ __all__ = [
     "save_model",
 ]
 
-_AUTO: dict[Kind, Any] = {
-    "base": AutoModel,
-    "classification": AutoModelForSequenceClassification,
-    "regression": AutoModelForSequenceClassification,
-    "masked_lm": AutoModelForMaskedLM,
-}
+# What transformers raises for values of a configuration that do not go together.
+_MISFITS = (ValueError, TypeError, KeyError, StrictDataclassError)
 
 
 @dataclass(frozen=True)
@@ -64,30 +65,39 @@ class Packing:
 def load_model(
     source: ModelSource | Path | str,
     num_labels: int | None = None,
-    kind: Kind = "classification",
+    kind: Kind | None = None,
     attention: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> PreTrainedModel:
-    """Load a model in evaluation mode. A task head that the file lacks, or has for other labels, is drawn at random.
+    """Load a model in evaluation mode; `kind` none = for classes if their number is given, else as what it was saved.
 
-    `attention` is a transformers implementation (`sdpa`, `eager` …), none = the model's default; `dtype` none = as
-    saved. Regression has one label. Raises UserError for a family that is not supported, and for weights that are
-    missing, truncated, of the wrong shape, or not finite.
+    A task head that the file lacks, or has for other labels, is drawn at random; a base model has a pooler only if the
+    file has one. `attention` is a transformers implementation (`sdpa`, `eager` …), none = the model's default; `dtype`
+    none = as saved. Regression has one label. Raises UserError for a family that is not supported, for a configuration
+    that no model can be built from, and for weights that are missing, truncated, of the wrong shape, of more layers
+    than the configuration has, or not finite.
     """
     folder = _folder(source)
     config = load_config(folder)
-    new_head = _set_task(config, num_labels, kind)
+    if kind is None and num_labels is not None:
+        kind = "classification"
+    new_head = kind is not None and _set_task(config, num_labels, kind)
+    auto = AUTO[kind or saved_kind(config)]
     _check_files(folder)
-    with quiet():
-        model, report = _AUTO[kind].from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype or "auto",
-            attn_implementation=attention,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            local_files_only=True,
-        )
+    try:
+        with quiet():
+            model, report = auto.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype or "auto",
+                attn_implementation=attention,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                local_files_only=True,
+            )
+    except _MISFITS as error:
+        raise UserError(f"No model can be built from {folder / 'config.json'}: {_reason(error)}") from error
+    _drop_new_pooler(model, report)
     _check_report(model, report, folder, new_head)
     check_finite(model)
     return model.eval()
@@ -105,35 +115,24 @@ def load_config(source: ModelSource | Path | str) -> PretrainedConfig:
     if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
         raise UserError(f"{file} names no model_type")
     family_named(values["model_type"])
-    with quiet():
-        return AutoConfig.from_pretrained(file.parent, local_files_only=True)
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(file.parent, local_files_only=True)
+    except (*_MISFITS, AttributeError) as error:
+        raise UserError(f"{file} is not valid: {_reason(error)}") from error
 
 
 def load_tokenizer(source: ModelSource | Path | str) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer. Raises UserError if the folder has none."""
     folder = _folder(source)
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise UserError("The folder has no tokenizer", got=folder)
     try:
         with quiet():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"The tokenizer in {folder} cannot be loaded: {reason}") from None
-
-
-def has_task_head(config: PretrainedConfig, num_labels: int, label_names: Sequence[str] = ()) -> bool:
-    """True if this is a sequence classification model with these labels, so that it counts as fine-tuned.
-
-    Label names are compared, ignoring case, only where the configuration has names of its own.
-    """
-    if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
-        return False
-    if config.num_labels != num_labels:
-        return False
-    names = [name.lower() for _, name in sorted((config.id2label or {}).items())]
-    anonymous = names == [f"label_{index}" for index in range(num_labels)]
-    return anonymous or not label_names or names == [name.lower() for name in label_names]
+        needs = "pip install sentencepiece tiktoken" if any(folder.glob("*.model")) else ""
+        raise UserError(f"The tokenizer in {folder} cannot be loaded: {_reason(error)}", fix=needs) from None
 
 
 def save_model(
@@ -181,6 +180,10 @@ def check_finite(model: PreTrainedModel) -> None:
             )
 
 
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _folder(source: ModelSource | Path | str) -> Path:
     if isinstance(source, ModelSource):
         return source.path
@@ -201,13 +204,8 @@ def _set_task(config: PretrainedConfig, num_labels: int | None, kind: Kind) -> b
 
 def _check_files(folder: Path) -> None:
     if not has_weights(folder):
-        raise UserError("The folder has no weights in the safetensors format", got=folder)
-    index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if not (folder / names[0]).is_file():
-        packed = not index.is_file()
-        names = [PACKED_FILE] if packed else sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    for name in names:
+        raise UserError("The folder has no weights in the safetensors format", got=folder, fix=CONVERT)
+    for name in weight_files(folder):
         try:
             with safe_open(folder / name, framework="pt"):
                 pass
@@ -222,6 +220,13 @@ def _check_report(model: PreTrainedModel, report: dict[str, Any], folder: Path, 
         prefix = "" if base_of(model) is model else f"{model.base_model_prefix}."
         pooler = f"{prefix}pooler."
         absent = {name for name in absent if name.startswith(prefix) and not name.startswith(pooler)}
+    beyond = [name for name in report["unexpected_keys"] if f"{family_of(model.config).layers}." in name]
+    if beyond:
+        raise UserError(
+            f"The weights in {folder} do not fit its config.json: {len(beyond)} tensors of layers that it lacks",
+            got=min(beyond),
+            fix="download the folder again",
+        )
     if absent:
         raise UserError(
             f"The weights in {folder} do not fit its config.json: {len(absent)} tensors missing or of another shape",
@@ -230,11 +235,25 @@ def _check_report(model: PreTrainedModel, report: dict[str, Any], folder: Path, 
         )
 
 
+def _drop_new_pooler(model: PreTrainedModel, report: dict[str, Any]) -> None:
+    """A base model whose file has no pooler is saved and loaded without one."""
+    family, missing = family_of(model.config), set(report["missing_keys"])
+    pooler = {name for name, _ in model.named_parameters() if name.startswith("pooler.")}
+    if base_of(model) is model and family.optional_pooler and pooler and pooler <= missing:
+        model.register_module("pooler", None)
+        report["missing_keys"] = sorted(missing - pooler)
+
+
 def _swap(written: Path, folder: Path) -> None:
     old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
     try:
         if folder.exists():
             os.replace(folder, old / "model")
-        os.replace(written, folder)
+        try:
+            os.replace(written, folder)
+        except OSError:
+            if (old / "model").exists():
+                os.replace(old / "model", folder)
+            raise
     finally:
         shutil.rmtree(old, ignore_errors=True)

