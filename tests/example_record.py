@@ -10,7 +10,19 @@ from typing import Any
 
 from sparsebert.parts import Target
 from sparsebert.recipe import Recipe
-from sparsebert.records import Environment, ModelResult, Record, Score, Shape, Size, Sparsity, Timing, TrainingRun
+from sparsebert.records import (
+    Environment,
+    ModelResult,
+    Record,
+    Score,
+    Shape,
+    Size,
+    Sparsity,
+    SparsityAt,
+    Timing,
+    TrainingRun,
+    TreeFit,
+)
 
 HEADS, NEURONS, LAYERS, WIDTH = 12, 1536, 6, 384
 EMBEDDINGS = (30522 + 512 + 2) * WIDTH
@@ -24,6 +36,12 @@ SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
 SPEEDUPS = {"dense": 1.0, "2x": 2.04, "4x": 3.92, "8x": 7.71}
 ACCURACY = {"dense": 0.9128, "2x": 0.9094, "4x": 0.9060, "8x": 0.8727}
 ONE_SHOT = {"2x": 0.8911, "4x": 0.7580, "8x": 0.5092}
+MATRICES = (
+    *(f"attention.self.{part}" for part in ("query", "key", "value")),
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
 DENSE_MS = {(1, 128): 14.2, (1, 25): 4.61, (32, 128): 402.0, (32, 25): 83.5}
 
 
@@ -48,7 +66,7 @@ def sparse_record() -> Record:
     """A finished run of which much is missing: no scores, no FLOPs, no encoder times for the small model, no commit."""
     full = example_record()
     dense, small = full.models[0], full.models[2]
-    bare = {"scores": (), "one_shot_scores": (), "training": None, "output_difference": None, "peak_memory_mb": None}
+    bare = {"scores": (), "one_shot_scores": (), "training": None, "output_difference": None}
     models = tuple(
         model.model_copy(update=bare | {"size": model.size.model_copy(update={"flops": None}), "timings": timings})
         for model, timings in ((dense, dense.timings), (small, ()))
@@ -57,16 +75,57 @@ def sparse_record() -> Record:
     return full.model_copy(update={"models": models, "main_metric": None, "environment": where})
 
 
-def bench_record() -> Record:
-    """Two models timed against each other, with nothing known about a task."""
+def plain_record() -> Record:
+    """Two models timed against each other, without scores; the quickest to draw."""
     full = example_record()
-    bare = {"scores": (), "one_shot_scores": (), "training": None, "target_kind": None, "target_value": None}
-    models = tuple(
-        model.model_copy(update=bare | {"name": name})
-        for model, name in zip(full.models, ("minilm", "minilm-2x"), strict=False)
+    bare = {"scores": (), "one_shot_scores": (), "training": None}
+    models = tuple(model.model_copy(update=bare) for model in full.models[:2])
+    return full.model_copy(update={"models": models, "main_metric": None})
+
+
+def train_record(seed: int = 0, sparsity: float = 0.8, **recipe: Any) -> Record:
+    """A sparse training without a dense model: 600 steps of fine-tuning, then 450 with rules and a teacher."""
+    phases = [{"name": "warm"}, {"name": "prune", "teacher": "some/teacher", "rules": [{}]}]
+    values = {"task": "sst2", "seed": seed, "sparsity": sparsity, "phases": phases, "targets": ()} | recipe
+    dense = _model("dense", 0.9 - 0.1 * sparsity + 0.001 * seed, 1.0)
+    run = {"epochs": 1.0, "examples": 20000, "seconds": 900.0, "dtype": "float32"}
+    removed = Sparsity(encoder_linear=sparsity, whole_model=sparsity / 2, bytes_on_disk=sparsity / 2 - 0.03)
+    made = {
+        "name": "sparse",
+        "folder": "sparse",
+        "model_type": "sparsebert-bert",
+        "training": None,
+        "sparsity": removed,
+        "phases": {
+            "warm": TrainingRun(steps=600, final_loss=0.31, teacher=False, **run),
+            "prune": TrainingRun(steps=450, final_loss=0.42, teacher=True, **run),
+        },
+        "timeline": (
+            *(SparsityAt(step=step, loss=0.7 - step / 1500) for step in (200, 400, 600)),
+            *(SparsityAt(step=step, loss=0.5 - step / 5000, sparsity=sparsity * step / 450) for step in (200, 400)),
+        ),
+        "sparsity_by_tensor": {
+            f"bert.encoder.layer.{layer}.{part}.weight": sparsity - 0.02 * layer + 0.01 * place
+            for layer in range(LAYERS)
+            for place, part in enumerate(MATRICES)
+        },
+    }
+    plain = _record(Recipe.model_validate(values))
+    return plain.model_copy(update={"kind": "train", "models": (dense.model_copy(update=made),)})
+
+
+def tree_record() -> Record:
+    """A dense model, one with trees in the place of the blocks of the last two layers, and a control."""
+    plain = _record(Recipe.model_validate({"task": "sst2", "trees": {"depth": 10}}))
+    dense = _model("dense", 0.91, 1.0)
+    shape = dense.shape.model_copy(update={"neurons": (NEURONS,) * (LAYERS - 2) + (0, 0)})
+    trees = tuple(
+        TreeFit(layer=layer, name="1x10", error=0.4, dead=0.1, entropy=(1.0, 0.9)) for layer in (LAYERS - 2, LAYERS - 1)
     )
-    values = {"kind": "bench", "models": models, "main_metric": None, "recipe": {"batch": [1, 32]}, "task": "none"}
-    return full.model_copy(update=values)
+    own = {"model_type": "sparsebert-bert", "shape": shape}
+    planted = dense.model_copy(update=own | {"name": "fff-1x10", "folder": "fff-1x10", "trees": trees})
+    control = dense.model_copy(update=own | {"name": "no-ffn", "folder": "no-ffn"})
+    return plain.model_copy(update={"kind": "fff", "models": (dense, planted, control)})
 
 
 def _record(recipe: Recipe) -> Record:
@@ -105,6 +164,7 @@ def _model(name: str, accuracy: float, drift: float) -> ModelResult:
     return ModelResult(
         name=name,
         folder=name,
+        model_type="sparsebert-bert" if small else "bert",
         target_kind="speedup" if small else None,
         target_value=float(name[:-1]) if small else None,
         shape=Shape(heads=heads, neurons=neurons, dropped_layers=dropped, full_heads=HEADS, full_neurons=NEURONS),
@@ -123,7 +183,6 @@ def _model(name: str, accuracy: float, drift: float) -> ModelResult:
             flops_length=128,
         ),
         timings=tuple(_timing(name, scope, *key, drift) for scope in ("encoder", "model") for key in DENSE_MS),
-        peak_memory_mb=412.0 if small else 498.0,
         output_difference=2.4e-7 if small else None,
         training=TrainingRun(
             steps=4210, epochs=2.0, examples=67349, seconds=412.5, final_loss=0.1873, dtype="bfloat16", teacher=small

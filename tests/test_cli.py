@@ -7,13 +7,22 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.markup import escape
+from rich.table import Table
 from safetensors.torch import load_file
 
+from example_record import train_record
 from sparsebert.commands.compress import default_folder, targets
+from sparsebert.commands.output import remark, say, show
 from sparsebert.commands.settings import recipe_of
 from sparsebert.data.tasks import task_names
-from sparsebert.records import read_record
+from sparsebert.records import read_record, write_record
 from sparsebert.registry import names
+from sparsebert.report import Table as ReportTable
+from sparsebert.report import as_rich
+from sparsebert.report.tables import Cell, Section
+from sparsebert.surgeon import plant
+from tiny import tiny_model
 from tiny_run import QUICK, assert_refused, run_cli, save_tiny, write_task
 
 
@@ -132,6 +141,57 @@ def test_report_of_two_runs(home, finished, tmp_path):
     assert said.exit_code == 0, said.output
     assert said.stdout.strip().splitlines()[-1] == f"Report: {page}"
     assert "2 runs of seed 0" in page.read_text(encoding="utf-8")
+
+
+def test_report_of_a_page_leaves_the_pictures_of_other_pages(finished, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "record.json").write_bytes((finished.folder / "record.json").read_bytes())
+    assert run_cli("report", run).exit_code == 0
+    before = {file: file.stat().st_mtime_ns for file in (run / "plots").iterdir()}
+    for page in ("one.html", "two.html"):
+        assert run_cli("report", run, "-o", run / page).exit_code == 0
+    assert before and before == {file: file.stat().st_mtime_ns for file in (run / "plots").iterdir()}
+    names = sorted(file.name for file in before)
+    assert [sorted(file.name for file in (run / f"{page}-plots").iterdir()) for page in ("one", "two")] == [names] * 2
+
+
+def test_report_takes_folders_of_sweeps(tmp_path):
+    for sparsity in (0.5, 0.9):
+        write_record(train_record(sparsity=sparsity), tmp_path / "sweep" / f"sparsity={sparsity}_seed=0")
+    (tmp_path / "sweep" / "plots").mkdir()
+    (tmp_path / "sweep" / "report.html").write_text("of the sweep", encoding="utf-8")
+    said = run_cli("report", tmp_path / "sweep", "-o", tmp_path / "page.html")
+    assert said.exit_code == 0, said.output
+    assert "Score against sparsity" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert (tmp_path / "page-plots" / "curves.png").is_file()
+    assert [line.split() for line in said.stdout.splitlines()[:2]] == [
+        ["Recipe", "50.0%", "90.0%"],
+        ["Accuracy", "asked", "asked"],
+    ]
+    assert_refused(run_cli("report", tmp_path / "sweep" / "plots"), ["No record found", "a run's folder, a sweep's"])
+
+
+def test_names_are_printed_as_they_are(capsys):
+    name = "rival [soft] :smile: [/]"
+    show(as_rich(ReportTable(name, (Cell(name),), (Section(name, ((Cell(name, name),),)),), (name,))))
+    table = Table("Recipe")
+    table.add_row(escape(name))
+    show(table)
+    say(name)
+    remark(name)
+    said = capsys.readouterr()
+    assert said.out.count(name) == 7 and said.err == f"{name}\n"
+
+
+def test_info_names_trees(home):
+    folder = home.folder / "planted"
+    plant(tiny_model("bert"), depth=3, trees=2, layers=[1]).save_pretrained(folder)
+    rows = json.loads(run_cli("info", folder, "--json").stdout)["layers"]
+    assert rows[0] == {"layer": 1, "heads": 4, "neurons": 24}
+    assert rows[1] == {"layer": 2, "heads": 4, "neurons": 0, "tree": "2x3"}
+    lines = [line.split() for line in run_cli("info", folder).stdout.splitlines()]
+    assert ["1", "4", "24"] in lines and ["2", "4", "tree", "2x3"] in lines
 
 
 def test_info_tells_shapes_sparsities_and_where_parameters_are(finished):

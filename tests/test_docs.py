@@ -171,7 +171,10 @@ def test_every_option_says_what_it_is_and_what_it_is_by_default() -> None:
     silent = [(name, param.name) for name, command in commands.items() for param in command.params if not param.help]
     assert silent == []
     for command, words in (
-        ("sweep", ["`--seeds N` | Seeds 0 to N-1 of every point. Default 1.", "Default runs/sweep-HASH."]),
+        (
+            "sweep",
+            ["Seeds 0 to N-1 of every point, not the recipe's. Default 1.", "Default runs/sweep-HASH."],
+        ),
         ("compare", ["Draws of the bootstrap. Default 2000."]),
         ("doctor", ["Default 1.", "Default 128.", "Default 15.", "Default: sentence-transformers/all-MiniLM-L6-v2."]),
     ):

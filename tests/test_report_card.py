@@ -3,9 +3,12 @@ import re
 import pytest
 import yaml
 
-from example_record import example_record, sparse_record
+from example_record import example_record, sparse_record, train_record, tree_record
 from sparsebert.errors import UserError
+from sparsebert.models.families import SHRUNK_PREFIX
+from sparsebert.records import Record
 from sparsebert.report import model_card
+from sparsebert.report.card import OWN_PREFIX
 
 
 def front_matter(card: str) -> dict:
@@ -53,13 +56,61 @@ def test_dropped_layers_are_named():
     assert "| 4 (dropped) | 0 | 0 |" in model_card(example_record(), "8x")
 
 
+def of_type(record: Record, model_type: str | None) -> Record:
+    """The record with models of that type, as where the model given was of it, or one width was kept for all layers."""
+    models = tuple(model.model_copy(update={"model_type": model_type}) for model in record.models)
+    return record.model_copy(update={"models": models})
+
+
 @pytest.mark.parametrize(
-    ("recipe", "name", "needed"), [({}, "4x", True), ({"even": True}, "4x", False), ({}, "dense", False)]
+    ("record", "name", "needed"),
+    [
+        (example_record(), "4x", True),
+        (example_record(), "dense", False),
+        (of_type(example_record(even=True), "bert"), "4x", False),
+        (of_type(example_record(), "sparsebert-bert"), "dense", True),
+        (train_record(), "sparse", True),
+        (of_type(train_record(), "bert"), "sparse", False),
+        (tree_record(), "fff-1x10", True),
+        (tree_record(), "no-ffn", True),
+    ],
 )
-def test_the_code_that_loads_imports_what_the_folder_needs(recipe, name, needed):
-    text = code(model_card(example_record(**recipe), name))
-    compile(text, "card", "exec")
-    assert ("import sparsebert" in text) is needed
+def test_the_code_that_loads_imports_what_the_folder_needs(record, name, needed):
+    card = model_card(record, name)
+    compile(code(card), "card", "exec")
+    assert ("import sparsebert" in code(card)) is needed
+    assert ("Plain `transformers` is enough." in card) is not needed
+
+
+def test_a_record_that_does_not_say_the_type_promises_nothing():
+    card = model_card(of_type(example_record(), None), "dense")
+    assert "import sparsebert" in code(card) and "is enough" not in card
+
+
+def test_the_prefix_of_own_types_is_that_of_the_models():
+    assert OWN_PREFIX == SHRUNK_PREFIX
+
+
+def test_a_tree_is_named_in_the_shape():
+    card = model_card(tree_record(), "fff-1x10")
+    assert "| 4 | 12 | 1536 |" in card and "| 5 | 12 | tree 1x10 |" in card
+    assert "| 5 | 12 | 0 |" in model_card(tree_record(), "no-ffn")
+
+
+def test_the_card_says_how_each_phase_of_a_sparse_training_went():
+    card = model_card(train_record(), "sparse")
+    assert "Phase warm: trained for 600 steps (1 epochs of 20,000 examples) in float32; final loss 0.31." in card
+    assert (
+        "Phase prune: trained for 450 steps (1 epochs of 20,000 examples) in float32, taught by some/teacher; "
+        "final loss 0.42." in card
+    )
+
+
+def test_times_are_of_the_cpu_where_there_is_a_gpu_too():
+    record = example_record()
+    where = record.environment.model_copy(update={"gpu": "NVIDIA H100"})
+    card = model_card(record.model_copy(update={"environment": where}), "4x")
+    assert "Times hold for Example CPU @ 2.60GHz with" in card and "H100" not in card
 
 
 def test_the_output_difference_is_said_to_be_a_ratio():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from example_record import HEADS, NEURONS, SHAPES, bench_record, example_record, sparse_record
-from sparsebert.report import families
+from example_record import HEADS, NEURONS, SHAPES, example_record, plain_record, sparse_record, train_record
+from sparsebert.report import curves, families
+from sparsebert.report.curves import curve_plot, outside
 from sparsebert.report.figures import write_pngs
 from sparsebert.report.maps import describe, shape_map
 from sparsebert.report.plots import pareto_plot, size_plot
@@ -87,9 +88,39 @@ def test_a_legend_lies_above_the_plot_and_within_the_figure():
     assert frame.height > 0.6 * 4.0 * figure.dpi
 
 
+NAMES = ("_a", "_a2", "a$b^$", r"$\frac{1}$", " ")
+
+
+def legend_of(figure):
+    to_png(figure)
+    return [text.get_text() for text in axes_of(figure).get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("names", [NAMES, ("_a", "_a2"), (" ", "  ")])
+def test_names_of_recipes_stand_in_the_legend_as_they_are(names):
+    records = [example_record(name=name) for name in names]
+    assert legend_of(pareto_plot(families(records))) == [name.strip() for name in names]
+    swept = [train_record(sparsity=sparsity, name=name) for name in names for sparsity in (0.5, 0.9)]
+    assert legend_of(curve_plot(curves(swept))) == [name.strip() for name in names]
+
+
+def test_names_of_models_and_metrics_are_no_mathematics(tmp_path):
+    record = example_record()
+    odd = tuple(
+        model.model_copy(update={"name": name}) for model, name in zip(record.models, ("dense", *NAMES), strict=False)
+    )
+    record = record.model_copy(update={"models": odd, "main_metric": "a$b^$"})
+    scored = tuple(
+        model.model_copy(update={"scores": tuple(s.model_copy(update={"metric": "a$b^$"}) for s in model.scores)})
+        for model in odd
+    )
+    paths = write_pngs(families([record.model_copy(update={"models": scored})]), tmp_path)
+    assert [path.name for path in paths] == ["pareto.png", "map.png", "size.png"]
+
+
 def test_without_scores_there_is_no_pareto_plot():
     assert pareto_plot(families([sparse_record()])) is None
-    assert pareto_plot(families([bench_record()])) is None
+    assert pareto_plot(families([plain_record()])) is None
 
 
 def test_the_map_fills_as_many_heads_and_neurons_as_are_left():
@@ -170,7 +201,7 @@ def test_the_bars_add_up_to_the_parameters():
 
 
 def test_a_figure_is_the_same_bytes_each_time_and_dark_differs_from_light():
-    family = families([bench_record()])[0]
+    family = families([plain_record()])[0]
     light = to_svg(size_plot(family))
     assert light == to_svg(size_plot(family))
     assert light != to_svg(size_plot(family, DARK))
@@ -178,7 +209,7 @@ def test_a_figure_is_the_same_bytes_each_time_and_dark_differs_from_light():
 
 
 def test_pngs_are_named_after_the_families(tmp_path):
-    write_pngs(families([bench_record()]), tmp_path / "one")
+    write_pngs(families([plain_record()]), tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["map.png", "size.png"]
     two = [example_record(), example_record(criterion="magnitude")]
     short = [record.model_copy(update={"models": record.models[:2]}) for record in two]
@@ -198,3 +229,26 @@ def test_families_that_differ_in_everything_have_names_that_fit(tmp_path):
     paths = write_pngs(families(short), tmp_path)
     assert len(paths) == 5 and all(len(path.name) < 60 for path in paths)
     assert not any("max_length" in family.label for family in families(short))
+
+
+def test_pictures_of_single_families_are_of_those_that_are_no_point_of_a_curve(tmp_path):
+    swept = [train_record(seed, sparsity) for sparsity in (0.5, 0.9) for seed in (0, 1)]
+    records = [*swept, plain_record(), train_record(sparsity=0.7, name="alone")]
+    found = curves(records)
+    alone = outside(families(records), found)
+    assert [family.first for family in alone] == records[4:]
+    names = sorted(path.name for path in write_pngs(alone[:1], tmp_path, found))
+    assert names == ["curves.png", "map.png", "size.png"]
+
+
+def test_a_run_without_a_score_is_no_point_and_keeps_its_pictures():
+    swept = [train_record(sparsity=sparsity) for sparsity in (0.5, 0.7, 0.9)]
+    bare = swept[2].model_copy(update={"models": (swept[2].models[0].model_copy(update={"scores": ()}),)})
+    records = [*swept[:2], bare]
+    assert [family.first for family in outside(families(records), curves(records))] == [bare]
+
+
+def test_pictures_are_written_as_all_files_are(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr("sparsebert.report.figures.write_bytes_atomically", lambda path, content: written.append(path))
+    assert write_pngs(families([plain_record()]), tmp_path / "new") == written != []

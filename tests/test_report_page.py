@@ -3,10 +3,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from example_record import bench_record, example_record, failed_record, sparse_record
+from example_record import example_record, failed_record, plain_record, sparse_record, train_record, tree_record
 from sparsebert.errors import UserError
 from sparsebert.records import Record
-from sparsebert.report import write_report
+from sparsebert.report import families, write_report
 
 EVIL = "<script src=x onload=alert('x')>"
 VOID = {"meta", "img", "source"}
@@ -46,10 +46,7 @@ class Reader(HTMLParser):
 
 def nasty(record: Record) -> Record:
     """Every text of a record that a user could have written, with a script in it."""
-    models = tuple(
-        model.model_copy(update={"name": EVIL + model.name, "notes": (EVIL,), "folder": EVIL})
-        for model in record.models[:2]
-    )
+    models = tuple(model.model_copy(update={"name": EVIL + model.name, "folder": EVIL}) for model in record.models[:2])
     where = record.environment.model_copy(
         update={"cpu": EVIL, "machine": EVIL, "packages": {EVIL: EVIL}, "cpu_flags": (EVIL,), "commit": EVIL}
     )
@@ -117,7 +114,7 @@ def test_a_page_of_failures_has_no_score(tmp_path):
 
 @pytest.mark.parametrize("several", [False, True])
 def test_every_text_of_a_record_is_escaped(tmp_path, several):
-    records = [nasty(bench_record())]
+    records = [nasty(plain_record())]
     if several:
         other = nasty(example_record())
         records += [other.model_copy(update={"recipe": other.recipe | {"criterion": EVIL}}), nasty(failed_record())]
@@ -138,8 +135,50 @@ def test_missing_parts_are_dashes_and_nothing_is_made_up(tmp_path):
 
 
 def test_the_same_records_give_the_same_page(tmp_path):
-    first = write_report([bench_record()], tmp_path / "a.html").read_bytes()
-    assert write_report([bench_record()], tmp_path / "b.html").read_bytes() == first
+    first = write_report([plain_record()], tmp_path / "a.html").read_bytes()
+    assert write_report([plain_record()], tmp_path / "b.html").read_bytes() == first
+
+
+def text_of(records, folder) -> str:
+    return Reader(write_report(records, folder / "r.html", folder / "png").read_text(encoding="utf-8")).text
+
+
+CURVE = ("Score against sparsity", "Score by sparsity", "Models")
+SINGLE = ("Side by side", "Score against measured speed", "Where the parameters are", "What is left of each layer")
+
+
+def test_curves_take_nothing_from_the_other_families(tmp_path):
+    swept = [train_record(sparsity=sparsity) for sparsity in (0.5, 0.9)]
+    others = [example_record(name="cut"), example_record(criterion="magnitude", name="cut too"), tree_record()]
+    text = text_of([*swept, *others], tmp_path)
+    for heading in (*CURVE, *SINGLE, "Fast feedforward layers", "Timings"):
+        assert f" {heading} " in text, heading
+    assert "What the training did" not in text
+    names = sorted(path.name for path in (tmp_path / "png").iterdir())
+    assert names[0] == "curves.png" and "pareto.png" in names and len(names) == 2 + 2 * 3
+
+
+def test_pictures_beside_curves_say_whose_they_are(tmp_path):
+    records = [*(train_record(sparsity=sparsity) for sparsity in (0.5, 0.9)), plain_record()]
+    content = write_report(records, tmp_path / "r.html").read_text(encoding="utf-8")
+    label = next(family.label for family in families(records) if family.first is records[2])
+    assert content.count(f"<h3>{label}</h3>") == 3
+
+
+def test_a_sweep_alone_has_its_times_and_no_pictures_of_single_points(tmp_path):
+    text = text_of([train_record(sparsity=sparsity) for sparsity in (0.5, 0.9)], tmp_path)
+    for heading in (*CURVE, "Timings"):
+        assert f" {heading} " in text, heading
+    assert not [heading for heading in SINGLE if f" {heading} " in text]
+    assert [path.name for path in (tmp_path / "png").iterdir()] == ["curves.png"]
+
+
+def test_the_header_names_the_cpu_that_times_are_of(tmp_path):
+    record = plain_record()
+    where = record.environment.model_copy(update={"gpu": "NVIDIA H100"})
+    content = write_report([record.model_copy(update={"environment": where})], tmp_path / "r.html").read_text("utf-8")
+    header = content[content.index("<header>") : content.index("</header>")]
+    assert "Example CPU" in header and "H100" not in header and "H100" in content
 
 
 def test_no_records_are_an_error_and_no_file(tmp_path):

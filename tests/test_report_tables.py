@@ -6,7 +6,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from example_record import bench_record, example_record, failed_record, sparse_record
+from example_record import example_record, failed_record, sparse_record
 from sparsebert.records import Record
 from sparsebert.report import (
     as_html,
@@ -144,12 +144,39 @@ def test_families_are_told_apart_by_what_differs_between_their_recipes():
     assert [group.label for group in families(named)] == ["obs", "magnitude, mine"]
 
 
-def test_runs_on_other_machines_failed_runs_and_benches_are_not_mixed_in():
+def test_runs_on_other_machines_and_failed_runs_are_not_mixed_in():
     other = example_record(1)
     other = other.model_copy(update={"environment": other.environment.model_copy(update={"cpu": "Other"})})
-    groups = families([example_record(), other, failed_record(), bench_record(), bench_record()])
-    assert [len(group.records) for group in groups] == [1, 1, 1, 1]
-    assert len({group.label for group in groups}) == 4
+    groups = families([example_record(), other, failed_record()])
+    assert [len(group.records) for group in groups] == [1, 1]
+    named = [f"all-MiniLM-L6-v2 on sst2, {cpu}, 2 threads" for cpu in ("Example CPU @ 2.60GHz", "Other")]
+    assert [group.label for group in groups] == named
+
+
+def without(record: Record, name: str) -> Record:
+    return record.model_copy(update={"models": tuple(model for model in record.models if model.name != name)})
+
+
+def test_a_model_of_fewer_runs_than_the_family_says_so_in_its_row():
+    groups = families([example_record(0), without(example_record(1), "8x"), without(example_record(2), "8x")])
+    text = as_markdown(family_table(groups))
+    assert "| 8x (8× faster; n = 1 of 3 runs) |" in text and "| 4x (4× faster) |" in text
+    assert "quartiles of the rounds of one run" in text
+    assert [cell.small for cell in timing_table(groups).sections[0].rows[3][:1]] == ["n = 1 of 3 runs"]
+    said = dict(sentences(groups[0]))
+    assert said["8x"].endswith(", in 1 of 3 runs.") and "runs" not in said["4x"]
+    data = as_json(family_rows(groups))[3]
+    assert (data["runs"], data["family_runs"]) == (1, 3)
+    whole = families([example_record(seed) for seed in range(3)])
+    assert "n = " not in as_markdown(timing_table(whole))
+    assert "quartiles" not in as_markdown(family_table(whole))
+
+
+def test_side_by_side_says_where_a_model_is_of_fewer_runs():
+    few = [example_record(0), without(example_record(1), "8x")]
+    groups = families([*few, *(example_record(seed, "magnitude") for seed in (0, 1))])
+    cells = {row[0].text: row for row in comparison_table(groups).sections[0].rows}["8x"]
+    assert "n = 1 of 2 runs" in cells[1].small and "n = " not in cells[2].small
 
 
 def test_what_is_absent_is_a_dash_in_text_and_no_key_in_json():
@@ -240,11 +267,6 @@ def test_other_targets_are_checked_too(kind, value, short):
     assert dict(sentences(families([record])[0]))["4x"].endswith(f"{short}.")
     met = with_model(example_record(), "4x", target_kind="latency_ms", target_value=4.1)
     assert "short" not in dict(sentences(families([met])[0]))["4x"]
-
-
-def test_a_bench_is_compared_to_its_first_model_and_says_nothing_of_scores():
-    said = sentences(families([bench_record()])[0])
-    assert said == [("minilm-2x", "2.0× faster encoder than minilm on this machine, 22% smaller file.")]
 
 
 def test_reports_load_neither_torch_nor_matplotlib():

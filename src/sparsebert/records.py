@@ -162,7 +162,6 @@ class ModelResult(Part):
     sparsity: Sparsity
     size: Size
     timings: tuple[Timing, ...] = ()
-    peak_memory_mb: float | None = None
     output_difference: float | None = Field(
         None, description="largest |logit| difference over the largest |logit|, masked against shrunk"
     )
@@ -171,14 +170,13 @@ class ModelResult(Part):
     timeline: tuple[SparsityAt, ...] = ()
     trees: tuple[TreeFit, ...] = ()
     sparsity_by_tensor: dict[str, float] = Field({}, description="fraction of exact zeros of each encoder matrix")
-    notes: tuple[str, ...] = ()
 
 
 class Record(Part):
     """One run."""
 
     schema_version: int = SCHEMA
-    kind: Literal["compress", "train", "fff", "bench"]
+    kind: Literal["compress", "train", "fff"]
     status: Literal["finished", "failed"]
     message: str | None = None
     failed_step: int | None = None

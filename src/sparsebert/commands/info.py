@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from transformers import PreTrainedModel
 from sparsebert.commands.models import is_run, open_model, record_beside
 from sparsebert.commands.output import put_json, quiet_libraries, say, show
 from sparsebert.counts import disk_bytes
+from sparsebert.models.fff import FastFeedForward
 from sparsebert.models.layout import Layout, encoder_linear_names, layout_of
 from sparsebert.models.source import resolve
 from sparsebert.records import ModelResult, read_record
 from sparsebert.report import as_json, as_rich, families, family_rows, family_table
 from sparsebert.report import values as v
+from sparsebert.train.trees import trees_of
 
 
 def info(name: str, json_wanted: bool) -> None:
@@ -54,7 +57,7 @@ def _describe(model: PreTrainedModel, folder: Path) -> dict[str, Any]:
         "class": type(model).__name__,
         "family": layout.family.name,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "layers": _layers(layout),
+        "layers": _layers(layout, trees_of(model)),
         "full": {"layers": layout.full_layers, "heads": layout.full_heads, "neurons": layout.full_neurons},
         "parameters": _parameters(model, layout),
         "bytes_on_disk": disk_bytes(folder),
@@ -71,13 +74,14 @@ def _result_of(folder: Path) -> ModelResult | None:
     return next((model for model in models if model.folder == folder.resolve().name), None)
 
 
-def _layers(layout: Layout) -> list[dict[str, int]]:
+def _layers(layout: Layout, trees: Mapping[int, FastFeedForward]) -> list[dict[str, int | str]]:
     return [
         {
             "layer": layer.original_index + 1,
             "heads": layer.attention.units if layer.attention else 0,
             "neurons": layer.ffn.units if layer.ffn else 0,
         }
+        | ({"tree": trees[layer.index].name} if layer.index in trees else {})
         for layer in layout.layers
     ]
 
@@ -106,7 +110,8 @@ def _print(found: dict[str, Any]) -> None:
     say(f"{found['class']} ({found['family']}, {found['dtype']}), {v.megabytes(found['bytes_on_disk'] / 1e6)} on disk")
     shape = _table("Layer", f"Heads of {full['heads']}", f"Neurons of {full['neurons']}")
     for layer in found["layers"]:
-        shape.add_row(*map(str, layer.values()))
+        block = f"tree {layer['tree']}" if "tree" in layer else str(layer["neurons"])
+        shape.add_row(str(layer["layer"]), str(layer["heads"]), block)
     show(shape)
     gone = full["layers"] - len(found["layers"])
     if gone:

@@ -15,21 +15,29 @@ from sparsebert.records import write_text_atomically
 
 
 def show(drawn: RenderableType) -> None:
-    """Print a table on stdout; wide enough for all columns where stdout is not a terminal."""
-    console = Console()
+    """Print a table on stdout; wide enough for all columns where stdout is not a terminal.
+
+    Cells that are strings are read as markup: what may hold brackets goes in as Text, or escaped.
+    """
+    console = _console()
     if not console.is_terminal:
-        console = Console(width=160)
+        console = _console(width=160)
     console.print(drawn)
 
 
 def say(text: str) -> None:
     """Print one plain line on stdout; nothing in it is read as markup."""
-    Console(soft_wrap=True).print(text, markup=False, highlight=False)
+    _console(soft_wrap=True).print(text, markup=False)
 
 
 def remark(text: str) -> None:
     """Print one plain line on stderr: what belongs beside a result, not into it."""
-    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
+    _console(stderr=True, soft_wrap=True).print(text, markup=False)
+
+
+def _console(**options: Any) -> Console:
+    """A console that leaves words between colons as they are: names of models and recipes may hold them."""
+    return Console(emoji=False, highlight=False, **options)
 
 
 def put_json(value: Any) -> None:

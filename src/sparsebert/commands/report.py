@@ -6,28 +6,42 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparsebert.commands.output import put_json, say, show
-from sparsebert.records import read_record
-from sparsebert.report import as_json, as_rich, families, family_rows, family_table, write_report
+from sparsebert.records import read_record, record_files
+from sparsebert.report import (
+    as_json,
+    as_rich,
+    curve_table,
+    curves,
+    families,
+    family_rows,
+    family_table,
+    write_report,
+)
 from sparsebert.report.verdict import sentences
 
 
 def report(runs: Sequence[Path], output: Path | None, json_wanted: bool) -> None:
-    """Write the page and print the table. Raises UserError for a record that is missing or not readable."""
-    records = [read_record(run) for run in runs]
+    """Write the page and print the tables. Raises UserError for a record that is missing or not readable."""
+    files = [file for run in runs for file in record_files(run)]
+    records = [read_record(file) for file in files]
     page = output or _default(runs)
-    write_report(records, page, page.parent / "plots", runs)
-    groups = families(records)
+    # Pages that are asked for by name may share a folder, with each other or with a run's own page.
+    pictures = page.parent / "plots" if output is None else page.with_name(f"{page.stem}-plots")
+    write_report(records, page, pictures, files)
+    groups, found = families(records), curves(records)
     if json_wanted:
         put_json({"models": as_json(family_rows(groups)), "report": str(page)})
         return
+    if found:
+        show(as_rich(curve_table(found)))
     if groups:
         show(as_rich(family_table(groups, compact=True)))
     for family in groups:
         for name, sentence in sentences(family):
             say(f"{family.label}, {name}: {sentence}" if len(groups) > 1 else f"{name}: {sentence}")
-    for record, run in zip(records, runs, strict=True):
+    for record, file in zip(records, files, strict=True):
         if record.status == "failed":
-            say(f"{run} failed: {record.message}")
+            say(f"{file} is of a run that failed: {record.message}")
     say(f"Report: {page}")
 
 

@@ -33,18 +33,18 @@ def sweep(
     folder = output or Path("runs") / f"sweep-{_hash([point.recipe.hash for point in todo])}"
     with quiet_libraries():
         command = shlex.join(["sparsebert", *sys.argv[1:]])
-        records = [record for _, record in points.sweep(todo, folder, command, keep_models)]
-    if records:
-        _finish(records, folder, json_wanted)
-    failed = len(todo) - sum(record.status == "finished" for record in records)
+        made = list(points.sweep(todo, folder, command, keep_models))
+    if made:
+        _finish([record for _, record in made], [folder / point.name for point, _ in made], folder, json_wanted)
+    failed = len(todo) - sum(record.status == "finished" for _, record in made)
     if failed:
         raise UserError(
             f"{failed} of {len(todo)} points failed", got=folder, fix="see the messages above; finished ones are kept"
         )
 
 
-def _finish(records: Sequence[Record], folder: Path, json_wanted: bool) -> None:
-    page = write_report(records, folder / "report.html", folder / "plots")
+def _finish(records: Sequence[Record], runs: Sequence[Path], folder: Path, json_wanted: bool) -> None:
+    page = write_report(records, folder / "report.html", folder / "plots", runs)
     groups, found = families(records), curves(records)
     if json_wanted:
         put_json({"models": as_json(family_rows(groups)), "report": str(page)})

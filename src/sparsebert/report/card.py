@@ -10,13 +10,17 @@ import yaml
 from sparsebert.errors import unknown
 from sparsebert.records import ModelResult, Record
 from sparsebert.report import values as v
+from sparsebert.report.details import Stretch, stretches
 from sparsebert.report.families import Family, short_name
+from sparsebert.report.maps import tree_names
 from sparsebert.report.methods import methods
 from sparsebert.report.render import as_markdown, escape_markdown
 from sparsebert.report.rows import family_rows
 from sparsebert.report.tables import Cell, Section, Table, family_table
 from sparsebert.report.verdict import sentence
 
+# Of the types of this package's own classes, in front of the family's name.
+OWN_PREFIX = "sparsebert-"
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -30,7 +34,7 @@ def model_card(record: Record, model_name: str) -> str:
         _front_matter(record),
         f"# {escape_markdown(f'{family.label}: {model.name}')}",
         _summary(family, model),
-        "## Load it\n\n" + _loading(record, model),
+        "## Load it\n\n" + _loading(model),
         "## Results\n\n" + as_markdown(family_table([family])),
         "## How each number was measured\n\n" + _methods(family),
         "## Shape\n\n" + _shape(model),
@@ -64,9 +68,10 @@ def _summary(family: Family, model: ModelResult) -> str:
     return f"{base}, made smaller: {said}.\n\nRemoved against dense: {removed}, {whole}, {disk}."
 
 
-def _loading(record: Record, model: ModelResult) -> str:
-    plain = record.recipe.get("even") is True or model.target_kind is None
-    first = "" if plain else "import sparsebert  # teaches the Auto classes layers of different widths\n"
+def _loading(model: ModelResult) -> str:
+    # Of a record that does not say the type it is not known; the import does no harm then.
+    plain = model.model_type is not None and not model.model_type.startswith(OWN_PREFIX)
+    first = "" if plain else "import sparsebert  # teaches the Auto classes this model's own class\n"
     words = "Plain `transformers` is enough." if plain else "Needs `pip install sparsebert` beside `transformers`."
     code = (
         f"{first}from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
@@ -83,12 +88,13 @@ def _methods(family: Family) -> str:
 
 
 def _shape(model: ModelResult) -> str:
-    shape = model.shape
+    shape, trees = model.shape, tree_names(model)
     columns = (Cell("Layer"), Cell("Heads", f"of {shape.full_heads}"), Cell("Neurons", f"of {shape.full_neurons}"))
     rows = []
     for layer, (heads, neurons) in enumerate(zip(shape.heads, shape.neurons, strict=True)):
         small = "dropped" if layer in shape.dropped_layers else ""
-        rows.append((Cell(str(layer + 1), small), Cell(str(heads)), Cell(str(neurons))))
+        block = f"tree {trees[layer]}" if layer in trees else str(neurons)
+        rows.append((Cell(str(layer + 1), small), Cell(str(heads)), Cell(block)))
     return as_markdown(Table("Shape", columns, (Section("", tuple(rows)),)))
 
 
@@ -96,27 +102,29 @@ def _made(record: Record, model: ModelResult) -> str:
     packages = record.environment.packages
     versions = ", ".join(f"{name} {packages[name]}" for name in sorted(packages))
     facts = [f"Recipe {record.recipe_hash}, seed {record.seed}, {record.created}.", f"Made with {versions}."]
-    if model.training is not None:
-        done = model.training
-        teacher = ", taught by the dense model" if done.teacher else ""
-        facts.append(
-            f"Trained for {done.steps:,} steps ({done.epochs:g} epochs of {done.examples:,} examples) in {done.dtype}"
-            f"{teacher}{'' if done.final_loss is None else f'; final loss {done.final_loss:.4g}'}."
-        )
+    facts += [_trained(done) for done in stretches(record, model)]
     if model.output_difference is not None:
         facts.append(
             "Largest difference of a logit, masked against shrunk, over the largest logit: "
             f"{model.output_difference:.1e}."
         )
-    facts += [*model.notes]
     return "\n".join(f"- {escape_markdown(fact)}" for fact in facts)
 
 
+def _trained(done: Stretch) -> str:
+    run = done.run
+    lead = f"Phase {done.phase}: trained" if done.phase else "Trained"
+    teacher = f", taught by {done.teacher}" if done.teacher else ""
+    loss = "" if run.final_loss is None else f"; final loss {run.final_loss:.4g}"
+    epochs = f"{run.epochs:g} epochs of {run.examples:,} examples"
+    return f"{lead} for {run.steps:,} steps ({epochs}) in {run.dtype}{teacher}{loss}."
+
+
 def _limits(record: Record, model: ModelResult) -> str:
-    where = record.environment
-    device = where.gpu or where.cpu
+    # Models are timed on the CPU, also where a GPU trained them.
     limits = [
-        f"Times hold for {device} with the batch, length, precision and threads given above; elsewhere, measure again.",
+        f"Times hold for {record.environment.cpu} with the batch, length, precision and threads given above; "
+        "elsewhere, measure again.",
         "Scores hold for the split named above; on other data the model may have lost more than the table says.",
         "What the base model does wrong, this one does too, and pruning may have made rare cases worse than the mean.",
         "The licence of the base model and of the training data applies.",

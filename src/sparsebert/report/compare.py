@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sparsebert.report import values as v
 from sparsebert.report.families import Family
 from sparsebert.report.rows import FamilyRow, family_rows
-from sparsebert.report.tables import Cell, Section, Table, runs_text
+from sparsebert.report.tables import Cell, Section, Table, few_runs, runs_text
 
 
 def comparison_table(groups: Sequence[Family]) -> Table:
@@ -24,5 +24,5 @@ def _cell(row: FamilyRow | None) -> Cell:
     if row is None:
         return Cell(v.DASH)
     speed = "" if row.dense else v.show(row.encoder_speedup, v.times)
-    small = (v.show_spread(row.score_points, v.percent), speed)
+    small = (v.show_spread(row.score_points, v.percent), speed, few_runs(row))
     return Cell(v.show(row.score_points, v.percent), " · ".join(filter(None, small)))

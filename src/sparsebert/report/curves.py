@@ -13,6 +13,8 @@ from sparsebert.report.tables import Cell, Section, Table, metric_name
 from sparsebert.report.theme import LIGHT, MARKERS, Theme, legend_above, new_figure, styled
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.container import ErrorbarContainer
     from matplotlib.figure import Figure
 
 _APART = ("seed", "sparsity")
@@ -20,11 +22,12 @@ _APART = ("seed", "sparsity")
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One sparsity asked for: what came out in the encoder's linear weights (0-1), and the score (0-100)."""
+    """One sparsity asked for: what came out in the encoder's linear weights (0-1), the score (0-100), and the runs."""
 
     asked: float
     sparsity: v.Value
     score: v.Value
+    records: tuple[Record, ...]
 
 
 @dataclass(frozen=True)
@@ -63,33 +66,41 @@ def curve_plot(found: Sequence[Curve], theme: Theme = LIGHT) -> Figure | None:
     with styled(theme):
         figure = new_figure(6.0, 4.2)
         axes = figure.add_subplot()
-        for index, curve in enumerate(found):
-            again, colour = divmod(index, len(theme.series))
-            scores = [point.score for point in curve.points]
-            axes.errorbar(
-                [100 * point.sparsity.mid for point in curve.points],
-                [score.mid for score in scores],
-                yerr=[
-                    [score.mid - (score.mid if score.low is None else score.low) for score in scores],
-                    [(score.mid if score.high is None else score.high) - score.mid for score in scores],
-                ],
-                label=curve.label,
-                color=theme.series[colour],
-                marker=MARKERS[(index + again) % len(MARKERS)],
-                linestyle=("-", "--", ":")[again % 3],
-                markeredgecolor=theme.paper,
-                linewidth=2,
-                elinewidth=1.2,
-                capsize=2.5,
-            )
+        entries = [(curve.label, _draw(axes, curve, index, theme)) for index, curve in enumerate(found)]
         axes.set_xlabel("Zeros in the encoder's linear weights, %")
         metrics = dict.fromkeys(metric_name(curve.metric) for curve in found)
         axes.set_ylabel(f"{', '.join(metrics)}, %")
         axes.grid(True)
         axes.tick_params(length=0)
         if len(found) > 1:
-            legend_above(figure, axes)
+            legend_above(figure, axes, entries)
         return figure
+
+
+def outside(groups: Sequence[Family], found: Sequence[Curve]) -> list[Family]:
+    """The families whose first run is behind no point of a curve."""
+    inside = {id(record) for curve in found for point in curve.points for record in point.records}
+    return [family for family in groups if id(family.first) not in inside]
+
+
+def _draw(axes: Axes, curve: Curve, index: int, theme: Theme) -> ErrorbarContainer:
+    again, colour = divmod(index, len(theme.series))
+    scores = [point.score for point in curve.points]
+    return axes.errorbar(
+        [100 * point.sparsity.mid for point in curve.points],
+        [score.mid for score in scores],
+        yerr=[
+            [score.mid - (score.mid if score.low is None else score.low) for score in scores],
+            [(score.mid if score.high is None else score.high) - score.mid for score in scores],
+        ],
+        color=theme.series[colour],
+        marker=MARKERS[(index + again) % len(MARKERS)],
+        linestyle=("-", "--", ":")[again % 3],
+        markeredgecolor=theme.paper,
+        linewidth=2,
+        elinewidth=1.2,
+        capsize=2.5,
+    )
 
 
 def _curve(family: Family) -> Curve:
@@ -106,7 +117,7 @@ def _point(asked: float, runs: Sequence[tuple[Record, ModelResult]]) -> CurvePoi
     sparsity = v.over_runs(v.Value(model.sparsity.encoder_linear) for _, model in runs)
     if score is None or sparsity is None:
         return None
-    return CurvePoint(asked, sparsity, score)
+    return CurvePoint(asked, sparsity, score, tuple(record for record, _ in runs))
 
 
 def _cell(point: CurvePoint | None) -> Cell:

@@ -47,12 +47,12 @@ class Family:
 def families(records: Sequence[Record], apart_from: Sequence[str] = ("seed",)) -> list[Family]:
     """Group the finished records whose recipes differ in the keys `apart_from` only.
 
-    A failed record, or one without models, is in no family. A bench stands alone.
+    A failed record, or one without models, is in no family.
     """
     groups: dict[str, list[Record]] = {}
-    for index, record in enumerate(records):
+    for record in records:
         if record.status == "finished" and record.models:
-            groups.setdefault(_identity(record, index, apart_from), []).append(record)
+            groups.setdefault(_identity(record, apart_from), []).append(record)
     members = list(groups.values())
     labels = _labels([group[0] for group in members], apart_from)
     return [Family(label, tuple(group)) for label, group in zip(labels, members, strict=True)]
@@ -97,9 +97,7 @@ def _headline_setting(record: Record) -> tuple[int, int, str, str, int] | None:
     return None
 
 
-def _identity(record: Record, index: int, apart_from: Sequence[str]) -> str:
-    if record.kind == "bench":
-        return f"bench {index}"
+def _identity(record: Record, apart_from: Sequence[str]) -> str:
     recipe = {key: value for key, value in record.recipe.items() if key not in apart_from}
     where = (record.environment.cpu, record.environment.gpu, record.environment.threads)
     return json.dumps([record.task, recipe, where], sort_keys=True)
@@ -114,6 +112,8 @@ def _labels(firsts: Sequence[Record], apart_from: Sequence[str]) -> list[str]:
     differing = [key for key in keys if len({repr(values.get(key)) for values in flat}) > 1]
     texts = [", ".join(_say(key, values[key]) for key in differing[:_MOST] if _has(values, key)) for values in flat]
     texts = [text or _subject(record) for text, record in zip(texts, firsts, strict=True)]
+    if len(set(texts)) < len(texts):
+        texts = [f"{text}, {_machine(record)}" for text, record in zip(texts, firsts, strict=True)]
     if len(set(texts)) == len(texts):
         return texts
     return [f"{text} ({number})" for number, text in enumerate(texts, 1)]
@@ -133,6 +133,11 @@ def _has(values: Mapping[str, object], key: str) -> bool:
 
 def _label_order(key: str) -> tuple[int, str]:
     return (_SELF_EXPLAINING.index(key) if key in _SELF_EXPLAINING else len(_SELF_EXPLAINING), key)
+
+
+def _machine(record: Record) -> str:
+    where = record.environment
+    return ", ".join([*filter(None, (where.cpu, where.gpu)), f"{where.threads} threads"])
 
 
 def _subject(record: Record) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparsebert.records import write_bytes_atomically
 from sparsebert.report.curves import Curve, curve_plot
 from sparsebert.report.families import Family
 from sparsebert.report.maps import describe, shape_map
 from sparsebert.report.plots import pareto_plot, size_plot
 from sparsebert.report.theme import DARK, LIGHT, Theme, to_png, to_svg
+from sparsebert.report.training import describe_training, timeline_plot
 from sparsebert.report.verdict import sentences
 from sparsebert.report.visits import Tree, describe_tree, visit_key, visit_map
 
@@ -49,6 +50,14 @@ def visits(trees: Sequence[Tree]) -> str:
     return f'<div class="key">{key}</div><div class="trees">{"".join(drawn)}</div>'
 
 
+def training(family: Family, with_name: bool) -> str:
+    """One plot a sparse training, of sparsity and loss; empty where none was logged. Under the name if asked."""
+    heading = f"<h3>{escape(family.label)}</h3>" if with_name else ""
+    models = [family.runs(name)[0][1] for name in family.names]
+    drawn = "".join(_picture(lambda theme, m=m: timeline_plot(m, theme), describe_training(m)) for m in models)
+    return heading + drawn if drawn else ""
+
+
 def sizes(family: Family, with_name: bool) -> str:
     """The bars of parameters and file sizes as HTML."""
     heading = f"<h3>{escape(family.label)}</h3>" if with_name else ""
@@ -66,20 +75,20 @@ def curve(found: Sequence[Curve]) -> str:
 def write_pngs(
     groups: Sequence[Family], folder: Path, found: Sequence[Curve] = (), trees: Sequence[Sequence[Tree]] = ()
 ) -> list[Path]:
-    """Write `pareto.png`, and one `map` and one `size` picture a family, into `folder`; returns their paths.
+    """Write `pareto.png`, `curves.png`, and one `map` and one `size` picture a family, into `folder`; return the paths.
 
-    `trees` holds those of each family, for a `visits` picture where there are any. Of a sweep, `curves.png` takes the
-    place of the pictures of single families.
+    What has nothing to show is left out. A family also has a `training` picture where its training was logged, and a
+    `visits` picture where it has trees; `trees` holds those of each family.
     """
     several = len(groups) > 1
     drawn = [("pareto", pareto_plot(groups)), ("curves", curve_plot(found))]
-    for number, family in enumerate(groups if not found else (), start=1):
+    for number, family in enumerate(groups, start=1):
         ending = f"-{number}-{_slug(family.label)}" if several else ""
         models = [family.runs(name)[0][1] for name in family.names]
         drawn += [(f"map{ending}", shape_map(models)), (f"size{ending}", size_plot(family))]
+        drawn += [(f"training{ending}", timeline_plot(model)) for model in models]
         drawn += [(f"visits{ending}", visit_map(own)) for own in trees[number - 1 : number] if own]
-    folder.mkdir(parents=True, exist_ok=True)
-    return [_write(folder / f"{name}.png", to_png(figure)) for name, figure in drawn if figure is not None]
+    return [_write(folder / f"{name}.png", figure) for name, figure in drawn if figure is not None]
 
 
 def _picture(draw: Callable[[Theme], Figure | None], words: str) -> str:
@@ -100,8 +109,6 @@ def _slug(label: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", label.lower())[:LONGEST].strip("-") or "family"
 
 
-def _write(path: Path, content: bytes) -> Path:
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
+def _write(path: Path, figure: Figure) -> Path:
+    write_bytes_atomically(path, to_png(figure))
     return path

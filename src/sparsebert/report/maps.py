@@ -45,7 +45,7 @@ def shape_map(models: Sequence[ModelResult], theme: Theme = LIGHT, columns: int 
 
 def describe(model: ModelResult) -> str:
     """The map in words, for readers that see no picture."""
-    shape, trees = model.shape, {fit.layer: fit.name for fit in model.trees}
+    shape, trees = model.shape, tree_names(model)
     said = []
     for layer, (heads, neurons) in enumerate(zip(shape.heads, shape.neurons, strict=True)):
         block = f"fast feedforward {trees[layer]}" if layer in trees else f"{neurons} neurons"
@@ -54,12 +54,17 @@ def describe(model: ModelResult) -> str:
     return "; ".join(said)
 
 
+def tree_names(model: ModelResult) -> dict[int, str]:
+    """What the fast feedforward layers are called, as TREESxDEPTH, by the index of their layer."""
+    return {fit.layer: fit.name for fit in model.trees}
+
+
 def _width(shape: Shape) -> float:
     return _LEFT + _HEAD * shape.full_heads + _GAP + _BAR + _END
 
 
 def _draw_model(axes: Axes, model: ModelResult, width: float, layers: int, theme: Theme) -> None:
-    shape = model.shape
+    shape, trees = model.shape, tree_names(model)
     axes.set_xlim(0, width)
     axes.set_ylim(layers * _PITCH + 0.6, -_TOP)
     bar = _LEFT + _HEAD * shape.full_heads + _GAP
@@ -73,11 +78,10 @@ def _draw_model(axes: Axes, model: ModelResult, width: float, layers: int, theme
             _draw_band(axes, _LEFT, top, bar + _BAR - _LEFT, "layer dropped", theme)
         else:
             _draw_heads(axes, heads, shape.full_heads, top, theme)
-            tree = next((fit.name for fit in model.trees if fit.layer == layer), None)
-            if tree is None:
-                _draw_neurons(axes, neurons, shape.full_neurons, bar, top, theme)
+            if layer in trees:
+                _draw_band(axes, bar, top, _BAR, f"tree {trees[layer]}", theme)
             else:
-                _draw_band(axes, bar, top, _BAR, f"tree {tree}", theme)
+                _draw_neurons(axes, neurons, shape.full_neurons, bar, top, theme)
 
 
 def _draw_heads(axes: Axes, kept: int, full: int, top: float, theme: Theme) -> None:

@@ -15,13 +15,14 @@ from sparsebert.records import Record, write_text_atomically
 from sparsebert.report import figures
 from sparsebert.report import values as v
 from sparsebert.report.compare import comparison_table
-from sparsebert.report.curves import Curve, curve_table, curves
+from sparsebert.report.curves import Curve, curve_table, curves, outside
 from sparsebert.report.details import detail_table
 from sparsebert.report.families import Family, families, short_name
 from sparsebert.report.methods import duration, environment_table, methods
 from sparsebert.report.render import as_html
 from sparsebert.report.rows import FamilyRow, family_rows
-from sparsebert.report.tables import family_table, metric_name, runs_text, target_text, timing_table
+from sparsebert.report.tables import family_table, few_runs, metric_name, runs_text, target_text, timing_table
+from sparsebert.report.training import sparsity_table
 from sparsebert.report.trees import level_table, tree_table
 from sparsebert.report.verdict import sentences
 from sparsebert.report.visits import CELLS, MOST_TREES, Tree, read_trees
@@ -41,12 +42,13 @@ def write_report(
     """
     if not records:
         raise UserError("There is nothing to report", fix="give at least one run's folder or record.json")
-    groups = families(records)
+    groups, found = families(records), curves(records)
+    alone = outside(groups, found)
     places = {id(record): run for record, run in zip(records, runs, strict=True)} if runs else {}
-    trees = [_trees_of(family, places) for family in groups]
+    trees = [_trees_of(family, places) for family in alone]
     if png_folder is not None:
-        figures.write_pngs(groups, png_folder, curves(records), trees)
-    write_text_atomically(out, page(records, groups, trees))
+        figures.write_pngs(alone, png_folder, found, trees)
+    write_text_atomically(out, _page(records, groups, found, alone, trees))
     return out
 
 
@@ -56,12 +58,17 @@ def _trees_of(family: Family, places: Mapping[int, Path]) -> list[Tree]:
     return [] if run is None else [tree for model in family.first.models for tree in read_trees(run, model)]
 
 
-def page(records: Sequence[Record], groups: Sequence[Family], trees: Sequence[Sequence[Tree]]) -> str:
-    """The whole page as text; `trees` are those of each family."""
+def _page(
+    records: Sequence[Record],
+    groups: Sequence[Family],
+    found: Sequence[Curve],
+    alone: Sequence[Family],
+    trees: Sequence[Sequence[Tree]],
+) -> str:
+    """The whole page as text; `alone` are the families that are no points of curves, `trees` those of each of them."""
     title = _title(records, groups)
     failed = [record for record in records if record.status == "failed"]
-    found = curves(records)
-    results = _sweep(groups, found) if found else _results(groups, trees)
+    results = [*_curves(found), *_results(groups, alone, trees)]
     parts = [_header(title, records, groups, failed), _failed(failed), *results, *_background(groups, failed)]
     style = files("sparsebert.report").joinpath("page.css").read_text(encoding="utf-8")
     return (
@@ -81,18 +88,17 @@ def _title(records: Sequence[Record], groups: Sequence[Family]) -> str:
     if len(subjects) > 1:
         return f"Comparison of {len(groups) or len(records)} families of models"
     subject, task = subjects.pop()
-    return subject if records[0].kind == "bench" else f"{subject} on {task}"
+    return f"{subject} on {task}"
 
 
 def _subject(record: Record) -> str:
-    if record.kind == "bench":
-        return "Benchmark: " + ", ".join(short_name(model.name) for model in record.models)
     return short_name(str(record.recipe.get("model", "Model")))
 
 
 def _header(title: str, records: Sequence[Record], groups: Sequence[Family], failed: Sequence[Record]) -> str:
     dates = sorted({record.created[:10] for record in records})
-    cpus = dict.fromkeys(record.environment.gpu or record.environment.cpu for record in records)
+    # Models are timed on the CPU, also where a GPU trained them.
+    cpus = dict.fromkeys(record.environment.cpu for record in records)
     meta = [" to ".join(dict.fromkeys((dates[0], dates[-1]))), ", ".join(cpus)]
     meta += [runs_text(groups[0])] if len(groups) == 1 else [f"{len(groups)} families"] if groups else []
     meta += [f"{len(failed)} failed run{'s' if len(failed) > 1 else ''}"] if failed else []
@@ -122,7 +128,8 @@ def _tile(row: FamilyRow) -> str:
         facts.insert(0, (metric_name(row.metric), v.show(row.score_points, v.percent) + change))
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
     target = target_text(row.target_kind, row.target_value)
-    asked = f"<small>asked: {escape(target)}</small>" if target else ""
+    small = ", ".join(filter(None, (target and f"asked: {target}", few_runs(row))))
+    asked = f"<small>{escape(small)}</small>" if small else ""
     speed = escape(v.show(row.encoder_speedup, v.times))
     return (
         f'<div class="tile"><h2>{escape(row.name)}{asked}</h2>'
@@ -134,29 +141,45 @@ def _ms(number: float) -> str:
     return f"{v.digits(number)} ms"
 
 
-def _sweep(groups: Sequence[Family], found: Sequence[Curve]) -> Iterator[str]:
+def _curves(found: Sequence[Curve]) -> Iterator[str]:
+    if not found:
+        return
     caption = '<p class="caption">Bars: minimum–maximum over seeds. Every point is a run of its own.</p>'
     yield _section("Score against sparsity", caption + figures.curve(found), "figure")
     yield _section("Score by sparsity", f'<div class="scroll">{as_html(curve_table(found))}</div>')
-    yield _section("Models", f'<div class="scroll">{as_html(family_table(groups), "cards")}</div>')
 
 
-def _results(groups: Sequence[Family], trees: Sequence[Sequence[Tree]]) -> Iterator[str]:
+def _results(groups: Sequence[Family], alone: Sequence[Family], trees: Sequence[Sequence[Tree]]) -> Iterator[str]:
+    """Tables of all families; pictures of those in no curve, as those of every point would be too many to look at."""
     if not groups:
         return
-    named = len(groups) > 1
-    if named and any(family.first.main_metric for family in groups):
-        yield _section("Side by side", f'<div class="scroll">{as_html(comparison_table(groups))}</div>')
+    if len(alone) > 1 and any(family.first.main_metric for family in alone):
+        yield _section("Side by side", f'<div class="scroll">{as_html(comparison_table(alone))}</div>')
     yield _section("Models", f'<div class="scroll">{as_html(family_table(groups), "cards")}</div>')
-    yield f'<div class="{"" if named else "pair"}">{_score_section(groups)}{_size_section(groups, named)}</div>'
-    maps = "".join(figures.maps(family, named) for family in groups)
-    yield _section("What is left of each layer", _map_caption(groups) + maps)
-    planted = [record for family in groups for record in family.records]
-    if tree_table(planted).sections:
-        yield _section("Fast feedforward layers", _tree_section(planted, groups, trees))
+    if alone:
+        yield from _pictures(alone, trees, named=len(groups) > 1)
     table = timing_table(groups)
     if table.sections:
         yield _section("Timings", f'<div class="scroll">{as_html(table, "inline")}</div>')
+
+
+def _pictures(groups: Sequence[Family], trees: Sequence[Sequence[Tree]], named: bool) -> Iterator[str]:
+    yield f'<div class="{"" if named else "pair"}">{_score_section(groups)}{_size_section(groups, named)}</div>'
+    maps = "".join(figures.maps(family, named) for family in groups)
+    yield _section("What is left of each layer", _map_caption(groups) + maps)
+    yield _training_section(groups, named)
+    planted = [record for family in groups for record in family.records]
+    if tree_table(planted).sections:
+        yield _section("Fast feedforward layers", _tree_section(planted, groups, trees, named))
+
+
+def _training_section(groups: Sequence[Family], named: bool) -> str:
+    plots = "".join(figures.training(family, named) for family in groups)
+    table = sparsity_table(groups)
+    zeros = f'<h3>{table.title}</h3>{_ZEROS}<div class="scroll">{as_html(table, "inline")}</div>'
+    body = plots + (zeros if table.sections else "")
+    caption = f'<p class="caption">The phases of the training, one after the other.{_first_seed(groups)}</p>'
+    return _section("What the training did", caption + body, "figure") if body else ""
 
 
 _TREES = (
@@ -165,6 +188,10 @@ _TREES = (
     "(those inside a larger one are not counted), how evenly tokens spread over the leaves (1 = evenly), and how often "
     "neighbouring tokens meet at one.</p>"
 )
+_ZEROS = (
+    '<p class="caption">Part of each matrix that was zero when training ended, before heads and neurons without a '
+    "weight were cut out.</p>"
+)
 _VISITS = (
     '<h3>Who visits which node</h3><p class="caption">One row a level, the root at the top; every cell a node, or '
     f"several neighbours where a level has more than {CELLS}. Cells are filled from below as far as their nodes are "
@@ -172,18 +199,19 @@ _VISITS = (
 )
 
 
-def _tree_section(records: Sequence[Record], groups: Sequence[Family], trees: Sequence[Sequence[Tree]]) -> str:
+def _tree_section(
+    records: Sequence[Record], groups: Sequence[Family], trees: Sequence[Sequence[Tree]], named: bool
+) -> str:
     table = f'{_TREES}<div class="scroll">{as_html(tree_table(records))}</div>'
     levels = f'<div class="scroll">{as_html(level_table(records), "inline")}</div>'
-    return f"{table}<details><summary>Level by level</summary>{levels}</details>{_visits(groups, trees)}"
+    return f"{table}<details><summary>Level by level</summary>{levels}</details>{_visits(groups, trees, named)}"
 
 
-def _visits(groups: Sequence[Family], trees: Sequence[Sequence[Tree]]) -> str:
+def _visits(groups: Sequence[Family], trees: Sequence[Sequence[Tree]], named: bool) -> str:
     if not any(trees):
         return ""
     more = f" At most {MOST_TREES} trees of a layer are shown." if _has_more(trees) else ""
-    more += " Of several seeds, the first is shown." if any(len(family.records) > 1 for family in groups) else ""
-    named = len(groups) > 1
+    more += _first_seed(groups)
     drawn = (
         (f"<h3>{escape(family.label)}</h3>" if named and own else "") + figures.visits(own)
         for family, own in zip(groups, trees, strict=True)
@@ -210,12 +238,14 @@ def _size_section(groups: Sequence[Family], named: bool) -> str:
 
 
 def _map_caption(groups: Sequence[Family]) -> str:
-    several = any(len(family.records) > 1 for family in groups)
-    seeds = " Of several seeds, the first is shown." if several else ""
     return (
         '<p class="caption">One row a layer, the first at the top. Squares: attention heads left, of those the dense '
-        f"model has. Bar: neurons of the feed-forward part left.{seeds}</p>"
+        f"model has. Bar: neurons of the feed-forward part left.{_first_seed(groups)}</p>"
     )
+
+
+def _first_seed(groups: Sequence[Family]) -> str:
+    return " Of several seeds, the first is shown." if any(len(family.records) > 1 for family in groups) else ""
 
 
 def _background(groups: Sequence[Family], failed: Sequence[Record]) -> Iterator[str]:
@@ -237,13 +267,13 @@ def _methods(family: Family, named: bool) -> str:
 
 
 def _notes(family: Family) -> str:
-    said = [note for record in family.records for note in record.notes]
-    said += [f"{model.name}: {note}" for record in family.records for model in record.models for note in model.notes]
-    return "".join(f"<li>{escape(note)}</li>" for note in dict.fromkeys(said))
+    said = dict.fromkeys(note for record in family.records for note in record.notes)
+    return "".join(f"<li>{escape(note)}</li>" for note in said)
 
 
 def _recipe(record: Record) -> str:
-    summary = f"seed {record.seed} · recipe {record.recipe_hash} · {record.created} · took {duration(record.seconds)}"
+    took = f"last start took {duration(record.seconds)}"
+    summary = f"seed {record.seed} · recipe {record.recipe_hash} · {record.created} · {took}"
     return (
         f"<pre>{escape(record.command)}</pre><details><summary>{escape(summary)}</summary>"
         f"<pre>{escape(_yaml(record.recipe))}</pre></details>"

@@ -14,6 +14,7 @@ from sparsebert.report.theme import LIGHT, MARKERS, Theme, legend_above, new_fig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.container import ErrorbarContainer
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
@@ -47,13 +48,12 @@ def pareto_plot(groups: Sequence[Family], theme: Theme = LIGHT) -> Figure | None
     with styled(theme):
         figure = new_figure(6.0, 4.0)
         axes = figure.add_subplot()
-        for index, (label, line) in enumerate(shown):
-            _draw_line(axes, label, line, index, theme)
+        entries = [(label, _draw_line(axes, line, index, theme)) for index, (label, line) in enumerate(shown)]
         _dense_lines(axes, shown, theme)
         _speed_axis(axes, [point.x for _, line in shown for point in line])
         _score_axis(axes, [line for _, line in shown])
         if len(shown) > 1:
-            legend_above(figure, axes)
+            legend_above(figure, axes, entries)
         figure.draw_without_rendering()
         _label_points(axes, [line for _, line in shown], theme)
         return figure
@@ -92,15 +92,14 @@ def _reach(points: Sequence[v.Value]) -> list[list[float]]:
     return [below, above]
 
 
-def _draw_line(axes: Axes, label: str, line: Sequence[_Point], index: int, theme: Theme) -> None:
+def _draw_line(axes: Axes, line: Sequence[_Point], index: int, theme: Theme) -> ErrorbarContainer:
     colour = theme.series[index % len(theme.series)]
     across, up = [point.x for point in line], [point.y for point in line]
-    axes.errorbar(
+    return axes.errorbar(
         [x.mid for x in across],
         [y.mid for y in up],
         xerr=_reach(across),
         yerr=_reach(up),
-        label=label,
         color=colour,
         marker=MARKERS[index % len(MARKERS)],
         markersize=7.5,

@@ -18,6 +18,7 @@ _GIGA = 1e9
 class FamilyRow:
     """One model of one family. Scores and changes in points (0-100), sparsities 0-1, sizes in megabytes of 1e6 bytes.
 
+    `runs` of the `family_runs` runs hold the model: where a run may end early, not all of them do.
     With one run a spread is that run's quartiles; with several it is the minimum and maximum over the runs, and
     `change_points` is paired: each run against its own dense model.
     """
@@ -28,6 +29,7 @@ class FamilyRow:
     target_kind: str | None
     target_value: float | None
     runs: int
+    family_runs: int
     seeds: tuple[int, ...]
     metric: str | None
     split: str | None
@@ -49,11 +51,15 @@ class FamilyRow:
 
 @dataclass(frozen=True)
 class TimingRow:
-    """One model in one setting: milliseconds, tokens per second, and the paired ratio to the baseline."""
+    """One model in one setting: milliseconds, tokens per second, and the paired ratio to the baseline.
+
+    `runs` and `family_runs` as in FamilyRow.
+    """
 
     family: str
     name: str
     runs: int
+    family_runs: int
     scope: str
     backend: str
     dtype: str
@@ -99,6 +105,7 @@ def _family_row(family: Family, name: str) -> FamilyRow:
         target_kind=model.target_kind,
         target_value=model.target_value,
         runs=len(runs),
+        family_runs=len(family.records),
         seeds=tuple(run.seed for run, _ in runs),
         metric=record.main_metric,
         split=score.split if score else None,
@@ -147,15 +154,16 @@ def _timings(family: Family, name: str) -> list[TimingRow]:
     for _, model in family.runs(name):
         for timing in model.timings:
             groups.setdefault((*setting(timing), timing.attention), []).append(timing)
-    return [_timing_row(family.label, name, timings) for timings in groups.values()]
+    return [_timing_row(family, name, timings) for timings in groups.values()]
 
 
-def _timing_row(family: str, name: str, timings: Sequence[Timing]) -> TimingRow:
+def _timing_row(family: Family, name: str, timings: Sequence[Timing]) -> TimingRow:
     first = timings[0]
     return TimingRow(
-        family=family,
+        family=family.label,
         name=name,
         runs=len(timings),
+        family_runs=len(family.records),
         scope=first.scope,
         backend=first.backend,
         dtype=first.dtype,

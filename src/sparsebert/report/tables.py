@@ -139,7 +139,8 @@ def _size_cell(row: FamilyRow) -> Cell:
 
 
 def _family_cells(row: FamilyRow, columns: Sequence[_Column]) -> tuple[Cell, ...]:
-    return (Cell(row.name, target_text(row.target_kind, row.target_value)), *(make(row) for _, make in columns))
+    small = (target_text(row.target_kind, row.target_value), few_runs(row))
+    return (Cell(row.name, "; ".join(filter(None, small))), *(make(row) for _, make in columns))
 
 
 def _by_family(rows: Sequence[FamilyRow], groups: Sequence[Family]) -> list[tuple[str, list[FamilyRow]]]:
@@ -157,6 +158,11 @@ def runs_text(family: Family) -> str:
     if len(seeds) == len(family.records):
         return f"seed {listed}" if len(seeds) == 1 else f"{len(seeds)} seeds ({listed})"
     return f"{len(family.records)} runs of seed {listed}"
+
+
+def few_runs(row: FamilyRow | TimingRow) -> str:
+    """`n = 1 of 3 runs` for a model that not all runs of its family hold, else empty."""
+    return "" if row.runs == row.family_runs else f"n = {row.runs} of {row.family_runs} runs"
 
 
 def _sample_size(row: FamilyRow) -> str:
@@ -178,7 +184,7 @@ def _flops_setting(rows: Sequence[FamilyRow]) -> str:
 
 def _notes(groups: Sequence[Family]) -> tuple[str, ...]:
     notes = []
-    if any(len(family.records) == 1 for family in groups):
+    if any(len(family.runs(name)) == 1 for family in groups for name in family.names):
         notes.append("Range beside a time or speedup: quartiles of the rounds of one run.")
     for family in groups:
         if len(family.records) > 1:
@@ -189,7 +195,7 @@ def _notes(groups: Sequence[Family]) -> tuple[str, ...]:
 
 def _timing_cells(row: TimingRow, named: bool) -> tuple[Cell, ...]:
     return (
-        Cell(row.name, row.family if named else ""),
+        Cell(row.name, "; ".join(filter(None, (row.family if named else "", few_runs(row))))),
         _cell(row.median_ms, v.digits),
         _cell(row.speedup, v.times),
         Cell(v.show(row.tokens_per_s, lambda number: f"{number:,.0f}")),

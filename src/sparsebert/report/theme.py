@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from textwrap import fill
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.container import Container
     from matplotlib.figure import Figure
 
 DPI = 150
@@ -73,6 +74,8 @@ def styled(theme: Theme) -> Iterator[None]:
         "grid.linewidth": 0.8,
         "hatch.color": theme.muted,
         "hatch.linewidth": 0.7,
+        # Names of recipes and models may hold any letters.
+        "text.parse_math": False,
         "xtick.color": theme.muted,
         "ytick.color": theme.muted,
     }
@@ -90,23 +93,28 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
     return figure
 
 
-def legend_above(figure: Figure, axes: Axes) -> None:
-    """A legend above the axes in as many columns as fit; long labels are broken, and the figure grows by its lines."""
-    handles, given = axes.get_legend_handles_labels()
-    labels = [fill(label, LEGEND_LETTERS) for label in given]
-    longest = max(len(line) for label in labels for line in label.splitlines())
+def legend_above(figure: Figure, axes: Axes, entries: Sequence[tuple[str, Container]]) -> None:
+    """A legend above the axes in as many columns as fit; long labels are broken, and the figure grows by its lines.
+
+    `entries`: labels and what they name; a label may be any text.
+    """
+    labels = [fill(label, LEGEND_LETTERS) for label, _ in entries]
+    longest = max((len(line) for label in labels for line in label.splitlines()), default=0)
     columns = max(1, min(LEGEND_COLUMNS, FIGURE_LETTERS // (longest + HANDLE_LETTERS)))
     lines = math.ceil(len(labels) / columns) * max(len(label.splitlines()) for label in labels)
     figure.set_figheight(figure.get_figheight() + LEGEND_LINE * lines)
-    axes.legend(
-        handles,
-        labels,
+    legend = axes.legend(
+        [handle for _, handle in entries],
+        # Put in below: versions before 3.10 leave out labels that begin with an underscore.
+        ["?"] * len(labels),
         frameon=False,
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),
         ncols=columns,
         handlelength=1.6,
     )
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_text(label)
 
 
 def to_png(figure: Figure) -> bytes:

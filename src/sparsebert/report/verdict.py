@@ -15,18 +15,13 @@ _NOTICEABLE = 1.05
 
 def sentences(family: Family) -> list[tuple[str, str]]:
     """Name and sentence of each model that is not the dense one."""
-    rows = family_rows([family])
-    return [(row.name, f"{sentence(row, baseline_name(family))}.") for row in rows if not row.dense]
-
-
-def baseline_name(family: Family) -> str:
-    """What the models are compared to: `dense` in a run of compress, the first model in a bench."""
-    return family.first.models[0].name if family.first.kind == "bench" else "dense"
+    return [(row.name, f"{sentence(row, 'dense')}.") for row in family_rows([family]) if not row.dense]
 
 
 def sentence(row: FamilyRow, against: str) -> str:
     """Speed, score and size of one model against another, without its own name; what is not known is said."""
-    parts = [speed_words(row, against), score_words(row), size_words(row), _miss_words(row)]
+    in_runs = "" if row.runs == row.family_runs else f"in {row.runs} of {row.family_runs} runs"
+    parts = [speed_words(row, against), score_words(row), size_words(row), _miss_words(row), in_runs]
     return ", ".join(part for part in parts if part)
 
 
