@@ -10,9 +10,10 @@ from transformers import PreTrainedModel
 
 from sparsebert.compress.assemble import assemble, masked_model
 from sparsebert.compress.calibrate import calibrate
+from sparsebert.compress.family import shape_of
 from sparsebert.models.layout import layout_of
 from sparsebert.oneshot.budgets import Choice
-from sparsebert.surgeon import mask_model
+from sparsebert.surgeon import mask_model, shrink
 from tiny import FAMILIES, HEADS, NEURONS, tiny_batch, tiny_model
 from toy import toy_collate, toy_rows
 
@@ -95,3 +96,11 @@ def test_even_gives_a_stock_model():
     small = assemble(model, options, [choice(HEADS, 16), choice(0, 0, dropped=True), choice(HEADS, 16)], even=True)
     assert type(small) is type(model)
     assert (small.config.intermediate_size, small.config.num_hidden_layers) == (16, 2)
+
+
+def test_the_shape_of_a_model_that_began_uneven_is_of_its_largest_layer():
+    model = tiny_model("bert")
+    uneven = shrink(model, {"layer.0.heads": torch.arange(HEADS) < 1, "layer.2.neurons": torch.arange(NEURONS) < 8})
+    shape = shape_of(uneven, range(3), uneven)
+    assert (shape.heads, shape.full_heads) == ((1, HEADS, HEADS), HEADS)
+    assert (shape.neurons, shape.full_neurons) == ((NEURONS, NEURONS, 8), NEURONS)

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from sparsebert.errors import DivergedError
+from sparsebert.errors import DivergedError, UserError
 from sparsebert.parts import Distill, Training
 from sparsebert.records import TrainingRun
-from sparsebert.train.collate import Batch, Collator, EpochOrder, batches_by_length
+from sparsebert.train.collate import Batch, Collator, EpochOrder, batches_by_length, padding_collator
 from sparsebert.train.distill import Distiller
 from sparsebert.train.evaluate import predict_logits
 from sparsebert.train.finetune import fine_tune
@@ -233,6 +234,12 @@ def test_batches_of_an_epoch_hold_texts_of_like_length():
         max(batch) - min(batch) for i in range(1, 32) if (batch := [lengths[r] for r in order[8 * i : 8 * i + 8]])
     ]
     assert sum(spreads) / len(spreads) < 20
+
+
+def test_a_tokenizer_without_a_padding_token_is_refused():
+    plain = Tokenizer(models.WordLevel({"[UNK]": 0, "good": 1}, unk_token="[UNK]"))
+    with pytest.raises(UserError, match="has no padding token"):
+        padding_collator(PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="[UNK]"))
 
 
 def test_batches_by_length_rise_and_hold_every_row():

@@ -138,20 +138,21 @@ def recover(bench: Workbench, dense: Dense, work: Path, folder: Path, origin: tu
 
 
 def shape_of(model: PreTrainedModel, origin: Sequence[int], dense: PreTrainedModel) -> Shape:
-    """Heads and neurons left in each layer of the dense model."""
+    """Heads and neurons left in each layer of the dense model, of the most that one of its layers has."""
     full = layout_of(dense)
     heads, neurons = [0] * len(full.layers), [0] * len(full.layers)
     for layer, place in zip(layout_of(model).layers, origin, strict=True):
         heads[place] = layer.attention.units if layer.attention else 0
         neurons[place] = layer.ffn.units if layer.ffn else 0
     dropped = tuple(sorted(set(range(len(full.layers))) - set(origin)))
-    first = full.layers[0]
+    most_heads = max(layer.attention.units if layer.attention else 0 for layer in full.layers)
+    most_neurons = max(layer.ffn.units if layer.ffn else 0 for layer in full.layers)
     return Shape(
         heads=tuple(heads),
         neurons=tuple(neurons),
         dropped_layers=dropped,
-        full_heads=first.attention.units if first.attention else full.full_heads,
-        full_neurons=first.ffn.units if first.ffn else full.full_neurons,
+        full_heads=most_heads or full.full_heads,
+        full_neurons=most_neurons or full.full_neurons,
     )
 
 

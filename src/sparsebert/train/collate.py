@@ -12,6 +12,8 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from sparsebert.errors import UserError
+
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 Batch = dict[str, torch.Tensor]
 Collator = Callable[[Sequence[dict[str, Any]]], Batch]
@@ -23,7 +25,16 @@ def inputs_of(batch: Mapping[str, Any], *more: str) -> dict[str, Any]:
 
 
 def padding_collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
-    """A function from rows of an encoded data set to one padded batch with `labels`, and `rows` when known."""
+    """A function from rows of an encoded data set to one padded batch with `labels`, and `rows` when known.
+
+    Raises UserError for a tokenizer without a padding token.
+    """
+    if tokenizer.pad_token is None:
+        raise UserError(
+            "The tokenizer has no padding token, so texts cannot be put into batches",
+            got=type(tokenizer).__name__,
+            fix="set tokenizer.pad_token to one that the model knows, and save the tokenizer",
+        )
 
     def collate(rows: Sequence[dict[str, Any]]) -> Batch:
         inputs = [inputs_of(row) for row in rows]
