@@ -208,6 +208,10 @@ def test_penalties_by_hand():
     layer(torch.tensor([[1.0], [1.0]]))
     # All go right: 2 * (1 * p).
     assert layer.penalty.item() == pytest.approx(2.0 * float(entropy) + 3.0 * 2 * float(p))
+    # The last two tokens are padding: as if they were not there.
+    layer.counted = torch.tensor([[1, 1], [0, 0]])
+    layer(torch.tensor([[[1.0], [-1.0]], [[5.0], [5.0]]]))
+    assert layer.penalty.item() == pytest.approx(2.0 * float(entropy) + 3.0)
     FastFeedForward(1, 1)(torch.ones(1, 1))
 
 

@@ -374,3 +374,17 @@ def test_the_routing_of_trees_is_trained_too(dropout: bool, tmp_path: Path):
     set_routing(model, Routing(balance=0.5, hardening=0.25))
     with torch.no_grad():
         assert float(made.compute_loss(model.eval(), batch)) == pytest.approx(float(plain.detach()), rel=1e-5)
+
+
+def test_padding_counts_in_no_routing_term(tmp_path: Path):
+    set_routing(planted := plant(small(), depth=3), Routing(balance=0.5, hardening=0.25))
+    made = SparseTrainer(planted, arguments(tmp_path), dropout=False, train_dataset=ROWS, data_collator=collate)
+    batch = collate([ROWS[index] for index in range(8)])
+    padded = {key: nn.functional.pad(value, (0, 5)) if value.dim() > 1 else value for key, value in batch.items()}
+    trees = trees_of(planted).values()
+
+    def terms(inputs: dict[str, torch.Tensor]) -> list[float]:
+        made.compute_loss(planted.train(), inputs)
+        return [float(tree.penalty.detach()) for tree in trees if tree.penalty is not None]
+
+    assert len(terms(batch)) == len(trees) and terms(padded) == pytest.approx(terms(batch), rel=1e-5)

@@ -66,6 +66,8 @@ class FastFeedForward(nn.Module):
         self.hidden, self.depth, self.trees, self.activation = hidden, depth, trees, activation
         self.routing = routing or Routing()
         self.penalty: torch.Tensor | None = None
+        # Which of the next batch's tokens the penalty is of, as the model's attention mask has it; None = of all.
+        self.counted: torch.Tensor | None = None
         self._forms = dispatch.FffForms()
         nodes = 2 ** (depth + 1) - 1
         self.w_in = nn.Parameter(torch.empty(trees, nodes, hidden))
@@ -89,13 +91,13 @@ class FastFeedForward(nn.Module):
         return "dense" if self.depth < DENSE_BELOW else dispatch.fff_backend(self.w_in)
 
     def train(self, mode: bool = True) -> FastFeedForward:
-        """The penalty is of training only."""
-        self.penalty = None
+        """The penalty is of training only, and what counts in it of one batch."""
+        self.penalty, self.counted = None, None
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, object]:
-        """Without the penalty, whose graph cannot be copied."""
-        return {**self.__dict__, "penalty": None}
+        """Without the penalty, whose graph cannot be copied, and without what is of one batch."""
+        return {**self.__dict__, "penalty": None, "counted": None}
 
     def repack(self) -> None:
         """After weights were written to in a way that torch does not count, see `SparseLinear.repack`."""
@@ -144,14 +146,23 @@ class FastFeedForward(nn.Module):
         return active.flatten(1) @ self.w_out.flatten(0, 1)
 
     def _penalty(self, logits: torch.Tensor) -> torch.Tensor | None:
-        terms = []
+        terms, weight = [], self._weight(logits)
         inner = logits[..., : self.nodes // 2]
         if self.routing.hardening > 0 and self.depth > 0:
-            entropy = F.binary_cross_entropy_with_logits(inner, inner.sigmoid(), reduction="mean")
-            terms.append(self.routing.hardening * entropy)
+            entropy = F.binary_cross_entropy_with_logits(inner, inner.sigmoid(), reduction="none")
+            terms.append(self.routing.hardening * (weight * entropy).sum(dim=0).mean())
         if self.routing.balance > 0 and self.depth > 0:
-            terms.append(self.routing.balance * _imbalance(_hard_share(logits), _soft_share(logits)))
+            hard, soft = ((weight * share).sum(dim=0) for share in (_hard_share(logits), _soft_share(logits)))
+            terms.append(self.routing.balance * _imbalance(hard, soft))
         return torch.stack(terms).sum() if terms else None
+
+    def _weight(self, logits: torch.Tensor) -> torch.Tensor:
+        """What each token counts in a mean over them [tokens, 1, 1]."""
+        ones = torch.ones(len(logits), 1, 1, dtype=logits.dtype, device=logits.device)
+        # A model that leaves padding out itself hands on fewer tokens than its mask has places, all of them real.
+        if self.counted is not None and self.counted.numel() == len(logits):
+            ones = self.counted.to(ones).view_as(ones)
+        return ones / ones.sum().clamp_min(1)
 
 
 def _soft_share(logits: torch.Tensor) -> torch.Tensor:
@@ -177,8 +188,11 @@ def _hard_share(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _imbalance(hard: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
-    """Nodes of a level times the sum of (part of tokens that visits) x (mean share), mean over levels and trees."""
-    products = hard.mean(dim=0) * soft.mean(dim=0)
+    """Nodes of a level times the sum of (part of tokens that visits) x (mean share), mean over levels and trees.
+
+    `hard` and `soft` are those means over tokens [trees, nodes].
+    """
+    products = hard * soft
     levels = levels_of(hard.shape[-1])
     terms = [2**level * products[:, 2**level - 1 : 2 ** (level + 1) - 1].sum(dim=-1) for level in range(1, levels)]
     return torch.stack(terms).mean()

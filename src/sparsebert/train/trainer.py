@@ -135,6 +135,7 @@ class SparseTrainer(Trainer):
             self._without_dropout(model)
         for tree in self._trees if learns else ():
             tree.train()
+            tree.counted = inputs.get("attention_mask")
         if self.distiller is None:
             loss, output = super().compute_loss(model, inputs, True, num_items_in_batch)
         else:
