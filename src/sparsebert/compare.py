@@ -96,12 +96,16 @@ def differences(
         raise UserError(
             f"Too few resamples to compare {len(rivals)} models", got=resamples, allowed=f"{fewest:,} and more"
         )
-    first, raw = rivals[0], []
-    for rival in rivals[1:]:
+    first, *others = rivals
+    for rival in others:
         _check_comparable(first, rival)
-        progress(f"{rival.name} against {first.name}")
-        raw.append(_difference(first, rival, resamples, np.random.default_rng(seed)))
-    return holm(raw)
+    drawn = []
+    for rival in rivals:
+        progress(f"Resampling {rival.name}")
+        drawn.append(_resampled(rival, resamples, np.random.default_rng(seed)))
+    noise = [np.random.default_rng((seed, number)) for number in range(len(others))]
+    apart = [own - drawn[0] for own in drawn[1:]]
+    return holm([_difference(first, *one) for one in zip(others, apart, noise, strict=True)])
 
 
 def holm(raw: Sequence[Difference]) -> list[Difference]:
@@ -158,16 +162,19 @@ def _check_comparable(first: Contender, rival: Contender) -> None:
         )
 
 
-def _difference(first: Contender, rival: Contender, resamples: int, rng: np.random.Generator) -> Difference:
+def _resampled(one: Contender, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Its score on each resample of the rows [resamples]; those of one seed are the same for all contenders."""
+    rows = len(one.labels)
+    return np.array([_score(one, one.logits, rng.integers(rows, size=rows)) for _ in range(resamples)])
+
+
+def _difference(first: Contender, rival: Contender, apart: np.ndarray, rng: np.random.Generator) -> Difference:
+    """`apart` is the rival's score less the first one's on each resample."""
     paired, rows = first.logits.keys() == rival.logits.keys(), len(first.labels)
     ours, theirs = ({seed: _score(one, [seed], np.arange(rows)) for seed in one.logits} for one in (rival, first))
     error, freedom = _seed_error(theirs, ours, paired)
-    drawn = []
-    for _ in range(resamples):
-        chosen = rng.integers(rows, size=rows)
-        apart = _score(rival, rival.logits, chosen) - _score(first, first.logits, chosen)
-        drawn.append(apart + (error * rng.standard_t(freedom) if freedom else 0.0))
-    values = np.array([value for value in drawn if np.isfinite(value)])
+    values = apart + error * rng.standard_t(freedom, len(apart)) if freedom else apart
+    values = values[np.isfinite(values)]
     observed = np.mean(list(ours.values())) - np.mean(list(theirs.values()))
     low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
     p = _p_value(values)
