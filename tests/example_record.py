@@ -101,8 +101,11 @@ def train_record(seed: int = 0, sparsity: float = 0.8, **recipe: Any) -> Record:
             "prune": TrainingRun(steps=450, final_loss=0.42, teacher=True, **run),
         },
         "timeline": (
-            *(SparsityAt(step=step, loss=0.7 - step / 1500) for step in (200, 400, 600)),
-            *(SparsityAt(step=step, loss=0.5 - step / 5000, sparsity=sparsity * step / 450) for step in (200, 400)),
+            *(SparsityAt(step=step, loss=0.7 - step / 1500, phase="warm") for step in (200, 400, 600)),
+            *(
+                SparsityAt(step=step, loss=0.5 - step / 5000, phase="prune", sparsity=sparsity * step / 450)
+                for step in (200, 400)
+            ),
         ),
         "sparsity_by_tensor": {
             f"bert.encoder.layer.{layer}.{part}.weight": sparsity - 0.02 * layer + 0.01 * place

@@ -25,6 +25,14 @@ def test_a_number_that_is_none_is_never_written():
         Score(metric="accuracy", value=math.nan, split="validation", examples=4)
 
 
+def test_fields_that_are_no_more_are_passed_over(tmp_path: Path):
+    values = json.loads(write_record(example_record(), tmp_path).read_text(encoding="utf-8"))
+    for model in values["models"]:
+        model |= {"notes": [], "peak_memory_mb": 5.0}
+    (tmp_path / FILE_NAME).write_text(json.dumps(values), encoding="utf-8")
+    assert read_record(tmp_path) == example_record()
+
+
 def test_another_schema_is_named_before_its_fields(tmp_path: Path):
     values = json.loads(write_record(example_record(), tmp_path).read_text(encoding="utf-8"))
     (tmp_path / FILE_NAME).write_text(json.dumps(values | {"schema_version": 2, "flavour": "new"}), encoding="utf-8")

@@ -60,7 +60,7 @@ def test_the_timeline_has_the_phases_one_after_the_other():
 def test_a_phase_too_short_to_be_logged_has_no_line():
     model = train_record().models[0]
     run = TrainingRun(steps=100, epochs=1, examples=9, seconds=1, dtype="float32", teacher=False)
-    rows = tuple(SparsityAt(step=step, loss=1.0, sparsity=0.1) for step in (200, 400))
+    rows = tuple(SparsityAt(step=step, loss=1.0, phase="warm", sparsity=0.1) for step in (200, 400))
     model = model.model_copy(update={"phases": {"short": run, **model.phases}, "timeline": rows})
     loss = timeline_plot(model).axes[1]
     assert [[x for x, _ in line] for line in points(loss)[:1]] == [[300, 500]]
@@ -91,8 +91,10 @@ def test_a_loss_below_zero_is_not_cut_off(loss):
 
 def test_names_of_phases_are_no_mathematics():
     model = train_record().models[0]
-    phases = dict(zip(("_a$b^$", "c"), model.phases.values(), strict=True))
-    assert to_png(timeline_plot(model.model_copy(update={"phases": phases})))
+    names = {"warm": "_a$b^$", "prune": "c"}
+    phases = {names[name]: run for name, run in model.phases.items()}
+    rows = tuple(row.model_copy(update={"phase": names[row.phase]}) for row in model.timeline)
+    assert to_png(timeline_plot(model.model_copy(update={"phases": phases, "timeline": rows})))
 
 
 def test_zeros_stand_by_layer_and_matrix():

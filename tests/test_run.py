@@ -271,6 +271,19 @@ def test_a_run_that_lost_a_model_makes_it_again(home):
     assert compress(home, home.tuned, "lost", *options).models[1].scores == first.models[1].scores
 
 
+def test_what_training_began_with_may_be_gone_once_a_model_is_trained(home):
+    options = ("--sparsity", 0.4, "--set", "finetune.max_steps=3")
+    first, work = compress(home, home.tuned, "spent", *options), home.folder / "spent" / "work" / "0.4-sparsity"
+    begun = (work / "member.json").stat().st_mtime_ns
+    shutil.rmtree(work / "one-shot")
+    assert compress(home, home.tuned, "spent", *options).models[1].scores == first.models[1].scores
+    assert (work / "member.json").stat().st_mtime_ns == begun
+    # Where the model itself is gone too, search and training are done again, both.
+    shutil.rmtree(home.folder / "spent" / "0.4-sparsity")
+    assert compress(home, home.tuned, "spent", *options).models[1].scores == first.models[1].scores
+    assert (work / "member.json").stat().st_mtime_ns > begun and (work / "one-shot").is_dir()
+
+
 def test_a_failure_keeps_what_was_measured_before(home):
     out, options = home.folder / "damaged", ("--sparsity", 0.3, "--no-finetune")
     before = compress(home, home.tuned, "damaged", *options)

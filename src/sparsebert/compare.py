@@ -63,12 +63,14 @@ def contenders(
 ) -> list[Contender]:
     """The model named `model` of every family in the runs found under `paths`; none = the last, of one family all.
 
-    `remark` is told of failed runs, which are left out. Raises UserError for a path with failed runs only, for a family
-    without that model, for a seed that is there twice, and where predictions are missing.
+    `remark` is told of failed runs, which are left out. Raises UserError where no run is left, for a family without
+    that model, for a seed that is there twice, and where predictions are missing.
     """
     found = [one for path in paths for one in _finished(path, remark)]
     places = {id(record): folder for folder, record in found}
     groups = families([record for _, record in found])
+    if not groups:
+        raise UserError("There is no finished run", got=", ".join(map(str, paths)))
     several = len(groups) > 1
     return [_contender(family, name, places, several) for family in groups for name in _names(family, model, several)]
 
@@ -123,10 +125,7 @@ def _finished(path: Path, remark: Callable[[str], None]) -> list[tuple[Path, Rec
     for folder, record in found:
         if record.status == "failed":
             remark(f"{folder} failed and is left out: {record.message}")
-    finished = [(folder, record) for folder, record in found if record.status == "finished"]
-    if not finished:
-        raise UserError("There is no finished run", got=path)
-    return finished
+    return [(folder, record) for folder, record in found if record.status == "finished"]
 
 
 def _contender(family: Family, name: str, places: dict[int, Path], several: bool) -> Contender:

@@ -10,11 +10,13 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparsebert.errors import UserError
 
 SCHEMA = 1
+# Fields of models that nothing ever filled.
+RETIRED = ("notes", "peak_memory_mb")
 FILE_NAME = "record.json"
 PREDICTIONS = "predictions.safetensors"
 VISITS = "visits.safetensors"
@@ -123,8 +125,9 @@ class TrainingRun(Part):
 class SparsityAt(Part):
     """What the log of a sparse training said at a step: the fraction pruned of all that rules cover."""
 
-    step: int
+    step: int = Field(description="of its phase")
     loss: float
+    phase: str | None = None
     sparsity: float | None = None
     more: dict[str, float] = Field({}, description="what single rules say, for example reactivated units")
 
@@ -149,7 +152,7 @@ class TreeFit(Part):
 
 
 class ModelResult(Part):
-    """One model of the family, the dense one first."""
+    """One model of the family, the dense one first. Fields that are no more are passed over in older records."""
 
     name: str
     folder: str
@@ -170,6 +173,13 @@ class ModelResult(Part):
     timeline: tuple[SparsityAt, ...] = ()
     trees: tuple[TreeFit, ...] = ()
     sparsity_by_tensor: dict[str, float] = Field({}, description="fraction of exact zeros of each encoder matrix")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, values: Any) -> Any:
+        return (
+            {key: value for key, value in values.items() if key not in RETIRED} if isinstance(values, dict) else values
+        )
 
 
 class Record(Part):

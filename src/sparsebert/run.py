@@ -107,11 +107,10 @@ def _finish(workbench: Workbench, command: str, started: float) -> Record:
             write_record(failed, folder)
         raise
     record = _record(workbench, command, started, models, notes)
+    write_record(record, folder)
     for result in models:
         write_text_atomically(folder / result.folder / "README.md", model_card(record, result.name))
     write_report([record], folder / "report.html", folder / "plots", runs=[folder])
-    # Last, because it says that all the rest is there.
-    write_record(record, folder)
     return record
 
 
@@ -142,6 +141,8 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
     dense = dense_model(workbench)
     entries = [_dense_entry(workbench, dense)]
     scores = workbench.score(entries[0].predictions)
+    if workbench.recipe.max_drop is not None and _main_value(workbench, scores) is None:
+        raise UserError(f"The dense model has no {workbench.spec.main_metric}, so no drop", fix="give targets instead")
     maker = FamilyMaker(workbench, dense)
     for target in wanted_targets(workbench.recipe):
         try:
@@ -289,9 +290,7 @@ def _fell_too_far(workbench: Workbench, dense: Sequence[Score], scores: Sequence
     if limit is None:
         return False
     before, after = _main_value(workbench, dense), _main_value(workbench, scores)
-    if before is None:
-        raise UserError(f"The dense model has no {workbench.spec.main_metric}, so no drop", fix="give targets instead")
-    return after is None or 100 * (before - after) > limit
+    return before is None or after is None or 100 * (before - after) > limit
 
 
 def _max_drop_note(workbench: Workbench, entries: Sequence[Entry], failed: Entry) -> str:

@@ -108,7 +108,8 @@ def sweep(todo: Sequence[Point], folder: Path, command: str, keep_models: bool) 
     A point that fails with an error of the user does not stop the others; it leaves a failed record, or nothing where
     it was refused before it started, or where another process works on it. Points with the same dense model or teacher
     share them, so each is trained and asked once. Without `keep_models` only records, predictions and reports of what
-    was run now stay; with it a finished point whose models are gone is run again.
+    was run now stay, and of a point that failed what it takes to go on; with it a finished point whose models are gone
+    is run again.
     """
     with common_folder(folder) as common:
         for number, point in enumerate(todo, 1):

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, set_seed
 
 from sparsebert import registry
 from sparsebert.compress.family import Dense, dense_model
-from sparsebert.compress.stages import stage
+from sparsebert.compress.stages import is_made, stage
 from sparsebert.compress.workbench import Workbench
 from sparsebert.counts import Footprint
 from sparsebert.errors import UserError
@@ -37,6 +37,7 @@ from sparsebert.train.teacher import cache_teacher
 
 WORTH_PACKING = 0.95
 MASKS = "masks.safetensors"
+DONE, MODEL = "done.json", "model"
 
 
 class PhaseDone(BaseModel):
@@ -139,18 +140,19 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
     dense = dense_model(bench) if any(phase.teacher == "dense" for phase in phases) else None
     start = bench.fresh()
     done: dict[str, PhaseDone] = {}
-    before: Path | None = None
+    folders = [bench.work / f"phase{index}-{phase.name}" for index, phase in enumerate(phases)]
     for index, phase in enumerate(phases):
-        folder = bench.work / f"phase{index}-{phase.name}"
-        done[phase.name] = stage(
-            folder / "done.json",
-            PhaseDone,
-            lambda f=folder, p=phase, b=before: _carry_out(bench, p, f, b, dense),
-            makes=folder / "model",
-        )
-        before = folder
-    assert before is not None
-    trained = bench.load(before / "model")
+        folder, *later = folders[index:]
+
+        def work(index: int = index, phase: Phase = phase, later: Sequence[Path] = later) -> PhaseDone:
+            for other in later:
+                (other / DONE).unlink(missing_ok=True)
+            return _carry_out(bench, phase, folders[index], folders[index - 1] if index else None, dense)
+
+        # Once a later phase is done, the model that it began with may be gone.
+        has_later = any(is_made(other / DONE, other / MODEL) for other in later)
+        done[phase.name] = stage(folder / DONE, PhaseDone, work, makes=None if has_later else folder / MODEL)
+    trained = bench.load(folders[-1] / MODEL)
     small, difference = _cut(bench, trained)
     folder = bench.folder / "sparse"
     _save(bench, small, folder)
@@ -167,7 +169,7 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
 
 
 def _carry_out(bench: Workbench, phase: Phase, folder: Path, before: Path | None, dense: Dense | None) -> PhaseDone:
-    model = bench.fresh() if before is None or phase.resets else bench.load(before / "model")
+    model = bench.fresh() if before is None or phase.resets else bench.load(before / MODEL)
     held = load_file(before / MASKS) if before is not None else {}
     if phase.resets:
         _apply(model, held)
@@ -185,10 +187,10 @@ def _carry_out(bench: Workbench, phase: Phase, folder: Path, before: Path | None
         sparsity=bench.recipe.sparsity,
         held=held,
     )
-    save_model(model, bench.tokenizer, folder / "model")
+    save_model(model, bench.tokenizer, folder / MODEL)
     save_file({name: mask.contiguous() for name, mask in outcome.masks.items()}, folder / MASKS)
     shutil.rmtree(folder / "training", ignore_errors=True)
-    return PhaseDone(run=outcome.run, timeline=tuple(_row(entry) for entry in outcome.log))
+    return PhaseDone(run=outcome.run, timeline=tuple(_row(entry, phase.name) for entry in outcome.log))
 
 
 def _distiller(bench: Workbench, phase: Phase, dense: Dense | None, model: PreTrainedModel) -> Distiller | None:
@@ -238,9 +240,11 @@ def _save(bench: Workbench, model: PreTrainedModel, folder: Path) -> None:
         save_model(model, bench.tokenizer, folder)
 
 
-def _row(entry: Mapping[str, float]) -> SparsityAt:
+def _row(entry: Mapping[str, float], phase: str) -> SparsityAt:
     own = {key: value for key, value in entry.items() if key.startswith("rule")}
-    return SparsityAt(step=int(entry["step"]), loss=entry["loss"], sparsity=entry.get("sparsity"), more=own)
+    return SparsityAt(
+        step=int(entry["step"]), loss=entry["loss"], phase=phase, sparsity=entry.get("sparsity"), more=own
+    )
 
 
 def _zeros(model: PreTrainedModel) -> dict[str, float]:

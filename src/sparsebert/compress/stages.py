@@ -53,12 +53,18 @@ def _is_foreign(entry: Path) -> bool:
     return not entry.name.startswith(f".{RECIPE_FILE}.") and entry.name != LOCK_FILE
 
 
+def is_made(file: Path, makes: Path) -> bool:
+    """Whether a stage with this file, whose work leaves this folder besides, need not be done."""
+    return file.is_file() and makes.is_dir()
+
+
 def stage(file: Path, kind: type[T], work: Callable[[], T], makes: Path | None = None) -> T:
     """What `file` holds if it is there, else what `work` gives, written atomically first.
 
-    `makes` is a folder that the work leaves besides; where that is gone, it is done anew.
+    `makes` is a folder that the work leaves besides; where that is gone, it is done anew. What stands on the stage is
+    then no longer true: `work` has to remove the files of later stages.
     """
-    if file.is_file() and (makes is None or makes.is_dir()):
+    if file.is_file() if makes is None else is_made(file, makes):
         return kind.model_validate_json(file.read_bytes())
     result = work()
     write_text_atomically(file, result.model_dump_json() + "\n")

@@ -85,9 +85,9 @@ def _refuse_fractions(names: Iterable[str], where: str) -> None:
 
 
 def _plain(name: str) -> str:
-    """A whole number as its digits alone, `1.0` as `1`; anything else, and what is digits already, as it is."""
-    number = _number(name)
-    return str(int(number)) if number.is_integer() and not _is_whole(name) else name
+    """A whole number that is written as a decimal as its digits alone, `1.0` as `1`; anything else as it is."""
+    whole, point, rest = name.partition(".")
+    return whole if point and _is_whole(whole) and not rest.strip("0") else name
 
 
 def _is_whole(name: str) -> bool:

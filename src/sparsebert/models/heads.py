@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, PretrainedConfig
 
+from sparsebert.models.families import family_of
+
 Kind = Literal["classification", "regression", "masked_lm", "base"]
 AUTO: dict[Kind, Any] = {
     "base": AutoModel,
@@ -14,7 +16,7 @@ AUTO: dict[Kind, Any] = {
     "regression": AutoModelForSequenceClassification,
     "masked_lm": AutoModelForMaskedLM,
 }
-CLASSIFIER, LANGUAGE_MODEL, HEAD = "ForSequenceClassification", "ForMaskedLM", "For"
+CLASSIFIER, LANGUAGE_MODEL = "ForSequenceClassification", "ForMaskedLM"
 
 
 def saved_kind(config: PretrainedConfig) -> Kind:
@@ -29,8 +31,10 @@ def saved_kind(config: PretrainedConfig) -> Kind:
 
 def unknown_head(config: PretrainedConfig) -> str | None:
     """The configuration's class where it has a head that this package neither loads nor saves, else None."""
-    named = (name for name in config.architectures or () if HEAD in name)
-    return next((name for name in named if saved_kind(config) == "base"), None)
+    base = family_of(config).model_class("base").rpartition(":")[2]
+    if saved_kind(config) != "base":
+        return None
+    return next((name for name in config.architectures or () if name.removeprefix("Sparse") != base), None)
 
 
 def has_task_head(config: PretrainedConfig, num_labels: int, label_names: Sequence[str] = ()) -> bool:

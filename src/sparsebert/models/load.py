@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 # What transformers raises for values of a configuration that do not go together.
-_MISFITS = (ValueError, TypeError, KeyError, StrictDataclassError)
+_MISFITS = (ValueError, TypeError, KeyError, ImportError, StrictDataclassError)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def load_model(
                 local_files_only=True,
             )
     except _MISFITS as error:
-        raise UserError(f"No model can be built from {folder / 'config.json'}: {_reason(error)}") from error
+        how = f" with attention '{attention}'" if attention else ""
+        raise UserError(f"No model can be built from {folder / 'config.json'}{how}: {_reason(error)}") from error
     _drop_new_pooler(model, report)
     _check_report(model, report, folder, new_head)
     check_finite(model)
@@ -220,12 +222,14 @@ def _check_report(model: PreTrainedModel, report: dict[str, Any], folder: Path, 
         prefix = "" if base_of(model) is model else f"{model.base_model_prefix}."
         pooler = f"{prefix}pooler."
         absent = {name for name in absent if name.startswith(prefix) and not name.startswith(pooler)}
-    beyond = [name for name in report["unexpected_keys"] if f"{family_of(model.config).layers}." in name]
-    if beyond:
+    layers = re.escape(family_of(model.config).layers)
+    own = re.compile(rf"({re.escape(model.base_model_prefix)}\.)?{layers}\.\d+\..*(weight|bias)")
+    unused = [name for name in report["unexpected_keys"] if own.fullmatch(name)]
+    if unused:
         raise UserError(
-            f"The weights in {folder} do not fit its config.json: {len(beyond)} tensors of layers that it lacks",
-            got=min(beyond),
-            fix="download the folder again",
+            f"The layers in {folder} hold {len(unused)} tensors that a model of its config.json does not use",
+            got=min(unused),
+            fix="give it the config.json that it was saved with",
         )
     if absent:
         raise UserError(

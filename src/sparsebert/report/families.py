@@ -112,8 +112,9 @@ def _labels(firsts: Sequence[Record], apart_from: Sequence[str]) -> list[str]:
     differing = [key for key in keys if len({repr(values.get(key)) for values in flat}) > 1]
     texts = [", ".join(_say(key, values[key]) for key in differing[:_MOST] if _has(values, key)) for values in flat]
     texts = [text or _subject(record) for text, record in zip(texts, firsts, strict=True)]
-    if len(set(texts)) < len(texts):
-        texts = [f"{text}, {_machine(record)}" for text, record in zip(texts, firsts, strict=True)]
+    machines = [_machine(record) for record in firsts]
+    if len(set(texts)) < len(texts) and len(set(machines)) > 1:
+        texts = [f"{text}, {machine}" for text, machine in zip(texts, machines, strict=True)]
     if len(set(texts)) == len(texts):
         return texts
     return [f"{text} ({number})" for number, text in enumerate(texts, 1)]
@@ -132,12 +133,15 @@ def _has(values: Mapping[str, object], key: str) -> bool:
 
 
 def _label_order(key: str) -> tuple[int, str]:
-    return (_SELF_EXPLAINING.index(key) if key in _SELF_EXPLAINING else len(_SELF_EXPLAINING), key)
+    first = (*_SELF_EXPLAINING, "sparsity")
+    return (first.index(key) if key in first else len(first), key)
 
 
 def _machine(record: Record) -> str:
     where = record.environment
-    return ", ".join([*filter(None, (where.cpu, where.gpu)), f"{where.threads} threads"])
+    return ", ".join(
+        [*filter(None, (where.cpu, where.gpu)), f"{where.threads} thread{'s' if where.threads > 1 else ''}"]
+    )
 
 
 def _subject(record: Record) -> str:

@@ -73,16 +73,22 @@ def curve(found: Sequence[Curve]) -> str:
 
 
 def write_pngs(
-    groups: Sequence[Family], folder: Path, found: Sequence[Curve] = (), trees: Sequence[Sequence[Tree]] = ()
+    groups: Sequence[Family],
+    folder: Path,
+    found: Sequence[Curve] = (),
+    trees: Sequence[Sequence[Tree]] = (),
+    alone: Sequence[Family] | None = None,
 ) -> list[Path]:
     """Write `pareto.png`, `curves.png`, and one `map` and one `size` picture a family, into `folder`; return the paths.
 
+    Pictures of single families are of `alone`, None = of all.
     What has nothing to show is left out. A family also has a `training` picture where its training was logged, and a
     `visits` picture where it has trees; `trees` holds those of each family.
     """
-    several = len(groups) > 1
+    single = groups if alone is None else alone
+    several = len(single) > 1
     drawn = [("pareto", pareto_plot(groups)), ("curves", curve_plot(found))]
-    for number, family in enumerate(groups, start=1):
+    for number, family in enumerate(single, start=1):
         ending = f"-{number}-{_slug(family.label)}" if several else ""
         models = [family.runs(name)[0][1] for name in family.names]
         drawn += [(f"map{ending}", shape_map(models)), (f"size{ending}", size_plot(family))]

@@ -47,7 +47,7 @@ def write_report(
     places = {id(record): run for record, run in zip(records, runs, strict=True)} if runs else {}
     trees = [_trees_of(family, places) for family in alone]
     if png_folder is not None:
-        figures.write_pngs(alone, png_folder, found, trees)
+        figures.write_pngs(groups, png_folder, found, trees, alone)
     write_text_atomically(out, _page(records, groups, found, alone, trees))
     return out
 
@@ -156,6 +156,8 @@ def _results(groups: Sequence[Family], alone: Sequence[Family], trees: Sequence[
     if len(alone) > 1 and any(family.first.main_metric for family in alone):
         yield _section("Side by side", f'<div class="scroll">{as_html(comparison_table(alone))}</div>')
     yield _section("Models", f'<div class="scroll">{as_html(family_table(groups), "cards")}</div>')
+    sizes = _size_section(alone, named=len(groups) > 1) if alone else ""
+    yield f'<div class="{"" if len(groups) > 1 else "pair"}">{_score_section(groups)}{sizes}</div>'
     if alone:
         yield from _pictures(alone, trees, named=len(groups) > 1)
     table = timing_table(groups)
@@ -164,7 +166,6 @@ def _results(groups: Sequence[Family], alone: Sequence[Family], trees: Sequence[
 
 
 def _pictures(groups: Sequence[Family], trees: Sequence[Sequence[Tree]], named: bool) -> Iterator[str]:
-    yield f'<div class="{"" if named else "pair"}">{_score_section(groups)}{_size_section(groups, named)}</div>'
     maps = "".join(figures.maps(family, named) for family in groups)
     yield _section("What is left of each layer", _map_caption(groups) + maps)
     yield _training_section(groups, named)

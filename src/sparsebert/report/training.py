@@ -92,13 +92,11 @@ def sparsity_table(groups: Sequence[Family]) -> Table:
 
 
 def _spans(model: ModelResult) -> list[_Span]:
-    """The timeline by phases. Steps count from 0 in each, and a phase shorter than the interval logged nothing."""
-    left, start, found = list(model.timeline), 0, []
+    """The timeline by phases, in each of which steps count from 0; rows that do not say theirs are of the only one."""
+    start, found, alone = 0, [], len(model.phases) == 1
     for name, run in model.phases.items():
-        own: list[SparsityAt] = []
-        while left and (own[-1].step if own else 0) < left[0].step <= run.steps:
-            own.append(left.pop(0))
-        found.append(_Span(name, start, tuple(own)))
+        own = tuple(row for row in model.timeline if row.phase == name or (alone and row.phase is None))
+        found.append(_Span(name, start, own))
         start += run.steps
     return found
 
