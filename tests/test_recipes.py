@@ -318,6 +318,19 @@ def test_a_phase_may_go_on_from_the_sparsity_of_the_last(home):
     assert read_record(folder).models[-1].sparsity.encoder_linear == pytest.approx(0.8, abs=0.01)
 
 
+def test_a_lost_phase_is_trained_again_with_all_after_it_unless_they_are_done(home):
+    settings = (AGAIN % 0.5, "phases.0.training.max_steps=2", "phases.1.training.max_steps=2")
+    work = trained(home, "lost", *settings) / "work"
+    done = [work / folder / "done.json" for folder in ("phase0-one", "phase1-two")]
+    before = [file.stat().st_mtime_ns for file in done]
+    shutil.rmtree(work / "phase0-one" / "model")
+    trained(home, "lost", *settings)
+    assert before == [file.stat().st_mtime_ns for file in done]
+    shutil.rmtree(work / "phase1-two" / "model")
+    trained(home, "lost", *settings)
+    assert all(file.stat().st_mtime_ns > time for file, time in zip(done, before, strict=True))
+
+
 def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(home, tmp_path):
     short = save_tiny(tmp_path / "short", num_hidden_layers=2)
     arguments = ("train", home / "base", "--recipe", home / "trained.yaml", "--data", home / "data")

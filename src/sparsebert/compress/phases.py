@@ -139,19 +139,8 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
     phases = bench.recipe.phases
     dense = dense_model(bench) if any(phase.teacher == "dense" for phase in phases) else None
     start = bench.fresh()
-    done: dict[str, PhaseDone] = {}
     folders = [bench.work / f"phase{index}-{phase.name}" for index, phase in enumerate(phases)]
-    for index, phase in enumerate(phases):
-        folder, *later = folders[index:]
-
-        def work(index: int = index, phase: Phase = phase, later: Sequence[Path] = later) -> PhaseDone:
-            for other in later:
-                (other / DONE).unlink(missing_ok=True)
-            return _carry_out(bench, phase, folders[index], folders[index - 1] if index else None, dense)
-
-        # Once a later phase is done, the model that it began with may be gone.
-        has_later = any(is_made(other / DONE, other / MODEL) for other in later)
-        done[phase.name] = stage(folder / DONE, PhaseDone, work, makes=None if has_later else folder / MODEL)
+    done = {phase.name: _phase(bench, index, folders, dense) for index, phase in enumerate(phases)}
     trained = bench.load(folders[-1] / MODEL)
     small, difference = _cut(bench, trained)
     folder = bench.folder / "sparse"
@@ -166,6 +155,21 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
         start=start,
         start_footprint=_in_memory(start),
     ), dense
+
+
+def _phase(bench: Workbench, index: int, folders: Sequence[Path], dense: Dense | None) -> PhaseDone:
+    """A phase that is found again, or carried out; those after it are then to be carried out again too."""
+    folder, *later = folders[index:]
+
+    def work() -> PhaseDone:
+        for other in later:
+            (other / DONE).unlink(missing_ok=True)
+        before = folders[index - 1] if index else None
+        return _carry_out(bench, bench.recipe.phases[index], folder, before, dense)
+
+    # Once a later phase is done, the model that it began with may be gone.
+    has_later = any(is_made(other / DONE, other / MODEL) for other in later)
+    return stage(folder / DONE, PhaseDone, work, makes=None if has_later else folder / MODEL)
 
 
 def _carry_out(bench: Workbench, phase: Phase, folder: Path, before: Path | None, dense: Dense | None) -> PhaseDone:
