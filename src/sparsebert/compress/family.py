@@ -15,7 +15,7 @@ from sparsebert.compress.assemble import masked_model
 from sparsebert.compress.calibrate import Calibrated, calibrate
 from sparsebert.compress.costs import measured_table
 from sparsebert.compress.search import Found, scorer
-from sparsebert.compress.stages import is_made, stage
+from sparsebert.compress.stages import stage
 from sparsebert.compress.targets import Goal, meet
 from sparsebert.compress.workbench import Workbench
 from sparsebert.errors import UserError
@@ -169,13 +169,7 @@ class FamilyMaker:
         """Find, cut and fine-tune the model for one target; its folder holds the finished model."""
         work, folder = self._bench.work / target.label, self._bench.folder / target.label
         cut, done = work / "one-shot", work / "trained.json"
-
-        def find() -> Member:
-            done.unlink(missing_ok=True)
-            return self._find(target, cut)
-
-        # Once it is trained, the model that training began with may be gone.
-        member = stage(work / "member.json", Member, find, makes=None if is_made(done, folder) else cut)
+        member = stage(work / "member.json", Member, lambda: self._find(target, cut), makes=cut, later=[(done, folder)])
         trained = stage(
             done, Trained, lambda: recover(self._bench, self._dense, work, folder, member.origin), makes=folder
         )

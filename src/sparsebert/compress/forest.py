@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, set_seed
 from sparsebert.compress.assemble import assemble
 from sparsebert.compress.calibrate import calibrate, sample_rows
 from sparsebert.compress.family import Dense, Trained, recover
-from sparsebert.compress.stages import is_made, stage
+from sparsebert.compress.stages import stage
 from sparsebert.compress.workbench import Workbench
 from sparsebert.errors import UserError
 from sparsebert.models.fff import DEEPEST, Routing
@@ -98,13 +98,11 @@ def _grown(bench: Workbench, dense: Dense, name: str, make: Callable[[], Made]) 
     done = work / "trained.json"
 
     def start() -> Started:
-        done.unlink(missing_ok=True)
         model, errors = make()
         save_model(model, bench.tokenizer, work / "one-shot")
         return Started(scores=bench.score(bench.predict(model)), errors=errors)
 
-    makes = None if is_made(done, folder) else work / "one-shot"
-    started = stage(work / "started.json", Started, start, makes)
+    started = stage(work / "started.json", Started, start, makes=work / "one-shot", later=[(done, folder)])
     trained = stage(done, Trained, lambda: recover(bench, dense, work, folder, dense.origin), makes=folder)
     model = bench.load(folder)
     return Grown(name, folder, model, started.scores, trained, _fits(bench, model, started.errors))

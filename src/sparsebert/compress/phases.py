@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, set_seed
 
 from sparsebert import registry
 from sparsebert.compress.family import Dense, dense_model
-from sparsebert.compress.stages import is_made, stage
+from sparsebert.compress.stages import stage
 from sparsebert.compress.workbench import Workbench
 from sparsebert.counts import Footprint
 from sparsebert.errors import UserError
@@ -159,17 +159,14 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
 
 def _phase(bench: Workbench, index: int, folders: Sequence[Path], dense: Dense | None) -> PhaseDone:
     """A phase that is found again, or carried out; those after it are then to be carried out again too."""
-    folder, *later = folders[index:]
-
-    def work() -> PhaseDone:
-        for other in later:
-            (other / DONE).unlink(missing_ok=True)
-        before = folders[index - 1] if index else None
-        return _carry_out(bench, bench.recipe.phases[index], folder, before, dense)
-
-    # Once a later phase is done, the model that it began with may be gone.
-    has_later = any(is_made(other / DONE, other / MODEL) for other in later)
-    return stage(folder / DONE, PhaseDone, work, makes=None if has_later else folder / MODEL)
+    phase, folder, before = bench.recipe.phases[index], folders[index], folders[index - 1] if index else None
+    return stage(
+        folder / DONE,
+        PhaseDone,
+        lambda: _carry_out(bench, phase, folder, before, dense),
+        makes=folder / MODEL,
+        later=[(other / DONE, other / MODEL) for other in folders[index + 1 :]],
+    )
 
 
 def _carry_out(bench: Workbench, phase: Phase, folder: Path, before: Path | None, dense: Dense | None) -> PhaseDone:

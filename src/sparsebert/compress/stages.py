@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -53,19 +53,24 @@ def _is_foreign(entry: Path) -> bool:
     return not entry.name.startswith(f".{RECIPE_FILE}.") and entry.name != LOCK_FILE
 
 
-def is_made(file: Path, makes: Path) -> bool:
-    """Whether a stage with this file, whose work leaves this folder besides, need not be done."""
-    return file.is_file() and makes.is_dir()
-
-
-def stage(file: Path, kind: type[T], work: Callable[[], T], makes: Path | None = None) -> T:
+def stage(
+    file: Path,
+    kind: type[T],
+    work: Callable[[], T],
+    makes: Path | None = None,
+    later: Sequence[tuple[Path, Path]] = (),
+) -> T:
     """What `file` holds if it is there, else what `work` gives, written atomically first.
 
-    `makes` is a folder that the work leaves besides; where that is gone, it is done anew. What stands on the stage is
-    then no longer true: `work` has to remove the files of later stages.
+    `makes` is a folder that the work leaves besides; where that is gone, it is done anew. `later` are file and folder
+    of each stage that stands on this one: once one of them is there `makes` may be gone, and where this one is done
+    anew, so are they.
     """
-    if file.is_file() if makes is None else is_made(file, makes):
+    needed = makes if not any(other.is_file() and made.is_dir() for other, made in later) else None
+    if file.is_file() and (needed is None or needed.is_dir()):
         return kind.model_validate_json(file.read_bytes())
+    for other, _ in later:
+        other.unlink(missing_ok=True)
     result = work()
     write_text_atomically(file, result.model_dump_json() + "\n")
     return result

@@ -31,8 +31,8 @@ from sparsebert.models.pack import write_packed
 from sparsebert.models.source import (
     CONVERT,
     PACKED_FILE,
-    TOKENIZER_FILES,
     ModelSource,
+    has_tokenizer,
     has_weights,
     quiet,
     resolve,
@@ -127,7 +127,7 @@ def load_config(source: ModelSource | Path | str) -> PretrainedConfig:
 def load_tokenizer(source: ModelSource | Path | str) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer. Raises UserError if the folder has none."""
     folder = _folder(source)
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         raise UserError("The folder has no tokenizer", got=folder)
     try:
         with quiet():

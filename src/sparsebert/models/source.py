@@ -52,7 +52,7 @@ def resolve(name: str) -> ModelSource:
         raise UserError("The model folder does not exist", got=name)
     with quiet():
         cached = _cached(name)
-        if cached is not None and _has_tokenizer(cached.path):
+        if cached is not None and has_tokenizer(cached.path):
             return cached
         return _packaged(name) or _downloaded(name, cached)
 
@@ -125,7 +125,8 @@ def _is_complete(folder: Path) -> bool:
     return needed and all((folder / name).is_file() for name in weight_files(folder))
 
 
-def _has_tokenizer(folder: Path) -> bool:
+def has_tokenizer(folder: Path) -> bool:
+    """True if the folder holds a tokenizer."""
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
