@@ -315,6 +315,13 @@ def test_noise_that_would_be_drawn_again_is_refused(tmp_path: Path):
     trainer(tmp_path, rule(gate="movement"), **reentrant, max_steps=6).train()
 
 
+def test_several_gpus_in_one_process_are_refused(tmp_path: Path):
+    given = arguments(tmp_path)
+    given._n_gpu = 2
+    with pytest.raises(UserError, match="One process trains on one GPU; got 2; start one process a GPU"):
+        SparseTrainer(small(), given)
+
+
 def test_a_checkpoint_that_leaks_is_not_written(tmp_path: Path):
     class Meddling(TrainerCallback):
         def on_step_end(self, args, state, control, model=None, **kwargs):

@@ -120,7 +120,7 @@ def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None) -> None:
 
 
 def _arguments(training: Training, folder: Path, seed: int, bf16: bool) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=training.epochs,
         max_steps=training.max_steps,
@@ -143,6 +143,9 @@ def _arguments(training: Training, folder: Path, seed: int, bf16: bool) -> Train
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
+    # The first GPU of several, as Trainer itself does where a model has its own plan for them.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def _last_logged_loss(state: TrainerState) -> float | None:

@@ -75,6 +75,12 @@ class SparseTrainer(Trainer):
         self._sparse = bool(rules or held)
         self.is_in_train = False
         super().__init__(model, args, *more, **kwargs)
+        if self.args.n_gpu > 1:
+            raise UserError(
+                "One process trains on one GPU",
+                got=self.args.n_gpu,
+                fix="start one process a GPU with torchrun, or set CUDA_VISIBLE_DEVICES=0",
+            )
         # Most models take the number of items and ignore it: their mean over a micro-batch would count in full, as many
         # times as gradients are accumulated.
         self.model_accepts_loss_kwargs = False
