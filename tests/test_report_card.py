@@ -5,10 +5,8 @@ import yaml
 
 from example_record import example_record, sparse_record, train_record, tree_record
 from sparsebert.errors import UserError
-from sparsebert.models.families import SHRUNK_PREFIX
 from sparsebert.records import Record
 from sparsebert.report import model_card
-from sparsebert.report.card import OWN_PREFIX
 
 
 def front_matter(card: str) -> dict:
@@ -85,10 +83,6 @@ def test_the_code_that_loads_imports_what_the_folder_needs(record, name, needed)
 def test_a_record_that_does_not_say_the_type_promises_nothing():
     card = model_card(of_type(example_record(), None), "dense")
     assert "import sparsebert" in code(card) and "is enough" not in card
-
-
-def test_the_prefix_of_own_types_is_that_of_the_models():
-    assert OWN_PREFIX == SHRUNK_PREFIX
 
 
 def test_a_tree_is_named_in_the_shape():

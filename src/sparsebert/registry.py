@@ -11,6 +11,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from sparsebert.errors import UserError, unknown
 
+# In front of a family's name: the types of our own model classes.
+SHRUNK_PREFIX = "sparsebert-"
 _TABLE: dict[str, dict[str, str]] = {
     "unit_criterion": {
         "obs": "sparsebert.oneshot.criteria:obs",

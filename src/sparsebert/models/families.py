@@ -14,7 +14,6 @@ from sparsebert.errors import unknown
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-SHRUNK_PREFIX = "sparsebert-"
 Task = Literal["base", "classification", "masked_lm"]
 
 
@@ -88,10 +87,15 @@ def family_of(config: PretrainedConfig) -> Family:
 
 def family_named(model_type: str) -> Family:
     """The family of a `model_type` as configurations carry it. Raises UserError for any other."""
-    name = model_type.removeprefix(SHRUNK_PREFIX)
+    name = model_type.removeprefix(registry.SHRUNK_PREFIX)
     if name not in registry.names("family"):
         raise unknown("model family", model_type, registry.names("family"))
     return registry.get("family", name)
+
+
+def is_shrunk(config: PretrainedConfig) -> bool:
+    """Whether the model is of one of the package's own classes."""
+    return config.model_type.startswith(registry.SHRUNK_PREFIX)
 
 
 def _classes(module: str, stem: str) -> tuple[tuple[Task, str], ...]:

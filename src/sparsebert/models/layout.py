@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsebert.groups import Group, Kind, Slice
 from sparsebert.models.blocks import fff_place
-from sparsebert.models.families import SHRUNK_PREFIX, Family, family_of
+from sparsebert.models.families import Family, family_of, is_shrunk
 
 _VALUE = 2
 
@@ -81,7 +81,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
         layers=tuple(
             _layer(family, shapes, f"{layer_list}.{index}", index, kept[index], head_size) for index in range(count)
         ),
-        full_layers=config.original_layers if _is_shrunk(config) else count,
+        full_layers=config.original_layers if is_shrunk(config) else count,
         full_heads=heads,
         full_neurons=getattr(config, family.neurons_field),
         first_stays=has_module(base_of(model), family.after_first),
@@ -133,12 +133,8 @@ def _prefix(model: PreTrainedModel) -> str:
     return "" if base_of(model) is model else f"{model.base_model_prefix}."
 
 
-def _is_shrunk(config: PretrainedConfig) -> bool:
-    return config.model_type.startswith(SHRUNK_PREFIX)
-
-
 def _kept_layers(config: PretrainedConfig, count: int) -> list[int]:
-    return config.kept_layers if _is_shrunk(config) else list(range(count))
+    return config.kept_layers if is_shrunk(config) else list(range(count))
 
 
 def _layer(

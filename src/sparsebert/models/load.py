@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from sparsebert.errors import UserError
-from sparsebert.models.families import SHRUNK_PREFIX, family_named, family_of
+from sparsebert.models.families import family_named, family_of, is_shrunk
 from sparsebert.models.heads import AUTO, Kind, has_task_head, saved_kind
 from sparsebert.models.layout import base_of
 from sparsebert.models.pack import write_packed
@@ -145,7 +145,7 @@ def save_model(
     With `packing`, matrices with many zeros are stored as kept values and their places; only models of this package's
     own classes load from that. Raises UserError if the disk does not take it; then nothing is left behind.
     """
-    if packing is not None and not model.config.model_type.startswith(SHRUNK_PREFIX):
+    if packing is not None and not is_shrunk(model.config):
         raise UserError("A stock model has no packed form", got=type(model).__name__, fix="shrink it first")
     folder.parent.mkdir(parents=True, exist_ok=True)
     written = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))

@@ -19,7 +19,7 @@ from huggingface_hub.dataclasses import strict
 
 from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.models.families import SHRUNK_PREFIX, Family, Task
+from sparsebert.models.families import Family, Task
 from sparsebert.models.source import PACKED_FILE
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def config_class(family: Family) -> type[PretrainedConfig]:
         "__doc__": f"{stock.__name__} with the kept heads, neurons and layers.",
         "__annotations__": SHAPE_FIELDS,
         "__post_init__": post_init,
-        "model_type": SHRUNK_PREFIX + family.name,
+        "model_type": registry.SHRUNK_PREFIX + family.name,
         **dict.fromkeys(SHAPE_FIELDS),
     }
     return strict(types.new_class(f"Sparse{stock.__name__}", (stock,), exec_body=lambda body: body.update(namespace)))
@@ -127,7 +127,7 @@ def register_configs() -> None:
     from transformers.models.auto.configuration_auto import AutoConfig
 
     for name in registry.names("family"):
-        AutoConfig.register(SHRUNK_PREFIX + name, config_class(registry.get("family", name)), exist_ok=True)
+        AutoConfig.register(registry.SHRUNK_PREFIX + name, config_class(registry.get("family", name)), exist_ok=True)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import yaml
 
 from sparsebert.errors import unknown
 from sparsebert.records import ModelResult, Record
+from sparsebert.registry import SHRUNK_PREFIX
 from sparsebert.report import values as v
 from sparsebert.report.details import Stretch, stretches
 from sparsebert.report.families import Family, short_name
@@ -20,7 +21,6 @@ from sparsebert.report.tables import Cell, Section, Table, family_table
 from sparsebert.report.verdict import sentence
 
 # Of the types of this package's own classes, in front of the family's name.
-OWN_PREFIX = "sparsebert-"
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -70,7 +70,7 @@ def _summary(family: Family, model: ModelResult) -> str:
 
 def _loading(model: ModelResult) -> str:
     # Of a record that does not say the type it is not known; the import does no harm then.
-    plain = model.model_type is not None and not model.model_type.startswith(OWN_PREFIX)
+    plain = model.model_type is not None and not model.model_type.startswith(SHRUNK_PREFIX)
     first = "" if plain else "import sparsebert  # teaches the Auto classes this model's own class\n"
     words = "Plain `transformers` is enough." if plain else "Needs `pip install sparsebert` beside `transformers`."
     code = (
