@@ -8,15 +8,14 @@ import torch
 from rich.console import Console
 from transformers import PreTrainedModel
 
-from sparsebert.commands.models import open_model
 from sparsebert.commands.output import put_json, quiet_libraries, say
 from sparsebert.counts import disk_bytes
 from sparsebert.errors import UserError
 from sparsebert.models.heads import CLASSIFIER, LANGUAGE_MODEL, unknown_head
 from sparsebert.models.layout import encoder_linear_names
-from sparsebert.models.load import Packing, load_config, load_tokenizer, save_model
+from sparsebert.models.load import Packing, load_config, load_model, load_tokenizer, save_model
 from sparsebert.models.pack import packed_bytes
-from sparsebert.models.source import ModelSource, resolve
+from sparsebert.models.source import ModelSource, has_tokenizer, resolve
 from sparsebert.report.values import megabytes
 from sparsebert.surgeon import shrink
 
@@ -32,10 +31,11 @@ def pack(name: str, output: Path, bf16: bool, unpack: bool, json_wanted: bool) -
     if head is not None:
         raise UserError("A model with this head cannot be packed", got=head, allowed=f"{CLASSIFIER}, {LANGUAGE_MODEL}")
     with quiet_libraries(), Console(stderr=True).status("Packing"):
-        model = open_model(source)
+        model = load_model(source)
         small = shrink(model, {})
-        save_model(small, _tokenizer(source), output, None if unpack else Packing(bf16))
-        exact = _compare(small, open_model(resolve(str(output))), bf16 and not unpack)
+        tokenizer = load_tokenizer(source) if has_tokenizer(source.path) else None
+        save_model(small, tokenizer, output, None if unpack else Packing(bf16))
+        exact = _compare(small, load_model(resolve(str(output))), bf16 and not unpack)
         facts = _facts(model, source, output, bf16 and not unpack) | {"exact": exact}
     if json_wanted:
         put_json(facts)
@@ -50,10 +50,6 @@ def pack(name: str, output: Path, bf16: bool, unpack: bool, json_wanted: bool) -
             f"{facts['encoder_packed_part']:.3f} of their dense fp32 bytes."
         )
     say(f"Model: {output}")
-
-
-def _tokenizer(source: ModelSource):
-    return load_tokenizer(source) if any(source.path.glob("*token*")) or (source.path / "vocab.txt").is_file() else None
 
 
 def _compare(before: PreTrainedModel, after: PreTrainedModel, rounded: bool) -> bool:

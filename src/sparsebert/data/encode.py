@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -56,12 +56,11 @@ def encode(
         rows = dataset[start : start + CHUNK_ROWS]
         tokens, cut = _tokens(rows, tokenizer, limit)
         truncated += cut
+        if vocab_size is not None:
+            _check_ids(tokens["input_ids"], tokenizer, vocab_size)
         lengths = [len(ids) for ids in tokens["input_ids"]]
         tables.append(pa.table({**tokens, "label": rows["label"], "length": lengths}))
-    table = pa.concat_tables(tables)
-    if vocab_size is not None:
-        _check_ids(table, tokenizer, vocab_size)
-    return Encoded(Dataset(table), limit, truncated)
+    return Encoded(Dataset(pa.concat_tables(tables)), limit, truncated)
 
 
 def _tokens(rows: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int) -> tuple[dict[str, Any], int]:
@@ -75,12 +74,12 @@ def _tokens(rows: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int
     return tokens, len(long)
 
 
-def _check_ids(table: pa.Table, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
-    largest = np.concatenate([*table["input_ids"].to_numpy(), [tokenizer.pad_token_id or 0]]).max()
+def _check_ids(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
+    largest = max([tokenizer.pad_token_id or 0, *(max(ids, default=0) for ids in rows)])
     if largest >= vocab_size:
         raise UserError(
             "The tokenizer does not fit the model: it gives a token id that the model has no embedding for",
-            got=int(largest),
+            got=largest,
             allowed=f"0 to {vocab_size - 1}, as vocab_size is {vocab_size}",
             fix="use the model's own tokenizer, or resize the model with resize_token_embeddings and save it",
         )
