@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sparsebert.compare import Contender, _seed_error, differences, holm
+from sparsebert.compare import Contender, _seed_error, _Spread, differences, holm
 from sparsebert.errors import UserError
 
 
@@ -51,6 +51,25 @@ def test_few_seeds_that_differ_say_little_and_one_says_nothing_of_others():
     assert found.low < 0 < found.points and found.p > 0.05
     [alone] = differences([contender("a", 0.8, seeds=1), contender("b", 0.84, seeds=1)], 400, 0)
     assert alone.low > 0 and "over examples only" in alone.test
+
+
+def test_what_seeds_add_is_computed_by_hand():
+    # Of t with two degrees of freedom (1 - 2 / sqrt(6)) / 2 lie below -2, and 95 % within 4.302653 of 0.
+    spread = _Spread(np.full(10_000, 1.0), 0.5, 2)
+    assert spread.below(0.0) == pytest.approx((1 - 2 / 6**0.5) / 2)
+    assert spread.p == pytest.approx(2 * (1 + 10_000 * (1 - 2 / 6**0.5) / 2) / 10_001)
+    assert [spread.quantile(0.025), spread.quantile(0.975)] == pytest.approx([1 - 0.5 * 4.302653, 1 + 0.5 * 4.302653])
+    two = _Spread(np.array([-3.0, 3.0]), 0.5, 2)
+    assert two.below(0.0) == pytest.approx(0.5) and two.quantile(0.5) == pytest.approx(0, abs=1e-9)
+    alone = _Spread(np.array([0.0, 1.0, 1.0, 2.0]), 0.0, 0)
+    assert (alone.below(1.0), alone.p, alone.quantile(0.5)) == (0.75, 2 * (1 + 1) / 5, 1.0)
+
+
+def test_a_difference_does_not_depend_on_what_else_is_compared():
+    first, second, third = contender("a", 0.80), contender("b", 0.78), contender("c", 0.76)
+    second.logits[1] = contender("b", 0.70).logits[1]
+    [one, _], [_, other] = differences([first, second, third], 400, 0), differences([first, third, second], 400, 0)
+    assert (one.low, one.high, one.p) == (other.low, other.high, other.p)
 
 
 def test_correlations_are_compared():

@@ -1,7 +1,7 @@
 """Which differences between runs are larger than chance: a paired bootstrap over examples, and t over seeds.
 
-Reads records and the predictions beside them. The metric is computed anew on every resample, so that it may be any; to
-each resample's difference, a mean over all seeds, comes a draw from what that mean varies by with other seeds.
+Reads records and the predictions beside them. The metric is computed anew on every resample, so that it may be any;
+each resample's difference, a mean over all seeds, is the centre of what that mean varies by with other seeds.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
+from scipy.optimize import root_scalar
+from scipy.special import stdtr, stdtrit
 
 from sparsebert.data.metrics import score
 from sparsebert.errors import UserError, unknown
@@ -56,6 +58,46 @@ class Difference:
     p_corrected: float
     resamples: int
     test: str = TEST
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """Where a difference lies: about the one of each resample, as far as t with `freedom` over seeds says.
+
+    centres: [resamples], finite. error: standard error over seeds. Computed, not drawn: with as few degrees of freedom
+    as two, draws of t would make p values near 0.05 differ by a third from one call to the next.
+    """
+
+    centres: np.ndarray
+    error: float
+    freedom: int
+
+    @property
+    def p(self) -> float:
+        """Of no difference: twice the smaller part on either side of zero, what is at zero on both; never 0."""
+        below, above = self.below(0.0), _Spread(-self.centres, self.error, self.freedom).below(0.0)
+        count = len(self.centres)
+        return min(1.0, 2 * (1 + count * min(below, above)) / (1 + count))
+
+    def below(self, value: float) -> float:
+        """The part at or below `value`; 0 without resamples."""
+        if not len(self.centres):
+            return 0.0
+        if self.error == 0:
+            return float(np.mean(self.centres <= value))
+        return float(np.mean(stdtr(self.freedom, (value - self.centres) / self.error)))
+
+    def quantile(self, level: float) -> float:
+        """What lies above a part of `level`; nan without resamples."""
+        if not len(self.centres):
+            return math.nan
+        if self.error == 0:
+            return float(np.quantile(self.centres, level))
+        # Each centre's own quantile is this far from it, so the whole's lies between the least and the greatest.
+        away = self.error * float(stdtrit(self.freedom, level))
+        low, high = float(self.centres.min()) + away, float(self.centres.max()) + away
+        bracket = (low - self.error, high + self.error)
+        return float(root_scalar(lambda value: self.below(value) - level, bracket=bracket).root)
 
 
 def contenders(
@@ -105,9 +147,7 @@ def differences(
     for rival in rivals:
         progress(f"Resampling {rival.name}")
         drawn.append(_resampled(rival, resamples, np.random.default_rng(seed)))
-    noise = [np.random.default_rng((seed, number)) for number in range(len(others))]
-    apart = [own - drawn[0] for own in drawn[1:]]
-    return holm([_difference(first, *one) for one in zip(others, apart, noise, strict=True)])
+    return holm([_difference(first, one, own - drawn[0]) for one, own in zip(others, drawn[1:], strict=True)])
 
 
 def holm(raw: Sequence[Difference]) -> list[Difference]:
@@ -167,16 +207,12 @@ def _resampled(one: Contender, resamples: int, rng: np.random.Generator) -> np.n
     return np.array([_score(one, one.logits, rng.integers(rows, size=rows)) for _ in range(resamples)])
 
 
-def _difference(first: Contender, rival: Contender, apart: np.ndarray, rng: np.random.Generator) -> Difference:
+def _difference(first: Contender, rival: Contender, apart: np.ndarray) -> Difference:
     """`apart` is the rival's score less the first one's on each resample."""
     paired, rows = first.logits.keys() == rival.logits.keys(), len(first.labels)
     ours, theirs = ({seed: _score(one, [seed], np.arange(rows)) for seed in one.logits} for one in (rival, first))
-    error, freedom = _seed_error(theirs, ours, paired)
-    values = apart + error * rng.standard_t(freedom, len(apart)) if freedom else apart
-    values = values[np.isfinite(values)]
+    spread = _Spread(apart[np.isfinite(apart)], *_seed_error(theirs, ours, paired))
     observed = np.mean(list(ours.values())) - np.mean(list(theirs.values()))
-    low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
-    p = _p_value(values)
     return Difference(
         name=rival.name,
         against=first.name,
@@ -185,12 +221,12 @@ def _difference(first: Contender, rival: Contender, apart: np.ndarray, rng: np.r
         seeds=len(rival.logits),
         paired=paired,
         points=100 * float(observed),
-        low=100 * float(low),
-        high=100 * float(high),
-        p=p,
-        p_corrected=p,
-        resamples=len(values),
-        test=TEST if freedom else TEST_OF_ONE_SEED,
+        low=100 * spread.quantile(0.025),
+        high=100 * spread.quantile(0.975),
+        p=spread.p,
+        p_corrected=spread.p,
+        resamples=len(spread.centres),
+        test=TEST if spread.freedom else TEST_OF_ONE_SEED,
     )
 
 
@@ -208,12 +244,6 @@ def _seed_error(first: Mapping[int, float], rival: Mapping[int, float], paired: 
         return 0.0, 0
     variance = sum(float(((side - side.mean()) ** 2).sum()) for side in sides) / freedom
     return (variance * sum(1 / len(side) for side in sides)) ** 0.5, freedom
-
-
-def _p_value(values: np.ndarray) -> float:
-    """Twice the smaller share of resamples on either side of zero, those at zero on both; never 0."""
-    below, above = int((values <= 0).sum()), int((values >= 0).sum())
-    return min(1.0, 2 * (1 + min(below, above)) / (1 + len(values)))
 
 
 def _score(contender: Contender, seeds: Iterable[int], rows: np.ndarray) -> float:

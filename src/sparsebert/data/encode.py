@@ -75,7 +75,8 @@ def _tokens(rows: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int
 
 
 def _check_ids(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
-    largest = max([tokenizer.pad_token_id or 0, *(max(ids, default=0) for ids in rows)])
+    padding: Any = tokenizer.pad_token_id
+    largest = max([padding or 0, *(max(ids, default=0) for ids in rows)])
     if largest >= vocab_size:
         raise UserError(
             "The tokenizer does not fit the model: it gives a token id that the model has no embedding for",
