@@ -212,6 +212,7 @@ def _difference(first: Contender, rival: Contender, apart: np.ndarray) -> Differ
     paired, rows = first.logits.keys() == rival.logits.keys(), len(first.labels)
     ours, theirs = ({seed: _score(one, [seed], np.arange(rows)) for seed in one.logits} for one in (rival, first))
     spread = _Spread(apart[np.isfinite(apart)], *_seed_error(theirs, ours, paired))
+    p = spread.p
     observed = np.mean(list(ours.values())) - np.mean(list(theirs.values()))
     return Difference(
         name=rival.name,
@@ -223,8 +224,8 @@ def _difference(first: Contender, rival: Contender, apart: np.ndarray) -> Differ
         points=100 * float(observed),
         low=100 * spread.quantile(0.025),
         high=100 * spread.quantile(0.975),
-        p=spread.p,
-        p_corrected=spread.p,
+        p=p,
+        p_corrected=p,
         resamples=len(spread.centres),
         test=TEST if spread.freedom else TEST_OF_ONE_SEED,
     )

@@ -20,7 +20,6 @@ from sparsebert.report.rows import family_rows
 from sparsebert.report.tables import Cell, Section, Table, family_table
 from sparsebert.report.verdict import sentence
 
-# Of the types of this package's own classes, in front of the family's name.
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
