@@ -51,6 +51,11 @@ class Score(Part):
     value: float
     split: str
     examples: int
+    low: float | None = Field(None, description="of the 95 % interval by bootstrap over the examples")
+    high: float | None = Field(None, description="of the same interval")
+    baseline: float | None = Field(
+        None, description="what always giving the majority class, or the mean of the train labels, would score"
+    )
 
 
 class Sparsity(Part):
@@ -87,6 +92,12 @@ class Shape(Part):
     dropped_layers: tuple[int, ...] = ()
     full_heads: int
     full_neurons: int
+    kept_heads: tuple[tuple[int, ...], ...] = Field(
+        (), description="which heads of each layer of the original model stayed, from 0"
+    )
+    head_importance: tuple[tuple[float, ...], ...] = Field(
+        (), description="of every head of each layer of the model that was cut, as its criterion scored it"
+    )
 
 
 class Timing(Part):
@@ -107,6 +118,8 @@ class Timing(Part):
     speedup: float | None = None
     speedup_q25: float | None = None
     speedup_q75: float | None = None
+    speedup_low: float | None = Field(None, description="of the 95 % interval of the median ratio")
+    speedup_high: float | None = Field(None, description="of the same interval")
 
 
 class TrainingRun(Part):
@@ -151,6 +164,32 @@ class TreeFit(Part):
     chance: tuple[float, ...] = Field((), description="the same for tokens that are not neighbours")
 
 
+class Flip(Part):
+    """A validation example that a model decides otherwise than the dense model; classes by name."""
+
+    text: str
+    label: str
+    dense: str
+    own: str
+
+
+class Decisions(Part):
+    """What a classifier said on the validation split that decides; classes in the order of their numbers."""
+
+    classes: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...] = Field(description="examples by [true class][predicted class]")
+    agreement: float | None = Field(None, description="fraction decided as by the dense model; none for that itself")
+    flips: tuple[Flip, ...] = Field((), description="some of the examples decided otherwise")
+
+    @property
+    def only_class(self) -> str | None:
+        """The one class that every example is given, if it is one."""
+        given = [
+            name for name, column in zip(self.classes, zip(*self.confusion, strict=True), strict=True) if any(column)
+        ]
+        return given[0] if len(given) == 1 else None
+
+
 class ModelResult(Part):
     """One model of the family, the dense one first. Fields that are no more are passed over in older records."""
 
@@ -162,6 +201,7 @@ class ModelResult(Part):
     shape: Shape
     scores: tuple[Score, ...] = ()
     one_shot_scores: tuple[Score, ...] = ()
+    decisions: Decisions | None = Field(None, description="of classifications only")
     sparsity: Sparsity
     size: Size
     timings: tuple[Timing, ...] = ()
