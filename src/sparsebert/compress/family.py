@@ -115,6 +115,7 @@ def dense_model(bench: Workbench) -> Dense:
         save_model(model, bench.tokenizer, folder)
         return Trained(run=run)
 
+    bench.steps.begin("The dense model")
     made = once(Stage(done, (folder,), bench.work / "dense-training"), Trained, work)
     model = bench.load(folder)
     layers = layout_of(model).layers
@@ -182,6 +183,7 @@ class FamilyMaker:
         work, folder = self._bench.work / target.label, self._bench.folder / target.label
         cut = work / "one-shot"
         last = trained_stage(work, folder)
+        self._bench.steps.begin(f"{target.label}: searching what to remove")
         found = once(
             Stage(work / "member.json", (cut,)),
             Member,
@@ -190,6 +192,8 @@ class FamilyMaker:
             later=[last],
         )
         member = found.result
+        if self._bench.recipe.finetune is not None:
+            self._bench.steps.begin(f"{target.label}: training what is left")
         trained = once(
             last,
             Trained,

@@ -164,6 +164,7 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
 def _phase(bench: Workbench, index: int, folders: Sequence[Path], dense: Dense | None, after: str) -> Done[PhaseDone]:
     """A phase that is found again, or carried out; its model is not needed where the next one is finished."""
     phase, folder, before = bench.recipe.phases[index], folders[index], folders[index - 1] if index else None
+    bench.steps.begin(f"Phase {phase.name}")
     return once(
         _stage(folder),
         PhaseDone,
