@@ -145,12 +145,7 @@ def _read(file: Path, kind: type[T]) -> T:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """The lock goes with the process."""
-    try:
-        lock = open_lock(folder / LOCK_FILE)
-    except OSError as error:
-        raise UserError(
-            "The lock of the run folder cannot be taken", got=f"{folder / LOCK_FILE}: {error.strerror}"
-        ) from None
+    lock = open_lock(folder / LOCK_FILE)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
