@@ -205,7 +205,7 @@ def test_deberta_keeps_the_layer_its_convolution_reads():
 
 def test_a_model_for_another_task_is_refused():
     model = BertForTokenClassification(tiny_model("bert").config)
-    with pytest.raises(UserError, match="cannot be shrunk, .*; got BertForTokenClassification; allowed: BertModel"):
+    with pytest.raises(UserError, match=r"cannot be shrunk, .*; got BertForTokenClassification; allowed: BertModel"):
         shrink(model, {})
 
 

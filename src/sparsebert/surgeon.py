@@ -308,7 +308,7 @@ def _skeleton(model: PreTrainedModel, family: Family, config: PretrainedConfig, 
 
 def _task(model: PreTrainedModel, family: Family) -> Task:
     """The task of a model whose code is known, its base model's too: a subclass may compute what a copy would not."""
-    tasks = {
+    tasks: dict[type, Task] = {
         build(family, task): task for task, _ in family.model_classes for build in (stock_model_class, model_class)
     }
     for part in (model, base_of(model)):
