@@ -99,6 +99,12 @@ def footprint(model: nn.Module, encoder_linear: Sequence[str], bytes_on_disk: in
     )
 
 
+def zero_share(model: nn.Module, encoder_linear: Sequence[str]) -> float:
+    """Fraction of the encoder's linear weights that are exactly zero, 0-1; 0 where there are none."""
+    weights = _weights(model, encoder_linear)
+    return _removed(_count(weights), sum(int(weight.count_nonzero()) for weight in weights))
+
+
 def sparsity(start: Footprint, small: Footprint) -> Sparsity:
     """Fractions, 0-1, of the weights and bytes of `start` that `small` is without: cut away or exactly zero.
 
