@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from sparsebert.models.accelerate import accelerate
 from sparsebert.models.empty import NoInputs
+from sparsebert.models.layout import layout_of
 from sparsebert.surgeon import mask_model, shrink
 from test_surgeon import ATTENTION, NO_NEURON, NONE, assert_same
 from tiny import FAMILIES, HEADS, LAYERS, NAMES, Logits, tiny_batch, tiny_model
@@ -134,6 +138,38 @@ def test_attention_that_gives_no_maps_gives_none_here_either():
     assert found == [(), ()]
     small.set_attn_implementation("eager")
     assert len(small(**tiny_batch(), output_attentions=True).attentions) == LAYERS
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_accelerated_models_have_the_same_empty_blocks(family: str):
+    model = tiny_model(family)
+    with torch.no_grad():
+        for parameter in (parameter for parameter in model.parameters() if parameter.dim() == 2):
+            parameter.mul_(torch.rand_like(parameter) > 0.6)
+    small = shrink(model, EMPTY["both"]).eval()
+    fast = accelerate(small, tokens=8, worth=0)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(**tiny_batch()).logits, small(**tiny_batch()).logits, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(data=st.data())
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_blocks_may_be_empty(family: str, data: st.DataObject):
+    model, kept = tiny_model(family), st.sampled_from(["none", "some", "all"])
+    keep, generator = {}, torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    for group in layout_of(model).groups:
+        some = torch.rand(group.units, generator=generator) < 0.5
+        keep[group.name] = {"none": some & False, "some": some, "all": some | True}[data.draw(kept)]
+    dropped = data.draw(st.sets(st.integers(0, LAYERS - 1), max_size=LAYERS - 1))
+    mask_model(model, keep, dropped)
+    small = shrink(model, keep, dropped)
+    with EmptyProducts() as empty:
+        assert_same(small, model)
+    assert empty.found == []
+    again = shrink(small, {})
+    assert again.config.to_dict() == small.config.to_dict()
+    assert_same(again, small)
 
 
 def _runs_alike(model: PreTrainedModel, batch: Mapping[str, torch.Tensor], found: Any) -> None:
