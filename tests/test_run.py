@@ -14,10 +14,10 @@ import torch
 
 from sparsebert import registry
 from sparsebert.compress.workbench import set_up
-from sparsebert.counts import disk_bytes
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import load_config, load_model, load_tokenizer
+from sparsebert.models.source import disk_bytes
 from sparsebert.recipe import load_recipe
 from sparsebert.records import Record, read_record
 from sparsebert.run import LADDER, Entry, make_family, wanted_targets

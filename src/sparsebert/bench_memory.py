@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
-from sparsebert.counts import disk_bytes, example_inputs
+from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
 from sparsebert.models.heads import AUTO, saved_kind
+from sparsebert.models.source import disk_bytes
 
 STATUS = Path("/proc/self/status")
 # Writing 5 here sets the peak resident memory back to the present one (Linux, proc(5)).

@@ -20,12 +20,13 @@ from sparsebert.compress.forest import Grown, grow, layers_to_change
 from sparsebert.compress.inputs import inputs_of
 from sparsebert.compress.phases import SparseModel, check_phases, train_phases, unused_targets
 from sparsebert.compress.workbench import Predictions, Workbench, set_up
-from sparsebert.counts import footprint, sizes, sparsity
+from sparsebert.counts import Footprint, footprint, sizes, sparsity
 from sparsebert.environment import environment
 from sparsebert.errors import DivergedError, UnreachableError, UserError
 from sparsebert.files import digests, remove_folder, write_bytes_atomically, write_text_atomically
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.load import load_model
+from sparsebert.models.source import disk_bytes
 from sparsebert.parts import Target
 from sparsebert.progress import Steps, busy, line
 from sparsebert.recipe import Recipe
@@ -274,8 +275,8 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
     before_training = member or grown
     linear, baseline = encoder_linear_names(entry.model), sparse.start if sparse else dense.model
     origin = member.origin if member else tuple(range(len(layout_of(baseline).layers)))
-    before = sparse.start_footprint if sparse else footprint(baseline, encoder_linear_names(baseline), dense.folder)
-    after = footprint(entry.model, linear, entry.folder)
+    before = sparse.start_footprint if sparse else _footprint(baseline, dense.folder)
+    after = _footprint(entry.model, entry.folder)
     return ModelResult(
         name=entry.name,
         folder=entry.folder.name,
@@ -296,6 +297,10 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
         trees=grown.trees if grown else (),
         sparsity_by_tensor=sparse.sparsity_by_tensor if sparse else {},
     )
+
+
+def _footprint(model: PreTrainedModel, folder: Path) -> Footprint:
+    return footprint(model, encoder_linear_names(model), disk_bytes(folder))
 
 
 def _record(

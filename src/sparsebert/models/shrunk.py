@@ -224,7 +224,7 @@ def _cut(model: PreTrainedModel, family: Family) -> None:
     assert isinstance(layers, nn.ModuleList)
     for layer, heads, neurons in zip(layers, config.layer_heads, config.layer_neurons, strict=True):
         if (heads, neurons) != (config.original_heads, config.original_neurons):
-            resize_layer(layer, family, heads, neurons, config.head_size)
+            resize_layer(layer, family, heads, neurons, config.head_size, config)
     for layer, tree in zip(layers, config.layer_fff, strict=True):
         if tree:
             install_fff(layer, family, config.hidden_size, tree, config.fff_activation, routing)

@@ -130,6 +130,18 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
+def disk_bytes(folder: Path) -> int:
+    """Bytes of the files that a model's weights are read from; others beside them, as of an older saving, do not count.
+
+    Raises UserError if there are none.
+    """
+    files = [folder / name for name in weight_files(folder)]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise UserError("No weights (*.safetensors) found", got=missing[0], fix="give the folder of a saved model")
+    return sum(file.stat().st_size for file in files)
+
+
 def _packaged(name: str) -> ModelSource | None:
     spec = importlib.util.find_spec(_EMBEDDED_MODULE) if name == EMBEDDED_NAME else None
     if spec is None or not spec.submodule_search_locations:
