@@ -36,9 +36,11 @@ def config(*architectures: str, **values: object) -> BertConfig:
     return BertConfig(architectures=list(architectures), **values)
 
 
-def rewrite(folder: Path, **values: object) -> None:
+def rewrite(folder: Path, **values: object) -> Path:
+    """Change values of a saved configuration; gives the folder back."""
     known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(known | values), encoding="utf-8")
+    return folder
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -135,5 +137,5 @@ def test_an_index_that_is_no_json_and_a_home_of_nobody_are_one_line(tmp_path: Pa
     save_tiny(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00001.safetensors")
     (tmp_path / "model.safetensors.index.json").write_text("{", encoding="utf-8")
-    assert_refused(run_cli("info", tmp_path), ["index of the weights is not readable"])
+    assert_refused(run_cli("info", tmp_path), ["model.safetensors.index.json is not readable"])
     assert_refused(run_cli("info", "~no-such-user-here/model"), ["no such home"])

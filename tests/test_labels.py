@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from sparsebert.models.load import load_config, load_model
 from sparsebert.recipe import load_recipe
 from sparsebert.records import Score
 from sparsebert.surgeon import shrink
+from test_heads import rewrite
 from tiny import FAMILIES, tiny_batch, tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
@@ -30,12 +30,6 @@ from tiny_run import assert_refused, run_cli, save_tiny, write_task
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Labels are no and yes."""
     return write_task(tmp_path_factory.mktemp("labels") / "data")
-
-
-def rewrite(folder: Path, **values: object) -> Path:
-    known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(json.dumps(known | values), encoding="utf-8")
-    return folder
 
 
 def named(folder: Path, *names: str, **values: object) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sparsebert import registry
-from sparsebert.errors import unknown
+from sparsebert.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -91,8 +91,18 @@ def family_named(model_type: str) -> Family:
     """The family of a `model_type` as configurations carry it. Raises UserError for any other."""
     name = model_type.removeprefix(registry.SHRUNK_PREFIX)
     if name not in registry.names("family"):
-        raise unknown("model family", model_type, registry.names("family"))
+        raise _unsupported(model_type)
     return registry.get("family", name)
+
+
+def _unsupported(model_type: str) -> UserError:
+    """With a hint only where the name is of no family: another family is no slip of the pen."""
+    from transformers import CONFIG_MAPPING
+
+    families = registry.names("family")
+    if model_type in CONFIG_MAPPING:
+        return UserError(f"Unknown model family '{model_type}'", allowed=", ".join(families))
+    return unknown("model family", model_type, families)
 
 
 def is_shrunk(config: PretrainedConfig) -> bool:
