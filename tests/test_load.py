@@ -243,7 +243,9 @@ def test_offline_models_come_from_the_hub_cache_or_the_package(tmp_path: Path):
     half = part / "snapshots" / ("a" * 40)
     save_model(tiny_model("bert"), None, half)
     (half / "model.safetensors").rename(half / "1.safetensors")
-    (half / source.INDEX_FILE).write_text(json.dumps({"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}))
+    (half / source.INDEX_FILE).write_text(
+        json.dumps({"metadata": {}, "weight_map": {"a": "1.safetensors", "b": "2.safetensors"}})
+    )
     for folder in (repository, part):
         (folder / "refs").mkdir()
         (folder / "refs" / "main").write_text("a" * 40)

@@ -85,7 +85,8 @@ def weight_files(folder: Path) -> list[str]:
     index = folder / INDEX_FILE
     if not index.is_file():
         return [PACKED_FILE]
-    weight_map = read_json(index).get("weight_map")
+    content = read_json(index)
+    weight_map = content.get("weight_map")
     names = set(weight_map.values()) if isinstance(weight_map, dict) and _are_texts(weight_map.values()) else set()
     # A file in another folder is none of this model's.
     if not names or any(Path(name).name != name for name in names):
@@ -94,6 +95,9 @@ def weight_files(folder: Path) -> list[str]:
             got=f"weight_map {shown(weight_map)} in {index}",
             fix=AGAIN,
         )
+    # Nobody needs it, but transformers loads no model without it.
+    if not isinstance(content.get("metadata"), dict):
+        raise UserError(f"{index} has no metadata", fix='give it "metadata": {} beside "weight_map"')
     return sorted(names)
 
 
