@@ -45,10 +45,10 @@ def peak_memory(folder: Path, batch: int, length: int) -> float:
 def main(arguments: list[str]) -> None:
     """Load, run once, print {"peak_memory_mb": ...}."""
     folder, batch, length = arguments[0], int(arguments[1]), int(arguments[2])
-    auto = AUTO[saved_kind(AutoConfig.from_pretrained(folder))]
+    auto = AUTO[saved_kind(AutoConfig.from_pretrained(folder, trust_remote_code=False))]
 
     def load_and_run(batch: int, length: int) -> None:
-        model = auto.from_pretrained(folder, dtype=torch.float32).eval()
+        model = auto.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
         with torch.inference_mode():
             model(**example_inputs([model], batch, length))
 

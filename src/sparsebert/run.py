@@ -24,6 +24,7 @@ from sparsebert.counts import Footprint, footprint, sizes, sparsity
 from sparsebert.environment import environment
 from sparsebert.errors import DivergedError, UnreachableError, UserError
 from sparsebert.files import digests, remove_folder, write_bytes_atomically, write_text_atomically
+from sparsebert.models.labels import below_baseline
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.load import load_model
 from sparsebert.models.source import disk_bytes
@@ -145,7 +146,7 @@ def _finish(workbench: Workbench, command: str, started: float, keep_models: boo
             write_record(failed, folder)
         raise
     workbench.steps.begin("Writing the report")
-    record = _record(workbench, command, started, models, notes)
+    record = _record(workbench, command, started, models, (*notes, *_doubts(workbench, models)))
     if not keep_models:
         _remove_models(folder, record)
     for result in models if keep_models else ():
@@ -159,6 +160,12 @@ def _finish(workbench: Workbench, command: str, started: float, keep_models: boo
 def _remove_models(folder: Path, record: Record) -> None:
     for name in (*(model.folder for model in record.models), "work"):
         remove_folder(folder / name)
+
+
+def _doubts(workbench: Workbench, models: Sequence[ModelResult]) -> list[str]:
+    """About a dense classifier that was taken as it was given."""
+    given = [model for model in models if model.name == "dense" and model.training is None and workbench.spec.labels]
+    return [doubt for model in given for doubt in below_baseline(model.scores)]
 
 
 def _maker(recipe: Recipe) -> Callable[[Workbench], tuple[list[Entry], tuple[str, ...]]]:

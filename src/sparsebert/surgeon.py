@@ -253,7 +253,7 @@ def _kept_units(group: Group | None, keep: Keep) -> int:
 def _stock_values(model: PreTrainedModel, layout: Layout, layers: list[LayerLayout]) -> dict[str, Any]:
     """The stock configuration's values with the layers that stay."""
     values = model.config.to_dict()
-    for name in (*SHAPE_FIELDS, "model_type", "architectures", "transformers_version"):
+    for name in (*SHAPE_FIELDS, "model_type", "architectures", "transformers_version", "auto_map"):
         values.pop(name, None)
     values[layout.family.layers_field] = len(layers)
     for name in layout.family.per_layer_fields:
