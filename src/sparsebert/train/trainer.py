@@ -287,6 +287,9 @@ class SparseTrainer(Trainer):
     def _take(self, model: Any) -> None:
         """Make the rules ready for a model, on which none has been carried out."""
         self.student: PreTrainedModel = model
+        if self.distiller is not None:
+            data: Any = self.train_dataset
+            self.distiller.check(model, len(data) if has_length(data) else None)
         self.masks: Masks = {}
         self._baked, self._best_loaded = False, False
         self._trees = [module for module in model.modules() if isinstance(module, FastFeedForward)]
