@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from transformers import BertTokenizerFast
 
 from sparsebert.compare import contenders, differences
 from sparsebert.compress.phases import check_phases, unused_targets
@@ -26,8 +25,7 @@ from sparsebert.report.values import Value
 from sparsebert.run import run
 from sparsebert.sweep import Axis, axis, points
 from test_compare import contender
-from tiny import tiny_model
-from tiny_run import SPECIAL, WORDS, assert_refused, run_cli, save_tiny, write_task
+from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(file for file in (ROOT / "recipes").glob("*.yaml") if "phases:" in file.read_text(encoding="utf-8"))
@@ -331,76 +329,6 @@ def test_a_lost_phase_is_trained_again_with_all_after_it_unless_they_are_done(ho
     shutil.rmtree(work / "phase1-two" / "model")
     trained(home, "lost", *settings)
     assert all(file.stat().st_mtime_ns > time for file, time in zip(done, before, strict=True))
-
-
-def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(home, tmp_path):
-    short = save_tiny(tmp_path / "short", num_hidden_layers=2)
-    arguments = ("train", home / "base", "--recipe", home / "trained.yaml", "--data", home / "data")
-    for teacher, words in ((short, "different numbers of layers"), (home / "base", "not fine-tuned for this task")):
-        said = run_cli(*arguments, "--set", f"phases.0.teacher={teacher}", "-o", tmp_path / "out")
-        assert_refused(said, [words])
-    assert not (tmp_path / "out").exists()
-
-
-def other_vocabulary(folder: Path) -> Path:
-    """The same model as `save_tiny` makes, with its vocabulary in another order: of texts it says the same."""
-    save_tiny(folder)
-    places = list(range(len(SPECIAL))) + list(range(len(SPECIAL) + len(WORDS) - 1, len(SPECIAL) - 1, -1))
-    words = [(*SPECIAL, *WORDS)[place] for place in places]
-    model = load_model(folder)
-    with torch.no_grad():
-        rows = model.get_input_embeddings().weight
-        rows[: len(places)] = rows[places].clone()
-    model.save_pretrained(folder)
-    BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(folder)
-    return folder
-
-
-def with_teacher(home: Path, name: str, teacher: Path, *settings: str) -> np.ndarray:
-    """What a given teacher has said of the training rows."""
-    folder = trained(home, name, f"phases.0.teacher={teacher}", *settings)
-    return np.load(folder / "work" / "teacher-0" / "logits.npy")
-
-
-def test_a_teacher_reads_texts_in_its_own_tokens(home, tmp_path):
-    logits_only = ("phases.0.distill.hidden=0",)
-    same = with_teacher(home, "same-words", save_tiny(tmp_path / "same"), *logits_only)
-    permuted = with_teacher(home, "other-words", other_vocabulary(tmp_path / "other"), *logits_only)
-    assert np.abs(same).max() > 0.1
-    np.testing.assert_allclose(permuted, same, rtol=1e-4, atol=1e-5)
-
-
-OTHER_TEACHERS = {
-    "other vocabulary": other_vocabulary,
-    "fewer positions": lambda folder: save_tiny(folder, max_position_embeddings=8),
-}
-
-
-@pytest.mark.parametrize("name", OTHER_TEACHERS)
-@pytest.mark.parametrize("term", ["hidden", "attention"])
-def test_a_teacher_of_other_tokens_teaches_no_layers(name: str, term: str, home, tmp_path):
-    teacher = OTHER_TEACHERS[name](tmp_path / "teacher")
-    settings = (f"phases.0.teacher={teacher}", "phases.0.distill.hidden=0", f"phases.0.distill.{term}=1")
-    arguments = ("train", home / "base", "--recipe", home / "trained.yaml", "--data", home / "data")
-    said = run_cli(*arguments, *(part for one in settings for part in ("--set", one)), "-o", tmp_path / "out")
-    assert_refused(said, ["other tokens than the student's", "set distill.hidden and distill.attention to 0"])
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_teacher_of_other_widths_teaches_no_layers(home, tmp_path):
-    teacher = save_tiny(tmp_path / "wide", hidden_size=64)
-    arguments = ("train", home / "base", "--recipe", home / "trained.yaml", "--data", home / "data")
-    said = run_cli(*arguments, "--set", f"phases.0.teacher={teacher}", "-o", tmp_path / "out")
-    assert_refused(said, ["outputs of different widths", "got 64 and 32"])
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_teacher_of_another_family_is_asked_in_its_own_tokens(home, tmp_path):
-    teacher = tiny_model("roberta", num_labels=2, pad_token_id=0)
-    teacher.save_pretrained(tmp_path / "roberta")
-    BertTokenizerFast.from_pretrained(save_tiny(tmp_path / "words")).save_pretrained(tmp_path / "roberta")
-    logits = with_teacher(home, "roberta", tmp_path / "roberta", "phases.0.distill.hidden=0")
-    assert logits.shape == (64, 2) and np.isfinite(logits).all()
 
 
 @pytest.mark.parametrize("command", ["train", "fff", "sweep"])

@@ -276,14 +276,6 @@ def test_evaluation_asks_no_teacher(tmp_path: Path):
         SparseTrainer(small(), smoothed, distiller=teacher_of(tmp_path), **given)
 
 
-def test_a_teacher_of_other_rows_or_labels_is_refused(tmp_path: Path):
-    given = {"data_collator": toy_collate, "distiller": teacher_of(tmp_path)}
-    with pytest.raises(UserError, match="asked about other training rows; got 48 rows, 32 of the teacher's"):
-        SparseTrainer(small(), arguments(tmp_path), train_dataset=toy_rows(48), **given)
-    with pytest.raises(UserError, match="different numbers of outputs; got 2 and 3"):
-        SparseTrainer(tiny_model("bert"), arguments(tmp_path), train_dataset=ROWS, **given)
-
-
 @pytest.mark.parametrize("dropout", [False, True])
 def test_checkpointed_layers_are_computed_again(dropout: bool, tmp_path: Path):
     model, passes = small(), []

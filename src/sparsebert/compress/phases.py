@@ -242,7 +242,8 @@ def _row(entry: Mapping[str, float], phase: str) -> SparsityAt:
 
 def _zeros(model: PreTrainedModel) -> dict[str, float]:
     weights = {name: model.get_parameter(name) for name in encoder_linear_names(model)}
-    return {name: round(1 - int(weight.count_nonzero()) / weight.numel(), 6) for name, weight in weights.items()}
+    filled = {name: weight for name, weight in weights.items() if weight.numel()}
+    return {name: round(1 - int(weight.count_nonzero()) / weight.numel(), 6) for name, weight in filled.items()}
 
 
 def _in_memory(model: PreTrainedModel) -> Footprint:
