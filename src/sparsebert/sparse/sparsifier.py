@@ -50,7 +50,7 @@ class Sparsifier:
         loss: Loss | None = None,
     ) -> None:
         self._model, self._seed = model, seed
-        self._total, self._resumed_total = 0, 0
+        self._total, self._resumed_total, self._stepped = 0, 0, False
         self.rules = tuple(_with_target(rule, sparsity) for rule in rules)
         shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         device = next(model.parameters()).device
@@ -86,8 +86,15 @@ class Sparsifier:
     def begin(self, times: Times) -> None:
         """Turn moments into steps.
 
-        Raises UserError for a schedule that does not fit into them, and for other steps than those of a saved state.
+        Raises UserError for a schedule that does not fit into them, for other steps than those of a saved state, and
+        where steps have been taken already, as their masks cannot be undone.
         """
+        if self._stepped:
+            raise UserError(
+                "A training cannot start again on masks that have changed already",
+                fix="resume from a checkpoint or start with the model as it was; instead of auto_find_batch_size, give "
+                "the batch size",
+            )
         if self.rules and self._resumed_total not in (0, times.total):
             raise UserError(
                 "The checkpoint was made for a training of another length",
@@ -110,6 +117,7 @@ class Sparsifier:
 
     def before_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
         """See the accumulated, unscaled, clipped gradients and change the masks that are due."""
+        self._stepped = True
         for runner in self._runners:
             runner.before_step(step, optimizer)
         for runner in self._runners:
@@ -199,7 +207,7 @@ class Sparsifier:
                 f"The checkpoint was made with other sparsity rules; different: {', '.join(differing)}",
                 fix="resume with the same rules, or start in another folder",
             )
-        self._resumed_total = int(made_with["steps"])
+        self._resumed_total, self._stepped = int(made_with["steps"]), False
         for name in self._held:
             self._held[name] = state[f"held/{name}"].to(self._held[name])
         for runner in self._runners:
