@@ -28,6 +28,7 @@ from transformers.trainer_utils import has_length
 from sparsebert.errors import DivergedError, UserError
 from sparsebert.models.fff import FastFeedForward
 from sparsebert.models.layout import layout_of, scope_names
+from sparsebert.models.wrapped import refuse_wrapped
 from sparsebert.modes import evaluating
 from sparsebert.parts import Rule
 from sparsebert.sparse.schedules import Times
@@ -75,6 +76,8 @@ class SparseTrainer(Trainer):
         self.rules, self.target, self.held = tuple(rules), sparsity, held
         self._sparse = bool(rules or held)
         self.is_in_train = False
+        if self._sparse and model is not None:
+            refuse_wrapped(model)
         super().__init__(model, args, *more, **kwargs)
         if self.args.n_gpu > 1:
             raise UserError(
