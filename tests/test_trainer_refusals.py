@@ -19,7 +19,7 @@ from transformers import (
 
 from sparsebert.errors import UserError
 from sparsebert.train.collate import padding_collator
-from sparsebert.train.trainer import SparseTrainer
+from sparsebert.train.trainer import STATE_FILE, SparseTrainer
 from test_trainer_script import ROWS, arguments, collate, leaks, rule, small, teacher_of
 from tiny import tiny_model
 from tiny_run import SPECIAL, WORDS
@@ -131,6 +131,26 @@ def test_memory_that_runs_out_after_masks_have_changed_ends_the_training(gate: s
         UserError, match=r"cannot start again on masks .* instead of auto_find_batch_size, give the batch"
     ):
         trainer(tmp_path, rule(gate=gate), model=model, auto_find_batch_size=True).train()
+
+
+def test_zeros_that_no_mask_holds_are_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    first = trainer(tmp_path, rule(), model=small())
+    first.train()
+    assert "in no mask" not in capsys.readouterr().err
+    trainer(tmp_path, rule(initial=0.5), model=first.student).train()
+    assert "50.0% of the weights under rules are zero at the start and in no mask" in capsys.readouterr().err
+    first.train()
+    assert "in no mask" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["half", "renamed"])
+def test_damaged_masks_of_a_checkpoint_are_named(damage: str, tmp_path: Path):
+    trainer(tmp_path, rule(), model=small(), save_strategy="steps", save_steps=4).train()
+    file = tmp_path / "checkpoint-4" / STATE_FILE
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] if damage == "half" else content.replace(b"/holding", b"/holdinf"))
+    with pytest.raises(UserError, match=r"The masks of the checkpoint are damaged; got .*sparsity\.safetensors"):
+        trainer(tmp_path, rule(), model=small()).train(resume_from_checkpoint=str(file.parent))
 
 
 def out_of_memory(fails: Callable[[int], bool]) -> Callable[..., None]:

@@ -34,6 +34,8 @@ class Sparsifier:
     neurons; `held` masks of earlier training that stay; `sparsity` the target of rules that name none; `loss` the
     mean loss on fixed examples, for criteria that want it. Steps are counted from 0; `finish` comes after the last.
 
+    `loose` is the fraction of all that rules cover that is zero from the start without a mask, and so will not stay.
+
     Raises UserError for a scope that matches nothing, for two rules on one tensor, and for what a component refuses.
     """
 
@@ -72,6 +74,7 @@ class Sparsifier:
             taken = {name for site in runner.sites for name in site.tensors}
             rest = {name: mask for name, mask in runner.untaken(held).items() if not bool(mask.all())}
             self._held = {name: mask for name, mask in self._held.items() if name not in taken} | rest
+        self.loose = _loose(self._covered(), {name: model.get_parameter(name) for name in covered})
         # A gate gives its tensor another name, and the parameter under the old one is then a product of it.
         self._holders = {name: model.get_parameter(name) for name in self._held}
         for runner in self._runners:
@@ -237,6 +240,13 @@ class Sparsifier:
 def _sparsity(masks: Sequence[torch.Tensor]) -> float | None:
     total = sum(mask.numel() for mask in masks)
     return 1 - sum(float(mask.sum()) for mask in masks) / total if total else None
+
+
+@torch.no_grad()
+def _loose(masks: Masks, weights: Mapping[str, torch.Tensor]) -> float:
+    total = sum(weight.numel() for weight in weights.values())
+    zeros = sum(int(((weight == 0) & masks[name]).sum()) for name, weight in weights.items() if name in masks)
+    return zeros / total if total else 0.0
 
 
 def _with_target(rule: Rule, sparsity: float | None) -> Rule:

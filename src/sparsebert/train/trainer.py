@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import Sampler
@@ -247,9 +247,13 @@ class SparseTrainer(Trainer):
             return
         if not file.is_file():
             raise UserError("The checkpoint has no masks, so it is of a training without sparsity rules", got=folder)
-        with safe_open(file, framework="pt") as content:
-            state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
-            self.sparsifier.load_state_dict(state, content.metadata() or {})
+        try:
+            with safe_open(file, framework="pt") as content:
+                state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+                self.sparsifier.load_state_dict(state, content.metadata() or {})
+        except (SafetensorError, KeyError, ValueError) as error:
+            what = "The masks of the checkpoint are damaged"
+            raise UserError(what, got=f"{file}: {error}", fix="delete this checkpoint") from None
 
     def begin_sparsity(self) -> None:
         """Turn percentages and epochs of the rules into steps; after a resume, check that weights and masks agree."""
