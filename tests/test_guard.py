@@ -34,6 +34,19 @@ def test_guard_of_memory_that_is_used_up(capsys, allocate):
     assert capsys.readouterr().err.startswith("error: There is not enough memory; use a smaller batch")
 
 
+TORCH_CANNOT_WRITE = (
+    "[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534",
+    "basic_ios::clear: iostream error",
+    "PytorchStreamWriter failed writing file data/3: file write failed",
+)
+
+
+@pytest.mark.parametrize("said", TORCH_CANNOT_WRITE)
+def test_guard_of_a_checkpoint_that_does_not_fit_on_the_disk(capsys, said: str):
+    assert guarded(RuntimeError(said)) == 2
+    assert capsys.readouterr().err.startswith("error: A checkpoint could not be written; free some disk space")
+
+
 def test_guard_of_ctrl_c(capsys):
     assert guarded(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err == "stopped; go on\n"

@@ -333,15 +333,6 @@ def test_a_lost_phase_is_trained_again_with_all_after_it_unless_they_are_done(ho
     assert all(file.stat().st_mtime_ns > time for file, time in zip(done, before, strict=True))
 
 
-def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(home, tmp_path):
-    short = save_tiny(tmp_path / "short", num_hidden_layers=2)
-    arguments = ("train", home / "base", "--recipe", home / "trained.yaml", "--data", home / "data")
-    for teacher, words in ((short, "different numbers of layers"), (home / "base", "not fine-tuned for this task")):
-        said = run_cli(*arguments, "--set", f"phases.0.teacher={teacher}", "-o", tmp_path / "out")
-        assert_refused(said, [words])
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize("command", ["train", "fff", "sweep"])
 def test_every_command_that_trains_takes_the_columns_of_own_data(home, tmp_path, command: str):
     model = ("--model", home / "base", home / "trained.yaml") if command == "sweep" else (home / "base",)

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from sparsebert.errors import UserError
 
 # How torch.save says that a file could not be written: with RuntimeErrors of its own.
-TORCH_WRITE_FAILURES = ("PytorchStreamWriter failed writing", "unexpected pos")
+TORCH_WRITE_FAILURES = ("PytorchStreamWriter failed writing", "unexpected pos", "iostream error")
 # How torch says on a CPU that memory is used up; the error on a GPU has a class of its own.
 TORCH_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 USER_ERROR = 2
