@@ -1,7 +1,8 @@
-"""The user's own data: one file, or a folder with train.* and validation.*; classification or regression."""
+"""The user's own data: one file, or a folder with train.* and validation.* (or dev.*); classification or regression."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +10,16 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
+from sparsebert.data.declared import declared_names, with_names
 from sparsebert.data.read import SUFFIXES, has_columns, read_file
-from sparsebert.data.rows import class_names, column, standard_rows
+from sparsebert.data.rows import MISSING, class_names, column, refuse_missing_words, standard_rows
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.errors import UserError
 from sparsebert.parts import Columns
 
 HELD_OUT = 0.1
 """Fraction of the rows that validates where the user gives no validation file."""
+VALIDATION_STEMS = ("validation", "valid", "val", "dev")
 
 
 @dataclass(frozen=True)
@@ -31,25 +34,42 @@ class OwnData:
 
 
 def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
-    """Read a file, or a folder with `train.*` and maybe `validation.*` (csv, jsonl or parquet).
+    """Read a file, or a folder with `train.*` and maybe `validation.*`, `valid.*`, `val.*` or `dev.*`.
 
+    Files are csv, jsonl or parquet. Names of classes that a parquet file declares stay in the order of their numbers.
     Without a validation file a seeded tenth of the rows is held out, the same share of each class, and no text is in
     both parts; where a file has texts of the train file, a note says how many. The classes are those of the train file.
     Raises UserError for anything that cannot be read or does not fit.
     """
     train_file, validation_file = _find(task, path)
     texts = _text_columns(columns)
-    wanted = (columns.label, *texts)
-    raw = read_file(train_file, wanted)
-    spec = _spec(task, raw, texts, columns, train_file.name)
+    raw, declared = _read(train_file, texts, columns)
+    spec = _spec(task, raw, texts, columns, train_file.name, declared)
     rows = standard_rows(raw, spec, train_file.name)
+    names = _names_note(spec)
     if validation_file:
-        validation = standard_rows(read_file(validation_file, wanted), spec, validation_file.name)
+        validation = standard_rows(_read(validation_file, texts, columns)[0], spec, validation_file.name)
         notes = (f"validation rows are those of {validation_file.name}", *_shared(rows, validation, train_file.name))
-        return OwnData(spec, rows, validation, "validation", notes)
+        return OwnData(spec, rows, validation, "validation", (*names, *notes))
     train, validation = hold_out(rows, seed, stratify=spec.kind == "classification")
     note = f"no validation file was given: {len(validation)} of {len(rows)} rows were held out with seed {seed}"
-    return OwnData(spec, train, validation, "held_out", (note,))
+    return OwnData(spec, train, validation, "held_out", (*names, note))
+
+
+def _read(file: Path, texts: Sequence[str], columns: Columns) -> tuple[pa.Table, tuple[str, ...]]:
+    """The wanted columns with labels as they are meant, and the names of classes that the file declares."""
+    raw = read_file(file, (columns.label, *texts))
+    if columns.kind == "regression":
+        return raw, ()
+    if file.suffix.lower() == ".csv":
+        refuse_missing_words(column(raw, columns.label, file.name), f"{file.name}, column '{columns.label}'")
+    declared = declared_names(raw, columns.label, file.name)
+    return (with_names(raw, columns.label, declared, file.name) if declared else raw), declared
+
+
+def _names_note(spec: TaskSpec) -> tuple[str, ...]:
+    words = [f"'{name}'" for name in spec.labels if name in MISSING]
+    return (f"a label that reads as a missing value is a class of its own: {', '.join(words)}",) if words else ()
 
 
 def hold_out(rows: Dataset, seed: int, stratify: bool) -> tuple[Dataset, Dataset]:
@@ -109,7 +129,7 @@ def _find(task: str, path: Path) -> tuple[Path, Path | None]:
     if not path.exists():
         raise UserError("The data path does not exist", got=path)
     folder = path if path.is_dir() else path.parent
-    train = path if path.is_file() else _one(folder, "train")
+    train = path if path.is_file() else _one(folder, ("train",))
     if train is None:
         wanted = " or ".join(f"train{suffix}" for suffix in SUFFIXES)
         raise UserError(
@@ -117,13 +137,13 @@ def _find(task: str, path: Path) -> tuple[Path, Path | None]:
             got=folder,
             fix="`sparsebert tasks` lists the tasks that need no file of yours",
         )
-    return train, _one(folder, "validation")
+    return train, _one(folder, VALIDATION_STEMS)
 
 
-def _one(folder: Path, stem: str) -> Path | None:
-    found = [file for file in sorted(folder.iterdir()) if file.stem == stem and has_columns(file) and file.is_file()]
+def _one(folder: Path, stems: Sequence[str]) -> Path | None:
+    found = [file for file in sorted(folder.iterdir()) if file.stem in stems and has_columns(file) and file.is_file()]
     if len(found) > 1:
-        raise UserError(f"More than one {stem} file", got=", ".join(file.name for file in found), fix="keep one")
+        raise UserError(f"More than one {stems[0]} file", got=", ".join(file.name for file in found), fix="keep one")
     return found[0] if found else None
 
 
@@ -136,13 +156,16 @@ def _text_columns(columns: Columns) -> tuple[str, ...]:
     return text
 
 
-def _spec(task: str, raw: pa.Table, texts: tuple[str, ...], columns: Columns, where: str) -> TaskSpec:
+def _spec(
+    task: str, raw: pa.Table, texts: tuple[str, ...], columns: Columns, where: str, declared: tuple[str, ...]
+) -> TaskSpec:
     regression = columns.kind == "regression"
+    # Also where names are declared: a column of one label is nothing to learn from.
     labels = () if regression else class_names(column(raw, columns.label, where), f"{where}, column '{columns.label}'")
     return TaskSpec(
         name=task,
         columns=texts,
-        labels=labels,
+        labels=declared or labels,
         metrics=("pearson", "spearman") if regression else ("accuracy", "matthews"),
         description=f"the user's own data, {where}",
         label=columns.label,
