@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from sparsebert.cli import app
 from tiny import tiny_model
-from tiny_run import SPECIAL, WORDS, assert_refused, run_cli, save_tiny
+from tiny_run import QUICK, SPECIAL, WORDS, assert_refused, run_cli, save_tiny, write_task
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +91,22 @@ def test_without_a_table_of_positions_longer_texts_are_read_when_asked_for(tmp_p
     assert longer["notes"] == []
     assert usual["predictions"] != longer["predictions"]
     assert_refused(run_cli("predict", folder, "a", "--max-length", 2), ["too short", "allowed: 4 or more"])
+
+
+def test_a_run_and_predict_read_the_same_length_which_is_said_before_training(tmp_path):
+    model = save_tiny(tmp_path / "model", num_labels=3)
+    BertTokenizerFast.from_pretrained(model, padding_side="left").save_pretrained(model)
+    data = write_task(tmp_path / "data")
+    arguments = ("--task", "mine", "--data", data, "--sparsity", 0.5, "--max-length", 6, "--no-finetune", *QUICK)
+    said = run_cli("compress", model, *arguments, "--output", tmp_path / "run")
+    assert said.exit_code == 0, said.stderr
+    long = sum(len(line.split(",")[0].split()) > 4 for line in (data / "train.csv").read_text().splitlines()[1:])
+    note = f"Note: train: {long} of 64 texts were longer than 6 tokens and were truncated"
+    assert 0 <= said.stderr.replace("\n", " ").index(note) < said.stderr.index("dense: ")
+    assert "Note: The tokenizer pads on the left; here texts are padded on the right" in said.stderr.replace("\n", " ")
+    for member in ("dense", "0.5-sparsity"):
+        (row,) = found(run_cli("predict", tmp_path / "run" / member, "good w1 w2 w3", "--json"))["predictions"]
+        longer = found(run_cli("predict", tmp_path / "run" / member, "good w1 w2 w3 bad bad", "--json"))
+        assert longer["notes"] == ["1 of 1 texts were longer than 6 tokens and were truncated"]
+        assert longer["predictions"][0]["probability"] == row["probability"]
+        assert BertTokenizerFast.from_pretrained(tmp_path / "run" / member).padding_side == "right"

@@ -81,6 +81,8 @@ def run(recipe: Recipe, folder: Path, command: str, common: Path | None = None) 
         layers_to_change(recipe.trees, workbench.fresh())
     claim(folder, recipe)
     with alone(folder):
+        for note in workbench.notes:
+            _say(f"Note: {note}")
         if common is None:
             return _finish(workbench, command, started)
         taken = take(recipe, folder, common)
@@ -312,4 +314,4 @@ def _main(workbench: Workbench, entry: Entry) -> str:
 
 
 def _say(text: str) -> None:
-    console.print(text, highlight=False)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

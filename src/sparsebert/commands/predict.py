@@ -22,7 +22,7 @@ from sparsebert.data.read import SUFFIXES, has_columns, read_file
 from sparsebert.data.rows import column
 from sparsebert.errors import UserError
 from sparsebert.models.heads import saved_kind
-from sparsebert.models.limits import position_limit
+from sparsebert.models.limits import SHORTEST, position_limit, reading_length, segment_types
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
 from sparsebert.train.collate import padding_collator
@@ -125,14 +125,13 @@ def _empty_note(texts: Sequence[str]) -> str:
 
 def _logits(source: ModelSource, rows: dict[str, list[str]], max_length: int | None) -> tuple[Encoded, np.ndarray]:
     model, tokenizer = open_model(source), load_tokenizer(source)
-    limit = position_limit(model.config)
-    if max_length is not None and max_length < 4:
-        allowed = "4 or more" if limit is None else f"4 to {limit}"
+    config, limit = model.config, position_limit(model.config)
+    if max_length is not None and max_length < SHORTEST:
+        allowed = f"{SHORTEST} or more" if limit is None else f"{SHORTEST} to {limit}"
         raise UserError("--max-length is too short for a text", got=max_length, allowed=allowed)
     dataset = Dataset.from_dict({**rows, "label": [0] * len(rows["text_a"])})
-    # Where positions end nowhere, the length that the model was made for is still the one it is known to work at.
-    wanted = max_length or limit or model.config.max_position_embeddings
-    encoded = encode(dataset, tokenizer, wanted, limit, model.config.vocab_size)
+    wanted = max_length or reading_length(config, tokenizer)
+    encoded = encode(dataset, tokenizer, wanted, limit, config.vocab_size, segment_types(config))
     return encoded, predict_logits(model, encoded.dataset, padding_collator(tokenizer))
 
 
