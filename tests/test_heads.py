@@ -58,7 +58,8 @@ def test_one_label_without_a_problem_type_is_a_regression():
 def test_a_head_for_another_problem_is_no_head_for_the_task():
     classifier, names = "BertForSequenceClassification", {0: "no", 1: "yes"}
     assert has_task_head(config(classifier, id2label=names), 2, ("No", "yes"))
-    assert not has_task_head(config(classifier, id2label=names), 2, ("yes", "no"))
+    assert has_task_head(config(classifier, id2label=names), 2, ("yes", "no"))
+    assert not has_task_head(config(classifier, id2label=names), 2, ("yes", "maybe"))
     assert not has_task_head(config(classifier, num_labels=2, problem_type="multi_label_classification"), 2)
     assert has_task_head(config(classifier, num_labels=1), 1)
 

@@ -117,7 +117,8 @@ def test_only_a_classifier_with_the_same_labels_counts_as_fine_tuned(saved: Path
     assert has_task_head(config, 3, ["a", "b", "c"])
     config.id2label = {0: "Negative", 1: "Neutral", 2: "Positive"}
     assert has_task_head(config, 3, ["negative", "neutral", "positive"])
-    assert not has_task_head(config, 3, ["positive", "neutral", "negative"])
+    assert has_task_head(config, 3, ["positive", "neutral", "negative"])
+    assert not has_task_head(config, 3, ["positive", "mixed", "negative"])
     config.architectures = ["BertForMaskedLM"]
     assert not has_task_head(config, 3)
 

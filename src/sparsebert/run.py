@@ -22,6 +22,7 @@ from sparsebert.compress.workbench import Predictions, Workbench, set_up
 from sparsebert.counts import footprint, sizes, sparsity
 from sparsebert.environment import environment
 from sparsebert.errors import DivergedError, UnreachableError, UserError
+from sparsebert.models.labels import below_baseline
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.load import load_model
 from sparsebert.parts import Target
@@ -108,12 +109,18 @@ def _finish(workbench: Workbench, command: str, started: float) -> Record:
         if not _has_finished(folder):
             write_record(failed, folder)
         raise
-    record = _record(workbench, command, started, models, notes)
+    record = _record(workbench, command, started, models, (*notes, *_doubts(workbench, models)))
     write_record(record, folder)
     for result in models:
         write_text_atomically(folder / result.folder / "README.md", model_card(record, result.name))
     write_report([record], folder / "report.html", folder / "plots", runs=[folder])
     return record
+
+
+def _doubts(workbench: Workbench, models: Sequence[ModelResult]) -> list[str]:
+    """About a dense classifier that was taken as it was given."""
+    given = [model for model in models if model.name == "dense" and model.training is None and workbench.spec.labels]
+    return [doubt for model in given for doubt in below_baseline(model.scores)]
 
 
 def _has_finished(folder: Path) -> bool:

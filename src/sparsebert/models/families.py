@@ -57,6 +57,7 @@ class Family:
     names of these numbers in the stock configuration, `per_layer_fields` its lists with one entry a layer.
     `first_norm` names a norm that the stock model leaves out of its first layer only, `after_first` a module under
     the base model that works on the first layer's output; `layer_attributes` are read from layers by their caller.
+    `classifier` names, under a classification model, the projection that has one row a label.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Family:
     layer_attributes: tuple[str, ...] = ()
     layer_gives_tuple: bool = False
     optional_pooler: bool = False
+    classifier: str = "classifier"
 
     def model_class(self, task: Task) -> str:
         """Dotted name of the stock model class for a task."""
@@ -143,6 +145,7 @@ ROBERTA = Family(
     ffn=_BERT_FFN,
     config_class=_config("roberta", "Roberta"),
     model_classes=_classes("roberta", "Roberta"),
+    classifier="classifier.out_proj",
     optional_pooler=True,
 )
 
@@ -153,6 +156,7 @@ ELECTRA = Family(
     ffn=_BERT_FFN,
     config_class=_config("electra", "Electra"),
     model_classes=_classes("electra", "Electra"),
+    classifier="classifier.out_proj",
 )
 
 DISTILBERT = Family(
