@@ -10,10 +10,12 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
+from sparsebert.data.decimals import with_points
 from sparsebert.data.declared import declared_names, with_names
-from sparsebert.data.read import SUFFIXES, has_columns, read_file
+from sparsebert.data.read import DELIMITER, SUFFIXES, has_columns, read_file
 from sparsebert.data.rows import MISSING, class_names, column, refuse_missing_words, standard_rows
 from sparsebert.data.tasks import TaskSpec
+from sparsebert.data.text import Written
 from sparsebert.errors import UserError
 from sparsebert.parts import Columns
 
@@ -43,28 +45,45 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
     """
     train_file, validation_file = _find(task, path)
     texts = _text_columns(columns)
-    raw, declared = _read(train_file, texts, columns)
-    spec = _spec(task, raw, texts, columns, train_file.name, declared)
-    rows = standard_rows(raw, spec, train_file.name)
-    names = _names_note(spec)
+    read = _read(train_file, texts, columns)
+    spec = _spec(task, read, texts, columns, train_file.name)
+    rows = standard_rows(read.table, spec, train_file.name)
+    notes = (*read.notes, *_names_note(spec))
     if validation_file:
-        validation = standard_rows(_read(validation_file, texts, columns)[0], spec, validation_file.name)
-        notes = (f"validation rows are those of {validation_file.name}", *_shared(rows, validation, train_file.name))
-        return OwnData(spec, rows, validation, "validation", (*names, *notes))
+        more = _read(validation_file, texts, columns)
+        validation = standard_rows(more.table, spec, validation_file.name)
+        notes += (f"validation rows are those of {validation_file.name}", *more.notes)
+        notes += _shared(rows, validation, train_file.name)
+        return OwnData(spec, rows, validation, "validation", tuple(dict.fromkeys(notes)))
     train, validation = hold_out(rows, seed, stratify=spec.kind == "classification")
     note = f"no validation file was given: {len(validation)} of {len(rows)} rows were held out with seed {seed}"
-    return OwnData(spec, train, validation, "held_out", (*names, note))
+    return OwnData(spec, train, validation, "held_out", (*notes, note))
 
 
-def _read(file: Path, texts: Sequence[str], columns: Columns) -> tuple[pa.Table, tuple[str, ...]]:
-    """The wanted columns with labels as they are meant, and the names of classes that the file declares."""
-    raw = read_file(file, (columns.label, *texts))
-    if columns.kind == "regression":
-        return raw, ()
-    if file.suffix.lower() == ".csv":
-        refuse_missing_words(column(raw, columns.label, file.name), f"{file.name}, column '{columns.label}'")
-    declared = declared_names(raw, columns.label, file.name)
-    return (with_names(raw, columns.label, declared, file.name) if declared else raw), declared
+@dataclass(frozen=True)
+class _Read:
+    """The wanted columns with labels as they are meant; `declared` are the names of classes that the file gives."""
+
+    table: pa.Table
+    declared: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _read(file: Path, texts: Sequence[str], columns: Columns) -> _Read:
+    raw = read_file(file, (columns.label, *texts), Written(columns.delimiter, columns.encoding))
+    delimiter, where = (raw.schema.metadata or {}).get(DELIMITER), f"{file.name}, column '{columns.label}'"
+    if columns.kind == "classification":
+        if delimiter is not None:
+            refuse_missing_words(column(raw, columns.label, file.name), where)
+        declared = declared_names(raw, columns.label, file.name)
+        return _Read(with_names(raw, columns.label, declared, file.name) if declared else raw, declared)
+    if delimiter in (None, b","):
+        return _Read(raw)
+    values = column(raw, columns.label, file.name)
+    numbers = with_points(values, where)
+    note = f"commas in column '{columns.label}' are read as decimal points"
+    table = raw.set_column(raw.column_names.index(columns.label), columns.label, pa.array(numbers, type=pa.string()))
+    return _Read(table, notes=(note,) if numbers != values else ())
 
 
 def _names_note(spec: TaskSpec) -> tuple[str, ...]:
@@ -156,16 +175,15 @@ def _text_columns(columns: Columns) -> tuple[str, ...]:
     return text
 
 
-def _spec(
-    task: str, raw: pa.Table, texts: tuple[str, ...], columns: Columns, where: str, declared: tuple[str, ...]
-) -> TaskSpec:
+def _spec(task: str, read: _Read, texts: tuple[str, ...], columns: Columns, where: str) -> TaskSpec:
     regression = columns.kind == "regression"
+    values = column(read.table, columns.label, where)
     # Also where names are declared: a column of one label is nothing to learn from.
-    labels = () if regression else class_names(column(raw, columns.label, where), f"{where}, column '{columns.label}'")
+    labels = () if regression else class_names(values, f"{where}, column '{columns.label}'")
     return TaskSpec(
         name=task,
         columns=texts,
-        labels=declared or labels,
+        labels=read.declared or labels,
         metrics=("pearson", "spearman") if regression else ("accuracy", "matthews"),
         description=f"the user's own data, {where}",
         label=columns.label,
