@@ -10,7 +10,9 @@ from sparsebert.data.load import load_task
 from sparsebert.data.read import DELIMITER, read_file
 from sparsebert.data.text import Written
 from sparsebert.errors import UserError
+from sparsebert.models.load import load_config
 from sparsebert.parts import Columns
+from tiny_run import QUICK, assert_refused, run_cli, save_tiny
 
 ROWS = [("schön, ja", "gut"), ("schlecht; „nein“", "übel"), ("mittel | so", "gut"), ('er sagte "nie"', "übel")]
 WANTED = ("text", "label")
@@ -148,3 +150,15 @@ def test_commas_that_may_mean_something_else(tmp_path, delimiter, labels, messag
     with pytest.raises(UserError) as caught:
         scores(tmp_path, delimiter, labels)
     assert message in str(caught.value)
+
+
+def test_delimiter_and_encoding_on_the_command_line(tmp_path):
+    rows = [(f"schön {number}", ("gut", "übel")[number % 2]) for number in range(40)]
+    (tmp_path / "mine.csv").write_bytes(content("^", rows).encode("cp1252"))
+    model = save_tiny(tmp_path / "model")
+    given = ("compress", model, "--task", "mine", "--data", tmp_path / "mine.csv", "--sparsity", 0.5, "--no-finetune")
+    assert_refused(run_cli(*given, "-o", tmp_path / "run"), ["is not UTF-8", "--encoding cp1252"])
+    assert not (tmp_path / "run").exists()
+    said = run_cli(*given, "-o", tmp_path / "run", *QUICK, "--encoding", "cp1252", "--delimiter", "^")
+    assert said.exit_code == 0, said.stderr
+    assert load_config(tmp_path / "run" / "dense").id2label == {0: "gut", 1: "übel"}
