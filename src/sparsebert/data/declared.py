@@ -7,7 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from sparsebert.data.rows import UNLABELLED, column
+from sparsebert.data.read import column
+from sparsebert.data.rows import UNLABELLED
 from sparsebert.errors import UserError
 
 METADATA = b"huggingface"

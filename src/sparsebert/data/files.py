@@ -12,8 +12,8 @@ from datasets import Dataset
 
 from sparsebert.data.decimals import with_points
 from sparsebert.data.declared import declared_names, with_names
-from sparsebert.data.read import DELIMITER, SUFFIXES, has_columns, read_file
-from sparsebert.data.rows import MISSING, class_names, column, refuse_missing_words, standard_rows
+from sparsebert.data.read import DELIMITER, SUFFIXES, column, has_columns, read_file
+from sparsebert.data.rows import MISSING, class_names, refuse_missing_words, standard_rows
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.data.text import Written
 from sparsebert.errors import UserError

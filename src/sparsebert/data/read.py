@@ -47,6 +47,16 @@ def read_file(path: Path, wanted: Sequence[str], written: Written = FOUND_OUT) -
         raise UserError(f"The data file cannot be read as {suffix[1:]} ({reason})", got=path) from None
 
 
+def column(raw: pa.Table, name: str, where: str) -> list[Any]:
+    """All values of a column. Raises UserError if it is missing or holds what is no value, such as broken UTF-8."""
+    if name not in raw.column_names:
+        raise missing_column(name, raw.column_names, where)
+    try:
+        return raw.column(name).to_pylist()
+    except ValueError as error:
+        raise UserError(f"{where}, column '{name}' cannot be read ({error})") from None
+
+
 def missing_column(name: str, names: Sequence[str], where: str) -> UserError:
     """Build the error for a column that is not among `names`, with the nearest name as a hint."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 from datasets import Dataset
 
-from sparsebert.data.read import missing_column
+from sparsebert.data.read import column
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.errors import UserError
 
@@ -36,16 +36,6 @@ def standard_rows(raw: pa.Table, spec: TaskSpec, where: str, empty_text: bool = 
     where = f"{where}, column '{spec.label}'"
     labels = _numbers(values, where) if spec.kind == "regression" else _class_ids(values, spec.labels, where)
     return Dataset.from_dict({**texts, "label": labels})
-
-
-def column(raw: pa.Table, name: str, where: str) -> list[Any]:
-    """All values of a column. Raises UserError if it is missing or holds what is no value, such as broken UTF-8."""
-    if name not in raw.column_names:
-        raise missing_column(name, raw.column_names, where)
-    try:
-        return raw.column(name).to_pylist()
-    except ValueError as error:
-        raise UserError(f"{where}, column '{name}' cannot be read ({error})") from None
 
 
 def class_names(values: Sequence[Any], where: str) -> tuple[str, ...]:
