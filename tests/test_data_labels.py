@@ -159,3 +159,19 @@ def test_two_validation_files(tmp_path):
         (tmp_path / f"{name}.csv").write_text("text,label\na,x\nb,y\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"More than one validation file; got dev.csv, val.csv; keep one"):
         load_task("mine", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(["entailment", "not_entailment"], [0, 1]), (["not_entailment", "entailment"], [1, 0]), (["yes", "no"], [0, 1])],
+)
+def test_a_benchmark_file_with_the_names_in_another_order(tmp_path, names, expected):
+    (tmp_path / "rte").mkdir()
+    features = {"sentence1": datasets.Value("string"), "sentence2": datasets.Value("string")}
+    features |= {"label": datasets.ClassLabel(names=names)}
+    rows = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [0, 1]}
+    for split in ("train", "validation"):
+        dataset = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+        dataset.to_parquet(str(tmp_path / "rte" / f"{split}.parquet"))
+    task = load_task("rte", str(tmp_path))
+    assert task.train["label"][:] == task.validation["label"][:] == expected

@@ -17,7 +17,7 @@ from sparsebert.data.text import Written, decoded
 from sparsebert.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-DELIMITER = b"delimiter"
+DELIMITER = b"sparsebert.delimiter"
 """Where the metadata of a table that was CSV hold its delimiter."""
 FOUND_OUT = Written()
 
