@@ -287,7 +287,7 @@ def test_predict_says_that_a_text_was_cut(finished):
 def test_predict_of_a_regression_is_a_value(tmp_path):
     model = save_tiny(tmp_path / "model", num_labels=1, problem_type="regression")
     (row,) = json.loads(run_cli("predict", model, "good w1", "--json").stdout)["predictions"]
-    assert set(row) == {"text", "value"}
+    assert set(row) == {"id", "text", "value"}
 
 
 def test_listings():

@@ -26,6 +26,13 @@ class Columns(Plain):
     kind: Literal["classification", "regression"] = Field(
         default="classification", description="whether labels are classes or numbers to predict"
     )
+    delimiter: str | None = Field(
+        default=None,
+        description="of CSV: one character, \\t for a tab; none = comma, semicolon, tab or bar, as is found",
+    )
+    encoding: str | None = Field(
+        default=None, description="of CSV and JSONL, such as cp1252; none = by the byte order mark, else UTF-8"
+    )
 
 
 class Training(Plain):

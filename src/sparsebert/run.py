@@ -100,6 +100,8 @@ def run(
         taken = [] if common is None else take(shared, folder, common)
         notes = (*workbench.notes, *_notes_about(begun, inputs), *_taken_note(taken))
         workbench = replace(workbench, notes=notes, inputs=begun, steps=Steps(_count_steps(recipe)))
+        for note in notes:
+            line(f"Note: {note}")
         try:
             return _finish(workbench, command, started, keep_models)
         finally:

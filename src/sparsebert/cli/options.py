@@ -76,7 +76,7 @@ Data = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Your own file (.csv, .jsonl, .parquet) or folder with train.* and validation.*; "
+        help="Your own file (.csv, .tsv, .jsonl, .parquet) or folder with train.* and validation.*; "
         "for a GLUE task a folder DIR/TASK/*.parquet, else the hub.",
         rich_help_panel=DATA,
     ),
@@ -91,12 +91,28 @@ LabelColumn = Annotated[
 Regression = Annotated[
     bool, typer.Option("--regression", help="The labels are numbers to predict.", rich_help_panel=DATA)
 ]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(metavar="CHAR", help="Between the values of your CSV file. Default: found out.", rich_help_panel=DATA),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Of your file, such as cp1252. Default: by its mark, or UTF-8.", rich_help_panel=DATA
+    ),
+]
 TrainExamples = Annotated[int | None, typer.Option(metavar="N", help="Use only N training rows.", rich_help_panel=DATA)]
 Threads = Annotated[int | None, typer.Option(help="Default: what torch takes.", rich_help_panel=SPEED)]
 
 
 def of_task(
-    task: str | None, data: str | None, text: list[str] | None, label: str | None, regression: bool
+    task: str | None,
+    data: str | None,
+    text: list[str] | None,
+    label: str | None,
+    regression: bool,
+    delimiter: str | None,
+    encoding: str | None,
 ) -> dict[str, Any]:
     """The recipe's keys for the options that say which task it is and where its texts and labels are."""
     return {
@@ -105,4 +121,6 @@ def of_task(
         "columns.text": text or None,
         "columns.label": label,
         "columns.kind": "regression" if regression else None,
+        "columns.delimiter": delimiter,
+        "columns.encoding": encoding,
     }

@@ -21,7 +21,7 @@ from sparsebert.commands.models import open_model, sources
 from sparsebert.commands.output import put_json, quiet_libraries, say, show, write_json
 from sparsebert.data.encode import encode
 from sparsebert.data.load import load_task
-from sparsebert.models.limits import position_limit
+from sparsebert.models.limits import position_limit, segment_types
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import ModelSource
 from sparsebert.recipe import Recipe
@@ -87,8 +87,9 @@ def _settings(
 
 def _natural_length(recipe: Recipe, model: ModelSource) -> int:
     task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed)
-    limit = position_limit(load_config(model))
-    rows = encode(task.validation, load_tokenizer(model), recipe.max_length, limit).dataset
+    config = load_config(model)
+    takes = (recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
+    rows = encode(task.validation, load_tokenizer(model), *takes).dataset
     return int(np.median(list(rows["length"])))
 
 

@@ -61,10 +61,12 @@ class TeacherCache:
         if self.hidden is not None and len(layers) > 0:
             tokens = batch["input_ids"].shape[1]
             padded = np.zeros((len(layers), len(rows), tokens, self.hidden.shape[-1]), dtype=np.float32)
+            # By the mask, as a collator may pad on either side.
+            real = batch["attention_mask"].bool().numpy()
             for i, row in enumerate(rows):
                 start, end = int(self.offsets[row]), int(self.offsets[row + 1])
                 for j, layer in enumerate(layers):
-                    padded[j, i, : end - start] = self.hidden[layer, start:end]
+                    padded[j, i, real[i]] = self.hidden[layer, start:end]
             batch["teacher_hidden"] = torch.from_numpy(padded)
         return batch
 
@@ -222,7 +224,7 @@ def _fill(teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder:
                 squares = np.zeros(len(layers))
             for i, row in enumerate(rows):
                 start, end = int(offsets[row]), int(offsets[row + 1])
-                values = layers[:, i, : end - start].numpy()
+                values = layers[:, i, batch["attention_mask"][i].bool()].numpy()
                 states[:, start:end] = values
                 squares += np.square(values).mean(axis=2).sum(axis=1)
     assert logits is not None
