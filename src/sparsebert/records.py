@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparsebert.errors import UserError
+from sparsebert.parts import FolderName
 
 SCHEMA = 1
 # Fields of models that nothing ever filled.
@@ -194,7 +195,7 @@ class ModelResult(Part):
     """One model of the family, the dense one first. Fields that are no more are passed over in older records."""
 
     name: str
-    folder: str
+    folder: FolderName
     model_type: str | None = Field(None, description="of its configuration; own classes have `sparsebert-` in front")
     target_kind: str | None = None
     target_value: float | None = None
