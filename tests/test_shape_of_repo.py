@@ -122,7 +122,8 @@ import typer.main
 from sparsebert.cli import app, main
 commands = list(typer.main.get_command(app).commands)
 assert len(commands) >= 7
-for arguments in ([], ["--help"], *([name, "--help"] for name in commands), ["tasks"], ["models"]):
+listings = (["tasks"], ["models"], ["recipes"], ["--version"])
+for arguments in ([], ["--help"], *([name, "--help"] for name in commands), *listings):
     sys.argv = ["sparsebert", *arguments]
     try:
         main()

@@ -22,6 +22,7 @@ from sparsebert.cli.options import (
     TextColumn,
     Threads,
     app,
+    shipped,
 )
 from sparsebert.guard import guard
 
@@ -202,3 +203,16 @@ def models(as_json: Json = False, debug: Debug = False) -> None:
         from sparsebert.commands import listings
 
         listings.models(as_json)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe.", autocompletion=shipped)] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the recipes that come with the package, or print one."""
+    with guard(debug):
+        from sparsebert.commands import listings
+
+        listings.recipes(name, as_json)
