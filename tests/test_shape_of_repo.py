@@ -134,6 +134,22 @@ print([name for name in {HEAVY} if name in sys.modules])
     assert in_a_process(code) == "[]"
 
 
+@pytest.mark.process
+def test_opening_a_model_imports_nothing_that_only_training_and_reports_need() -> None:
+    code = """
+import sys
+import sparsebert.commands.models, sparsebert.commands.output, sparsebert.models.load, sparsebert.data.read
+with sparsebert.commands.output.quiet_libraries():
+    pass
+unneeded = ("datasets", "pandas", "sklearn", "matplotlib", "transformers.trainer", "sparsebert.train.trainer")
+found = [name for name in unneeded if name in sys.modules]
+import datasets
+assert datasets.are_progress_bars_disabled()
+print(found)
+"""
+    assert in_a_process(code) == "[]"
+
+
 def test_the_version_is_one() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", sparsebert.__version__)
     assert metadata.version("sparsebert") == sparsebert.__version__
