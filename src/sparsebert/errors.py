@@ -10,7 +10,7 @@ LONGEST = 300
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The command line prints it on one line and exits with code 2."""
+    """A mistake the user can mend, told on one line. The command line prints it and exits with code 2."""
 
     def __init__(self, what: str, *, got: object = None, allowed: object = None, fix: str = "") -> None:
         parts = [what.rstrip(".")]
@@ -20,7 +20,7 @@ class UserError(Exception):
             parts.append(f"allowed: {allowed}")
         if fix:
             parts.append(fix)
-        message = "; ".join(parts)
+        message = " ".join("; ".join(parts).split())
         super().__init__(message if message.endswith("?") else f"{message}.")
 
 
