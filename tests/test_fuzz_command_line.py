@@ -93,11 +93,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @st.composite
-def command_lines(draw: Callable[..., Any], names: tuple[str, ...]) -> list[str]:
+def command_lines(draw: Callable[..., Any], names: tuple[str, ...], without: tuple[str, ...] = ()) -> list[str]:
     """A command with some of its options, and values that may or may not be of their types."""
     name = draw(st.sampled_from(names))
     # With --debug a traceback is what was asked for.
-    params = [param for param in COMMANDS[name].params if param.name != "debug"]
+    params = [param for param in COMMANDS[name].params if param.name not in ("debug", *without)]
     options = [param for param in params if param.param_type_name == "option"]
     line = [name]
     for option in draw(st.lists(st.sampled_from(options), max_size=6)):
@@ -127,6 +127,12 @@ def test_commands_with_models_that_are_none(line: list[str], model: str, place: 
     # The model comes first, so that what else is drawn cannot take its place.
     given_first = ["cofi", "--model", model] if line[0] == "sweep" else [model]
     run_nonsense([line[0], *given_first, *line[1:]], place)
+
+
+@fuzzed
+@given(line=command_lines(("predict", "info"), without=("output",)))
+def test_commands_that_open_a_model(line: list[str], place: Path) -> None:
+    run_nonsense([line[0], "./model", *line[1:]], place)
 
 
 @fuzzed

@@ -27,6 +27,13 @@ def test_no_command_drops_a_value_that_was_given():
         assert_refused(said, [f"Option '{option}' is given 2 times"])
 
 
+def test_numbers_out_of_all_proportion_are_refused():
+    for line in (["predict", "m", "--max-length"], ["bench", "m", "--batch"], ["compress", "m", "--train-examples"]):
+        said = run_cli(*line, 10**30)
+        assert_refused(said, [f"Invalid value for '{line[-1]}': a whole number is larger than 2^53"])
+    assert_refused(run_cli("compare", "m", "--resamples", 10**9), ["--resamples", "1000000"])
+
+
 def test_version_and_module():
     assert run_cli("--version").stdout == f"{__version__}\n"
     done = subprocess.run([sys.executable, "-m", "sparsebert", "--version"], capture_output=True, text=True, check=True)

@@ -129,8 +129,8 @@ def _drop_output() -> None:
 def _known() -> tuple[type[Exception], ...]:
     # To import something now could fail for want of memory, and what was not imported has raised nothing.
     loaded: Any = sys.modules.get("safetensors")
-    weights = (loaded.SafetensorError,) if loaded is not None else ()
-    return UserError, OSError, RuntimeError, MemoryError, ImportError, *weights
+    known = (UserError, OSError, RuntimeError, MemoryError, ImportError)
+    return known if loaded is None else (*known, loaded.SafetensorError)
 
 
 def _message(error: Exception) -> str | None:

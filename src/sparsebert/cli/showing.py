@@ -89,7 +89,9 @@ def compare(
             rich_help_panel=HOW,
         ),
     ] = None,
-    resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.", rich_help_panel=HOW)] = 2000,
+    resamples: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="Draws of the bootstrap.", rich_help_panel=HOW)
+    ] = 2000,
     seed: Seed = None,
     as_json: Json = False,
     debug: Debug = False,

@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from sparsebert.errors import UserError
 from sparsebert.guard import USER_ERROR, say
+
+# Every whole number up to here is the same in all languages and formats.
+LARGEST = 2**53
 
 
 class OneLineErrors(TyperGroup):
@@ -38,16 +41,22 @@ class OneLineErrors(TyperGroup):
 
 
 class EveryValueCounts(TyperCommand):
-    """A command that refuses an option given twice, unless it takes several values: one of them would be lost."""
+    """A command that refuses an option given twice, unless it takes several values: one of them would be lost.
+
+    It also refuses whole numbers that are out of all proportion.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As typer does; a usage error for a value that another would take the place of."""
         _, _, order = self.make_parser(ctx).parse_args(list(args))
-        given = [param for param in order if isinstance(param, typer.core.TyperOption)]
+        given = [param for param in order if isinstance(param, TyperOption)]
         for option in given:
             if not option.multiple and not option.is_flag and given.count(option) > 1 and not ctx.resilient_parsing:
                 ctx.fail(f"Option '{option.opts[0]}' is given {given.count(option)} times and takes one value")
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        for param in self.get_params(ctx):
+            _check_size(ctx, param, ctx.params.get(param.name))
+        return rest
 
 
 class App(typer.Typer):
@@ -55,7 +64,13 @@ class App(typer.Typer):
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
         """As typer does."""
-        return super().command(name, **{"cls": EveryValueCounts} | options)
+        return super().command(name, cls=EveryValueCounts, **options)
+
+
+def _check_size(ctx: Any, param: Any, value: Any) -> None:
+    """A usage error for a whole number that no library below takes; what it is too large for says its own check."""
+    if any(isinstance(one, int) and abs(one) > LARGEST for one in (value if isinstance(value, list) else [value])):
+        ctx.fail(f"Invalid value for '{param.opts[0]}': a whole number is larger than 2^53")
 
 
 def _check_letters(args: Sequence[str]) -> None:
