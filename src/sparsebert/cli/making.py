@@ -20,6 +20,7 @@ from sparsebert.cli.options import (
     OutputFolder,
     Recipe,
     Regression,
+    Restart,
     Seed,
     Set,
     Task,
@@ -102,6 +103,7 @@ def compress(
     settings: Set = None,
     output: OutputFolder = None,
     seed: Seed = None,
+    restart: Restart = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -127,7 +129,7 @@ def compress(
 
         options["targets"] = command.targets(goals)
         made = recipe_of(recipe, options, settings or [], cleared=("finetune",) if no_finetune else ())
-        command.compress(made, output, as_json)
+        command.compress(made, output, as_json, restart)
 
 
 @app.command()
@@ -147,6 +149,7 @@ def train(
     settings: Set = None,
     output: OutputFolder = None,
     seed: Seed = None,
+    restart: Restart = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -162,7 +165,7 @@ def train(
         from sparsebert.commands import train as command
         from sparsebert.commands.settings import recipe_of
 
-        command.train(recipe_of(recipe, options, settings or []), output, as_json)
+        command.train(recipe_of(recipe, options, settings or []), output, as_json, restart)
 
 
 @app.command()
@@ -198,6 +201,7 @@ def fff(
     settings: Set = None,
     output: OutputFolder = None,
     seed: Seed = None,
+    restart: Restart = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -217,7 +221,7 @@ def fff(
         from sparsebert.commands.settings import recipe_of
 
         made = recipe_of(recipe, options, settings or [], cleared=("finetune",) if no_finetune else ())
-        command.fff(made, output, as_json)
+        command.fff(made, output, as_json, restart)
 
 
 @app.command()
@@ -277,6 +281,7 @@ def sweep(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Default runs/sweep-HASH.", rich_help_panel=COMMON),
     ] = None,
+    restart: Restart = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -289,4 +294,4 @@ def sweep(
     with guard(debug, interrupted="interrupted; the same command goes on from here"):
         from sparsebert.commands import sweep as command
 
-        command.sweep(recipe, options, settings or [], grid or [], seeds, output, keep_models, as_json)
+        command.sweep(recipe, options, settings or [], grid or [], seeds, output, keep_models, as_json, restart)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,9 @@ from sparsebert.models.heads import has_no_names, has_task_head
 from sparsebert.models.limits import position_limit
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
+from sparsebert.progress import Steps
 from sparsebert.recipe import Recipe
-from sparsebert.records import Score
+from sparsebert.records import Inputs, Score
 from sparsebert.train.collate import Collator, padding_collator
 from sparsebert.train.evaluate import predict_logits
 
@@ -42,6 +43,8 @@ class Workbench:
     validations: dict[str, Dataset]
     collate: Collator
     notes: tuple[str, ...]
+    inputs: Inputs | None = None
+    steps: Steps = field(default_factory=lambda: Steps(0))
 
     @property
     def spec(self) -> TaskSpec:
