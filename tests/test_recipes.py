@@ -229,7 +229,6 @@ BAD_SWEEPS = {
     "sparsity=0:0.5:inf": "must go upwards",
     "phases.0.rules.0.scope=[a": "The values of a grid are not YAML",
     "seed=5": "give --seeds N",
-    "name=2026-02-30": "The values of a grid are not YAML",
     "model=a/b,a-b": "would share a folder; got model=a-b_seed=0",
     "name=Base,base": "would share a folder",
 }

@@ -141,7 +141,9 @@ def test_families_are_told_apart_by_what_differs_between_their_recipes():
     fewer = example_record(targets=[{"kind": "sparsity", "value": 0.5}, {"kind": "latency_ms", "value": 3}])
     assert [group.label for group in families([example_record(), fewer])] == ["2x 4x 8x", "0.5-sparsity 3ms"]
     named = [example_record(name=None), example_record(name="mine", criterion="magnitude")]
-    assert [group.label for group in families(named)] == ["obs", "magnitude, mine"]
+    assert [group.label for group in families(named)] == ["obs", "mine"]
+    swept = [example_record(name="mine"), example_record(name="mine", criterion="magnitude"), example_record(name="x")]
+    assert [group.label for group in families(swept)] == ["mine, obs", "mine, magnitude", "x"]
 
 
 def test_runs_on_other_machines_and_failed_runs_are_not_mixed_in():

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sparsebert.errors import UserError
 from sparsebert.files import write_text_atomically
+from sparsebert.parts import FolderName
 
 SCHEMA = 1
 # Fields of models that nothing ever filled.
@@ -195,7 +196,7 @@ class ModelResult(Part):
     """One model of the family, the dense one first. Fields that are no more are passed over in older records."""
 
     name: str
-    folder: str
+    folder: FolderName
     model_type: str | None = Field(None, description="of its configuration; own classes have `sparsebert-` in front")
     target_kind: str | None = None
     target_value: float | None = None

@@ -32,6 +32,7 @@ from sparsebert.cli.options import (
     app,
     milliseconds,
     of_task,
+    shipped,
     times,
 )
 from sparsebert.guard import guard
@@ -255,7 +256,12 @@ def pack(
 
 @app.command()
 def sweep(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe in YAML.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="Recipe in YAML, or a name of `sparsebert recipes`.", autocompletion=shipped
+        ),
+    ],
     grid: Annotated[
         list[str] | None,
         typer.Option(

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsebert.guard import OneLineErrors
+from sparsebert.cli.usage import App, OneLineErrors
+from sparsebert.version import __version__
 
-app = typer.Typer(
+app = App(
     cls=OneLineErrors,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make a BERT-family encoder smaller and faster, and see what it costs.\n\n"
@@ -19,8 +19,31 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _of_all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 GOALS, DATA, HOW = "Goal (one kind or several; each target starts from the last)", "Data", "How"
 SPEED, COMMON = "Setting that speed is about", "Common to all commands"
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package, for shells that complete words."""
+    from sparsebert.recipe import shipped_recipes
+
+    return shipped_recipes()
 
 
 def milliseconds(text: str) -> float:
@@ -41,7 +64,14 @@ def _number(text: str, unit: str) -> float:
 
 
 Recipe = Annotated[
-    Path | None, typer.Option("--recipe", metavar="FILE", help="Recipe in YAML.", rich_help_panel=COMMON)
+    Path | None,
+    typer.Option(
+        "--recipe",
+        metavar="FILE",
+        help="Recipe in YAML, or a name of `sparsebert recipes`.",
+        autocompletion=shipped,
+        rich_help_panel=COMMON,
+    ),
 ]
 Set = Annotated[
     list[str] | None,

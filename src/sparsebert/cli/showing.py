@@ -24,6 +24,7 @@ from sparsebert.cli.options import (
     TextColumn,
     Threads,
     app,
+    shipped,
 )
 from sparsebert.guard import guard
 
@@ -90,7 +91,9 @@ def compare(
             rich_help_panel=HOW,
         ),
     ] = None,
-    resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.", rich_help_panel=HOW)] = 2000,
+    resamples: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="Draws of the bootstrap.", rich_help_panel=HOW)
+    ] = 2000,
     seed: Seed = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -233,3 +236,16 @@ def models(as_json: Json = False, debug: Debug = False) -> None:
         from sparsebert.commands import listings
 
         listings.models(as_json)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe.", autocompletion=shipped)] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the recipes that come with the package, or print one."""
+    with guard(debug):
+        from sparsebert.commands import listings
+
+        listings.recipes(name, as_json)
