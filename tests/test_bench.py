@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
 import os
 import shutil
 import sys
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from sparsebert import backends, registry
 from sparsebert.backends import BackendError, compiled, eager, eager_bf16, ready, sparse, sparse_bf16
-from sparsebert.bench import BenchRow, Setting, backend_verdict, bench, verdict
+from sparsebert.bench import BenchRow, Match, Setting, backend_verdict, bench, verdict
 from sparsebert.bench_memory import peak_memory
 from sparsebert.clock import Conditions, timing
+from sparsebert.commands.bench import tables
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
 from sparsebert.kernels import native
@@ -125,6 +128,17 @@ def test_agreement_is_the_part_of_equal_predictions() -> None:
     assert match is not None and match.agreement == pytest.approx(expected)
 
 
+def test_outputs_are_compared_on_many_sequences_however_small_the_batch() -> None:
+    dense = tiny_model("bert")
+    inputs = example_inputs([dense], 32, 8)
+    expected = dense(**inputs)[0].detach()
+    match = bench({"dense": dense, "moved": shifted(dense, 0.5)}, [Setting(1, 8)], **QUICK)[1].against_baseline
+    assert match is not None and match.sequences == 32
+    assert match.relative_difference == pytest.approx(0.5 / float(expected.abs().max()), rel=1e-4)
+    alike = (expected + torch.tensor([0.5, 0, 0])).argmax(-1) == expected.argmax(-1)
+    assert match.agreement == pytest.approx(float(alike.float().mean())) and 0 < match.agreement < 1
+
+
 @pytest.mark.parametrize("model", [tiny_model("bert", task="base"), tiny_model("bert", num_labels=1)])
 def test_outputs_without_classes_have_no_agreement(model: nn.Module) -> None:
     match = bench({"a": model, "b": model}, [SMALL], **QUICK)[1].against_baseline
@@ -157,6 +171,29 @@ def test_a_model_in_training_mode_is_measured_without_dropout() -> None:
     model = tiny_model("bert")
     match = bench({"a": model, "b": copy.deepcopy(model).train()}, [SMALL], **QUICK)[1].against_baseline
     assert match is not None and match.largest_difference == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"backend_speedup": 1.234, "backend_speedup_low": 1.2, "backend_speedup_high": 1.3, "peak_memory_mb": 2345.6}],
+)
+def test_no_number_is_broken_at_80_columns(more: dict[str, float]) -> None:
+    where = Conditions("model", "sparse-bf16", "bfloat16", "sdpa", 32, 512, 2)
+    whole = timing([1400.0] * 15, [17430.0] * 15, where)
+    encoder = whole.model_copy(update={"scope": "encoder", "q25_ms": 1234.5, "speedup_low": 11.87})
+    match = Match(largest_difference=0.1, relative_difference=2.13e-7, sequences=32, agreement=31 / 32)
+    row = BenchRow(model="magnitude-0.95-sparsity", backend="sparse-bf16", batch=32, length=512)
+    row = row.model_copy(update={"timings": (whole, encoder), "against_baseline": match, **more})
+    stream = io.StringIO()
+    console = Console(file=stream, width=80)
+    for table in tables([row]):
+        console.print(table)
+    drawn = stream.getvalue()
+    for text in ("1,400–1,400", "1,234–1,400", "12.4×", "12.45–12.45", "11.87–12.45", "11,703", "2.1e-05%"):
+        assert text in drawn, drawn
+    assert "31 of 32 agree" in drawn and "bfloat16, sdpa" in drawn and "…" not in drawn
+    assert max(map(len, drawn.splitlines())) <= 80
+    assert not more or ("1.23×" in drawn and "2,346 MB" in drawn)
 
 
 def test_rows_are_json_and_progress_is_told() -> None:

@@ -5,6 +5,7 @@ All models and back ends of one setting share one measurement, so that every rat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ from sparsebert.models.layout import layout_of
 from sparsebert.records import Part, Timing
 
 NOTICEABLE = 1.05
+# On which outputs are compared, at the least; of one alone, decisions agree on all or none.
+SEQUENCES = 32
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,14 @@ class Setting:
 
 
 class Match(Part):
-    """How one output differs from another on the same input; agreement = the part of equal predictions, if any."""
+    """How outputs for the same random `sequences` differ from others.
+
+    relative_difference: of the largest of the others. agreement: part of the sequences given the same class, if any.
+    """
 
     largest_difference: float
+    relative_difference: float
+    sequences: int
     agreement: float | None = None
 
 
@@ -106,11 +114,11 @@ def bench(
         for setting in settings:
             where = f"batch {setting.batch}, length {setting.length}"
             progress(f"{where}: preparing")
-            inputs = _inputs(models, setting, seed)
+            inputs, *more = _batches(models, setting, seed)
             ready, missing = _prepare(models, functions, inputs)
             progress(f"{where}: {len(ready)} variants, {rounds} rounds")
             samples = _measure(ready, inputs, rounds, min_sample_ms, warmup_ms)
-            results = _Results(setting, count, ready, missing, samples, _outputs(ready, inputs))
+            results = _Results(setting, count, ready, missing, samples, _outputs(ready, [inputs, *more]))
             rows += [
                 _row(results, key, _Key(next(iter(models)), key.backend), _Key(key.model, backends[0]))
                 for key in _keys(models, functions)
@@ -189,12 +197,15 @@ def _keys(models: Iterable[str], backends: Iterable[str]) -> list[_Key]:
     return [_Key(model, backend) for backend in backends for model in models]
 
 
-def _inputs(models: Mapping[str, PreTrainedModel], setting: Setting, seed: int) -> dict[str, Tensor]:
+def _batches(models: Mapping[str, PreTrainedModel], setting: Setting, seed: int) -> list[dict[str, Tensor]]:
+    """Random input for every model, as many batches as hold SEQUENCES; the first is the one that is timed."""
     devices = {model.device for model in models.values()}
     if len(devices) > 1:
         raise UserError("The models lie on different devices", got=", ".join(sorted(map(str, devices))))
-    inputs = example_inputs(list(models.values()), setting.batch, setting.length, seed)
-    return {name: tensor.to(next(iter(devices))) for name, tensor in inputs.items()}
+    count = math.ceil(SEQUENCES / setting.batch) if setting.batch > 0 else 1
+    inputs = example_inputs(list(models.values()), setting.batch * count, setting.length, seed)
+    placed = {name: tensor.to(next(iter(devices))) for name, tensor in inputs.items()}
+    return [{name: tensor.chunk(count)[part] for name, tensor in placed.items()} for part in range(count)]
 
 
 def _prepare(
@@ -248,8 +259,15 @@ def _variant(name: str, prepared: Prepared, inputs: Inputs, stack: ExitStack) ->
 
 
 @torch.inference_mode()
-def _outputs(ready: Mapping[_Key, Prepared], inputs: Inputs) -> dict[_Key, Tensor]:
-    return {key: prepared.run(inputs).float().cpu() for key, prepared in ready.items()}
+def _outputs(ready: Mapping[_Key, Prepared], batches: Sequence[Inputs]) -> dict[_Key, Tensor]:
+    return {key: _output(prepared, batches) for key, prepared in ready.items()}
+
+
+def _output(prepared: Prepared, batches: Sequence[Inputs]) -> Tensor:
+    """Of all batches; hidden states, which are many numbers for each sequence, of the first."""
+    first = prepared.run(batches[0]).float().cpu()
+    more = batches[1:] if first.dim() == 2 else ()
+    return torch.cat([first, *(prepared.run(batch).float().cpu() for batch in more)])
 
 
 def _row(results: _Results, key: _Key, baseline: _Key, first: _Key) -> BenchRow:
@@ -305,7 +323,10 @@ def _match(results: _Results, key: _Key, other: _Key) -> Match | None:
     if output.shape != reference.shape:
         return None
     equal = (output.argmax(-1) == reference.argmax(-1)).float().mean()
+    largest = float((output - reference).abs().max())
     return Match(
-        largest_difference=float((output - reference).abs().max()),
+        largest_difference=largest,
+        relative_difference=largest / max(float(reference.abs().max()), 1e-12),
+        sequences=len(output),
         agreement=float(equal) if results.ready[key].predicts else None,
     )
