@@ -45,6 +45,10 @@ from sparsebert.report.page import write_report
 
 LADDER = (0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.92, 0.95)
 console = Console(stderr=True)
+_NO_DENSE = (
+    "No dense model was trained, so what the zeros cost in score is not measured, and speeds are against the model "
+    "that training started from; to train one as well give --set baseline=true"
+)
 
 
 @dataclass(frozen=True)
@@ -172,11 +176,13 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
 
 
 def train_sparse(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
-    """The sparse model that the recipe's phases give, after the dense teacher if one was trained."""
+    """The sparse model that the recipe's phases give, after the dense model if there is one."""
     notes = unused_targets(workbench.recipe)
     for note in notes:
         _say(note)
     sparse, dense = train_phases(workbench)
+    if dense is None:
+        notes = (*notes, _NO_DENSE)
     entries = [] if dense is None else [_dense_entry(workbench, dense)]
     entry = Entry(sparse.folder.name, sparse.folder, sparse.model, workbench.predict(sparse.model), sparse=sparse)
     _say(f"{entry.name}: {_main(workbench, entry)}")
