@@ -299,7 +299,7 @@ def advice(zeros: Zeros, trials: Sequence[Trial]) -> tuple[str, ...]:
         lines.append(
             f"This model's encoder is {zeros.elements:.1%} zero, {zeros.blocks:.1%} in whole {BLOCK} x {BLOCK} blocks, "
             f"and dead heads and neurons, which can be cut out, hold {zeros.units:.1%} of its weights. "
-            f"Packed, its matrices take about {zeros.packed_bytes:.2f} of their dense fp32 bytes."
+            f"Packed, its matrices take about {zeros.packed_bytes:.1%} of their dense fp32 bytes."
         )
     else:
         hint = ": `sparsebert compress` can make it smaller." if halved else "."

@@ -154,7 +154,7 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
     """The dense model and one member a target (or, for `max_drop`, members until one falls too far)."""
     early = too_few_examples(workbench, least_drop(workbench))
     if early:
-        _say(f"Warning: {early}")
+        _say(f"Note: {early}")
     dense = dense_model(workbench)
     entries = [_dense_entry(workbench, dense)]
     scores = workbench.score(entries[0].predictions)
@@ -245,7 +245,7 @@ def _dense_entry(workbench: Workbench, dense: Dense) -> Entry:
     _say(f"dense: {_main(workbench, entry)}")
     found = doubt(workbench, "dense", workbench.score(predictions), workbench.decide(predictions))
     if found:
-        _say(f"Warning: {found}")
+        _say(f"Note: {found}")
     return entry
 
 
