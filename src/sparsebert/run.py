@@ -13,36 +13,37 @@ from safetensors.numpy import save
 from transformers import PreTrainedModel
 
 from sparsebert.bench import BenchRow, bench
-from sparsebert.compress.common import leave, take
+from sparsebert.clock import torch_threads
+from sparsebert.compress.claim import claimed, finished, finished_record
+from sparsebert.compress.common import leave, parts_of, take
 from sparsebert.compress.family import Dense, FamilyMaker, Member, check_blocks, dense_model, shape_of
 from sparsebert.compress.forest import Grown, grow, layers_to_change
+from sparsebert.compress.inputs import inputs_of
 from sparsebert.compress.phases import SparseModel, check_phases, train_phases, unused_targets
 from sparsebert.compress.remarks import answers, doubt, least_drop, main_score, too_few_examples
-from sparsebert.compress.stages import alone, claim
 from sparsebert.compress.workbench import Predictions, Workbench, set_up
 from sparsebert.counts import footprint, sizes, sparsity
 from sparsebert.environment import environment
 from sparsebert.errors import DivergedError, UnreachableError, UserError
+from sparsebert.files import digests, remove_folder, write_bytes_atomically, write_text_atomically
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.load import load_model
 from sparsebert.parts import Target
 from sparsebert.recipe import Recipe
 from sparsebert.records import (
-    FILE_NAME,
     PREDICTIONS,
+    Inputs,
     ModelResult,
     Record,
     Score,
     TrainingRun,
-    read_record,
-    write_bytes_atomically,
     write_record,
-    write_text_atomically,
 )
 from sparsebert.report import values as v
 from sparsebert.report.card import model_card
 from sparsebert.report.page import write_report
 
+CARD = "README.md"
 LADDER = (0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.92, 0.95)
 console = Console(stderr=True)
 _NO_DENSE = (
@@ -65,15 +66,24 @@ class Entry:
     grown: Grown | None = None
 
 
-def run(recipe: Recipe, folder: Path, command: str, common: Path | None = None) -> Record:
+def run(
+    recipe: Recipe,
+    folder: Path,
+    command: str,
+    common: Path | None = None,
+    *,
+    restart: bool = False,
+    keep_models: bool = True,
+) -> Record:
     """Compress a model: dense baseline, one smaller model a target, measurement, record, report.
 
     A recipe with phases is a sparse training instead: its record has the sparse model, after the dense one where a
     teacher was trained. One with trees gives a model with fast feedforward layers, and its controls. Everything that
-    is finished is kept in `folder` and found again when the same recipe runs there again. `common` holds what other
-    runs have made of the same dense model and teachers (see compress/common.py). Raises UserError for what the user
-    can mend; once the folder is claimed, that also leaves a Record with `status: failed`, unless one that is finished
-    is there.
+    is finished is kept in `folder` and found again when the same recipe runs there again on the same data and models;
+    with other ones it is refused, unless `restart` lets it begin anew. A run that has finished is only read. `common`
+    holds what other runs have made of the same dense model and teachers (see compress/common.py). Without
+    `keep_models` only record, predictions and report stay. Raises UserError for what the user can mend; once the
+    folder is claimed, that also leaves a Record with `status: failed`, unless one that is finished is there.
     """
     started = time.perf_counter()
     compresses = _maker(recipe) is make_family
@@ -85,22 +95,36 @@ def run(recipe: Recipe, folder: Path, command: str, common: Path | None = None) 
         check_blocks(workbench.fresh())
     if recipe.trees is not None:
         layers_to_change(recipe.trees, workbench.fresh())
-    claim(folder, recipe)
-    with alone(folder):
-        if common is None:
-            return _finish(workbench, command, started)
-        taken = take(recipe, folder, common)
+    inputs = inputs_of(recipe, workbench.task)
+    with claimed(folder, recipe, inputs, restart) as begun, torch_threads(begun.threads):
+        if (record := finished(folder, recipe)) is not None:
+            _say("This run has finished before, and its models are as it left them; nothing is measured anew")
+            return record
+        shared = [] if common is None else parts_of(recipe, begun)
+        taken = [] if common is None else take(shared, folder, common)
+        notes = (*workbench.notes, *_notes_about(begun, inputs), *_taken_note(taken))
+        workbench = replace(workbench, notes=notes, inputs=begun)
         try:
-            return _finish(replace(workbench, notes=(*workbench.notes, *_taken_note(taken))), command, started)
+            return _finish(workbench, command, started, keep_models)
         finally:
-            leave(recipe, folder, common)
+            if common is not None:
+                leave(shared, folder, common)
+
+
+def _notes_about(begun: Inputs, now: Inputs) -> list[str]:
+    notes = []
+    if begun.threads != now.threads:
+        notes.append(f"Computed with {begun.threads} threads, as it was begun; this process would take {now.threads}")
+    if begun.cpu != now.cpu:
+        notes.append(f"Begun on another processor ({begun.cpu}): what was found there is kept, times are of this one")
+    return notes
 
 
 def _taken_note(taken: Sequence[str]) -> list[str]:
     return [f"Made by another run of the sweep, with the same settings: {', '.join(taken)}"] if taken else []
 
 
-def _finish(workbench: Workbench, command: str, started: float) -> Record:
+def _finish(workbench: Workbench, command: str, started: float, keep_models: bool) -> Record:
     recipe, folder = workbench.recipe, workbench.folder
     try:
         entries, notes = _maker(recipe)(workbench)
@@ -110,14 +134,17 @@ def _finish(workbench: Workbench, command: str, started: float) -> Record:
     except UserError as error:
         step = error.step if isinstance(error, DivergedError) else None
         failed = _record(workbench, command, started, (), (), failure=str(error), failed_step=step)
-        if not _has_finished(folder):
+        if finished_record(folder) is None:
             write_record(failed, folder)
         raise
     record = _record(workbench, command, started, models, notes)
-    write_record(record, folder)
-    for result in models:
-        write_text_atomically(folder / result.folder / "README.md", model_card(record, result.name))
+    if not keep_models:
+        _remove_models(folder, record)
+    for result in models if keep_models else ():
+        write_text_atomically(folder / result.folder / CARD, model_card(record, result.name))
     write_report([record], folder / "report.html", folder / "plots", runs=[folder])
+    # Last of all, as it says that the run has finished.
+    write_record(record, folder)
     return record
 
 
@@ -128,8 +155,9 @@ def _remarks(workbench: Workbench, models: Sequence[ModelResult]) -> list[str]:
     return [*filter(None, doubts), *answers(workbench, models)]
 
 
-def _has_finished(folder: Path) -> bool:
-    return (folder / FILE_NAME).is_file() and read_record(folder).status == "finished"
+def _remove_models(folder: Path, record: Record) -> None:
+    for name in (*(model.folder for model in record.models), "work"):
+        remove_folder(folder / name)
 
 
 def _maker(recipe: Recipe) -> Callable[[Workbench], tuple[list[Entry], tuple[str, ...]]]:
@@ -269,6 +297,7 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
         one_shot_scores=before_training.one_shot_scores if before_training and entry.training else (),
         sparsity=sparsity(before, after),
         size=sizes(entry.model, linear, (setting.batch, setting.length), after.bytes_on_disk),
+        files={name: known for name, known in digests([entry.folder], entry.folder).items() if name != CARD},
         timings=tuple(timing for row in rows if row.model == entry.name for timing in row.timings),
         output_difference=member.output_difference if member else sparse.output_difference if sparse else None,
         training=entry.training,
@@ -302,6 +331,7 @@ def _record(
         recipe_hash=recipe.hash,
         recipe=recipe.plain(),
         environment=environment(),
+        inputs=workbench.inputs,
         task=workbench.spec.name,
         main_metric=workbench.spec.main_metric,
         models=models,
@@ -338,4 +368,4 @@ def _main(workbench: Workbench, entry: Entry) -> str:
 
 
 def _say(text: str) -> None:
-    console.print(text, highlight=False)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

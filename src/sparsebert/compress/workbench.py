@@ -23,7 +23,7 @@ from sparsebert.models.limits import position_limit
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
 from sparsebert.recipe import Recipe
-from sparsebert.records import Decisions, Score
+from sparsebert.records import Decisions, Inputs, Score
 from sparsebert.train.collate import Collator, padding_collator
 from sparsebert.train.evaluate import predict_logits
 
@@ -43,6 +43,7 @@ class Workbench:
     validations: dict[str, Dataset]
     collate: Collator
     notes: tuple[str, ...]
+    inputs: Inputs | None = None
 
     @property
     def spec(self) -> TaskSpec:

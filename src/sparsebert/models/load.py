@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from transformers import (
 )
 
 from sparsebert.errors import UserError
+from sparsebert.files import folder_beside
 from sparsebert.models.families import family_named, family_of, is_shrunk
 from sparsebert.models.heads import AUTO, Kind, has_task_head, saved_kind
 from sparsebert.models.layout import base_of
@@ -147,24 +146,20 @@ def save_model(
     """
     if packing is not None and not is_shrunk(model.config):
         raise UserError("A stock model has no packed form", got=type(model).__name__, fix="shrink it first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    written = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        with quiet():
+        with folder_beside(folder) as place, quiet():
+            written = place / folder.name
             model.save_pretrained(written)
             if packing is not None:
                 _pack(written, packing)
             if tokenizer is not None:
                 tokenizer.save_pretrained(written)
-        # Some of these files are made for their owner only.
-        written.chmod(0o755)
-        for file in written.iterdir():
-            file.chmod(0o644)
-        _swap(written, folder)
+            # Some of these files are made for their owner only.
+            for file in written.iterdir():
+                file.chmod(0o644)
+            _swap(written, folder)
     except (OSError, SafetensorError) as error:
         raise UserError(f"The model could not be written: {error}", got=folder, fix="free some disk space") from None
-    finally:
-        shutil.rmtree(written, ignore_errors=True)
 
 
 def _pack(folder: Path, packing: Packing) -> None:
@@ -249,15 +244,13 @@ def _drop_new_pooler(model: PreTrainedModel, report: dict[str, Any]) -> None:
 
 
 def _swap(written: Path, folder: Path) -> None:
-    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-    try:
+    with folder_beside(folder) as place:
+        old = place / folder.name
         if folder.exists():
-            os.replace(folder, old / "model")
+            os.replace(folder, old)
         try:
             os.replace(written, folder)
         except OSError:
-            if (old / "model").exists():
-                os.replace(old / "model", folder)
+            if old.exists():
+                os.replace(old, folder)
             raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
