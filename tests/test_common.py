@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparsebert.compress.common import Part, common_folder, leave, parts_of, take
+from sparsebert.errors import UserError
 from sparsebert.recipe import Recipe, parse_recipe
 from sparsebert.records import Inputs
 from test_claim import INPUTS
@@ -94,3 +95,13 @@ def test_nothing_stays_where_nothing_ran(tmp_path):
     with common_folder(tmp_path / "sweep"):
         pass
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_link_as_a_lock_is_not_followed(tmp_path):
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    (tmp_path / "sweep" / "common").mkdir(parents=True)
+    (tmp_path / "sweep" / "common" / ".lock").symlink_to(target)
+    with pytest.raises(UserError, match="must not be a link"), common_folder(tmp_path / "sweep"):
+        pass
+    assert target.read_text() == "mine"

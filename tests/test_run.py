@@ -1,6 +1,7 @@
 """Whole runs of `compress`, through the command line: what is written, what it says, and that models load."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,10 @@ import torch
 
 from sparsebert import registry
 from sparsebert.compress.workbench import set_up
-from sparsebert.counts import disk_bytes
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import load_config, load_model, load_tokenizer
+from sparsebert.models.source import disk_bytes
 from sparsebert.recipe import load_recipe
 from sparsebert.records import Record, read_record
 from sparsebert.run import LADDER, Entry, make_family, wanted_targets
@@ -388,3 +389,19 @@ def test_unreachable_speedup_names_the_nearest(home):
     assert line.startswith("error: The target speedup 900 cannot be met") and "nearest reachable is about" in line
     record = read_record(out)
     assert (record.status, record.models, record.failed_step) == ("failed", (), None)
+
+
+def test_a_log_has_a_line_a_step_and_no_blank_ones(home, tmp_path: Path):
+    out = tmp_path / "out"
+    arguments = ("compress", home.tuned, "--task", "mine", "--data", home.data, "-o", out, *QUICK)
+    said = run_cli(*arguments, "--sparsity", 0.3, "--set", "finetune.max_steps=3")
+    lines = said.stderr.splitlines()
+    steps = [re.sub(r" \d+:\d\d", "", text) for text in lines if text.startswith("[")]
+    assert steps == [
+        "[1/5] The dense model",
+        "[2/5] 0.3-sparsity: searching what to remove",
+        "[3/5] 0.3-sparsity: training what is left",
+        "[4/5] Measuring all models together",
+        "[5/5] Writing the report",
+    ]
+    assert "" not in lines and not any("\r" in text for text in lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -78,8 +79,13 @@ def refuse_links(folder: Path) -> None:
 
 
 def open_lock(path: Path) -> int:
-    """A descriptor of a lock file, which is made if it is not there and never emptied. Raises OSError for a link."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    """A descriptor of a lock file, which is made if it is not there and never emptied. Raises UserError for a link."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError("A lock file must not be a link", got=path, fix="remove it") from None
 
 
 def digest(file: Path) -> str:

@@ -73,7 +73,7 @@ class Score(Part):
 
 
 class Sparsity(Part):
-    """Fractions removed, 0-1, against the dense model."""
+    """Fractions, 0-1, of the weights and bytes of the model that it came from: cut away or exactly zero."""
 
     encoder_linear: float
     whole_model: float

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
 from safetensors.numpy import save
 from transformers import PreTrainedModel
 
 from sparsebert.bench import BenchRow, bench
 from sparsebert.clock import torch_threads
-from sparsebert.compress.claim import claimed, finished, finished_record
+from sparsebert.compress.claim import claimed, finished, finished_record, mark_finished
 from sparsebert.compress.common import leave, parts_of, take
 from sparsebert.compress.family import Dense, FamilyMaker, Member, check_blocks, dense_model, shape_of
 from sparsebert.compress.forest import Grown, grow, layers_to_change
@@ -22,13 +21,16 @@ from sparsebert.compress.inputs import inputs_of
 from sparsebert.compress.phases import SparseModel, check_phases, train_phases, unused_targets
 from sparsebert.compress.remarks import answers, doubt, least_drop, main_score, too_few_examples
 from sparsebert.compress.workbench import Predictions, Workbench, set_up
-from sparsebert.counts import footprint, sizes, sparsity
+from sparsebert.counts import Footprint, footprint, sizes, sparsity
 from sparsebert.environment import environment
 from sparsebert.errors import DivergedError, UnreachableError, UserError
 from sparsebert.files import digests, remove_folder, write_bytes_atomically, write_text_atomically
+from sparsebert.models.labels import below_baseline
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.load import load_model
+from sparsebert.models.source import disk_bytes
 from sparsebert.parts import Target
+from sparsebert.progress import Steps, busy, line
 from sparsebert.recipe import Recipe
 from sparsebert.records import (
     PREDICTIONS,
@@ -45,7 +47,6 @@ from sparsebert.report.page import write_report
 
 CARD = "README.md"
 LADDER = (0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.92, 0.95)
-console = Console(stderr=True)
 _NO_DENSE = (
     "No dense model was trained, so what the zeros cost in score is not measured, and speeds are against the model "
     "that training started from; to train one as well give --set baseline=true"
@@ -89,26 +90,39 @@ def run(
     compresses = _maker(recipe) is make_family
     if compresses:
         wanted_targets(recipe)
-    workbench = set_up(recipe, folder)
-    check_phases(workbench)
-    if compresses:
-        check_blocks(workbench.fresh())
-    if recipe.trees is not None:
-        layers_to_change(recipe.trees, workbench.fresh())
-    inputs = inputs_of(recipe, workbench.task)
+    with busy("Reading the model and the data"):
+        workbench = set_up(recipe, folder)
+        check_phases(workbench)
+        if compresses:
+            check_blocks(workbench.fresh())
+        if recipe.trees is not None:
+            layers_to_change(recipe.trees, workbench.fresh())
+        inputs = inputs_of(recipe, workbench.task)
     with claimed(folder, recipe, inputs, restart) as begun, torch_threads(begun.threads):
         if (record := finished(folder, recipe)) is not None:
-            _say("This run has finished before, and its models are as it left them; nothing is measured anew")
+            line("This run has finished before, and its models are as it left them; nothing is measured anew")
             return record
         shared = [] if common is None else parts_of(recipe, begun)
         taken = [] if common is None else take(shared, folder, common)
         notes = (*workbench.notes, *_notes_about(begun, inputs), *_taken_note(taken))
-        workbench = replace(workbench, notes=notes, inputs=begun)
+        workbench = replace(workbench, notes=notes, inputs=begun, steps=Steps(_count_steps(recipe)))
         try:
             return _finish(workbench, command, started, keep_models)
         finally:
             if common is not None:
                 leave(shared, folder, common)
+
+
+def _count_steps(recipe: Recipe) -> int:
+    """How many steps a run says: the dense model, what is made of it (at most), measuring, report."""
+    trained = 1 if recipe.finetune is None else 2
+    if recipe.phases:
+        made = len(recipe.phases) + any(phase.teacher == "dense" for phase in recipe.phases)
+    elif recipe.trees is None:
+        made = 1 + len(wanted_targets(recipe)) * trained
+    else:
+        made = 1 + (3 if recipe.trees.controls else 1) * trained
+    return made + 2
 
 
 def _notes_about(begun: Inputs, now: Inputs) -> list[str]:
@@ -128,6 +142,7 @@ def _finish(workbench: Workbench, command: str, started: float, keep_models: boo
     recipe, folder = workbench.recipe, workbench.folder
     try:
         entries, notes = _maker(recipe)(workbench)
+        workbench.steps.begin("Measuring all models together")
         models = measure_family(workbench, entries)
         notes = (*notes, *_remarks(workbench, models))
         write_predictions(workbench, entries)
@@ -137,14 +152,15 @@ def _finish(workbench: Workbench, command: str, started: float, keep_models: boo
         if finished_record(folder) is None:
             write_record(failed, folder)
         raise
-    record = _record(workbench, command, started, models, notes)
+    workbench.steps.begin("Writing the report")
+    record = _record(workbench, command, started, models, (*notes, *_doubts(workbench, models)))
     if not keep_models:
         _remove_models(folder, record)
     for result in models if keep_models else ():
         write_text_atomically(folder / result.folder / CARD, model_card(record, result.name))
     write_report([record], folder / "report.html", folder / "plots", runs=[folder])
-    # Last of all, as it says that the run has finished.
     write_record(record, folder)
+    mark_finished(folder)
     return record
 
 
@@ -160,6 +176,12 @@ def _remove_models(folder: Path, record: Record) -> None:
         remove_folder(folder / name)
 
 
+def _doubts(workbench: Workbench, models: Sequence[ModelResult]) -> list[str]:
+    """About a dense classifier that was taken as it was given."""
+    given = [model for model in models if model.name == "dense" and model.training is None and workbench.spec.labels]
+    return [doubt for model in given for doubt in below_baseline(model.scores)]
+
+
 def _maker(recipe: Recipe) -> Callable[[Workbench], tuple[list[Entry], tuple[str, ...]]]:
     if recipe.phases:
         return train_sparse
@@ -173,7 +195,7 @@ def make_forest(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
     for grown in grow(workbench, dense):
         predictions = workbench.predict(grown.model)
         entry = Entry(grown.name, grown.folder, grown.model, predictions, training=grown.trained.run, grown=grown)
-        _say(f"{entry.name}: {_main(workbench, entry)}")
+        line(f"{entry.name}: {_main(workbench, entry)}")
         entries.append(entry)
     return entries, ()
 
@@ -182,7 +204,7 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
     """The dense model and one member a target (or, for `max_drop`, members until one falls too far)."""
     early = too_few_examples(workbench, least_drop(workbench))
     if early:
-        _say(f"Note: {early}")
+        line(f"Note: {early}")
     dense = dense_model(workbench)
     entries = [_dense_entry(workbench, dense)]
     scores = workbench.score(entries[0].predictions)
@@ -207,13 +229,13 @@ def train_sparse(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
     """The sparse model that the recipe's phases give, after the dense model if there is one."""
     notes = unused_targets(workbench.recipe)
     for note in notes:
-        _say(note)
+        line(note)
     sparse, dense = train_phases(workbench)
     if dense is None:
         notes = (*notes, _NO_DENSE)
     entries = [] if dense is None else [_dense_entry(workbench, dense)]
     entry = Entry(sparse.folder.name, sparse.folder, sparse.model, workbench.predict(sparse.model), sparse=sparse)
-    _say(f"{entry.name}: {_main(workbench, entry)}")
+    line(f"{entry.name}: {_main(workbench, entry)}")
     return [*entries, entry], notes
 
 
@@ -254,8 +276,8 @@ def measure_family(workbench: Workbench, entries: Sequence[Entry]) -> tuple[Mode
     measure = workbench.recipe.measure
     if not measure.timed:
         return tuple(_result(workbench, entry, entries[0], ()) for entry in entries)
-    with console.status("Measuring the family") as status:
-        rows = bench(models, workbench.settings, rounds=measure.rounds, threads=measure.threads, progress=status.update)
+    with busy("Measuring the family") as update:
+        rows = bench(models, workbench.settings, rounds=measure.rounds, threads=measure.threads, progress=update)
         return tuple(_result(workbench, entry, entries[0], rows) for entry in entries)
 
 
@@ -263,17 +285,17 @@ def _member(workbench: Workbench, maker: FamilyMaker, target: Target) -> Entry:
     member, trained, folder = maker.make(target)
     model = load_model(folder, num_labels=len(workbench.spec.labels) or 1, kind=workbench.spec.kind)
     entry = Entry(target.label, folder, model, workbench.predict(model), member, trained.run)
-    _say(f"{entry.name}: {_main(workbench, entry)}")
+    line(f"{entry.name}: {_main(workbench, entry)}")
     return entry
 
 
 def _dense_entry(workbench: Workbench, dense: Dense) -> Entry:
     folder, predictions = workbench.folder / "dense", workbench.predict(dense.model)
     entry = Entry("dense", folder, dense.model, predictions, training=dense.trained.run)
-    _say(f"dense: {_main(workbench, entry)}")
+    line(f"dense: {_main(workbench, entry)}")
     found = doubt(workbench, "dense", workbench.score(predictions), workbench.decide(predictions))
     if found:
-        _say(f"Note: {found}")
+        line(f"Note: {found}")
     return entry
 
 
@@ -283,8 +305,8 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
     compared = None if entry is dense else dense.predictions
     linear, baseline = encoder_linear_names(entry.model), sparse.start if sparse else dense.model
     origin = member.origin if member else tuple(range(len(layout_of(baseline).layers)))
-    before = sparse.start_footprint if sparse else footprint(baseline, encoder_linear_names(baseline), dense.folder)
-    after = footprint(entry.model, linear, entry.folder)
+    before = sparse.start_footprint if sparse else _footprint(baseline, dense.folder)
+    after = _footprint(entry.model, entry.folder)
     return ModelResult(
         name=entry.name,
         folder=entry.folder.name,
@@ -306,6 +328,10 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
         trees=grown.trees if grown else (),
         sparsity_by_tensor=sparse.sparsity_by_tensor if sparse else {},
     )
+
+
+def _footprint(model: PreTrainedModel, folder: Path) -> Footprint:
+    return footprint(model, encoder_linear_names(model), disk_bytes(folder))
 
 
 def _record(
@@ -365,7 +391,3 @@ def _main_value(workbench: Workbench, scores: Sequence[Score]) -> float | None:
 def _main(workbench: Workbench, entry: Entry) -> str:
     value = _main_value(workbench, workbench.score(entry.predictions))
     return f"{workbench.spec.main_metric} " + ("undefined" if value is None else v.fraction(value))
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 
-from sparsebert.compress.claim import CHOICES, check_inputs
+from sparsebert.compress.claim import check_inputs, finished_record
 from sparsebert.compress.common import common_folder
 from sparsebert.compress.inputs import inputs_of
 from sparsebert.data.load import load_task
 from sparsebert.errors import BusyError, UserError
+from sparsebert.progress import line
 from sparsebert.recipe import Recipe, load_recipe
 from sparsebert.records import FILE_NAME, Inputs, Record, read_record
 from sparsebert.run import run
@@ -27,7 +27,6 @@ MOST_VALUES = 1000
 TINY = 1e-9
 QUOTES = "[{'\""
 SEEDS = "give --seeds N for the seeds 0 to N-1"
-console = Console(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def sweep(
         for number, point in enumerate(todo, 1):
             place = folder / point.name
             known = None if restart else _finished(place, point.recipe, keep_models, read)
-            console.print(f"[{number}/{len(todo)}] {point.name}" + (" (done)" if known else ""), markup=False)
+            line(f"[{number}/{len(todo)}] {point.name}" + (" (done)" if known else ""))
             record = known or _run(point, place, command, common, keep_models, restart)
             if record is not None:
                 yield point, record
@@ -133,7 +132,7 @@ def _run(point: Point, place: Path, command: str, common: Path, keep_models: boo
     try:
         return run(point.recipe, place, command, common, restart=restart, keep_models=keep_models)
     except UserError as error:
-        console.print(f"{point.name} failed: {error}", style="red", markup=False)
+        line(f"{point.name} failed: {error}", style="red")
         if isinstance(error, BusyError) or not (place / FILE_NAME).is_file():
             return None
         record = read_record(place)
@@ -142,18 +141,14 @@ def _run(point: Point, place: Path, command: str, common: Path, keep_models: boo
 
 def _finished(place: Path, recipe: Recipe, with_models: bool, read: dict[str, Inputs]) -> Record | None:
     """The record of a point that needs no run; `read` holds the inputs that are known already."""
-    if not (place / FILE_NAME).is_file():
+    if (record := finished_record(place)) is None:
         return None
-    record = read_record(place)
     if record.recipe_hash != recipe.hash:
         raise UserError("A point of the sweep was made by another recipe", got=place, fix="choose another --output")
     is_whole = not with_models or all((place / model.folder).is_dir() for model in record.models)
-    if record.status != "finished" or not is_whole:
-        return None
-    if record.inputs is None:
-        raise UserError(f"{place} was made by an older version: it does not say from what", fix=CHOICES)
-    check_inputs(place, record.inputs, _inputs_of(recipe, read))
-    return record
+    if is_whole and record.inputs is not None:
+        check_inputs(place, record.inputs, _inputs_of(recipe, read))
+    return record if is_whole else None
 
 
 def _inputs_of(recipe: Recipe, read: dict[str, Inputs]) -> Inputs:

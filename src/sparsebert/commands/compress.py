@@ -10,6 +10,7 @@ from typing import Any
 
 from sparsebert.commands.output import put_json, quiet_libraries, remark, say, show
 from sparsebert.errors import UserError
+from sparsebert.progress import busy
 from sparsebert.recipe import Recipe
 from sparsebert.records import FILE_NAME, Record
 from sparsebert.report import as_json, as_rich, families, family_rows, family_table
@@ -40,9 +41,9 @@ def compress(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bo
 
 def run_and_show(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bool = False) -> Record:
     """Run the recipe in `output` (none = a folder named after it), and print what it gave as a table or as JSON."""
-    from sparsebert.run import run
-
     folder = output or default_folder(recipe)
+    with busy("Starting"):
+        from sparsebert.run import run
     with quiet_libraries():
         record = run(recipe, folder, shlex.join(["sparsebert", *sys.argv[1:]]), restart=restart)
     if json_wanted:

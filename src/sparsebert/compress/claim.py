@@ -17,17 +17,19 @@ from sparsebert.files import (
     PREFIX,
     clear_leftovers,
     differing_files,
+    digests,
     open_lock,
     refuse_links,
     remove_folder,
     write_text_atomically,
 )
+from sparsebert.progress import line
 from sparsebert.recipe import Recipe, differing_keys
 from sparsebert.records import FILE_NAME, PREDICTIONS, VISITS, Inputs, Record, read_record
 
 T = TypeVar("T", bound=BaseModel)
 RECIPE_FILE, INPUTS_FILE = "recipe.json", "inputs.json"
-LOCK_FILE = ".lock"
+LOCK_FILE, FINISH_FILE = ".lock", "finished.json"
 CHOICES = "choose another --output, or give --restart to begin anew in this one"
 
 
@@ -55,6 +57,19 @@ def claimed(folder: Path, recipe: Recipe, inputs: Inputs, restart: bool = False)
         yield begun or inputs
 
 
+class _Finish(BaseModel):
+    """Written when all else is there: SHA-256 by file name."""
+
+    files: dict[str, str]
+
+
+def mark_finished(folder: Path) -> None:
+    """Say that record and predictions are complete, and how they look."""
+    files = [folder / name for name in (FILE_NAME, PREDICTIONS, VISITS)]
+    mark = _Finish(files=digests([file for file in files if file.is_file()], folder))
+    write_text_atomically(folder / FINISH_FILE, mark.model_dump_json() + "\n")
+
+
 def finished(folder: Path, recipe: Recipe) -> Record | None:
     """The record of a run of `recipe` that has finished, and whose models are as it left them."""
     record = finished_record(folder)
@@ -64,12 +79,17 @@ def finished(folder: Path, recipe: Recipe) -> Record | None:
 
 
 def finished_record(folder: Path) -> Record | None:
-    """The record in a run folder, if it can be read and is of a run that has finished."""
-    try:
-        record = read_record(folder)
-    except UserError:
+    """The record in a run folder, if it is of a run that has finished; says so if what that left is damaged."""
+    if not (folder / FINISH_FILE).is_file():
         return None
-    return record if record.status == "finished" else None
+    try:
+        damaged = differing_files(_read(folder / FINISH_FILE, _Finish).files, folder)
+    except UserError:
+        damaged = [FINISH_FILE]
+    if damaged:
+        line(f"What {folder} was left with is missing or damaged ({', '.join(damaged)}), so it is made again")
+        return None
+    return read_record(folder)
 
 
 def begun_with(folder: Path) -> Inputs | None:
@@ -125,12 +145,7 @@ def _read(file: Path, kind: type[T]) -> T:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """The lock goes with the process."""
-    try:
-        lock = open_lock(folder / LOCK_FILE)
-    except OSError as error:
-        raise UserError(
-            "The lock of the run folder cannot be taken", got=f"{folder / LOCK_FILE}: {error.strerror}"
-        ) from None
+    lock = open_lock(folder / LOCK_FILE)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -156,5 +171,5 @@ def _remove_run(folder: Path) -> None:
     for entry in folder.iterdir():
         if entry.name in ("work", "plots") or (entry / "config.json").is_file():
             remove_folder(entry)
-    for name in (FILE_NAME, PREDICTIONS, VISITS, "report.html", RECIPE_FILE, INPUTS_FILE):
+    for name in (FILE_NAME, PREDICTIONS, VISITS, "report.html", FINISH_FILE, RECIPE_FILE, INPUTS_FILE):
         (folder / name).unlink(missing_ok=True)

@@ -18,9 +18,10 @@ from sparsebert.compress.search import Found, scorer
 from sparsebert.compress.stages import Stage, once
 from sparsebert.compress.targets import Goal, meet
 from sparsebert.compress.workbench import Workbench
+from sparsebert.counts import zero_share
 from sparsebert.environment import cpu_name
 from sparsebert.errors import UserError
-from sparsebert.models.layout import layout_of
+from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.load import has_task_head, load_config, save_model
 from sparsebert.models.source import resolve
 from sparsebert.oneshot.budgets import CostTable
@@ -30,6 +31,9 @@ from sparsebert.surgeon import mask_model, shrink
 from sparsebert.train.distill import Distiller
 from sparsebert.train.finetune import fine_tune
 from sparsebert.train.teacher import TeacherCache, cache_teacher
+
+# A trained model has none, but for a few weights that half precision rounded to zero.
+MOST_ZEROS = 0.01
 
 
 class Trained(BaseModel):
@@ -63,7 +67,10 @@ class LatencyTable(BaseModel):
 
 
 def check_blocks(model: PreTrainedModel) -> None:
-    """Raises UserError for a model whose heads and neurons cannot be searched: tables of costs are of layers alike."""
+    """Raises UserError for a model whose heads and neurons cannot be searched: tables of costs are of layers alike.
+
+    And for one with many zeros, which the updates of weights and the fine-tuning would not keep.
+    """
     layers = layout_of(model).layers
     missing = [layer.index for layer in layers if layer.attention is None or layer.ffn is None]
     if missing or not layers:
@@ -76,6 +83,14 @@ def check_blocks(model: PreTrainedModel) -> None:
             "Only a model whose layers are alike can be compressed",
             got=", ".join(f"{heads} heads and {neurons} neurons" for heads, neurons in shapes),
             fix="give the model that it was made from, with all targets at once",
+        )
+    zeros = zero_share(model, encoder_linear_names(model))
+    if zeros > MOST_ZEROS:
+        raise UserError(
+            "Compressing a model that is sparse itself would fill in its zeros",
+            got=f"{zeros:.1%} of the encoder's weights are zero",
+            allowed=f"up to {MOST_ZEROS:.0%}",
+            fix="give the model that it was made from, or use `sparsebert train`",
         )
 
 
@@ -115,6 +130,7 @@ def dense_model(bench: Workbench) -> Dense:
         save_model(model, bench.tokenizer, folder)
         return Trained(run=run)
 
+    bench.steps.begin("The dense model")
     made = once(Stage(done, (folder,), bench.work / "dense-training"), Trained, work)
     model = bench.load(folder)
     layers = layout_of(model).layers
@@ -182,6 +198,7 @@ class FamilyMaker:
         work, folder = self._bench.work / target.label, self._bench.folder / target.label
         cut = work / "one-shot"
         last = trained_stage(work, folder)
+        self._bench.steps.begin(f"{target.label}: searching what to remove")
         found = once(
             Stage(work / "member.json", (cut,)),
             Member,
@@ -190,6 +207,8 @@ class FamilyMaker:
             later=[last],
         )
         member = found.result
+        if self._bench.recipe.finetune is not None:
+            self._bench.steps.begin(f"{target.label}: training what is left")
         trained = once(
             last,
             Trained,

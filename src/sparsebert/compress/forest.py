@@ -104,7 +104,10 @@ def _grown(bench: Workbench, dense: Dense, name: str, make: Callable[[], Made]) 
         return Started(scores=bench.score(bench.predict(model)), errors=errors)
 
     first = Stage(work / "started.json", (work / "one-shot",))
+    bench.steps.begin(f"{name}: in place of the dense blocks")
     started = once(first, Started, start, after=dense.digest, later=[last])
+    if bench.recipe.finetune is not None:
+        bench.steps.begin(f"{name}: training all layers together")
     trained = once(last, Trained, lambda: recover(bench, dense, work, folder, dense.origin), after=started.digest)
     model = bench.load(folder)
     fits = _fits(bench, model, started.result.errors)

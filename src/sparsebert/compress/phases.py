@@ -16,7 +16,7 @@ from sparsebert import registry
 from sparsebert.compress.family import Dense, dense_model
 from sparsebert.compress.stages import Done, Stage, once
 from sparsebert.compress.workbench import Workbench
-from sparsebert.counts import Footprint
+from sparsebert.counts import Footprint, footprint
 from sparsebert.errors import UserError
 from sparsebert.files import write_bytes_atomically
 from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
@@ -172,6 +172,7 @@ def _has_dense(bench: Workbench) -> bool:
 def _phase(bench: Workbench, index: int, folders: Sequence[Path], dense: Dense | None, after: str) -> Done[PhaseDone]:
     """A phase that is found again, or carried out; its model is not needed where the next one is finished."""
     phase, folder, before = bench.recipe.phases[index], folders[index], folders[index - 1] if index else None
+    bench.steps.begin(f"Phase {phase.name}")
     return once(
         _stage(folder),
         PhaseDone,
@@ -272,8 +273,4 @@ def _zeros(model: PreTrainedModel) -> dict[str, float]:
 def _in_memory(model: PreTrainedModel) -> Footprint:
     """What the start model would take as a file, without writing it."""
     tensors = {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
-    return Footprint(
-        encoder_linear_nonzero=sum(int(model.get_parameter(n).count_nonzero()) for n in encoder_linear_names(model)),
-        whole_model_nonzero=sum(int(tensor.count_nonzero()) for tensor in tensors.values()),
-        bytes_on_disk=len(save(tensors)),
-    )
+    return footprint(model, encoder_linear_names(model), len(save(tensors)))

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from rich.console import Console
 
 from sparsebert.files import differing_files, digests, remove_folder, write_text_atomically
+from sparsebert.progress import line
 
 T = TypeVar("T", bound=BaseModel)
-console = Console(stderr=True)
 
 
 class _Kept(BaseModel):
@@ -115,4 +114,4 @@ def _digest(values: Any) -> str:
 
 def _say(stage: Stage, why: str) -> None:
     name = f"{stage.file.parent.name}/{stage.file.name}"
-    console.print(f"What {name} speaks of {why}, so it is made again", highlight=False, markup=False, soft_wrap=True)
+    line(f"What {name} speaks of {why}, so it is made again")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
-from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from sparsebert.files import differing_files, digests, remove_folder, write_text_atomically
+from sparsebert.progress import line
 
 MANIFEST = "whole.json"
 
@@ -48,9 +48,7 @@ class Checkpoints(TrainerCallback):
             why = self._fault(Path(found))
             if why is None:
                 return found
-            Console(stderr=True).print(
-                f"{Path(found).name} {why}, so training starts before it", highlight=False, markup=False, soft_wrap=True
-            )
+            line(f"{Path(found).name} {why}, so training starts before it")
             remove_folder(Path(found))
         return None
 
