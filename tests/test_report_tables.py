@@ -245,9 +245,13 @@ def test_the_verdict_says_what_was_gained_and_lost():
 @pytest.mark.parametrize(
     ("speedup", "words"),
     [
-        ((1.2, 0.9, 1.4), "encoder no faster and no slower than dense on this machine (1.20×)"),
+        (
+            (1.2, 0.9, 1.4),
+            "encoder not shown to be faster or slower than dense on this machine (1.20×, noisy: 0.90× to 1.40×)",
+        ),
         ((1.02, 1.01, 1.03), "encoder no faster and no slower than dense on this machine (1.02×)"),
-        ((0.8, 0.7, 0.9), "encoder slower than dense on this machine (0.80×)"),
+        ((0.8, 0.7, 0.9), "encoder slower than dense on this machine (0.80×, noisy: 0.70× to 0.90×)"),
+        ((3.6, 2.9, 4.6), "3.6× faster encoder than dense on this machine (noisy: 2.90× to 4.60×)"),
         ((3.6, 3.5, 3.7), "3.6× faster encoder than dense on this machine"),
     ],
 )

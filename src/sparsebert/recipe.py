@@ -71,6 +71,11 @@ class Recipe(Plain):
         default=False, description="of `compress`: one width for all layers, so that plain transformers loads it"
     )
     phases: tuple[Phase, ...] = Field(default=(), description="of `train`: stretches of training, one after the other")
+    baseline: bool = Field(
+        default=False,
+        description="of `train`: also fine-tune the model without rules, as `dense` says, to compare with; one that is "
+        "fine-tuned already is always compared with",
+    )
     trees: Trees | None = Field(default=None, description="of `fff`: what takes the place of feedforward blocks")
     sparsity: float | None = Field(
         default=None, ge=0, lt=1, description="of `train`: target of every rule that names none"

@@ -54,8 +54,23 @@ class Score(Part):
     low: float | None = Field(default=None, description="of the 95 % interval by bootstrap over the examples")
     high: float | None = Field(default=None, description="of the same interval")
     baseline: float | None = Field(
-        default=None, description="what always giving the majority class, or the mean of the train labels, would score"
+        default=None,
+        description="what always giving the majority class of the train labels would score; of correlations, which a "
+        "constant has none of, 0",
     )
+    change_low: float | None = Field(
+        default=None, description="of the 95 % interval of the difference from the dense model, paired by example"
+    )
+    change_high: float | None = Field(default=None, description="of the same interval")
+
+    @property
+    def above_baseline(self) -> bool | None:
+        """Whether its interval lies above the baseline; None where that is not known."""
+        if self.baseline is None:
+            return None
+        if self.low is None:
+            return None if self.value > self.baseline else False
+        return self.low > self.baseline
 
 
 class Sparsity(Part):

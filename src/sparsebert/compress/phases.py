@@ -130,12 +130,12 @@ def _sparsifier(bench: Workbench, model: PreTrainedModel, rules: Sequence[Rule],
 
 
 def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
-    """Carry out the recipe's phases; the dense model too where a phase wants it as its teacher.
+    """Carry out the recipe's phases; the dense model too where a phase or the recipe wants it, or it costs nothing.
 
     Finished phases are found again. The phases are sound, as `check_phases` says.
     """
     phases = bench.recipe.phases
-    dense = dense_model(bench) if any(phase.teacher == "dense" for phase in phases) else None
+    dense = dense_model(bench) if _has_dense(bench) else None
     start = bench.fresh()
     folders = [bench.work / f"phase{index}-{phase.name}" for index, phase in enumerate(phases)]
     done: dict[str, PhaseDone] = {}
@@ -157,6 +157,14 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
         start=start,
         start_footprint=_in_memory(start),
     ), dense
+
+
+def _has_dense(bench: Workbench) -> bool:
+    """Whether there is a dense model to compare with: as a teacher, because it is asked for, or as it is given."""
+    if bench.recipe.baseline or any(phase.teacher == "dense" for phase in bench.recipe.phases):
+        return True
+    config = load_config(resolve(bench.recipe.model))
+    return has_task_head(config, len(bench.spec.labels) or 1, bench.spec.labels)
 
 
 def _phase(bench: Workbench, index: int, folders: Sequence[Path], dense: Dense | None, after: str) -> Done[PhaseDone]:
