@@ -8,11 +8,21 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from sparsebert.errors import UserError
+from sparsebert.parts import Target
 
 SCHEMA = 1
 # Fields of models that nothing ever filled.
@@ -20,6 +30,18 @@ RETIRED = ("notes", "peak_memory_mb")
 FILE_NAME = "record.json"
 PREDICTIONS = "predictions.safetensors"
 VISITS = "visits.safetensors"
+# As in a recipe's targets; what reports can put in words.
+TargetKind = Literal["speedup", "latency_ms", "size", "sparsity"]
+
+
+def _inside(name: str) -> str:
+    """A name that is one step below the run's folder. Raises ValueError for any other."""
+    if name in ("", ".", "..") or any(letter in name for letter in "/\\\0"):
+        raise ValueError("a name must not be empty, '.' or '..', nor hold a slash, a backslash or a null byte")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_inside)]
 
 
 class Part(BaseModel):
@@ -50,7 +72,7 @@ class Score(Part):
     metric: str
     value: float
     split: str
-    examples: int
+    examples: PositiveInt
     low: float | None = Field(None, description="of the 95 % interval by bootstrap over the examples")
     high: float | None = Field(None, description="of the same interval")
     baseline: float | None = Field(
@@ -69,7 +91,7 @@ class Sparsity(Part):
 class Size(Part):
     """What a model holds."""
 
-    parameters: int
+    parameters: PositiveInt
     encoder_linear_parameters: int
     embedding_parameters: int
     weight_bytes: int = Field(description="of the weights in memory")
@@ -90,14 +112,28 @@ class Shape(Part):
     heads: tuple[int, ...]
     neurons: tuple[int, ...]
     dropped_layers: tuple[int, ...] = ()
-    full_heads: int
-    full_neurons: int
+    full_heads: PositiveInt
+    full_neurons: PositiveInt
     kept_heads: tuple[tuple[int, ...], ...] = Field(
         (), description="which heads of each layer of the original model stayed, from 0"
     )
     head_importance: tuple[tuple[float, ...], ...] = Field(
         (), description="of every head of each layer of the model that was cut, as its criterion scored it"
     )
+
+    @model_validator(mode="after")
+    def _of_one_model(self) -> Shape:
+        layers = len(self.heads)
+        lists = (self.neurons, *(one for one in (self.kept_heads, self.head_importance) if one))
+        if layers == 0 or any(len(one) != layers for one in lists):
+            raise ValueError("a shape needs one entry a layer in each of its lists")
+        if any(not 0 <= layer < layers for layer in self.dropped_layers):
+            raise ValueError("a dropped layer must be one of the layers")
+        if any(tuple(map(len, one)) != self.heads for one in (self.kept_heads,) if one):
+            raise ValueError("the heads kept must be as many as the heads of their layer")
+        if any(not 0 <= head < self.full_heads for kept in self.kept_heads for head in kept):
+            raise ValueError("a head that is kept must be one of the heads")
+        return self
 
 
 class Timing(Part):
@@ -107,19 +143,19 @@ class Timing(Part):
     backend: str
     dtype: str
     attention: str
-    batch: int
-    length: int
-    threads: int
-    rounds: int
-    median_ms: float
-    q25_ms: float
-    q75_ms: float
-    tokens_per_s: float
-    speedup: float | None = None
-    speedup_q25: float | None = None
-    speedup_q75: float | None = None
-    speedup_low: float | None = Field(None, description="of the 95 % interval of the median ratio")
-    speedup_high: float | None = Field(None, description="of the same interval")
+    batch: PositiveInt
+    length: PositiveInt
+    threads: PositiveInt
+    rounds: PositiveInt
+    median_ms: PositiveFloat
+    q25_ms: PositiveFloat
+    q75_ms: PositiveFloat
+    tokens_per_s: PositiveFloat
+    speedup: PositiveFloat | None = None
+    speedup_q25: PositiveFloat | None = None
+    speedup_q75: PositiveFloat | None = None
+    speedup_low: PositiveFloat | None = Field(None, description="of the 95 % interval of the median ratio")
+    speedup_high: PositiveFloat | None = Field(None, description="of the same interval")
 
 
 class TrainingRun(Part):
@@ -159,7 +195,7 @@ class TreeFit(Part):
     dead_subtrees: tuple[float, ...] = Field(
         (), description="subtrees of a tree that no token enters, by the level of their root, none inside another"
     )
-    entropy: tuple[float, ...] = Field(description="of the visits, over that of an even spread")
+    entropy: tuple[float, ...] = Field(min_length=1, description="of the visits, over that of an even spread")
     agreement: tuple[float, ...] = Field((), description="part of neighbouring tokens at the same node")
     chance: tuple[float, ...] = Field((), description="the same for tokens that are not neighbours")
 
@@ -181,6 +217,13 @@ class Decisions(Part):
     agreement: float | None = Field(None, description="fraction decided as by the dense model; none for that itself")
     flips: tuple[Flip, ...] = Field((), description="some of the examples decided otherwise")
 
+    @model_validator(mode="after")
+    def _square(self) -> Decisions:
+        count = len(self.classes)
+        if count == 0 or [len(row) for row in self.confusion] != [count] * count:
+            raise ValueError("a confusion matrix needs a row and a column for each class")
+        return self
+
     @property
     def only_class(self) -> str | None:
         """The one class that every example is given, if it is one."""
@@ -193,10 +236,10 @@ class Decisions(Part):
 class ModelResult(Part):
     """One model of the family, the dense one first. Fields that are no more are passed over in older records."""
 
-    name: str
-    folder: str
+    name: FolderName
+    folder: FolderName
     model_type: str | None = Field(None, description="of its configuration; own classes have `sparsebert-` in front")
-    target_kind: str | None = None
+    target_kind: TargetKind | None = None
     target_value: float | None = None
     shape: Shape
     scores: tuple[Score, ...] = ()
@@ -222,6 +265,25 @@ class ModelResult(Part):
         )
 
 
+class _Told(BaseModel):
+    """What is read of a recipe; the rest of it, which may be of an older version, is shown as it stands."""
+
+    class _Measure(BaseModel):
+        batch: int | None = None
+        length: int | None = None
+
+    class _Phase(BaseModel):
+        name: str
+        teacher: str | None = None
+
+    model: str | None = None
+    name: str | None = None
+    sparsity: float | None = None
+    targets: tuple[Target, ...] | None = None
+    phases: tuple[_Phase, ...] | None = None
+    measure: _Measure | None = None
+
+
 class Record(Part):
     """One run."""
 
@@ -241,6 +303,21 @@ class Record(Part):
     main_metric: str | None = None
     models: tuple[ModelResult, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _of_one_run(self) -> Record:
+        names = [model.name for model in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError("models need names of their own")
+        try:
+            told = _Told.model_validate(self.recipe)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"in the recipe, {_place(first['loc'])}: {first['msg']}") from None
+        phases = {phase.name for phase in told.phases or ()}
+        if unknown := sorted(name for model in self.models for name in model.phases if name not in phases):
+            raise ValueError(f"a training is of a phase that the recipe has not: {unknown[0]!r}")
+        return self
 
 
 class _Version(BaseModel):
@@ -289,7 +366,14 @@ def read_record(path: Path) -> Record:
         return Record.model_validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"The record is not readable: {first['msg']} at {first['loc']}", got=file) from None
+        where = f" at {_place(first['loc'])}" if first["loc"] else ""
+        raise UserError(
+            f"The record is not readable: {first['msg'].removeprefix('Value error, ')}{where}", got=file
+        ) from None
+
+
+def _place(parts: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, parts))
 
 
 def record_files(path: Path) -> list[Path]:
