@@ -59,7 +59,7 @@ class Environment(Part):
     dirty: bool | None = None
     machine: str
     cpu: str
-    cpu_flags: tuple[str, ...] = Field((), description="the instruction sets that matter for speed")
+    cpu_flags: tuple[str, ...] = Field(default=(), description="the instruction sets that matter for speed")
     cores: int
     threads: int
     memory_gb: float
@@ -73,10 +73,10 @@ class Score(Part):
     value: float
     split: str
     examples: PositiveInt
-    low: float | None = Field(None, description="of the 95 % interval by bootstrap over the examples")
-    high: float | None = Field(None, description="of the same interval")
+    low: float | None = Field(default=None, description="of the 95 % interval by bootstrap over the examples")
+    high: float | None = Field(default=None, description="of the same interval")
     baseline: float | None = Field(
-        None, description="what always giving the majority class, or the mean of the train labels, would score"
+        default=None, description="what always giving the majority class, or the mean of the train labels, would score"
     )
 
 
@@ -95,8 +95,8 @@ class Size(Part):
     encoder_linear_parameters: int
     embedding_parameters: int
     weight_bytes: int = Field(description="of the weights in memory")
-    bytes_on_disk: int | None = Field(None, description="of the weight files, which may be packed")
-    flops: int | None = Field(None, description="of one forward pass at flops_batch x flops_length")
+    bytes_on_disk: int | None = Field(default=None, description="of the weight files, which may be packed")
+    flops: int | None = Field(default=None, description="of one forward pass at flops_batch x flops_length")
     flops_batch: int | None = None
     flops_length: int | None = None
 
@@ -115,10 +115,11 @@ class Shape(Part):
     full_heads: PositiveInt
     full_neurons: PositiveInt
     kept_heads: tuple[tuple[int, ...], ...] = Field(
-        (), description="which heads of each layer of the original model stayed, from 0"
+        default=(), description="which heads of each layer of the original model stayed, from 0"
     )
     head_importance: tuple[tuple[float, ...], ...] = Field(
-        (), description="of every head of each layer of the model that was cut, as its criterion scored it"
+        default=(),
+        description="of every head of each layer of the original model: the error of its block once it goes too",
     )
 
     @model_validator(mode="after")
@@ -154,8 +155,8 @@ class Timing(Part):
     speedup: PositiveFloat | None = None
     speedup_q25: PositiveFloat | None = None
     speedup_q75: PositiveFloat | None = None
-    speedup_low: PositiveFloat | None = Field(None, description="of the 95 % interval of the median ratio")
-    speedup_high: PositiveFloat | None = Field(None, description="of the same interval")
+    speedup_low: PositiveFloat | None = Field(default=None, description="of the 95 % interval of the median ratio")
+    speedup_high: PositiveFloat | None = Field(default=None, description="of the same interval")
 
 
 class TrainingRun(Part):
@@ -165,10 +166,10 @@ class TrainingRun(Part):
     epochs: float
     examples: int
     seconds: float
-    final_loss: float | None = Field(None, description="mean over the last full interval between checkpoints")
+    final_loss: float | None = Field(default=None, description="mean over the last full interval between checkpoints")
     dtype: str
     teacher: bool
-    left_dense: tuple[str, ...] = Field((), description="matrices that no rule and no earlier mask covers")
+    left_dense: tuple[str, ...] = Field(default=(), description="matrices that no rule and no earlier mask covers")
 
 
 class SparsityAt(Part):
@@ -178,7 +179,7 @@ class SparsityAt(Part):
     loss: float
     phase: str | None = None
     sparsity: float | None = None
-    more: dict[str, float] = Field({}, description="what single rules say, for example reactivated units")
+    more: dict[str, float] = Field(default={}, description="what single rules say, for example reactivated units")
 
 
 class TreeFit(Part):
@@ -193,11 +194,12 @@ class TreeFit(Part):
     error: float
     dead: float = Field(description="fraction of nodes that no token visits")
     dead_subtrees: tuple[float, ...] = Field(
-        (), description="subtrees of a tree that no token enters, by the level of their root, none inside another"
+        default=(),
+        description="subtrees of a tree that no token enters, by the level of their root, none inside another",
     )
     entropy: tuple[float, ...] = Field(min_length=1, description="of the visits, over that of an even spread")
-    agreement: tuple[float, ...] = Field((), description="part of neighbouring tokens at the same node")
-    chance: tuple[float, ...] = Field((), description="the same for tokens that are not neighbours")
+    agreement: tuple[float, ...] = Field(default=(), description="part of neighbouring tokens at the same node")
+    chance: tuple[float, ...] = Field(default=(), description="the same for tokens that are not neighbours")
 
 
 class Flip(Part):
@@ -214,8 +216,10 @@ class Decisions(Part):
 
     classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...] = Field(description="examples by [true class][predicted class]")
-    agreement: float | None = Field(None, description="fraction decided as by the dense model; none for that itself")
-    flips: tuple[Flip, ...] = Field((), description="some of the examples decided otherwise")
+    agreement: float | None = Field(
+        default=None, description="fraction decided as by the dense model; none for that itself"
+    )
+    flips: tuple[Flip, ...] = Field(default=(), description="some of the examples decided otherwise")
 
     @model_validator(mode="after")
     def _square(self) -> Decisions:
@@ -238,24 +242,28 @@ class ModelResult(Part):
 
     name: FolderName
     folder: FolderName
-    model_type: str | None = Field(None, description="of its configuration; own classes have `sparsebert-` in front")
+    model_type: str | None = Field(
+        default=None, description="of its configuration; own classes have `sparsebert-` in front"
+    )
     target_kind: TargetKind | None = None
     target_value: float | None = None
     shape: Shape
     scores: tuple[Score, ...] = ()
     one_shot_scores: tuple[Score, ...] = ()
-    decisions: Decisions | None = Field(None, description="of classifications only")
+    decisions: Decisions | None = Field(default=None, description="of classifications only")
     sparsity: Sparsity
     size: Size
     timings: tuple[Timing, ...] = ()
     output_difference: float | None = Field(
-        None, description="largest |logit| difference over the largest |logit|, masked against shrunk"
+        default=None, description="largest |logit| difference over the largest |logit|, masked against shrunk"
     )
     training: TrainingRun | None = None
-    phases: dict[str, TrainingRun] = Field({}, description="of a sparse training, by name")
+    phases: dict[str, TrainingRun] = Field(default={}, description="of a sparse training, by name")
     timeline: tuple[SparsityAt, ...] = ()
     trees: tuple[TreeFit, ...] = ()
-    sparsity_by_tensor: dict[str, float] = Field({}, description="fraction of exact zeros of each encoder matrix")
+    sparsity_by_tensor: dict[str, float] = Field(
+        default={}, description="fraction of exact zeros of each encoder matrix"
+    )
 
     @model_validator(mode="before")
     @classmethod

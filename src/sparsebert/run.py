@@ -231,7 +231,7 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
     setting, member, sparse, grown = workbench.setting, entry.member, entry.sparse, entry.grown
     before_training = member or grown
     linear, baseline = encoder_linear_names(entry.model), sparse.start if sparse else dense.model
-    origin = member.origin if member else tuple(range(len(layout_of(baseline).layers)))
+    known, everything = member or sparse, range(len(layout_of(baseline).layers))
     before = sparse.start_footprint if sparse else footprint(baseline, encoder_linear_names(baseline), dense.folder)
     after = footprint(entry.model, linear, entry.folder)
     return ModelResult(
@@ -240,7 +240,7 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
         model_type=entry.model.config.model_type,
         target_kind=member.target.kind if member else None,
         target_value=member.target.value if member else None,
-        shape=shape_of(entry.model, origin, baseline),
+        shape=known.shape if known else shape_of(entry.model, everything, baseline),
         scores=workbench.score(entry.predictions),
         one_shot_scores=before_training.one_shot_scores if before_training and entry.training else (),
         sparsity=sparsity(before, after),
