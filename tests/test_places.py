@@ -117,7 +117,8 @@ def test_a_training_that_leaves_dead_heads_names_the_living(tmp_path: Path):
     tuned, data = save_tiny(tmp_path / "tuned"), write_task(tmp_path / "data")
     recipe = tmp_path / "r.yaml"
     recipe.write_text(
-        "task: mine\nmax_length: 8\nmeasure: {timed: false}\nphases:\n- name: p\n  training: {max_steps: 4, batch_size: 8}\n"
+        "task: mine\nmax_length: 8\nmeasure: {timed: false}\nphases:\n- name: p\n"
+        "  training: {max_steps: 4, batch_size: 8}\n"
         "  rules: [{scope: [attention], structure: head, sparsity: 0.5, start: {steps: 0}, stop: {steps: 2}, "
         "every: {steps: 1}}]\n",
         encoding="utf-8",

@@ -2,11 +2,13 @@ import re
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from example_record import example_record, sparse_record, train_record, tree_record
 from sparsebert.errors import UserError
 from sparsebert.records import Record
 from sparsebert.report import model_card
+from sparsebert.report.escape import in_html, in_markdown, plain
 
 
 def front_matter(card: str) -> dict:
@@ -124,6 +126,67 @@ def test_a_text_of_the_record_cannot_break_the_card():
     card = model_card(record, "4x")
     assert "````sh\nx ``` y\n````" in card
     assert r"# all-MiniLM-L6-v2 on a\|b \# c: 4x" in card
+
+
+MARKS = (
+    "a|b",
+    "[x](http://e.example)",
+    "![x](y)",
+    "`x`",
+    "<img src=x onerror=alert(1)>",
+    "**b** _i_ ~~s~~ # h $m$ \\",
+    "&lt;b&gt; &amp;",
+    "- x",
+    "1. x",
+    "+ x",
+    "---",
+    "===",
+    "> x",
+    "# x",
+    "    x",
+    "x\n\n# y\n| - |\n|---|",
+    "www.e.example a@e.example http://e.example",
+)
+
+
+@pytest.mark.parametrize("text", MARKS)
+def test_marks_in_a_text_are_letters_in_markdown(text):
+    reader = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    shown = " ".join(text.split())
+    tokens = reader.parse(in_markdown(text))
+    assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
+    assert "".join(part.content for part in tokens[1].children) == shown
+    assert {part.type for part in tokens[1].children} <= {"text", "text_special"}
+    row = reader.parse(f"| a | b |\n|---|---|\n| {in_markdown(text)} | c |")
+    cells = [token for token in row if token.type == "inline"][2:]
+    assert ["".join(part.content for part in cell.children) for cell in cells] == [shown, "c"]
+
+
+def test_bare_addresses_are_no_links():
+    assert in_markdown("http://a www.b a@b c @ d") == r"http\://a www\.b a\@b c @ d"
+
+
+def test_control_characters_are_shown_as_such():
+    assert plain("a\x1b[31mb\u202ec\nd") == "a\ufffd[31mb\ufffdc\nd"
+    assert in_html("a\x00<\"'") == "a\ufffd&lt;&quot;&#x27;"
+
+
+@pytest.mark.parametrize("name", ["dense", "4x"])
+def test_no_text_of_a_record_becomes_markdown_of_the_card(name):
+    evil = "x\n\n# y\n<b>|`[z](w)"
+    record = example_record(model=evil)
+    texts = dict.fromkeys(("command", "task", "created", "recipe_hash", "main_metric"), evil)
+    where = record.environment.model_copy(update={"cpu": evil, "packages": {evil: evil}})
+    card = model_card(record.model_copy(update=texts | {"environment": where, "notes": (evil,)}), name)
+    body = card.split("---\n", 2)[2]
+    tokens = MarkdownIt("commonmark").enable("table").parse(body)
+    children = [part for token in tokens for part in token.children or ()]
+    assert not {"html_inline", "image"} & {part.type for part in children}
+    assert "html_block" not in {token.type for token in tokens}
+    links = {part.attrs.get("href") for part in children if part.type == "link_open"}
+    assert "w" not in links
+    headings = [tokens[place + 1].content for place, token in enumerate(tokens) if token.type == "heading_open"]
+    assert [heading for heading in headings if heading.startswith("y")] == []
 
 
 def test_an_unknown_model_is_an_error_with_the_nearest_name():

@@ -10,16 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparsebert.errors import UserError
 from sparsebert.parts import Target
@@ -41,7 +32,9 @@ def _inside(name: str) -> str:
     return name
 
 
-FolderName = Annotated[str, AfterValidator(_inside)]
+ModelName = Annotated[str, AfterValidator(_inside)]
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Part(BaseModel):
@@ -72,12 +65,27 @@ class Score(Part):
     metric: str
     value: float
     split: str
-    examples: PositiveInt
-    low: float | None = Field(default=None, description="of the 95 % interval by bootstrap over the examples")
-    high: float | None = Field(default=None, description="of the same interval")
+    examples: int
+    low: float | None = Field(None, description="of the 95 % interval by bootstrap over the examples")
+    high: float | None = Field(None, description="of the same interval")
     baseline: float | None = Field(
-        default=None, description="what always giving the majority class, or the mean of the train labels, would score"
+        None,
+        description="what always giving the majority class of the train labels would score; of correlations, which a "
+        "constant has none of, 0",
     )
+    change_low: float | None = Field(
+        None, description="of the 95 % interval of the difference from the dense model, paired by example"
+    )
+    change_high: float | None = Field(None, description="of the same interval")
+
+    @property
+    def above_baseline(self) -> bool | None:
+        """Whether its interval lies above the baseline; None where that is not known."""
+        if self.baseline is None:
+            return None
+        if self.low is None:
+            return None if self.value > self.baseline else False
+        return self.low > self.baseline
 
 
 class Sparsity(Part):
@@ -91,7 +99,7 @@ class Sparsity(Part):
 class Size(Part):
     """What a model holds."""
 
-    parameters: PositiveInt
+    parameters: Count
     encoder_linear_parameters: int
     embedding_parameters: int
     weight_bytes: int = Field(description="of the weights in memory")
@@ -112,8 +120,8 @@ class Shape(Part):
     heads: tuple[int, ...]
     neurons: tuple[int, ...]
     dropped_layers: tuple[int, ...] = ()
-    full_heads: PositiveInt
-    full_neurons: PositiveInt
+    full_heads: Count
+    full_neurons: Count
     kept_heads: tuple[tuple[int, ...], ...] = Field(
         default=(), description="which heads of each layer of the original model stayed, from 0"
     )
@@ -124,16 +132,14 @@ class Shape(Part):
 
     @model_validator(mode="after")
     def _of_one_model(self) -> Shape:
-        layers = len(self.heads)
-        lists = (self.neurons, *(one for one in (self.kept_heads, self.head_importance) if one))
-        if layers == 0 or any(len(one) != layers for one in lists):
+        layers, kept = len(self.heads), self.kept_heads
+        lists = (self.neurons, *filter(None, (kept, self.head_importance)))
+        if not layers or any(len(one) != layers for one in lists):
             raise ValueError("a shape needs one entry a layer in each of its lists")
-        if any(not 0 <= layer < layers for layer in self.dropped_layers):
+        if not set(self.dropped_layers) <= set(range(layers)):
             raise ValueError("a dropped layer must be one of the layers")
-        if any(tuple(map(len, one)) != self.heads for one in (self.kept_heads,) if one):
-            raise ValueError("the heads kept must be as many as the heads of their layer")
-        if any(not 0 <= head < self.full_heads for kept in self.kept_heads for head in kept):
-            raise ValueError("a head that is kept must be one of the heads")
+        if kept and (tuple(map(len, kept)) != self.heads or not set(sum(kept, ())) <= set(range(self.full_heads))):
+            raise ValueError("the heads kept must be heads of their layer, and as many as it has left")
         return self
 
 
@@ -144,19 +150,19 @@ class Timing(Part):
     backend: str
     dtype: str
     attention: str
-    batch: PositiveInt
-    length: PositiveInt
-    threads: PositiveInt
-    rounds: PositiveInt
-    median_ms: PositiveFloat
-    q25_ms: PositiveFloat
-    q75_ms: PositiveFloat
-    tokens_per_s: PositiveFloat
-    speedup: PositiveFloat | None = None
-    speedup_q25: PositiveFloat | None = None
-    speedup_q75: PositiveFloat | None = None
-    speedup_low: PositiveFloat | None = Field(default=None, description="of the 95 % interval of the median ratio")
-    speedup_high: PositiveFloat | None = Field(default=None, description="of the same interval")
+    batch: Count
+    length: Count
+    threads: Count
+    rounds: Count
+    median_ms: Positive
+    q25_ms: Positive
+    q75_ms: Positive
+    tokens_per_s: Positive
+    speedup: Positive | None = None
+    speedup_q25: Positive | None = None
+    speedup_q75: Positive | None = None
+    speedup_low: Positive | None = Field(default=None, description="of the 95 % interval of the median ratio")
+    speedup_high: Positive | None = Field(default=None, description="of the same interval")
 
 
 class TrainingRun(Part):
@@ -240,8 +246,8 @@ class Decisions(Part):
 class ModelResult(Part):
     """One model of the family, the dense one first. Fields that are no more are passed over in older records."""
 
-    name: FolderName
-    folder: FolderName
+    name: ModelName
+    folder: ModelName
     model_type: str | None = Field(
         default=None, description="of its configuration; own classes have `sparsebert-` in front"
     )
@@ -276,20 +282,12 @@ class ModelResult(Part):
 class _Told(BaseModel):
     """What is read of a recipe; the rest of it, which may be of an older version, is shown as it stands."""
 
-    class _Measure(BaseModel):
-        batch: int | None = None
-        length: int | None = None
-
-    class _Phase(BaseModel):
-        name: str
-        teacher: str | None = None
-
     model: str | None = None
     name: str | None = None
     sparsity: float | None = None
     targets: tuple[Target, ...] | None = None
-    phases: tuple[_Phase, ...] | None = None
-    measure: _Measure | None = None
+    phases: tuple[dict[str, Any], ...] | None = None
+    measure: dict[str, Any] | None = None
 
 
 class Record(Part):
@@ -322,8 +320,8 @@ class Record(Part):
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"in the recipe, {_place(first['loc'])}: {first['msg']}") from None
-        phases = {phase.name for phase in told.phases or ()}
-        if unknown := sorted(name for model in self.models for name in model.phases if name not in phases):
+        trained = {name for model in self.models for name in model.phases}
+        if unknown := sorted(trained - {phase.get("name") for phase in told.phases or ()}):
             raise ValueError(f"a training is of a phase that the recipe has not: {unknown[0]!r}")
         return self
 

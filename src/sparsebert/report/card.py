@@ -12,10 +12,11 @@ from sparsebert.records import ModelResult, Record
 from sparsebert.registry import SHRUNK_PREFIX
 from sparsebert.report import values as v
 from sparsebert.report.details import Stretch, stretches
+from sparsebert.report.escape import in_markdown
 from sparsebert.report.families import Family, short_name
 from sparsebert.report.maps import tree_names
 from sparsebert.report.methods import methods
-from sparsebert.report.render import as_markdown, escape_markdown
+from sparsebert.report.render import as_markdown
 from sparsebert.report.rows import family_rows
 from sparsebert.report.tables import Cell, Section, Table, family_table
 from sparsebert.report.verdict import sentence
@@ -31,7 +32,7 @@ def model_card(record: Record, model_name: str) -> str:
     family = Family(f"{short_name(_base(record))} on {record.task}", (record,))
     parts = [
         _front_matter(record),
-        f"# {escape_markdown(f'{family.label}: {model.name}')}",
+        f"# {in_markdown(f'{family.label}: {model.name}')}",
         _summary(family, model),
         "## Load it\n\n" + _loading(model),
         "## Results\n\n" + as_markdown(family_table([family])),
@@ -57,10 +58,10 @@ def _front_matter(record: Record) -> str:
 
 def _summary(family: Family, model: ModelResult) -> str:
     row = next(row for row in family_rows([family]) if row.name == model.name)
-    base = escape_markdown(_base(family.first))
+    base = in_markdown(_base(family.first))
     if row.dense:
         return f"The dense model of a SparseBERT run: {base}, not pruned. The others of the run are compared to it."
-    said = escape_markdown(sentence(row, "dense"))
+    said = in_markdown(sentence(row, "dense"))
     removed = f"{v.fraction(model.sparsity.encoder_linear)} of the encoder's linear weights"
     whole = f"{v.fraction(model.sparsity.whole_model)} of all parameters"
     disk = f"{v.fraction(model.sparsity.bytes_on_disk)} of the bytes on disk"
@@ -83,7 +84,7 @@ def _loading(model: ModelResult) -> str:
 
 
 def _methods(family: Family) -> str:
-    return "\n".join(f"- **{escape_markdown(name)}**: {escape_markdown(text)}" for name, text in methods(family))
+    return "\n".join(f"- **{in_markdown(name)}**: {in_markdown(text)}" for name, text in methods(family))
 
 
 def _shape(model: ModelResult) -> str:
@@ -107,7 +108,7 @@ def _made(record: Record, model: ModelResult) -> str:
             "Largest difference of a logit, masked against shrunk, over the largest logit: "
             f"{model.output_difference:.1e}."
         )
-    return "\n".join(f"- {escape_markdown(fact)}" for fact in facts)
+    return "\n".join(f"- {in_markdown(fact)}" for fact in facts)
 
 
 def _trained(done: Stretch) -> str:
@@ -130,7 +131,7 @@ def _limits(record: Record, model: ModelResult) -> str:
     ]
     if model.target_kind is not None:
         limits.append("Only the encoder's linear layers were made smaller: embeddings and vocabulary are unchanged.")
-    return "\n".join(f"- {escape_markdown(limit)}" for limit in limits)
+    return "\n".join(f"- {in_markdown(limit)}" for limit in limits)
 
 
 def _fence(text: str, language: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsebert.records import write_bytes_atomically
 from sparsebert.report.curves import Curve, curve_plot
+from sparsebert.report.escape import in_html
 from sparsebert.report.families import Family
 from sparsebert.report.maps import describe, shape_map
 from sparsebert.report.plots import pareto_plot, size_plot
@@ -35,7 +35,7 @@ def pareto(groups: Sequence[Family]) -> str:
 
 def maps(family: Family, with_name: bool) -> str:
     """One map a model, side by side where there is room; under the family's name if asked."""
-    heading = f"<h3>{escape(family.label)}</h3>" if with_name else ""
+    heading = f"<h3>{in_html(family.label)}</h3>" if with_name else ""
     models = [family.runs(name)[0][1] for name in family.names]
     drawn = (_picture(lambda theme, m=m: shape_map([m], theme), f"{m.name}: {describe(m)}") for m in models)
     return f'{heading}<div class="maps">{"".join(drawn)}</div>'
@@ -52,7 +52,7 @@ def visits(trees: Sequence[Tree]) -> str:
 
 def training(family: Family, with_name: bool) -> str:
     """One plot a sparse training, of sparsity and loss; empty where none was logged. Under the name if asked."""
-    heading = f"<h3>{escape(family.label)}</h3>" if with_name else ""
+    heading = f"<h3>{in_html(family.label)}</h3>" if with_name else ""
     models = [family.runs(name)[0][1] for name in family.names]
     drawn = "".join(_picture(lambda theme, m=m: timeline_plot(m, theme), describe_training(m)) for m in models)
     return heading + drawn if drawn else ""
@@ -60,7 +60,7 @@ def training(family: Family, with_name: bool) -> str:
 
 def sizes(family: Family, with_name: bool) -> str:
     """The bars of parameters and file sizes as HTML."""
-    heading = f"<h3>{escape(family.label)}</h3>" if with_name else ""
+    heading = f"<h3>{in_html(family.label)}</h3>" if with_name else ""
     return heading + _picture(lambda theme: size_plot(family, theme), f"Parameters and file sizes of {family.label}")
 
 
@@ -103,7 +103,7 @@ def _picture(draw: Callable[[Theme], Figure | None], words: str) -> str:
         return ""
     return (
         f'<figure><picture><source srcset="{_uri(dark)}" media="screen and (prefers-color-scheme: dark)">'
-        f'<img src="{_uri(light)}" alt="{escape(words)}"></picture></figure>'
+        f'<img src="{_uri(light)}" alt="{in_html(words)}"></picture></figure>'
     )
 
 

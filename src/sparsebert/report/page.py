@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from sparsebert.report import values as v
 from sparsebert.report.compare import comparison_table
 from sparsebert.report.curves import Curve, curve_table, curves, outside
 from sparsebert.report.details import detail_table
+from sparsebert.report.escape import in_html
 from sparsebert.report.families import Family, families, short_name
 from sparsebert.report.methods import duration, environment_table, methods
 from sparsebert.report.render import as_html
@@ -75,9 +75,9 @@ def _page(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{in_html(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(filter(None, parts))
-        + f"\n<footer>SparseBERT {escape(__version__)}</footer>\n</main>\n</body>\n</html>\n"
+        + f"\n<footer>SparseBERT {in_html(__version__)}</footer>\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -103,15 +103,15 @@ def _header(title: str, records: Sequence[Record], groups: Sequence[Family], fai
     meta += [runs_text(groups[0])] if len(groups) == 1 else [f"{len(groups)} families"] if groups else []
     meta += [f"{len(failed)} failed run{'s' if len(failed) > 1 else ''}"] if failed else []
     verdict = "".join(_verdict(family, len(groups) > 1) for family in groups)
-    return f'<header><h1>{escape(title)}</h1><p class="meta">{escape(" · ".join(meta))}</p>{verdict}</header>' + (
+    return f'<header><h1>{in_html(title)}</h1><p class="meta">{in_html(" · ".join(meta))}</p>{verdict}</header>' + (
         _tiles(groups[0]) if len(groups) == 1 else ""
     )
 
 
 def _verdict(family: Family, named: bool) -> str:
-    said = " ".join(f"<strong>{escape(name)}</strong>: {escape(text)}" for name, text in sentences(family))
-    about = [f"<em>{escape(family.label)}</em>"] if named else []
-    about += [f"medians of {escape(runs_text(family))}"] if len(family.records) > 1 else []
+    said = " ".join(f"<strong>{in_html(name)}</strong>: {in_html(text)}" for name, text in sentences(family))
+    about = [f"<em>{in_html(family.label)}</em>"] if named else []
+    about += [f"medians of {in_html(runs_text(family))}"] if len(family.records) > 1 else []
     lead = f"{', '.join(about)}. " if about else ""
     return f'<p class="verdict">{lead}{said}</p>' if said else ""
 
@@ -126,13 +126,13 @@ def _tile(row: FamilyRow) -> str:
     if row.metric:
         change = "" if row.change_points is None else f" ({v.show(row.change_points, v.signed)})"
         facts.insert(0, (metric_name(row.metric), v.show(row.score_points, v.percent) + change))
-    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
+    listed = "".join(f"<dt>{in_html(name)}</dt><dd>{in_html(text)}</dd>" for name, text in facts)
     target = target_text(row.target_kind, row.target_value)
     small = ", ".join(filter(None, (target and f"asked: {target}", few_runs(row))))
-    asked = f"<small>{escape(small)}</small>" if small else ""
-    speed = escape(v.show(row.encoder_speedup, v.times))
+    asked = f"<small>{in_html(small)}</small>" if small else ""
+    speed = in_html(v.show(row.encoder_speedup, v.times))
     return (
-        f'<div class="tile"><h2>{escape(row.name)}{asked}</h2>'
+        f'<div class="tile"><h2>{in_html(row.name)}{asked}</h2>'
         f'<div class="big">{speed}<small>encoder speedup</small></div><dl>{listed}</dl></div>'
     )
 
@@ -214,7 +214,7 @@ def _visits(groups: Sequence[Family], trees: Sequence[Sequence[Tree]], named: bo
     more = f" At most {MOST_TREES} trees of a layer are shown." if _has_more(trees) else ""
     more += _first_seed(groups)
     drawn = (
-        (f"<h3>{escape(family.label)}</h3>" if named and own else "") + figures.visits(own)
+        (f"<h3>{in_html(family.label)}</h3>" if named and own else "") + figures.visits(own)
         for family, own in zip(groups, trees, strict=True)
     )
     return _VISITS.format(more=more) + "".join(drawn)
@@ -262,22 +262,22 @@ def _background(groups: Sequence[Family], failed: Sequence[Record]) -> Iterator[
 
 
 def _methods(family: Family, named: bool) -> str:
-    heading = f"<h3>{escape(family.label)}</h3>" if named else ""
-    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in methods(family))
+    heading = f"<h3>{in_html(family.label)}</h3>" if named else ""
+    listed = "".join(f"<dt>{in_html(name)}</dt><dd>{in_html(text)}</dd>" for name, text in methods(family))
     return f'{heading}<dl class="how">{listed}</dl>'
 
 
 def _notes(family: Family) -> str:
     said = dict.fromkeys(note for record in family.records for note in record.notes)
-    return "".join(f"<li>{escape(note)}</li>" for note in said)
+    return "".join(f"<li>{in_html(note)}</li>" for note in said)
 
 
 def _recipe(record: Record) -> str:
     took = f"last start took {duration(record.seconds)}"
     summary = f"seed {record.seed} · recipe {record.recipe_hash} · {record.created} · {took}"
     return (
-        f"<pre>{escape(record.command)}</pre><details><summary>{escape(summary)}</summary>"
-        f"<pre>{escape(_yaml(record.recipe))}</pre></details>"
+        f"<pre>{in_html(record.command)}</pre><details><summary>{in_html(summary)}</summary>"
+        f"<pre>{in_html(_yaml(record.recipe))}</pre></details>"
     )
 
 
@@ -296,8 +296,8 @@ def _failure(record: Record) -> str:
     step = "" if record.failed_step is None else f" at step {record.failed_step:,}"
     about = f"{_subject(record)} on {record.task}, seed {record.seed}: stopped{step}, {record.created}"
     message = record.message or "No message was recorded."
-    return f"<p><strong>{escape(message)}</strong></p><p>{escape(about)}</p>{_recipe(record)}"
+    return f"<p><strong>{in_html(message)}</strong></p><p>{in_html(about)}</p>{_recipe(record)}"
 
 
 def _section(heading: str, body: str, css_class: str = "") -> str:
-    return f'<section class="{css_class}"><h2>{escape(heading)}</h2>{body}</section>'
+    return f'<section class="{css_class}"><h2>{in_html(heading)}</h2>{body}</section>'
