@@ -134,8 +134,8 @@ class Shape(Part):
     def _of_one_model(self) -> Shape:
         layers, kept = len(self.heads), self.kept_heads
         lists = (self.neurons, *filter(None, (kept, self.head_importance)))
-        if not layers or any(len(one) != layers for one in lists):
-            raise ValueError("a shape needs one entry a layer in each of its lists")
+        if not layers or {*map(len, lists)} != {layers} or {*map(len, self.head_importance)} - {self.full_heads}:
+            raise ValueError("a shape needs one entry a layer in each of its lists, and importances one a head")
         if not set(self.dropped_layers) <= set(range(layers)):
             raise ValueError("a dropped layer must be one of the layers")
         if kept and (tuple(map(len, kept)) != self.heads or not set(sum(kept, ())) <= set(range(self.full_heads))):
