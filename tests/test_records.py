@@ -84,6 +84,7 @@ def test_a_model_lies_in_a_folder_of_its_run(tmp_path: Path, field: str, name: s
         ("models.1.name", "dense", "models need names of their own"),
         ("models.1.shape.full_heads", 0, "greater than 0 at models.1.shape.full_heads"),
         ("models.1.shape.heads", [1, 2], "one entry a layer in each of its lists, .* at models.1.shape"),
+        ("models.1.shape.heads", [13] * 6, "a layer has no more heads and neurons than the largest has"),
         ("models.1.shape.dropped_layers", [6], "a dropped layer must be one of the layers"),
         ("models.1.shape.kept_heads", [[0]] * 6, "as many as it has left"),
         ("models.1.timings.0.median_ms", 0, "greater than 0 at models.1.timings.0.median_ms"),

@@ -80,6 +80,11 @@ def test_one_value_keeps_its_quartiles_and_several_become_median_and_range():
     assert v.over_runs([None, None]) is None
 
 
+def test_bars_reach_to_the_ends_of_an_interval_that_may_miss_the_middle():
+    assert v.Value(3.0, 2.5, 4.0).reach == (0.5, 1.0)
+    assert v.Value(3.0).reach == (0.0, 0.0) and v.Value(3.0, 3.1, 3.2).reach == (0.0, pytest.approx(0.2))
+
+
 def test_a_spread_is_written_without_unit_and_left_out_when_it_cannot_be_seen():
     assert v.show_spread(v.Value(3.9, 3.8, 4.0), v.times) == "3.80–4.00"
     assert v.show_spread(v.Value(-0.7, -1.0, -0.5), v.signed) == "−1.0 to −0.5"

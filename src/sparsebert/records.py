@@ -120,7 +120,7 @@ class Shape(Part):
     heads: tuple[int, ...]
     neurons: tuple[int, ...]
     dropped_layers: tuple[int, ...] = ()
-    full_heads: Count
+    full_heads: int = Field(gt=0, le=4096)
     full_neurons: Count
     kept_heads: tuple[tuple[int, ...], ...] = Field(
         default=(), description="which heads of each layer of the original model stayed, from 0"
@@ -138,6 +138,8 @@ class Shape(Part):
             raise ValueError("a shape needs one entry a layer in each of its lists, and importances one a head")
         if not set(self.dropped_layers) <= set(range(layers)):
             raise ValueError("a dropped layer must be one of the layers")
+        if not 0 <= min(self.heads) <= max(self.heads) <= self.full_heads or max(self.neurons) > self.full_neurons:
+            raise ValueError("a layer has no more heads and neurons than the largest has")
         if kept and (tuple(map(len, kept)) != self.heads or not set(sum(kept, ())) <= set(range(self.full_heads))):
             raise ValueError("the heads kept must be heads of their layer, and as many as it has left")
         return self
@@ -267,16 +269,17 @@ class ModelResult(Part):
     phases: dict[str, TrainingRun] = Field(default={}, description="of a sparse training, by name")
     timeline: tuple[SparsityAt, ...] = ()
     trees: tuple[TreeFit, ...] = ()
-    sparsity_by_tensor: dict[str, float] = Field(
-        default={}, description="fraction of exact zeros of each encoder matrix"
-    )
+    sparsity_by_tensor: dict[str, float] = Field(default={}, description="fraction of zeros of each encoder matrix")
 
     @model_validator(mode="before")
     @classmethod
     def _without_retired(cls, values: Any) -> Any:
-        return (
-            {key: value for key, value in values.items() if key not in RETIRED} if isinstance(values, dict) else values
-        )
+        return {k: v for k, v in values.items() if k not in RETIRED} if isinstance(values, dict) else values
+
+
+class _ToldPhase(BaseModel):
+    name: str
+    teacher: str | None = None
 
 
 class _Told(BaseModel):
@@ -286,7 +289,7 @@ class _Told(BaseModel):
     name: str | None = None
     sparsity: float | None = None
     targets: tuple[Target, ...] | None = None
-    phases: tuple[dict[str, Any], ...] | None = None
+    phases: tuple[_ToldPhase, ...] | None = None
     measure: dict[str, Any] | None = None
 
 
@@ -321,7 +324,7 @@ class Record(Part):
             first = error.errors()[0]
             raise ValueError(f"in the recipe, {_place(first['loc'])}: {first['msg']}") from None
         trained = {name for model in self.models for name in model.phases}
-        if unknown := sorted(trained - {phase.get("name") for phase in told.phases or ()}):
+        if unknown := sorted(trained - {phase.name for phase in told.phases or ()}):
             raise ValueError(f"a training is of a phase that the recipe has not: {unknown[0]!r}")
         return self
 

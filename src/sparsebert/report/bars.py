@@ -42,9 +42,9 @@ def latency_plot(family: Family, theme: Theme = LIGHT) -> Figure | None:
     with styled(theme):
         figure = new_figure(6.0, 1.0 + 0.54 * len(rows))
         axes = figure.add_subplot()
-        highest = max(time.mid if time.high is None else time.high for time in times)
+        highest = max(time.mid + time.reach[1] for time in times)
         for place, time in enumerate(times):
-            below, above = (0.0 if end is None else abs(end - time.mid) for end in (time.low, time.high))
+            below, above = time.reach
             axes.barh(place, time.mid, height=0.62, color=theme.heads, edgecolor=theme.paper, linewidth=1)
             axes.errorbar(time.mid, place, xerr=[[below], [above]], color=theme.ink, elinewidth=1.2, capsize=3)
             axes.text(time.mid + above + highest * 0.015, place, f"{v.digits(time.mid)} ms", va="center")

@@ -93,10 +93,7 @@ def _draw(axes: Axes, curve: Curve, index: int, theme: Theme) -> ErrorbarContain
     return axes.errorbar(
         [100 * point.sparsity.mid for point in curve.points],
         [score.mid for score in scores],
-        yerr=[
-            [score.mid - (score.mid if score.low is None else score.low) for score in scores],
-            [(score.mid if score.high is None else score.high) - score.mid for score in scores],
-        ],
+        yerr=[[score.reach[side] for score in scores] for side in (0, 1)],
         color=theme.series[colour],
         marker=MARKERS[(index + again) % len(MARKERS)],
         linestyle=("-", "--", ":")[again % 3],

@@ -91,9 +91,7 @@ def _points(rows: Sequence[FamilyRow], scope: Scope) -> list[_Point]:
 
 
 def _reach(points: Sequence[v.Value]) -> list[list[float]]:
-    below = [value.mid - (value.mid if value.low is None else value.low) for value in points]
-    above = [(value.mid if value.high is None else value.high) - value.mid for value in points]
-    return [below, above]
+    return [[value.reach[side] for value in points] for side in (0, 1)]
 
 
 def _draw_points(axes: Axes, line: Sequence[_Point], index: int, joined: bool, theme: Theme) -> ErrorbarContainer:

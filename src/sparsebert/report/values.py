@@ -21,6 +21,12 @@ class Value:
     high: float | None = None
     runs: int = 1
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Lengths of the bars below and above it; 0 where there is none. An interval of a skewed sample may miss it."""
+        low, high = (self.mid if end is None else end for end in (self.low, self.high))
+        return max(0.0, self.mid - low), max(0.0, high - self.mid)
+
 
 def over_runs(values: Iterable[Value | None]) -> Value | None:
     """One value as it is; several as median, minimum and maximum of their middles; none as None."""
