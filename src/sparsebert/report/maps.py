@@ -28,8 +28,8 @@ Colour = tuple[float, float, float]
 def shape_map(models: Sequence[ModelResult], theme: Theme = LIGHT, columns: int = 4) -> Figure:
     """Heads and neurons kept in every layer, the models side by side, at most `columns` in a row.
 
-    A filled square is a head that is left, at its place and darker the more its block needs it, where the record says
-    so, else as many squares from the left as there are heads. A hatched row is a dropped layer.
+    A filled square is a head that is left, at its place and in stronger colour the more its block needs it, where the
+    record says so, else as many squares from the left as there are heads. A hatched row is a dropped layer.
     """
     across = min(columns, len(models))
     down = -(-len(models) // across)
@@ -109,7 +109,7 @@ def _draw_heads(axes: Axes, shape: Shape, layer: int, top: float, theme: Theme) 
 
 
 def _weight(shape: Shape, layer: int, head: int) -> float:
-    """How dark a head is: 1 for the most important of its layer, or where nothing is known."""
+    """How strong a head's colour is: 1 for the most important of its layer, or where nothing is known."""
     scores = shape.head_importance[layer] if shape.head_importance else ()
     most = max(scores, default=0.0)
     # Errors differ by orders of magnitude; the root keeps the lesser ones apart.

@@ -199,13 +199,13 @@ def _baseline(axes: Axes, rows: Sequence[FamilyRow], theme: Theme) -> None:
         axes.axhline(base, color=theme.neurons, linestyle=(0, (2, 3)), linewidth=1.3, zorder=1)
         axes.annotate(
             f"{constant_guess(metric)} {v.percent(base)}",
-            (1, base),
-            (-4, 3),
+            (0, base),
+            (4, 3),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
             color=theme.muted,
             fontsize=9.5,
-            ha="right",
+            ha="left",
             va="bottom",
         )
 

@@ -188,7 +188,7 @@ def _map_caption(groups: Sequence[Family]) -> str:
         if known
         else "attention heads left, of those the dense model has; where the record does not say which, counted only"
     )
-    shade = "; the darker, the more the layer's output would lose without it" if shaded else ""
+    shade = "; the stronger the colour, the more the block's output would lose without it" if shaded else ""
     return (
         f'<p class="caption">One row a layer, the first at the top. Squares: {squares}{shade}. '
         f"Bar: neurons of the feed-forward part left.{_first_seed(groups)}</p>"
