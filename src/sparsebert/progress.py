@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 T = TypeVar("T")
@@ -34,8 +35,8 @@ def busy(title: str) -> Iterator[Callable[[str], None]]:
     if not console.is_terminal:
         yield lambda title: None
         return
-    with console.status(title) as status:
-        yield status.update
+    with console.status(escape(title)) as status:
+        yield lambda title: status.update(escape(title))
 
 
 class Steps:
