@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sparsebert.compress.workbench import Workbench
 from sparsebert.data.encode import encode
 from sparsebert.errors import UserError
-from sparsebert.models.limits import position_limit
+from sparsebert.models.limits import position_limit, segment_types
 from sparsebert.models.load import has_task_head, load_config, load_tokenizer
 from sparsebert.models.source import resolve
 from sparsebert.parts import Phase
@@ -51,7 +51,8 @@ def given_teacher(bench: Workbench, phase: Phase, most: int | None = None) -> Te
         raise UserError("The teacher is not fine-tuned for this task", got=phase.teacher, fix="give teacher: dense")
     model, tokenizer = bench.load(source), load_tokenizer(source)
     texts = bench.task.train if most is None else bench.task.train.select(range(min(most, len(bench.task.train))))
-    rows = encode(texts, tokenizer, bench.recipe.max_length, position_limit(config), config.vocab_size).dataset
+    takes = (bench.recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
+    rows = encode(texts, tokenizer, *takes).dataset
     if phase.distill.hidden > 0 or phase.distill.attention > 0:
         _check_tokens(bench, phase, rows, tokenizer)
     return Teacher(model, rows, padding_collator(tokenizer))
@@ -63,7 +64,7 @@ def _check_tokens(bench: Workbench, phase: Phase, rows: Dataset, tokenizer: PreT
     alike = _ids(own).equals(_ids(rows))
     if phase.distill.attention > 0:
         alike = alike and set(rows.column_names) <= set(own.column_names) <= {*rows.column_names, "row"}
-        alike = alike and _padding(tokenizer) == _padding(bench.tokenizer)
+        alike = alike and tokenizer.pad_token_id == bench.tokenizer.pad_token_id
     if not alike:
         raise UserError(
             "The teacher's tokenizer gives other tokens than the student's, so only logits can be compared",
@@ -74,7 +75,3 @@ def _check_tokens(bench: Workbench, phase: Phase, rows: Dataset, tokenizer: PreT
 
 def _ids(rows: Dataset) -> Any:
     return rows.select_columns(["input_ids"]).with_format("arrow")[:]["input_ids"]
-
-
-def _padding(tokenizer: PreTrainedTokenizerBase) -> tuple[object, str]:
-    return tokenizer.pad_token_id, tokenizer.padding_side
