@@ -135,10 +135,10 @@ print([name for name in {HEAVY} if name in sys.modules])
 
 
 @pytest.mark.process
-def test_opening_a_model_imports_nothing_that_only_training_and_reports_need() -> None:
+def test_opening_a_model_and_predicting_import_nothing_that_only_training_needs() -> None:
     code = """
 import sys
-import sparsebert.commands.models, sparsebert.commands.output, sparsebert.models.load, sparsebert.data.read
+import sparsebert.commands.models, sparsebert.commands.info, sparsebert.commands.predict, sparsebert.commands.output
 with sparsebert.commands.output.quiet_libraries():
     pass
 unneeded = ("datasets", "pandas", "sklearn", "matplotlib", "transformers.trainer", "sparsebert.train.trainer")
