@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from sparsebert import registry
+from sparsebert.compress.makers import LADDER, Entry, make_family, wanted_targets
 from sparsebert.compress.workbench import set_up
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names
@@ -20,7 +21,6 @@ from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import disk_bytes
 from sparsebert.recipe import load_recipe
 from sparsebert.records import Record, read_record
-from sparsebert.run import LADDER, Entry, make_family, wanted_targets
 from test_stages import flipped
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
