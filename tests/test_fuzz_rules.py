@@ -49,7 +49,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
 def parts(draw: Callable[..., Any], kind: str) -> Any:
     """The name of a part, or one with some of its options, and now and then one that it does not have."""
     name = draw(st.sampled_from(registry.names(kind)))
-    names = sorted(inspect.signature(registry.get(kind, name)).parameters) + ["other"]
+    names = [*sorted(inspect.signature(registry.get(kind, name)).parameters), "other"]
     options = draw(st.dictionaries(st.sampled_from(names), VALUES | MOMENTS, max_size=2))
     return draw(st.sampled_from([name, {**options, "kind": name}]))
 
