@@ -75,7 +75,8 @@ def test_record_tells_the_whole_run(trained):
     _, record = trained
     assert (record.kind, record.status, record.task, record.main_metric) == ("compress", "finished", "mine", "accuracy")
     assert [model.name for model in record.models] == ["dense", "0.4-sparsity", "0.7-sparsity"]
-    assert record.recipe["columns"] == {"text": [], "label": "label", "kind": "classification"}
+    columns = {"text": [], "label": "label", "kind": "classification", "delimiter": None, "encoding": None}
+    assert record.recipe["columns"] == columns
     assert record.models[0].training.steps == 6 and not record.models[0].training.teacher
     for model in record.models[1:]:
         assert model.training.steps == 6 and model.training.teacher
