@@ -13,13 +13,13 @@ import torch
 from safetensors.numpy import load_file
 
 from sparsebert.compare import contenders, differences
+from sparsebert.compress.claim import LOCK_FILE
 from sparsebert.compress.phases import check_phases, unused_targets
-from sparsebert.compress.stages import LOCK_FILE
 from sparsebert.compress.workbench import set_up
 from sparsebert.errors import UserError
 from sparsebert.models.load import load_model
 from sparsebert.recipe import load_recipe
-from sparsebert.records import PREDICTIONS, read_record, write_record
+from sparsebert.records import FILE_NAME, PREDICTIONS, read_record, write_record
 from sparsebert.report import curves, families, family_rows
 from sparsebert.report.values import Value
 from sparsebert.run import run
@@ -168,8 +168,7 @@ def test_points_of_a_sweep_share_their_teacher(home, tmp_path):
     assert said.exit_code == 0, said.output
     first, second = (tmp_path / "sweep" / f"sparsity={point}_seed=0" for point in ("0.4", "0.8"))
     assert (second / "dense" / "model.safetensors").samefile(first / "dense" / "model.safetensors")
-    *before, taken = read_record(second).notes
-    assert before == list(read_record(first).notes)
+    [taken] = set(read_record(second).notes) - set(read_record(first).notes)
     assert taken.endswith("settings: work/teacher, dense, work/dense.json")
     assert not (tmp_path / "sweep" / "common").exists()
     one, two = (
@@ -229,7 +228,6 @@ BAD_SWEEPS = {
     "sparsity=0:0.5:inf": "must go upwards",
     "phases.0.rules.0.scope=[a": "The values of a grid are not YAML",
     "seed=5": "give --seeds N",
-    "name=2026-02-30": "The values of a grid are not YAML",
     "model=a/b,a-b": "would share a folder; got model=a-b_seed=0",
     "name=Base,base": "would share a folder",
 }
@@ -323,9 +321,11 @@ def test_a_lost_phase_is_trained_again_with_all_after_it_unless_they_are_done(ho
     work = trained(home, "lost", *settings) / "work"
     done = [work / folder / "done.json" for folder in ("phase0-one", "phase1-two")]
     before = [file.stat().st_mtime_ns for file in done]
+    (work.parent / FILE_NAME).unlink()
     shutil.rmtree(work / "phase0-one" / "model")
     trained(home, "lost", *settings)
     assert before == [file.stat().st_mtime_ns for file in done]
+    (work.parent / FILE_NAME).unlink()
     shutil.rmtree(work / "phase1-two" / "model")
     trained(home, "lost", *settings)
     assert all(file.stat().st_mtime_ns > time for file, time in zip(done, before, strict=True))

@@ -5,14 +5,14 @@ A value that could not be computed is absent. Units are in the names; times are 
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparsebert.errors import UserError
+from sparsebert.files import write_text_atomically
+from sparsebert.parts import FolderName
 
 SCHEMA = 1
 # Fields of models that nothing ever filled.
@@ -51,15 +51,30 @@ class Score(Part):
     value: float
     split: str
     examples: int
-    low: float | None = Field(None, description="of the 95 % interval by bootstrap over the examples")
-    high: float | None = Field(None, description="of the same interval")
+    low: float | None = Field(default=None, description="of the 95 % interval by bootstrap over the examples")
+    high: float | None = Field(default=None, description="of the same interval")
     baseline: float | None = Field(
-        None, description="what always giving the majority class, or the mean of the train labels, would score"
+        default=None,
+        description="what always giving the majority class of the train labels would score; of correlations, which a "
+        "constant has none of, 0",
     )
+    change_low: float | None = Field(
+        default=None, description="of the 95 % interval of the difference from the dense model, paired by example"
+    )
+    change_high: float | None = Field(default=None, description="of the same interval")
+
+    @property
+    def above_baseline(self) -> bool | None:
+        """Whether its interval lies above the baseline; None where that is not known."""
+        if self.baseline is None:
+            return None
+        if self.low is None:
+            return None if self.value > self.baseline else False
+        return self.low > self.baseline
 
 
 class Sparsity(Part):
-    """Fractions removed, 0-1, against the dense model."""
+    """Fractions, 0-1, of the weights and bytes of the model that it came from: cut away or exactly zero."""
 
     encoder_linear: float
     whole_model: float
@@ -93,10 +108,10 @@ class Shape(Part):
     full_heads: int
     full_neurons: int
     kept_heads: tuple[tuple[int, ...], ...] = Field(
-        (), description="which heads of each layer of the original model stayed, from 0"
+        default=(), description="which heads of each layer of the original model stayed, from 0"
     )
     head_importance: tuple[tuple[float, ...], ...] = Field(
-        (), description="of every head of each layer of the model that was cut, as its criterion scored it"
+        default=(), description="of every head of each layer of the model that was cut, as its criterion scored it"
     )
 
 
@@ -118,8 +133,8 @@ class Timing(Part):
     speedup: float | None = None
     speedup_q25: float | None = None
     speedup_q75: float | None = None
-    speedup_low: float | None = Field(None, description="of the 95 % interval of the median ratio")
-    speedup_high: float | None = Field(None, description="of the same interval")
+    speedup_low: float | None = Field(default=None, description="of the 95 % interval of the median ratio")
+    speedup_high: float | None = Field(default=None, description="of the same interval")
 
 
 class TrainingRun(Part):
@@ -178,8 +193,10 @@ class Decisions(Part):
 
     classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...] = Field(description="examples by [true class][predicted class]")
-    agreement: float | None = Field(None, description="fraction decided as by the dense model; none for that itself")
-    flips: tuple[Flip, ...] = Field((), description="some of the examples decided otherwise")
+    agreement: float | None = Field(
+        default=None, description="fraction decided as by the dense model; none for that itself"
+    )
+    flips: tuple[Flip, ...] = Field(default=(), description="some of the examples decided otherwise")
 
     @property
     def only_class(self) -> str | None:
@@ -194,16 +211,17 @@ class ModelResult(Part):
     """One model of the family, the dense one first. Fields that are no more are passed over in older records."""
 
     name: str
-    folder: str
+    folder: FolderName
     model_type: str | None = Field(None, description="of its configuration; own classes have `sparsebert-` in front")
     target_kind: str | None = None
     target_value: float | None = None
     shape: Shape
     scores: tuple[Score, ...] = ()
     one_shot_scores: tuple[Score, ...] = ()
-    decisions: Decisions | None = Field(None, description="of classifications only")
+    decisions: Decisions | None = Field(default=None, description="of classifications only")
     sparsity: Sparsity
     size: Size
+    files: dict[str, str] = Field(default={}, description="SHA-256 of each file of the model's folder, but its card")
     timings: tuple[Timing, ...] = ()
     output_difference: float | None = Field(
         None, description="largest |logit| difference over the largest |logit|, masked against shrunk"
@@ -222,6 +240,28 @@ class ModelResult(Part):
         )
 
 
+class SplitOf(Part):
+    """The rows of one split, as a run reads them."""
+
+    rows: int
+    sha256: str
+
+
+class Inputs(Part):
+    """What a run was made from, besides its recipe: with another of these it would be another run.
+
+    `model` and `teachers` hold SHA-256 by file name. `cpu` is for the reader: times and last bits depend on it.
+    """
+
+    model: dict[str, str]
+    teachers: dict[str, dict[str, str]] = {}
+    data: dict[str, SplitOf]
+    labels: tuple[str, ...]
+    packages: dict[str, str]
+    threads: int
+    cpu: str
+
+
 class Record(Part):
     """One run."""
 
@@ -237,6 +277,7 @@ class Record(Part):
     recipe_hash: str
     recipe: dict[str, Any]
     environment: Environment
+    inputs: Inputs | None = Field(default=None, description="none in records of before they were kept")
     task: str
     main_metric: str | None = None
     models: tuple[ModelResult, ...] = ()
@@ -247,27 +288,6 @@ class _Version(BaseModel):
     """What is read first: another schema may have other fields."""
 
     schema_version: int = SCHEMA
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write through a temporary file in the same folder, so that a reader sees the old file or the new, never half."""
-    write_bytes_atomically(path, text.encode("utf-8"))
-
-
-def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """As `write_text_atomically`, for bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def write_record(record: Record, folder: Path) -> Path:

@@ -15,11 +15,14 @@ from sparsebert.cli.options import (
     SPEED,
     Data,
     Debug,
+    Delimiter,
+    Encoding,
     Json,
     LabelColumn,
     OutputFolder,
     Recipe,
     Regression,
+    Restart,
     Seed,
     Set,
     Task,
@@ -29,6 +32,7 @@ from sparsebert.cli.options import (
     app,
     milliseconds,
     of_task,
+    shipped,
     times,
 )
 from sparsebert.guard import guard
@@ -68,6 +72,8 @@ def compress(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     regression: Regression = False,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     train_examples: TrainExamples = None,
     max_length: Annotated[
         int | None, typer.Option(metavar="TOKENS", help="Cut longer texts. Default 128.", rich_help_panel=DATA)
@@ -101,13 +107,14 @@ def compress(
     settings: Set = None,
     output: OutputFolder = None,
     seed: Seed = None,
+    restart: Restart = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Make a family of smaller, faster models for a task, with a report. Run it again to go on after a stop."""
     options = {
         "model": model,
-        **of_task(task, data, text_column, label_column, regression),
+        **of_task(task, data, text_column, label_column, regression, delimiter, encoding),
         "max_drop": max_drop,
         "criterion": criterion,
         "shape": shape,
@@ -126,7 +133,7 @@ def compress(
 
         options["targets"] = command.targets(goals)
         made = recipe_of(recipe, options, settings or [], cleared=("finetune",) if no_finetune else ())
-        command.compress(made, output, as_json)
+        command.compress(made, output, as_json, restart)
 
 
 @app.command()
@@ -141,11 +148,14 @@ def train(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     regression: Regression = False,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     train_examples: TrainExamples = None,
     recipe: Recipe = None,
     settings: Set = None,
     output: OutputFolder = None,
     seed: Seed = None,
+    restart: Restart = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -153,7 +163,7 @@ def train(
     options = {
         "model": model,
         "sparsity": sparsity,
-        **of_task(task, data, text_column, label_column, regression),
+        **of_task(task, data, text_column, label_column, regression, delimiter, encoding),
         "train_examples": train_examples,
         "seed": seed,
     }
@@ -161,7 +171,7 @@ def train(
         from sparsebert.commands import train as command
         from sparsebert.commands.settings import recipe_of
 
-        command.train(recipe_of(recipe, options, settings or []), output, as_json)
+        command.train(recipe_of(recipe, options, settings or []), output, as_json, restart)
 
 
 @app.command()
@@ -192,11 +202,14 @@ def fff(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     regression: Regression = False,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     train_examples: TrainExamples = None,
     recipe: Recipe = None,
     settings: Set = None,
     output: OutputFolder = None,
     seed: Seed = None,
+    restart: Restart = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -207,7 +220,7 @@ def fff(
         "trees.depth": depth,
         "trees.layers": layer or None,
         "trees.controls": False if no_controls else None,
-        **of_task(task, data, text_column, label_column, regression),
+        **of_task(task, data, text_column, label_column, regression, delimiter, encoding),
         "train_examples": train_examples,
         "seed": seed,
     }
@@ -216,7 +229,7 @@ def fff(
         from sparsebert.commands.settings import recipe_of
 
         made = recipe_of(recipe, options, settings or [], cleared=("finetune",) if no_finetune else ())
-        command.fff(made, output, as_json)
+        command.fff(made, output, as_json, restart)
 
 
 @app.command()
@@ -243,7 +256,12 @@ def pack(
 
 @app.command()
 def sweep(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe in YAML.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="Recipe in YAML, or a name of `sparsebert recipes`.", autocompletion=shipped
+        ),
+    ],
     grid: Annotated[
         list[str] | None,
         typer.Option(
@@ -265,22 +283,25 @@ def sweep(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     regression: Regression = False,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     train_examples: TrainExamples = None,
     settings: Set = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Default runs/sweep-HASH.", rich_help_panel=COMMON),
     ] = None,
+    restart: Restart = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Run a recipe over a grid of values and seeds. Finished points are skipped, so run it again to go on."""
     options = {
         "model": model,
-        **of_task(task, data, text_column, label_column, regression),
+        **of_task(task, data, text_column, label_column, regression, delimiter, encoding),
         "train_examples": train_examples,
     }
     with guard(debug, interrupted="interrupted; the same command goes on from here"):
         from sparsebert.commands import sweep as command
 
-        command.sweep(recipe, options, settings or [], grid or [], seeds, output, keep_models, as_json)
+        command.sweep(recipe, options, settings or [], grid or [], seeds, output, keep_models, as_json, restart)

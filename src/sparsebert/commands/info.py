@@ -13,10 +13,9 @@ from transformers import PreTrainedModel
 
 from sparsebert.commands.models import is_run, open_model, record_beside
 from sparsebert.commands.output import put_json, quiet_libraries, say, show
-from sparsebert.counts import disk_bytes
 from sparsebert.models.fff import FastFeedForward
 from sparsebert.models.layout import Layout, encoder_linear_names, layout_of
-from sparsebert.models.source import resolve
+from sparsebert.models.source import disk_bytes, resolve
 from sparsebert.records import ModelResult, read_record
 from sparsebert.report import as_json, as_rich, families, family_rows, family_table
 from sparsebert.report import values as v
@@ -127,7 +126,7 @@ def _print(found: dict[str, Any]) -> None:
             f"{v.fraction(sparsity['whole_model'])} of all, {v.fraction(sparsity['bytes_on_disk'])} of the bytes."
         )
     for score in found.get("scores", []):
-        say(f"{score['metric']} {score['value']:.4f} on {score['examples']:,} examples of {score['split']}")
+        say(f"{score['metric']} {v.fraction(score['value'])} on {score['examples']:,} examples of {score['split']}")
 
 
 def _table(*columns: str) -> Table:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 from transformers import PreTrainedModel, set_seed
 
 from sparsebert import registry
 from sparsebert.compress.family import Dense, dense_model
-from sparsebert.compress.stages import stage
+from sparsebert.compress.stages import Done, Stage, once
 from sparsebert.compress.teachers import Teacher, check_teacher, given_teacher
 from sparsebert.compress.workbench import Workbench
-from sparsebert.counts import Footprint
+from sparsebert.counts import Footprint, footprint
+from sparsebert.files import write_bytes_atomically
 from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
 from sparsebert.models.load import Packing, save_model
 from sparsebert.models.pack import packed_bytes
@@ -36,7 +36,7 @@ from sparsebert.train.teacher import cache_teacher
 
 WORTH_PACKING = 0.95
 MASKS = "masks.safetensors"
-DONE, MODEL = "done.json", "model"
+DONE, MODEL, CHECKPOINTS = "done.json", "model", "training"
 
 
 class PhaseDone(BaseModel):
@@ -130,15 +130,19 @@ def _sparsifier(bench: Workbench, model: PreTrainedModel, rules: Sequence[Rule],
 
 
 def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
-    """Carry out the recipe's phases; the dense model too where a phase wants it as its teacher.
+    """Carry out the recipe's phases; the dense model too where a phase or the recipe wants it, or it costs nothing.
 
     Finished phases are found again. The phases are sound, as `check_phases` says.
     """
     phases = bench.recipe.phases
-    dense = dense_model(bench) if any(phase.teacher == "dense" for phase in phases) else None
+    dense = dense_model(bench) if _has_dense(bench) else None
     start = bench.fresh()
     folders = [bench.work / f"phase{index}-{phase.name}" for index, phase in enumerate(phases)]
-    done = {phase.name: _phase(bench, index, folders, dense) for index, phase in enumerate(phases)}
+    done: dict[str, PhaseDone] = {}
+    digest = "" if dense is None else dense.digest
+    for index, phase in enumerate(phases):
+        found = _phase(bench, index, folders, dense, digest)
+        done[phase.name], digest = found.result, found.digest
     trained = bench.load(folders[-1] / MODEL)
     small, difference = _cut(bench, trained)
     folder = bench.folder / "sparse"
@@ -155,16 +159,29 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
     ), dense
 
 
-def _phase(bench: Workbench, index: int, folders: Sequence[Path], dense: Dense | None) -> PhaseDone:
-    """A phase that is found again, or carried out; those after it are then to be carried out again too."""
+def _has_dense(bench: Workbench) -> bool:
+    """Whether there is a dense model to compare with: as a teacher, because it is asked for, or as it is given."""
+    if bench.recipe.baseline or any(phase.teacher == "dense" for phase in bench.recipe.phases):
+        return True
+    config = load_config(resolve(bench.recipe.model))
+    return has_task_head(config, len(bench.spec.labels) or 1, bench.spec.labels)
+
+
+def _phase(bench: Workbench, index: int, folders: Sequence[Path], dense: Dense | None, after: str) -> Done[PhaseDone]:
+    """A phase that is found again, or carried out; its model is not needed where the next one is finished."""
     phase, folder, before = bench.recipe.phases[index], folders[index], folders[index - 1] if index else None
-    return stage(
-        folder / DONE,
+    bench.steps.begin(f"Phase {phase.name}")
+    return once(
+        _stage(folder),
         PhaseDone,
         lambda: _carry_out(bench, phase, folder, before, dense),
-        makes=folder / MODEL,
-        later=[(other / DONE, other / MODEL) for other in folders[index + 1 :]],
+        after,
+        later=[_stage(other) for other in folders[index + 1 : index + 2]],
     )
+
+
+def _stage(folder: Path) -> Stage:
+    return Stage(folder / DONE, (folder / MODEL, folder / MASKS), folder / CHECKPOINTS)
 
 
 def _carry_out(bench: Workbench, phase: Phase, folder: Path, before: Path | None, dense: Dense | None) -> PhaseDone:
@@ -178,7 +195,7 @@ def _carry_out(bench: Workbench, phase: Phase, folder: Path, before: Path | None
         bench.train,
         bench.collate,
         phase.training,
-        folder / "training",
+        folder / CHECKPOINTS,
         bench.recipe.seed,
         phase.name,
         distiller=_distiller(bench, phase, dense, model),
@@ -187,8 +204,8 @@ def _carry_out(bench: Workbench, phase: Phase, folder: Path, before: Path | None
         held=held,
     )
     save_model(model, bench.tokenizer, folder / MODEL)
-    save_file({name: mask.contiguous() for name, mask in outcome.masks.items()}, folder / MASKS)
-    shutil.rmtree(folder / "training", ignore_errors=True)
+    masks = {name: mask.contiguous() for name, mask in outcome.masks.items()}
+    write_bytes_atomically(folder / MASKS, save(masks))
     return PhaseDone(run=outcome.run, timeline=tuple(_row(entry, phase.name) for entry in outcome.log))
 
 
@@ -249,8 +266,4 @@ def _zeros(model: PreTrainedModel) -> dict[str, float]:
 def _in_memory(model: PreTrainedModel) -> Footprint:
     """What the start model would take as a file, without writing it."""
     tensors = {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
-    return Footprint(
-        encoder_linear_nonzero=sum(int(model.get_parameter(n).count_nonzero()) for n in encoder_linear_names(model)),
-        whole_model_nonzero=sum(int(tensor.count_nonzero()) for tensor in tensors.values()),
-        bytes_on_disk=len(save(tensors)),
-    )
+    return footprint(model, encoder_linear_names(model), len(save(tensors)))

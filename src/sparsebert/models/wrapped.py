@@ -40,12 +40,18 @@ def refuse_changed(model: PreTrainedModel, linear: Iterable[str]) -> None:
         if module is None or isinstance(module, FastFeedForward) or not module.state_dict():
             continue
         weight = dict(module.named_parameters(recurse=False)).get("weight")
-        if quantised or weight is None or weight.dim() != 2 or weight.dtype not in PLAIN:
+        if quantised or weight is None or not _is_plain(weight):
             raise UserError(
                 f"The layer {name} has no weight of plain numbers",
                 got=type(module).__name__ if weight is None else f"{type(module).__name__} of {weight.dtype}",
                 fix=_plain_again(module, quantised or weight is not None),
             )
+
+
+def _is_plain(weight: torch.Tensor) -> bool:
+    # Libraries that quantise in place put a tensor type of their own there, whose dtype looks like a float.
+    own = type(weight).__module__.partition(".")[0] == "torch"
+    return own and weight.dim() == 2 and weight.dtype in PLAIN
 
 
 def _plain_again(module: nn.Module, quantised: bool) -> str:

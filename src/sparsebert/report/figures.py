@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsebert.records import write_bytes_atomically
+from sparsebert.files import write_bytes_atomically
 from sparsebert.report.curves import Curve, curve_plot
 from sparsebert.report.families import Family
 from sparsebert.report.maps import describe, shape_map

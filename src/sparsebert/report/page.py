@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from sparsebert.errors import UserError
-from sparsebert.records import Record, write_text_atomically
+from sparsebert.files import write_text_atomically
+from sparsebert.records import Record
 from sparsebert.report import figures
 from sparsebert.report import values as v
 from sparsebert.report.compare import comparison_table

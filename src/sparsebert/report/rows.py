@@ -21,6 +21,8 @@ class FamilyRow:
     `runs` of the `family_runs` runs hold the model: where a run may end early, not all of them do.
     With one run a spread is that run's quartiles; with several it is the minimum and maximum over the runs, and
     `change_points` is paired: each run against its own dense model.
+    Runs that chance explains are counted: that predict one class (`only_class`) only, whose score is not above what
+    always the same would give, and whose difference from their dense model's is within its interval.
     """
 
     family: str
@@ -47,6 +49,10 @@ class FamilyRow:
     gflops: Value | None
     flops_batch: int | None
     flops_length: int | None
+    only_class: str | None
+    one_class_runs: int
+    no_better_runs: int
+    within_chance_runs: int
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,27 @@ def _family_row(family: Family, name: str) -> FamilyRow:
         gflops=each(lambda _, model: None if model.size.flops is None else Value(model.size.flops / _GIGA)),
         flops_batch=model.size.flops_batch,
         flops_length=model.size.flops_length,
+        only_class=next(filter(None, map(_only_class, runs)), None),
+        one_class_runs=sum(_only_class(run) is not None for run in runs),
+        no_better_runs=sum(_no_better(*run) for run in runs),
+        within_chance_runs=sum(_within_chance(*run) for run in runs),
     )
+
+
+def _only_class(run: tuple[Record, ModelResult]) -> str | None:
+    return run[1].decisions and run[1].decisions.only_class
+
+
+def _no_better(record: Record, model: ModelResult) -> bool:
+    score = main_score(record, model.scores)
+    return score is not None and score.above_baseline is False
+
+
+def _within_chance(record: Record, model: ModelResult) -> bool:
+    score = main_score(record, model.scores)
+    if score is None or score.change_low is None or score.change_high is None:
+        return False
+    return score.change_low <= 0 <= score.change_high
 
 
 def _points(record: Record, model: ModelResult, one_shot: bool = False) -> float | None:

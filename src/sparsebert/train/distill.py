@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,7 +78,8 @@ class Distiller:
 
     def collator(self, collate: Collator) -> Collator:
         """Wrap a collator so that batches carry the teacher's outputs."""
-        return lambda rows: self.cache.add_to(collate(rows), self.taught)
+        # No function of its own, which could not be sent to the workers of a data loader.
+        return partial(_with_teacher, self.cache, self.taught, collate)
 
     @contextmanager
     def at_work(self, student: PreTrainedModel) -> Iterator[None]:
@@ -118,6 +120,10 @@ class Distiller:
             taught = self.teacher(**given, output_attentions=True).attentions
         chosen = torch.stack([taught[layer] for layer in self.layers])
         return attention_loss(torch.stack(tuple(maps)), chosen, batch["attention_mask"])
+
+
+def _with_teacher(cache: TeacherCache, layers: Sequence[int], collate: Collator, rows: Sequence[Any]) -> Batch:
+    return cache.add_to(collate(rows), layers)
 
 
 def check_match(student: PreTrainedModel, teacher: PreTrainedModel, weights: Distill) -> None:

@@ -21,10 +21,10 @@ from transformers import PreTrainedModel
 
 from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.models.heads import has_no_names
+from sparsebert.files import digests, write_text_atomically
+from sparsebert.models.labels import has_no_names, own_names
 from sparsebert.models.layout import layout_of
 from sparsebert.models.limits import position_limit
-from sparsebert.records import write_text_atomically
 from sparsebert.train.collate import MODEL_INPUTS, Batch, Collator, batches_by_length, inputs_of
 
 DONE, LOGITS, HIDDEN, OFFSETS, SCALE = "done.json", "logits.npy", "hidden.npy", "offsets.npy", "scale.npy"
@@ -61,10 +61,12 @@ class TeacherCache:
         if self.hidden is not None and len(layers) > 0:
             tokens = batch["input_ids"].shape[1]
             padded = np.zeros((len(layers), len(rows), tokens, self.hidden.shape[-1]), dtype=np.float32)
+            # By the mask, as a collator may pad on either side.
+            real = batch["attention_mask"].bool().numpy()
             for i, row in enumerate(rows):
                 start, end = int(self.offsets[row]), int(self.offsets[row + 1])
                 for j, layer in enumerate(layers):
-                    padded[j, i, : end - start] = self.hidden[layer, start:end]
+                    padded[j, i, real[i]] = self.hidden[layer, start:end]
             batch["teacher_hidden"] = torch.from_numpy(padded)
         return batch
 
@@ -123,8 +125,7 @@ def cache_teacher(
 
 def names_of_labels(model: PreTrainedModel) -> tuple[str, ...]:
     """The names of a model's outputs, in their order; nothing for transformers' own, LABEL_0 and so on."""
-    found = sorted((model.config.id2label or {}).items())
-    return () if has_no_names(model.config) else tuple(name for _, name in found)
+    return () if has_no_names(model.config) else tuple(own_names(model.config))
 
 
 def _check_tokens(teacher: PreTrainedModel, encoded: Dataset) -> None:
@@ -170,14 +171,9 @@ def _made(teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder:
 
 
 def _digests(folder: Path, hidden: bool) -> dict[str, str]:
-    """SHA-256 by name; of a file that is not there the empty text."""
-    found = {}
-    for name in (LOGITS, OFFSETS, SCALE, *([HIDDEN] if hidden else [])):
-        found[name] = ""
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    """SHA-256 by name; a file that is not there is left out."""
+    names = (LOGITS, OFFSETS, SCALE, *([HIDDEN] if hidden else []))
+    return digests([folder / name for name in names], folder)
 
 
 def _digest_of(teacher: PreTrainedModel, encoded: Dataset) -> str:
@@ -228,7 +224,7 @@ def _fill(teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder:
                 squares = np.zeros(len(layers))
             for i, row in enumerate(rows):
                 start, end = int(offsets[row]), int(offsets[row + 1])
-                values = layers[:, i, : end - start].numpy()
+                values = layers[:, i, batch["attention_mask"][i].bool()].numpy()
                 states[:, start:end] = values
                 squares += np.square(values).mean(axis=2).sum(axis=1)
     assert logits is not None
