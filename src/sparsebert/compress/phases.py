@@ -20,8 +20,9 @@ from sparsebert.compress.workbench import Workbench
 from sparsebert.counts import Footprint, footprint
 from sparsebert.files import write_bytes_atomically
 from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
-from sparsebert.models.load import Packing, save_model
+from sparsebert.models.load import Packing, has_task_head, load_config, save_model
 from sparsebert.models.pack import packed_bytes
+from sparsebert.models.source import resolve
 from sparsebert.parts import Component, Phase, Rule
 from sparsebert.recipe import Recipe
 from sparsebert.records import SparsityAt, TrainingRun
