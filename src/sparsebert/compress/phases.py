@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, set_seed
 
 from sparsebert import registry
 from sparsebert.compress.family import Dense, dense_model
+from sparsebert.compress.places import heads_left, shape_of
 from sparsebert.compress.stages import Done, Stage, once
 from sparsebert.compress.teachers import Teacher, check_teacher, given_teacher
 from sparsebert.compress.workbench import Workbench
@@ -25,12 +26,12 @@ from sparsebert.models.pack import packed_bytes
 from sparsebert.models.source import resolve
 from sparsebert.parts import Component, Phase, Rule
 from sparsebert.recipe import Recipe
-from sparsebert.records import SparsityAt, TrainingRun
+from sparsebert.records import Shape, SparsityAt, TrainingRun
 from sparsebert.sparse.hard import make_penalty
 from sparsebert.sparse.schedules import Times, moment
 from sparsebert.sparse.sites import Masks
 from sparsebert.sparse.sparsifier import Sparsifier
-from sparsebert.surgeon import live_units, shrink
+from sparsebert.surgeon import Keep, live_units, shrink
 from sparsebert.train.distill import Distiller
 from sparsebert.train.finetune import fine_tune
 from sparsebert.train.teacher import cache_teacher
@@ -57,6 +58,7 @@ class SparseModel:
     timeline: tuple[SparsityAt, ...]
     sparsity_by_tensor: dict[str, float]
     output_difference: float | None
+    shape: Shape
     start: PreTrainedModel
     start_footprint: Footprint
 
@@ -136,7 +138,7 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
     Finished phases are found again. The phases are sound, as `check_phases` says.
     """
     phases = bench.recipe.phases
-    dense = dense_model(bench) if _has_dense(bench) else None
+    dense = dense_model(bench) if has_dense(bench) else None
     start = bench.fresh()
     folders = [bench.work / f"phase{index}-{phase.name}" for index, phase in enumerate(phases)]
     done: dict[str, PhaseDone] = {}
@@ -145,7 +147,8 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
         found = _phase(bench, index, folders, dense, digest)
         done[phase.name], digest = found.result, found.digest
     trained = bench.load(folders[-1] / MODEL)
-    small, difference = _cut(bench, trained)
+    keep = live_units(trained)
+    small, difference = _cut(bench, trained, keep)
     folder = bench.folder / "sparse"
     _save(bench, small, folder)
     return SparseModel(
@@ -155,12 +158,13 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
         timeline=tuple(row for one in done.values() for row in one.timeline),
         sparsity_by_tensor=_zeros(trained),
         output_difference=difference,
+        shape=shape_of(small, range(len(layout_of(start).layers)), start, heads_left(trained, keep)),
         start=start,
         start_footprint=_in_memory(start),
     ), dense
 
 
-def _has_dense(bench: Workbench) -> bool:
+def has_dense(bench: Workbench) -> bool:
     """Whether there is a dense model to compare with: as a teacher, because it is asked for, or as it is given."""
     if bench.recipe.baseline or any(phase.teacher == "dense" for phase in bench.recipe.phases):
         return True
@@ -232,9 +236,8 @@ def _apply(model: PreTrainedModel, masks: Mapping[str, torch.Tensor]) -> None:
         model.get_parameter(name).mul_(mask)
 
 
-def _cut(bench: Workbench, trained: PreTrainedModel) -> tuple[PreTrainedModel, float | None]:
+def _cut(bench: Workbench, trained: PreTrainedModel, keep: Keep) -> tuple[PreTrainedModel, float | None]:
     """The model without its dead units, and the largest |logit| difference over the largest logit (none: all live)."""
-    keep = live_units(trained)
     if all(bool(mask.all()) for mask in keep.values()):
         return trained, None
     small = shrink(trained, keep)

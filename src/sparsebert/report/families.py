@@ -142,7 +142,7 @@ def _settings(record: Record) -> dict[str, object]:
 
 def _has(values: Mapping[str, object], key: str) -> bool:
     """Whether there is something to say: that a recipe has no name of its own, or no targets, is nothing."""
-    return key in values and not (key in ("name", "targets") and not values[key])
+    return key in values and values[key] not in (None, "", [], {})
 
 
 def _label_order(key: str) -> tuple[int, str]:
