@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from sparsebert.compress.workbench import Workbench
 from sparsebert.data.encode import encode
@@ -52,19 +52,19 @@ def given_teacher(bench: Workbench, phase: Phase, most: int | None = None) -> Te
     model, tokenizer = bench.load(source), load_tokenizer(source)
     texts = bench.task.train if most is None else bench.task.train.select(range(min(most, len(bench.task.train))))
     takes = (bench.recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
-    rows = encode(texts, tokenizer, *takes).dataset
+    teacher = Teacher(model, encode(texts, tokenizer, *takes).dataset, padding_collator(tokenizer))
     if phase.distill.hidden > 0 or phase.distill.attention > 0:
-        _check_tokens(bench, phase, rows, tokenizer)
-    return Teacher(model, rows, padding_collator(tokenizer))
+        _check_tokens(bench, phase, teacher)
+    return teacher
 
 
-def _check_tokens(bench: Workbench, phase: Phase, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_tokens(bench: Workbench, phase: Phase, teacher: Teacher) -> None:
     """Layers and attention maps are compared token by token; for maps the teacher reads the student's own batches."""
-    own = bench.train.select(range(len(rows)))
+    rows, own = teacher.rows, bench.train.select(range(len(teacher.rows)))
     alike = _ids(own).equals(_ids(rows))
     if phase.distill.attention > 0:
         alike = alike and set(rows.column_names) <= set(own.column_names) <= {*rows.column_names, "row"}
-        alike = alike and tokenizer.pad_token_id == bench.tokenizer.pad_token_id
+        alike = alike and teacher.collate == bench.collate
     if not alike:
         raise UserError(
             "The teacher's tokenizer gives other tokens than the student's, so only logits can be compared",
