@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
 from sparsebert.models.families import Family
+from sparsebert.models.fff import FastFeedForward
 
 
 def check_unwrapped(model: nn.Module) -> None:
@@ -38,6 +39,9 @@ def check_projections(model: PreTrainedModel, family: Family, layers: Iterable[s
 
 
 def _is_plain(module: nn.Module) -> bool:
+    # Trees take the place of one projection, and nothing that of the other.
+    if isinstance(module, FastFeedForward | nn.Identity):
+        return True
     if not isinstance(module, nn.Linear):
         return False
     weight: torch.Tensor = module.weight
