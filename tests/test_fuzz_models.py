@@ -26,7 +26,7 @@ from sparsebert.surgeon import plant, shrink
 from tiny import FAMILIES, tiny_model
 from tiny_run import save_tiny
 
-EXAMPLES = int(os.environ.get("SPARSEBERT_FUZZ", "40"))
+EXAMPLES = int(os.environ.get("SPARSEBERT_FUZZ", "25"))
 FUZZ = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 Path_ = tuple[str | int, ...]
 
