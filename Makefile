@@ -6,16 +6,19 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts bench docs format clean
+.PHONY: help demo test test-faults lint types contracts bench docs format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## compress the quickstart model to 2x and 4x, in minutes, no network; writes demo/report.html
 	@$(BIN)/sparsebert compress --recipe recipes/quickstart.yaml -o demo
 
 test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-faults: $(READY) ## kill every type of run at every write, damage every file: ten minutes
+	@$(BIN)/python -m pytest -n 2 -m faults tests/test_faults.py
 
 lint: $(READY) ## check style and format
 	@$(BIN)/ruff check .

@@ -16,7 +16,7 @@ import typer.main
 from recipe_page import cell, recipe_page
 
 from sparsebert.cli import app
-from sparsebert.records import write_text_atomically
+from sparsebert.files import write_text_atomically
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by `make docs`; change the help in src/sparsebert/cli instead. -->"

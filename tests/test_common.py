@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sparsebert.compress.common import common_folder, leave, parts_of, take
+from sparsebert.compress.common import Part, common_folder, leave, parts_of, take
+from sparsebert.errors import UserError
 from sparsebert.recipe import Recipe, parse_recipe
+from sparsebert.records import Inputs
+from test_claim import INPUTS
 
 PHASE = {"name": "prune", "teacher": "dense", "rules": [{"schedule": "cubic"}]}
 
@@ -16,8 +19,12 @@ def recipe(**values: object) -> Recipe:
     return parse_recipe({"sparsity": 0.5, "phases": [PHASE], **values})
 
 
-def names(**values: object) -> list[str]:
-    return [part.name for part in parts_of(recipe(**values))]
+def parts(inputs: Inputs = INPUTS, **values: object) -> list[Part]:
+    return parts_of(recipe(**values), inputs)
+
+
+def names(inputs: Inputs = INPUTS, **values: object) -> list[str]:
+    return [part.name for part in parts(inputs, **values)]
 
 
 def made(folder: Path, *files: str) -> Path:
@@ -29,8 +36,12 @@ def made(folder: Path, *files: str) -> Path:
 
 def test_what_decides():
     assert names(sparsity=0.9) == names() and len(set(names())) == 2
-    for change in ({"seed": 1}, {"dense": {"max_steps": 3}}, {"data_seed": 1}, {"train_examples": 9}, {"model": "x"}):
+    for change in ({"seed": 1}, {"dense": {"max_steps": 3}}, {"max_length": 9}):
         assert not set(names(**change)) & set(names())
+    for made_from in ({"model": {"config.json": "x"}}, {"labels": ("a", "b")}, {"threads": 1}, {"packages": {}}):
+        assert not set(names(INPUTS.model_copy(update=made_from))) & set(names())
+    # Where model and data lie does not matter, as long as they are the same.
+    assert names(model="elsewhere", data="copy") == names()
     assert names(measure={"rounds": 5})[0] == names()[0] and names(measure={"rounds": 5})[1] != names()[1]
     given = {"phases": [{**PHASE, "teacher": "them"}]}
     assert names(**given)[2:] == names(**given, seed=1)[2:] != names(**given, max_length=9)[2:]
@@ -38,24 +49,25 @@ def test_what_decides():
 
 def test_a_run_takes_what_another_of_the_same_kind_left(tmp_path):
     first = made(tmp_path / "a", "dense/model", "work/dense.json", "work/teacher/logits", "work/latency-1x8.json")
-    leave(recipe(), first, tmp_path / "common")
+    leave(parts(), first, tmp_path / "common")
     expected = ["work/teacher", "dense", "work/dense.json", "work/latency-1x8.json"]
-    assert take(recipe(sparsity=0.9), tmp_path / "b", tmp_path / "common") == expected
+    assert take(parts(sparsity=0.9), tmp_path / "b", tmp_path / "common") == expected
     for file in ("dense/model", "work/dense.json", "work/teacher/logits", "work/latency-1x8.json"):
         assert (tmp_path / "b" / file).samefile(first / file)
-    assert take(recipe(sparsity=0.9), tmp_path / "b", tmp_path / "common") == []
-    assert take(recipe(seed=1), tmp_path / "c", tmp_path / "common") == [] and not (tmp_path / "c").exists()
+    # What it was given is known to the next start too.
+    assert take(parts(sparsity=0.9), tmp_path / "b", tmp_path / "common") == expected
+    assert take(parts(seed=1), tmp_path / "c", tmp_path / "common") == [] and not (tmp_path / "c").exists()
 
 
 def test_unfinished_work_is_not_left(tmp_path):
-    leave(recipe(), made(tmp_path / "a", "dense/model", "work/teacher/logits"), tmp_path / "common")
+    leave(parts(), made(tmp_path / "a", "dense/model", "work/teacher/logits"), tmp_path / "common")
     assert not (tmp_path / "common").exists()
 
 
 def test_what_a_run_has_stays(tmp_path):
-    leave(recipe(), made(tmp_path / "a", "dense/model", "work/dense.json"), tmp_path / "common")
+    leave(parts(), made(tmp_path / "a", "dense/model", "work/dense.json"), tmp_path / "common")
     own = made(tmp_path / "b", "dense/other")
-    assert take(recipe(), own, tmp_path / "common") == ["work/dense.json"]
+    assert take(parts(), own, tmp_path / "common") == ["work/dense.json"]
     assert [file.name for file in (own / "dense").iterdir()] == ["other"]
 
 
@@ -83,3 +95,13 @@ def test_nothing_stays_where_nothing_ran(tmp_path):
     with common_folder(tmp_path / "sweep"):
         pass
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_link_as_a_lock_is_not_followed(tmp_path):
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    (tmp_path / "sweep" / "common").mkdir(parents=True)
+    (tmp_path / "sweep" / "common" / ".lock").symlink_to(target)
+    with pytest.raises(UserError, match="must not be a link"), common_folder(tmp_path / "sweep"):
+        pass
+    assert target.read_text() == "mine"

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from sparsebert.counts import Footprint, disk_bytes, example_inputs, flops, footprint, sizes, sparsity
+from sparsebert.counts import Footprint, example_inputs, flops, footprint, sizes, sparsity
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names
 from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, VOCAB, tiny_model
@@ -102,37 +100,37 @@ def test_models_without_position_embeddings_take_any_length() -> None:
     assert model(**example_inputs([model], 1, 200))[0].shape == (1, 3)
 
 
-def test_footprint_leaves_zeros_out(tmp_path: Path) -> None:
+def test_footprint_counts_weights_and_those_that_are_not_zero() -> None:
     model = tiny_model("bert")
     names = encoder_linear_names(model)
-    model.save_pretrained(tmp_path)
-    full = footprint(model, names, tmp_path)
-    assert full.encoder_linear_nonzero == ENCODER
+    full = footprint(model, names, bytes_on_disk=7)
+    assert (full.encoder_linear, full.encoder_linear_nonzero) == (ENCODER, ENCODER)
     # Padding has a row of its own in the embedding, which may hold zeros; the rest of the weights are random.
     everything = sum(int((p != 0).sum()) for p in model.parameters())
-    assert full.whole_model_nonzero == everything
+    assert (full.whole_model, full.whole_model_nonzero) == (ENCODER + EMBEDDINGS + REST, everything)
     with torch.no_grad():
         model.get_parameter(names[0])[:5] = 0
-    pruned = footprint(model, names, tmp_path)
-    assert pruned.encoder_linear_nonzero == ENCODER - 5 * HIDDEN
-    assert pruned.whole_model_nonzero == everything - 5 * HIDDEN
-    assert pruned.bytes_on_disk == full.bytes_on_disk == (tmp_path / "model.safetensors").stat().st_size
+    pruned = footprint(model, names, bytes_on_disk=7)
+    assert (pruned.encoder_linear, pruned.encoder_linear_nonzero) == (ENCODER, ENCODER - 5 * HIDDEN)
+    assert (pruned.whole_model, pruned.whole_model_nonzero) == (full.whole_model, everything - 5 * HIDDEN)
+    assert pruned.bytes_on_disk == full.bytes_on_disk == 7
 
 
 def test_the_three_sparsities() -> None:
-    found = sparsity(Footprint(100, 400, 1000), Footprint(10, 300, 800))
+    start = Footprint(100, 100, 400, 400, 1000)
+    found = sparsity(start, Footprint(90, 10, 350, 300, 800))
     assert (found.encoder_linear, found.whole_model, found.bytes_on_disk) == pytest.approx((0.9, 0.25, 0.2))
-    same = sparsity(Footprint(100, 400, 1000), Footprint(100, 400, 1000))
+    same = sparsity(start, start)
     assert (same.encoder_linear, same.whole_model, same.bytes_on_disk) == (0, 0, 0)
 
 
-def test_disk_bytes_adds_up_the_shards(tmp_path: Path) -> None:
-    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"x" * 30)
-    (tmp_path / "model-00002-of-00002.safetensors").write_bytes(b"x" * 12)
-    (tmp_path / "tokenizer.json").write_bytes(b"x" * 500)
-    assert disk_bytes(tmp_path) == 42
+def test_zeros_that_were_there_before_are_sparsity_too() -> None:
+    sparse = Footprint(100, 40, 400, 340, 1000)
+    kept, filled = sparsity(sparse, sparse), sparsity(sparse, Footprint(100, 100, 400, 400, 1000))
+    assert (kept.encoder_linear, kept.whole_model) == pytest.approx((0.6, 0.15))
+    assert (filled.encoder_linear, filled.whole_model) == (0, 0)
 
 
-def test_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"No weights .* found; got .*; give the folder of a saved model"):
-        disk_bytes(tmp_path)
+def test_nothing_of_an_encoder_without_matrices_is_removed() -> None:
+    empty = Footprint(0, 0, 400, 400, 1000)
+    assert sparsity(empty, empty).encoder_linear == 0

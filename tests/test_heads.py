@@ -36,9 +36,11 @@ def config(*architectures: str, **values: object) -> BertConfig:
     return BertConfig(architectures=list(architectures), **values)
 
 
-def rewrite(folder: Path, **values: object) -> None:
+def rewrite(folder: Path, **values: object) -> Path:
+    """Change values of a saved configuration; gives the folder back."""
     known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(known | values), encoding="utf-8")
+    return folder
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -58,7 +60,8 @@ def test_one_label_without_a_problem_type_is_a_regression():
 def test_a_head_for_another_problem_is_no_head_for_the_task():
     classifier, names = "BertForSequenceClassification", {0: "no", 1: "yes"}
     assert has_task_head(config(classifier, id2label=names), 2, ("No", "yes"))
-    assert not has_task_head(config(classifier, id2label=names), 2, ("yes", "no"))
+    assert has_task_head(config(classifier, id2label=names), 2, ("yes", "no"))
+    assert not has_task_head(config(classifier, id2label=names), 2, ("yes", "maybe"))
     assert not has_task_head(config(classifier, num_labels=2, problem_type="multi_label_classification"), 2)
     assert has_task_head(config(classifier, num_labels=1), 1)
 
@@ -134,5 +137,5 @@ def test_an_index_that_is_no_json_and_a_home_of_nobody_are_one_line(tmp_path: Pa
     save_tiny(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00001.safetensors")
     (tmp_path / "model.safetensors.index.json").write_text("{", encoding="utf-8")
-    assert_refused(run_cli("info", tmp_path), ["index of the weights is not readable"])
+    assert_refused(run_cli("info", tmp_path), ["model.safetensors.index.json is not readable"])
     assert_refused(run_cli("info", "~no-such-user-here/model"), ["no such home"])

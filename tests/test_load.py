@@ -117,7 +117,8 @@ def test_only_a_classifier_with_the_same_labels_counts_as_fine_tuned(saved: Path
     assert has_task_head(config, 3, ["a", "b", "c"])
     config.id2label = {0: "Negative", 1: "Neutral", 2: "Positive"}
     assert has_task_head(config, 3, ["negative", "neutral", "positive"])
-    assert not has_task_head(config, 3, ["positive", "neutral", "negative"])
+    assert has_task_head(config, 3, ["positive", "neutral", "negative"])
+    assert not has_task_head(config, 3, ["positive", "mixed", "negative"])
     config.architectures = ["BertForMaskedLM"]
     assert not has_task_head(config, 3)
 
@@ -161,7 +162,13 @@ def test_a_nan_in_the_weights_is_named(saved: Path):
         ("config.json", '{"model_type": "gpt2"}', "Unknown model family 'gpt2'; allowed: bert, roberta, distilbert"),
         ("config.json", '{"model_type": "brt"}', "Did you mean 'bert'"),
         ("config.json", "{", r"config\.json is not readable"),
-        ("config.json", "[]", r"config\.json names no model_type"),
+        ("config.json", "[]", r"config\.json is not readable: it holds no object; got list"),
+        ("config.json", "{}", r"config\.json names no model_type"),
+        (
+            "config.json",
+            '{"model_type": "camembert"}',
+            r"family 'camembert'; allowed: bert.*deberta-v2\.$",
+        ),
         ("config.json", None, r"has no config\.json"),
         ("model.safetensors", None, "no weights in the safetensors format"),
     ],
@@ -236,7 +243,9 @@ def test_offline_models_come_from_the_hub_cache_or_the_package(tmp_path: Path):
     half = part / "snapshots" / ("a" * 40)
     save_model(tiny_model("bert"), None, half)
     (half / "model.safetensors").rename(half / "1.safetensors")
-    (half / source.INDEX_FILE).write_text(json.dumps({"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}))
+    (half / source.INDEX_FILE).write_text(
+        json.dumps({"metadata": {}, "weight_map": {"a": "1.safetensors", "b": "2.safetensors"}})
+    )
     for folder in (repository, part):
         (folder / "refs").mkdir()
         (folder / "refs" / "main").write_text("a" * 40)

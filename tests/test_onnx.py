@@ -7,23 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from sparsebert.models.accelerate import accelerate
 from sparsebert.surgeon import plant
-from tiny import tiny_batch, tiny_model
+from tiny import NAMES, Logits, tiny_batch, tiny_model
 
 onnxruntime = pytest.importorskip("onnxruntime")
-NAMES = ("input_ids", "attention_mask")
-
-
-class Logits(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
 
 @pytest.mark.filterwarnings("ignore")

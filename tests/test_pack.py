@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -157,3 +158,10 @@ def test_the_command_packs_checks_and_unpacks(tmp_path):
     assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
     assert (tmp_path / "plain" / "tokenizer.json").is_file()
     assert_refused(run_cli("pack", folder, "-o", tmp_path / "packed"), ["exists already"])
+
+
+def test_the_same_weights_give_the_same_bytes(tmp_path: Path):
+    weights = {"a": torch.eye(8), "b": torch.ones(3)}
+    for number in range(16):
+        write_packed(weights, tmp_path / str(number))
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(16)}) == 1

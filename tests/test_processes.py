@@ -107,3 +107,20 @@ def test_two_processes_agree_and_go_on_after_a_kill(tmp_path: Path):
         for other in others:
             assert first.keys() == other.keys(), name
             assert all(torch.equal(value, other[key]) for key, value in first.items()), name
+
+
+def test_a_run_goes_on_with_the_threads_that_it_began_with(home: Path):
+    """One thread and two add up in another order, so their weights differ in the last bits."""
+    found = {}
+    for name, threads in {"one": "1", "two": "2", "both": "2"}.items():
+        out, command = home / f"threads-{name}", [COMMAND, *arguments(home, home / f"threads-{name}")]
+        begun = os.environ | {"OMP_NUM_THREADS": threads}
+        if name == "both":
+            checkpoint = out / "work" / "phase0-sparse" / "training" / "checkpoint-3" / "trainer_state.json"
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=begun)
+            wait_and_stop(process, checkpoint.exists, signal.SIGKILL)
+            begun = os.environ | {"OMP_NUM_THREADS": "1"}
+        subprocess.run(command, env=begun, check=True, capture_output=True, timeout=LIMIT_S)
+        found[name] = (out / "sparse" / "packed.safetensors").read_bytes()
+    assert found["both"] == found["two"]
+    assert "Computed with 2 threads, as it was begun" in read_record(home / "threads-both").notes[-1]

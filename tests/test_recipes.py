@@ -13,13 +13,13 @@ import torch
 from safetensors.numpy import load_file
 
 from sparsebert.compare import contenders, differences
+from sparsebert.compress.claim import LOCK_FILE
 from sparsebert.compress.phases import check_phases, unused_targets
-from sparsebert.compress.stages import LOCK_FILE
 from sparsebert.compress.workbench import set_up
 from sparsebert.errors import UserError
 from sparsebert.models.load import load_model
 from sparsebert.recipe import load_recipe
-from sparsebert.records import PREDICTIONS, read_record, write_record
+from sparsebert.records import FILE_NAME, PREDICTIONS, read_record, write_record
 from sparsebert.report import curves, families, family_rows
 from sparsebert.report.values import Value
 from sparsebert.run import run
@@ -323,9 +323,11 @@ def test_a_lost_phase_is_trained_again_with_all_after_it_unless_they_are_done(ho
     work = trained(home, "lost", *settings) / "work"
     done = [work / folder / "done.json" for folder in ("phase0-one", "phase1-two")]
     before = [file.stat().st_mtime_ns for file in done]
+    (work.parent / FILE_NAME).unlink()
     shutil.rmtree(work / "phase0-one" / "model")
     trained(home, "lost", *settings)
     assert before == [file.stat().st_mtime_ns for file in done]
+    (work.parent / FILE_NAME).unlink()
     shutil.rmtree(work / "phase1-two" / "model")
     trained(home, "lost", *settings)
     assert all(file.stat().st_mtime_ns > time for file, time in zip(done, before, strict=True))

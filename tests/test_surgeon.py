@@ -11,12 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import BertForTokenClassification, BertModel, PreTrainedModel
+from transformers import BertForSequenceClassification, BertForTokenClassification, BertModel, PreTrainedModel
 
 from sparsebert.errors import UserError
 from sparsebert.models.families import Task
 from sparsebert.models.layout import layout_of
-from sparsebert.surgeon import check_finite, mask_model, shrink
+from sparsebert.surgeon import check_finite, mask_model, plant, shrink
 from tiny import FAMILIES, HEADS, LAYERS, NEURONS, tiny_batch, tiny_model
 
 NONE = torch.zeros(HEADS, dtype=torch.bool)
@@ -205,8 +205,30 @@ def test_deberta_keeps_the_layer_its_convolution_reads():
 
 def test_a_model_for_another_task_is_refused():
     model = BertForTokenClassification(tiny_model("bert").config)
-    with pytest.raises(UserError, match="cannot be shrunk; got BertForTokenClassification; allowed: BertModel"):
+    with pytest.raises(UserError, match=r"cannot be shrunk, .*; got BertForTokenClassification; allowed: BertModel"):
         shrink(model, {})
+
+
+class MeanPooled(BertForSequenceClassification):
+    """Classifies the mean of all tokens, not the first."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.bert(input_ids, attention_mask)[0].mean(dim=1))
+
+
+class OddBase(BertModel):
+    """Has code of its own below a stock head."""
+
+
+def test_classes_with_code_of_their_own_are_refused():
+    model = tiny_model("bert")
+    mean, odd = MeanPooled(model.config), tiny_model("bert")
+    odd.bert = OddBase(model.config)
+    for copied, name in ((mean, "MeanPooled"), (odd, "OddBase")):
+        for cut in (lambda given: shrink(given, {}), lambda given: plant(given, depth=1)):
+            with pytest.raises(UserError, match=f"code of its own would be lost; got {name}; allowed: BertModel, "):
+                cut(copied)
+    assert_same(shrink(shrink(model, {}), {}), model)
 
 
 def test_check_finite_names_the_tensor():

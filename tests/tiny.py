@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from sparsebert import registry
@@ -15,6 +16,7 @@ from sparsebert.models.families import Task
 from sparsebert.models.shrunk import stock_config_class, stock_model_class
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "modernbert", "deberta-v2")
+NAMES = ("input_ids", "attention_mask")
 LAYERS, HEADS, NEURONS, HIDDEN, VOCAB = 3, 4, 24, 32, 100
 
 _SIZES: dict[str, Any] = {
@@ -80,3 +82,15 @@ def tiny_batch(seed: int = 0, rows: int = 3, length: int = 12) -> dict[str, torc
     for row in range(1, rows):
         mask[row, length - 2 * row :] = 0
     return {"input_ids": ids * mask, "attention_mask": mask}
+
+
+class Logits(nn.Module):
+    """A model as exporters want it: tensors named NAMES in, one tensor out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits [batch, labels]."""
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits

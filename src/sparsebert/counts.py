@@ -1,4 +1,4 @@
-"""What a model holds and costs: parameters, FLOPs, bytes, and the three sparsities against the dense model.
+"""What a model holds and costs: parameters, FLOPs, bytes, and the three sparsities against the model it came from.
 
 Knows tensors and names, not families: `encoder_linear` holds the names of the linear weights of the encoder.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +23,11 @@ MOST_TOKENS = 2**24
 
 @dataclass(frozen=True)
 class Footprint:
-    """What sparsity is computed from. A weight that is exactly zero is not counted in the first two."""
+    """What sparsity is computed from: weights, and those of them that are not exactly zero."""
 
+    encoder_linear: int
     encoder_linear_nonzero: int
+    whole_model: int
     whole_model_nonzero: int
     bytes_on_disk: int
 
@@ -86,30 +87,39 @@ def example_inputs(models: Sequence[PreTrainedModel], batch: int, length: int, s
     return {"input_ids": tokens[picks], "attention_mask": torch.ones(batch, length, dtype=torch.long)}
 
 
-def footprint(model: nn.Module, encoder_linear: Sequence[str], folder: Path) -> Footprint:
-    """Nonzero weights of `model`, and the bytes of the folder it was saved to."""
+def footprint(model: nn.Module, encoder_linear: Sequence[str], bytes_on_disk: int) -> Footprint:
+    """Weights of `model`, all and those that are not zero, with the bytes of the files that it was saved to."""
+    encoder, whole = _weights(model, encoder_linear), list(model.parameters())
     return Footprint(
-        encoder_linear_nonzero=sum(int(w.count_nonzero()) for w in _weights(model, encoder_linear)),
-        whole_model_nonzero=sum(int(p.count_nonzero()) for p in model.parameters()),
-        bytes_on_disk=disk_bytes(folder),
+        encoder_linear=_count(encoder),
+        encoder_linear_nonzero=sum(int(weight.count_nonzero()) for weight in encoder),
+        whole_model=_count(whole),
+        whole_model_nonzero=sum(int(weight.count_nonzero()) for weight in whole),
+        bytes_on_disk=bytes_on_disk,
     )
 
 
-def sparsity(dense: Footprint, small: Footprint) -> Sparsity:
-    """Fractions removed, 0-1: cut away or exactly zero. Negative if the small model has more than the dense one."""
+def zero_share(model: nn.Module, encoder_linear: Sequence[str]) -> float:
+    """Fraction of the encoder's linear weights that are exactly zero, 0-1; 0 where there are none."""
+    weights = _weights(model, encoder_linear)
+    return _removed(_count(weights), sum(int(weight.count_nonzero()) for weight in weights))
+
+
+def sparsity(start: Footprint, small: Footprint) -> Sparsity:
+    """Fractions, 0-1, of the weights and bytes of `start` that `small` is without: cut away or exactly zero.
+
+    All weights of `start` count, its zeros too, so that zeros which were there before are sparsity as well. Negative
+    if `small` has more weights than `start`, as one with trees may.
+    """
     return Sparsity(
-        encoder_linear=1 - small.encoder_linear_nonzero / dense.encoder_linear_nonzero,
-        whole_model=1 - small.whole_model_nonzero / dense.whole_model_nonzero,
-        bytes_on_disk=1 - small.bytes_on_disk / dense.bytes_on_disk,
+        encoder_linear=_removed(start.encoder_linear, small.encoder_linear_nonzero),
+        whole_model=_removed(start.whole_model, small.whole_model_nonzero),
+        bytes_on_disk=_removed(start.bytes_on_disk, small.bytes_on_disk),
     )
 
 
-def disk_bytes(folder: Path) -> int:
-    """Bytes of all weight files (*.safetensors) in a model folder. Raises UserError if there are none."""
-    files = list(folder.glob("*.safetensors"))
-    if not files:
-        raise UserError("No weights (*.safetensors) found", got=folder, fix="give the folder of a saved model")
-    return sum(file.stat().st_size for file in files)
+def _removed(before: int, after: int) -> float:
+    return 1 - after / before if before else 0.0
 
 
 def _weights(model: nn.Module, names: Iterable[str]) -> list[Tensor]:

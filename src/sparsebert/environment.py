@@ -47,7 +47,7 @@ def environment() -> Environment:
         commit=commit,
         dirty=dirty,
         machine=f"{platform.system()} {platform.machine()}",
-        cpu=cpu.get("model name", platform.processor() or platform.machine()),
+        cpu=cpu_name(),
         cpu_flags=cpu_flags(cpu),
         cores=len(os.sched_getaffinity(0)),
         threads=torch.get_num_threads(),
@@ -87,6 +87,11 @@ def commit_of(root: Path) -> tuple[str | None, bool | None]:
         return None, None
     commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
     return commit or None, None if changes is None else bool(changes)
+
+
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    return cpu_fields().get("model name", platform.processor() or platform.machine())
 
 
 def cpu_fields() -> dict[str, str]:

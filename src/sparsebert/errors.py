@@ -17,7 +17,8 @@ class UserError(Exception):
             parts.append(f"allowed: {allowed}")
         if fix:
             parts.append(fix)
-        message = "; ".join(parts)
+        # Names of files and words of libraries may hold line breaks.
+        message = " ".join("; ".join(parts).splitlines())
         super().__init__(message if message.endswith("?") else f"{message}.")
 
 

@@ -5,14 +5,13 @@ A value that could not be computed is absent. Units are in the names; times are 
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparsebert.errors import UserError
+from sparsebert.files import write_text_atomically
 from sparsebert.parts import Target
 
 SCHEMA = 1
@@ -66,17 +65,17 @@ class Score(Part):
     value: float
     split: str
     examples: int
-    low: float | None = Field(None, description="of the 95 % interval by bootstrap over the examples")
-    high: float | None = Field(None, description="of the same interval")
+    low: float | None = Field(default=None, description="of the 95 % interval by bootstrap over the examples")
+    high: float | None = Field(default=None, description="of the same interval")
     baseline: float | None = Field(
-        None,
+        default=None,
         description="what always giving the majority class of the train labels would score; of correlations, which a "
         "constant has none of, 0",
     )
     change_low: float | None = Field(
-        None, description="of the 95 % interval of the difference from the dense model, paired by example"
+        default=None, description="of the 95 % interval of the difference from the dense model, paired by example"
     )
-    change_high: float | None = Field(None, description="of the same interval")
+    change_high: float | None = Field(default=None, description="of the same interval")
 
     @property
     def above_baseline(self) -> bool | None:
@@ -89,7 +88,7 @@ class Score(Part):
 
 
 class Sparsity(Part):
-    """Fractions removed, 0-1, against the dense model."""
+    """Fractions, 0-1, of the weights and bytes of the model that it came from: cut away or exactly zero."""
 
     encoder_linear: float
     whole_model: float
@@ -261,6 +260,7 @@ class ModelResult(Part):
     decisions: Decisions | None = Field(default=None, description="of classifications only")
     sparsity: Sparsity
     size: Size
+    files: dict[str, str] = Field(default={}, description="SHA-256 of each file of the model's folder, but its card")
     timings: tuple[Timing, ...] = ()
     output_difference: float | None = Field(
         default=None, description="largest |logit| difference over the largest |logit|, masked against shrunk"
@@ -293,6 +293,28 @@ class _Told(BaseModel):
     measure: dict[str, Any] | None = None
 
 
+class SplitOf(Part):
+    """The rows of one split, as a run reads them."""
+
+    rows: int
+    sha256: str
+
+
+class Inputs(Part):
+    """What a run was made from, besides its recipe: with another of these it would be another run.
+
+    `model` and `teachers` hold SHA-256 by file name. `cpu` is for the reader: times and last bits depend on it.
+    """
+
+    model: dict[str, str]
+    teachers: dict[str, dict[str, str]] = {}
+    data: dict[str, SplitOf]
+    labels: tuple[str, ...]
+    packages: dict[str, str]
+    threads: int
+    cpu: str
+
+
 class Record(Part):
     """One run."""
 
@@ -308,6 +330,7 @@ class Record(Part):
     recipe_hash: str
     recipe: dict[str, Any]
     environment: Environment
+    inputs: Inputs | None = Field(default=None, description="none in records of before they were kept")
     task: str
     main_metric: str | None = None
     models: tuple[ModelResult, ...] = ()
@@ -333,27 +356,6 @@ class _Version(BaseModel):
     """What is read first: another schema may have other fields."""
 
     schema_version: int = SCHEMA
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write through a temporary file in the same folder, so that a reader sees the old file or the new, never half."""
-    write_bytes_atomically(path, text.encode("utf-8"))
-
-
-def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """As `write_text_atomically`, for bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def write_record(record: Record, folder: Path) -> Path:

@@ -8,41 +8,43 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
 from safetensors.numpy import save
 from transformers import PreTrainedModel
 
 from sparsebert.bench import BenchRow, bench
-from sparsebert.compress.common import leave, take
+from sparsebert.clock import torch_threads
+from sparsebert.compress.claim import claimed, finished, finished_record, mark_finished
+from sparsebert.compress.common import leave, parts_of, take
 from sparsebert.compress.family import Dense, FamilyMaker, Member, check_blocks, dense_model, shape_of
 from sparsebert.compress.forest import Grown, grow, layers_to_change
+from sparsebert.compress.inputs import inputs_of
 from sparsebert.compress.phases import SparseModel, check_phases, train_phases, unused_targets
-from sparsebert.compress.stages import alone, claim
 from sparsebert.compress.workbench import Predictions, Workbench, set_up
-from sparsebert.counts import footprint, sizes, sparsity
+from sparsebert.counts import Footprint, footprint, sizes, sparsity
 from sparsebert.environment import environment
 from sparsebert.errors import DivergedError, UnreachableError, UserError
+from sparsebert.files import digests, remove_folder, write_bytes_atomically, write_text_atomically
+from sparsebert.models.labels import below_baseline
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.load import load_model
+from sparsebert.models.source import disk_bytes
 from sparsebert.parts import Target
+from sparsebert.progress import Steps, busy, line
 from sparsebert.recipe import Recipe
 from sparsebert.records import (
-    FILE_NAME,
     PREDICTIONS,
+    Inputs,
     ModelResult,
     Record,
     Score,
     TrainingRun,
-    read_record,
-    write_bytes_atomically,
     write_record,
-    write_text_atomically,
 )
 from sparsebert.report.card import model_card
 from sparsebert.report.page import write_report
 
+CARD = "README.md"
 LADDER = (0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.92, 0.95)
-console = Console(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -59,63 +61,111 @@ class Entry:
     grown: Grown | None = None
 
 
-def run(recipe: Recipe, folder: Path, command: str, common: Path | None = None) -> Record:
+def run(
+    recipe: Recipe,
+    folder: Path,
+    command: str,
+    common: Path | None = None,
+    *,
+    restart: bool = False,
+    keep_models: bool = True,
+) -> Record:
     """Compress a model: dense baseline, one smaller model a target, measurement, record, report.
 
     A recipe with phases is a sparse training instead: its record has the sparse model, after the dense one where a
     teacher was trained. One with trees gives a model with fast feedforward layers, and its controls. Everything that
-    is finished is kept in `folder` and found again when the same recipe runs there again. `common` holds what other
-    runs have made of the same dense model and teachers (see compress/common.py). Raises UserError for what the user
-    can mend; once the folder is claimed, that also leaves a Record with `status: failed`, unless one that is finished
-    is there.
+    is finished is kept in `folder` and found again when the same recipe runs there again on the same data and models;
+    with other ones it is refused, unless `restart` lets it begin anew. A run that has finished is only read. `common`
+    holds what other runs have made of the same dense model and teachers (see compress/common.py). Without
+    `keep_models` only record, predictions and report stay. Raises UserError for what the user can mend; once the
+    folder is claimed, that also leaves a Record with `status: failed`, unless one that is finished is there.
     """
     started = time.perf_counter()
     compresses = _maker(recipe) is make_family
     if compresses:
         wanted_targets(recipe)
-    workbench = set_up(recipe, folder)
-    check_phases(workbench)
-    if compresses:
-        check_blocks(workbench.fresh())
-    if recipe.trees is not None:
-        layers_to_change(recipe.trees, workbench.fresh())
-    claim(folder, recipe)
-    with alone(folder):
-        if common is None:
-            return _finish(workbench, command, started)
-        taken = take(recipe, folder, common)
+    with busy("Reading the model and the data"):
+        workbench = set_up(recipe, folder)
+        check_phases(workbench)
+        if compresses:
+            check_blocks(workbench.fresh())
+        if recipe.trees is not None:
+            layers_to_change(recipe.trees, workbench.fresh())
+        inputs = inputs_of(recipe, workbench.task)
+    with claimed(folder, recipe, inputs, restart) as begun, torch_threads(begun.threads):
+        if (record := finished(folder, recipe)) is not None:
+            line("This run has finished before, and its models are as it left them; nothing is measured anew")
+            return record
+        shared = [] if common is None else parts_of(recipe, begun)
+        taken = [] if common is None else take(shared, folder, common)
+        notes = (*workbench.notes, *_notes_about(begun, inputs), *_taken_note(taken))
+        workbench = replace(workbench, notes=notes, inputs=begun, steps=Steps(_count_steps(recipe)))
         try:
-            return _finish(replace(workbench, notes=(*workbench.notes, *_taken_note(taken))), command, started)
+            return _finish(workbench, command, started, keep_models)
         finally:
-            leave(recipe, folder, common)
+            if common is not None:
+                leave(shared, folder, common)
+
+
+def _count_steps(recipe: Recipe) -> int:
+    """How many steps a run says: the dense model, what is made of it (at most), measuring, report."""
+    trained = 1 if recipe.finetune is None else 2
+    if recipe.phases:
+        made = len(recipe.phases) + any(phase.teacher == "dense" for phase in recipe.phases)
+    elif recipe.trees is None:
+        made = 1 + len(wanted_targets(recipe)) * trained
+    else:
+        made = 1 + (3 if recipe.trees.controls else 1) * trained
+    return made + 2
+
+
+def _notes_about(begun: Inputs, now: Inputs) -> list[str]:
+    notes = []
+    if begun.threads != now.threads:
+        notes.append(f"Computed with {begun.threads} threads, as it was begun; this process would take {now.threads}")
+    if begun.cpu != now.cpu:
+        notes.append(f"Begun on another processor ({begun.cpu}): what was found there is kept, times are of this one")
+    return notes
 
 
 def _taken_note(taken: Sequence[str]) -> list[str]:
     return [f"Made by another run of the sweep, with the same settings: {', '.join(taken)}"] if taken else []
 
 
-def _finish(workbench: Workbench, command: str, started: float) -> Record:
+def _finish(workbench: Workbench, command: str, started: float, keep_models: bool) -> Record:
     recipe, folder = workbench.recipe, workbench.folder
     try:
         entries, notes = _maker(recipe)(workbench)
+        workbench.steps.begin("Measuring all models together")
         models = measure_family(workbench, entries)
         write_predictions(workbench, entries)
     except UserError as error:
         step = error.step if isinstance(error, DivergedError) else None
         failed = _record(workbench, command, started, (), (), failure=str(error), failed_step=step)
-        if not _has_finished(folder):
+        if finished_record(folder) is None:
             write_record(failed, folder)
         raise
-    record = _record(workbench, command, started, models, notes)
-    write_record(record, folder)
-    for result in models:
-        write_text_atomically(folder / result.folder / "README.md", model_card(record, result.name))
+    workbench.steps.begin("Writing the report")
+    record = _record(workbench, command, started, models, (*notes, *_doubts(workbench, models)))
+    if not keep_models:
+        _remove_models(folder, record)
+    for result in models if keep_models else ():
+        write_text_atomically(folder / result.folder / CARD, model_card(record, result.name))
     write_report([record], folder / "report.html", folder / "plots", runs=[folder])
+    write_record(record, folder)
+    mark_finished(folder)
     return record
 
 
-def _has_finished(folder: Path) -> bool:
-    return (folder / FILE_NAME).is_file() and read_record(folder).status == "finished"
+def _remove_models(folder: Path, record: Record) -> None:
+    for name in (*(model.folder for model in record.models), "work"):
+        remove_folder(folder / name)
+
+
+def _doubts(workbench: Workbench, models: Sequence[ModelResult]) -> list[str]:
+    """About a dense classifier that was taken as it was given."""
+    given = [model for model in models if model.name == "dense" and model.training is None and workbench.spec.labels]
+    return [doubt for model in given for doubt in below_baseline(model.scores)]
 
 
 def _maker(recipe: Recipe) -> Callable[[Workbench], tuple[list[Entry], tuple[str, ...]]]:
@@ -131,7 +181,7 @@ def make_forest(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
     for grown in grow(workbench, dense):
         predictions = workbench.predict(grown.model)
         entry = Entry(grown.name, grown.folder, grown.model, predictions, training=grown.trained.run, grown=grown)
-        _say(f"{entry.name}: {_main(workbench, entry)}")
+        line(f"{entry.name}: {_main(workbench, entry)}")
         entries.append(entry)
     return entries, ()
 
@@ -162,11 +212,11 @@ def train_sparse(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
     """The sparse model that the recipe's phases give, after the dense teacher if one was trained."""
     notes = unused_targets(workbench.recipe)
     for note in notes:
-        _say(note)
+        line(note)
     sparse, dense = train_phases(workbench)
     entries = [] if dense is None else [_dense_entry(workbench, dense)]
     entry = Entry(sparse.folder.name, sparse.folder, sparse.model, workbench.predict(sparse.model), sparse=sparse)
-    _say(f"{entry.name}: {_main(workbench, entry)}")
+    line(f"{entry.name}: {_main(workbench, entry)}")
     return [*entries, entry], notes
 
 
@@ -207,8 +257,8 @@ def measure_family(workbench: Workbench, entries: Sequence[Entry]) -> tuple[Mode
     measure = workbench.recipe.measure
     if not measure.timed:
         return tuple(_result(workbench, entry, entries[0], ()) for entry in entries)
-    with console.status("Measuring the family") as status:
-        rows = bench(models, workbench.settings, rounds=measure.rounds, threads=measure.threads, progress=status.update)
+    with busy("Measuring the family") as update:
+        rows = bench(models, workbench.settings, rounds=measure.rounds, threads=measure.threads, progress=update)
         return tuple(_result(workbench, entry, entries[0], rows) for entry in entries)
 
 
@@ -216,14 +266,14 @@ def _member(workbench: Workbench, maker: FamilyMaker, target: Target) -> Entry:
     member, trained, folder = maker.make(target)
     model = load_model(folder, num_labels=len(workbench.spec.labels) or 1, kind=workbench.spec.kind)
     entry = Entry(target.label, folder, model, workbench.predict(model), member, trained.run)
-    _say(f"{entry.name}: {_main(workbench, entry)}")
+    line(f"{entry.name}: {_main(workbench, entry)}")
     return entry
 
 
 def _dense_entry(workbench: Workbench, dense: Dense) -> Entry:
     folder, predictions = workbench.folder / "dense", workbench.predict(dense.model)
     entry = Entry("dense", folder, dense.model, predictions, training=dense.trained.run)
-    _say(f"dense: {_main(workbench, entry)}")
+    line(f"dense: {_main(workbench, entry)}")
     return entry
 
 
@@ -232,8 +282,8 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
     before_training = member or grown
     linear, baseline = encoder_linear_names(entry.model), sparse.start if sparse else dense.model
     known, everything = member or sparse, range(len(layout_of(baseline).layers))
-    before = sparse.start_footprint if sparse else footprint(baseline, encoder_linear_names(baseline), dense.folder)
-    after = footprint(entry.model, linear, entry.folder)
+    before = sparse.start_footprint if sparse else _footprint(baseline, dense.folder)
+    after = _footprint(entry.model, entry.folder)
     return ModelResult(
         name=entry.name,
         folder=entry.folder.name,
@@ -245,6 +295,7 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
         one_shot_scores=before_training.one_shot_scores if before_training and entry.training else (),
         sparsity=sparsity(before, after),
         size=sizes(entry.model, linear, (setting.batch, setting.length), after.bytes_on_disk),
+        files={name: known for name, known in digests([entry.folder], entry.folder).items() if name != CARD},
         timings=tuple(timing for row in rows if row.model == entry.name for timing in row.timings),
         output_difference=member.output_difference if member else sparse.output_difference if sparse else None,
         training=entry.training,
@@ -253,6 +304,10 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
         trees=grown.trees if grown else (),
         sparsity_by_tensor=sparse.sparsity_by_tensor if sparse else {},
     )
+
+
+def _footprint(model: PreTrainedModel, folder: Path) -> Footprint:
+    return footprint(model, encoder_linear_names(model), disk_bytes(folder))
 
 
 def _record(
@@ -278,6 +333,7 @@ def _record(
         recipe_hash=recipe.hash,
         recipe=recipe.plain(),
         environment=environment(),
+        inputs=workbench.inputs,
         task=workbench.spec.name,
         main_metric=workbench.spec.main_metric,
         models=models,
@@ -309,7 +365,3 @@ def _main_value(workbench: Workbench, scores: Sequence[Score]) -> float | None:
 def _main(workbench: Workbench, entry: Entry) -> str:
     value = _main_value(workbench, workbench.score(entry.predictions))
     return f"{workbench.spec.main_metric} " + ("undefined" if value is None else f"{value:.4f}")
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False)

@@ -16,7 +16,7 @@ from sparsebert.groups import Group, Slice
 from sparsebert.models.blocks import IdentityLayer, fff_place
 from sparsebert.models.families import Family, Task
 from sparsebert.models.fff import FastFeedForward, Routing
-from sparsebert.models.layout import LayerLayout, Layout, has_module, layout_of
+from sparsebert.models.layout import LayerLayout, Layout, base_of, has_module, layout_of
 from sparsebert.models.load import check_finite
 from sparsebert.models.shrunk import (
     FFF_FIELDS,
@@ -83,8 +83,8 @@ def shrink(model: PreTrainedModel, keep: Keep, drop_layers: Iterable[int] = (), 
 
     `drop_layers` are indices in this model. `even=True` gives a stock transformers model, which needs all heads kept
     and one feedforward width in all layers. The input is not changed; dtype, device, training mode and attention
-    implementation stay. Raises UserError for a mask that does not fit, no layer left, a shape that is not even,
-    or a live constant where the model has no output bias to carry it.
+    implementation stay. Raises UserError for a class that is neither transformers' nor this package's, a mask that does
+    not fit, no layer left, a shape that is not even, or a live constant where the model has no output bias to carry it.
     """
     layout = layout_of(model)
     dropped = _checked(model, layout, keep, drop_layers)
@@ -104,8 +104,8 @@ def plant(
     """A copy of `model` with new, random fast feedforward layers in place of the feedforward blocks of `layers`.
 
     `layers` are indices in this model, None = all. Everything else is the same, the routing of earlier trees included.
-    Raises UserError for a layer that is not there, for an activation other than that of trees in other layers, and as
-    FastFeedForward does.
+    Raises UserError for a layer that is not there, for an activation other than that of trees in other layers, for a
+    class as `shrink` does, and as FastFeedForward does.
     """
     layout = layout_of(model)
     chosen = set(range(len(layout.layers))) if layers is None else set(layers)
@@ -253,7 +253,7 @@ def _kept_units(group: Group | None, keep: Keep) -> int:
 def _stock_values(model: PreTrainedModel, layout: Layout, layers: list[LayerLayout]) -> dict[str, Any]:
     """The stock configuration's values with the layers that stay."""
     values = model.config.to_dict()
-    for name in (*SHAPE_FIELDS, "model_type", "architectures", "transformers_version"):
+    for name in (*SHAPE_FIELDS, "model_type", "architectures", "transformers_version", "auto_map"):
         values.pop(name, None)
     values[layout.family.layers_field] = len(layers)
     for name in layout.family.per_layer_fields:
@@ -307,14 +307,19 @@ def _skeleton(model: PreTrainedModel, family: Family, config: PretrainedConfig, 
 
 
 def _task(model: PreTrainedModel, family: Family) -> Task:
-    for task, _ in family.model_classes:
-        if isinstance(model, stock_model_class(family, task)):
-            return task
-    raise UserError(
-        "This kind of model cannot be shrunk",
-        got=type(model).__name__,
-        allowed=", ".join(stock_model_class(family, task).__name__ for task, _ in family.model_classes),
-    )
+    """The task of a model whose code is known, its base model's too: a subclass may compute what a copy would not."""
+    tasks: dict[type, Task] = {
+        build(family, task): task for task, _ in family.model_classes for build in (stock_model_class, model_class)
+    }
+    for part in (model, base_of(model)):
+        if type(part) not in tasks:
+            raise UserError(
+                "A model of this class cannot be shrunk, as code of its own would be lost",
+                got=type(part).__name__,
+                allowed=", ".join(stock_model_class(family, task).__name__ for task, _ in family.model_classes),
+                fix="load its weights into one of these",
+            )
+    return tasks[type(model)]
 
 
 def _renamed(tensors: Tensors, layout: Layout, layers: list[LayerLayout]) -> Tensors:
@@ -342,6 +347,7 @@ def _fill(small: PreTrainedModel, tensors: Tensors) -> None:
 
 def _copy_buffers(model: PreTrainedModel, small: PreTrainedModel) -> None:
     # Buffers that are not saved (positions, rotary frequencies) sit outside the layers, under the same names.
-    for name, _ in list(small.named_buffers()):
+    saved = set(small.state_dict())
+    for name in [name for name, _ in small.named_buffers() if name not in saved]:
         owner, _, leaf = name.rpartition(".")
         setattr(small.get_submodule(owner), leaf, model.get_buffer(name).clone())

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 
+from sparsebert.compress.claim import check_inputs, finished_record
 from sparsebert.compress.common import common_folder
+from sparsebert.compress.inputs import inputs_of
+from sparsebert.data.load import load_task
 from sparsebert.errors import BusyError, UserError
+from sparsebert.progress import line
 from sparsebert.recipe import Recipe, load_recipe
-from sparsebert.records import FILE_NAME, Record, read_record
+from sparsebert.records import FILE_NAME, Inputs, Record, read_record
 from sparsebert.run import run
 
+DECIDE_INPUTS = ("model", "task", "data", "columns", "train_examples", "data_seed")
 MOST_VALUES = 1000
 TINY = 1e-9
 QUOTES = "[{'\""
 SEEDS = "give --seeds N for the seeds 0 to N-1"
-console = Console(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -102,52 +105,59 @@ def _setting(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True).splitlines()[0]
 
 
-def sweep(todo: Sequence[Point], folder: Path, command: str, keep_models: bool) -> Iterator[tuple[Point, Record]]:
+def sweep(
+    todo: Sequence[Point], folder: Path, command: str, keep_models: bool, restart: bool = False
+) -> Iterator[tuple[Point, Record]]:
     """Run every point in `folder`/NAME and yield its record; a finished one is only read.
 
     A point that fails with an error of the user does not stop the others; it leaves a failed record, or nothing where
     it was refused before it started, or where another process works on it. Points with the same dense model or teacher
     share them, so each is trained and asked once. Without `keep_models` only records, predictions and reports of what
     was run now stay, and of a point that failed what it takes to go on; with it a finished point whose models are gone
-    is run again.
+    is run again. `restart` runs finished points again too. Raises UserError for a finished point that was made from
+    other data or models than there are now.
     """
+    read: dict[str, Inputs] = {}
     with common_folder(folder) as common:
         for number, point in enumerate(todo, 1):
             place = folder / point.name
-            known = _finished(place, point.recipe, keep_models)
-            console.print(f"[{number}/{len(todo)}] {point.name}" + (" (done)" if known else ""), markup=False)
-            record = known or _run(point, place, command, common)
-            if record is None:
-                continue
-            if not known and not keep_models and record.status == "finished":
-                _drop_models(place, record)
-            yield point, record
+            known = None if restart else _finished(place, point.recipe, keep_models, read)
+            line(f"[{number}/{len(todo)}] {point.name}" + (" (done)" if known else ""))
+            record = known or _run(point, place, command, common, keep_models, restart)
+            if record is not None:
+                yield point, record
 
 
-def _run(point: Point, place: Path, command: str, common: Path) -> Record | None:
+def _run(point: Point, place: Path, command: str, common: Path, keep_models: bool, restart: bool) -> Record | None:
     try:
-        return run(point.recipe, place, command, common)
+        return run(point.recipe, place, command, common, restart=restart, keep_models=keep_models)
     except UserError as error:
-        console.print(f"{point.name} failed: {error}", style="red", markup=False)
+        line(f"{point.name} failed: {error}", style="red")
         if isinstance(error, BusyError) or not (place / FILE_NAME).is_file():
             return None
         record = read_record(place)
         return record if record.message == str(error) else None
 
 
-def _finished(place: Path, recipe: Recipe, with_models: bool) -> Record | None:
-    if not (place / FILE_NAME).is_file():
+def _finished(place: Path, recipe: Recipe, with_models: bool, read: dict[str, Inputs]) -> Record | None:
+    """The record of a point that needs no run; `read` holds the inputs that are known already."""
+    if (record := finished_record(place)) is None:
         return None
-    record = read_record(place)
     if record.recipe_hash != recipe.hash:
         raise UserError("A point of the sweep was made by another recipe", got=place, fix="choose another --output")
     is_whole = not with_models or all((place / model.folder).is_dir() for model in record.models)
-    return record if record.status == "finished" and is_whole else None
+    if is_whole and record.inputs is not None:
+        check_inputs(place, record.inputs, _inputs_of(recipe, read))
+    return record if is_whole else None
 
 
-def _drop_models(place: Path, record: Record) -> None:
-    for name in ("work", *(model.folder for model in record.models)):
-        shutil.rmtree(place / name, ignore_errors=True)
+def _inputs_of(recipe: Recipe, read: dict[str, Inputs]) -> Inputs:
+    plain = recipe.plain()
+    key = json.dumps([recipe.given_teachers, *(plain[name] for name in DECIDE_INPUTS)])
+    if key not in read:
+        task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples)
+        read[key] = inputs_of(recipe, task)
+    return read[key]
 
 
 def _listed(text: str, values: str) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ from sparsebert.cli.options import (
     OutputFolder,
     Recipe,
     Regression,
+    Restart,
     Seed,
     Set,
     Task,
@@ -101,6 +102,7 @@ def compress(
     settings: Set = None,
     output: OutputFolder = None,
     seed: Seed = None,
+    restart: Restart = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -126,7 +128,7 @@ def compress(
 
         options["targets"] = command.targets(goals)
         made = recipe_of(recipe, options, settings or [], cleared=("finetune",) if no_finetune else ())
-        command.compress(made, output, as_json)
+        command.compress(made, output, as_json, restart)
 
 
 @app.command()
@@ -146,6 +148,7 @@ def train(
     settings: Set = None,
     output: OutputFolder = None,
     seed: Seed = None,
+    restart: Restart = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -161,7 +164,7 @@ def train(
         from sparsebert.commands import train as command
         from sparsebert.commands.settings import recipe_of
 
-        command.train(recipe_of(recipe, options, settings or []), output, as_json)
+        command.train(recipe_of(recipe, options, settings or []), output, as_json, restart)
 
 
 @app.command()
@@ -197,6 +200,7 @@ def fff(
     settings: Set = None,
     output: OutputFolder = None,
     seed: Seed = None,
+    restart: Restart = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -216,7 +220,7 @@ def fff(
         from sparsebert.commands.settings import recipe_of
 
         made = recipe_of(recipe, options, settings or [], cleared=("finetune",) if no_finetune else ())
-        command.fff(made, output, as_json)
+        command.fff(made, output, as_json, restart)
 
 
 @app.command()
@@ -271,6 +275,7 @@ def sweep(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Default runs/sweep-HASH.", rich_help_panel=COMMON),
     ] = None,
+    restart: Restart = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -283,4 +288,4 @@ def sweep(
     with guard(debug, interrupted="interrupted; the same command goes on from here"):
         from sparsebert.commands import sweep as command
 
-        command.sweep(recipe, options, settings or [], grid or [], seeds, output, keep_models, as_json)
+        command.sweep(recipe, options, settings or [], grid or [], seeds, output, keep_models, as_json, restart)

@@ -58,6 +58,12 @@ OutputFolder = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="DIR", help="Default runs/MODEL-TASK-RECIPE_HASH.", rich_help_panel=COMMON),
 ]
+Restart = Annotated[
+    bool,
+    typer.Option(
+        "--restart", help="Remove what an earlier run left in the output folder first.", rich_help_panel=COMMON
+    ),
+]
 OutputFile = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="FILE", help="Also write the result here.", rich_help_panel=COMMON),

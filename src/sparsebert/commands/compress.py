@@ -10,6 +10,7 @@ from typing import Any
 
 from sparsebert.commands.output import put_json, quiet_libraries, remark, say, show
 from sparsebert.errors import UserError
+from sparsebert.progress import busy
 from sparsebert.recipe import Recipe
 from sparsebert.records import FILE_NAME, Record
 from sparsebert.report import as_json, as_rich, families, family_rows, family_table
@@ -29,22 +30,22 @@ def targets(goals: Mapping[str, Sequence[float] | None]) -> list[dict[str, Any]]
     return found or None
 
 
-def compress(recipe: Recipe, output: Path | None, json_wanted: bool) -> None:
+def compress(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bool = False) -> None:
     """Run the recipe in `output` (none = a folder named after it) and print what came out."""
     if recipe.phases:
         raise UserError("The recipe has phases, so it is for training", fix="use `sparsebert train`")
     if recipe.trees is not None:
         raise UserError("The recipe has trees, so it is for fast feedforward layers", fix="use `sparsebert fff`")
-    run_and_show(recipe, output, json_wanted)
+    run_and_show(recipe, output, json_wanted, restart)
 
 
-def run_and_show(recipe: Recipe, output: Path | None, json_wanted: bool) -> Record:
+def run_and_show(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bool = False) -> Record:
     """Run the recipe in `output` (none = a folder named after it), and print what it gave as a table or as JSON."""
-    from sparsebert.run import run
-
     folder = output or default_folder(recipe)
+    with busy("Starting"):
+        from sparsebert.run import run
     with quiet_libraries():
-        record = run(recipe, folder, shlex.join(["sparsebert", *sys.argv[1:]]))
+        record = run(recipe, folder, shlex.join(["sparsebert", *sys.argv[1:]]), restart=restart)
     if json_wanted:
         put_json(_plain(record, folder))
     else:

@@ -12,11 +12,11 @@ from sparsebert.report import as_rich
 from sparsebert.report.trees import tree_table
 
 
-def fff(recipe: Recipe, output: Path | None, json_wanted: bool) -> None:
+def fff(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bool = False) -> None:
     """Run the recipe in `output` (none = a folder named after it) and print what came out."""
     if recipe.trees is None:
         raise UserError("The recipe has no trees, so there is nothing to plant", fix="give --trees or --depth")
-    record = run_and_show(recipe, output, json_wanted)
+    record = run_and_show(recipe, output, json_wanted, restart)
     if not json_wanted:
         say("Fast feedforward layers, error after teaching and the rest after training:")
         show(as_rich(tree_table([record])))

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from sparsebert.records import write_text_atomically
+from sparsebert.files import write_text_atomically
 
 
 def show(drawn: RenderableType) -> None:

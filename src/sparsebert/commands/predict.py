@@ -21,7 +21,7 @@ from sparsebert.data.encode import Encoded, encode
 from sparsebert.data.read import SUFFIXES, has_columns, read_file
 from sparsebert.data.rows import column
 from sparsebert.errors import UserError
-from sparsebert.models.heads import saved_kind
+from sparsebert.models.heads import TASKS, foreign_head, saved_kind
 from sparsebert.models.limits import position_limit
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
@@ -68,14 +68,11 @@ def _fine_tuned(model: str) -> ModelSource:
         raise UserError("That is a run, not a model", got=model, allowed=", ".join(sources([model])))
     source = resolve(model)
     config = load_config(source)
+    head = foreign_head(config)
+    if head is not None:
+        raise UserError(f"predict does not know the head of {model}", got=head, allowed=f"models for {TASKS}")
     if saved_kind(config) not in ("classification", "regression"):
         raise UserError("The model is not fine-tuned for a task", got=model, fix="run `sparsebert compress` first")
-    if config.problem_type == "multi_label_classification":
-        raise UserError(
-            "The model gives a text several labels at once, and predict gives one",
-            got=f"problem_type {config.problem_type} in the config.json of {model}",
-            allowed="single_label_classification, regression",
-        )
     return source
 
 

@@ -25,6 +25,7 @@ def sweep(
     output: Path | None,
     keep_models: bool,
     json_wanted: bool,
+    restart: bool = False,
 ) -> None:
     """Run every point that is not finished and print the curves. Raises UserError at the end if points failed."""
     from sparsebert import sweep as points
@@ -33,7 +34,7 @@ def sweep(
     folder = output or Path("runs") / f"sweep-{_hash([point.recipe.hash for point in todo])}"
     with quiet_libraries():
         command = shlex.join(["sparsebert", *sys.argv[1:]])
-        made = list(points.sweep(todo, folder, command, keep_models))
+        made = list(points.sweep(todo, folder, command, keep_models, restart))
     if made:
         _finish([record for _, record in made], [folder / point.name for point, _ in made], folder, json_wanted)
     failed = len(todo) - sum(record.status == "finished" for _, record in made)

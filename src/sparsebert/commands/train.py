@@ -9,11 +9,11 @@ from sparsebert.errors import UserError
 from sparsebert.recipe import Recipe
 
 
-def train(recipe: Recipe, output: Path | None, json_wanted: bool) -> None:
+def train(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bool = False) -> None:
     """Run the recipe in `output` (none = a folder named after it) and print what came out."""
     if not recipe.phases:
         raise UserError(
             "The recipe has no phases, so there is nothing to train",
             fix="give --recipe with a file that has phases, or use `sparsebert compress`",
         )
-    run_and_show(recipe, output, json_wanted)
+    run_and_show(recipe, output, json_wanted, restart)

@@ -16,9 +16,9 @@ from sparsebert.models.layout import Layout, layout_of
 from sparsebert.oneshot.criteria import Criterion
 from sparsebert.oneshot.evidence import Batch, Evidence, gather
 from sparsebert.oneshot.options import Option, levels
+from sparsebert.progress import tracked
 from sparsebert.train.collate import Collator, batches_by_length, inputs_of
 from sparsebert.train.evaluate import predict_logits
-from sparsebert.train.progress import tracked
 
 CALIBRATION_BATCH = 32
 

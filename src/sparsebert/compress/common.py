@@ -10,18 +10,21 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparsebert.files import PREFIX, clear_leftovers, folder_beside, open_lock, remove_folder, write_text_atomically
 from sparsebert.recipe import Recipe
+from sparsebert.records import Inputs
 
 NAME = "common"
+TAKEN = "work/taken.json"
 LOCK, SLASH = ".lock", "!"
-ROWS = ("model", "task", "data", "columns", "max_length", "train_examples", "data_seed")
+# What of the recipe, besides the inputs, decides token rows.
+ROWS = ("task", "columns", "max_length")
 
 
 @dataclass(frozen=True)
@@ -42,47 +45,78 @@ def common_folder(folder: Path) -> Iterator[Path]:
     """`folder`/common, for the runs inside the block; removed after it, unless it failed or others still use it."""
     place = folder / NAME
     place.mkdir(parents=True, exist_ok=True)
-    with (place / LOCK).open("w") as lock:
+    lock = open_lock(place / LOCK)
+    try:
+        if _is_alone(lock):
+            _clear(folder, place)
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield place
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _is_alone(lock):
             return
-        shutil.rmtree(place)
+        remove_folder(place)
         # Where every run was refused there is nothing to keep.
         if not any(folder.iterdir()):
             folder.rmdir()
+    finally:
+        os.close(lock)
 
 
-def parts_of(recipe: Recipe) -> list[Part]:
-    """What a run of this recipe may share with others."""
-    plain = recipe.plain()
-    rows = {key: plain[key] for key in ROWS}
+def _is_alone(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _clear(folder: Path, place: Path) -> None:
+    """What sweeps left that were killed while they shared or cleared up."""
+    clear_leftovers(place)
+    for entry in folder.glob(f"{PREFIX}*"):
+        shutil.rmtree(entry)
+
+
+def parts_of(recipe: Recipe, inputs: Inputs) -> list[Part]:
+    """What a run of this recipe and of these inputs may share with others."""
+    plain, made_from = recipe.plain(), inputs.model_dump(mode="json")
+    teachers = made_from.pop("teachers")
+    rows = {key: plain[key] for key in ROWS} | made_from
     dense = rows | {"seed": recipe.seed, "dense": plain["dense"]}
     parts = [
         Part(dense, ("work/teacher", "dense", "work/dense.json")),
         Part(dense | {"measure": plain["measure"]}, ("work/latency-*.json",)),
     ]
-    teachers = [(f"work/teacher-{index}", name) for index, name in enumerate(recipe.given_teachers)]
-    return parts + [Part(rows | {"teacher": name}, (path,)) for path, name in teachers]
+    paths = [(f"work/teacher-{index}", name) for index, name in enumerate(recipe.given_teachers)]
+    return parts + [Part(rows | {"teacher": teachers[name]}, (path,)) for path, name in paths]
 
 
-def take(recipe: Recipe, folder: Path, common: Path) -> list[str]:
-    """Give a run what others left in `common`, and say what; what it has already stays."""
-    taken = []
-    for part in parts_of(recipe):
+def take(parts: Sequence[Part], folder: Path, common: Path) -> list[str]:
+    """Give a run what others left in `common`, and say all that it was ever given; what it has already stays."""
+    given: dict[str, Path] = {}
+    for part in parts:
         for pattern in part.paths:
             for source in sorted((common / part.name).glob(_flat(pattern))):
-                target = source.name.replace(SLASH, "/")
-                if _link(source, folder / target):
-                    taken.append(target)
-    return taken
+                given[source.name.replace(SLASH, "/")] = source
+    new = [name for name in given if not (folder / name).exists()]
+    before = _taken(folder)
+    if new:
+        # First, so that a run that is killed while it is given something still knows that it is not its own.
+        write_text_atomically(folder / TAKEN, json.dumps([*before, *new]))
+    for name in new:
+        _link(given[name], folder / name)
+    return [*before, *new]
 
 
-def leave(recipe: Recipe, folder: Path, common: Path) -> None:
+def _taken(folder: Path) -> list[str]:
+    try:
+        return [str(name) for name in json.loads((folder / TAKEN).read_bytes())]
+    except (FileNotFoundError, ValueError):
+        return []
+
+
+def leave(parts: Sequence[Part], folder: Path, common: Path) -> None:
     """Leave in `common` what a run made, finished parts only."""
-    for part in parts_of(recipe):
+    for part in parts:
         if not any(folder.glob(part.paths[-1])):
             continue
         for pattern in part.paths:
@@ -94,13 +128,12 @@ def _flat(path: str) -> str:
     return path.replace("/", SLASH)
 
 
-def _link(source: Path, target: Path) -> bool:
-    """Through a name of its own, so that a process that is killed leaves nothing half there; False if it is there."""
+def _link(source: Path, target: Path) -> None:
+    """Through a name of its own, so that a process that is killed leaves nothing half there; what is there stays."""
     if target.exists():
-        return False
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as place:
-        made = Path(place) / target.name
+        return
+    with folder_beside(target) as place:
+        made = place / target.name
         if source.is_dir():
             shutil.copytree(source, made, copy_function=os.link)
         else:
@@ -111,4 +144,3 @@ def _link(source: Path, target: Path) -> bool:
             # Another sweep was faster: its folder is as good.
             if not target.exists():
                 raise
-    return True

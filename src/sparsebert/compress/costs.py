@@ -7,7 +7,6 @@ from contextlib import ExitStack
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -16,6 +15,7 @@ from sparsebert.counts import example_inputs
 from sparsebert.models.layout import Layout, layout_of
 from sparsebert.oneshot.budgets import CostTable
 from sparsebert.oneshot.options import levels
+from sparsebert.progress import busy
 from sparsebert.surgeon import shrink
 
 TABLE_LAYERS = 3
@@ -51,7 +51,7 @@ def _time_sizes(
     count = min(TABLE_LAYERS, len(layout.layers))
     inputs = example_inputs([model], batch, length)
     clocks: dict[str, EncoderClock] = {}
-    with ExitStack() as stack, Console(stderr=True).status("Measuring the latency table"):
+    with ExitStack() as stack, busy("Measuring the latency table"):
         variants = []
         for size in sizes:
             small = stack_of(model, layout, count, size).eval()

@@ -15,11 +15,13 @@ from sparsebert.compress.calibrate import Calibrated, calibrate
 from sparsebert.compress.costs import measured_table
 from sparsebert.compress.places import head_importance, heads_left, shape_of
 from sparsebert.compress.search import Found, scorer
-from sparsebert.compress.stages import stage
+from sparsebert.compress.stages import Stage, once
 from sparsebert.compress.targets import Goal, meet
 from sparsebert.compress.workbench import Workbench
+from sparsebert.counts import zero_share
+from sparsebert.environment import cpu_name
 from sparsebert.errors import UserError
-from sparsebert.models.layout import layout_of
+from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.load import has_task_head, load_config, save_model
 from sparsebert.models.source import resolve
 from sparsebert.oneshot.budgets import CostTable
@@ -29,6 +31,9 @@ from sparsebert.surgeon import Keep, mask_model, shrink
 from sparsebert.train.distill import Distiller
 from sparsebert.train.finetune import fine_tune
 from sparsebert.train.teacher import TeacherCache, cache_teacher
+
+# A trained model has none, but for a few weights that half precision rounded to zero.
+MOST_ZEROS = 0.01
 
 
 class Trained(BaseModel):
@@ -62,7 +67,10 @@ class LatencyTable(BaseModel):
 
 
 def check_blocks(model: PreTrainedModel) -> None:
-    """Raises UserError for a model whose heads and neurons cannot be searched: tables of costs are of layers alike."""
+    """Raises UserError for a model whose heads and neurons cannot be searched: tables of costs are of layers alike.
+
+    And for one with many zeros, which the updates of weights and the fine-tuning would not keep.
+    """
     layers = layout_of(model).layers
     missing = [layer.index for layer in layers if layer.attention is None or layer.ffn is None]
     if missing or not layers:
@@ -76,15 +84,24 @@ def check_blocks(model: PreTrainedModel) -> None:
             got=", ".join(f"{heads} heads and {neurons} neurons" for heads, neurons in shapes),
             fix="give the model that it was made from, with all targets at once",
         )
+    zeros = zero_share(model, encoder_linear_names(model))
+    if zeros > MOST_ZEROS:
+        raise UserError(
+            "Compressing a model that is sparse itself would fill in its zeros",
+            got=f"{zeros:.1%} of the encoder's weights are zero",
+            allowed=f"up to {MOST_ZEROS:.0%}",
+            fix="give the model that it was made from, or use `sparsebert train`",
+        )
 
 
 @dataclass(frozen=True)
 class Dense:
-    """The baseline and teacher."""
+    """The baseline and teacher; `digest` changes with its files."""
 
     model: PreTrainedModel
     trained: Trained
     shape: Shape
+    digest: str
 
     @property
     def origin(self) -> tuple[int, ...]:
@@ -101,23 +118,34 @@ def dense_model(bench: Workbench) -> Dense:
     def work() -> Trained:
         model, run = bench.fresh(), None
         if not has_task_head(load_config(source), labels, bench.spec.labels):
-            training, checkpoints = bench.recipe.dense, bench.work / "dense-training"
             run = fine_tune(
-                model, bench.train, bench.collate, training, checkpoints, bench.recipe.seed, "Fine-tuning dense"
+                model,
+                bench.train,
+                bench.collate,
+                bench.recipe.dense,
+                bench.work / "dense-training",
+                bench.recipe.seed,
+                "Fine-tuning dense",
             ).run
         save_model(model, bench.tokenizer, folder)
         return Trained(run=run)
 
-    trained = stage(done, Trained, work, makes=folder)
+    bench.steps.begin("The dense model")
+    made = once(Stage(done, (folder,), bench.work / "dense-training"), Trained, work)
     model = bench.load(folder)
     layers = layout_of(model).layers
-    return Dense(model, trained, shape_of(model, tuple(range(len(layers))), model))
+    return Dense(model, made.result, shape_of(model, tuple(range(len(layers))), model), made.digest)
 
 
 def teacher_cache(bench: Workbench, dense: Dense) -> TeacherCache:
     """The dense model's outputs on the train split, computed once a run."""
     hidden = bench.recipe.distill.hidden > 0
     return cache_teacher(dense.model, bench.train, bench.collate, bench.work / "teacher", hidden)
+
+
+def trained_stage(work: Path, folder: Path) -> Stage:
+    """The stage in which `recover` makes the finished model."""
+    return Stage(work / "trained.json", (folder,), work / "training")
 
 
 def recover(bench: Workbench, dense: Dense, work: Path, folder: Path, origin: tuple[int, ...]) -> Trained:
@@ -144,20 +172,35 @@ class FamilyMaker:
         self._bench = bench
         self._dense = dense
         self._last, self._origin, self._shape = dense.model, dense.origin, dense.shape
+        self._last_digest = dense.digest
         self._calibrated: Calibrated | None = None
 
     def make(self, target: Target) -> tuple[Member, Trained, Path]:
         """Find, cut and fine-tune the model for one target; its folder holds the finished model."""
         work, folder = self._bench.work / target.label, self._bench.folder / target.label
-        cut, done = work / "one-shot", work / "trained.json"
-        member = stage(work / "member.json", Member, lambda: self._find(target, cut), makes=cut, later=[(done, folder)])
-        trained = stage(
-            done, Trained, lambda: recover(self._bench, self._dense, work, folder, member.origin), makes=folder
+        cut = work / "one-shot"
+        last = trained_stage(work, folder)
+        self._bench.steps.begin(f"{target.label}: searching what to remove")
+        found = once(
+            Stage(work / "member.json", (cut,)),
+            Member,
+            lambda: self._find(target, cut),
+            after=self._last_digest,
+            later=[last],
+        )
+        member = found.result
+        if self._bench.recipe.finetune is not None:
+            self._bench.steps.begin(f"{target.label}: training what is left")
+        trained = once(
+            last,
+            Trained,
+            lambda: recover(self._bench, self._dense, work, folder, member.origin),
+            after=found.digest,
         )
         if self._bench.recipe.finetune is not None:
             self._last, self._origin, self._shape = self._bench.load(folder), member.origin, member.shape
-            self._calibrated = None
-        return member, trained, folder
+            self._calibrated, self._last_digest = None, trained.digest
+        return member, trained.result, folder
 
     def _find(self, target: Target, folder: Path) -> Member:
         calibrated = self._calibrate()
@@ -220,4 +263,4 @@ class FamilyMaker:
             with torch_threads(self._bench.recipe.measure.threads):
                 return LatencyTable(table=measured_table(self._dense.model, setting.batch, setting.length))
 
-        return stage(file, LatencyTable, work).table
+        return once(Stage(file), LatencyTable, work, after=f"{self._dense.digest} {cpu_name()}").result.table

@@ -15,17 +15,18 @@ from transformers import PreTrainedModel, set_seed
 
 from sparsebert.compress.assemble import assemble
 from sparsebert.compress.calibrate import calibrate, sample_rows
-from sparsebert.compress.family import Dense, Trained, recover
-from sparsebert.compress.stages import stage
+from sparsebert.compress.family import Dense, Trained, recover, trained_stage
+from sparsebert.compress.stages import Stage, once
 from sparsebert.compress.workbench import Workbench
 from sparsebert.errors import UserError
+from sparsebert.files import write_bytes_atomically
 from sparsebert.models.fff import DEEPEST, Routing
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import save_model
 from sparsebert.models.routes import Routes
 from sparsebert.oneshot.budgets import Choice
 from sparsebert.parts import Trees
-from sparsebert.records import VISITS, Score, TreeFit, write_bytes_atomically
+from sparsebert.records import VISITS, Score, TreeFit
 from sparsebert.surgeon import plant, set_routing
 from sparsebert.train.collate import Batch, batches_by_length
 from sparsebert.train.trees import Lessons, routes_of, teach, trees_of
@@ -95,17 +96,22 @@ def layers_to_change(wanted: Trees, model: PreTrainedModel) -> tuple[int, ...]:
 def _grown(bench: Workbench, dense: Dense, name: str, make: Callable[[], Made]) -> Grown:
     work, folder = bench.work / name, bench.folder / name
 
-    done = work / "trained.json"
+    last = trained_stage(work, folder)
 
     def start() -> Started:
         model, errors = make()
         save_model(model, bench.tokenizer, work / "one-shot")
         return Started(scores=bench.score(bench.predict(model)), errors=errors)
 
-    started = stage(work / "started.json", Started, start, makes=work / "one-shot", later=[(done, folder)])
-    trained = stage(done, Trained, lambda: recover(bench, dense, work, folder, dense.origin), makes=folder)
+    first = Stage(work / "started.json", (work / "one-shot",))
+    bench.steps.begin(f"{name}: in place of the dense blocks")
+    started = once(first, Started, start, after=dense.digest, later=[last])
+    if bench.recipe.finetune is not None:
+        bench.steps.begin(f"{name}: training all layers together")
+    trained = once(last, Trained, lambda: recover(bench, dense, work, folder, dense.origin), after=started.digest)
     model = bench.load(folder)
-    return Grown(name, folder, model, started.scores, trained, _fits(bench, model, started.errors))
+    fits = _fits(bench, model, started.result.errors)
+    return Grown(name, folder, model, started.result.scores, trained.result, fits)
 
 
 def _taught(bench: Workbench, dense: Dense, depth: int, layers: Sequence[int]) -> Made:

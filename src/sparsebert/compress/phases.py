@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 from transformers import PreTrainedModel, set_seed
 
 from sparsebert import registry
 from sparsebert.compress.family import Dense, dense_model
 from sparsebert.compress.places import heads_left, shape_of
-from sparsebert.compress.stages import stage
+from sparsebert.compress.stages import Done, Stage, once
 from sparsebert.compress.workbench import Workbench
-from sparsebert.counts import Footprint
+from sparsebert.counts import Footprint, footprint
 from sparsebert.errors import UserError
+from sparsebert.files import write_bytes_atomically
 from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
 from sparsebert.models.load import Packing, has_task_head, load_config, save_model
 from sparsebert.models.pack import packed_bytes
@@ -38,7 +38,7 @@ from sparsebert.train.teacher import cache_teacher
 
 WORTH_PACKING = 0.95
 MASKS = "masks.safetensors"
-DONE, MODEL = "done.json", "model"
+DONE, MODEL, CHECKPOINTS = "done.json", "model", "training"
 
 
 class PhaseDone(BaseModel):
@@ -142,7 +142,11 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
     dense = dense_model(bench) if any(phase.teacher == "dense" for phase in phases) else None
     start = bench.fresh()
     folders = [bench.work / f"phase{index}-{phase.name}" for index, phase in enumerate(phases)]
-    done = {phase.name: _phase(bench, index, folders, dense) for index, phase in enumerate(phases)}
+    done: dict[str, PhaseDone] = {}
+    digest = "" if dense is None else dense.digest
+    for index, phase in enumerate(phases):
+        found = _phase(bench, index, folders, dense, digest)
+        done[phase.name], digest = found.result, found.digest
     trained = bench.load(folders[-1] / MODEL)
     keep = live_units(trained)
     small, difference = _cut(bench, trained, keep)
@@ -161,16 +165,21 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
     ), dense
 
 
-def _phase(bench: Workbench, index: int, folders: Sequence[Path], dense: Dense | None) -> PhaseDone:
-    """A phase that is found again, or carried out; those after it are then to be carried out again too."""
+def _phase(bench: Workbench, index: int, folders: Sequence[Path], dense: Dense | None, after: str) -> Done[PhaseDone]:
+    """A phase that is found again, or carried out; its model is not needed where the next one is finished."""
     phase, folder, before = bench.recipe.phases[index], folders[index], folders[index - 1] if index else None
-    return stage(
-        folder / DONE,
+    bench.steps.begin(f"Phase {phase.name}")
+    return once(
+        _stage(folder),
         PhaseDone,
         lambda: _carry_out(bench, phase, folder, before, dense),
-        makes=folder / MODEL,
-        later=[(other / DONE, other / MODEL) for other in folders[index + 1 :]],
+        after,
+        later=[_stage(other) for other in folders[index + 1 : index + 2]],
     )
+
+
+def _stage(folder: Path) -> Stage:
+    return Stage(folder / DONE, (folder / MODEL, folder / MASKS), folder / CHECKPOINTS)
 
 
 def _carry_out(bench: Workbench, phase: Phase, folder: Path, before: Path | None, dense: Dense | None) -> PhaseDone:
@@ -184,7 +193,7 @@ def _carry_out(bench: Workbench, phase: Phase, folder: Path, before: Path | None
         bench.train,
         bench.collate,
         phase.training,
-        folder / "training",
+        folder / CHECKPOINTS,
         bench.recipe.seed,
         phase.name,
         distiller=_distiller(bench, phase, dense, model),
@@ -193,8 +202,8 @@ def _carry_out(bench: Workbench, phase: Phase, folder: Path, before: Path | None
         held=held,
     )
     save_model(model, bench.tokenizer, folder / MODEL)
-    save_file({name: mask.contiguous() for name, mask in outcome.masks.items()}, folder / MASKS)
-    shutil.rmtree(folder / "training", ignore_errors=True)
+    masks = {name: mask.contiguous() for name, mask in outcome.masks.items()}
+    write_bytes_atomically(folder / MASKS, save(masks))
     return PhaseDone(run=outcome.run, timeline=tuple(_row(entry, phase.name) for entry in outcome.log))
 
 
@@ -259,8 +268,4 @@ def _zeros(model: PreTrainedModel) -> dict[str, float]:
 def _in_memory(model: PreTrainedModel) -> Footprint:
     """What the start model would take as a file, without writing it."""
     tensors = {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
-    return Footprint(
-        encoder_linear_nonzero=sum(int(model.get_parameter(n).count_nonzero()) for n in encoder_linear_names(model)),
-        whole_model_nonzero=sum(int(tensor.count_nonzero()) for tensor in tensors.values()),
-        bytes_on_disk=len(save(tensors)),
-    )
+    return footprint(model, encoder_linear_names(model), len(save(tensors)))

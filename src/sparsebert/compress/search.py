@@ -16,9 +16,9 @@ from sparsebert.compress.calibrate import Calibrated
 from sparsebert.errors import UnreachableError, UserError
 from sparsebert.models.layout import LayerLayout
 from sparsebert.oneshot.budgets import Choice, CostTable, layer_choices, share
+from sparsebert.progress import tracked
 from sparsebert.train.collate import Collator
 from sparsebert.train.evaluate import predict_logits
-from sparsebert.train.progress import tracked
 
 MUTATED = 0.2
 SPREAD = 1.0

@@ -1,76 +1,117 @@
-"""Stages: work that is done once, kept on disk, and found again by the next run of the same command."""
+"""Stages: work that is done once, kept on disk, and found again by the next run of the same command (ADR 7)."""
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from sparsebert.errors import BusyError, UserError
-from sparsebert.recipe import Recipe, differing_keys, parse_recipe
-from sparsebert.records import write_text_atomically
+from sparsebert.files import differing_files, digests, remove_folder, write_text_atomically
+from sparsebert.progress import line
 
 T = TypeVar("T", bound=BaseModel)
-RECIPE_FILE = "recipe.json"
-LOCK_FILE = ".lock"
 
 
-def claim(folder: Path, recipe: Recipe) -> None:
-    """Make `folder` the run folder of `recipe`. Raises UserError, naming the keys, if another recipe has it."""
-    file = folder / RECIPE_FILE
-    if file.is_file():
-        before = parse_recipe(json.loads(file.read_bytes()))
-        differing = differing_keys(before, recipe)
-        if differing:
-            raise UserError(
-                f"{folder} holds a run of another recipe; different: {', '.join(differing)}",
-                fix="choose another --output, or give the same values",
-            )
-        return
-    if folder.exists() and (not folder.is_dir() or any(_is_foreign(entry) for entry in folder.iterdir())):
-        raise UserError("The output folder is not empty and not a run", got=folder, fix="choose another --output")
-    write_text_atomically(file, recipe.model_dump_json(indent=1, by_alias=True) + "\n")
+class _Kept(BaseModel):
+    """What the file of a stage holds. `made` has the SHA-256 of every file, by its path from the stage's folder."""
+
+    after: str
+    made: dict[str, str]
+    result: dict[str, Any]
+    check: str
+
+    @property
+    def digest(self) -> str:
+        return _digest(self.made or self.result)
+
+    def is_sound(self) -> bool:
+        return self.check == _digest([self.after, self.made, self.result])
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the run folder; the lock goes with the process. Raises BusyError if another process holds it."""
-    with (folder / LOCK_FILE).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError("Another command is working in the output folder", got=folder, fix="wait for it") from None
-        yield
+@dataclass(frozen=True)
+class Stage:
+    """Where a stage keeps its result, and the files and folders that it makes besides.
 
-
-def _is_foreign(entry: Path) -> bool:
-    # A process that is killed while it claims a folder leaves a half-written recipe of that name behind.
-    return not entry.name.startswith(f".{RECIPE_FILE}.") and entry.name != LOCK_FILE
-
-
-def stage(
-    file: Path,
-    kind: type[T],
-    work: Callable[[], T],
-    makes: Path | None = None,
-    later: Sequence[tuple[Path, Path]] = (),
-) -> T:
-    """What `file` holds if it is there, else what `work` gives, written atomically first.
-
-    `makes` is a folder that the work leaves besides; where that is gone, it is done anew. `later` are file and folder
-    of each stage that stands on this one: once one of them is there `makes` may be gone, and where this one is done
-    anew, so are they.
+    `makes` are complete when the result is written; what is put into these folders later belongs to others. `scratch`
+    is a folder that is needed only until then.
     """
-    needed = makes if not any(other.is_file() and made.is_dir() for other, made in later) else None
-    if file.is_file() and (needed is None or needed.is_dir()):
-        return kind.model_validate_json(file.read_bytes())
-    for other, _ in later:
-        other.unlink(missing_ok=True)
-    result = work()
-    write_text_atomically(file, result.model_dump_json() + "\n")
-    return result
+
+    file: Path
+    makes: tuple[Path, ...] = ()
+    scratch: Path | None = None
+
+
+@dataclass(frozen=True)
+class Done(Generic[T]):
+    """A finished stage. `digest` changes with what it made, or with its result where it makes nothing."""
+
+    result: T
+    digest: str
+
+
+def once(stage: Stage, kind: type[T], work: Callable[[], T], after: str = "", later: Sequence[Stage] = ()) -> Done[T]:
+    """What the stage left if it is there and unharmed, else what `work` gives, written atomically after what it makes.
+
+    `after` is the digest of what the stage stands on: with another it is done again. While one of the stages that
+    stand on this one, `later`, is unharmed, what this one made is not needed. Says so where work is done again.
+    """
+    kept = _read(stage, kind)
+    if kept is None or not _holds(stage, kept, after, later):
+        kept = _carry_out(stage, work, after)
+    if stage.scratch is not None:
+        remove_folder(stage.scratch)
+    return Done(kind.model_validate(kept.result), kept.digest)
+
+
+def _carry_out(stage: Stage, work: Callable[[], BaseModel], after: str) -> _Kept:
+    result = json.loads(work().model_dump_json())
+    made = digests(stage.makes, stage.file.parent)
+    kept = _Kept(after=after, made=made, result=result, check=_digest([after, made, result]))
+    write_text_atomically(stage.file, kept.model_dump_json() + "\n")
+    return kept
+
+
+def _holds(stage: Stage, kept: _Kept, after: str, later: Sequence[Stage]) -> bool:
+    if kept.after != after:
+        _say(stage, "stands on something that has changed")
+        return False
+    differing = differing_files(kept.made, stage.file.parent)
+    if not differing or any(_is_whole(other, kept.digest) for other in later):
+        return True
+    _say(stage, f"is missing or damaged ({', '.join(differing)})")
+    return False
+
+
+def _is_whole(stage: Stage, after: str) -> bool:
+    kept = _read(stage)
+    return kept is not None and kept.after == after and not differing_files(kept.made, stage.file.parent)
+
+
+def _read(stage: Stage, kind: type[BaseModel] | None = None) -> _Kept | None:
+    """None where there is no file, or where it cannot be what was written."""
+    if not stage.file.is_file():
+        return None
+    try:
+        kept = _Kept.model_validate_json(stage.file.read_bytes())
+        if kind is not None:
+            kind.model_validate(kept.result)
+    except ValidationError:
+        kept = None
+    if kept is None or not kept.is_sound():
+        _say(stage, "is not readable")
+        return None
+    return kept
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _say(stage: Stage, why: str) -> None:
+    name = f"{stage.file.parent.name}/{stage.file.name}"
+    line(f"What {name} speaks of {why}, so it is made again")

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
-from rich.console import Console
 from transformers import PreTrainedModel
 
 from sparsebert.bench import Setting
@@ -21,6 +20,7 @@ from sparsebert.errors import UnreachableError
 from sparsebert.models.layout import layout_of
 from sparsebert.oneshot.budgets import CostTable
 from sparsebert.parts import Target
+from sparsebert.progress import busy
 from sparsebert.recipe import Recipe
 
 CLOSE_ENOUGH = 0.02
@@ -158,7 +158,7 @@ def measure_pair(
     """Encoder speedup of `small` over `dense` (median ratio of interleaved rounds) and its whole-model median in ms."""
     inputs = example_inputs([dense, small], setting.batch, setting.length)
     with ExitStack() as stack:
-        stack.enter_context(Console(stderr=True).status("Measuring the candidate against the dense model"))
+        stack.enter_context(busy("Measuring the candidate against the dense model"))
         stack.enter_context(torch_threads(threads))
         clocks = [
             stack.enter_context(encoder_clock(model, [layer.path for layer in layout_of(model).layers]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,14 @@ from sparsebert.data.encode import encode
 from sparsebert.data.load import Task, load_task
 from sparsebert.data.metrics import score_with_reasons
 from sparsebert.data.tasks import TaskSpec
-from sparsebert.models.heads import has_no_names, has_task_head
+from sparsebert.models.heads import CLASSIFIER, check_start, has_task_head
+from sparsebert.models.labels import are_numbers, has_no_names, head_order, name_labels, own_names, take_labels
 from sparsebert.models.limits import position_limit
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
+from sparsebert.progress import Steps
 from sparsebert.recipe import Recipe
-from sparsebert.records import Score
+from sparsebert.records import Inputs, Score
 from sparsebert.train.collate import Collator, padding_collator
 from sparsebert.train.evaluate import predict_logits
 
@@ -42,6 +44,8 @@ class Workbench:
     validations: dict[str, Dataset]
     collate: Collator
     notes: tuple[str, ...]
+    inputs: Inputs | None = None
+    steps: Steps = field(default_factory=lambda: Steps(0))
 
     @property
     def spec(self) -> TaskSpec:
@@ -81,18 +85,20 @@ class Workbench:
         return tuple(scores)
 
     def load(self, source: ModelSource | Path) -> PreTrainedModel:
-        """A model with the task's head, in float32, also where its file is not: in halves it could not be trained."""
-        return load_model(source, num_labels=len(self.spec.labels) or 1, kind=self.spec.kind, dtype=torch.float32)
+        """A model with the task's head and labels, in float32, also where its file is not: halves cannot be trained."""
+        labels = self.spec.labels
+        model = load_model(source, num_labels=len(labels) or 1, kind=self.spec.kind, dtype=torch.float32)
+        if labels and has_task_head(model.config, len(labels), labels):
+            take_labels(model, labels)
+        elif labels:
+            name_labels(model.config, labels)
+        return model
 
     def fresh(self) -> PreTrainedModel:
         """The recipe's model with the task's head and label names; the seed decides what is new in it."""
         source = resolve(self.recipe.model)
         set_seed(self.recipe.seed)
-        model = self.load(source)
-        if self.spec.labels:
-            model.config.id2label = dict(enumerate(self.spec.labels))
-            model.config.label2id = {name: number for number, name in enumerate(self.spec.labels)}
-        return model
+        return self.load(source)
 
     def checked_difference(self, masked: PreTrainedModel, small: PreTrainedModel) -> float:
         """The largest |logit| difference relative to the largest logit. Raises RuntimeError if that is no rounding."""
@@ -120,6 +126,7 @@ def set_up(recipe: Recipe, folder: Path) -> Workbench:
     """Load data and tokeniser. Raises UserError for anything the user can mend, before anything is written."""
     source = resolve(recipe.model)
     config = load_config(source)
+    check_start(config, source.name)
     tokenizer = load_tokenizer(source)
     task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples)
     limit = position_limit(config)
@@ -155,8 +162,25 @@ def _notes_about(config: PretrainedConfig, num_labels: int, label_names: Sequenc
         notes.append(
             f"The model is saved in {saved}; it is worked on in float32, and sizes are against its float32 file"
         )
-    if has_no_names(config) and has_task_head(config, num_labels, label_names):
-        notes.append(
-            "The model's labels have no names, but are as many as the task's: it is taken to be fine-tuned for it"
-        )
+    notes += _notes_about_head(config, num_labels, label_names)
     return notes
+
+
+def _notes_about_head(config: PretrainedConfig, num_labels: int, label_names: Sequence[str]) -> list[str]:
+    """What was made of a classifier or regression that the model brings along."""
+    if not any(name.endswith(CLASSIFIER) for name in config.architectures or ()):
+        return []
+    own, wanted = ", ".join(own_names(config)), ", ".join(label_names) or "one value"
+    if not has_task_head(config, num_labels, label_names):
+        has = "one value" if config.num_labels == 1 else own
+        return [f"The model's head gives {has}, and the task wants {wanted}: it is not recognised, and trained anew"]
+    if not label_names:
+        return []
+    if has_no_names(config):
+        return ["The model's labels have no names, but are as many as the task's: it is taken to be fine-tuned for it"]
+    if are_numbers(label_names):
+        return [f"The labels {wanted} are taken to be the model's {own}, in this order; it keeps these names"]
+    order = head_order(config, label_names) or []
+    if order != sorted(order):
+        return [f"The model gives its labels in the order {own}; its head was put into the task's order, {wanted}"]
+    return []

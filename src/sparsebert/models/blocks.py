@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PretrainedConfig
 
+from sparsebert.models.empty import NoInputs, NoNeurons, NoOutputs, remove_heads
 from sparsebert.models.families import Family
 from sparsebert.models.fff import FastFeedForward, Routing
 
@@ -28,26 +30,10 @@ class IdentityLayer(nn.Module):
         return (hidden_states, None) if self.gives_tuple else hidden_states
 
 
-class NoHeads(nn.Module):
-    """An attention core without heads: an empty context, or what an output projection inside the core makes of it.
-
-    The projection keeps its name in the core, so that its bias is saved under the usual name.
-    """
-
-    def __init__(self, output_name: str = "", output: nn.Linear | None = None) -> None:
-        super().__init__()
-        self.output_name = output_name
-        if output is not None:
-            self.add_module(output_name, output)
-
-    def forward(self, hidden_states: torch.Tensor, *args: object, **kwargs: object) -> tuple[torch.Tensor, None]:
-        """Return [batch, length, 0], or [batch, length, hidden] after the projection, and no attention weights."""
-        context = hidden_states[..., :0]
-        return (self.get_submodule(self.output_name)(context) if self.output_name else context), None
-
-
-def resize_layer(layer: nn.Module, family: Family, heads: int, neurons: int, head_size: int) -> None:
-    """Cut a layer of stock size down to its first `heads` heads and `neurons` neurons."""
+def resize_layer(
+    layer: nn.Module, family: Family, heads: int, neurons: int, head_size: int, config: PretrainedConfig
+) -> None:
+    """Cut a layer of stock size down to its first `heads` heads and `neurons` neurons; `config` is the model's."""
     parts, ffn = family.attention, family.ffn
     _resize_inputs(layer, parts.inputs, heads * head_size)
     _resize(layer.get_submodule(parts.output), columns=heads * head_size)
@@ -59,7 +45,9 @@ def resize_layer(layer: nn.Module, family: Family, heads: int, neurons: int, hea
     for name in parts.widths:
         setattr(core, name, heads * head_size)
     if heads == 0:
-        layer.set_submodule(parts.core, _no_heads(layer, family))
+        _empty_attention(layer, family, config)
+    if neurons == 0:
+        _empty_ffn(layer, family)
 
 
 def install_fff(
@@ -81,13 +69,32 @@ def fff_place(family: Family) -> str:
     return family.ffn.block or family.ffn.inputs[0]
 
 
-def _no_heads(layer: nn.Module, family: Family) -> NoHeads:
-    inside = family.attention.output.removeprefix(family.attention.core + ".")
-    if inside == family.attention.output:
-        return NoHeads()
-    output = layer.get_submodule(family.attention.output)
-    assert isinstance(output, nn.Linear)
-    return NoHeads(inside, output)
+def _empty_attention(layer: nn.Module, family: Family, config: PretrainedConfig) -> None:
+    parts, inside = family.attention, f"{family.attention.core}."
+    output = parts.output.removeprefix(inside) if parts.output.startswith(inside) else ""
+    inputs = [name.removeprefix(inside) for name in parts.inputs]
+    remove_heads(layer.get_submodule(parts.core), inputs, output, config)
+    if not output:
+        layer.set_submodule(parts.output, NoInputs(_linear(layer, parts.output)))
+
+
+def _empty_ffn(layer: nn.Module, family: Family) -> None:
+    parts = family.ffn
+    projections: dict[str, nn.Module] = {name: NoOutputs(_linear(layer, name)) for name in parts.inputs}
+    projections[parts.output] = NoInputs(_linear(layer, parts.output))
+    if parts.block:
+        inside = {name.removeprefix(f"{parts.block}."): module for name, module in projections.items()}
+        layer.set_submodule(parts.block, NoNeurons(inside, parts.output.removeprefix(f"{parts.block}.")))
+        return
+    for name, module in projections.items():
+        layer.set_submodule(name, module)
+    layer.set_submodule(parts.activation, nn.Identity())
+
+
+def _linear(layer: nn.Module, name: str) -> nn.Linear:
+    module = layer.get_submodule(name)
+    assert isinstance(module, nn.Linear)
+    return module
 
 
 def _resize_inputs(layer: nn.Module, names: tuple[str, ...], width: int) -> None:

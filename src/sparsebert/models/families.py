@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sparsebert import registry
-from sparsebert.errors import unknown
+from sparsebert.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -57,6 +57,7 @@ class Family:
     names of these numbers in the stock configuration, `per_layer_fields` its lists with one entry a layer.
     `first_norm` names a norm that the stock model leaves out of its first layer only, `after_first` a module under
     the base model that works on the first layer's output; `layer_attributes` are read from layers by their caller.
+    `classifier` names, under a classification model, the projection that has one row a label.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Family:
     layer_attributes: tuple[str, ...] = ()
     layer_gives_tuple: bool = False
     optional_pooler: bool = False
+    classifier: str = "classifier"
 
     def model_class(self, task: Task) -> str:
         """Dotted name of the stock model class for a task."""
@@ -89,8 +91,18 @@ def family_named(model_type: str) -> Family:
     """The family of a `model_type` as configurations carry it. Raises UserError for any other."""
     name = model_type.removeprefix(registry.SHRUNK_PREFIX)
     if name not in registry.names("family"):
-        raise unknown("model family", model_type, registry.names("family"))
+        raise _unsupported(model_type)
     return registry.get("family", name)
+
+
+def _unsupported(model_type: str) -> UserError:
+    """With a hint only where the name is of no family: another family is no slip of the pen."""
+    from transformers import CONFIG_MAPPING
+
+    families = registry.names("family")
+    if model_type in CONFIG_MAPPING:
+        return UserError(f"Unknown model family '{model_type}'", allowed=", ".join(families))
+    return unknown("model family", model_type, families)
 
 
 def is_shrunk(config: PretrainedConfig) -> bool:
@@ -143,6 +155,7 @@ ROBERTA = Family(
     ffn=_BERT_FFN,
     config_class=_config("roberta", "Roberta"),
     model_classes=_classes("roberta", "Roberta"),
+    classifier="classifier.out_proj",
     optional_pooler=True,
 )
 
@@ -153,6 +166,7 @@ ELECTRA = Family(
     ffn=_BERT_FFN,
     config_class=_config("electra", "Electra"),
     model_classes=_classes("electra", "Electra"),
+    classifier="classifier.out_proj",
 )
 
 DISTILBERT = Family(

@@ -16,6 +16,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from sparsebert.groups import Group, Kind, Slice
 from sparsebert.models.blocks import fff_place
 from sparsebert.models.families import Family, family_of, is_shrunk
+from sparsebert.models.plain import check_projections, check_unwrapped
 
 _VALUE = 2
 
@@ -65,8 +66,9 @@ class Layout:
 def layout_of(model: PreTrainedModel) -> Layout:
     """Describe a model. Group names carry the layer's index in this model; tensor names start at this model.
 
-    Raises UserError for a family that is not supported.
+    Raises UserError for a family that is not supported, and for a model that is wrapped.
     """
+    check_unwrapped(model)
     config, family = model.config, family_of(model.config)
     layer_list = _prefix(model) + family.layers
     shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
@@ -113,8 +115,12 @@ def encoder_linear_names(model: PreTrainedModel) -> tuple[str, ...]:
 
 
 def scope_names(model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
-    """Names of the weights that the scopes `attention`, `ffn` and `embeddings` stand for, in model order."""
+    """Names of the weights that the scopes `attention`, `ffn` and `embeddings` stand for, in model order.
+
+    Raises UserError for matrices that are adapted or quantised.
+    """
     layout = layout_of(model)
+    check_projections(model, layout.family, [layer.path for layer in layout.layers])
     found = {}
     for scope, part in (("attention", layout.family.attention), ("ffn", layout.family.ffn)):
         found[scope] = _existing(model, layout, [f"{name}.weight" for name in (*part.inputs, part.output)])

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import os
-import re
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
@@ -24,20 +21,22 @@ from transformers import (
 )
 
 from sparsebert.errors import UserError
-from sparsebert.models.families import family_named, family_of, is_shrunk
+from sparsebert.files import folder_beside
+from sparsebert.models.config import (
+    CONFIG_FILE,
+    TOKENIZER_CONFIG_FILE,
+    check_no_code,
+    check_shape,
+    first_line,
+    read_config,
+    read_json,
+)
+from sparsebert.models.families import family_of, is_shrunk
 from sparsebert.models.heads import AUTO, Kind, has_task_head, saved_kind
 from sparsebert.models.layout import base_of
 from sparsebert.models.pack import write_packed
-from sparsebert.models.source import (
-    CONVERT,
-    PACKED_FILE,
-    ModelSource,
-    has_tokenizer,
-    has_weights,
-    quiet,
-    resolve,
-    weight_files,
-)
+from sparsebert.models.source import PACKED_FILE, ModelSource, has_tokenizer, quiet, resolve
+from sparsebert.models.weights import check_files, check_report, check_size
 
 __all__ = [
     "Kind",
@@ -52,8 +51,18 @@ __all__ = [
     "save_model",
 ]
 
-# What transformers raises for values of a configuration that do not go together.
-_MISFITS = (ValueError, TypeError, KeyError, ImportError, StrictDataclassError)
+# What transformers and torch raise for values of a configuration that do not go together.
+_MISFITS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -84,57 +93,67 @@ def load_model(
         kind = "classification"
     new_head = kind is not None and _set_task(config, num_labels, kind)
     auto = AUTO[kind or saved_kind(config)]
-    _check_files(folder)
-    try:
-        with quiet():
-            model, report = auto.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype or "auto",
-                attn_implementation=attention,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                local_files_only=True,
-            )
-    except _MISFITS as error:
-        how = f" with attention '{attention}'" if attention else ""
-        raise UserError(f"No model can be built from {folder / 'config.json'}{how}: {_reason(error)}") from error
+    held = check_files(folder)
+    check_size(_without_values(auto, config, attention, folder), held, folder)
+    with quiet():
+        model, report = auto.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype or "auto",
+            attn_implementation=attention,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
     _drop_new_pooler(model, report)
-    _check_report(model, report, folder, new_head)
+    check_report(model, report, folder, new_head)
     check_finite(model)
     return model.eval()
 
 
 def load_config(source: ModelSource | Path | str) -> PretrainedConfig:
-    """Read a model's configuration. Raises UserError if it is missing, not JSON, or of an unsupported family."""
-    file = _folder(source) / "config.json"
-    if not file.is_file():
-        raise UserError("The folder has no config.json, so it is not a model", got=file.parent)
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not readable: {error}", fix="download it again") from None
-    if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
-        raise UserError(f"{file} names no model_type")
-    family_named(values["model_type"])
+    """Read a model's configuration.
+
+    Raises UserError if it is missing, not JSON, not valid, of an unsupported family, or of a model that would be
+    computed as another one, such as one with code of its own.
+    """
+    folder = _folder(source)
+    read_config(folder)
+    file = folder / CONFIG_FILE
     try:
         with quiet():
-            return AutoConfig.from_pretrained(file.parent, local_files_only=True)
-    except (*_MISFITS, AttributeError) as error:
-        raise UserError(f"{file} is not valid: {_reason(error)}") from error
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except _MISFITS as error:
+        raise UserError(f"{file} is not valid: {first_line(error)}") from error
+    if is_shrunk(config):
+        check_shape(config.to_dict(), file)
+    return config
 
 
 def load_tokenizer(source: ModelSource | Path | str) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer. Raises UserError if the folder has none."""
+    """Load a model's tokenizer. Raises UserError if the folder has none, or one that is damaged or has its own code."""
     folder = _folder(source)
     if not has_tokenizer(folder):
         raise UserError("The folder has no tokenizer", got=folder)
+    own = folder / TOKENIZER_CONFIG_FILE
+    if own.is_file():
+        check_no_code(read_json(own), own)
+    config = load_config(folder)
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, config=config, local_files_only=True, trust_remote_code=False
+            )
+            tokenizer("a")
+    except Exception as error:
+        # The library of the fast tokenizers raises the base class itself.
+        if not (isinstance(error, (*_MISFITS, OSError)) or type(error) is Exception):
+            raise
         needs = "pip install sentencepiece tiktoken" if any(folder.glob("*.model")) else ""
-        raise UserError(f"The tokenizer in {folder} cannot be loaded: {_reason(error)}", fix=needs) from None
+        raise UserError(f"The tokenizer in {folder} cannot be loaded: {first_line(error)}", fix=needs) from error
+    return tokenizer
 
 
 def save_model(
@@ -147,24 +166,20 @@ def save_model(
     """
     if packing is not None and not is_shrunk(model.config):
         raise UserError("A stock model has no packed form", got=type(model).__name__, fix="shrink it first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    written = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        with quiet():
+        with folder_beside(folder) as place, quiet():
+            written = place / folder.name
             model.save_pretrained(written)
             if packing is not None:
                 _pack(written, packing)
             if tokenizer is not None:
                 tokenizer.save_pretrained(written)
-        # Some of these files are made for their owner only.
-        written.chmod(0o755)
-        for file in written.iterdir():
-            file.chmod(0o644)
-        _swap(written, folder)
+            # Some of these files are made for their owner only.
+            for file in written.iterdir():
+                file.chmod(0o644)
+            _swap(written, folder)
     except (OSError, SafetensorError) as error:
         raise UserError(f"The model could not be written: {error}", got=folder, fix="free some disk space") from None
-    finally:
-        shutil.rmtree(written, ignore_errors=True)
 
 
 def _pack(folder: Path, packing: Packing) -> None:
@@ -182,8 +197,14 @@ def check_finite(model: PreTrainedModel) -> None:
             )
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _without_values(auto: Any, config: PretrainedConfig, attention: str | None, folder: Path) -> PreTrainedModel:
+    """The model that a configuration describes, on `meta`. Raises UserError if there is none."""
+    try:
+        with quiet(), torch.device("meta"):
+            return auto.from_config(copy.deepcopy(config), attn_implementation=attention, trust_remote_code=False)
+    except _MISFITS as error:
+        how = f" with attention '{attention}'" if attention else ""
+        raise UserError(f"No model can be built from {folder / CONFIG_FILE}{how}: {first_line(error)}") from error
 
 
 def _folder(source: ModelSource | Path | str) -> Path:
@@ -204,41 +225,6 @@ def _set_task(config: PretrainedConfig, num_labels: int | None, kind: Kind) -> b
     return True
 
 
-def _check_files(folder: Path) -> None:
-    if not has_weights(folder):
-        raise UserError("The folder has no weights in the safetensors format", got=folder, fix=CONVERT)
-    for name in weight_files(folder):
-        try:
-            with safe_open(folder / name, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{folder / name} is damaged or cut short: {error}", fix="download it again") from None
-
-
-def _check_report(model: PreTrainedModel, report: dict[str, Any], folder: Path, new_head: bool) -> None:
-    absent = set(report["missing_keys"]) | {entry[0] for entry in report["mismatched_keys"]}
-    if new_head or type(model).__name__ not in (model.config.architectures or ()):
-        # Another task than the file was saved for: heads, and the pooler that belongs to them, may be new.
-        prefix = "" if base_of(model) is model else f"{model.base_model_prefix}."
-        pooler = f"{prefix}pooler."
-        absent = {name for name in absent if name.startswith(prefix) and not name.startswith(pooler)}
-    layers = re.escape(family_of(model.config).layers)
-    own = re.compile(rf"({re.escape(model.base_model_prefix)}\.)?{layers}\.\d+\..*(weight|bias)")
-    unused = [name for name in report["unexpected_keys"] if own.fullmatch(name)]
-    if unused:
-        raise UserError(
-            f"The layers in {folder} hold {len(unused)} tensors that a model of its config.json does not use",
-            got=min(unused),
-            fix="give it the config.json that it was saved with",
-        )
-    if absent:
-        raise UserError(
-            f"The weights in {folder} do not fit its config.json: {len(absent)} tensors missing or of another shape",
-            got=min(absent),
-            fix="download the folder again",
-        )
-
-
 def _drop_new_pooler(model: PreTrainedModel, report: dict[str, Any]) -> None:
     """A base model whose file has no pooler is saved and loaded without one."""
     family, missing = family_of(model.config), set(report["missing_keys"])
@@ -249,15 +235,13 @@ def _drop_new_pooler(model: PreTrainedModel, report: dict[str, Any]) -> None:
 
 
 def _swap(written: Path, folder: Path) -> None:
-    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-    try:
+    with folder_beside(folder) as place:
+        old = place / folder.name
         if folder.exists():
-            os.replace(folder, old / "model")
+            os.replace(folder, old)
         try:
             os.replace(written, folder)
         except OSError:
-            if (old / "model").exists():
-                os.replace(old / "model", folder)
+            if old.exists():
+                os.replace(old, folder)
             raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)

@@ -53,7 +53,8 @@ def unpack(stored: Mapping[str, torch.Tensor], contents: Mapping[str, dict]) -> 
 def write_packed(tensors: Mapping[str, torch.Tensor], file: Path, bf16: bool = False) -> None:
     """Pack into a file."""
     stored, contents = pack(tensors, bf16)
-    save_file(stored, file, metadata={METADATA: json.dumps(contents, sort_keys=True), "format": "pt"})
+    # One entry only: safetensors writes several in an order that changes from call to call.
+    save_file(stored, file, metadata={METADATA: json.dumps(contents, sort_keys=True)})
 
 
 def read_packed(file: Path) -> Tensors:

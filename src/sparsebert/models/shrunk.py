@@ -19,6 +19,7 @@ from huggingface_hub.dataclasses import strict
 
 from sparsebert import registry
 from sparsebert.errors import UserError
+from sparsebert.models.config import OWN_MODULE
 from sparsebert.models.families import Family, Task
 from sparsebert.models.source import PACKED_FILE
 
@@ -83,7 +84,7 @@ def config_class(family: Family) -> type[PretrainedConfig]:
         register_models(family)
 
     namespace = {
-        "__module__": __name__,
+        **_carried("AutoConfig"),
         "__doc__": f"{stock.__name__} with the kept heads, neurons and layers.",
         "__annotations__": SHAPE_FIELDS,
         "__post_init__": post_init,
@@ -112,7 +113,7 @@ def model_class(family: Family, task: Task) -> type[PreTrainedModel]:
         return super(made, cls)
 
     namespace = {
-        "__module__": __name__,
+        **_carried(_AUTO[task]),
         "__doc__": f"{stock.__name__} with fewer heads, neurons and layers.",
         "__init__": init,
         "from_pretrained": classmethod(from_pretrained),
@@ -150,6 +151,11 @@ def __getattr__(name: str) -> Any:
             if name == "Sparse" + stock.split(":")[1]:
                 return model_class(family, task)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _carried(auto_class: str) -> dict[str, Any]:
+    """What makes transformers save, beside a model, the file by which others load it with `trust_remote_code`."""
+    return {"__module__": importlib.import_module(f"{__package__}.{OWN_MODULE}").__name__, "_auto_class": auto_class}
 
 
 def _load(dotted: str) -> Any:
@@ -224,7 +230,7 @@ def _cut(model: PreTrainedModel, family: Family) -> None:
     assert isinstance(layers, nn.ModuleList)
     for layer, heads, neurons in zip(layers, config.layer_heads, config.layer_neurons, strict=True):
         if (heads, neurons) != (config.original_heads, config.original_neurons):
-            resize_layer(layer, family, heads, neurons, config.head_size)
+            resize_layer(layer, family, heads, neurons, config.head_size, config)
     for layer, tree in zip(layers, config.layer_fff, strict=True):
         if tree:
             install_fff(layer, family, config.hidden_size, tree, config.fff_activation, routing)

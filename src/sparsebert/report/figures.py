@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsebert.records import ModelResult, Shape, write_bytes_atomically
+from sparsebert.files import write_bytes_atomically
+from sparsebert.records import ModelResult, Shape
 from sparsebert.report import values as v
 from sparsebert.report.bars import latency_plot, size_plot
 from sparsebert.report.curves import Curve, curve_plot

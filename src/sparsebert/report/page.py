@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from sparsebert.errors import UserError
-from sparsebert.records import Record, write_text_atomically
+from sparsebert.files import write_text_atomically
+from sparsebert.records import Record
 from sparsebert.report import figures
 from sparsebert.report.blocks import Block, Row, contents, drawn, in_scroll
 from sparsebert.report.cards import summary_cards

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import get_last_checkpoint
 
 from sparsebert.environment import supports_bf16_training
 from sparsebert.parts import Rule, Training
 from sparsebert.records import TrainingRun
 from sparsebert.sparse.sites import Masks
+from sparsebert.train.checkpoints import Checkpoints
 from sparsebert.train.collate import Collator, EpochOrder
 from sparsebert.train.distill import Distiller
 from sparsebert.train.trainer import SparseTrainer
@@ -56,6 +56,7 @@ def fine_tune(
     bf16 = supports_bf16_training()
     if training.freeze_embeddings:
         _freeze_embeddings(model)
+    checkpoints = Checkpoints(folder, _start_of(model, training, seed, rules, sparsity, held, distiller))
     trainer = SparseTrainer(
         model=model,
         args=_arguments(training, folder, seed, bf16),
@@ -69,10 +70,11 @@ def fine_tune(
         one_cycle=training.lr_schedule == "one_cycle",
         order=EpochOrder(encoded["length"], training.batch_size, seed),
         title=title,
+        callbacks=[checkpoints],
     )
     start = time.perf_counter()
     try:
-        _train_or_resume(trainer, _last_whole_checkpoint(folder))
+        _train_or_resume(trainer, checkpoints.last())
     finally:
         trainer.progress.close()
         model.requires_grad_(True)
@@ -89,6 +91,26 @@ def fine_tune(
         left_dense=trainer.left_dense,
     )
     return Outcome(run, trainer.masks, tuple(entry for entry in trainer.state.log_history if "loss" in entry))
+
+
+def _start_of(
+    model: PreTrainedModel,
+    training: Training,
+    seed: int,
+    rules: Sequence[Rule],
+    sparsity: float | None,
+    held: Mapping[str, torch.Tensor] | None,
+    distiller: Distiller | None,
+) -> str:
+    """A digest of what decides a training, besides its rows: a checkpoint of another start is of another training."""
+    content = hashlib.sha256()
+    for name, tensor in (*model.state_dict().items(), *(held or {}).items()):
+        content.update(name.encode())
+        content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    plain = [part.model_dump(mode="json") for part in (training, *rules)]
+    taught = None if distiller is None else distiller.weights.model_dump(mode="json")
+    content.update(json.dumps([plain, seed, sparsity, taught]).encode())
+    return content.hexdigest()
 
 
 def _in_float32_again(model: PreTrainedModel) -> None:
@@ -132,7 +154,6 @@ def _arguments(training: Training, folder: Path, seed: int, bf16: bool) -> Train
         lr_scheduler_type="linear" if training.lr_schedule == "one_cycle" else training.lr_schedule,
         save_strategy="steps",
         save_steps=training.save_steps,
-        save_total_limit=1,
         logging_strategy="steps",
         logging_steps=training.save_steps,
         report_to=[],
@@ -151,20 +172,3 @@ def _arguments(training: Training, folder: Path, seed: int, bf16: bool) -> Train
 def _last_logged_loss(state: TrainerState) -> float | None:
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     return losses[-1] if losses else None
-
-
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint whose last-written file is there; half-written ones are removed."""
-    while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
-        if _is_whole(Path(found) / TRAINER_STATE_NAME):
-            return found
-        shutil.rmtree(found)
-    return None
-
-
-def _is_whole(state_file: Path) -> bool:
-    try:
-        TrainerState.load_from_json(str(state_file))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return True

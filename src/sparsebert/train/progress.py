@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-T = TypeVar("T")
+from sparsebert.progress import console, line
+
 SPEEDS = ("runtime", "per_second")
-
-
-def tracked(items: Sequence[T], title: str) -> Iterator[T]:
-    """The items, with a bar on stderr while they are gone through: stdout is for results."""
-    yield from track(items, title, console=Console(stderr=True), transient=True)
 
 
 class Watched(Protocol):
@@ -31,7 +26,7 @@ class ProgressBar(TrainerCallback):
     def __init__(self, title: str, watched: Watched) -> None:
         self._title = title
         self._watched = watched
-        self._console: Console | None = None
+        self._speaks = False
         self._progress: Progress | None = None
 
     def on_train_begin(
@@ -40,14 +35,16 @@ class ProgressBar(TrainerCallback):
         """Open the bar at the step that training starts or resumes from."""
         if not state.is_world_process_zero:
             return
-        self._console = Console(stderr=True)
+        self._speaks = True
+        if not console.is_terminal:
+            return
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[said]}"),
             TimeRemainingColumn(),
-            console=self._console,
+            console=console,
             transient=True,
         )
         self._progress.start()
@@ -69,15 +66,15 @@ class ProgressBar(TrainerCallback):
         logs: Mapping[str, Any] = kwargs["logs"]
         scores = {key: value for key, value in logs.items() if key.startswith("eval_") and not key.endswith(SPEEDS)}
         said = scores or {key: logs[key] for key in ("loss", "sparsity") if "loss" in logs and key in logs}
-        if self._console is None or not said or (self._console.is_terminal and not scores):
+        if not said or (console.is_terminal and not scores):
             return
         values = "  ".join(f"{key} {value:.4g}" for key, value in said.items() if isinstance(value, int | float))
         self.say(f"step {state.global_step} of {state.max_steps}: {values}")
 
-    def say(self, line: str) -> None:
+    def say(self, said: str) -> None:
         """Print a line, above the bar if there is one, on the first process only."""
-        if self._console is not None:
-            self._console.print(f"{self._title}: {line}", markup=False, highlight=False, soft_wrap=True)
+        if self._speaks:
+            line(f"{self._title}: {said}")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object

@@ -17,8 +17,8 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
+from sparsebert.files import write_text_atomically
 from sparsebert.models.layout import layout_of
-from sparsebert.records import write_text_atomically
 from sparsebert.train.collate import Batch, Collator, batches_by_length, inputs_of
 
 

@@ -17,8 +17,8 @@ from sparsebert.models.fff import FastFeedForward
 from sparsebert.models.layout import layout_of
 from sparsebert.models.routes import Routes, routes
 from sparsebert.modes import evaluating
+from sparsebert.progress import tracked
 from sparsebert.train.collate import Batch, inputs_of
-from sparsebert.train.progress import tracked
 
 HELD_OUT = 0.1
 TINY = 1e-12

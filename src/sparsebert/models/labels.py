@@ -1,0 +1,74 @@
+"""Which row of a saved classifier stands for which label of a task, and what the labels are called afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from sparsebert.models.families import family_of
+from sparsebert.records import Score
+
+
+def own_names(config: PretrainedConfig) -> list[str]:
+    """What the configuration calls its labels, in the order of the classifier's rows."""
+    return [name for _, name in sorted((config.id2label or {}).items())]
+
+
+def has_no_names(config: PretrainedConfig) -> bool:
+    """True where the labels have no names but numbers: transformers' own LABEL_0 and so on, or 0 and so on."""
+    names = own_names(config)
+    return names == [f"LABEL_{index}" for index in range(len(names))] or are_numbers(names)
+
+
+def are_numbers(names: Sequence[str]) -> bool:
+    """True for labels that are called 0, 1 and so on: they say which row is meant, and nothing else."""
+    return list(names) == [str(index) for index in range(len(names))]
+
+
+def head_order(config: PretrainedConfig, label_names: Sequence[str]) -> list[int] | None:
+    """For each label of the task the row of the classifier that stands for it; None where that cannot be told.
+
+    Names are compared ignoring case. Where model or task has only numbers for its labels, the order is the model's.
+    """
+    own = own_names(config)
+    if len(own) != len(label_names):
+        return None
+    if has_no_names(config) or are_numbers(label_names):
+        return list(range(len(own)))
+    rows = {name.lower(): row for row, name in enumerate(own)}
+    wanted = [name.lower() for name in label_names]
+    return [rows[name] for name in wanted] if sorted(rows) == sorted(wanted) else None
+
+
+def name_labels(config: PretrainedConfig, names: Sequence[str]) -> None:
+    """Give the labels of a configuration these names, in place."""
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: number for number, name in enumerate(names)}
+
+
+@torch.no_grad()
+def take_labels(model: PreTrainedModel, label_names: Sequence[str]) -> None:
+    """Put a classifier of the task's labels into the task's order, in place, and name them as the task does.
+
+    A model's own names stay where the task has only numbers.
+    """
+    order = head_order(model.config, label_names)
+    assert order is not None, "the model's labels are not the task's"
+    if order != sorted(order):
+        head = model.get_submodule(family_of(model.config).classifier)
+        for parameter in head.parameters():
+            parameter.copy_(parameter[order].clone())
+    if has_no_names(model.config) or not are_numbers(label_names):
+        name_labels(model.config, label_names)
+
+
+def below_baseline(scores: Sequence[Score]) -> list[str]:
+    """A warning for each score that a fine-tuned classifier has below its baseline, before any training."""
+    return [
+        f"The model as given has {score.metric} {score.value:.4f} on {score.split}, below the {score.baseline:.4f} of "
+        "always giving the majority class: it may give its labels in another order than the data, or be of other texts"
+        for score in scores
+        if score.baseline is not None and score.value < score.baseline
+    ]

@@ -1,0 +1,53 @@
+"""What a long command says on stderr while it works: a line a step; bars and spinners on terminals only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+T = TypeVar("T")
+console = Console(stderr=True)
+"""The one console for all that is no result, so that lines and bars do not disturb each other."""
+
+
+def line(text: str, style: str | None = None) -> None:
+    """Print one plain line, above a bar if there is one."""
+    console.print(text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def tracked(items: Sequence[T], title: str) -> Iterator[T]:
+    """The items, with a bar while they are gone through."""
+    if not console.is_terminal:
+        yield from items
+        return
+    yield from track(items, title, console=console, transient=True)
+
+
+@contextmanager
+def busy(title: str) -> Iterator[Callable[[str], None]]:
+    """A spinner for work whose length is not known; gives what changes its title."""
+    if not console.is_terminal:
+        yield lambda title: None
+        return
+    with console.status(title) as status:
+        yield status.update
+
+
+class Steps:
+    """Says which of how many steps a command is at, and how long it has been working."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._begun = 0
+        self._started = time.monotonic()
+
+    def begin(self, title: str) -> None:
+        """The next step."""
+        self._begun += 1
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        line(f"[{self._begun}/{self._total}] {minutes}:{seconds:02} {title}")

@@ -1,0 +1,162 @@
+"""The rows of a classifier follow the labels' names; heads for other tasks are never replaced in silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+)
+
+from sparsebert.compress.workbench import Workbench, set_up
+from sparsebert.errors import UserError
+from sparsebert.models.heads import foreign_head, has_task_head
+from sparsebert.models.labels import below_baseline, head_order, own_names, take_labels
+from sparsebert.models.load import load_config, load_model
+from sparsebert.recipe import load_recipe
+from sparsebert.records import Score
+from sparsebert.surgeon import shrink
+from test_heads import rewrite
+from tiny import FAMILIES, tiny_batch, tiny_model
+from tiny_run import assert_refused, run_cli, save_tiny, write_task
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels are no and yes."""
+    return write_task(tmp_path_factory.mktemp("labels") / "data")
+
+
+def named(folder: Path, *names: str, **values: object) -> Path:
+    save_tiny(folder, num_labels=len(names))
+    return rewrite(folder, id2label=dict(enumerate(names)), **values)
+
+
+def workbench(model: Path, data: Path, out: Path) -> Workbench:
+    return set_up(load_recipe(None, [f"model={model}", "task=mine", f"data={data}", "targets=[]"]), out)
+
+
+def with_numbers(data: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for name in ("train.csv", "validation.csv"):
+        text = (data / name).read_text(encoding="utf-8")
+        (folder / name).write_text(text.replace(",yes,", ",1,").replace(",no,", ",0,"), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_rows_of_every_family_follow_the_names(family: str, cut: bool):
+    model = tiny_model(family, id2label={0: "B", 1: "c", 2: "A"})
+    model = shrink(model, {}) if cut else model
+    with torch.no_grad():
+        before = model(**tiny_batch()).logits
+        take_labels(model, ("a", "b", "c"))
+        after = model(**tiny_batch()).logits
+    assert torch.equal(after, before[:, [2, 0, 1]])
+    assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert model.config.label2id == {"a": 0, "b": 1, "c": 2}
+
+
+def test_which_row_stands_for_which_label():
+    def order(own: dict[int, str], *wanted: str) -> list[int] | None:
+        return head_order(BertConfig(id2label=own), wanted)
+
+    assert order({0: "positive", 1: "negative"}, "Negative", "positive") == [1, 0]
+    assert order({0: "LABEL_0", 1: "LABEL_1"}, "no", "yes") == [0, 1]
+    assert order({0: "0", 1: "1"}, "no", "yes") == [0, 1]
+    assert order({0: "positive", 1: "negative"}, "0", "1") == [0, 1]
+    assert order({0: "positive", 1: "negative"}, "1", "2") is None
+    assert order({0: "positive", 1: "negative"}, "no", "yes") is None
+    assert order({0: "a", 1: "A"}, "a", "A") is None
+    assert order({0: "a", 1: "b", 2: "c"}, "a", "b") is None
+
+
+def test_a_model_with_its_labels_in_another_order_is_fine_tuned_for_the_task(tmp_path: Path, data: Path):
+    model = named(tmp_path / "model", "Yes", "No")
+    assert has_task_head(load_config(model), 2, ("no", "yes"))
+    bench, given = workbench(model, data, tmp_path / "out"), load_model(model)
+    fresh = bench.fresh()
+    assert own_names(fresh.config) == ["no", "yes"]
+    assert torch.equal(fresh.classifier.weight, given.classifier.weight[[1, 0]])
+    assert torch.equal(fresh.classifier.bias, given.classifier.bias[[1, 0]])
+    assert "order Yes, No; its head was put into the task's order, no, yes" in bench.notes[-1]
+    fresh.save_pretrained(tmp_path / "dense")
+    again = bench.load(tmp_path / "dense")
+    assert torch.equal(again.classifier.weight, fresh.classifier.weight)
+
+
+def test_a_model_keeps_its_names_where_the_data_have_numbers(tmp_path: Path, data: Path):
+    model = named(tmp_path / "model", "bad", "good")
+    bench = workbench(model, with_numbers(data, tmp_path / "numbers"), tmp_path / "out")
+    fresh = bench.fresh()
+    assert own_names(fresh.config) == ["bad", "good"]
+    assert torch.equal(fresh.classifier.weight, load_model(model).classifier.weight)
+    assert "The labels 0, 1 are taken to be the model's bad, good" in bench.notes[-1]
+    base = rewrite(model, architectures=["BertForMaskedLM"])
+    assert own_names(workbench(base, tmp_path / "numbers", tmp_path / "out").fresh().config) == ["0", "1"]
+
+
+def test_other_names_and_other_numbers_of_labels_are_said(tmp_path: Path, data: Path):
+    for names in (("bad", "good"), ("no", "yes", "maybe")):
+        bench = workbench(named(tmp_path / names[0], *names), data, tmp_path / "out")
+        assert f"gives {', '.join(names)}, and the task wants no, yes: it is not recognised" in bench.notes[-1]
+        assert own_names(bench.fresh().config) == ["no", "yes"]
+
+
+HEADS = {
+    "BertForTokenClassification": BertForTokenClassification,
+    "BertForQuestionAnswering": BertForQuestionAnswering,
+    "BertForMultipleChoice": BertForMultipleChoice,
+}
+
+
+@pytest.mark.parametrize("command", ["compress", "train", "fff"])
+@pytest.mark.parametrize("head", [*HEADS, "BertForSequenceClassification", "MyBertForSequenceClassification"])
+def test_a_head_for_another_task_is_never_thrown_away(head: str, command: str, tmp_path: Path, data: Path):
+    save_tiny(tmp_path / "model")
+    if head in HEADS:
+        HEADS[head](load_config(tmp_path / "model")).save_pretrained(tmp_path / "model")
+    else:
+        rewrite(tmp_path / "model", architectures=[head], problem_type="multi_label_classification")
+    goal = {
+        "compress": ["--sparsity", 0.5],
+        "train": ["--recipe", Path(__file__).parents[1] / "recipes" / "magnitude-cubic.yaml"],
+        "fff": ["--depth", 1],
+    }[command]
+    out = tmp_path / "out"
+    said = run_cli(command, tmp_path / "model", "--data", data, "-o", out, *goal)
+    assert_refused(said, [head, "classification, regression", "would be lost"])
+    assert not out.exists()
+    assert_refused(run_cli("predict", tmp_path / "model", "good"), [head, "classification, regression"])
+
+
+@pytest.mark.parametrize(
+    "start",
+    ["BertModel", "BertForMaskedLM", "BertLMHeadModel", "BertForPreTraining", "BertForNextSentencePrediction"],
+)
+def test_a_pretrained_model_is_a_start(start: str):
+    assert foreign_head(BertConfig(architectures=[start])) is None
+    assert foreign_head(BertConfig()) is None
+
+
+def test_a_given_model_below_the_majority_is_warned_of():
+    def score(value: float, baseline: float | None) -> Score:
+        return Score(metric="accuracy", value=value, split="validation", examples=40, baseline=baseline)
+
+    (warning,) = below_baseline([score(0.29, 0.6), score(0.7, 0.6), score(0.1, None)])
+    assert "0.2900 on validation, below the 0.6000" in warning and "another order" in warning
+
+
+def test_a_teacher_with_its_labels_in_another_order_is_accepted(tmp_path: Path, data: Path):
+    teacher = named(tmp_path / "teacher", "yes", "no")
+    bench = workbench(named(tmp_path / "model", "no", "yes"), data, tmp_path / "out")
+    given = load_model(teacher)
+    assert torch.equal(bench.load(teacher).classifier.weight, given.classifier.weight[[1, 0]])
+    with pytest.raises(UserError, match="BertForQuestionAnswering"):
+        workbench(rewrite(teacher, architectures=["BertForQuestionAnswering"]), data, tmp_path / "out")

@@ -1,0 +1,147 @@
+"""Code of others is never run, nor asked about; our own models bring what a process without sparsebert needs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import BertTokenizer
+
+from sparsebert.errors import UserError
+from sparsebert.models.load import load_config, load_model, load_tokenizer, save_model
+from sparsebert.surgeon import shrink
+from test_heads import rewrite
+from test_load import VOCABULARY
+from tiny import FAMILIES, tiny_batch, tiny_model
+from tiny_run import assert_refused, run_cli, save_tiny
+
+LOADER = "modeling_sparsebert.py"
+CODE = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n"
+
+
+def in_a_process(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Python that has imported nothing, with `y` on its standard input."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, input="y\ny\ny\n", timeout=120)
+
+
+@pytest.mark.process
+def test_a_tokenizers_own_code_is_neither_run_nor_asked_about(tmp_path: Path):
+    model = save_tiny(tmp_path / "model")
+    known = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+    own = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["own.OwnTokenizer", None]}}
+    (model / "tokenizer_config.json").write_text(json.dumps(known | own), encoding="utf-8")
+    (model / "own.py").write_text(CODE, encoding="utf-8")
+    done = in_a_process("import sys; from sparsebert.cli import main; main()", "predict", model, "good")
+    assert done.returncode != 0 and "y/N" not in done.stdout + done.stderr
+    assert_refused(
+        run_cli("predict", model, "good", stdin="y\n"), ["tokenizer_config.json asks to run code of its own"]
+    )
+    assert not list(tmp_path.rglob("ran"))
+    for also in ({"auto_map": ["own.OwnTokenizer", None]}, {"auto_map": {"AutoTokenizer": "me/other--own.Own"}}):
+        (model / "tokenizer_config.json").write_text(json.dumps(known | also), encoding="utf-8")
+        with pytest.raises(UserError, match="never done"):
+            load_tokenizer(model)
+
+
+OTHERS = {
+    "own code": {"auto_map": {"AutoModel": "own.OwnModel"}},
+    "code of others": {"auto_map": {"AutoModelForMaskedLM": "me/other--own.OwnModel"}},
+    "ours for a stock model": {"auto_map": {"AutoConfig": "modeling_sparsebert.SparseBertConfig"}},
+    "alibi": {"position_embedding_type": "alibi"},
+    "relative positions": {"position_embedding_type": "relative_key_query"},
+    "quantised": {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
+    "other weights": {"transformers_weights": "other.bin"},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_model_that_would_be_run_as_another_is_refused(name: str, tmp_path: Path):
+    model = rewrite(save_tiny(tmp_path / "model"), **OTHERS[name])
+    (key,) = OTHERS[name]
+    for load in (load_config, load_model, load_tokenizer):
+        with pytest.raises(UserError, match=rf"config\.json is of a model with .*; got {key} "):
+            load(model)
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_kernels_of_the_hub_are_never_loaded(key: str, tmp_path: Path):
+    model = rewrite(save_tiny(tmp_path / "model"), **{key: "me/kernels"})
+    with pytest.raises(UserError, match=f"{key}.*got 'me/kernels'"):
+        load_model(model)
+
+
+def test_own_code_in_a_model_of_our_classes_is_refused(tmp_path: Path):
+    save_model(shrink(tiny_model("bert"), {}), None, tmp_path / "model")
+    assert load_model(tmp_path / "model").config.model_type == "sparsebert-bert"
+    rewrite(tmp_path / "model", auto_map={"AutoConfig": "own.OwnConfig"})
+    with pytest.raises(UserError, match="its own code, which is never run"):
+        load_model(tmp_path / "model")
+
+
+LOAD = """
+import sys
+from safetensors.torch import save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+import torch
+folder, out, ids = sys.argv[1], sys.argv[2], eval(sys.argv[3])
+model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+print(type(model).__name__, AutoTokenizer.from_pretrained(folder, trust_remote_code=True)("good")["input_ids"])
+model.save_pretrained(out)
+save_file({"logits": model(torch.tensor(ids)).logits.detach()}, out + "/logits")
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_a_process_without_sparsebert_loads_our_models(family: str, tmp_path: Path):
+    small = shrink(tiny_model(family), {}, drop_layers=[0])
+    save_model(small, BertTokenizer(vocab=VOCABULARY), tmp_path / "model")
+    ids = tiny_batch()["input_ids"][:1]
+    done = in_a_process(LOAD, tmp_path / "model", tmp_path / "again", ids.tolist())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{type(small).__name__} [2, 5, 3]"]
+    with torch.no_grad():
+        torch.testing.assert_close(load_file(tmp_path / "again" / "logits")["logits"], small(ids).logits)
+    for name in ("config.json", LOADER):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+
+
+ABSENT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "sparsebert":
+            raise ModuleNotFoundError(f"No module named '{name}'")
+sys.meta_path.insert(0, Absent())
+from transformers import AutoModelForSequenceClassification
+AutoModelForSequenceClassification.from_pretrained(sys.argv[1], trust_remote_code=True)
+"""
+
+
+@pytest.mark.process
+def test_where_sparsebert_is_not_installed_that_is_said(tmp_path: Path):
+    save_model(shrink(tiny_model("bert"), {}), None, tmp_path / "model")
+    done = in_a_process(ABSENT, tmp_path / "model")
+    assert done.stderr.splitlines()[-1].startswith("ImportError") and "pip install sparsebert" in done.stderr
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_carries_the_loader_and_stock_models_do_not(family: str, tmp_path: Path):
+    small = shrink(tiny_model(family, "base"), {})
+    small.save_pretrained(tmp_path / "own")
+    name = type(small).__name__
+    values = json.loads((tmp_path / "own" / "config.json").read_text(encoding="utf-8"))
+    assert values["auto_map"] == {
+        "AutoConfig": f"modeling_sparsebert.{type(small.config).__name__}",
+        "AutoModel": f"modeling_sparsebert.{name}",
+    }
+    again = load_model(tmp_path / "own")
+    shrink(again, {}, even=True).save_pretrained(tmp_path / "stock")
+    assert not (tmp_path / "stock" / LOADER).exists()
+    assert "auto_map" not in json.loads((tmp_path / "stock" / "config.json").read_text(encoding="utf-8"))
