@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
 import os
 import shutil
 import sys
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from sparsebert import backends, registry
 from sparsebert.backends import BackendError, compiled, eager, eager_bf16, ready, sparse, sparse_bf16
-from sparsebert.bench import BenchRow, Setting, backend_verdict, bench, verdict
+from sparsebert.bench import BenchRow, Match, Setting, backend_verdict, bench, verdict
 from sparsebert.bench_memory import peak_memory
 from sparsebert.clock import Conditions, timing
+from sparsebert.commands.bench import tables
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
 from sparsebert.kernels import native
@@ -28,6 +31,11 @@ from tiny import FAMILIES, HIDDEN, tiny_model
 SMALL = Setting(batch=2, length=8)
 QUICK = {"rounds": 3, "min_sample_ms": 0.1, "warmup_ms": 0.0}
 HAS_COMPILER = shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+UNSHOWN = (
+    "2x is not shown to be faster or slower than dense: {}x its speed (encoder, {{}}; quartiles {}, noisy, 15 rounds)"
+)
 
 
 def by_name(rows: list[BenchRow]) -> dict[tuple[str, str], BenchRow]:
@@ -63,7 +71,7 @@ def test_every_model_setting_and_back_end_has_a_row() -> None:
         assert 0 < encoder.median_ms < whole.median_ms
         assert whole.q25_ms <= whole.median_ms <= whole.q75_ms
         assert whole.tokens_per_s == pytest.approx(1000 * row.batch * row.length / whole.median_ms)
-        assert (whole.threads, whole.rounds, whole.attention) == (1, 3, "sdpa")
+        assert (whole.threads, whole.attention) == (1, "sdpa") and whole.rounds in (3, 6, 9, 12)
         assert whole.dtype == {"eager": "float32", "eager-bf16": "bfloat16"}[row.backend]
         assert row.unavailable is None and row.peak_memory_mb is None
         assert row.timing("encoder") is encoder
@@ -96,13 +104,18 @@ def test_a_back_end_has_a_verdict_of_its_own() -> None:
             2.0,
             1.5,
             3.0,
-        ): "dense on eager-bf16 is 2.00x faster than on eager (model, batch 2, length 8; quartiles 1.50-3.00",
+        ): "dense on eager-bf16 is 2.00x faster than on eager (model, batch 2, length 8; 95% interval 1.50-3.00, noisy",
         (0.5, 0.4, 0.6): "dense on eager-bf16 is slower than on eager: 0.50x its speed (model",
-        (1.2, 0.9, 1.4): "dense on eager-bf16 is no faster than on eager: 1.20x its speed (model",
+        (
+            1.2,
+            0.9,
+            1.4,
+        ): "dense on eager-bf16 is not shown to be faster or slower than on eager: 1.20x its speed (model",
+        (1.02, 0.99, 1.04): "dense on eager-bf16 is no faster than on eager: 1.02x its speed (model",
     }.items():
-        names = ("backend_speedup", "backend_speedup_q25", "backend_speedup_q75")
+        names = ("backend_speedup", "backend_speedup_low", "backend_speedup_high")
         found = backend_verdict(row.model_copy(update=dict(zip(names, speedup, strict=True))), "eager")
-        assert found is not None and found.startswith(said) and found.endswith(", 3 rounds)")
+        assert found is not None and found.startswith(said) and found.endswith(" rounds)")
 
 
 def test_agreement_is_the_part_of_equal_predictions() -> None:
@@ -113,6 +126,17 @@ def test_agreement_is_the_part_of_equal_predictions() -> None:
     expected = float((predicted == 0).float().mean())
     assert 0 < expected < 1
     assert match is not None and match.agreement == pytest.approx(expected)
+
+
+def test_outputs_are_compared_on_many_sequences_however_small_the_batch() -> None:
+    dense = tiny_model("bert")
+    inputs = example_inputs([dense], 32, 8)
+    expected = dense(**inputs)[0].detach()
+    match = bench({"dense": dense, "moved": shifted(dense, 0.5)}, [Setting(1, 8)], **QUICK)[1].against_baseline
+    assert match is not None and match.sequences == 32
+    assert match.relative_difference == pytest.approx(0.5 / float(expected.abs().max()), rel=1e-4)
+    alike = (expected + torch.tensor([0.5, 0, 0])).argmax(-1) == expected.argmax(-1)
+    assert match.agreement == pytest.approx(float(alike.float().mean())) and 0 < match.agreement < 1
 
 
 @pytest.mark.parametrize("model", [tiny_model("bert", task="base"), tiny_model("bert", num_labels=1)])
@@ -147,6 +171,29 @@ def test_a_model_in_training_mode_is_measured_without_dropout() -> None:
     model = tiny_model("bert")
     match = bench({"a": model, "b": copy.deepcopy(model).train()}, [SMALL], **QUICK)[1].against_baseline
     assert match is not None and match.largest_difference == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"backend_speedup": 1.234, "backend_speedup_low": 1.2, "backend_speedup_high": 1.3, "peak_memory_mb": 2345.6}],
+)
+def test_no_number_is_broken_at_80_columns(more: dict[str, float]) -> None:
+    where = Conditions("model", "sparse-bf16", "bfloat16", "sdpa", 32, 512, 2)
+    whole = timing([1400.0] * 15, [17430.0] * 15, where)
+    encoder = whole.model_copy(update={"scope": "encoder", "q25_ms": 1234.5, "speedup_low": 11.87})
+    match = Match(largest_difference=0.1, relative_difference=2.13e-7, sequences=32, agreement=31 / 32)
+    row = BenchRow(model="magnitude-0.95-sparsity", backend="sparse-bf16", batch=32, length=512)
+    row = row.model_copy(update={"timings": (whole, encoder), "against_baseline": match, **more})
+    stream = io.StringIO()
+    console = Console(file=stream, width=80)
+    for table in tables([row]):
+        console.print(table)
+    drawn = stream.getvalue()
+    for text in ("1,400–1,400", "1,234–1,400", "12.4×", "12.45–12.45", "11.87–12.45", "11,703", "2.1e-05%"):
+        assert text in drawn, drawn
+    assert "31 of 32 agree" in drawn and "bfloat16, sdpa" in drawn and "…" not in drawn
+    assert max(map(len, drawn.splitlines())) <= 80
+    assert not more or ("1.23×" in drawn and "2,346 MB" in drawn)
 
 
 def test_rows_are_json_and_progress_is_told() -> None:
@@ -263,9 +310,10 @@ def test_compiled_models_are_timed_and_checked() -> None:
     [
         (1.94, 1.9, 1.99, "2x is 1.94x faster than dense (encoder, {}; quartiles 1.90-1.99, 15 rounds)"),
         (1.04, 1.03, 1.06, "2x is no faster than dense: 1.04x its speed (encoder, {}; quartiles 1.03-1.06, 15 rounds)"),
-        (1.2, 0.99, 1.4, "2x is no faster than dense: 1.20x its speed (encoder, {}; quartiles 0.99-1.40, 15 rounds)"),
+        (1.2, 0.99, 1.4, UNSHOWN.format("1.20", "0.99-1.40")),
         (0.97, 0.96, 0.98, "2x is no faster than dense: 0.97x its speed (encoder, {}; quartiles 0.96-0.98, 15 rounds)"),
-        (0.5, 0.4, 1.01, "2x is no faster than dense: 0.50x its speed (encoder, {}; quartiles 0.40-1.01, 15 rounds)"),
+        (0.5, 0.4, 1.01, UNSHOWN.format("0.50", "0.40-1.01")),
+        (6.6, 3.9, 9.6, "2x is 6.60x faster than dense (encoder, {}; quartiles 3.90-9.60, noisy, 15 rounds)"),
         (0.8, 0.78, 0.82, "2x is slower than dense: 0.80x its speed (encoder, {}; quartiles 0.78-0.82, 15 rounds)"),
         (None, None, None, "2x was not compared with dense (encoder, {})"),
     ],
@@ -273,6 +321,13 @@ def test_compiled_models_are_timed_and_checked() -> None:
 def test_the_verdict_in_words(speedup: float | None, low: float | None, high: float | None, expected: str) -> None:
     text = verdict("2x", "dense", measured(speedup, low, high))
     assert text == expected.format("eager, batch 1, length 128")
+
+
+def test_the_verdict_goes_by_the_interval_of_the_median_where_there_is_one() -> None:
+    found = measured(1.3, 1.1, 1.5).model_copy(update={"speedup_low": 1.27, "speedup_high": 1.33})
+    assert "; 95% interval 1.27-1.33, 15 rounds)" in verdict("2x", "dense", found)
+    unsure = measured(1.3, 1.2, 1.4).model_copy(update={"speedup_low": 0.98, "speedup_high": 1.33})
+    assert verdict("2x", "dense", unsure).startswith("2x is not shown to be faster or slower than dense")
 
 
 def test_the_verdict_on_the_baseline_itself() -> None:

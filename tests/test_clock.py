@@ -13,7 +13,9 @@ from sparsebert.clock import (
     Variant,
     encoder_clock,
     interleave,
+    is_narrow,
     measure,
+    median_interval,
     orders,
     quartiles,
     ratios,
@@ -149,6 +151,73 @@ def test_times_that_give_no_ratio_are_refused() -> None:
 
 def test_quartiles_interpolate() -> None:
     assert quartiles([4, 1, 2, 3]) == (1.75, 2.5, 3.25)
+
+
+@pytest.mark.parametrize(
+    ("count", "place"),
+    # With 6 the chance that all lie on one side of the median is 2 / 2**6 = 3 %, with 5 it is 6 %.
+    [(1, None), (5, None), (6, 1), (8, 1), (9, 2), (15, 4), (60, 22)],
+)
+def test_the_interval_of_a_median_is_between_two_of_the_values(count: int, place: int | None) -> None:
+    values = [float((7 * number) % count if count % 7 else number) for number in range(count)]
+    expected = None if place is None else (place - 1, count - place)
+    assert median_interval(values) == expected
+
+
+def test_speedups_have_the_interval_of_their_median() -> None:
+    found = timing([1.0] * 6, [2.0, 1.9, 2.1, 2.0, 1.8, 2.3], CONDITIONS)
+    assert (found.speedup_low, found.speedup, found.speedup_high) == (1.8, 2.0, 2.3)
+    few = timing([1.0] * 5, [2.0] * 5, CONDITIONS)
+    assert few.speedup == 2 and few.speedup_low is few.speedup_high is None
+
+
+def test_narrow_is_within_five_percent_either_way() -> None:
+    assert is_narrow([1.91] + [2.0] * 4 + [2.09])
+    assert not is_narrow([1.89] + [2.0] * 4 + [2.0]) and not is_narrow([2.0] * 5)
+
+
+def noisy(clock: FakeTime, rounds_ms: list[float]) -> list[Variant]:
+    """Of 1 ms always, and of these times after three calls of warm-up."""
+    return [clock.work("own", [1]), clock.work("base", [2, 2, 2, *rounds_ms])]
+
+
+QUICK = {"warmup_ms": 0, "min_sample_ms": 0.1}
+
+
+def test_more_rounds_until_the_ratio_is_known_well() -> None:
+    clock = FakeTime()
+    found = measure(noisy(clock, [1, 3, 1, 3, 1, 3, *[2] * 40]), 6, compared=[("own", "base")], clock=clock, **QUICK)
+    # 3 rounds say 1, 3 say 3. Of 12 the interval of the median is from the 3rd to the 10th, 1 to 3; of 18 from the 5th.
+    assert len(found["own"].whole_ms) == len(found["base"].whole_ms) == 18
+
+
+def test_no_more_rounds_where_the_ratio_is_known_or_none_is_asked_for() -> None:
+    for compared, wanted in (([("own", "base")], [2.0]), ([], [1.0, 3.0])):
+        clock = FakeTime()
+        found = measure(noisy(clock, wanted * 30), 6, compared=compared, clock=clock, **QUICK)
+        assert len(found["own"].whole_ms) == 6
+
+
+def test_more_rounds_end_at_four_times_as_many_or_when_the_time_is_up() -> None:
+    for length, rounds in ((1.0, 24), (4000.0, 10)):
+        clock = FakeTime()
+        variants = noisy(clock, [length, 3 * length] * 40)
+        found = measure(variants, 6, compared=[("own", "base")], clock=clock, **QUICK)
+        # Of 4 and 12 s in turn: the fourth beyond six passes 30 s.
+        assert len(found["own"].whole_ms) == rounds
+
+
+def test_the_ratio_of_the_parts_must_be_known_too() -> None:
+    clock, total, turns = FakeTime(), [0], [0]
+
+    def call() -> None:
+        clock.now_ns += MS
+        turns[0] += 1
+        total[0] += MS // (2 if turns[0] % 2 else 4)
+
+    variants = [Variant("own", call, lambda: total[0]), Variant("base", lambda: call(), lambda: total[0])]
+    found = measure(variants, 6, compared=[("own", "base")], clock=clock, **QUICK)
+    assert set(found["own"].whole_ms) == {1.0} and len(found["own"].whole_ms) == 24
 
 
 class Ticking(nn.Module):

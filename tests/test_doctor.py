@@ -20,6 +20,7 @@ from sparsebert.doctor import (
     OWN_BF16,
     ROWS,
     TRIALS,
+    TYPICAL,
     VALUES,
     Trial,
     Zeros,
@@ -43,8 +44,8 @@ WEIGHTS = LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * NEURONS)
 NO_ZEROS = Zeros(0.0, 0.0, 0.0, False, 1.0)
 WHOLE = "whole model, half of the heads and neurons cut out"
 BUILT = native.isa() is not None
-# Of one matrix in every form, and of the whole model cut, and in bfloat16.
-ALL_TRIALS = len(TRIALS) * ((3 if BUILT else 1) + 2 * native.has_tiles()) + 1 + native.has_tiles()
+# Of one matrix and one of BERT-base in every form, and of the whole model cut, and in bfloat16.
+ALL_TRIALS = 2 * len(TRIALS) * ((3 if BUILT else 1) + 2 * native.has_tiles()) + 1 + native.has_tiles()
 
 
 @torch.no_grad()
@@ -89,8 +90,11 @@ def test_trials_are_of_what_they_say():
     single = matrix_trials(model, tokens=16, rounds=3)
     forms = [(what, FLOAT) for what in ((BLOCKS, VALUES, ROWS) if BUILT else (ROWS,))]
     forms += [(BLOCKS, BF16), (VALUES, BF16)] if native.has_tiles() else []
-    assert [(trial.what, trial.over, trial.sparsity) for trial in single] == [
-        (*form, sparsity) for form in forms for sparsity in (0.5, 0.8, 0.9, 0.95)
+    assert [(trial.what, trial.over, trial.sparsity, trial.shape) for trial in single] == [
+        (*form, sparsity, shape)
+        for shape in ((HIDDEN, NEURONS), TYPICAL)
+        for form in forms
+        for sparsity in (0.5, 0.8, 0.9, 0.95)
     ]
     whole = structured_trials(model, batch=1, length=8, rounds=3)
     # Half of every group; then 1 of 4 heads in one of six groups.
@@ -141,6 +145,19 @@ def test_the_verdict_on_blocks_and_on_the_model_itself():
     assert "Zero blocks of 32 x 32 in bfloat16 are not faster here in any runtime found: 0.70x at 90%." in said
     assert "Single zero weights pay from 80% on (1.20x the dense float32" in said
     assert "With the sparse kernels this model is 1.40x as fast as it is dense in bfloat16." in said
+
+
+def test_the_verdict_names_the_matrices_and_a_small_one_says_nothing_of_large_ones():
+    small = [Trial(BLOCKS, part, 0.9, 0.9, 0.9, FLOAT, (32, 24)) for part in (0.5, 0.9)]
+    large = [Trial(BLOCKS, part, part * 8, part * 8, part * 8, FLOAT, TYPICAL) for part in (0.5, 0.9)]
+    said = " ".join(advice(NO_ZEROS, [*small, *large]))
+    assert "Zero blocks of 32 x 32 in this model's matrices of 32 x 24 are not faster here" in said
+    assert "Zero blocks of 32 x 32 in BERT-base's matrices of 768 x 3072 pay from 50% on (4.00x the dense" in said
+
+
+def test_a_model_with_matrices_as_large_is_timed_once():
+    model = tiny_model("bert", hidden_size=768, intermediate_size=3072, num_hidden_layers=1)
+    assert {trial.shape for trial in matrix_trials(model, tokens=1, rounds=1)} == {TYPICAL}
 
 
 @pytest.mark.skipif(not BUILT, reason="the native library was not built: no C++ compiler, or not x86-64")

@@ -68,10 +68,10 @@ def damaged(folder: Path, record: Record, where: str, value: Any) -> Path:
 
 
 @pytest.mark.parametrize("field", ["name", "folder"])
-@pytest.mark.parametrize("name", ["..", ".", "", "../escaped", "/etc", "a/b", "C:\\a", "a\0b"])
+@pytest.mark.parametrize("name", ["..", ".", "", "../escaped", "/etc", "a/b", "C:\\a", ".hidden", "a\0b"])
 def test_a_model_lies_in_a_folder_of_its_run(tmp_path: Path, field: str, name: str):
     with pytest.raises(
-        UserError, match=rf"^The record is not readable: a name must not be .* at models\.1\.{field}; got"
+        UserError, match=rf"^The record is not readable: it names a folder, .* at models\.1\.{field}; got"
     ):
         read_record(damaged(tmp_path, example_record(), f"models.1.{field}", name))
 

@@ -181,7 +181,9 @@ def test_families_are_told_apart_by_what_differs_between_their_recipes():
     fewer = example_record(targets=[{"kind": "sparsity", "value": 0.5}, {"kind": "latency_ms", "value": 3}])
     assert [group.label for group in families([example_record(), fewer])] == ["2x 4x 8x", "0.5-sparsity 3ms"]
     named = [example_record(name=None), example_record(name="mine", criterion="magnitude")]
-    assert [group.label for group in families(named)] == ["obs", "magnitude, mine"]
+    assert [group.label for group in families(named)] == ["obs", "mine"]
+    swept = [example_record(name="mine"), example_record(name="mine", criterion="magnitude"), example_record(name="x")]
+    assert [group.label for group in families(swept)] == ["mine, obs", "mine, magnitude", "x"]
 
 
 def test_runs_on_other_machines_and_failed_runs_are_not_mixed_in():
@@ -284,9 +286,13 @@ def test_the_verdict_says_what_was_gained_and_lost():
 @pytest.mark.parametrize(
     ("speedup", "words"),
     [
-        ((1.2, 0.9, 1.4), "encoder no faster and no slower than dense on this machine (1.20×)"),
+        (
+            (1.2, 0.9, 1.4),
+            "encoder not shown to be faster or slower than dense on this machine (1.20×, noisy: 0.90× to 1.40×)",
+        ),
         ((1.02, 1.01, 1.03), "encoder no faster and no slower than dense on this machine (1.02×)"),
-        ((0.8, 0.7, 0.9), "encoder slower than dense on this machine (0.80×)"),
+        ((0.8, 0.7, 0.9), "encoder slower than dense on this machine (0.80×, noisy: 0.70× to 0.90×)"),
+        ((3.6, 2.9, 4.6), "3.6× faster encoder than dense on this machine (noisy: 2.90× to 4.60×)"),
         ((3.6, 3.5, 3.7), "3.6× faster encoder than dense on this machine"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 from transformers import PreTrainedModel
 
 from sparsebert.bench import Setting
+from sparsebert.clock import Samples
 from sparsebert.compress import targets
 from sparsebert.compress.assemble import assemble
 from sparsebert.compress.calibrate import Calibrated, calibrate
@@ -188,6 +189,18 @@ def test_even_targets_give_stock_shapes(calibrated: Calibrated):
     small = assemble(MODEL, calibrated.options, found.choices, even=True)
     assert type(small) is type(MODEL)
     assert achieved == pytest.approx(1 - linear(small) / linear(MODEL), abs=1e-9) and achieved >= 0.4
+
+
+def test_a_noisy_candidate_is_measured_in_more_rounds(monkeypatch: pytest.MonkeyPatch):
+    asked: list[Any] = []
+
+    def measure(variants: Sequence[Any], rounds: int, compared: Any) -> dict[str, Samples]:
+        asked.append((rounds, [*compared]))
+        return {one.name: Samples((2.0, 2.0), (1.0, 1.0), 1) for one in variants}
+
+    monkeypatch.setattr(targets, "measure", measure)
+    assert measure_pair(MODEL, MODEL, Setting(1, 8), rounds=7, threads=1) == (1.0, 2.0)
+    assert asked == [(7, [("small", "dense")])]
 
 
 def test_measured_pair_sees_that_fewer_layers_are_faster():

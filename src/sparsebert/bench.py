@@ -5,7 +5,8 @@ All models and back ends of one setting share one measurement, so that every rat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -17,12 +18,14 @@ from transformers import PreTrainedModel
 from sparsebert import registry
 from sparsebert.backends import BackendError, Inputs, Prepared
 from sparsebert.clock import (
+    NARROW,
     Conditions,
     Samples,
     Variant,
     encoder_clock,
     finish,
     measure,
+    median_interval,
     quartiles,
     ratios,
     timing,
@@ -34,6 +37,8 @@ from sparsebert.models.layout import layout_of
 from sparsebert.records import Part, Timing
 
 NOTICEABLE = 1.05
+# On which outputs are compared, at the least; of one alone, decisions agree on all or none.
+SEQUENCES = 32
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,14 @@ class Setting:
 
 
 class Match(Part):
-    """How one output differs from another on the same input; agreement = the part of equal predictions, if any."""
+    """How outputs for the same random `sequences` differ from others.
+
+    relative_difference: of the largest of the others. agreement: part of the sequences given the same class, if any.
+    """
 
     largest_difference: float
+    relative_difference: float
+    sequences: int
     agreement: float | None = None
 
 
@@ -67,6 +77,8 @@ class BenchRow(Part):
     backend_speedup: float | None = None
     backend_speedup_q25: float | None = None
     backend_speedup_q75: float | None = None
+    backend_speedup_low: float | None = None
+    backend_speedup_high: float | None = None
     against_baseline: Match | None = None
     against_first_backend: Match | None = None
     peak_memory_mb: float | None = None
@@ -102,11 +114,11 @@ def bench(
         for setting in settings:
             where = f"batch {setting.batch}, length {setting.length}"
             progress(f"{where}: preparing")
-            inputs = _inputs(models, setting, seed)
+            inputs, *more = _batches(models, setting, seed)
             ready, missing = _prepare(models, functions, inputs)
             progress(f"{where}: {len(ready)} variants, {rounds} rounds")
             samples = _measure(ready, inputs, rounds, min_sample_ms, warmup_ms)
-            results = _Results(setting, count, ready, missing, samples, _outputs(ready, inputs))
+            results = _Results(setting, count, ready, missing, samples, _outputs(ready, [inputs, *more]))
             rows += [
                 _row(results, key, _Key(next(iter(models)), key.backend), _Key(key.model, backends[0]))
                 for key in _keys(models, functions)
@@ -117,36 +129,50 @@ def bench(
 def verdict(model: str, baseline: str, measured: Timing) -> str:
     """Say in words whether `model` is faster than `baseline`.
 
-    Faster or slower needs a median ratio at least 1.05 away from 1, and quartiles on the same side of 1.
+    Faster or slower needs a median ratio at least 1.05 away from 1, and its 95 % interval on the same side of 1; the
+    quartiles, where there were too few rounds for an interval. A wide range is called noisy.
     """
     how = f"{measured.scope}, {measured.backend}, batch {measured.batch}, length {measured.length}"
     if model == baseline:
         spread = f"quartiles {measured.q25_ms:.2f}-{measured.q75_ms:.2f}, {measured.rounds} rounds"
         return f"{model} is the baseline ({how}; {measured.median_ms:.2f} ms, {spread})"
-    if measured.speedup is None or measured.speedup_q25 is None or measured.speedup_q75 is None:
+    range_ = _range(measured.speedup_low, measured.speedup_high, measured.speedup_q25, measured.speedup_q75)
+    if measured.speedup is None or range_ is None:
         return f"{model} was not compared with {baseline} ({how})"
-    speedup = measured.speedup, measured.speedup_q25, measured.speedup_q75
-    return _said(model, baseline, speedup, f"{how}; quartiles", measured.rounds)
+    return _said(model, baseline, measured.speedup, range_, how, measured.rounds)
 
 
 def backend_verdict(row: BenchRow, first: str) -> str | None:
     """Say in words whether a row's back end is faster than the `first` for the same model; None if it is that."""
-    middle, low, high = row.backend_speedup, row.backend_speedup_q25, row.backend_speedup_q75
-    if middle is None or low is None or high is None:
+    range_ = _range(row.backend_speedup_low, row.backend_speedup_high, row.backend_speedup_q25, row.backend_speedup_q75)
+    if row.backend_speedup is None or range_ is None:
         return None
-    names = f"{row.model} on {row.backend}", f"on {first}"
-    return _said(
-        *names, (middle, low, high), f"model, batch {row.batch}, length {row.length}; quartiles", row.timings[0].rounds
-    )
+    names, how = (f"{row.model} on {row.backend}", f"on {first}"), f"model, batch {row.batch}, length {row.length}"
+    return _said(*names, row.backend_speedup, range_, how, row.timings[0].rounds)
 
 
-def _said(one: str, other: str, speedup: tuple[float, float, float], how: str, rounds: int) -> str:
-    middle, low, high = speedup
-    spread = f"({how} {low:.2f}-{high:.2f}, {rounds} rounds)"
-    if middle >= NOTICEABLE and low > 1:
+class _Range(NamedTuple):
+    low: float
+    high: float
+    what: str
+
+
+def _range(low: float | None, high: float | None, q25: float | None, q75: float | None) -> _Range | None:
+    """The interval of a median; the quartiles where there is none."""
+    if low is not None and high is not None:
+        return _Range(low, high, "95% interval")
+    return None if q25 is None or q75 is None else _Range(q25, q75, "quartiles")
+
+
+def _said(one: str, other: str, middle: float, range_: _Range, how: str, rounds: int) -> str:
+    noisy = ", noisy" if max(middle - range_.low, range_.high - middle) > NARROW * middle else ""
+    spread = f"({how}; {range_.what} {range_.low:.2f}-{range_.high:.2f}{noisy}, {rounds} rounds)"
+    if middle >= NOTICEABLE and range_.low > 1:
         return f"{one} is {middle:.2f}x faster than {other} {spread}"
-    if middle <= 1 / NOTICEABLE and high < 1:
+    if middle <= 1 / NOTICEABLE and range_.high < 1:
         return f"{one} is slower than {other}: {middle:.2f}x its speed {spread}"
+    if noisy:
+        return f"{one} is not shown to be faster or slower than {other}: {middle:.2f}x its speed {spread}"
     return f"{one} is no faster than {other}: {middle:.2f}x its speed {spread}"
 
 
@@ -171,12 +197,15 @@ def _keys(models: Iterable[str], backends: Iterable[str]) -> list[_Key]:
     return [_Key(model, backend) for backend in backends for model in models]
 
 
-def _inputs(models: Mapping[str, PreTrainedModel], setting: Setting, seed: int) -> dict[str, Tensor]:
+def _batches(models: Mapping[str, PreTrainedModel], setting: Setting, seed: int) -> list[dict[str, Tensor]]:
+    """Random input for every model, as many batches as hold SEQUENCES; the first is the one that is timed."""
     devices = {model.device for model in models.values()}
     if len(devices) > 1:
         raise UserError("The models lie on different devices", got=", ".join(sorted(map(str, devices))))
-    inputs = example_inputs(list(models.values()), setting.batch, setting.length, seed)
-    return {name: tensor.to(next(iter(devices))) for name, tensor in inputs.items()}
+    count = math.ceil(SEQUENCES / setting.batch) if setting.batch > 0 else 1
+    inputs = example_inputs(list(models.values()), setting.batch * count, setting.length, seed)
+    placed = {name: tensor.to(next(iter(devices))) for name, tensor in inputs.items()}
+    return [{name: tensor.chunk(count)[part] for name, tensor in placed.items()} for part in range(count)]
 
 
 def _prepare(
@@ -197,8 +226,22 @@ def _measure(
 ) -> dict[_Key, Samples]:
     with ExitStack() as stack:
         variants = {key: _variant("/".join(key), prepared, inputs, stack) for key, prepared in ready.items()}
-        found = measure(list(variants.values()), rounds, warmup_ms=warmup_ms, min_sample_ms=min_sample_ms)
+        pairs = [(variants[own].name, variants[base].name) for own, base in _pairs(list(ready))]
+        found = measure(
+            list(variants.values()), rounds, compared=pairs, warmup_ms=warmup_ms, min_sample_ms=min_sample_ms
+        )
     return {key: found[variant.name] for key, variant in variants.items()}
+
+
+def _pairs(keys: Sequence[_Key]) -> Iterator[tuple[_Key, _Key]]:
+    """What is compared: every model with the first on its back end, every back end with the first of its model."""
+    for index, key in enumerate(keys):
+        for other in (
+            next(one for one in keys if one.backend == key.backend),
+            next(one for one in keys if one.model == key.model),
+        ):
+            if other in keys[:index]:
+                yield key, other
 
 
 def _variant(name: str, prepared: Prepared, inputs: Inputs, stack: ExitStack) -> Variant:
@@ -216,8 +259,15 @@ def _variant(name: str, prepared: Prepared, inputs: Inputs, stack: ExitStack) ->
 
 
 @torch.inference_mode()
-def _outputs(ready: Mapping[_Key, Prepared], inputs: Inputs) -> dict[_Key, Tensor]:
-    return {key: prepared.run(inputs).float().cpu() for key, prepared in ready.items()}
+def _outputs(ready: Mapping[_Key, Prepared], batches: Sequence[Inputs]) -> dict[_Key, Tensor]:
+    return {key: _output(prepared, batches) for key, prepared in ready.items()}
+
+
+def _output(prepared: Prepared, batches: Sequence[Inputs]) -> Tensor:
+    """Of all batches; hidden states, which are many numbers for each sequence, of the first."""
+    first = prepared.run(batches[0]).float().cpu()
+    more = batches[1:] if first.dim() == 2 else ()
+    return torch.cat([first, *(prepared.run(batch).float().cpu() for batch in more)])
 
 
 def _row(results: _Results, key: _Key, baseline: _Key, first: _Key) -> BenchRow:
@@ -233,7 +283,9 @@ def _row(results: _Results, key: _Key, baseline: _Key, first: _Key) -> BenchRow:
         return row
     others = results.samples.keys() - {key}
     own_ms = results.samples[key].whole_ms
-    over = quartiles(ratios(own_ms, results.samples[first].whole_ms)) if first in others else (None, None, None)
+    paired = ratios(own_ms, results.samples[first].whole_ms) if first in others else None
+    over = (None, None, None) if paired is None else quartiles(paired)
+    low, high = (None if paired is None else median_interval(paired)) or (None, None)
     found = {
         "timings": _timings(results, key, results.samples.get(baseline)),
         "against_baseline": _match(results, key, baseline) if baseline in others else None,
@@ -241,6 +293,8 @@ def _row(results: _Results, key: _Key, baseline: _Key, first: _Key) -> BenchRow:
         "backend_speedup_q25": over[0],
         "backend_speedup": over[1],
         "backend_speedup_q75": over[2],
+        "backend_speedup_low": low,
+        "backend_speedup_high": high,
     }
     return row.model_copy(update=found)
 
@@ -269,7 +323,10 @@ def _match(results: _Results, key: _Key, other: _Key) -> Match | None:
     if output.shape != reference.shape:
         return None
     equal = (output.argmax(-1) == reference.argmax(-1)).float().mean()
+    largest = float((output - reference).abs().max())
     return Match(
-        largest_difference=float((output - reference).abs().max()),
+        largest_difference=largest,
+        relative_difference=largest / max(float(reference.abs().max()), 1e-12),
+        sequences=len(output),
         agreement=float(equal) if results.ready[key].predicts else None,
     )

@@ -9,13 +9,14 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from scipy.special import bdtr
 from torch import nn
 
 from sparsebert.errors import UserError
@@ -23,6 +24,12 @@ from sparsebert.parts import MOST_THREADS
 from sparsebert.records import Timing
 
 NS_PER_MS = 1e6
+LEVEL = 0.05
+# A median ratio is known well enough if its 95 % interval reaches no further from it than this part of it.
+NARROW = 0.05
+# More rounds than asked for are at most so many times as many, and take at most so long.
+MOST_TIMES = 4
+LONGEST_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ def measure(
     variants: Sequence[Variant],
     rounds: int = 15,
     *,
+    compared: Iterable[tuple[str, str]] = (),
     warmup_ms: float = 200,
     min_sample_ms: float = 15,
     clock: Callable[[], int] = time.perf_counter_ns,
@@ -68,23 +76,40 @@ def measure(
 
     Each variant first runs for `warmup_ms` (three calls at least); its fastest call fixes how many calls make a sample
     of `min_sample_ms`. Runs without autograd and without the garbage collector. `clock` counts nanoseconds.
+    `compared`: names of pairs whose ratio matters. Where one of them is not known to NARROW after `rounds`, as many
+    follow again, and again, until all are, or until there are MOST_TIMES as many, or LONGEST_S are over.
     """
-    names = [variant.name for variant in variants]
+    names, pairs = [variant.name for variant in variants], list(compared)
     if len(set(names)) != len(names):
         raise ValueError(f"variants need names of their own, got {names}")
     whole: dict[str, list[float]] = {name: [] for name in names}
-    part: dict[str, list[float]] = {name: [] for name in names}
+    part: dict[str, list[float]] = {variant.name: [] for variant in variants if variant.part_ns}
     with torch.inference_mode(), _no_garbage_collection():
         calls = {v.name: _calls_per_sample(v, warmup_ms, min_sample_ms, clock) for v in variants}
-        for order in orders(len(variants), rounds):
+        end = math.inf
+        for turn, order in enumerate(orders(len(variants), rounds * (MOST_TIMES if pairs else 1))):
+            if turn == rounds:
+                end = clock() + LONGEST_S * 1000 * NS_PER_MS
+            if clock() > end or (turn > 0 and turn % rounds == 0 and _all_narrow(pairs, whole, part)):
+                break
             for variant in (variants[index] for index in order):
                 total_ns, part_ns = _sample(variant, calls[variant.name], clock)
                 whole[variant.name].append(total_ns / calls[variant.name] / NS_PER_MS)
-                part[variant.name].append(part_ns / calls[variant.name] / NS_PER_MS)
-    return {
-        v.name: Samples(tuple(whole[v.name]), tuple(part[v.name]) if v.part_ns else None, calls[v.name])
-        for v in variants
-    }
+                if variant.part_ns:
+                    part[variant.name].append(part_ns / calls[variant.name] / NS_PER_MS)
+    return {n: Samples(tuple(whole[n]), tuple(part[n]) if n in part else None, calls[n]) for n in names}
+
+
+def _all_narrow(
+    pairs: Iterable[tuple[str, str]], whole: Mapping[str, Sequence[float]], part: Mapping[str, Sequence[float]]
+) -> bool:
+    """Whether the ratio of every pair is well known, of the whole and of the part where both have one."""
+    return all(
+        is_narrow(ratios(times[own], times[base]))
+        for own, base in pairs
+        for times in (whole, part)
+        if own in times and base in times
+    )
 
 
 def interleave(
@@ -119,7 +144,9 @@ def timing(samples_ms: Sequence[float], baseline_ms: Sequence[float] | None, con
     if min(samples_ms) <= 0:
         raise ValueError("a time of zero has no tokens per second and no speedup")
     q25, median, q75 = quartiles(samples_ms)
-    ratio = quartiles(ratios(samples_ms, baseline_ms)) if baseline_ms is not None else (None, None, None)
+    paired = None if baseline_ms is None else ratios(samples_ms, baseline_ms)
+    ratio = (None, None, None) if paired is None else quartiles(paired)
+    low, high = (None if paired is None else median_interval(paired)) or (None, None)
     return Timing(
         scope=conditions.scope,
         backend=conditions.backend,
@@ -136,6 +163,8 @@ def timing(samples_ms: Sequence[float], baseline_ms: Sequence[float] | None, con
         speedup=ratio[1],
         speedup_q25=ratio[0],
         speedup_q75=ratio[2],
+        speedup_low=low,
+        speedup_high=high,
     )
 
 
@@ -148,6 +177,22 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     """First quartile, median, third quartile, with linear interpolation."""
     low, middle, high = np.percentile(values, [25, 50, 75])
     return float(low), float(middle), float(high)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of the median, of whatever distribution; None for fewer than six values, which give none.
+
+    Its ends are two of the values, as far from the least and the greatest as signs allow (Conover 1999, section 3.2).
+    """
+    place = int(np.sum(bdtr(np.arange(len(values)), len(values), 0.5) < LEVEL / 2))
+    ordered = sorted(values)
+    return (ordered[place - 1], ordered[-place]) if place > 0 else None
+
+
+def is_narrow(values: Sequence[float]) -> bool:
+    """Whether the 95 % interval of the median reaches no further from it than NARROW of it."""
+    found, middle = median_interval(values), quartiles(values)[1]
+    return found is not None and max(middle - found[0], found[1] - middle) <= NARROW * middle
 
 
 class EncoderClock:

@@ -7,7 +7,7 @@ each resample's difference, a mean over all seeds, is the centre of what that me
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from scipy.optimize import root_scalar
 from scipy.special import stdtr, stdtrit
 
 from sparsebert.data.metrics import score
+from sparsebert.data.resample import LEVEL, resampled_scores
 from sparsebert.errors import UserError, unknown
 from sparsebert.records import PREDICTIONS, Record, read_record, record_files
 from sparsebert.report.families import Family, families
 
-LEVEL = 0.05
 TEST = "bootstrap over examples, paired, and t over seeds, two-sided, Holm-corrected"
 TEST_OF_ONE_SEED = "paired bootstrap over examples only, as there is one seed, two-sided, Holm-corrected"
 
@@ -146,7 +146,7 @@ def differences(
     drawn = []
     for rival in rivals:
         progress(f"Resampling {rival.name}")
-        drawn.append(_resampled(rival, resamples, np.random.default_rng(seed)))
+        drawn.append(_resampled(rival, resamples, seed))
     return holm([_difference(first, one, own - drawn[0]) for one, own in zip(others, drawn[1:], strict=True)])
 
 
@@ -201,16 +201,22 @@ def _check_comparable(first: Contender, rival: Contender) -> None:
         )
 
 
-def _resampled(one: Contender, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Its score on each resample of the rows [resamples]; those of one seed are the same for all contenders."""
-    rows = len(one.labels)
-    return np.array([_score(one, one.logits, rng.integers(rows, size=rows)) for _ in range(resamples)])
+def _resampled(one: Contender, resamples: int, seed: int) -> np.ndarray:
+    """Its mean score over its seeds on each resample of the rows [resamples], nan where one has no value.
+
+    The rows drawn are the same for all contenders.
+    """
+    runs = [resampled_scores(one.metric, logits, one.labels, resamples, seed) for logits in one.logits.values()]
+    return np.mean(runs, axis=0)
 
 
 def _difference(first: Contender, rival: Contender, apart: np.ndarray) -> Difference:
     """`apart` is the rival's score less the first one's on each resample."""
     paired, rows = first.logits.keys() == rival.logits.keys(), len(first.labels)
-    ours, theirs = ({seed: _score(one, [seed], np.arange(rows)) for seed in one.logits} for one in (rival, first))
+    ours, theirs = (
+        {seed: score([one.metric], logits, one.labels).get(one.metric, np.nan) for seed, logits in one.logits.items()}
+        for one in (rival, first)
+    )
     spread = _Spread(apart[np.isfinite(apart)], *_seed_error(theirs, ours, paired))
     p = spread.p
     observed = np.mean(list(ours.values())) - np.mean(list(theirs.values()))
@@ -245,9 +251,3 @@ def _seed_error(first: Mapping[int, float], rival: Mapping[int, float], paired: 
         return 0.0, 0
     variance = sum(float(((side - side.mean()) ** 2).sum()) for side in sides) / freedom
     return (variance * sum(1 / len(side) for side in sides)) ** 0.5, freedom
-
-
-def _score(contender: Contender, seeds: Iterable[int], rows: np.ndarray) -> float:
-    """Mean over seeds on these rows; nan where the metric has no value."""
-    name, labels = contender.metric, contender.labels[rows]
-    return float(np.mean([score([name], contender.logits[one][rows], labels).get(name, np.nan) for one in seeds]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ from sparsebert.train.trees import trees_of
 
 BLOCK = 32
 TRIALS = (0.5, 0.8, 0.9, 0.95)
+# The largest matrices of BERT-base, as an output projection has them: what sparsity gains grows with the matrix.
+TYPICAL = (768, 3072)
 ROWS = "one matrix, single weights, compressed sparse rows"
 VALUES = "one matrix, single weights, native kernel"
 BLOCKS = f"one matrix, {BLOCK} x {WIDTH} blocks, native kernel"
@@ -65,7 +68,10 @@ class Zeros:
 
 @dataclass(frozen=True)
 class Trial:
-    """One measured micro-benchmark: how many times faster than `over`, median and quartiles of paired rounds."""
+    """One measured micro-benchmark: how many times faster than `over`, median and quartiles of paired rounds.
+
+    `shape` is that of the one matrix; None for the whole model.
+    """
 
     what: str
     sparsity: float
@@ -73,6 +79,7 @@ class Trial:
     q25: float
     q75: float
     over: str = FLOAT
+    shape: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -182,12 +189,18 @@ def matrix_trials(model: PreTrainedModel, tokens: int, rounds: int) -> list[Tria
 
     Against the dense product of the same type, in bfloat16 too where the kernels multiply it; not of the model's own
     values, of which many may be zero already. An output projection, of feedforward if there is one; no trials for a
-    model of fast feedforward layers alone.
+    model of fast feedforward layers alone. Where that matrix is smaller than TYPICAL, one of that shape too: what is
+    no gain in a small matrix may be one in a larger.
     """
     outputs = {group.kind: group.output.tensor for group in reversed(layout_of(model).groups)}
     if not outputs:
         return []
-    shape = model.get_parameter(outputs.get("neuron") or outputs["head"]).shape
+    rows, columns = model.get_parameter(outputs.get("neuron") or outputs["head"]).shape
+    shapes = [(rows, columns)] + ([TYPICAL] if rows * columns < math.prod(TYPICAL) else [])
+    return [trial for shape in shapes for trial in _trials_of(shape, tokens, rounds)]
+
+
+def _trials_of(shape: tuple[int, int], tokens: int, rounds: int) -> list[Trial]:
     generator = torch.Generator().manual_seed(0)
     dense, x = torch.randn(shape, generator=generator), torch.randn(tokens, shape[1], generator=generator)
     runs, wanted = {}, []
@@ -198,7 +211,9 @@ def matrix_trials(model: PreTrainedModel, tokens: int, rounds: int) -> list[Tria
             runs[f"{what} {part} {over}"] = _product(what, w, part, given)
             wanted.append((what, part, over))
     samples = interleave([Variant(name, run) for name, run in runs.items()], rounds)
-    return [_trial(what, part, samples[f"{what} {part} {over}"], samples[over], over) for what, part, over in wanted]
+    return [
+        _trial(what, part, samples[f"{what} {part} {over}"], samples[over], over, shape) for what, part, over in wanted
+    ]
 
 
 def _types() -> dict[str, torch.dtype]:
@@ -276,14 +291,15 @@ def advice(zeros: Zeros, trials: Sequence[Trial]) -> tuple[str, ...]:
     for over, also in IN_WORDS.items():
         for what, forms in (("Single zero weights", (VALUES, ROWS)), (f"Zero blocks of {BLOCK} x {WIDTH}", (BLOCKS,))):
             found = [trial for trial in trials if trial.what in forms and trial.over == over]
-            lines += [_when_it_pays(what + also, found)] if found else []
+            for shape in dict.fromkeys(trial.shape for trial in found):
+                lines.append(_when_it_pays(what + also, _where(shape), [t for t in found if t.shape == shape]))
         own = [trial for trial in trials if trial.what in (OWN, OWN_BF16) and trial.over == over]
         lines += [f"With the sparse kernels this model is {t.speedup:.2f}x as fast as it is dense{also}." for t in own]
     if zeros.elements > 0:
         lines.append(
             f"This model's encoder is {zeros.elements:.1%} zero, {zeros.blocks:.1%} in whole {BLOCK} x {BLOCK} blocks, "
             f"and dead heads and neurons, which can be cut out, hold {zeros.units:.1%} of its weights. "
-            f"Packed, its matrices take about {zeros.packed_bytes:.2f} of their dense fp32 bytes."
+            f"Packed, its matrices take about {zeros.packed_bytes:.1%} of their dense fp32 bytes."
         )
     else:
         hint = ": `sparsebert compress` can make it smaller." if halved else "."
@@ -302,19 +318,34 @@ def _about_trees(model: PreTrainedModel) -> tuple[str, ...]:
     )
 
 
-def _when_it_pays(what: str, trials: Sequence[Trial]) -> str:
+def _where(shape: tuple[int, int] | None) -> str:
+    if shape is None:
+        return ""
+    size = f"{shape[0]} x {shape[1]}"
+    return f" in BERT-base's matrices of {size}" if shape == TYPICAL else f" in this model's matrices of {size}"
+
+
+def _when_it_pays(what: str, where: str, trials: Sequence[Trial]) -> str:
     faster = sorted((trial for trial in trials if trial.q25 > FASTER), key=lambda trial: trial.sparsity)
     best = max(trials, key=lambda trial: trial.speedup)
     at_best = f"{best.speedup:.2f}x at {best.sparsity:.0%}"
     if not faster:
-        return f"{what} are not faster here in any runtime found: {at_best}."
+        return f"{what}{where} are not faster here in any runtime found: {at_best}."
     first = max((t for t in faster if t.sparsity == faster[0].sparsity), key=lambda trial: trial.speedup)
-    return f"{what} pay from {first.sparsity:.0%} on ({first.speedup:.2f}x the {first.over} product; {at_best})."
+    gain = f"{first.speedup:.2f}x the {first.over} product; {at_best}"
+    return f"{what}{where} pay from {first.sparsity:.0%} on ({gain})."
 
 
-def _trial(what: str, sparsity: float, own: list[float], base: list[float], over: str) -> Trial:
+def _trial(
+    what: str,
+    sparsity: float,
+    own: list[float],
+    base: list[float],
+    over: str,
+    shape: tuple[int, int] | None = None,
+) -> Trial:
     q25, median, q75 = quartiles(ratios(own, base))
-    return Trial(what, sparsity, median, q25, q75, over)
+    return Trial(what, sparsity, median, q25, q75, over, shape)
 
 
 def _compressed(weight: torch.Tensor) -> torch.Tensor:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparsebert.errors import UserError
 from sparsebert.files import write_text_atomically
-from sparsebert.parts import Target
+from sparsebert.parts import FolderName, Target
 
 SCHEMA = 1
 # Fields of models that nothing ever filled.
@@ -24,14 +24,6 @@ VISITS = "visits.safetensors"
 TargetKind = Literal["speedup", "latency_ms", "size", "sparsity"]
 
 
-def _inside(name: str) -> str:
-    """A name that is one step below the run's folder. Raises ValueError for any other."""
-    if name in ("", ".", "..") or any(letter in name for letter in "/\\\0"):
-        raise ValueError("a name must not be empty, '.' or '..', nor hold a slash, a backslash or a null byte")
-    return name
-
-
-ModelName = Annotated[str, AfterValidator(_inside)]
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -247,8 +239,8 @@ class Decisions(Part):
 class ModelResult(Part):
     """One model of the family, the dense one first. Fields that are no more are passed over in older records."""
 
-    name: ModelName
-    folder: ModelName
+    name: FolderName
+    folder: FolderName
     model_type: str | None = Field(
         default=None, description="of its configuration; own classes have `sparsebert-` in front"
     )

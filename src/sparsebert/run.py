@@ -19,6 +19,7 @@ from sparsebert.compress.family import Dense, FamilyMaker, Member, check_blocks,
 from sparsebert.compress.forest import Grown, grow, layers_to_change
 from sparsebert.compress.inputs import inputs_of
 from sparsebert.compress.phases import SparseModel, check_phases, train_phases, unused_targets
+from sparsebert.compress.remarks import answers, doubt, least_drop, main_score, too_few_examples
 from sparsebert.compress.workbench import Predictions, Workbench, set_up
 from sparsebert.counts import Footprint, footprint, sizes, sparsity
 from sparsebert.environment import environment
@@ -40,11 +41,16 @@ from sparsebert.records import (
     TrainingRun,
     write_record,
 )
+from sparsebert.report import values as v
 from sparsebert.report.card import model_card
 from sparsebert.report.page import write_report
 
 CARD = "README.md"
 LADDER = (0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.92, 0.95)
+_NO_DENSE = (
+    "No dense model was trained, so what the zeros cost in score is not measured, and speeds are against the model "
+    "that training started from; to train one as well give --set baseline=true"
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,8 @@ def run(
         taken = [] if common is None else take(shared, folder, common)
         notes = (*workbench.notes, *_notes_about(begun, inputs), *_taken_note(taken))
         workbench = replace(workbench, notes=notes, inputs=begun, steps=Steps(_count_steps(recipe)))
+        for note in notes:
+            line(f"Note: {note}")
         try:
             return _finish(workbench, command, started, keep_models)
         finally:
@@ -138,6 +146,7 @@ def _finish(workbench: Workbench, command: str, started: float, keep_models: boo
         entries, notes = _maker(recipe)(workbench)
         workbench.steps.begin("Measuring all models together")
         models = measure_family(workbench, entries)
+        notes = (*notes, *_remarks(workbench, models))
         write_predictions(workbench, entries)
     except UserError as error:
         step = error.step if isinstance(error, DivergedError) else None
@@ -155,6 +164,13 @@ def _finish(workbench: Workbench, command: str, started: float, keep_models: boo
     write_record(record, folder)
     mark_finished(folder)
     return record
+
+
+def _remarks(workbench: Workbench, models: Sequence[ModelResult]) -> list[str]:
+    doubts = [
+        doubt(workbench, model.name, model.scores, model.decisions) for model in models[:1] if model.name == "dense"
+    ]
+    return [*filter(None, doubts), *answers(workbench, models)]
 
 
 def _remove_models(folder: Path, record: Record) -> None:
@@ -188,6 +204,9 @@ def make_forest(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
 
 def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
     """The dense model and one member a target (or, for `max_drop`, members until one falls too far)."""
+    early = too_few_examples(workbench, least_drop(workbench))
+    if early:
+        line(f"Note: {early}")
     dense = dense_model(workbench)
     entries = [_dense_entry(workbench, dense)]
     scores = workbench.score(entries[0].predictions)
@@ -203,17 +222,19 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
             # The ladder of `max_drop` ends where models cannot get smaller.
             return entries, (str(error),)
         if _fell_too_far(workbench, scores, workbench.score(entry.predictions)):
-            return entries, (_max_drop_note(workbench, entries, entry),)
+            return entries, (_max_drop_note(workbench, scores, entry),)
         entries.append(entry)
     return entries, ()
 
 
 def train_sparse(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
-    """The sparse model that the recipe's phases give, after the dense teacher if one was trained."""
+    """The sparse model that the recipe's phases give, after the dense model if there is one."""
     notes = unused_targets(workbench.recipe)
     for note in notes:
         line(note)
     sparse, dense = train_phases(workbench)
+    if dense is None:
+        notes = (*notes, _NO_DENSE)
     entries = [] if dense is None else [_dense_entry(workbench, dense)]
     entry = Entry(sparse.folder.name, sparse.folder, sparse.model, workbench.predict(sparse.model), sparse=sparse)
     line(f"{entry.name}: {_main(workbench, entry)}")
@@ -274,12 +295,16 @@ def _dense_entry(workbench: Workbench, dense: Dense) -> Entry:
     folder, predictions = workbench.folder / "dense", workbench.predict(dense.model)
     entry = Entry("dense", folder, dense.model, predictions, training=dense.trained.run)
     line(f"dense: {_main(workbench, entry)}")
+    found = doubt(workbench, "dense", workbench.score(predictions), workbench.decide(predictions))
+    if found:
+        line(f"Note: {found}")
     return entry
 
 
 def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[BenchRow]) -> ModelResult:
     setting, member, sparse, grown = workbench.setting, entry.member, entry.sparse, entry.grown
     before_training = member or grown
+    compared = None if entry is dense else dense.predictions
     linear, baseline = encoder_linear_names(entry.model), sparse.start if sparse else dense.model
     known, everything = member or sparse, range(len(layout_of(baseline).layers))
     before = sparse.start_footprint if sparse else _footprint(baseline, dense.folder)
@@ -291,7 +316,8 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
         target_kind=member.target.kind if member else None,
         target_value=member.target.value if member else None,
         shape=known.shape if known else shape_of(entry.model, everything, baseline),
-        scores=workbench.score(entry.predictions),
+        scores=workbench.score(entry.predictions, compared),
+        decisions=workbench.decide(entry.predictions, compared),
         one_shot_scores=before_training.one_shot_scores if before_training and entry.training else (),
         sparsity=sparsity(before, after),
         size=sizes(entry.model, linear, (setting.batch, setting.length), after.bytes_on_disk),
@@ -346,22 +372,24 @@ def _fell_too_far(workbench: Workbench, dense: Sequence[Score], scores: Sequence
     if limit is None:
         return False
     before, after = _main_value(workbench, dense), _main_value(workbench, scores)
-    return before is None or after is None or 100 * (before - after) > limit
+    # Rounding must not refuse a drop of just what was asked for.
+    return before is None or after is None or 100 * (before - after) > limit + 1e-9
 
 
-def _max_drop_note(workbench: Workbench, entries: Sequence[Entry], failed: Entry) -> str:
-    undefined = _main_value(workbench, workbench.score(failed.predictions)) is None
-    why = f"has no {workbench.spec.main_metric}" if undefined else "lost more"
-    return (
-        f"{entries[-1].name} is the smallest model found that lost at most {workbench.recipe.max_drop:g} points; "
-        f"{failed.name} {why}. It was chosen on the validation split that its score is of."
-    )
+def _max_drop_note(workbench: Workbench, dense: Sequence[Score], failed: Entry) -> str:
+    before, after = _main_value(workbench, dense), _main_value(workbench, workbench.score(failed.predictions))
+    metric = workbench.spec.main_metric
+    if before is None or after is None:
+        return f"{failed.name} has no {metric}, so the search for smaller models ended there"
+    lost = f"lost {100 * (before - after):.1f} points of {metric}, more than {workbench.recipe.max_drop:g}"
+    return f"{failed.name} {lost}, so the search for smaller models ended there"
 
 
 def _main_value(workbench: Workbench, scores: Sequence[Score]) -> float | None:
-    return next((score.value for score in scores if score.metric == workbench.spec.main_metric), None)
+    score = main_score(workbench, scores)
+    return None if score is None else score.value
 
 
 def _main(workbench: Workbench, entry: Entry) -> str:
     value = _main_value(workbench, workbench.score(entry.predictions))
-    return f"{workbench.spec.main_metric} " + ("undefined" if value is None else f"{value:.4f}")
+    return f"{workbench.spec.main_metric} " + ("undefined" if value is None else v.fraction(value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from sparsebert.commands.models import open_model, sources
 from sparsebert.commands.output import put_json, quiet_libraries, say, show, write_json
 from sparsebert.data.encode import encode
 from sparsebert.data.load import load_task
-from sparsebert.models.limits import position_limit
+from sparsebert.models.limits import position_limit, segment_types
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import ModelSource
 from sparsebert.recipe import Recipe
@@ -87,8 +87,9 @@ def _settings(
 
 def _natural_length(recipe: Recipe, model: ModelSource) -> int:
     task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed)
-    limit = position_limit(load_config(model))
-    rows = encode(task.validation, load_tokenizer(model), recipe.max_length, limit).dataset
+    config = load_config(model)
+    takes = (recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
+    rows = encode(task.validation, load_tokenizer(model), *takes).dataset
     return int(np.median(list(rows["length"])))
 
 
@@ -124,61 +125,94 @@ def _print(rows: Sequence[BenchRow], verdicts: Sequence[str]) -> None:
     for setting in dict.fromkeys((row.batch, row.length) for row in rows):
         shown = [row for row in rows if (row.batch, row.length) == setting and row.timings]
         if shown:
-            show(_table(shown))
+            for table in tables(shown):
+                show(table)
+                say("")
     for text in verdicts:
         say(text)
-    say("Times: medians of interleaved rounds, quartiles in brackets; speedups: medians of paired rounds.")
+    say("Times: medians of interleaved rounds, with quartiles. Speedups: medians of paired rounds, with 95% intervals.")
+    matches = [match for row in rows if (match := _match(row))]
+    if matches:
+        count = f"{matches[0].sequences} random sequence{'s' if matches[0].sequences > 1 else ''}"
+        say(f"Outputs: largest difference over the largest output of what they are compared with, on {count}.")
 
 
-def _table(rows: Sequence[BenchRow]) -> Table:
-    with_memory = any(row.peak_memory_mb is not None for row in rows)
-    with_backends = any(row.backend_speedup is not None for row in rows)
+def tables(rows: Sequence[BenchRow]) -> list[Table]:
+    """Of one setting: how fast, and what else. Two, so that no number is broken at 80 columns."""
     whole = rows[0].timings[0]
-    table = Table(
-        title=f"Batch {whole.batch}, {whole.length} tokens, threads {whole.threads}, {whole.rounds} rounds",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-    )
-    heads = ["Model", "Back end", "Model, ms", "Speedup", "Encoder, ms", "Speedup", "Tokens/s", "Output check"]
-    more = ([f"Over {rows[0].backend}"] if with_backends else []) + (["Peak memory"] if with_memory else [])
-    for index, name in enumerate([*heads, *more]):
-        table.add_column(name, justify="left" if index < 2 else "right", overflow="fold")
+    title = f"Batch {whole.batch}, {whole.length} tokens, threads {whole.threads}, {_rounds(rows)} rounds"
+    times = _table(["Model, ms", "Speedup", "Encoder, ms", "Speedup"], title)
     for row in rows:
-        over = [_ratio(row.backend_speedup, row.backend_speedup_q25, row.backend_speedup_q75)] if with_backends else []
-        table.add_row(*_cells(row), *over, *([_memory(row)] if with_memory else []))
+        whole, encoder = row.timing("model"), row.timing("encoder")
+        times.add_row(Text(row.model), row.backend, _ms(whole), _speedup(whole), _ms(encoder), _speedup(encoder))
+    columns: dict[str, Callable[[BenchRow], str]] = {
+        "Tokens/s": _rate,
+        "Outputs\ndiffer by": lambda row: _check(_match(row)),
+    }
+    if any(row.backend_speedup is not None for row in rows):
+        columns[f"Over\n{rows[0].backend}"] = _over_first
+    if any(row.peak_memory_mb is not None for row in rows):
+        columns["Peak\nmemory"] = _memory
+    rest = _table(columns)
+    for row in rows:
+        rest.add_row(Text(row.model), _how(row), *(make(row) for make in columns.values()))
+    return [times, rest]
+
+
+def _table(numbers: Iterable[str], title: str | None = None) -> Table:
+    """Names of models may be broken where there is no room, and nothing else."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+    table.add_column("Model", overflow="fold")
+    table.add_column("Back end", no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
-def _cells(row: BenchRow) -> list[str | Text]:
-    whole, encoder = row.timing("model"), row.timing("encoder")
-    how = f"{row.backend}\n{whole.dtype}, {whole.attention}" if whole else row.backend
-    rate = f"{whole.tokens_per_s:,.0f}" if whole else v.DASH
-    check = row.against_baseline or row.against_first_backend
-    return [Text(row.model), how, _ms(whole), _speedup(whole), _ms(encoder), _speedup(encoder), rate, _check(check)]
+def _rounds(rows: Sequence[BenchRow]) -> str:
+    return " and ".join(map(str, dict.fromkeys(row.timings[0].rounds for row in rows)))
+
+
+def _match(row: BenchRow) -> Match | None:
+    return row.against_baseline or row.against_first_backend
+
+
+def _how(row: BenchRow) -> str:
+    return f"{row.backend}\n{row.timings[0].dtype}, {row.timings[0].attention}"
+
+
+def _rate(row: BenchRow) -> str:
+    return f"{row.timings[0].tokens_per_s:,.0f}"
 
 
 def _ms(timing: Timing | None) -> str:
     if timing is None:
         return v.DASH
-    return f"{v.digits(timing.median_ms)}\n({v.digits(timing.q25_ms)}–{v.digits(timing.q75_ms)})"
+    return f"{v.digits(timing.median_ms)}\n{v.digits(timing.q25_ms)}–{v.digits(timing.q75_ms)}"
 
 
 def _speedup(timing: Timing | None) -> str:
-    return v.DASH if timing is None else _ratio(timing.speedup, timing.speedup_q25, timing.speedup_q75)
+    return v.DASH if timing is None else _ratio(timing.speedup, timing.speedup_low, timing.speedup_high)
+
+
+def _over_first(row: BenchRow) -> str:
+    return _ratio(row.backend_speedup, row.backend_speedup_low, row.backend_speedup_high)
 
 
 def _ratio(middle: float | None, low: float | None, high: float | None) -> str:
-    if middle is None or low is None or high is None:
+    """With its interval, which few rounds do not have."""
+    if middle is None:
         return v.DASH
-    return f"{v.times(middle)}\n({low:.2f}–{high:.2f})"
+    return v.times(middle) if low is None or high is None else f"{v.times(middle)}\n{low:.2f}–{high:.2f}"
 
 
 def _check(match: Match | None) -> str:
     if match is None:
         return v.DASH
-    agreement = "" if match.agreement is None else f"\n{v.fraction(match.agreement)} agree"
-    return f"differs by {match.largest_difference:.2g}{agreement}"
+    differs = f"{100 * match.relative_difference:.2g}%"
+    if match.agreement is None:
+        return differs
+    return f"{differs}\n{round(match.agreement * match.sequences)} of {match.sequences} agree"
 
 
 def _memory(row: BenchRow) -> str:

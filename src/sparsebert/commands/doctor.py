@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import asdict
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +13,7 @@ from sparsebert.commands.models import open_model
 from sparsebert.commands.output import put_json, quiet_libraries, say, show
 from sparsebert.doctor import Diagnosis, diagnose
 from sparsebert.models.source import resolve
+from sparsebert.report import values as v
 
 
 def doctor(name: str, batch: int, length: int, rounds: int, threads: int | None, json_wanted: bool) -> None:
@@ -34,16 +36,18 @@ def _print(found: Diagnosis, batch: int, length: int, rounds: int) -> None:
     for kernel in found.kernels:
         can.add_row(kernel.name, "yes" if kernel.runs else "no", kernel.why)
     show(can)
-    how = f"Measured on the CPU, batch {batch}, {length} tokens, {rounds} rounds"
-    timed = _table(how, "Sparsity", "Speedup", "Quartiles", "Over")
+    say(f"\nMeasured on the CPU, batch {batch}, {length} tokens, {rounds} rounds:")
+    timed = _table("What", "Matrix", "Sparsity", "Speedup", "Quartiles", "Over", numbers=range(1, 5))
     for trial in found.trials:
+        shape = v.DASH if trial.shape is None else f"{trial.shape[0]} x {trial.shape[1]}"
         quartiles = f"{trial.q25:.2f}-{trial.q75:.2f}"
-        timed.add_row(trial.what, f"{trial.sparsity:.0%}", f"{trial.speedup:.2f}x", quartiles, trial.over)
+        timed.add_row(trial.what, shape, f"{trial.sparsity:.0%}", f"{trial.speedup:.2f}x", quartiles, trial.over)
     show(timed)
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: str, numbers: Container[int] = ()) -> Table:
+    """Columns that hold `numbers` keep them in one piece."""
     table = Table(box=SIMPLE_HEAD, show_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for index, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=index in numbers)
     return table

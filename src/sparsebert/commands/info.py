@@ -126,7 +126,7 @@ def _print(found: dict[str, Any]) -> None:
             f"{v.fraction(sparsity['whole_model'])} of all, {v.fraction(sparsity['bytes_on_disk'])} of the bytes."
         )
     for score in found.get("scores", []):
-        say(f"{score['metric']} {score['value']:.4f} on {score['examples']:,} examples of {score['split']}")
+        say(f"{score['metric']} {v.fraction(score['value'])} on {score['examples']:,} examples of {score['split']}")
 
 
 def _table(*columns: str) -> Table:

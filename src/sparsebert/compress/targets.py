@@ -155,7 +155,10 @@ def _achieved(goal: Goal, calibrated: Calibrated, found: Found, table: CostTable
 def measure_pair(
     dense: PreTrainedModel, small: PreTrainedModel, setting: Setting, rounds: int, threads: int | None
 ) -> tuple[float, float]:
-    """Encoder speedup of `small` over `dense` (median ratio of interleaved rounds) and its whole-model median in ms."""
+    """Encoder speedup of `small` over `dense` (median ratio of interleaved rounds) and its whole-model median in ms.
+
+    Where the machine is noisy, `rounds` become more (see clock.measure).
+    """
     inputs = example_inputs([dense, small], setting.batch, setting.length)
     with ExitStack() as stack:
         stack.enter_context(busy("Measuring the candidate against the dense model"))
@@ -168,7 +171,7 @@ def measure_pair(
             Variant("dense", lambda: dense(**inputs), lambda: clocks[0].total_ns),
             Variant("small", lambda: small(**inputs), lambda: clocks[1].total_ns),
         ]
-        samples = measure(variants, rounds)
+        samples = measure(variants, rounds, compared=[("small", "dense")])
     base, own = np.array(samples["dense"].part_ms), np.array(samples["small"].part_ms)
     return float(np.median(base / own)), float(np.median(samples["small"].whole_ms))
 

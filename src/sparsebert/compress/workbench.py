@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,19 @@ from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from sparsebert.bench import Setting
+from sparsebert.compress.scoring import decisions, split_scores
 from sparsebert.counts import example_inputs
 from sparsebert.data.encode import encode
 from sparsebert.data.load import Task, load_task
-from sparsebert.data.metrics import score_with_reasons
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.models.heads import CLASSIFIER, check_start, has_task_head
 from sparsebert.models.labels import are_numbers, has_no_names, head_order, name_labels, own_names, take_labels
-from sparsebert.models.limits import position_limit
+from sparsebert.models.limits import position_limit, segment_types
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
 from sparsebert.progress import Steps
 from sparsebert.recipe import Recipe
-from sparsebert.records import Inputs, Score
+from sparsebert.records import Decisions, Inputs, Score
 from sparsebert.train.collate import Collator, padding_collator
 from sparsebert.train.evaluate import predict_logits
 
@@ -76,13 +77,31 @@ class Workbench:
         """What the rows of a validation split are labelled."""
         return np.array(list(self.validations[split]["label"]))
 
-    def score(self, predictions: Predictions) -> tuple[Score, ...]:
-        """The task's metrics on every validation split; one that is undefined is left out."""
-        scores = []
-        for split, logits in predictions.items():
-            values, _ = score_with_reasons(self.spec.metrics, logits, self.labels(split))
-            scores += [Score(metric=name, value=v, split=split, examples=len(logits)) for name, v in values.items()]
-        return tuple(scores)
+    @cached_property
+    def usual(self) -> int | None:
+        """The class that most train rows have; None for regression."""
+        if self.spec.kind == "regression":
+            return None
+        return int(np.bincount(list(self.train["label"])).argmax())
+
+    def score(self, predictions: Predictions, dense: Predictions | None = None) -> tuple[Score, ...]:
+        """The task's metrics on every validation split, beside chance; one that is undefined is left out.
+
+        With those of the dense model, also how far from it.
+        """
+        return tuple(
+            one
+            for split, logits in predictions.items()
+            for one in split_scores(
+                self.spec, split, logits, self.labels(split), self.usual, None if dense is None else dense[split]
+            )
+        )
+
+    def decide(self, predictions: Predictions, dense: Predictions | None = None) -> Decisions | None:
+        """What was decided on the validation split that decides, and where otherwise than by the dense model."""
+        split = self.task.validation_name
+        before = None if dense is None else dense[split]
+        return decisions(self.spec, self.task.validation, predictions[split], self.labels(split), before)
 
     def load(self, source: ModelSource | Path) -> PreTrainedModel:
         """A model with the task's head and labels, in float32, also where its file is not: halves cannot be trained."""
@@ -129,13 +148,11 @@ def set_up(recipe: Recipe, folder: Path) -> Workbench:
     check_start(config, source.name)
     tokenizer = load_tokenizer(source)
     task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples)
-    limit = position_limit(config)
-    train = encode(task.train, tokenizer, recipe.max_length, limit, config.vocab_size)
+    takes = (recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
+    train = encode(task.train, tokenizer, *takes)
     validations = {task.validation_name: task.validation, **task.more_validation}
-    encoded = {
-        name: encode(rows, tokenizer, recipe.max_length, limit, config.vocab_size) for name, rows in validations.items()
-    }
-    notes = [*task.notes, train.note and f"train: {train.note}"]
+    encoded = {name: encode(rows, tokenizer, *takes) for name, rows in validations.items()}
+    notes = [*task.notes, *_fit(tokenizer, train.max_length), train.note and f"train: {train.note}"]
     notes += [one.note and f"{name}: {one.note}" for name, one in encoded.items()]
     notes += _notes_about(config, len(task.spec.labels) or 1, task.spec.labels)
     workbench = Workbench(
@@ -153,6 +170,15 @@ def set_up(recipe: Recipe, folder: Path) -> Workbench:
     for setting in workbench.settings:
         example_inputs([model], setting.batch, setting.length)
     return workbench
+
+
+def _fit(tokenizer: PreTrainedTokenizerBase, length: int) -> list[str]:
+    """Have the tokenizer that is saved read and pad as this run does; what that changes for the user is a note."""
+    tokenizer.model_max_length = length
+    if tokenizer.padding_side == "right":
+        return []
+    tokenizer.padding_side = "right"
+    return ["The tokenizer pads on the left; here texts are padded on the right, and that is saved with the models"]
 
 
 def _notes_about(config: PretrainedConfig, num_labels: int, label_names: Sequence[str]) -> list[str]:

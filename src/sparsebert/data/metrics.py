@@ -58,7 +58,7 @@ METRICS: dict[str, Metric] = {
     "pearson": pearson,
     "spearman": spearman,
 }
-_REGRESSION = frozenset({"pearson", "spearman"})
+REGRESSION = frozenset({"pearson", "spearman"})
 
 
 def score(metrics: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -79,7 +79,7 @@ def score_with_reasons(
     values: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for name in metrics:
-        predictions = logits.reshape(-1) if name in _REGRESSION else logits
+        predictions = logits.reshape(-1) if name in REGRESSION else logits
         try:
             values[name] = METRICS[name](predictions, labels)
         except UndefinedMetricError as error:
@@ -87,12 +87,22 @@ def score_with_reasons(
     return values, reasons
 
 
+def constant_scores(metrics: Sequence[str], usual: int | None, labels: np.ndarray, classes: int) -> dict[str, float]:
+    """What always giving the class `usual` scores, by metric name; a metric without a value there is left out.
+
+    A correlation has none with a constant (`usual` = None: the mean), and stands for no relation at 0.
+    """
+    if usual is None:
+        return {name: 0.0 for name in metrics if name in REGRESSION}
+    return score(metrics, np.tile(np.eye(classes)[usual], (len(labels), 1)), labels)
+
+
 def _check(metrics: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> None:
     for name in metrics:
         if name not in METRICS:
             raise unknown("metric", name, METRICS)
         outputs = int(np.prod(logits.shape[1:]))
-        fits = outputs == 1 if name in _REGRESSION else logits.ndim == 2 and outputs > 1
+        fits = outputs == 1 if name in REGRESSION else logits.ndim == 2 and outputs > 1
         if labels.ndim != 1 or logits.shape[:1] != labels.shape or not fits:
             raise UserError(f"The outputs do not fit metric '{name}'", got=f"{logits.shape} for {labels.shape} labels")
     if len(labels) == 0:

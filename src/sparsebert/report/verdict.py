@@ -11,6 +11,8 @@ from sparsebert.report.tables import metric_name, target_text
 
 _MISS = 0.05
 _NOTICEABLE = 1.05
+# A range that reaches further from its middle than this part of it is told with it.
+_NARROW = 0.05
 
 
 def sentences(family: Family) -> list[tuple[str, str]]:
@@ -26,30 +28,76 @@ def sentence(row: FamilyRow, against: str) -> str:
 
 
 def speed_words(row: FamilyRow, against: str) -> str:
-    """`3.9× faster encoder than dense on this machine`, or that it is not faster."""
+    """`3.9× faster encoder than dense on this machine`, or that it is not faster; with its range where that is wide."""
     speed = row.encoder_speedup
     if speed is None:
         return f"encoder speed against {against} not measured"
     low, high = (speed.mid if end is None else end for end in (speed.low, speed.high))
+    wide = max(speed.mid - low, high - speed.mid) > _NARROW * speed.mid
+    spread = f", noisy: {_between(speed, v.times)}" if wide and speed.runs == 1 else ""
+    spread = f", {_between(speed, v.times)} over {speed.runs} runs" if wide and speed.runs > 1 else spread
+    where = f"than {against} on this machine ({v.times(speed.mid)}{spread})"
+    if low <= 1 <= high and wide:
+        return f"encoder not shown to be faster or slower {where}"
     if low <= 1 <= high or 1 / _NOTICEABLE < speed.mid < _NOTICEABLE:
-        return f"encoder no faster and no slower than {against} on this machine ({v.times(speed.mid)})"
+        return f"encoder no faster and no slower {where}"
     if speed.mid < 1:
-        return f"encoder slower than {against} on this machine ({v.times(speed.mid)})"
-    return f"{speed.mid:.1f}× faster encoder than {against} on this machine"
+        return f"encoder slower {where}"
+    behind = f" ({spread.removeprefix(', ')})" if spread else ""
+    return f"{speed.mid:.1f}× faster encoder than {against} on this machine{behind}"
 
 
 def score_words(row: FamilyRow) -> str:
-    """`0.7 points of accuracy lost`, `gained`, or that nothing is known."""
+    """`0.7 points of accuracy lost`, or that no difference is shown, that it always says the same, or unknown."""
     if row.metric is None:
         return ""
     metric = metric_name(row.metric).lower()
-    if row.change_points is None:
-        return f"change of {metric} not measured"
-    amount = v.signed(row.change_points.mid)
-    if amount == "0.0":
+    collapsed = _collapse_words(row, metric)
+    change = _change_words(row, metric)
+    if collapsed and (row.change_points is None or row.change_points.mid > 0 or _is_chance(row)):
+        return collapsed
+    return ", ".join(part for part in (change, collapsed) if part)
+
+
+def _collapse_words(row: FamilyRow, metric: str) -> str:
+    """That all runs, or some, say always the same, or are no better than that; empty where none is."""
+    runs = max(row.one_class_runs, row.no_better_runs)
+    if runs == 0:
+        return ""
+    said = "no better than always giving the most frequent answer"
+    if row.one_class_runs == runs:
+        said = f'predicts one class, "{row.only_class}", for every example'
+    few = "" if runs == row.runs else f" in {runs} of {row.runs} runs"
+    return f"{said}{few} ({metric} {v.show(row.score_points, v.percent)})"
+
+
+def _is_chance(row: FamilyRow) -> bool:
+    """Whether the change is within chance in most runs, or goes either way among them."""
+    change = row.change_points
+    if change is None:
+        return False
+    either = change.runs > 1 and change.low is not None and change.high is not None and change.low < 0 < change.high
+    return either or 2 * row.within_chance_runs > row.runs
+
+
+def _change_words(row: FamilyRow, metric: str) -> str:
+    change = row.change_points
+    if change is None:
+        return f"change of {metric} not measured" + ("" if row.score_points is None else ": no dense model was scored")
+    known = change.low is not None and change.high is not None and change.low != change.high
+    spread, amount = _between(change, v.signed) if known else "", v.signed(change.mid)
+    if amount == "0.0" and not known:
         return f"no {metric} lost"
+    if _is_chance(row):
+        return f"no difference in {metric} shown ({', '.join(filter(None, (f'{amount} points', spread)))})"
     points = "point" if amount[1:] == "1.0" else "points"
-    return f"{amount[1:]} {points} of {metric} {'lost' if amount[0] == v.MINUS else 'gained'}"
+    words = "no" if amount == "0.0" else f"{amount[1:]} {points} of"
+    return f"{words} {metric} {'gained' if amount[0] == '+' else 'lost'}" + (f" ({spread})" if spread else "")
+
+
+def _between(value: v.Value, form: Callable[[float], str]) -> str:
+    low, high = (value.mid if end is None else end for end in (value.low, value.high))
+    return f"{form(low)} to {form(high)}"
 
 
 def size_words(row: FamilyRow) -> str:

@@ -1,0 +1,121 @@
+"""What a run has to say of its own scores: a dense model at chance, drops too small to see, and which model to take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sparsebert.compress.workbench import Workbench
+from sparsebert.records import Decisions, ModelResult, Score
+from sparsebert.report import values as v
+from sparsebert.report.tables import metric_name
+
+# As many decisions that all became wrong are more than chance: by the sign test 2 / 2**6 = 0.03.
+FEWEST_FLIPS = 6
+
+
+def main_score(workbench: Workbench, scores: Sequence[Score]) -> Score | None:
+    """The score of the task's main metric on the split that decides; None where it has no value."""
+    return next((one for one in scores if one.metric == workbench.spec.main_metric), None)
+
+
+def doubt(workbench: Workbench, name: str, scores: Sequence[Score], decided: Decisions | None) -> str | None:
+    """A line for a model that says always the same, or whose score is not above what that would give; else None."""
+    score = main_score(workbench, scores)
+    only = None if decided is None else decided.only_class
+    if only is None and (score is None or score.above_baseline is not False):
+        return None
+    if only is not None:
+        said = f'{name} predicts one class, "{only}", for every validation example'
+    else:
+        said = f"{name} is no better than {_constant(workbench)}"
+    causes = "the label order of the data is not the model's own (id2label), or it was trained too little"
+    return f"{said}{_beside(score)}. Possible causes: {causes}. Changes against it say little"
+
+
+def _constant(workbench: Workbench) -> str:
+    if workbench.usual is None:
+        return "always giving the mean"
+    return f'always saying "{workbench.spec.labels[workbench.usual]}"'
+
+
+def _beside(score: Score | None) -> str:
+    if score is None or score.baseline is None:
+        return ""
+    between = "" if score.low is None or score.high is None else f", 95% interval {_between(score.low, score.high)}"
+    constant = f"always the same gives {v.fraction(score.baseline)}"
+    return f" ({metric_name(score.metric).lower()} {v.fraction(score.value)}{between}; {constant})"
+
+
+def _between(low: float, high: float) -> str:
+    return f"{v.fraction(low)} to {v.fraction(high)}"
+
+
+def least_drop(workbench: Workbench) -> float | None:
+    """Points that the split which decides could at best tell from chance; None for regression, which counts nothing."""
+    if workbench.usual is None:
+        return None
+    return 100 * FEWEST_FLIPS / len(workbench.validations[workbench.task.validation_name])
+
+
+def too_few_examples(workbench: Workbench, least: float | None) -> str | None:
+    """A line where `max_drop` asks for less than the `least` points that the examples can tell; else None."""
+    limit = workbench.recipe.max_drop
+    if limit is None or least is None or least <= limit:
+        return None
+    count = len(workbench.validations[workbench.task.validation_name])
+    return (
+        f"On {count:,} examples a drop of less than about {least:.1f} points cannot be told from chance, so chance has "
+        f"a part in which models lost at most {limit:g}: give more validation examples, or a larger max_drop"
+    )
+
+
+def answers(workbench: Workbench, models: Sequence[ModelResult]) -> Iterator[str]:
+    """For `max_drop`: which of the models, all within it, is the smallest and which the fastest."""
+    limit, small = workbench.recipe.max_drop, [model for model in models if model.target_kind is not None]
+    if limit is None:
+        return
+    what = f"lost at most {limit:g} points of {metric_name(workbench.spec.main_metric).lower()}"
+    if not small:
+        yield f"No model found {what}: only the dense one is left"
+        return
+    smallest = min(small, key=lambda model: model.size.file_bytes)
+    score = main_score(workbench, smallest.scores)
+    yield (
+        f"{smallest.name} is the smallest model found that {what} ({v.megabytes(smallest.size.file_bytes / 1e6)}"
+        f"{_change(models[0], score, workbench)}). It was chosen on the validation split that its score is of"
+    )
+    milliseconds = {model.name: _whole_ms(workbench, model) for model in small}
+    timed = {name: ms for name, ms in milliseconds.items() if ms is not None}
+    if timed:
+        fastest = min(timed, key=lambda name: timed[name])
+        setting = workbench.setting
+        yield (
+            f"{fastest} is the fastest of those ({v.digits(timed[fastest])} ms the whole model, "
+            f"batch {setting.batch}, {setting.length} tokens)"
+        )
+    widths = [least_drop(workbench), _half_width(score)]
+    note = too_few_examples(workbench, max((width for width in widths if width is not None), default=None))
+    if note:
+        yield note
+
+
+def _change(dense: ModelResult, score: Score | None, workbench: Workbench) -> str:
+    before = main_score(workbench, dense.scores)
+    if score is None or before is None:
+        return ""
+    change = f"; {v.signed(100 * (score.value - before.value))} points"
+    if score.change_low is None or score.change_high is None:
+        return change
+    return f"{change}, 95% interval {v.signed(100 * score.change_low)} to {v.signed(100 * score.change_high)}"
+
+
+def _half_width(score: Score | None) -> float | None:
+    if score is None or score.change_low is None or score.change_high is None:
+        return None
+    return 50 * (score.change_high - score.change_low)
+
+
+def _whole_ms(workbench: Workbench, model: ModelResult) -> float | None:
+    wanted = (workbench.setting.batch, workbench.setting.length)
+    found = (t.median_ms for t in model.timings if t.scope == "model" and (t.batch, t.length) == wanted)
+    return next(found, None)
