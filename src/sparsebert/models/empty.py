@@ -29,7 +29,8 @@ class NoInputs(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """[..., any], of which only the shape and the type are used, to [..., outputs]."""
         shape = (*hidden_states.shape[:-1], self.weight.shape[0])
-        return hidden_states.new_zeros(shape) if self.bias is None else self.bias.expand(shape)
+        # A copy: what comes after may write into it, and a view of a parameter asks for gradients where none are kept.
+        return hidden_states.new_zeros(shape) if self.bias is None else self.bias.expand(shape).clone()
 
 
 class NoOutputs(nn.Module):
