@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from example_record import example_record
+from sparsebert.compress.makers import fell_too_far
 from sparsebert.compress.remarks import answers, doubt, least_drop, too_few_examples
 from sparsebert.compress.workbench import Workbench, set_up
 from sparsebert.recipe import load_recipe
 from sparsebert.records import ModelResult, Timing
-from sparsebert.run import _fell_too_far
 from tiny_run import save_tiny
 
 NO, YES = 45, 25
@@ -136,8 +136,8 @@ def test_a_drop_of_just_what_was_asked_for_is_within_it(home: Path):
     bench = bench_of(home, max_drop=30)
     dense = bench.score(says(LABELS))
     assert 100 * (1.0 - 49 / 70) > 30
-    assert not _fell_too_far(bench, dense, bench.score(says(flipped(*range(21)))))
-    assert _fell_too_far(bench, dense, bench.score(says(flipped(*range(22)))))
+    assert not fell_too_far(bench, dense, bench.score(says(flipped(*range(21)))))
+    assert fell_too_far(bench, dense, bench.score(says(flipped(*range(22)))))
 
 
 def model(bench: Workbench, name: str, megabytes: float, ms: float, wrong: int) -> ModelResult:

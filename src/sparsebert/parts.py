@@ -171,10 +171,13 @@ class Search(Plain):
     drop_layers: bool = Field(default=True, description="whether whole layers may go")
 
 
+TargetKind = Literal["speedup", "latency_ms", "size", "sparsity"]
+
+
 class Target(Plain):
     """One member of the family: a speedup, a whole-model latency, a part of the bytes, or a sparsity."""
 
-    kind: Literal["speedup", "latency_ms", "size", "sparsity"] = Field(
+    kind: TargetKind = Field(
         description="times faster encoder, milliseconds a forward pass, part of the bytes on disk, or part of the "
         "encoder's weights to remove"
     )

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sparsebert.errors import UserError
 from sparsebert.files import write_text_atomically
-from sparsebert.parts import FolderName, Target
+from sparsebert.parts import FolderName, Target, TargetKind
 
 SCHEMA = 1
 # Fields of models that nothing ever filled.
@@ -20,8 +20,6 @@ RETIRED = ("notes", "peak_memory_mb")
 FILE_NAME = "record.json"
 PREDICTIONS = "predictions.safetensors"
 VISITS = "visits.safetensors"
-# As in a recipe's targets; what reports can put in words.
-TargetKind = Literal["speedup", "latency_ms", "size", "sparsity"]
 
 
 Count = Annotated[int, Field(gt=0)]

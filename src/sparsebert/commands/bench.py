@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +22,7 @@ from sparsebert.data.load import load_task
 from sparsebert.models.limits import position_limit, segment_types
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import ModelSource
+from sparsebert.progress import busy
 from sparsebert.recipe import Recipe
 from sparsebert.records import Timing
 from sparsebert.report import values as v
@@ -47,7 +46,7 @@ def bench(
 
     `natural`: a length that is not given is the median of the task's validation texts, not 128.
     """
-    with quiet_libraries(), Console(stderr=True).status("Loading the models") as status:
+    with quiet_libraries(), busy("Loading the models") as update:
         found = sources(names)
         settings = _settings(recipe, batches, lengths, next(iter(found.values())) if natural else None)
         models = {name: open_model(source) for name, source in found.items()}
@@ -58,10 +57,10 @@ def bench(
             rounds=recipe.measure.rounds,
             threads=recipe.measure.threads,
             seed=recipe.seed,
-            progress=lambda text: status.update(escape(text)),
+            progress=update,
         )
         if memory:
-            status.update("Measuring memory")
+            update("Measuring memory")
             rows = [_with_memory(row, found) for row in rows]
     plain = {"rows": [row.model_dump(exclude_none=True) for row in rows], "verdicts": _verdicts(rows)}
     if output:

@@ -15,7 +15,6 @@ from sparsebert.clock import torch_threads
 from sparsebert.commands.answers import Answer, answers, check_output, flat, write_rows
 from sparsebert.commands.models import is_run, open_model, sources
 from sparsebert.commands.output import put_json, quiet_libraries, remark, say, show, write_json
-from sparsebert.commands.slow import bar_if_slow
 from sparsebert.commands.texts import Texts, texts_of
 from sparsebert.data.text import Written
 from sparsebert.data.tokens import Reader, cut_note
@@ -24,6 +23,7 @@ from sparsebert.models.heads import TASKS, foreign_head, saved_kind
 from sparsebert.models.limits import SHORTEST, position_limit, reading_length, segment_types
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
+from sparsebert.progress import bar_if_slow
 from sparsebert.train.collate import padding_collator
 from sparsebert.train.inference import Inference
 

@@ -138,7 +138,7 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
     Finished phases are found again. The phases are sound, as `check_phases` says.
     """
     phases = bench.recipe.phases
-    dense = dense_model(bench) if _has_dense(bench) else None
+    dense = dense_model(bench) if has_dense(bench) else None
     start = bench.fresh()
     folders = [bench.work / f"phase{index}-{phase.name}" for index, phase in enumerate(phases)]
     done: dict[str, PhaseDone] = {}
@@ -164,7 +164,7 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
     ), dense
 
 
-def _has_dense(bench: Workbench) -> bool:
+def has_dense(bench: Workbench) -> bool:
     """Whether there is a dense model to compare with: as a teacher, because it is asked for, or as it is given."""
     if bench.recipe.baseline or any(phase.teacher == "dense" for phase in bench.recipe.phases):
         return True
