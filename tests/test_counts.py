@@ -6,6 +6,7 @@ import torch
 from sparsebert.counts import Footprint, example_inputs, flops, footprint, sizes, sparsity
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names
+from sparsebert.surgeon import shrink
 from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, VOCAB, tiny_model
 
 ENCODER = LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * NEURONS)
@@ -134,3 +135,11 @@ def test_zeros_that_were_there_before_are_sparsity_too() -> None:
 def test_nothing_of_an_encoder_without_matrices_is_removed() -> None:
     empty = Footprint(0, 0, 400, 400, 1000)
     assert sparsity(empty, empty).encoder_linear == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_with_empty_blocks_has_flops(family: str) -> None:
+    model = tiny_model(family)
+    small = shrink(model, {"layer.0.heads": torch.zeros(HEADS).bool(), "layer.1.neurons": torch.zeros(NEURONS).bool()})
+    # Gradients are asked for, as of a model that was just trained.
+    assert 0 < flops(small.requires_grad_(True), 1, 8) < flops(model, 1, 8)

@@ -54,7 +54,7 @@ class Score(Part):
     metric: str
     value: float
     split: str
-    examples: int
+    examples: Count
     low: float | None = Field(default=None, description="of the 95 % interval by bootstrap over the examples")
     high: float | None = Field(default=None, description="of the same interval")
     baseline: float | None = Field(

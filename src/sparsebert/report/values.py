@@ -59,8 +59,10 @@ def show_spread(value: Value | None, form: Callable[[float], str]) -> str:
 
 
 def is_noisy(value: Value | None) -> bool:
-    """Whether a positive number was measured too badly to be given as one number."""
-    return value is not None and value.low is not None and value.high is not None and value.high > NOISY * value.low
+    """Whether a positive number was measured too badly, in one run, to be given as one number."""
+    if value is None or value.low is None or value.high is None:
+        return False
+    return value.runs == 1 and value.high > NOISY * value.low
 
 
 def show_times(value: Value | None) -> str:

@@ -28,23 +28,35 @@ def sentence(row: FamilyRow, against: str) -> str:
 
 
 def speed_words(row: FamilyRow, against: str) -> str:
-    """`3.9× faster encoder than dense on this machine`, or that it is not faster; with its range where that is wide."""
-    speed = row.encoder_speedup
+    """`3.6× faster than dense on this machine, encoder 3.9×`, or that it is not; the encoder's alone if need be.
+
+    A range is told where it is wide, and stands for the number where it is too wide for one.
+    """
+    if row.model_speedup is None:
+        return _speed_words(row.encoder_speedup, f"{against} on this machine", "encoder")
+    inside = "" if row.encoder_speedup is None else f", encoder {v.show_times(row.encoder_speedup)}"
+    return _speed_words(row.model_speedup, f"{against} on this machine", "") + inside
+
+
+def _speed_words(speed: v.Value | None, against: str, what: str) -> str:
+    before, behind = (f"{what} ", f" {what}") if what else ("", "")
     if speed is None:
-        return f"encoder speed against {against} not measured"
+        return f"{before}speed against {against.removesuffix(' on this machine')} not measured"
     low, high = (speed.mid if end is None else end for end in (speed.low, speed.high))
     wide = max(speed.mid - low, high - speed.mid) > _NARROW * speed.mid
     spread = f", noisy: {_between(speed, v.times)}" if wide and speed.runs == 1 else ""
     spread = f", {_between(speed, v.times)} over {speed.runs} runs" if wide and speed.runs > 1 else spread
-    where = f"than {against} on this machine ({v.times(speed.mid)}{spread})"
+    where = f"than {against} ({v.times(speed.mid)}{spread})"
     if low <= 1 <= high and wide:
-        return f"encoder not shown to be faster or slower {where}"
+        return f"{before}not shown to be faster or slower {where}"
     if low <= 1 <= high or 1 / _NOTICEABLE < speed.mid < _NOTICEABLE:
-        return f"encoder no faster and no slower {where}"
+        return f"{before}no faster and no slower {where}"
     if speed.mid < 1:
-        return f"encoder slower {where}"
-    behind = f" ({spread.removeprefix(', ')})" if spread else ""
-    return f"{speed.mid:.1f}× faster encoder than {against} on this machine{behind}"
+        return f"{before}slower {where}"
+    if v.is_noisy(speed):
+        return f"{v.show_times(speed)} faster{behind} than {against} (too noisy to say)"
+    told = f" ({spread.removeprefix(', ')})" if spread else ""
+    return f"{speed.mid:.1f}× faster{behind} than {against}{told}"
 
 
 def score_words(row: FamilyRow) -> str:
