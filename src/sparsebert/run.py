@@ -19,7 +19,15 @@ from sparsebert.compress.family import Dense, FamilyMaker, Member, check_blocks,
 from sparsebert.compress.forest import Grown, grow, layers_to_change
 from sparsebert.compress.inputs import inputs_of
 from sparsebert.compress.phases import SparseModel, check_phases, train_phases, unused_targets
-from sparsebert.compress.remarks import answers, doubt, least_drop, main_score, too_few_examples
+from sparsebert.compress.remarks import (
+    doubt,
+    fell_too_far,
+    least_drop,
+    main_value,
+    remarks,
+    too_far,
+    too_few_examples,
+)
 from sparsebert.compress.workbench import Predictions, Workbench, set_up
 from sparsebert.counts import Footprint, footprint, sizes, sparsity
 from sparsebert.environment import environment
@@ -37,7 +45,6 @@ from sparsebert.records import (
     Inputs,
     ModelResult,
     Record,
-    Score,
     TrainingRun,
     write_record,
 )
@@ -144,7 +151,7 @@ def _finish(workbench: Workbench, command: str, started: float, keep_models: boo
         entries, notes = _maker(recipe)(workbench)
         workbench.steps.begin("Measuring all models together")
         models = measure_family(workbench, entries)
-        notes = (*notes, *_remarks(workbench, models))
+        notes = (*notes, *remarks(workbench, models))
         write_predictions(workbench, entries)
     except UserError as error:
         step = error.step if isinstance(error, DivergedError) else None
@@ -162,13 +169,6 @@ def _finish(workbench: Workbench, command: str, started: float, keep_models: boo
     write_record(record, folder)
     mark_finished(folder)
     return record
-
-
-def _remarks(workbench: Workbench, models: Sequence[ModelResult]) -> list[str]:
-    doubts = [
-        doubt(workbench, model.name, model.scores, model.decisions) for model in models[:1] if model.name == "dense"
-    ]
-    return [*filter(None, doubts), *answers(workbench, models)]
 
 
 def _remove_models(folder: Path, record: Record) -> None:
@@ -208,7 +208,7 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
     dense = dense_model(workbench)
     entries = [_dense_entry(workbench, dense)]
     scores = workbench.score(entries[0].predictions)
-    if workbench.recipe.max_drop is not None and _main_value(workbench, scores) is None:
+    if workbench.recipe.max_drop is not None and main_value(workbench, scores) is None:
         raise UserError(f"The dense model has no {workbench.spec.main_metric}, so no drop", fix="give targets instead")
     maker = FamilyMaker(workbench, dense)
     for target in wanted_targets(workbench.recipe):
@@ -219,8 +219,9 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
                 raise
             # The ladder of `max_drop` ends where models cannot get smaller.
             return entries, (str(error),)
-        if _fell_too_far(workbench, scores, workbench.score(entry.predictions)):
-            return entries, (_max_drop_note(workbench, scores, entry),)
+        found = workbench.score(entry.predictions)
+        if fell_too_far(workbench, scores, found):
+            return entries, (too_far(workbench, entry.name, scores, found),)
         entries.append(entry)
     return entries, ()
 
@@ -293,7 +294,7 @@ def _dense_entry(workbench: Workbench, dense: Dense) -> Entry:
     folder, predictions = workbench.folder / "dense", workbench.predict(dense.model)
     entry = Entry("dense", folder, dense.model, predictions, training=dense.trained.run)
     line(f"dense: {_main(workbench, entry)}")
-    found = doubt(workbench, "dense", workbench.score(predictions), workbench.decide(predictions))
+    found = doubt(workbench, workbench.score(predictions), workbench.decide(predictions))
     if found:
         line(f"Note: {found}")
     return entry
@@ -365,29 +366,6 @@ def _record(
     )
 
 
-def _fell_too_far(workbench: Workbench, dense: Sequence[Score], scores: Sequence[Score]) -> bool:
-    limit = workbench.recipe.max_drop
-    if limit is None:
-        return False
-    before, after = _main_value(workbench, dense), _main_value(workbench, scores)
-    # Rounding must not refuse a drop of just what was asked for.
-    return before is None or after is None or 100 * (before - after) > limit + 1e-9
-
-
-def _max_drop_note(workbench: Workbench, dense: Sequence[Score], failed: Entry) -> str:
-    before, after = _main_value(workbench, dense), _main_value(workbench, workbench.score(failed.predictions))
-    metric = workbench.spec.main_metric
-    if before is None or after is None:
-        return f"{failed.name} has no {metric}, so the search for smaller models ended there"
-    lost = f"lost {100 * (before - after):.1f} points of {metric}, more than {workbench.recipe.max_drop:g}"
-    return f"{failed.name} {lost}, so the search for smaller models ended there"
-
-
-def _main_value(workbench: Workbench, scores: Sequence[Score]) -> float | None:
-    score = main_score(workbench, scores)
-    return None if score is None else score.value
-
-
 def _main(workbench: Workbench, entry: Entry) -> str:
-    value = _main_value(workbench, workbench.score(entry.predictions))
+    value = main_value(workbench, workbench.score(entry.predictions))
     return f"{workbench.spec.main_metric} " + ("undefined" if value is None else v.fraction(value))
