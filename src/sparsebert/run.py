@@ -23,7 +23,6 @@ from sparsebert.compress.remarks import (
     doubt,
     fell_too_far,
     least_drop,
-    main_value,
     remarks,
     too_far,
     too_few_examples,
@@ -207,8 +206,8 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
         line(f"Note: {early}")
     dense = dense_model(workbench)
     entries = [_dense_entry(workbench, dense)]
-    scores = workbench.score(entries[0].predictions)
-    if workbench.recipe.max_drop is not None and main_value(workbench, scores) is None:
+    dense_value = workbench.main_value(entries[0].predictions)
+    if workbench.recipe.max_drop is not None and dense_value is None:
         raise UserError(f"The dense model has no {workbench.spec.main_metric}, so no drop", fix="give targets instead")
     maker = FamilyMaker(workbench, dense)
     for target in wanted_targets(workbench.recipe):
@@ -219,9 +218,9 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
                 raise
             # The ladder of `max_drop` ends where models cannot get smaller.
             return entries, (str(error),)
-        found = workbench.score(entry.predictions)
-        if fell_too_far(workbench, scores, found):
-            return entries, (too_far(workbench, entry.name, scores, found),)
+        value = workbench.main_value(entry.predictions)
+        if fell_too_far(workbench, dense_value, value):
+            return entries, (too_far(workbench, entry.name, dense_value, value),)
         entries.append(entry)
     return entries, ()
 
@@ -367,5 +366,5 @@ def _record(
 
 
 def _main(workbench: Workbench, entry: Entry) -> str:
-    value = main_value(workbench, workbench.score(entry.predictions))
+    value = workbench.main_value(entry.predictions)
     return f"{workbench.spec.main_metric} " + ("undefined" if value is None else v.fraction(value))

@@ -18,12 +18,6 @@ def main_score(workbench: Workbench, scores: Sequence[Score]) -> Score | None:
     return next((one for one in scores if one.metric == workbench.spec.main_metric), None)
 
 
-def main_value(workbench: Workbench, scores: Sequence[Score]) -> float | None:
-    """The value of that score."""
-    score = main_score(workbench, scores)
-    return None if score is None else score.value
-
-
 def remarks(workbench: Workbench, models: Sequence[ModelResult]) -> list[str]:
     """What there is to say of the finished models of a run, the first of which may be the dense one."""
     dense = [model for model in models[:1] if model.name == "dense"]
@@ -31,22 +25,21 @@ def remarks(workbench: Workbench, models: Sequence[ModelResult]) -> list[str]:
     return [*filter(None, doubts), *answers(workbench, models)]
 
 
-def fell_too_far(workbench: Workbench, dense: Sequence[Score], scores: Sequence[Score]) -> bool:
-    """Whether the scores are more than `max_drop` below the dense model's, or have no value; never without a limit."""
+def fell_too_far(workbench: Workbench, dense: float | None, value: float | None) -> bool:
+    """Whether the main metric is more than `max_drop` below the dense model's, or is not there; never without limit."""
     limit = workbench.recipe.max_drop
     if limit is None:
         return False
-    before, after = main_value(workbench, dense), main_value(workbench, scores)
     # Rounding must not refuse a drop of just what was asked for.
-    return before is None or after is None or 100 * (before - after) > limit + 1e-9
+    return dense is None or value is None or 100 * (dense - value) > limit + 1e-9
 
 
-def too_far(workbench: Workbench, name: str, dense: Sequence[Score], scores: Sequence[Score]) -> str:
+def too_far(workbench: Workbench, name: str, dense: float | None, value: float | None) -> str:
     """A line for the model that fell too far."""
-    before, after, metric = main_value(workbench, dense), main_value(workbench, scores), workbench.spec.main_metric
+    metric = workbench.spec.main_metric
     why = f"has no {metric}"
-    if before is not None and after is not None:
-        why = f"lost {100 * (before - after):.1f} points of {metric}, more than {workbench.recipe.max_drop:g}"
+    if dense is not None and value is not None:
+        why = f"lost {100 * (dense - value):.1f} points of {metric}, more than {workbench.recipe.max_drop:g}"
     return f"{name} {why}, so the search for smaller models ended there"
 
 
