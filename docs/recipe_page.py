@@ -7,7 +7,7 @@ import inspect
 import re
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -65,9 +65,9 @@ sparsebert train --recipe recipe.yaml --set phases.0.training.epochs=5 --set pha
 ```
 
 `--set` takes any key by its dotted name, entries of a list by their number from 0, and wins over the file. A part with
-options is written as `{kind: NAME, option: value}`, one without options as its name alone. [`recipes/`](../recipes) has
-complete recipes, one setting of one paper each. YAML writes none as `null`. What the words mean is in the
-[concepts](concepts.md).
+options is written as `{kind: NAME, option: value}`, one without options as its name alone. `sparsebert recipes` lists
+[those that ship](../src/sparsebert/recipes), one setting of one paper each, which are also taken by name. YAML writes
+none as `null`. What the words mean is in the [concepts](concepts.md).
 """
 
 SECTIONS: dict[str, tuple[type[BaseModel], str]] = {
@@ -143,7 +143,12 @@ def _keys(title: str, model: type[BaseModel], where: str) -> list[str]:
 def _key(name: str, field: FieldInfo) -> str:
     inner = [one for one in get_args(field.annotation) if one is not type(None)]
     optional = _is_union(field.annotation) and len(inner) == 1
-    limits = [f"{SIGNS[sign]} {at:,}" for one in field.metadata for sign, at in dataclasses.asdict(one).items()]
+    limits = [
+        f"{SIGNS[sign]} {at:,}"
+        for one in field.metadata
+        for sign, at in dataclasses.asdict(one).items()
+        if sign in SIGNS
+    ]
     kind = _link(PARTS[name][0]) if Component in (field.annotation, *inner) else None
     words = kind or _words(inner[0] if optional else field.annotation)
     values = ", ".join([words, *limits, *(["or `null`"] if optional else [])])
@@ -159,6 +164,8 @@ def _differences(own: type[BaseModel], other: type[BaseModel]) -> str:
 def _words(annotation: Any) -> str:
     """What may be given, in words."""
     inner, names = get_args(annotation), {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}
+    if get_origin(annotation) is Annotated:
+        return _words(inner[0])
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in inner)
     if _is_union(annotation):

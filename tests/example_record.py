@@ -11,7 +11,9 @@ from typing import Any
 from sparsebert.parts import Target
 from sparsebert.recipe import Recipe
 from sparsebert.records import (
+    Decisions,
     Environment,
+    Flip,
     ModelResult,
     Record,
     Score,
@@ -42,6 +44,12 @@ MATRICES = (
     "intermediate.dense",
     "output.dense",
 )
+# The heads of each layer, the most important first.
+ORDER = tuple(tuple((5 * place + 3 * layer + 1) % HEADS for place in range(HEADS)) for layer in range(LAYERS))
+FLIPS = (
+    Flip(text="a film that is not without charm", label="positive", dense="positive", own="negative"),
+    Flip(text="it is never dull, only long", label="negative", dense="positive", own="negative"),
+)
 DENSE_MS = {(1, 128): 14.2, (1, 25): 4.61, (32, 128): 402.0, (32, 25): 83.5}
 
 
@@ -54,6 +62,53 @@ def example_record(seed: int = 0, criterion: str = "obs", accuracy_shift: float 
     return _record(plain).model_copy(
         update={"models": tuple(_model(name, ACCURACY[name] + shifts[name], 1 + wobble) for name in SHAPES)}
     )
+
+
+def full_record(seed: int = 0, **recipe: Any) -> Record:
+    """The example with all that a run records today: intervals, baselines, decisions, and which heads stayed."""
+    record = example_record(seed, **recipe)
+    return record.model_copy(update={"models": tuple(map(_with_everything, record.models))})
+
+
+def noisy_record() -> Record:
+    """The full example, but the whole model of `4x` is somewhere between twice and four times as fast."""
+    record = full_record()
+    wide = {"speedup_low": 2.0, "speedup_high": 4.0}
+    models = tuple(
+        model.model_copy(update={"timings": tuple(one.model_copy(update=wide) for one in model.timings)})
+        if model.name == "4x"
+        else model
+        for model in record.models
+    )
+    return record.model_copy(update={"models": models})
+
+
+def _with_everything(model: ModelResult) -> ModelResult:
+    dense, score = model.name == "dense", model.scores[0]
+    change = {} if dense else {"change_low": score.value - ACCURACY["dense"] - 0.01, "change_high": 0.004}
+    interval = {"low": score.value - 0.02, "high": score.value + 0.018, "baseline": 0.5092}
+    timings = tuple(
+        one.model_copy(update={"speedup_low": 0.98 * one.speedup, "speedup_high": 1.02 * one.speedup})
+        for one in model.timings
+        if one.speedup
+    )
+    wrong = round(428 * (1 - score.value))
+    decisions = Decisions(
+        classes=("negative", "positive"),
+        confusion=((428 - wrong, wrong), (wrong + 3, 441 - wrong)),
+        agreement=None if dense else 0.99 - 0.01 * SPEEDUPS[model.name],
+        flips=() if dense else FLIPS,
+    )
+    kept = {
+        "kept_heads": tuple(tuple(sorted(ORDER[layer][:count])) for layer, count in enumerate(model.shape.heads)),
+        "head_importance": () if dense else tuple(map(_importance, ORDER)),
+    }
+    own = {"scores": (score.model_copy(update=interval | change),), "timings": timings, "decisions": decisions}
+    return model.model_copy(update=own | {"shape": model.shape.model_copy(update=kept)})
+
+
+def _importance(order: tuple[int, ...]) -> tuple[float, ...]:
+    return tuple(0.8 ** order.index(head) for head in range(HEADS))
 
 
 def failed_record(message: str = "The training loss became nan at step 120.") -> Record:

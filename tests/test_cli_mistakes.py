@@ -76,7 +76,7 @@ MISTAKES = {
     "same target twice": (["--speedup", 2, "--speedup", "2.0x"], ["same target is given twice", "2x"]),
     "targets and max-drop": (["--speedup", 2, "--max-drop", 1], ["targets or max_drop, not both"]),
     "negative drop": (["--max-drop", -1], ["max_drop", "greater than or equal to 0, got -1"]),
-    "endless training": (["--set", "dense.epochs=.inf", "--speedup", 2], ["dense.epochs", "finite", "got inf"]),
+    "endless training": (["--set", "dense.epochs=.inf", "--speedup", 2], ["not finite, inf", "got dense.epochs=.inf"]),
     "more threads than machines have": (["--threads", 100_000, "--speedup", 2], ["threads", "1024", "got 100000"]),
     "too long a setting": (["--speedup", 2, "--length", 65], ["no positions for that length", "got 65", "1 to 64"]),
     "more texts than memory": (["--speedup", 2, "--batch", 10**8], ["more input than fits", "16,777,216 tokens"]),

@@ -184,13 +184,17 @@ def test_many_labels_are_not_all_listed(tmp_path):
         ("mine.csv", b'text,label\n"a,x\n', "row that begins on line 2 is not CSV"),
         ("mine.csv", b"text,label\n", "has no rows"),
         ("mine.csv", b"", "has no rows"),
-        ("mine.csv", b"text,label\n\xff\xfe,x\n", "cannot be read as csv .*utf-8"),
+        (
+            "mine.csv",
+            b"text,label\n\xff\xfe,x\n",
+            r"mine.csv is not UTF-8 \(invalid start byte on line 2\); name its .*--encoding cp1252",
+        ),
         ("mine.jsonl", b'{"text": "a", "label": 1}\n{"text": \n', "mine.jsonl, line 2: not JSON"),
         ("mine.jsonl", b"[1, 2]\n", "line 1: not a JSON object; got list"),
         ("mine.jsonl", b'{"text": "a", "label": 123456789012345678901234567890}\n', "cannot be read as jsonl"),
         ("mine.jsonl", b'{"text": "\\ud800", "label": 1}\n', "cannot be read as jsonl"),
         ("mine.parquet", b"PAR1 not really", "cannot be read as parquet"),
-        ("mine.xlsx", b"", "format of the data file; got mine.xlsx; allowed: .csv, .jsonl, .parquet"),
+        ("mine.xlsx", b"", "format of the data file; got mine.xlsx; allowed: .csv, .tsv, .jsonl, .parquet"),
     ],
 )
 def test_unreadable_files(tmp_path, name, content, message):
@@ -203,7 +207,9 @@ def test_unreadable_files(tmp_path, name, content, message):
 def test_wrong_paths_and_names(tmp_path):
     with pytest.raises(UserError, match=r"The data path does not exist; got .*nothing.csv"):
         load_task("mine", str(tmp_path / "nothing.csv"))
-    with pytest.raises(UserError, match=r"Task 'sts2' is not one of the table.*no train.csv or train.jsonl or"):
+    with pytest.raises(
+        UserError, match=r"Task 'sts2' is not one of the table.*no train.csv or train.tsv or train.jsonl or"
+    ):
         load_task("sts2", str(tmp_path))
     with pytest.raises(UserError, match=r"Unknown task 'sts2'.*Did you mean"):
         load_task("sts2", None)

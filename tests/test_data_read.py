@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sparsebert.data.load import load_task
-from sparsebert.data.read import read_file
-from sparsebert.data.rows import column
+from sparsebert.data.read import column, read_file
 from sparsebert.errors import UserError
 
 TEXTS, LABELS = ["a", "b", "c", "d"], ["x", "y", "x", "y"]

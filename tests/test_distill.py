@@ -106,6 +106,34 @@ def test_what_cannot_be_compared_is_an_error():
         check_match(two, teacher, Distill(hidden=1))
 
 
+def named(*labels: str, **overrides: int) -> PreTrainedModel:
+    model = tiny_model("bert", num_labels=len(labels), **overrides)
+    model.config.id2label = dict(enumerate(labels))
+    return model
+
+
+STUDENTS = {
+    "another order": (named("no", "yes"), {}, r"their labels in another order; got yes, No and no, yes"),
+    "other words": (named("yes", "maybe"), {}, r"their labels in other words; got yes, No and yes, maybe"),
+    "more outputs": (named("a", "b", "c"), {}, r"different numbers of outputs; got 2 and 3"),
+    "other rows": (named("yes", "no"), {"rows": 19}, r"other training rows; got 19 rows, 20 of the teacher's"),
+    "another width": (named("yes", "no", hidden_size=64), {}, r"different widths; got 32 and 64"),
+    "more layers": (named("yes", "no", num_hidden_layers=4), {}, r"names other layers than the models have"),
+}
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_student_that_the_teacher_cannot_teach_is_refused(name: str, tmp_path: Path):
+    student, more, words = STUDENTS[name]
+    cache = cache_teacher(named("yes", "No"), ROWS, toy_collate, tmp_path / "teacher", hidden=True)
+    distiller = Distiller(cache, Distill(), (0, 1, 2))
+    for same in (named("Yes", "no"), tiny_model("bert", num_labels=2)):
+        distiller.check(same, 20)
+        distiller.check(same, None)
+    with pytest.raises(UserError, match=words):
+        distiller.check(student, **({"rows": 20} | more))
+
+
 def states_of(model: PreTrainedModel, rows: list[int]) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
     """Logits, inputs of the layers after the first and the mask: what transformers itself says of a batch."""
     batch = toy_collate([ROWS[row] for row in rows])
@@ -144,13 +172,18 @@ def test_cache_without_hidden_states(tmp_path: Path):
     assert not Distiller(cache, Distill(), (0, 1)).wants_hidden
 
 
+def times(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+
+
 def test_a_finished_cache_is_read_back_and_an_unfinished_one_is_not(tmp_path: Path):
     folder = tmp_path / "teacher"
-    first, second = (tiny_model("bert", num_labels=2, seed=seed) for seed in (0, 1))
+    first = tiny_model("bert", num_labels=2)
     before = cache_teacher(first, ROWS, toy_collate, folder, hidden=True)
-    again = cache_teacher(second, ROWS, toy_collate, folder, hidden=True)
-    assert np.array_equal(again.logits, before.logits) and again.scale == before.scale
-    assert again.hidden is not None and before.hidden is not None
+    made = times(folder)
+    again = cache_teacher(tiny_model("bert", num_labels=2), toy_rows(20), toy_collate, folder, hidden=True)
+    assert times(folder) == made and again.scale == before.scale
+    assert np.array_equal(again.logits, before.logits) and again.hidden is not None and before.hidden is not None
     assert np.array_equal(again.hidden, before.hidden)
 
     without = cache_teacher(first, ROWS, toy_collate, tmp_path / "without", hidden=False)
@@ -158,9 +191,81 @@ def test_a_finished_cache_is_read_back_and_an_unfinished_one_is_not(tmp_path: Pa
     assert cache_teacher(first, ROWS, toy_collate, tmp_path / "without", hidden=True).hidden is not None
 
     (folder / "done.json").unlink()
-    anew = cache_teacher(second, ROWS, toy_collate, folder, hidden=True)
-    expected, _, _ = states_of(second, list(range(20)))
-    np.testing.assert_allclose(anew.logits, expected.numpy(), rtol=1e-4, atol=1e-5)
+    cache_teacher(first, ROWS, toy_collate, folder, hidden=True)
+    assert times(folder)["logits.npy"] > made["logits.npy"]
+
+
+def renamed() -> PreTrainedModel:
+    """Equal weights, other outputs: only its configuration says so."""
+    return tiny_model("bert", num_labels=2, hidden_act="relu")
+
+
+OTHERS = {
+    "other weights": (lambda: tiny_model("bert", num_labels=2, seed=1), ROWS),
+    "another configuration": (renamed, ROWS),
+    "rows replaced": (lambda: tiny_model("bert", num_labels=2), toy_rows(20, seed=2)),
+    "rows added": (lambda: tiny_model("bert", num_labels=2), toy_rows(22)),
+    "rows removed": (lambda: tiny_model("bert", num_labels=2), toy_rows(18)),
+    "another order": (lambda: tiny_model("bert", num_labels=2), ROWS.select(range(19, -1, -1))),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_cache_of_another_teacher_or_of_other_rows_is_made_anew(name: str, tmp_path: Path):
+    make, rows = OTHERS[name]
+    teacher, folder = make(), tmp_path / "teacher"
+    cache_teacher(tiny_model("bert", num_labels=2), ROWS, toy_collate, folder, hidden=True)
+    found = cache_teacher(teacher, rows, toy_collate, folder, hidden=True)
+    with torch.no_grad():
+        batch = toy_collate([rows[row] for row in range(len(rows))])
+        expected = teacher(batch["input_ids"], batch["attention_mask"]).logits
+    np.testing.assert_allclose(found.logits, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+CACHED = ("done.json", "logits.npy", "hidden.npy", "offsets.npy", "scale.npy")
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
+
+
+@pytest.mark.parametrize("name", CACHED)
+@pytest.mark.parametrize("damage", ["gone", "empty", "half", "one bit", "a folder"])
+def test_a_damaged_cache_is_made_anew(name: str, damage: str, tmp_path: Path):
+    teacher, folder = tiny_model("bert", num_labels=2), tmp_path / "teacher"
+    before = cache_teacher(teacher, ROWS, toy_collate, folder, hidden=True)
+    file = folder / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "a folder":
+        file.mkdir()
+    elif damage != "gone":
+        file.write_bytes({"empty": b"", "half": content[: len(content) // 2], "one bit": flipped(content)}[damage])
+    found = cache_teacher(teacher, ROWS, toy_collate, folder, hidden=True)
+    assert np.array_equal(found.logits, before.logits) and np.array_equal(found.offsets, before.offsets)
+    assert found.hidden is not None and before.hidden is not None and found.scale == before.scale
+    assert np.array_equal(found.hidden, before.hidden)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"vocab_size": 25}, r"cannot read a token id of the training rows; got 29; allowed: at most 24"),
+        ({"max_position_embeddings": 8}, r"cannot read a text of the training rows; got 10; allowed: at most 8"),
+    ],
+)
+def test_rows_that_a_teacher_cannot_read_are_refused(overrides: dict[str, int], words: str, tmp_path: Path):
+    with pytest.raises(UserError, match=words):
+        cache_teacher(tiny_model("bert", **overrides), ROWS, toy_collate, tmp_path / "teacher", hidden=False)
+    assert not (tmp_path / "teacher").exists()
+
+
+def test_batches_without_row_numbers_are_refused(tmp_path: Path):
+    cache = cache_teacher(tiny_model("bert"), ROWS, toy_collate, tmp_path / "teacher", hidden=False)
+    batch = toy_collate([ROWS[0]])
+    del batch["rows"]
+    with pytest.raises(UserError, match="do not say which rows of the teacher's they are"):
+        cache.add_to(batch, [])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

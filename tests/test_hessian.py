@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsebert.errors import UserError
 from sparsebert.oneshot.evidence import Evidence
 from sparsebert.oneshot.hessian import DAMPING, obs_options
 from sparsebert.oneshot.options import Option
@@ -160,6 +161,34 @@ def test_a_unit_that_is_never_active_goes_first_and_costs_nothing():
     assert found.units.tolist() == [0, 1, 3, 4, 5]
     assert found.error == pytest.approx(0, abs=1e-12)
     np.testing.assert_allclose(found.weight.numpy(), evidence.weight[:, found.units].numpy(), rtol=1e-6)
+
+
+def test_moments_that_are_not_positive_definite_get_more_damping():
+    # The smaller eigenvalue is -0.005, so of DAMPING times 1, 10 and 100 the last is the first that is enough.
+    [one] = obs_options(small([[1, 1], [1, 0.99]], [[3, 1]]), [1])
+    assert one.units.tolist() == [0]
+    assert one.weight.tolist() == [[pytest.approx(3 + 1 / (1 + 100 * DAMPING * 0.995), abs=1e-6)]]
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e3, 1e15])
+@pytest.mark.parametrize("width", [1, 4])
+def test_inputs_that_never_change_are_taken_up_by_the_bias(scale: float, width: int):
+    x = np.repeat(scale * samples(6, width, 2, count=1), 50, axis=0).astype(np.float32)
+    evidence = evidence_of(x, width, seed=2)
+    rounding = torch.tensor(np.random.default_rng(0).normal(size=evidence.second.shape) * 1e-7 * scale**2)
+    evidence = replace(evidence, second=evidence.second + rounding + rounding.T)
+    for found in obs_options(evidence, [5, 1, 0]):
+        assert torch.isfinite(found.weight).all() and found.error <= 1e-2 * scale**2
+        after = found.weight.double() @ torch.tensor(x[0]).double()[evidence.columns(found.units)] + found.bias_shift
+        before = evidence.weight @ torch.tensor(x[0]).double()
+        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("name", ["second", "fisher"])
+def test_moments_that_overflow_are_refused(name: str):
+    evidence = evidence_of(samples(6, 1, 2), 1)
+    with pytest.raises(UserError, match=r"inputs or gradients of layer\.0\.neurons are too large to be squared"):
+        obs_options(replace(evidence, **{name: getattr(evidence, name) * torch.inf}), [3])
 
 
 def test_evidence_is_left_as_it_was():

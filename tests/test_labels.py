@@ -16,10 +16,9 @@ from transformers import (
 from sparsebert.compress.workbench import Workbench, set_up
 from sparsebert.errors import UserError
 from sparsebert.models.heads import foreign_head, has_task_head
-from sparsebert.models.labels import below_baseline, head_order, own_names, take_labels
+from sparsebert.models.labels import head_order, own_names, take_labels
 from sparsebert.models.load import load_config, load_model
 from sparsebert.recipe import load_recipe
-from sparsebert.records import Score
 from sparsebert.surgeon import shrink
 from test_heads import rewrite
 from tiny import FAMILIES, tiny_batch, tiny_model
@@ -143,14 +142,6 @@ def test_a_head_for_another_task_is_never_thrown_away(head: str, command: str, t
 def test_a_pretrained_model_is_a_start(start: str):
     assert foreign_head(BertConfig(architectures=[start])) is None
     assert foreign_head(BertConfig()) is None
-
-
-def test_a_given_model_below_the_majority_is_warned_of():
-    def score(value: float, baseline: float | None) -> Score:
-        return Score(metric="accuracy", value=value, split="validation", examples=40, baseline=baseline)
-
-    (warning,) = below_baseline([score(0.29, 0.6), score(0.7, 0.6), score(0.1, None)])
-    assert "0.2900 on validation, below the 0.6000" in warning and "another order" in warning
 
 
 def test_a_teacher_with_its_labels_in_another_order_is_accepted(tmp_path: Path, data: Path):

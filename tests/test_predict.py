@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from rich.console import Console
 from transformers import BertTokenizerFast
 from typer.testing import CliRunner
 
+from sparsebert import registry
+from sparsebert.backends import Prepared
 from sparsebert.cli import app
+from sparsebert.commands import slow
+from sparsebert.data.tokens import Reader
+from sparsebert.models.load import load_model, load_tokenizer
+from sparsebert.train import inference
+from sparsebert.train.collate import padding_collator
 from tiny import tiny_model
-from tiny_run import SPECIAL, WORDS, assert_refused, run_cli, save_tiny
+from tiny_run import QUICK, SPECIAL, WORDS, assert_refused, run_cli, save_tiny, write_task
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +64,10 @@ def test_nothing_on_stdin(model):
 
 
 def test_texts_that_are_not_utf8(model, tmp_path):
-    assert_refused(given_bytes(model, b"caf\xe9\n"), ["The texts are not UTF-8", "got stdin"])
+    assert_refused(given_bytes(model, b"caf\xe9\n"), ["stdin is not UTF-8", "--encoding cp1252"])
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     said = run_cli("predict", model, "--file", tmp_path / "latin.txt")
-    assert_refused(said, ["The texts are not UTF-8", "latin.txt"])
+    assert_refused(said, ["latin.txt is not UTF-8", "--encoding cp1252"])
 
 
 def test_capitals_in_a_suffix(model, tmp_path):
@@ -91,3 +104,165 @@ def test_without_a_table_of_positions_longer_texts_are_read_when_asked_for(tmp_p
     assert longer["notes"] == []
     assert usual["predictions"] != longer["predictions"]
     assert_refused(run_cli("predict", folder, "a", "--max-length", 2), ["too short", "allowed: 4 or more"])
+
+
+def test_a_run_and_predict_read_the_same_length_which_is_said_before_training(tmp_path):
+    model = save_tiny(tmp_path / "model", num_labels=3)
+    BertTokenizerFast.from_pretrained(model, padding_side="left").save_pretrained(model)
+    data = write_task(tmp_path / "data")
+    arguments = ("--task", "mine", "--data", data, "--sparsity", 0.5, "--max-length", 6, "--no-finetune", *QUICK)
+    said = run_cli("compress", model, *arguments, "--output", tmp_path / "run")
+    assert said.exit_code == 0, said.stderr
+    long = sum(len(line.split(",")[0].split()) > 4 for line in (data / "train.csv").read_text().splitlines()[1:])
+    note = f"Note: train: {long} of 64 texts were longer than 6 tokens and were truncated"
+    assert 0 <= said.stderr.replace("\n", " ").index(note) < said.stderr.index("dense: ")
+    assert "Note: The tokenizer pads on the left; here texts are padded on the right" in said.stderr.replace("\n", " ")
+    for member in ("dense", "0.5-sparsity"):
+        (row,) = found(run_cli("predict", tmp_path / "run" / member, "good w1 w2 w3", "--json"))["predictions"]
+        longer = found(run_cli("predict", tmp_path / "run" / member, "good w1 w2 w3 bad bad", "--json"))
+        assert longer["notes"] == ["1 of 1 texts were longer than 6 tokens and were truncated"]
+        assert longer["predictions"][0]["probability"] == row["probability"]
+        assert BertTokenizerFast.from_pretrained(tmp_path / "run" / member).padding_side == "right"
+
+
+MANY = [" ".join(WORDS[(row * 7 + i) % 60] for i in range(row * 5 % 23 + 1)) for row in range(50)]
+
+
+def csv_rows(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def test_rows_are_written_in_the_format_of_the_suffix(model, tmp_path):
+    (tmp_path / "mine.csv").write_text('key;text\na1;"good; w1"\nb2;"bad\nw2"\n', encoding="utf-8")
+    arguments = ("predict", model, "--file", tmp_path / "mine.csv", "--id-column", "key")
+    whole = found(run_cli(*arguments, "--json"))["predictions"]
+    assert [row["id"] for row in whole] == ["a1", "b2"]
+    assert list(whole[0]) == ["id", "text", "label", "probability", "probabilities"]
+    assert set(whole[0]["probabilities"]) == {"LABEL_0", "LABEL_1"}
+    assert sum(whole[0]["probabilities"].values()) == pytest.approx(1)
+    for name in ("pred.csv", "pred.jsonl", "pred.JSON"):
+        said = run_cli(*arguments, "-o", tmp_path / "new" / name)
+        assert (said.exit_code, said.stdout) == (0, f"2 rows written to {tmp_path / 'new' / name}\n")
+    lines = (tmp_path / "new" / "pred.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == whole
+    assert json.loads((tmp_path / "new" / "pred.JSON").read_text(encoding="utf-8"))["predictions"] == whole
+    rows = csv_rows(tmp_path / "new" / "pred.csv")
+    assert list(rows[0]) == ["id", "text", "label", "probability", "probability_LABEL_0", "probability_LABEL_1"]
+    assert [(row["id"], row["text"], row["label"]) for row in rows] == [
+        (row["id"], row["text"], row["label"]) for row in whole
+    ]
+    assert [float(row["probability_LABEL_1"]) for row in rows] == [row["probabilities"]["LABEL_1"] for row in whole]
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["pred.JSON", "pred.csv", "pred.jsonl"]
+
+
+def test_an_output_of_no_known_format_and_one_that_is_a_link(model, tmp_path):
+    said = run_cli("predict", model, "good", "-o", tmp_path / "pred.xlsx")
+    assert_refused(said, ["format of the output", "got pred.xlsx", "allowed: .csv, .jsonl, .json"])
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "own.txt").write_text("mine", encoding="utf-8")
+    (tmp_path / "pred.csv").symlink_to(tmp_path / "own.txt")
+    assert run_cli("predict", model, "good", "-o", tmp_path / "pred.csv").exit_code == 0
+    assert (tmp_path / "own.txt").read_text(encoding="utf-8") == "mine"
+    assert [row["id"] for row in csv_rows(tmp_path / "pred.csv")] == ["1"]
+
+
+def test_several_numbers_and_a_single_class(tmp_path):
+    several = save_tiny(
+        tmp_path / "several", num_labels=3, problem_type="regression", id2label={0: "a", 1: "b", 2: "c"}
+    )
+    (row,) = found(run_cli("predict", several, "good", "--json"))["predictions"]
+    with torch.no_grad():
+        logits = load_model(several)(**load_tokenizer(several)("good", return_tensors="pt")).logits[0].tolist()
+    assert list(row) == ["id", "text", "values"]
+    assert row["values"] == pytest.approx(dict(zip("abc", logits, strict=True)), abs=1e-6)
+    run_cli("predict", several, "good", "-o", tmp_path / "pred.csv")
+    assert list(csv_rows(tmp_path / "pred.csv")[0]) == ["id", "text", "value_a", "value_b", "value_c"]
+    assert "Value a" in run_cli("predict", several, "good").stdout
+    alone = save_tiny(tmp_path / "alone", num_labels=1, problem_type="regression")
+    config = json.loads((alone / "config.json").read_text(encoding="utf-8"))
+    config["problem_type"] = "single_label_classification"
+    (alone / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert_refused(run_cli("predict", alone, "good"), ["single_label_classification"])
+
+
+def test_a_model_without_a_task_is_named_by_its_class(tmp_path):
+    said = run_cli("predict", save_tiny(tmp_path / "base", "base"), "good")
+    assert_refused(said, ["is not fine-tuned for a task", "got BertModel"])
+    said = run_cli("predict", save_tiny(tmp_path / "language", "masked_lm"), "good")
+    assert_refused(said, ["is not fine-tuned for a task", "got BertForMaskedLM"])
+
+
+def test_what_follows_the_model_is_text(model, tmp_path, monkeypatch):
+    assert_refused(run_cli("predict", model, model, "good"), ["predict takes one model", f"got {model}"])
+    (tmp_path / "mine.csv").write_text("text\ngood\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert_refused(run_cli("predict", model, "mine.csv"), ["this is a file", "give it as --file"])
+    assert len(found(run_cli("predict", model, "other.csv", "a" * 5000, ".", "--json"))["predictions"]) == 3
+    assert_refused(run_cli("predict", model, "good", "--id-column", "key"), ["--id-column needs --file with columns"])
+
+
+@pytest.mark.parametrize("window", [7, 64])
+def test_every_text_has_its_own_answer_in_whatever_order_they_are_read(model, monkeypatch, window):
+    monkeypatch.setattr(inference, "WINDOW_TEXTS", window)
+    ready, words = load_model(model), load_tokenizer(model)
+    reader, counted = Reader(words, 16, ready.config.vocab_size), []
+    one = inference.Inference(ready, reader, padding_collator(words), "eager", 4)
+    parts = list(one.logits(MANY, None, counted.append))
+    with torch.no_grad():
+        alone = [ready(**words(text, return_tensors="pt", truncation=True, max_length=16)).logits[0] for text in MANY]
+    assert np.abs(np.concatenate([logits for logits, _ in parts]) - torch.stack(alone).numpy()).max() < 1e-5
+    assert sum(cut for _, cut in parts) == sum(len(text.split()) > 14 for text in MANY)
+    assert sum(counted) == len(MANY) and len(parts) == -(-len(MANY) // window)
+
+
+def test_what_runs_as_one_program_gets_few_shapes_and_only_those_it_was_made_for(model, monkeypatch):
+    made = []
+
+    def whole(ready: Any, example: dict[str, torch.Tensor]) -> Prepared:
+        made.append(tuple(example["input_ids"].shape))
+
+        def run(given: dict[str, torch.Tensor]) -> torch.Tensor:
+            assert {value.shape for value in given.values()} == {example["input_ids"].shape}
+            return ready(**given)[0]
+
+        return Prepared(run, "float32", "sdpa", True, None)
+
+    expected = found(given_bytes(model, "\n".join(MANY).encode()))["predictions"]
+    monkeypatch.setitem(registry._TABLE["backend"], "whole", "somewhere:whole")
+    get = registry.get
+    monkeypatch.setattr(registry, "get", lambda kind, name: whole if name == "whole" else get(kind, name))
+    said = run_cli("predict", model, "-", "--json", "--backend", "whole", "--batch", 3, stdin="\n".join(MANY))
+    for row, other in zip(found(said)["predictions"], expected, strict=True):
+        assert row["probability"] == pytest.approx(other["probability"], abs=1e-5)
+    assert sorted(made) == [(3, 16), (3, 32)]
+
+
+def test_back_ends_and_threads(model):
+    plain = found(run_cli("predict", model, "good", "--json", "--threads", 1, "--batch", 1))["predictions"]
+    half = found(run_cli("predict", model, "good", "--json", "--backend", "eager-bf16"))["predictions"]
+    assert plain[0]["probability"] == pytest.approx(half[0]["probability"], abs=0.02)
+    assert plain != half
+    assert_refused(
+        run_cli("predict", model, "good", "--backend", "eagre"), ["Unknown backend", "Did you mean 'eager'?"]
+    )
+    assert_refused(run_cli("predict", model, "good", "--threads", 0), ["no number of threads"])
+
+
+def test_a_bar_is_shown_once_work_is_slow(monkeypatch):
+    screen = Console(stderr=True, force_terminal=True, width=80)
+    monkeypatch.setattr(slow, "Console", lambda stderr: screen)
+    for patience, shown in ((1000.0, False), (0.0, True)):
+        monkeypatch.setattr(slow, "PATIENCE_S", patience)
+        with screen.capture() as captured, slow.bar_if_slow("Predicting", 4) as done:
+            done(3)
+        assert ("Predicting" in captured.get()) == shown
+
+
+@pytest.mark.process
+def test_predicting_imports_nothing_that_only_training_needs():
+    code = "import sys, sparsebert.commands.predict; print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = done.stdout.splitlines()[-1]
+    unneeded = ("datasets", "pandas", "sklearn", "transformers.trainer", "sparsebert.train.trainer")
+    assert [name for name in unneeded if f"'{name}'" in loaded] == []

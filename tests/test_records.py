@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
-from example_record import example_record
+from example_record import example_record, train_record
 from sparsebert.errors import UserError
-from sparsebert.records import FILE_NAME, Score, read_record, record_files, write_record
+from sparsebert.parts import Target
+from sparsebert.records import FILE_NAME, Record, Score, TargetKind, read_record, record_files, write_record
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path):
@@ -51,3 +53,62 @@ def test_a_folder_stands_for_its_record_or_for_those_of_its_runs(tmp_path: Path)
     assert record_files(tmp_path / "b") == record_files(tmp_path / "b" / FILE_NAME) == [tmp_path / "b" / FILE_NAME]
     with pytest.raises(UserError, match="No record found"):
         record_files(tmp_path / "plots")
+
+
+def damaged(folder: Path, record: Record, where: str, value: Any) -> Path:
+    """The folder of a record with one value replaced; `where` is its dotted place."""
+    values = json.loads(write_record(record, folder).read_text(encoding="utf-8"))
+    *way, last = (int(part) if part.isdecimal() else part for part in where.split("."))
+    inner = values
+    for part in way:
+        inner = inner[part]
+    inner[last] = value
+    (folder / FILE_NAME).write_text(json.dumps(values), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("field", ["name", "folder"])
+@pytest.mark.parametrize("name", ["..", ".", "", "../escaped", "/etc", "a/b", "C:\\a", "a\0b"])
+def test_a_model_lies_in_a_folder_of_its_run(tmp_path: Path, field: str, name: str):
+    with pytest.raises(
+        UserError, match=rf"^The record is not readable: a name must not be .* at models\.1\.{field}; got"
+    ):
+        read_record(damaged(tmp_path, example_record(), f"models.1.{field}", name))
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "words"),
+    [
+        ("kind", "prune", "Input should be 'compress', 'train' or 'fff' at kind"),
+        ("models.1.target_kind", "energy", "Input should be 'speedup', .* at models.1.target_kind"),
+        ("models.1.name", "dense", "models need names of their own"),
+        ("models.1.shape.full_heads", 0, "greater than 0 at models.1.shape.full_heads"),
+        ("models.1.shape.heads", [1, 2], "one entry a layer in each of its lists, .* at models.1.shape"),
+        ("models.1.shape.heads", [13] * 6, "a layer has no more heads and neurons than the largest has"),
+        ("models.1.shape.dropped_layers", [6], "a dropped layer must be one of the layers"),
+        ("models.1.shape.kept_heads", [[0]] * 6, "as many as it has left"),
+        ("models.1.timings.0.median_ms", 0, "greater than 0 at models.1.timings.0.median_ms"),
+        ("recipe.targets.0.kind", "energy", "in the recipe, targets.0.kind: Input should be 'speedup'"),
+        ("recipe.measure", 5, "in the recipe, measure: Input should be"),
+        ("recipe.sparsity", "much", "in the recipe, sparsity: Input should be a valid number"),
+    ],
+)
+def test_what_a_report_could_not_show_is_refused_when_read(tmp_path: Path, where: str, value: Any, words: str):
+    with pytest.raises(UserError, match=f"^The record is not readable: .*{words}"):
+        read_record(damaged(tmp_path, example_record(), where, value))
+
+
+def test_a_training_of_a_phase_that_the_recipe_has_not_is_refused(tmp_path: Path):
+    folder = damaged(tmp_path, train_record(), "recipe.phases.0.name", "other")
+    with pytest.raises(UserError, match="a training is of a phase that the recipe has not: 'warm'"):
+        read_record(folder)
+
+
+def test_kinds_of_targets_are_those_of_recipes():
+    assert get_args(TargetKind) == get_args(Target.model_fields["kind"].annotation)
+
+
+def test_every_record_kept_here_is_readable():
+    files = sorted((Path(__file__).parents[1] / "results").rglob(FILE_NAME))
+    assert len(files) > 100
+    assert {read_record(file).status for file in files} == {"finished"}

@@ -4,14 +4,26 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from example_record import HEADS, NEURONS, SHAPES, example_record, plain_record, sparse_record, train_record
+from example_record import (
+    HEADS,
+    NEURONS,
+    ORDER,
+    SHAPES,
+    example_record,
+    full_record,
+    plain_record,
+    sparse_record,
+    train_record,
+)
 from sparsebert.report import curves, families
+from sparsebert.report.bars import latency_plot, size_plot
 from sparsebert.report.curves import curve_plot, outside
-from sparsebert.report.figures import write_pngs
+from sparsebert.report.figures import cut_models, write_pngs
 from sparsebert.report.maps import describe, shape_map
-from sparsebert.report.plots import pareto_plot, size_plot
+from sparsebert.report.plots import pareto_plot
 from sparsebert.report.theme import DARK, LIGHT, to_png, to_svg
 from sparsebert.report.visits import STEPS, Tree, cells, describe_tree, visit_key, visit_map
+from sparsebert.report.zeros import describe_zeros, zeros_map
 
 
 def axes_of(figure):
@@ -29,10 +41,12 @@ def boxes(axes, colour):
 def test_the_pareto_plot_has_measured_speedups_and_scores():
     axes = axes_of(pareto_plot(families([example_record()])))
     x, y = axes.containers[0].lines[0].get_data()
-    assert list(x) == pytest.approx([1, 2.04, 3.92, 7.71])
+    # 14.2 ms of the encoder and 0.414 ms beside it.
+    assert list(x) == pytest.approx([1, *(14.614 / (14.2 / speedup + 0.414) for speedup in (2.04, 3.92, 7.71))])
     assert list(y) == pytest.approx([91.28, 90.94, 90.60, 87.27])
     assert axes.get_xscale() == "log"
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1×", "2×", "4×", "8×"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1×", "2×", "4×"]
+    assert axes.get_xlabel() == "Measured speedup of the whole model over dense"
     assert texts(axes) == ["dense 91.3%", "2x  90.9%", "4x  90.6%", "8x  87.3%"]
     assert axes.get_ylabel() == "Accuracy, %"
     assert axes.get_legend() is None
@@ -47,6 +61,118 @@ def test_several_families_are_several_lines_with_bars_over_seeds():
     vertical = axes.containers[0].lines[2][1].get_segments()
     # Seeds shift the 8x score by 0, +0.23 and -0.34 points times (7.71 - 1) / 3.
     assert [point[1] for point in vertical[3]] == pytest.approx([87.27 - 0.34 * 6.71 / 3, 87.27 + 0.23 * 6.71 / 3])
+
+
+def with_speedup(record, low, high):
+    """The record with this interval of the speedup of `4x`."""
+    models = tuple(
+        model.model_copy(
+            update={
+                "timings": tuple(
+                    one.model_copy(update={"speedup_low": low, "speedup_high": high}) for one in model.timings
+                )
+            }
+        )
+        if model.name == "4x"
+        else model
+        for model in record.models
+    )
+    return record.model_copy(update={"models": models})
+
+
+def styles(*records):
+    """How the points of each family are joined: a line, or none."""
+    return [container.lines[0].get_linestyle() for container in axes_of(pareto_plot(families(records))).containers]
+
+
+def test_a_line_joins_only_models_that_were_made_from_each_other_and_are_surely_faster():
+    assert styles(full_record()) == ["-"]
+    # 2x reaches 1.98 * 1.02, and 8x begins at 6.48 * 0.98.
+    assert styles(with_speedup(full_record(), 2.1, 6.3)) == ["-"]
+    assert styles(with_speedup(full_record(), 2.0, 4.0)) == styles(with_speedup(full_record(), 3, 6.4)) == ["None"]
+    arms = full_record().model_copy(update={"kind": "fff"})
+    assert styles(arms) == ["None"]
+    assert styles(full_record(), train_record()) == ["-", "None"]
+
+
+def test_every_point_has_bars_both_ways_and_the_baseline_is_drawn_where_it_is_in_view():
+    record = full_record()
+    axes = axes_of(pareto_plot(families([record])))
+    across, up = (bars.get_segments() for bars in axes.containers[0].lines[2])
+    assert [ends[1][0] - ends[0][0] > 0 for ends in across] == [False, True, True, True]
+    assert [ends[1][1] - ends[0][1] for ends in up] == pytest.approx([3.8] * 4)
+    assert not [text for text in texts(axes) if "majority" in text]
+    near = tuple(
+        model.model_copy(update={"scores": tuple(one.model_copy(update={"baseline": 0.87}) for one in model.scores)})
+        for model in record.models
+    )
+    axes = axes_of(pareto_plot(families([record.model_copy(update={"models": near})])))
+    assert "majority class 87.0%" in texts(axes)
+    assert [87.0, 87.0] in [list(line.get_ydata()) for line in axes.get_lines()]
+
+
+def test_without_times_of_the_whole_model_the_plot_is_of_the_encoder():
+    record = full_record()
+    models = tuple(
+        model.model_copy(update={"timings": tuple(one for one in model.timings if one.scope == "encoder")})
+        for model in record.models
+    )
+    axes = axes_of(pareto_plot(families([record.model_copy(update={"models": models})])))
+    assert axes.get_xlabel() == "Measured speedup of the encoder over dense"
+    assert list(axes.containers[0].lines[0].get_xdata()) == pytest.approx([1, 2.04, 3.92, 7.71])
+
+
+def test_a_dense_model_alone_is_no_plot():
+    record = full_record()
+    assert pareto_plot(families([record.model_copy(update={"models": record.models[:1]})])) is None
+
+
+def test_the_map_has_heads_at_their_places_darker_the_more_they_matter():
+    record = full_record()
+    [axes] = shape_map(record.models[2:3]).figure.axes
+    edge = boxes(axes, LIGHT.faint)[0]
+    size = edge.get_width() / HEADS
+    for layer, kept in enumerate(record.models[2].shape.kept_heads):
+        top = boxes(axes, LIGHT.faint)[2 * layer].get_y()
+        squares = [p for p in axes.patches if p.get_y() == top and p.get_width() == pytest.approx(size)]
+        places = [round((square.get_x() - edge.get_x()) / size) for square in squares]
+        assert places == list(kept)
+        darkest = min(squares, key=lambda square: square.get_facecolor()[0], default=None)
+        if darkest is not None:
+            # The example keeps the most important head of each layer.
+            assert places[squares.index(darkest)] == ORDER[layer][0]
+            assert darkest.get_facecolor() == pytest.approx(to_rgba(LIGHT.heads))
+    assert describe(record.models[2]).startswith("layer 1: 7 heads (")
+
+
+def test_a_bar_is_as_long_as_a_forward_pass_takes():
+    axes = axes_of(latency_plot(families([full_record()])[0]))
+    assert [patch.get_width() for patch in axes.patches] == pytest.approx(
+        [14.2 / speedup + 0.414 for speedup in (1, 2.04, 3.92, 7.71)]
+    )
+    assert texts(axes) == ["14.6 ms", "7.37 ms", "4.04 ms", "2.26 ms"]
+    assert latency_plot(families([sparse_without_times()])[0]) is None
+
+
+def sparse_without_times():
+    record = train_record()
+    return record.model_copy(update={"models": (record.models[0].model_copy(update={"timings": ()}),)})
+
+
+def test_zeros_are_drawn_by_layer_and_matrix_instead_of_full_bars():
+    model = train_record().models[0]
+    axes = axes_of(zeros_map(model))
+    assert len(axes.patches) == 6 * 6
+    shown = texts(axes)
+    assert shown[0] == "sparse" and shown[1:3] == ["attention\nquery", "attention\nkey"]
+    assert shown[8:14] == ["80.0%", "81.0%", "82.0%", "83.0%", "84.0%", "85.0%"]
+    assert describe_zeros(model).startswith("layer 1, attention query: 80.0% zeros; ")
+    assert zeros_map(example_record().models[0]) is None
+    family = families([train_record()])[0]
+    assert cut_models(family) == []
+    fewer = model.model_copy(update={"shape": model.shape.model_copy(update={"heads": (1,) * 6})})
+    record = train_record().model_copy(update={"models": (fewer,)})
+    assert cut_models(families([record])[0]) == [fewer]
 
 
 def overlaps(axes):
@@ -115,7 +241,7 @@ def test_names_of_models_and_metrics_are_no_mathematics(tmp_path):
         for model in odd
     )
     paths = write_pngs(families([record.model_copy(update={"models": scored})]), tmp_path)
-    assert [path.name for path in paths] == ["pareto.png", "map.png", "size.png"]
+    assert [path.name for path in paths] == ["pareto.png", "map.png", "size.png", "latency.png"]
 
 
 def test_without_scores_there_is_no_pareto_plot():
@@ -162,7 +288,7 @@ def test_the_picture_of_a_tree_has_a_row_a_level_and_marks_what_nobody_visits():
     tree = Tree(2, 0, np.array([8, 0, 8, 0, 0, 2, 6]))
     axes = axes_of(visit_map([tree]))
     assert texts(axes)[:3] == ["Layer 3, tree 1", "7 nodes, 3 unused", "unused"]
-    assert texts(axes)[3:] == ["1", "0 %", "2", "50 %", "3", "50 %"]
+    assert texts(axes)[3:] == ["1", "0%", "2", "50%", "3", "50%"]
     dead = to_rgba(LIGHT.neurons)
     marked = [
         [tuple(image.get_array()[0, cell]) == dead for cell in range(2**i)] for i, image in enumerate(axes.images)
@@ -171,7 +297,7 @@ def test_the_picture_of_a_tree_has_a_row_a_level_and_marks_what_nobody_visits():
     # All tokens at one of two nodes are twice an even share, a third of the way from even (the middle) to eight times.
     ramp = axes_of(visit_key()).images[0].get_array()[0]
     assert np.abs(axes.images[1].get_array()[0, 1] - ramp[round(127 * 2 / 3)]).max() < 0.02
-    assert describe_tree(tree) == "Layer 3, tree 1: 7 nodes, 3 unused; unused by level: level 2: 50 %, level 3: 50 %"
+    assert describe_tree(tree) == "Layer 3, tree 1: 7 nodes, 3 unused; unused by level: level 2: 50%, level 3: 50%"
 
 
 def test_a_cell_of_many_nodes_shows_a_single_one_that_nobody_visits():
@@ -182,7 +308,7 @@ def test_a_cell_of_many_nodes_shows_a_single_one_that_nobody_visits():
     assert last.shape == (STEPS, 64, 4)
     dead = (last == np.array(to_rgba(LIGHT.neurons))).all(axis=2)
     assert dead.sum() == 1 and dead[-1, -1]
-    assert texts(axes)[-1] == "<1 %"
+    assert texts(axes)[-1] == "<1%"
 
 
 def test_the_map_in_words():
@@ -210,11 +336,12 @@ def test_a_figure_is_the_same_bytes_each_time_and_dark_differs_from_light():
 
 def test_pngs_are_named_after_the_families(tmp_path):
     write_pngs(families([plain_record()]), tmp_path / "one")
-    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["map.png", "size.png"]
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["latency.png", "map.png", "size.png"]
     two = [example_record(), example_record(criterion="magnitude")]
     short = [record.model_copy(update={"models": record.models[:2]}) for record in two]
     paths = write_pngs(families(short), tmp_path / "two")
-    names = ["pareto.png", "map-1-obs.png", "size-1-obs.png", "map-2-magnitude.png", "size-2-magnitude.png"]
+    single = [f"{kind}-{family}.png" for family in ("1-obs", "2-magnitude") for kind in ("map", "size", "latency")]
+    names = ["pareto.png", *single]
     assert [path.name for path in paths] == names
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
@@ -227,7 +354,7 @@ def test_families_that_differ_in_everything_have_names_that_fit(tmp_path):
     ]
     short = [record.model_copy(update={"models": record.models[:2]}) for record in records]
     paths = write_pngs(families(short), tmp_path)
-    assert len(paths) == 5 and all(len(path.name) < 60 for path in paths)
+    assert len(paths) == 7 and all(len(path.name) < 60 for path in paths)
     assert not any("max_length" in family.label for family in families(short))
 
 
@@ -238,7 +365,7 @@ def test_pictures_of_single_families_are_of_those_that_are_no_point_of_a_curve(t
     alone = outside(families(records), found)
     assert [family.first for family in alone] == records[4:]
     names = sorted(path.name for path in write_pngs(alone[:1], tmp_path, found))
-    assert names == ["curves.png", "map.png", "size.png"]
+    assert names == ["curves.png", "latency.png", "map.png", "size.png"]
 
 
 def test_a_run_without_a_score_is_no_point_and_keeps_its_pictures():

@@ -3,10 +3,20 @@ from html.parser import HTMLParser
 
 import pytest
 
-from example_record import example_record, failed_record, plain_record, sparse_record, train_record, tree_record
+from example_record import (
+    example_record,
+    failed_record,
+    full_record,
+    noisy_record,
+    plain_record,
+    sparse_record,
+    train_record,
+    tree_record,
+)
 from sparsebert.errors import UserError
 from sparsebert.records import Record
 from sparsebert.report import families, write_report
+from sparsebert.report.cards import summary_cards
 
 EVIL = "<script src=x onload=alert('x')>"
 VOID = {"meta", "img", "source"}
@@ -62,7 +72,7 @@ def page(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("page")
     path = write_report([example_record(), failed_record()], folder / "deep" / "report.html", folder / "png")
     assert path == folder / "deep" / "report.html"
-    assert sorted(p.name for p in (folder / "png").iterdir()) == ["map.png", "pareto.png", "size.png"]
+    assert sorted(p.name for p in (folder / "png").iterdir()) == ["latency.png", "map.png", "pareto.png", "size.png"]
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
     return path.read_text(encoding="utf-8")
 
@@ -71,8 +81,8 @@ def test_the_page_needs_nothing_but_itself(page):
     reader = Reader(page)
     assert "script" not in reader.tags
     assert "link" not in reader.tags
-    assert reader.links
-    assert all(link.startswith("data:image/svg+xml;base64,") for link in reader.links)
+    pictures = [link for link in reader.links if not link.startswith("#")]
+    assert pictures and all(link.startswith("data:image/svg+xml;base64,") for link in pictures)
     style = page[page.index("<style>") : page.index("</style>")]
     assert not re.search(r"url\(|@import|https?:", style)
     assert "default-src 'none'" in page
@@ -155,14 +165,14 @@ def test_curves_take_nothing_from_the_other_families(tmp_path):
         assert f" {heading} " in text, heading
     assert "What the training did" not in text
     names = sorted(path.name for path in (tmp_path / "png").iterdir())
-    assert names[0] == "curves.png" and "pareto.png" in names and len(names) == 2 + 2 * 3
+    assert names[0] == "curves.png" and "pareto.png" in names and len(names) == 2 + 3 * 3
 
 
 def test_pictures_beside_curves_say_whose_they_are(tmp_path):
     records = [*(train_record(sparsity=sparsity) for sparsity in (0.5, 0.9)), plain_record()]
     content = write_report(records, tmp_path / "r.html").read_text(encoding="utf-8")
     label = next(family.label for family in families(records) if family.first is records[2])
-    assert content.count(f"<h3>{label}</h3>") == 3
+    assert content.count(f"<h3>{label}</h3>") == 5
 
 
 def test_a_sweep_alone_has_its_times_and_no_pictures_of_single_points(tmp_path):
@@ -179,6 +189,93 @@ def test_the_header_names_the_cpu_that_times_are_of(tmp_path):
     content = write_report([record.model_copy(update={"environment": where})], tmp_path / "r.html").read_text("utf-8")
     header = content[content.index("<header>") : content.index("</header>")]
     assert "Example CPU" in header and "H100" not in header and "H100" in content
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> str:
+    return write_report([full_record()], tmp_path_factory.mktemp("full") / "r.html").read_text(encoding="utf-8")
+
+
+def test_contents_lead_to_every_section(full):
+    reader = Reader(full)
+    anchors = [link[1:] for link in reader.links if link.startswith("#")]
+    assert anchors == re.findall(r'<section id="([^"]+)"', full)
+    assert len(set(anchors)) == len(anchors) > 10 and "what-the-models-decide" in anchors
+
+
+def test_the_card_of_a_model_has_the_whole_model_first_and_every_number_its_range():
+    text = Reader(summary_cards(families([full_record()])[0])).text
+    card = text[text.index("4x asked") : text.index("8x asked")]
+    # 14.614 ms over 14.2 / 3.92 + 0.414 ms.
+    assert card.startswith("4x asked: 4× faster encoder 3.62× as fast as dense 3.55–3.69 ")
+    for words in (
+        "Accuracy 90.6% 88.6–92.4",
+        "Change, points −0.7 −1.7 to +0.4",
+        "Majority class 50.9%",
+        "Same as dense 95.1%",
+        "Encoder speedup 3.92× 3.84–4.00",
+        "Latency, ms 4.04 3.98–4.15",
+    ):
+        assert words in card, words
+
+
+def test_a_speedup_that_is_too_noisy_is_no_headline():
+    text = Reader(summary_cards(families([noisy_record()])[0])).text
+    card = text[text.index("4x asked") : text.index("8x asked")]
+    assert "about 2–4× as fast as dense too noisy to say" in card and "3.62" not in card
+
+
+def test_without_times_the_score_is_the_headline():
+    record = train_record()
+    untimed = record.models[0].model_copy(update={"timings": ()})
+    cards = summary_cards(families([record.model_copy(update={"models": (untimed,)})])[0])
+    assert Reader(cards).text.startswith("sparse 82.0% accuracy File")
+
+
+def test_a_model_that_gives_one_class_is_warned_of(tmp_path):
+    record = full_record()
+    model = record.models[1]
+    decisions = model.decisions.model_copy(update={"confusion": ((0, 428), (0, 444))})
+    models = (record.models[0], model.model_copy(update={"decisions": decisions}))
+    record = record.model_copy(update={"models": models})
+    assert "Every example is given the one class 'positive'." in summary_cards(families([record])[0]).replace(
+        "&#x27;", "'"
+    )
+
+
+def test_decisions_flips_and_code_are_on_the_page(full):
+    text = Reader(full).text
+    for words in (
+        "97.0% decided as by the dense model",
+        "True class negative given positive given",
+        "negative 391 91.4% 37 8.6% positive 40 9.0% 404 91.0%",
+        "it is never dull, only long negative positive negative right",
+        'classify = pipeline("text-classification", model="8x")',
+        "sparsebert predict 8x 'A sentence.'",
+    ):
+        assert words in text, words
+
+
+@pytest.mark.parametrize("record", [example_record(), train_record(), tree_record(), sparse_record(), failed_record()])
+def test_old_records_of_every_kind_have_a_page(tmp_path, record):
+    content = write_report([record], tmp_path / "r.html", tmp_path / "png").read_text(encoding="utf-8")
+    assert "What the models decide" not in Reader(content).text
+
+
+def test_texts_of_decisions_are_escaped(tmp_path):
+    record = full_record()
+    model = record.models[1]
+    flip = model.decisions.flips[0].model_copy(update={"text": EVIL, "label": EVIL, "dense": EVIL})
+    decisions = model.decisions.model_copy(update={"classes": (EVIL, "b"), "flips": (flip,)})
+    models = (record.models[0], model.model_copy(update={"decisions": decisions, "folder": EVIL}))
+    content = write_report([record.model_copy(update={"models": models})], tmp_path / "r.html").read_text("utf-8")
+    assert "<script" not in content and Reader(content).text.count(EVIL) >= 6
+
+
+def test_many_families_are_told_folded_in(tmp_path):
+    records = [train_record(sparsity=sparsity / 10) for sparsity in range(3, 9)]
+    content = write_report(records, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<summary>The 6 families in words</summary>" in content
 
 
 def test_no_records_are_an_error_and_no_file(tmp_path):

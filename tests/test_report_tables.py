@@ -6,7 +6,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from example_record import example_record, failed_record, sparse_record
+from example_record import example_record, failed_record, full_record, noisy_record, sparse_record, train_record
 from sparsebert.records import Record
 from sparsebert.report import (
     as_html,
@@ -80,6 +80,11 @@ def test_one_value_keeps_its_quartiles_and_several_become_median_and_range():
     assert v.over_runs([None, None]) is None
 
 
+def test_bars_reach_to_the_ends_of_an_interval_that_may_miss_the_middle():
+    assert v.Value(3.0, 2.5, 4.0).reach == (0.5, 1.0)
+    assert v.Value(3.0).reach == (0.0, 0.0) and v.Value(3.0, 3.1, 3.2).reach == (0.0, pytest.approx(0.2))
+
+
 def test_a_spread_is_written_without_unit_and_left_out_when_it_cannot_be_seen():
     assert v.show_spread(v.Value(3.9, 3.8, 4.0), v.times) == "3.80–4.00"
     assert v.show_spread(v.Value(-0.7, -1.0, -0.5), v.signed) == "−1.0 to −0.5"
@@ -103,6 +108,41 @@ def test_a_row_holds_the_numbers_of_the_record():
     assert (row.target_kind, row.target_value, row.dense) == ("speedup", 4.0, False)
     assert rows["dense"].dense
     assert rows["dense"].change_points is None
+
+
+def test_a_row_of_one_run_holds_the_intervals_of_the_record():
+    row = rows_of(full_record())["4x"]
+    assert (row.score_points.low, row.score_points.high) == pytest.approx((88.6, 92.4))
+    assert (row.change_points.low, row.change_points.high) == pytest.approx((100 * (0.9060 - 0.9128 - 0.01), 0.4))
+    assert row.encoder_speedup == v.Value(pytest.approx(3.92), pytest.approx(3.92 * 0.98), pytest.approx(3.92 * 1.02))
+    # 14.2 ms of the encoder and 0.414 ms beside it.
+    assert row.model_speedup.mid == pytest.approx(14.614 / (14.2 / 3.92 + 0.414))
+    assert row.baseline_points == pytest.approx(50.92) and row.agreement.mid == pytest.approx(0.99 - 0.0392)
+    text = as_markdown(family_table(families([full_record()])))
+    assert "90.6% (88.6–92.4)" in text and "3.62× (3.55–3.69)" in text
+    assert "Always giving the majority class would score 50.9%." in text
+    assert "95% interval by bootstrap over the examples" in text and "95% interval over the rounds" in text
+
+
+def test_a_wide_interval_is_given_as_a_range():
+    text = as_markdown(family_table(families([noisy_record()])))
+    assert text.count("about 2–4× (too noisy to say)") == 2
+    assert v.show_times(v.Value(3.0, 2.5, 3.2)) == "3.00×" and v.show_times(v.Value(3.0)) == "3.00×"
+    assert v.show_times(v.Value(6.6, 3.9, 9.6)) == "about 3.9–9.6×"
+    assert v.show_interval(v.Value(3.0, 2.9, 3.2)) == "2.90–3.20"
+
+
+def test_what_no_model_has_is_no_column():
+    untimed = train_record()
+    bare = untimed.models[0].model_copy(update={"timings": ()})
+    table = family_table(families([untimed.model_copy(update={"models": (bare,)})]))
+    assert [column.text for column in table.columns] == ["Model", "Accuracy", "Size", "Params", "GFLOPs", "Sparsity"]
+    assert not any("quartiles" in note for note in table.notes)
+
+
+def test_settings_that_are_not_given_are_no_part_of_a_name():
+    labels = [family.label for family in families([example_record(), example_record(sparsity=0.5)])]
+    assert labels == ["all-MiniLM-L6-v2 on sst2", "sparsity=0.5"]
 
 
 def test_the_headline_is_the_setting_that_the_recipe_asked_for():
@@ -141,7 +181,9 @@ def test_families_are_told_apart_by_what_differs_between_their_recipes():
     fewer = example_record(targets=[{"kind": "sparsity", "value": 0.5}, {"kind": "latency_ms", "value": 3}])
     assert [group.label for group in families([example_record(), fewer])] == ["2x 4x 8x", "0.5-sparsity 3ms"]
     named = [example_record(name=None), example_record(name="mine", criterion="magnitude")]
-    assert [group.label for group in families(named)] == ["obs", "magnitude, mine"]
+    assert [group.label for group in families(named)] == ["obs", "mine"]
+    swept = [example_record(name="mine"), example_record(name="mine", criterion="magnitude"), example_record(name="x")]
+    assert [group.label for group in families(swept)] == ["mine, obs", "mine, magnitude", "x"]
 
 
 def test_runs_on_other_machines_and_failed_runs_are_not_mixed_in():
@@ -194,14 +236,15 @@ def test_timings_of_one_setting_stand_together():
     rows = timing_rows(groups)
     assert len(rows) == 4 * 8
     assert [row.name for row in rows[:4]] == ["dense", "2x", "4x", "8x"]
-    assert {(row.scope, row.batch, row.length) for row in rows[:4]} == {("encoder", 1, 128)}
+    assert {(row.scope, row.batch, row.length) for row in rows[:4]} == {("model", 1, 128)}
     table = timing_table(groups)
     assert len(table.sections) == 8
     assert table.sections[0].heading == (
-        "Encoder · batch 1 · 128 tokens · eager, float32, sdpa attention, 2 threads, 15 rounds"
+        "Whole model · batch 1 · 128 tokens · eager, float32, sdpa attention, 2 threads, 15 rounds"
     )
-    assert [cell.text for cell in table.sections[0].rows[0]] == ["dense", "14.2", "1.00×", "9,014"]
-    assert as_json(rows)[0]["median_ms"]["mid"] == pytest.approx(14.2)
+    assert [cell.text for cell in table.sections[0].rows[0]] == ["dense", "14.6", "1.00×", "8,759"]
+    assert as_json(rows)[0]["median_ms"]["mid"] == pytest.approx(14.614)
+    assert table.sections[4].heading.startswith("Encoder · batch 1 · 128 tokens")
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
@@ -230,7 +273,7 @@ def test_families_stand_side_by_side():
     table = comparison_table(families([example_record(), example_record(criterion="magnitude", accuracy_shift=-0.01)]))
     assert [column.text for column in table.columns] == ["Model", "obs", "magnitude"]
     cells = {row[0].text: row for row in table.sections[0].rows}
-    assert [(cell.text, cell.small) for cell in cells["4x"][1:]] == [("90.6%", "3.92×"), ("89.6%", "3.92×")]
+    assert [(cell.text, cell.small) for cell in cells["4x"][1:]] == [("90.6%", "3.62×"), ("89.6%", "3.62×")]
 
 
 def test_the_verdict_says_what_was_gained_and_lost():

@@ -130,7 +130,7 @@ def test_the_page_and_the_pictures_show_the_training(tmp_path):
     assert "warm: loss 0.567 at step 200" in content
     assert as_html(sparsity_table(families([train_record()])), "inline") in content
     names = sorted(path.name for path in (tmp_path / "png").iterdir())
-    assert names == ["map.png", "pareto.png", "size.png", "training.png"]
+    assert names == ["latency.png", "pareto.png", "size.png", "training.png", "zeros.png"]
     plain = write_report([plain_record()], tmp_path / "p.html").read_text(encoding="utf-8")
     assert "What the training did" not in plain
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from sparsebert import registry
+from sparsebert.compress.makers import LADDER, Entry, make_family, wanted_targets
 from sparsebert.compress.workbench import set_up
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names
@@ -20,7 +21,6 @@ from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import disk_bytes
 from sparsebert.recipe import load_recipe
 from sparsebert.records import Record, read_record
-from sparsebert.run import LADDER, Entry, make_family, wanted_targets
 from test_stages import flipped
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
@@ -75,7 +75,8 @@ def test_record_tells_the_whole_run(trained):
     _, record = trained
     assert (record.kind, record.status, record.task, record.main_metric) == ("compress", "finished", "mine", "accuracy")
     assert [model.name for model in record.models] == ["dense", "0.4-sparsity", "0.7-sparsity"]
-    assert record.recipe["columns"] == {"text": [], "label": "label", "kind": "classification"}
+    columns = {"text": [], "label": "label", "kind": "classification", "delimiter": None, "encoding": None}
+    assert record.recipe["columns"] == columns
     assert record.models[0].training.steps == 6 and not record.models[0].training.teacher
     for model in record.models[1:]:
         assert model.training.steps == 6 and model.training.teacher

@@ -122,13 +122,30 @@ import typer.main
 from sparsebert.cli import app, main
 commands = list(typer.main.get_command(app).commands)
 assert len(commands) >= 7
-for arguments in ([], ["--help"], *([name, "--help"] for name in commands), ["tasks"], ["models"]):
+listings = (["tasks"], ["models"], ["recipes"], ["--version"])
+for arguments in ([], ["--help"], *([name, "--help"] for name in commands), *listings):
     sys.argv = ["sparsebert", *arguments]
     try:
         main()
     except SystemExit as end:
         assert end.code in (0, None) or not arguments
 print([name for name in {HEAVY} if name in sys.modules])
+"""
+    assert in_a_process(code) == "[]"
+
+
+@pytest.mark.process
+def test_opening_a_model_imports_nothing_that_only_training_and_reports_need() -> None:
+    code = """
+import sys
+import sparsebert.commands.models, sparsebert.commands.output, sparsebert.models.load, sparsebert.data.read
+with sparsebert.commands.output.quiet_libraries():
+    pass
+unneeded = ("datasets", "pandas", "sklearn", "matplotlib", "transformers.trainer", "sparsebert.train.trainer")
+found = [name for name in unneeded if name in sys.modules]
+import datasets
+assert datasets.are_progress_bars_disabled()
+print(found)
 """
     assert in_a_process(code) == "[]"
 

@@ -214,6 +214,16 @@ def test_inputs_are_summed_over_real_tokens_only():
     assert float(sums.tokens) == 1
 
 
+def test_gradients_too_large_for_the_damping_of_fisher_are_refused():
+    criterion = registry.make("criterion", "fisher", {"block": 1})
+    site = sites("element")[0]
+    view = view_of(criterion, site.name)
+    view.grad.fill_(1e10)
+    criterion.observe(view)
+    with pytest.raises(UserError, match=f"The gradients of {site.name} are too large for the damping"):
+        criterion.correct(site, {site.name: view}, torch.zeros(site.units, dtype=torch.bool))
+
+
 BAD = {
     "magnitude": ({"p": 0}, "positive"),
     "gradient": ({"window": 0}, "at least 1"),

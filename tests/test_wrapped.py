@@ -1,174 +1,114 @@
-"""Models and files that other tools wrapped, adapted or quantised are refused with the way out, never passed over."""
+"""Models in wrappers, under adapters or quantised: what they are is said, and what to do."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import parametrize, prune
+from transformers import PreTrainedModel
 
-from sparsebert import accelerate, layout_of, load_model, shrink
 from sparsebert.errors import UserError
-from sparsebert.models.layout import scope_names
-from test_heads import rewrite
-from test_trainer import small
-from test_trainer_script import rule, trainer
+from sparsebert.models.accelerate import accelerate
+from sparsebert.models.layout import layout_of, scope_names
+from sparsebert.parts import Rule
+from sparsebert.surgeon import plant
+from sparsebert.train.trainer import SparseTrainer
+from test_trainer_script import ROWS, arguments, collate
 from tiny import FAMILIES, tiny_model
-from tiny_run import assert_refused, run_cli, save_tiny
+
+QUERY = "bert.encoder.layer.1.attention.self.query"
 
 
 class Adapted(nn.Module):
-    """As PEFT's layers: the matrix stays inside."""
+    """A linear layer under an adapter, named as in PEFT."""
 
     def __init__(self, base_layer: nn.Linear) -> None:
         super().__init__()
-        self.base_layer = base_layer
+        self.base_layer, self.lora_a = base_layer, nn.Linear(base_layer.in_features, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.base_layer(x)
 
 
-class Adapter(nn.Module):
-    """As PEFT's models: everything of the model inside can be asked for."""
+def with_layer(make: Callable[[nn.Linear], nn.Module]) -> Callable[[], nn.Module]:
+    def changed() -> nn.Module:
+        model = tiny_model("bert", num_labels=2)
+        query = model.get_submodule(QUERY)
+        assert isinstance(query, nn.Linear)
+        model.set_submodule(QUERY, make(query))
+        return model
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.base_model = model
-
-    def __getattr__(self, name: str):
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("base_model"), name)
+    return changed
 
 
-class Packed(nn.Linear):
-    """As layers of eight bits."""
-
-    def __init__(self, base_layer: nn.Linear) -> None:
-        super().__init__(base_layer.in_features, base_layer.out_features)
-        self.weight = nn.Parameter(torch.zeros_like(base_layer.weight, dtype=torch.int8), requires_grad=False)
+def integers(linear: nn.Linear) -> nn.Linear:
+    linear.weight = nn.Parameter(torch.zeros(32, 32, dtype=torch.int8), requires_grad=False)
+    return linear
 
 
-WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "OptimizedModule": torch.compile,
-    "DataParallel": nn.DataParallel,
-    "Adapter": Adapter,
+def in_peft() -> nn.Module:
+    model = nn.Sequential(tiny_model("bert", num_labels=2))
+    kind = type("PeftModelForSequenceClassification", (nn.Sequential,), {"__module__": "peft.peft_model"})
+    return kind(*model)
+
+
+def parametrized(linear: nn.Linear) -> nn.Module:
+    parametrize.register_parametrization(linear, "weight", nn.Identity())
+    return linear
+
+
+def named_quantised() -> PreTrainedModel:
+    model = tiny_model("bert", num_labels=2)
+    model.config.quantization_config = {"quant_method": "torchao"}
+    return model
+
+
+WRAPPED = {
+    "compiled": (lambda: torch.compile(tiny_model("bert", num_labels=2)), "got OptimizedModule; give model._orig_mod"),
+    "in parallel": (lambda: nn.DataParallel(tiny_model("bert", num_labels=2)), "got DataParallel; give model.module"),
+    "PEFT": (in_peft, "got PeftModelForSequenceClassification; give the model that model.merge_and_unload() gives"),
+    "in a module of one's own": (
+        lambda: nn.Sequential(tiny_model("bert", num_labels=2)),
+        "got Sequential; give the model of transformers inside",
+    ),
+}
+CHANGED = {
+    "adapters": (with_layer(Adapted), "got Adapted; give the model that model.merge_and_unload() gives"),
+    "integers": (with_layer(integers), "got Linear of torch.int8; give the model as it was before it was quantised"),
+    "quantised": (named_quantised, "give the model as it was before it was quantised"),
+    "replaced": (
+        with_layer(lambda linear: nn.Sequential(linear)),
+        "got Sequential; give the model as it was before its layers were replaced",
+    ),
+    "pruned by torch": (
+        with_layer(lambda linear: prune.l1_unstructured(linear, "weight", 0.5)),
+        "got Linear; make it plain: torch.nn.utils.prune.remove(layer, 'weight')",
+    ),
+    "parametrised": (with_layer(parametrized), "make it plain: torch.nn.utils.parametrize.remove_parametrizations"),
 }
 
 
-@pytest.mark.parametrize("name", WRAPPERS)
-@pytest.mark.parametrize("work", [accelerate, layout_of, scope_names, lambda model: shrink(model, {})])
-def test_a_wrapped_model_is_refused(name: str, work: Callable[[nn.Module], object]):
-    with pytest.raises(UserError, match=rf"wrapped; got \S*{name}; give the model inside"):
-        work(WRAPPERS[name](tiny_model("bert")))
+@pytest.mark.parametrize("name", [*WRAPPED, *CHANGED])
+def test_what_the_model_is_and_what_to_do_is_said(name: str, tmp_path: Path):
+    make, words = (WRAPPED | CHANGED)[name]
+    asked = [scope_names, accelerate, *([layout_of] if name in WRAPPED else [])]
+    for ask in asked:
+        with pytest.raises(UserError) as said:
+            ask(make())
+        assert words in str(said.value)
+    if name != "quantised":
+        given = {"train_dataset": ROWS, "data_collator": collate, "rules": [Rule(sparsity=0.5)]}
+        with pytest.raises(UserError) as said:
+            SparseTrainer(make(), arguments(tmp_path), **given)
+        assert words in str(said.value) and "did you mean" not in str(said.value)
 
 
-@pytest.mark.parametrize("wrapper", [Adapted, Packed])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_adapted_and_quantised_matrices_are_refused(family: str, wrapper: type[nn.Module]):
-    model = tiny_model(family)
-    layout = layout_of(model)
-    name = f"{layout.layers[1].path}.{layout.family.ffn.output}"
-    model.set_submodule(name, wrapper(model.get_submodule(name)))
-    for work in (accelerate, scope_names):
-        with pytest.raises(UserError, match=rf"adapted or quantised.*got {name} is a \S*{wrapper.__name__}"):
-            work(model)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_torchs_own_quantisation_is_refused():
-    model = torch.ao.quantization.quantize_dynamic(tiny_model("bert"), {nn.Linear})
-    with pytest.raises(UserError, match="adapted or quantised"):
-        accelerate(model)
-
-
-def test_the_trainer_says_so_instead_of_a_scope_that_matches_nothing(tmp_path: Path):
-    model = small()
-    layout = layout_of(model)
-    for name in (f"{layer.path}.{name}" for layer in layout.layers for name in layout.family.attention.inputs):
-        model.set_submodule(name, Adapted(model.get_submodule(name)))
-    for given, message in ((model, "adapted or quantised"), (Adapter(small()), "give the model inside")):
-        with pytest.raises(UserError, match=message):
-            trainer(tmp_path, rule(scope=["attention"]), model=given)
-
-
-FILES = {
-    "module": (lambda name: f"module.{name}", "DataParallel"),
-    "compiled": (lambda name: f"_orig_mod.{name}", "torch.compile"),
-    "peft": (lambda name: f"base_model.model.{name}", "PEFT"),
-    "base layer": (lambda name: name.replace("dense.weight", "dense.base_layer.weight"), "PEFT"),
-}
-
-
-@pytest.mark.parametrize("kind", FILES)
-def test_files_of_wrapped_models_name_the_wrapper(kind: str, tmp_path: Path):
-    rename, wrapper = FILES[kind]
-    file = save_tiny(tmp_path) / "model.safetensors"
-    save_file({rename(name): tensor for name, tensor in load_file(file).items()}, file, {"format": "pt"})
-    with pytest.raises(UserError, match=f"were saved wrapped in .*{wrapper}; got .*instead"):
-        load_model(tmp_path)
-
-
-@pytest.mark.parametrize("kind", ["prune", "parametrize"])
-def test_files_saved_under_masks_name_what_to_call(kind: str, tmp_path: Path):
-    save_tiny(tmp_path)
-    model = load_model(tmp_path)
-    linear = model.bert.encoder.layer[1].output.dense
-    if kind == "prune":
-        prune.l1_unstructured(linear, "weight", 0.5)
-    else:
-        parametrize.register_parametrization(linear, "weight", nn.Identity())
-    save_file(model.state_dict(), tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=rf"wrapped in torch\.nn\.utils\.{kind}; got bert.encoder.layer.1"):
-        load_model(tmp_path)
-
-
-@pytest.mark.parametrize("with_config", [True, False])
-def test_an_adapter_is_no_model(with_config: bool, tmp_path: Path):
-    save_tiny(tmp_path)
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}), encoding="utf-8")
-    if not with_config:
-        (tmp_path / "config.json").unlink()
-    assert_refused(run_cli("info", tmp_path), ["adapter of PEFT", "merge_and_unload"])
-
-
-@pytest.mark.parametrize(
-    ("classes", "converter"),
-    [
-        (["BertForSequenceClassification"], "transformers.BertForSequenceClassification.from_pretrained"),
-        (["BertForMaskedLM"], "transformers.BertForMaskedLM.from_pretrained"),
-        (["OwnBert"], "transformers.AutoModel.from_pretrained"),
-        (None, "transformers.AutoModel.from_pretrained"),
-    ],
-)
-def test_the_way_to_safetensors_keeps_the_head(classes: list[str] | None, converter: str, tmp_path: Path):
-    save_tiny(tmp_path)
-    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
-    (tmp_path / "model.safetensors").unlink()
-    rewrite(tmp_path, architectures=classes)
-    with pytest.raises(UserError, match=f"no weights in the safetensors format.*{converter}"):
-        load_model(tmp_path)
-
-
-def test_sizes_that_take_all_memory_are_refused_before_that(tmp_path: Path):
-    rewrite(save_tiny(tmp_path), vocab_size=2**26)
-    with pytest.raises(UserError, match=r"asks for 2,147,5\d\d,\d\d\d numbers; got \d\d,\d\d\d"):
-        load_model(tmp_path)
-    rewrite(tmp_path, vocab_size=10**12)
-    with pytest.raises(UserError, match="vocab_size; got 1000000000000; allowed: up to"):
-        load_model(tmp_path)
-
-
-@pytest.mark.parametrize("named", ["../model.safetensors", "/etc/passwd", "..", "", 3, ["a"], None])
-def test_shards_are_beside_their_index(named: object, tmp_path: Path):
-    file = save_tiny(tmp_path) / "model.safetensors"
-    file.rename(tmp_path / "shard.safetensors")
-    index = {"metadata": {}, "weight_map": {"a": "shard.safetensors", "b": named}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    assert_refused(run_cli("info", tmp_path), ["index of the weights does not name files beside it"])
+def test_plain_models_are_not_refused(family: str):
+    for dtype in (torch.float32, torch.bfloat16):
+        assert scope_names(tiny_model(family).to(dtype))["attention"]
+    assert scope_names(plant(tiny_model(family), depth=2))["attention"]

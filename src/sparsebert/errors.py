@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Letters of what was given that an error repeats.
+LONGEST = 300
+
 
 class UserError(Exception):
-    """A mistake the user can mend. The command line prints it on one line and exits with code 2."""
+    """A mistake the user can mend, told on one line. The command line prints it and exits with code 2."""
 
     def __init__(self, what: str, *, got: object = None, allowed: object = None, fix: str = "") -> None:
         parts = [what.rstrip(".")]
         if got is not None:
-            parts.append(f"got {got}")
+            parts.append(f"got {_short(got)}")
         if allowed is not None:
             parts.append(f"allowed: {allowed}")
         if fix:
@@ -20,6 +23,11 @@ class UserError(Exception):
         # Names of files and words of libraries may hold line breaks.
         message = " ".join("; ".join(parts).splitlines())
         super().__init__(message if message.endswith("?") else f"{message}.")
+
+
+def _short(got: object) -> str:
+    text = str(got)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 class BusyError(UserError):
@@ -46,4 +54,4 @@ def unknown(kind: str, got: str, allowed: Iterable[str]) -> UserError:
     choices = list(allowed)
     near = difflib.get_close_matches(str(got), choices, n=1, cutoff=0.5)
     hint = f"Did you mean '{near[0]}'?" if near else ""
-    return UserError(f"Unknown {kind} '{got}'", allowed=", ".join(choices) or "none", fix=hint)
+    return UserError(f"Unknown {kind} '{_short(got)}'", allowed=", ".join(choices) or "none", fix=hint)

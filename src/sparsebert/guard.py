@@ -3,49 +3,53 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from sparsebert.errors import UserError
 
 # How torch.save says that a file could not be written: with RuntimeErrors of its own.
-TORCH_WRITE_FAILURES = ("PytorchStreamWriter failed writing", "unexpected pos")
-# How torch says on a CPU that memory is used up; the error on a GPU has a class of its own.
-TORCH_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+TORCH_WRITE_FAILURES = ("PytorchStreamWriter failed writing", "unexpected pos", "iostream error")
+# How torch on a CPU and the loader of libraries say that memory is used up; on a GPU the error has a class of its own.
+MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "cannot allocate memory",
+    "failed to map segment",
+)
+THREADS = ("can't start new thread", "resource temporarily unavailable")
+NO_MEMORY = "There is not enough memory; use a smaller batch, shorter texts or fewer examples."
+NO_THREAD = "No further thread or process can be started; close others, free memory, or set OMP_NUM_THREADS=1."
+READER_GONE = 1
 USER_ERROR = 2
 INTERRUPTED = 130
+# Beside Ctrl-C: `kill` and service managers, and a terminal that closes.
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
-class OneLineErrors(TyperGroup):
-    """Commands whose usage errors take one line, as all others do; alone they print the help."""
+class Stopped(KeyboardInterrupt):
+    """A signal has asked the process to end, as Ctrl-C does."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As typer does; no arguments ask for help."""
-        return super().parse_args(ctx, args or ["--help"])
-
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """As typer does, and ends the process where it stands alone; exit code 2 for wrong usage."""
-        try:
-            ended = super().main(*args, standalone_mode=False, **extra)
-        except typer.TyperException as error:
-            if not standalone_mode:
-                raise
-            message = error.format_message()
-            say(message if message.endswith("?") else str(UserError(message, fix="--help says more")))
-            sys.exit(USER_ERROR)
-        return sys.exit(ended) if standalone_mode else ended
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
 
 
 def say(error: str) -> None:
-    """Print an error, on one line, to stderr."""
-    typer.echo(f"error: {' '.join(error.split())}", err=True)
+    """Print an error, on one line, to stderr; letters that would steer the terminal are shown as what they are."""
+    line = " ".join(error.split())
+    _tell("error: " + "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line))
 
 
 @contextmanager
@@ -53,20 +57,25 @@ def guard(debug: bool, interrupted: str = "interrupted") -> Iterator[None]:
     """Run a command's work: progress on stderr, warnings of libraries hidden, known errors as one line, exit code 2.
 
     Known are UserError, what the operating system refuses, memory that is used up, and unreadable weight files. Any
-    other error is a bug of ours and keeps its traceback. Ctrl-C prints `interrupted` and exits with 130.
+    other error is a bug of ours and keeps its traceback. Ctrl-C prints `interrupted` and exits with 130; so do SIGTERM
+    and SIGHUP, with 143 and 129. A reader of the output that has gone, as `head`, ends it without a word.
     """
     import rich
 
     # Bars are for terminals: a log would get nothing of them but empty lines.
     rich.reconfigure(stderr=True, quiet=not sys.stderr.isatty())
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _stoppable():
         if not debug:
             warnings.simplefilter("ignore")
         try:
             yield
-        except KeyboardInterrupt:
-            typer.echo(interrupted, err=True)
-            raise typer.Exit(INTERRUPTED) from None
+            sys.stdout.flush()
+        except KeyboardInterrupt as stop:
+            _tell(interrupted)
+            raise typer.Exit(stop.exit_code if isinstance(stop, Stopped) else INTERRUPTED) from None
+        except BrokenPipeError:
+            _drop_output()
+            raise typer.Exit(READER_GONE) from None
         except _known() as error:
             message = _message(error)
             if message is None:
@@ -77,10 +86,51 @@ def guard(debug: bool, interrupted: str = "interrupted") -> Iterator[None]:
             raise typer.Exit(USER_ERROR) from None
 
 
-def _known() -> tuple[type[Exception], ...]:
-    from safetensors import SafetensorError
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Inside, signals that end a process raise Stopped; one that is ignored, as after `nohup`, stays so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heeded = [number for number in ENDINGS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in heeded:
+        signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number in heeded:
+            signal.signal(number, signal.SIG_DFL)
 
-    return UserError, OSError, SafetensorError, RuntimeError, MemoryError
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    # A second one ends the process at once.
+    signal.signal(number, signal.SIG_DFL)
+    raise Stopped(number)
+
+
+def _tell(line: str) -> None:
+    """Print a last line to stderr, if there is still somebody to read it."""
+    try:
+        sys.stdout.flush()
+        typer.echo(line, err=True)
+    except OSError:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere: Python would complain about it when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _known() -> tuple[type[Exception], ...]:
+    # To import something now could fail for want of memory, and what was not imported has raised nothing.
+    loaded: Any = sys.modules.get("safetensors")
+    known = (UserError, OSError, RuntimeError, MemoryError, ImportError)
+    return known if loaded is None else (*known, loaded.SafetensorError)
 
 
 def _message(error: Exception) -> str | None:
@@ -88,24 +138,31 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
-        # A reader of our output that has seen enough, as `head`: typer ends quietly.
-        return None if isinstance(error, BrokenPipeError) else _refused(error)
-    if isinstance(error, RuntimeError | MemoryError):
+        return _refused(error)
+    if isinstance(error, RuntimeError | MemoryError | ImportError):
         return _exhausted(error)
     return f"A weight file cannot be read or written: {_first_line(error)}"
 
 
-def _exhausted(error: RuntimeError | MemoryError) -> str | None:
-    if isinstance(error, MemoryError) or any(words in str(error) for words in TORCH_MEMORY):
-        return "There is not enough memory; use a smaller batch, shorter texts or fewer examples."
-    if any(words in str(error) for words in TORCH_WRITE_FAILURES):
+def _exhausted(error: RuntimeError | MemoryError | ImportError) -> str | None:
+    said = str(error)
+    if isinstance(error, MemoryError) or any(words in said.lower() for words in MEMORY):
+        return NO_MEMORY
+    if any(words in said.lower() for words in THREADS):
+        return NO_THREAD
+    if any(words in said for words in TORCH_WRITE_FAILURES):
         return "A checkpoint could not be written; free some disk space and run the command again."
     return None
 
 
 def _refused(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
-        return "The disk is full; free some space and run the command again."
+    told = {
+        errno.ENOSPC: "The disk is full; free some space and run the command again.",
+        errno.ENOMEM: NO_MEMORY,
+        errno.EAGAIN: NO_THREAD,
+    }
+    if error.errno in told:
+        return told[error.errno]
     if error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"
     return _first_line(error)

@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from sparsebert.plain import check_plain, check_text
 
 # More than any machine gains from; far more end the process, as each is a thread of the system.
 MOST_THREADS = 1024
+# File systems take 255 bytes; what a run puts in front of a name and behind it has the rest.
+LONGEST_NAME = 150
+MARKS = " -_.,+=:()"
+# Of anything that is counted: more than any run has, and far from where integers of 64 bits end.
+MOST = 10**12
+
+
+def folder_name(value: str) -> str:
+    """The value, if it may be the name of a folder. Raises ValueError if it could lead elsewhere or cannot be one."""
+    sound = value and value == value.strip() and not value.startswith(".") and len(value.encode()) <= LONGEST_NAME
+    if not sound or not all(letter.isalnum() or letter in MARKS for letter in value):
+        raise ValueError(
+            f"it names a folder, so it takes letters, digits, spaces and {MARKS.strip()}, at most {LONGEST_NAME} "
+            f"bytes, and no dot in front; got {value!r}"
+        )
+    return value
+
+
+def _one_line(value: str) -> str:
+    check_text(value)
+    if len(value) > LONGEST_NAME or not value.isprintable():
+        raise ValueError(f"it must be one line of at most {LONGEST_NAME} letters")
+    return value
+
+
+# Every text of a recipe or a record that becomes a part of a path, or is shown as a title, is one of these.
+FolderName = Annotated[str, AfterValidator(folder_name)]
+Title = Annotated[str, AfterValidator(_one_line)]
 
 
 class Plain(BaseModel):
-    """Base of every recipe part: frozen; an unknown key is an error, and so is a number that is not finite."""
+    """Base of every recipe part: frozen; an unknown key is an error, and so is a number no run can have."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _within_reason(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and abs(value) > MOST:
+            raise ValueError(f"a number must lie within {MOST:.0e}, got {value:g}")
+        if isinstance(value, str):
+            check_text(value)
+        return value
 
 
 class Columns(Plain):
@@ -25,6 +64,13 @@ class Columns(Plain):
     label: str = Field(default="label", description="the label column")
     kind: Literal["classification", "regression"] = Field(
         default="classification", description="whether labels are classes or numbers to predict"
+    )
+    delimiter: str | None = Field(
+        default=None,
+        description="of CSV: one character, \\t for a tab; none = comma, semicolon, tab or bar, as is found",
+    )
+    encoding: str | None = Field(
+        default=None, description="of CSV and JSONL, such as cp1252; none = by the byte order mark, else UTF-8"
     )
 
 
@@ -125,10 +171,13 @@ class Search(Plain):
     drop_layers: bool = Field(default=True, description="whether whole layers may go")
 
 
+TargetKind = Literal["speedup", "latency_ms", "size", "sparsity"]
+
+
 class Target(Plain):
     """One member of the family: a speedup, a whole-model latency, a part of the bytes, or a sparsity."""
 
-    kind: Literal["speedup", "latency_ms", "size", "sparsity"] = Field(
+    kind: TargetKind = Field(
         description="times faster encoder, milliseconds a forward pass, part of the bytes on disk, or part of the "
         "encoder's weights to remove"
     )
@@ -185,6 +234,8 @@ class Component(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            check_plain(value)
         return {"kind": value} if isinstance(value, str) else value
 
     @property
@@ -236,7 +287,7 @@ class Phase(Plain):
     the masks found (a lottery ticket, arXiv:1803.03635).
     """
 
-    name: str = Field(default="sparse", description="of its own in the recipe; also a folder's name")
+    name: FolderName = Field(default="sparse", description="of its own in the recipe; also a folder's name")
     training: Training = Field(default=Training(), description="how long, and at which rate")
     teacher: str | None = Field(default=None, description="`dense`, or a folder or hub name; none = labels only")
     resets: bool = Field(default=False, description="true = start again from the first phase's weights, masks kept")

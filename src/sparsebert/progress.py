@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import track
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 T = TypeVar("T")
+PATIENCE_S = 2.0
 console = Console(stderr=True)
 """The one console for all that is no result, so that lines and bars do not disturb each other."""
 
@@ -34,8 +36,27 @@ def busy(title: str) -> Iterator[Callable[[str], None]]:
     if not console.is_terminal:
         yield lambda title: None
         return
-    with console.status(title) as status:
-        yield status.update
+    with console.status(escape(title)) as status:
+        yield lambda title: status.update(escape(title))
+
+
+@contextmanager
+def bar_if_slow(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Give a function that is told how much more is done; after two seconds a terminal shows a bar."""
+    started = time.monotonic()
+    parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*parts, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task(title, total=total)
+
+    def done(more: int) -> None:
+        if not bar.live.is_started and time.monotonic() - started > PATIENCE_S:
+            bar.start()
+        bar.advance(task, more)
+
+    try:
+        yield done
+    finally:
+        bar.stop()
 
 
 class Steps:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sparsebert import registry
 from sparsebert.errors import UserError, unknown
 from sparsebert.parts import (
+    LONGEST_NAME,
     Columns,
     Distill,
+    FolderName,
     Measure,
     Phase,
     Plain,
@@ -23,21 +25,29 @@ from sparsebert.parts import (
     Rule,
     Search,
     Target,
+    Title,
     Training,
     Trees,
     When,
 )
+from sparsebert.plain import MOST_BYTES, NotPlainError, read_yaml
 
 SCHEMA = 1
+MOST_PROBLEMS = 5
+SHIPPED = Path(__file__).with_name("recipes")
 
 
 class Recipe(Plain):
     """One run: a family of smaller models (`compress`), sparse training in phases (`train`), or trees (`fff`)."""
 
     schema_version: int = Field(default=SCHEMA, alias="schema", description="version of the recipe's format")
-    name: str | None = Field(default=None, description="how reports call it where several recipes are shown")
+    name: Title | None = Field(
+        default=None, description="how reports call it where several recipes are shown; none = the file's name"
+    )
     model: str = Field(default="sentence-transformers/all-MiniLM-L6-v2", description="folder or hub name")
-    task: str = Field(default="reviews", description="a name of `sparsebert tasks`, or any other name with `data`")
+    task: FolderName = Field(
+        default="reviews", description="a name of `sparsebert tasks`, or any other name with `data`"
+    )
     data: str | None = Field(
         default=None, description="your own file or folder, or the folder of the GLUE tasks; none = the hub"
     )
@@ -149,53 +159,87 @@ class Recipe(Plain):
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits that change when any value changes."""
-        return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hex digits that change when any value changes but the name, which decides nothing."""
+        decides = self.plain() | {"name": None}
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def load_recipe(path: Path | None, settings: Sequence[str] = (), **overrides: Any) -> Recipe:
+def load_recipe(path: Path | str | None, settings: Sequence[str] = (), **overrides: Any) -> Recipe:
     """Read a YAML file (none = defaults), apply `dotted.key=value` settings, then keyword overrides that are not None.
 
+    `path` may be the name of a recipe that ships with the package; a recipe without a name has that of its file.
     Raises UserError for a missing or unreadable file, an unknown key (with the nearest one), or a bad value.
     """
-    values: dict[str, Any] = _read(path) if path else {}
+    values = _read(recipe_file(path)) if path else {}
     for setting in settings:
         key, found, text = setting.partition("=")
         if not found:
             raise UserError("A setting must look like key=value", got=setting, fix="for example --set seed=1")
-        try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError):
-            raise UserError("The value of a setting is not YAML", got=setting, fix="put it in quotes") from None
-        _assign(values, key.strip().split("."), value)
+        _assign(values, key.strip().split("."), read_value(text, "The value of a setting is not readable", setting))
     values.update({key: value for key, value in overrides.items() if value is not None})
     return parse_recipe(values)
 
 
+def recipe_file(path: Path | str) -> Path:
+    """The file of a path, or of the name of a shipped recipe. Raises UserError where there is neither."""
+    if Path(path).is_file():
+        return Path(path)
+    if str(path) in shipped_recipes():
+        return SHIPPED / f"{path}.yaml"
+    if Path(path).name == str(path) and not Path(path).suffix:
+        raise unknown("recipe", str(path), shipped_recipes())
+    raise UserError(
+        "The recipe file does not exist", got=path, fix="give a YAML file, or a name of `sparsebert recipes`"
+    )
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package, in order."""
+    return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+
+
+def read_value(text: str, what: str, got: object) -> Any:
+    """The plain value of a YAML text that the user typed. Raises UserError, with `what` and `got`, if it has none."""
+    try:
+        return read_yaml(text)
+    except NotPlainError as error:
+        raise UserError(f"{what}: {error}", got=got, fix="put texts with special letters in quotes") from None
+
+
 def parse_recipe(values: dict[str, Any]) -> Recipe:
-    """Validate plain values. Raises UserError with one line a problem."""
+    """Validate plain values. Raises UserError with the first problems in one line."""
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError("The recipe is not valid: " + " | ".join(_problems(error))) from None
+        raise UserError("The recipe is not valid: " + " | ".join(islice(_problems(error), MOST_PROBLEMS))) from None
 
 
 def differing_keys(old: Recipe, new: Recipe) -> list[str]:
-    """Dotted names of the values in which two recipes differ."""
-    left, right = dict(flat_values(old.plain())), dict(flat_values(new.plain()))
+    """Dotted names of the values in which two recipes differ, apart from what they are called."""
+    left, right = ({**dict(flat_values(one.plain())), "name": None} for one in (old, new))
     return sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError("The recipe file does not exist", got=path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"The recipe file is not YAML: {str(error).splitlines()[0]}", got=path) from None
+        values = read_yaml(_text(path))
+    except NotPlainError as error:
+        raise UserError(f"The recipe file is not readable: {error}", got=path) from None
     if not isinstance(values, dict):
         raise UserError("The recipe file must hold a mapping of keys to values", got=path)
-    return values
+    name = "".join(filter(str.isprintable, path.stem))[:LONGEST_NAME]
+    return {"name": name or None} | values
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise NotPlainError(f"it has more than {MOST_BYTES:,} bytes")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise NotPlainError(f"it is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
 
 
 def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -212,8 +256,9 @@ def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _index(at: list[Any], key: str, keys: list[str]) -> int:
-    if key.isdecimal() and int(key) < len(at):
-        return int(key)
+    places = {str(place): place for place in range(len(at))}
+    if key in places:
+        return places[key]
     raise UserError(
         f"'{key}' is no entry of a list of {len(at)}", got=".".join(keys), allowed=f"0 to {len(at) - 1}" if at else None
     )

@@ -6,12 +6,13 @@ A value that could not be computed is absent. Units are in the names; times are 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparsebert.errors import UserError
 from sparsebert.files import write_text_atomically
+from sparsebert.parts import FolderName, Target, TargetKind
 
 SCHEMA = 1
 # Fields of models that nothing ever filled.
@@ -19,6 +20,10 @@ RETIRED = ("notes", "peak_memory_mb")
 FILE_NAME = "record.json"
 PREDICTIONS = "predictions.safetensors"
 VISITS = "visits.safetensors"
+
+
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Part(BaseModel):
@@ -36,7 +41,7 @@ class Environment(Part):
     dirty: bool | None = None
     machine: str
     cpu: str
-    cpu_flags: tuple[str, ...] = Field((), description="the instruction sets that matter for speed")
+    cpu_flags: tuple[str, ...] = Field(default=(), description="the instruction sets that matter for speed")
     cores: int
     threads: int
     memory_gb: float
@@ -83,12 +88,12 @@ class Sparsity(Part):
 class Size(Part):
     """What a model holds."""
 
-    parameters: int
+    parameters: Count
     encoder_linear_parameters: int
     embedding_parameters: int
     weight_bytes: int = Field(description="of the weights in memory")
-    bytes_on_disk: int | None = Field(None, description="of the weight files, which may be packed")
-    flops: int | None = Field(None, description="of one forward pass at flops_batch x flops_length")
+    bytes_on_disk: int | None = Field(default=None, description="of the weight files, which may be packed")
+    flops: int | None = Field(default=None, description="of one forward pass at flops_batch x flops_length")
     flops_batch: int | None = None
     flops_length: int | None = None
 
@@ -104,14 +109,29 @@ class Shape(Part):
     heads: tuple[int, ...]
     neurons: tuple[int, ...]
     dropped_layers: tuple[int, ...] = ()
-    full_heads: int
-    full_neurons: int
+    full_heads: int = Field(gt=0, le=4096)
+    full_neurons: Count
     kept_heads: tuple[tuple[int, ...], ...] = Field(
         default=(), description="which heads of each layer of the original model stayed, from 0"
     )
     head_importance: tuple[tuple[float, ...], ...] = Field(
-        default=(), description="of every head of each layer of the model that was cut, as its criterion scored it"
+        default=(),
+        description="of every head of each layer of the original model: the error of its block once it goes too",
     )
+
+    @model_validator(mode="after")
+    def _of_one_model(self) -> Shape:
+        layers, kept = len(self.heads), self.kept_heads
+        lists = (self.neurons, *filter(None, (kept, self.head_importance)))
+        if not layers or {*map(len, lists)} != {layers} or {*map(len, self.head_importance)} - {self.full_heads}:
+            raise ValueError("a shape needs one entry a layer in each of its lists, and importances one a head")
+        if not set(self.dropped_layers) <= set(range(layers)):
+            raise ValueError("a dropped layer must be one of the layers")
+        if not 0 <= min(self.heads) <= max(self.heads) <= self.full_heads or max(self.neurons) > self.full_neurons:
+            raise ValueError("a layer has no more heads and neurons than the largest has")
+        if kept and (tuple(map(len, kept)) != self.heads or not set(sum(kept, ())) <= set(range(self.full_heads))):
+            raise ValueError("the heads kept must be heads of their layer, and as many as it has left")
+        return self
 
 
 class Timing(Part):
@@ -121,19 +141,19 @@ class Timing(Part):
     backend: str
     dtype: str
     attention: str
-    batch: int
-    length: int
-    threads: int
-    rounds: int
-    median_ms: float
-    q25_ms: float
-    q75_ms: float
-    tokens_per_s: float
-    speedup: float | None = None
-    speedup_q25: float | None = None
-    speedup_q75: float | None = None
-    speedup_low: float | None = Field(default=None, description="of the 95 % interval of the median ratio")
-    speedup_high: float | None = Field(default=None, description="of the same interval")
+    batch: Count
+    length: Count
+    threads: Count
+    rounds: Count
+    median_ms: Positive
+    q25_ms: Positive
+    q75_ms: Positive
+    tokens_per_s: Positive
+    speedup: Positive | None = None
+    speedup_q25: Positive | None = None
+    speedup_q75: Positive | None = None
+    speedup_low: Positive | None = Field(default=None, description="of the 95 % interval of the median ratio")
+    speedup_high: Positive | None = Field(default=None, description="of the same interval")
 
 
 class TrainingRun(Part):
@@ -143,10 +163,10 @@ class TrainingRun(Part):
     epochs: float
     examples: int
     seconds: float
-    final_loss: float | None = Field(None, description="mean over the last full interval between checkpoints")
+    final_loss: float | None = Field(default=None, description="mean over the last full interval between checkpoints")
     dtype: str
     teacher: bool
-    left_dense: tuple[str, ...] = Field((), description="matrices that no rule and no earlier mask covers")
+    left_dense: tuple[str, ...] = Field(default=(), description="matrices that no rule and no earlier mask covers")
 
 
 class SparsityAt(Part):
@@ -156,7 +176,7 @@ class SparsityAt(Part):
     loss: float
     phase: str | None = None
     sparsity: float | None = None
-    more: dict[str, float] = Field({}, description="what single rules say, for example reactivated units")
+    more: dict[str, float] = Field(default={}, description="what single rules say, for example reactivated units")
 
 
 class TreeFit(Part):
@@ -171,11 +191,12 @@ class TreeFit(Part):
     error: float
     dead: float = Field(description="fraction of nodes that no token visits")
     dead_subtrees: tuple[float, ...] = Field(
-        (), description="subtrees of a tree that no token enters, by the level of their root, none inside another"
+        default=(),
+        description="subtrees of a tree that no token enters, by the level of their root, none inside another",
     )
-    entropy: tuple[float, ...] = Field(description="of the visits, over that of an even spread")
-    agreement: tuple[float, ...] = Field((), description="part of neighbouring tokens at the same node")
-    chance: tuple[float, ...] = Field((), description="the same for tokens that are not neighbours")
+    entropy: tuple[float, ...] = Field(min_length=1, description="of the visits, over that of an even spread")
+    agreement: tuple[float, ...] = Field(default=(), description="part of neighbouring tokens at the same node")
+    chance: tuple[float, ...] = Field(default=(), description="the same for tokens that are not neighbours")
 
 
 class Flip(Part):
@@ -197,6 +218,13 @@ class Decisions(Part):
     )
     flips: tuple[Flip, ...] = Field(default=(), description="some of the examples decided otherwise")
 
+    @model_validator(mode="after")
+    def _square(self) -> Decisions:
+        count = len(self.classes)
+        if count == 0 or [len(row) for row in self.confusion] != [count] * count:
+            raise ValueError("a confusion matrix needs a row and a column for each class")
+        return self
+
     @property
     def only_class(self) -> str | None:
         """The one class that every example is given, if it is one."""
@@ -209,10 +237,12 @@ class Decisions(Part):
 class ModelResult(Part):
     """One model of the family, the dense one first. Fields that are no more are passed over in older records."""
 
-    name: str
-    folder: str
-    model_type: str | None = Field(None, description="of its configuration; own classes have `sparsebert-` in front")
-    target_kind: str | None = None
+    name: FolderName
+    folder: FolderName
+    model_type: str | None = Field(
+        default=None, description="of its configuration; own classes have `sparsebert-` in front"
+    )
+    target_kind: TargetKind | None = None
     target_value: float | None = None
     shape: Shape
     scores: tuple[Score, ...] = ()
@@ -223,20 +253,34 @@ class ModelResult(Part):
     files: dict[str, str] = Field(default={}, description="SHA-256 of each file of the model's folder, but its card")
     timings: tuple[Timing, ...] = ()
     output_difference: float | None = Field(
-        None, description="largest |logit| difference over the largest |logit|, masked against shrunk"
+        default=None, description="largest |logit| difference over the largest |logit|, masked against shrunk"
     )
     training: TrainingRun | None = None
-    phases: dict[str, TrainingRun] = Field({}, description="of a sparse training, by name")
+    phases: dict[str, TrainingRun] = Field(default={}, description="of a sparse training, by name")
     timeline: tuple[SparsityAt, ...] = ()
     trees: tuple[TreeFit, ...] = ()
-    sparsity_by_tensor: dict[str, float] = Field({}, description="fraction of exact zeros of each encoder matrix")
+    sparsity_by_tensor: dict[str, float] = Field(default={}, description="fraction of zeros of each encoder matrix")
 
     @model_validator(mode="before")
     @classmethod
     def _without_retired(cls, values: Any) -> Any:
-        return (
-            {key: value for key, value in values.items() if key not in RETIRED} if isinstance(values, dict) else values
-        )
+        return {k: v for k, v in values.items() if k not in RETIRED} if isinstance(values, dict) else values
+
+
+class _ToldPhase(BaseModel):
+    name: str
+    teacher: str | None = None
+
+
+class _Told(BaseModel):
+    """What is read of a recipe; the rest of it, which may be of an older version, is shown as it stands."""
+
+    model: str | None = None
+    name: str | None = None
+    sparsity: float | None = None
+    targets: tuple[Target, ...] | None = None
+    phases: tuple[_ToldPhase, ...] | None = None
+    measure: dict[str, Any] | None = None
 
 
 class SplitOf(Part):
@@ -282,6 +326,21 @@ class Record(Part):
     models: tuple[ModelResult, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _of_one_run(self) -> Record:
+        names = [model.name for model in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError("models need names of their own")
+        try:
+            told = _Told.model_validate(self.recipe)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"in the recipe, {_place(first['loc'])}: {first['msg']}") from None
+        trained = {name for model in self.models for name in model.phases}
+        if unknown := sorted(trained - {phase.name for phase in told.phases or ()}):
+            raise ValueError(f"a training is of a phase that the recipe has not: {unknown[0]!r}")
+        return self
+
 
 class _Version(BaseModel):
     """What is read first: another schema may have other fields."""
@@ -308,7 +367,14 @@ def read_record(path: Path) -> Record:
         return Record.model_validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"The record is not readable: {first['msg']} at {first['loc']}", got=file) from None
+        where = f" at {_place(first['loc'])}" if first["loc"] else ""
+        raise UserError(
+            f"The record is not readable: {first['msg'].removeprefix('Value error, ')}{where}", got=file
+        ) from None
+
+
+def _place(parts: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, parts))
 
 
 def record_files(path: Path) -> list[Path]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,28 +15,19 @@ from sparsebert.bench import BenchRow, bench
 from sparsebert.clock import torch_threads
 from sparsebert.compress.claim import claimed, finished, finished_record, mark_finished
 from sparsebert.compress.common import leave, parts_of, take
-from sparsebert.compress.family import Dense, FamilyMaker, Member, check_blocks, dense_model, shape_of
-from sparsebert.compress.forest import Grown, grow, layers_to_change
+from sparsebert.compress.family import check_blocks, shape_of
+from sparsebert.compress.forest import layers_to_change
 from sparsebert.compress.inputs import inputs_of
-from sparsebert.compress.phases import SparseModel, check_phases, train_phases, unused_targets
-from sparsebert.compress.remarks import (
-    doubt,
-    fell_too_far,
-    least_drop,
-    remarks,
-    too_far,
-    too_few_examples,
-)
-from sparsebert.compress.workbench import Predictions, Workbench, set_up
+from sparsebert.compress.makers import Entry, count_steps, make_family, maker_of, wanted_targets
+from sparsebert.compress.phases import check_phases
+from sparsebert.compress.remarks import remarks
+from sparsebert.compress.workbench import Workbench, set_up
 from sparsebert.counts import Footprint, footprint, sizes, sparsity
 from sparsebert.environment import environment
-from sparsebert.errors import DivergedError, UnreachableError, UserError
+from sparsebert.errors import DivergedError, UserError
 from sparsebert.files import digests, remove_folder, write_bytes_atomically, write_text_atomically
-from sparsebert.models.labels import below_baseline
 from sparsebert.models.layout import encoder_linear_names, layout_of
-from sparsebert.models.load import load_model
 from sparsebert.models.source import disk_bytes
-from sparsebert.parts import Target
 from sparsebert.progress import Steps, busy, line
 from sparsebert.recipe import Recipe
 from sparsebert.records import (
@@ -44,33 +35,12 @@ from sparsebert.records import (
     Inputs,
     ModelResult,
     Record,
-    TrainingRun,
     write_record,
 )
-from sparsebert.report import values as v
 from sparsebert.report.card import model_card
 from sparsebert.report.page import write_report
 
 CARD = "README.md"
-LADDER = (0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.92, 0.95)
-_NO_DENSE = (
-    "No dense model was trained, so what the zeros cost in score is not measured, and speeds are against the model "
-    "that training started from; to train one as well give --set baseline=true"
-)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One finished model of the run: what is known of it before the final measurement."""
-
-    name: str
-    folder: Path
-    model: PreTrainedModel
-    predictions: Predictions
-    member: Member | None = None
-    training: TrainingRun | None = None
-    sparse: SparseModel | None = None
-    grown: Grown | None = None
 
 
 def run(
@@ -93,7 +63,7 @@ def run(
     folder is claimed, that also leaves a Record with `status: failed`, unless one that is finished is there.
     """
     started = time.perf_counter()
-    compresses = _maker(recipe) is make_family
+    compresses = maker_of(recipe) is make_family
     if compresses:
         wanted_targets(recipe)
     with busy("Reading the model and the data"):
@@ -111,24 +81,14 @@ def run(
         shared = [] if common is None else parts_of(recipe, begun)
         taken = [] if common is None else take(shared, folder, common)
         notes = (*workbench.notes, *_notes_about(begun, inputs), *_taken_note(taken))
-        workbench = replace(workbench, notes=notes, inputs=begun, steps=Steps(_count_steps(recipe)))
+        workbench = replace(workbench, notes=notes, inputs=begun, steps=Steps(count_steps(workbench)))
+        for note in notes:
+            line(f"Note: {note}")
         try:
             return _finish(workbench, command, started, keep_models)
         finally:
             if common is not None:
                 leave(shared, folder, common)
-
-
-def _count_steps(recipe: Recipe) -> int:
-    """How many steps a run says: the dense model, what is made of it (at most), measuring, report."""
-    trained = 1 if recipe.finetune is None else 2
-    if recipe.phases:
-        made = len(recipe.phases) + any(phase.teacher == "dense" for phase in recipe.phases)
-    elif recipe.trees is None:
-        made = 1 + len(wanted_targets(recipe)) * trained
-    else:
-        made = 1 + (3 if recipe.trees.controls else 1) * trained
-    return made + 2
 
 
 def _notes_about(begun: Inputs, now: Inputs) -> list[str]:
@@ -147,7 +107,7 @@ def _taken_note(taken: Sequence[str]) -> list[str]:
 def _finish(workbench: Workbench, command: str, started: float, keep_models: bool) -> Record:
     recipe, folder = workbench.recipe, workbench.folder
     try:
-        entries, notes = _maker(recipe)(workbench)
+        entries, notes = maker_of(recipe)(workbench)
         workbench.steps.begin("Measuring all models together")
         models = measure_family(workbench, entries)
         notes = (*notes, *remarks(workbench, models))
@@ -159,7 +119,7 @@ def _finish(workbench: Workbench, command: str, started: float, keep_models: boo
             write_record(failed, folder)
         raise
     workbench.steps.begin("Writing the report")
-    record = _record(workbench, command, started, models, (*notes, *_doubts(workbench, models)))
+    record = _record(workbench, command, started, models, notes)
     if not keep_models:
         _remove_models(folder, record)
     for result in models if keep_models else ():
@@ -175,94 +135,12 @@ def _remove_models(folder: Path, record: Record) -> None:
         remove_folder(folder / name)
 
 
-def _doubts(workbench: Workbench, models: Sequence[ModelResult]) -> list[str]:
-    """About a dense classifier that was taken as it was given."""
-    given = [model for model in models if model.name == "dense" and model.training is None and workbench.spec.labels]
-    return [doubt for model in given for doubt in below_baseline(model.scores)]
-
-
-def _maker(recipe: Recipe) -> Callable[[Workbench], tuple[list[Entry], tuple[str, ...]]]:
-    if recipe.phases:
-        return train_sparse
-    return make_family if recipe.trees is None else make_forest
-
-
-def make_forest(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
-    """The dense model, the same with fast feedforward layers, and the controls."""
-    dense = dense_model(workbench)
-    entries = [_dense_entry(workbench, dense)]
-    for grown in grow(workbench, dense):
-        predictions = workbench.predict(grown.model)
-        entry = Entry(grown.name, grown.folder, grown.model, predictions, training=grown.trained.run, grown=grown)
-        line(f"{entry.name}: {_main(workbench, entry)}")
-        entries.append(entry)
-    return entries, ()
-
-
-def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
-    """The dense model and one member a target (or, for `max_drop`, members until one falls too far)."""
-    early = too_few_examples(workbench, least_drop(workbench))
-    if early:
-        line(f"Note: {early}")
-    dense = dense_model(workbench)
-    entries = [_dense_entry(workbench, dense)]
-    dense_value = workbench.main_value(entries[0].predictions)
-    if workbench.recipe.max_drop is not None and dense_value is None:
-        raise UserError(f"The dense model has no {workbench.spec.main_metric}, so no drop", fix="give targets instead")
-    maker = FamilyMaker(workbench, dense)
-    for target in wanted_targets(workbench.recipe):
-        try:
-            entry = _member(workbench, maker, target)
-        except UnreachableError as error:
-            if workbench.recipe.targets:
-                raise
-            # The ladder of `max_drop` ends where models cannot get smaller.
-            return entries, (str(error),)
-        value = workbench.main_value(entry.predictions)
-        if fell_too_far(workbench, dense_value, value):
-            return entries, (too_far(workbench, entry.name, dense_value, value),)
-        entries.append(entry)
-    return entries, ()
-
-
-def train_sparse(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
-    """The sparse model that the recipe's phases give, after the dense model if there is one."""
-    notes = unused_targets(workbench.recipe)
-    for note in notes:
-        line(note)
-    sparse, dense = train_phases(workbench)
-    if dense is None:
-        notes = (*notes, _NO_DENSE)
-    entries = [] if dense is None else [_dense_entry(workbench, dense)]
-    entry = Entry(sparse.folder.name, sparse.folder, sparse.model, workbench.predict(sparse.model), sparse=sparse)
-    line(f"{entry.name}: {_main(workbench, entry)}")
-    return [*entries, entry], notes
-
-
 def write_predictions(workbench: Workbench, entries: Sequence[Entry]) -> None:
     """Logits and labels of every model on every validation split, so that runs can be compared example by example."""
     tensors = {f"{split}/labels": workbench.labels(split) for split in workbench.validations}
     for entry in entries:
         tensors |= {f"{entry.name}/{split}/logits": logits for split, logits in entry.predictions.items()}
     write_bytes_atomically(workbench.folder / PREDICTIONS, save({k: v.copy(order="C") for k, v in tensors.items()}))
-
-
-def wanted_targets(recipe: Recipe) -> tuple[Target, ...]:
-    """The recipe's targets, or for `max_drop` a ladder of sparsities. Raises UserError where neither is given."""
-    if recipe.targets:
-        return _mildest_first(recipe.targets)
-    if recipe.max_drop is None:
-        raise UserError("Nothing to do: no target", fix="give --speedup, --latency, --size, --sparsity or --max-drop")
-    return tuple(Target(kind="sparsity", value=value) for value in LADDER)
-
-
-def _mildest_first(targets: Sequence[Target]) -> tuple[Target, ...]:
-    """Each member starts from the one before. Of one kind: which of two kinds asks for more only a search can say."""
-    queues = {
-        kind: iter(sorted((one for one in targets if one.kind == kind), key=lambda one: one.value, reverse=falls))
-        for kind, falls in (("speedup", False), ("latency_ms", True), ("size", True), ("sparsity", False))
-    }
-    return tuple(next(queues[target.kind]) for target in targets)
 
 
 def measure_family(workbench: Workbench, entries: Sequence[Entry]) -> tuple[ModelResult, ...]:
@@ -281,30 +159,12 @@ def measure_family(workbench: Workbench, entries: Sequence[Entry]) -> tuple[Mode
         return tuple(_result(workbench, entry, entries[0], rows) for entry in entries)
 
 
-def _member(workbench: Workbench, maker: FamilyMaker, target: Target) -> Entry:
-    member, trained, folder = maker.make(target)
-    model = load_model(folder, num_labels=len(workbench.spec.labels) or 1, kind=workbench.spec.kind)
-    entry = Entry(target.label, folder, model, workbench.predict(model), member, trained.run)
-    line(f"{entry.name}: {_main(workbench, entry)}")
-    return entry
-
-
-def _dense_entry(workbench: Workbench, dense: Dense) -> Entry:
-    folder, predictions = workbench.folder / "dense", workbench.predict(dense.model)
-    entry = Entry("dense", folder, dense.model, predictions, training=dense.trained.run)
-    line(f"dense: {_main(workbench, entry)}")
-    found = doubt(workbench, workbench.score(predictions), workbench.decide(predictions))
-    if found:
-        line(f"Note: {found}")
-    return entry
-
-
 def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[BenchRow]) -> ModelResult:
     setting, member, sparse, grown = workbench.setting, entry.member, entry.sparse, entry.grown
     before_training = member or grown
     compared = None if entry is dense else dense.predictions
     linear, baseline = encoder_linear_names(entry.model), sparse.start if sparse else dense.model
-    origin = member.origin if member else tuple(range(len(layout_of(baseline).layers)))
+    known, everything = member or sparse, range(len(layout_of(baseline).layers))
     before = sparse.start_footprint if sparse else _footprint(baseline, dense.folder)
     after = _footprint(entry.model, entry.folder)
     return ModelResult(
@@ -313,7 +173,7 @@ def _result(workbench: Workbench, entry: Entry, dense: Entry, rows: Iterable[Ben
         model_type=entry.model.config.model_type,
         target_kind=member.target.kind if member else None,
         target_value=member.target.value if member else None,
-        shape=shape_of(entry.model, origin, baseline),
+        shape=known.shape if known else shape_of(entry.model, everything, baseline),
         scores=workbench.score(entry.predictions, compared),
         decisions=workbench.decide(entry.predictions, compared),
         one_shot_scores=before_training.one_shot_scores if before_training and entry.training else (),
@@ -363,8 +223,3 @@ def _record(
         models=models,
         notes=(*workbench.notes, *notes),
     )
-
-
-def _main(workbench: Workbench, entry: Entry) -> str:
-    value = workbench.main_value(entry.predictions)
-    return f"{workbench.spec.main_metric} " + ("undefined" if value is None else v.fraction(value))

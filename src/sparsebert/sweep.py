@@ -18,12 +18,14 @@ from sparsebert.compress.inputs import inputs_of
 from sparsebert.data.load import load_task
 from sparsebert.errors import BusyError, UserError
 from sparsebert.progress import line
-from sparsebert.recipe import Recipe, load_recipe
+from sparsebert.recipe import Recipe, load_recipe, read_value
 from sparsebert.records import FILE_NAME, Inputs, Record, read_record
 from sparsebert.run import run
 
 DECIDE_INPUTS = ("model", "task", "data", "columns", "train_examples", "data_seed")
-MOST_VALUES = 1000
+MOST_VALUES, MOST_POINTS = 1000, 10_000
+# File systems take 255 bytes.
+LONGEST_FOLDER = 240
 TINY = 1e-9
 QUOTES = "[{'\""
 SEEDS = "give --seeds N for the seeds 0 to N-1"
@@ -73,6 +75,9 @@ def points(
     """
     keys = [one.key for one in axes]
     _check_keys(keys, settings)
+    count = math.prod(len(one.values) for one in axes) * len(seeds)
+    if count > MOST_POINTS:
+        raise UserError("The sweep has too many points", got=f"{count:,}", allowed=f"{MOST_POINTS:,} and fewer")
     found = []
     for seed in seeds:
         for values in itertools.product(*(one.values for one in axes)):
@@ -96,6 +101,8 @@ def _check_keys(keys: Sequence[str], settings: Sequence[str]) -> None:
 def _check_folders(found: Sequence[Point]) -> None:
     seen: set[str] = set()
     for point in found:
+        if len(point.name.encode()) > LONGEST_FOLDER:
+            raise UserError("A point of the sweep would have too long a folder's name", got=point.name)
         if point.name.lower() in seen:
             raise UserError("Two points of the sweep would share a folder", got=point.name, fix="sweep them apart")
         seen.add(point.name.lower())
@@ -161,12 +168,7 @@ def _inputs_of(recipe: Recipe, read: dict[str, Inputs]) -> Inputs:
 
 
 def _listed(text: str, values: str) -> tuple[Any, ...]:
-    try:
-        return tuple(yaml.safe_load(f"[{values}]"))
-    except (yaml.YAMLError, ValueError):
-        raise UserError(
-            "The values of a grid are not YAML", got=text, fix="put those with : or brackets in quotes"
-        ) from None
+    return tuple(read_value(f"[{values}]", "The values of a grid are not YAML", text))
 
 
 def _steps(text: str, parts: Sequence[str]) -> tuple[float, ...]:

@@ -8,4 +8,5 @@ __all__ = ["app", "main", "making", "showing"]
 
 def main() -> None:
     """Entry point of the `sparsebert` command."""
-    app()
+    # Also where it is started as a module: scripts that complete words are made for this name.
+    app(prog_name="sparsebert")

@@ -15,6 +15,8 @@ from sparsebert.cli.options import (
     SPEED,
     Data,
     Debug,
+    Delimiter,
+    Encoding,
     Json,
     LabelColumn,
     OutputFolder,
@@ -30,6 +32,7 @@ from sparsebert.cli.options import (
     app,
     milliseconds,
     of_task,
+    shipped,
     times,
 )
 from sparsebert.guard import guard
@@ -69,6 +72,8 @@ def compress(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     regression: Regression = False,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     train_examples: TrainExamples = None,
     max_length: Annotated[
         int | None, typer.Option(metavar="TOKENS", help="Cut longer texts. Default 128.", rich_help_panel=DATA)
@@ -109,7 +114,7 @@ def compress(
     """Make a family of smaller, faster models for a task, with a report. Run it again to go on after a stop."""
     options = {
         "model": model,
-        **of_task(task, data, text_column, label_column, regression),
+        **of_task(task, data, text_column, label_column, regression, delimiter, encoding),
         "max_drop": max_drop,
         "criterion": criterion,
         "shape": shape,
@@ -143,6 +148,8 @@ def train(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     regression: Regression = False,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     train_examples: TrainExamples = None,
     recipe: Recipe = None,
     settings: Set = None,
@@ -156,7 +163,7 @@ def train(
     options = {
         "model": model,
         "sparsity": sparsity,
-        **of_task(task, data, text_column, label_column, regression),
+        **of_task(task, data, text_column, label_column, regression, delimiter, encoding),
         "train_examples": train_examples,
         "seed": seed,
     }
@@ -195,6 +202,8 @@ def fff(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     regression: Regression = False,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     train_examples: TrainExamples = None,
     recipe: Recipe = None,
     settings: Set = None,
@@ -211,7 +220,7 @@ def fff(
         "trees.depth": depth,
         "trees.layers": layer or None,
         "trees.controls": False if no_controls else None,
-        **of_task(task, data, text_column, label_column, regression),
+        **of_task(task, data, text_column, label_column, regression, delimiter, encoding),
         "train_examples": train_examples,
         "seed": seed,
     }
@@ -247,7 +256,12 @@ def pack(
 
 @app.command()
 def sweep(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe in YAML.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="Recipe in YAML, or a name of `sparsebert recipes`.", autocompletion=shipped
+        ),
+    ],
     grid: Annotated[
         list[str] | None,
         typer.Option(
@@ -269,6 +283,8 @@ def sweep(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     regression: Regression = False,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     train_examples: TrainExamples = None,
     settings: Set = None,
     output: Annotated[
@@ -282,7 +298,7 @@ def sweep(
     """Run a recipe over a grid of values and seeds. Finished points are skipped, so run it again to go on."""
     options = {
         "model": model,
-        **of_task(task, data, text_column, label_column, regression),
+        **of_task(task, data, text_column, label_column, regression, delimiter, encoding),
         "train_examples": train_examples,
     }
     with guard(debug, interrupted="interrupted; the same command goes on from here"):

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsebert.guard import OneLineErrors
+from sparsebert.cli.usage import App, OneLineErrors
+from sparsebert.version import __version__
 
-app = typer.Typer(
+app = App(
     cls=OneLineErrors,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make a BERT-family encoder smaller and faster, and see what it costs.\n\n"
@@ -19,8 +19,31 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _of_all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 GOALS, DATA, HOW = "Goal (one kind or several; each target starts from the last)", "Data", "How"
 SPEED, COMMON = "Setting that speed is about", "Common to all commands"
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package, for shells that complete words."""
+    from sparsebert.recipe import shipped_recipes
+
+    return shipped_recipes()
 
 
 def milliseconds(text: str) -> float:
@@ -41,7 +64,14 @@ def _number(text: str, unit: str) -> float:
 
 
 Recipe = Annotated[
-    Path | None, typer.Option("--recipe", metavar="FILE", help="Recipe in YAML.", rich_help_panel=COMMON)
+    Path | None,
+    typer.Option(
+        "--recipe",
+        metavar="FILE",
+        help="Recipe in YAML, or a name of `sparsebert recipes`.",
+        autocompletion=shipped,
+        rich_help_panel=COMMON,
+    ),
 ]
 Set = Annotated[
     list[str] | None,
@@ -76,7 +106,7 @@ Data = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Your own file (.csv, .jsonl, .parquet) or folder with train.* and validation.*; "
+        help="Your own file (.csv, .tsv, .jsonl, .parquet) or folder with train.* and validation.*; "
         "for a GLUE task a folder DIR/TASK/*.parquet, else the hub.",
         rich_help_panel=DATA,
     ),
@@ -91,12 +121,28 @@ LabelColumn = Annotated[
 Regression = Annotated[
     bool, typer.Option("--regression", help="The labels are numbers to predict.", rich_help_panel=DATA)
 ]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(metavar="CHAR", help="Between the values of your CSV file. Default: found out.", rich_help_panel=DATA),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Of your file, such as cp1252. Default: by its mark, or UTF-8.", rich_help_panel=DATA
+    ),
+]
 TrainExamples = Annotated[int | None, typer.Option(metavar="N", help="Use only N training rows.", rich_help_panel=DATA)]
 Threads = Annotated[int | None, typer.Option(help="Default: what torch takes.", rich_help_panel=SPEED)]
 
 
 def of_task(
-    task: str | None, data: str | None, text: list[str] | None, label: str | None, regression: bool
+    task: str | None,
+    data: str | None,
+    text: list[str] | None,
+    label: str | None,
+    regression: bool,
+    delimiter: str | None,
+    encoding: str | None,
 ) -> dict[str, Any]:
     """The recipe's keys for the options that say which task it is and where its texts and labels are."""
     return {
@@ -105,4 +151,6 @@ def of_task(
         "columns.text": text or None,
         "columns.label": label,
         "columns.kind": "regression" if regression else None,
+        "columns.delimiter": delimiter,
+        "columns.encoding": encoding,
     }

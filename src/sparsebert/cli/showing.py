@@ -14,6 +14,8 @@ from sparsebert.cli.options import (
     SPEED,
     Data,
     Debug,
+    Delimiter,
+    Encoding,
     Json,
     OutputFile,
     Recipe,
@@ -22,6 +24,7 @@ from sparsebert.cli.options import (
     TextColumn,
     Threads,
     app,
+    shipped,
 )
 from sparsebert.guard import guard
 
@@ -88,7 +91,9 @@ def compare(
             rich_help_panel=HOW,
         ),
     ] = None,
-    resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.", rich_help_panel=HOW)] = 2000,
+    resamples: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="Draws of the bootstrap.", rich_help_panel=HOW)
+    ] = 2000,
     seed: Seed = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -155,22 +160,51 @@ def predict(
     file: Annotated[
         Path | None,
         typer.Option(
-            "--file", help="A text a line, or .csv, .jsonl, .parquet with --text-column.", rich_help_panel=DATA
+            "--file", help="A text a line, or .csv, .tsv, .jsonl, .parquet with --text-column.", rich_help_panel=DATA
         ),
     ] = None,
     text_column: TextColumn = None,
-    max_length: Annotated[
-        int | None, typer.Option(metavar="TOKENS", help="Cut longer texts. Default: the model's.", rich_help_panel=DATA)
+    id_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Names the rows. Default: numbers from 1.", rich_help_panel=DATA),
     ] = None,
-    output: OutputFile = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            metavar="TOKENS",
+            help="Cut longer texts. Default: what the model was trained at, if that was saved.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Texts at a time.", rich_help_panel=HOW)] = 32,
+    backend: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="eager, eager-bf16, compile, sparse or sparse-bf16.", rich_help_panel=HOW),
+    ] = "eager",
+    threads: Threads = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write the rows here, not to the screen: .csv, .jsonl, or .json for all in one.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say what a model makes of texts: label and probability, or a number for regression."""
+    """Say what a model makes of texts: label and probabilities, or a number for regression."""
     with guard(debug):
         from sparsebert.commands import predict as command
+        from sparsebert.data.text import Written
 
-        command.predict(model, texts or [], file, text_column or [], max_length, output, as_json)
+        how = command.How(max_length, batch, backend, threads)
+        written = Written(delimiter, encoding)
+        command.predict(model, texts or [], file, text_column or [], id_column, written, how, output, as_json)
 
 
 @app.command()
@@ -202,3 +236,16 @@ def models(as_json: Json = False, debug: Debug = False) -> None:
         from sparsebert.commands import listings
 
         listings.models(as_json)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe.", autocompletion=shipped)] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the recipes that come with the package, or print one."""
+    with guard(debug):
+        from sparsebert.commands import listings
+
+        listings.recipes(name, as_json)

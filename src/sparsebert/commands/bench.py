@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -21,9 +19,10 @@ from sparsebert.commands.models import open_model, sources
 from sparsebert.commands.output import put_json, quiet_libraries, say, show, write_json
 from sparsebert.data.encode import encode
 from sparsebert.data.load import load_task
-from sparsebert.models.limits import position_limit
+from sparsebert.models.limits import position_limit, segment_types
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import ModelSource
+from sparsebert.progress import busy
 from sparsebert.recipe import Recipe
 from sparsebert.records import Timing
 from sparsebert.report import values as v
@@ -47,7 +46,7 @@ def bench(
 
     `natural`: a length that is not given is the median of the task's validation texts, not 128.
     """
-    with quiet_libraries(), Console(stderr=True).status("Loading the models") as status:
+    with quiet_libraries(), busy("Loading the models") as update:
         found = sources(names)
         settings = _settings(recipe, batches, lengths, next(iter(found.values())) if natural else None)
         models = {name: open_model(source) for name, source in found.items()}
@@ -58,10 +57,10 @@ def bench(
             rounds=recipe.measure.rounds,
             threads=recipe.measure.threads,
             seed=recipe.seed,
-            progress=lambda text: status.update(escape(text)),
+            progress=update,
         )
         if memory:
-            status.update("Measuring memory")
+            update("Measuring memory")
             rows = [_with_memory(row, found) for row in rows]
     plain = {"rows": [row.model_dump(exclude_none=True) for row in rows], "verdicts": _verdicts(rows)}
     if output:
@@ -87,8 +86,9 @@ def _settings(
 
 def _natural_length(recipe: Recipe, model: ModelSource) -> int:
     task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed)
-    limit = position_limit(load_config(model))
-    rows = encode(task.validation, load_tokenizer(model), recipe.max_length, limit).dataset
+    config = load_config(model)
+    takes = (recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
+    rows = encode(task.validation, load_tokenizer(model), *takes).dataset
     return int(np.median(list(rows["length"])))
 
 

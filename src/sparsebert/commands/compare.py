@@ -7,20 +7,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from sparsebert.commands.output import put_json, remark, say, show
 from sparsebert.compare import LEVEL, Difference, contenders, differences
+from sparsebert.progress import busy
 
 
 def compare(runs: Sequence[Path], model: str | None, resamples: int, seed: int, json_wanted: bool) -> None:
     """Test the model named `model` of every run (see `contenders`) against the first one and print what was found."""
     rivals = contenders(runs, model, remark)
-    with Console(stderr=True).status("Resampling") as status:
-        found = differences(rivals, resamples, seed, lambda text: status.update(escape(text)))
+    with busy("Resampling") as update:
+        found = differences(rivals, resamples, seed, update)
     if json_wanted:
         put_json([asdict(one) for one in found])
     else:

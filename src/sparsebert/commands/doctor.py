@@ -6,21 +6,21 @@ from collections.abc import Container
 from dataclasses import asdict
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from sparsebert.commands.models import open_model
 from sparsebert.commands.output import put_json, quiet_libraries, say, show
 from sparsebert.doctor import Diagnosis, diagnose
 from sparsebert.models.source import resolve
+from sparsebert.progress import busy
 from sparsebert.report import values as v
 
 
 def doctor(name: str, batch: int, length: int, rounds: int, threads: int | None, json_wanted: bool) -> None:
     """Print what was found, the verdict first."""
-    with quiet_libraries(), Console(stderr=True).status("Loading") as status:
+    with quiet_libraries(), busy("Loading") as update:
         model = open_model(resolve(name))
-        found = diagnose(model, batch, length, rounds, threads, lambda text: status.update(text.capitalize()))
+        found = diagnose(model, batch, length, rounds, threads, lambda text: update(text.capitalize()))
     if json_wanted:
         put_json(asdict(found) | {"batch": batch, "length": length, "rounds": rounds})
     else:

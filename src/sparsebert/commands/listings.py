@@ -1,13 +1,20 @@
-"""`sparsebert tasks` and `sparsebert models`: the two closed lists."""
+"""`sparsebert tasks`, `models` and `recipes`: what there is to choose from."""
 
 from __future__ import annotations
 
+import re
+import sys
+from itertools import takewhile
+
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from sparsebert import registry
 from sparsebert.commands.output import put_json, show
 from sparsebert.data.tasks import task_names, task_spec
+from sparsebert.errors import unknown
+from sparsebert.recipe import SHIPPED, load_recipe, shipped_recipes
 
 
 def tasks(json_wanted: bool) -> None:
@@ -45,6 +52,39 @@ def models(json_wanted: bool) -> None:
     for row in rows:
         table.add_row(row["family"], row["example"])
     show(table)
+
+
+def recipes(name: str | None, json_wanted: bool) -> None:
+    """Print the table of the recipes that ship, or the text of one. Raises UserError for a name that is none."""
+    if name is not None and name not in shipped_recipes():
+        raise unknown("recipe", name, shipped_recipes())
+    if name is not None and not json_wanted:
+        sys.stdout.write(_text(name))
+        return
+    rows = [_recipe_row(one) for one in ([name] if name else shipped_recipes())]
+    if json_wanted:
+        put_json(rows)
+        return
+    table = _table("Recipe", "Command", "What it does")
+    for row in rows:
+        table.add_row(row["name"], row["command"], escape(row["description"]))
+    show(table)
+
+
+def _recipe_row(name: str) -> dict[str, str]:
+    recipe = load_recipe(name)
+    command = "train" if recipe.phases else "compress" if recipe.trees is None else "fff"
+    return {"name": name, "command": command, "description": _first_sentence(_text(name))}
+
+
+def _first_sentence(text: str) -> str:
+    """Of the comment on top."""
+    comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return re.split(r"(?<=\.) (?=[A-Z])", " ".join(line.lstrip("# ") for line in comment), maxsplit=1)[0]
+
+
+def _text(name: str) -> str:
+    return (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 EXAMPLES = {

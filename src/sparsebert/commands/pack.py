@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from transformers import PreTrainedModel
 
 from sparsebert.commands.output import put_json, quiet_libraries, say
@@ -19,6 +18,7 @@ from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import Packing, load_config, load_model, save_model
 from sparsebert.models.pack import packed_bytes
 from sparsebert.models.source import ModelSource, disk_bytes, resolve
+from sparsebert.progress import busy
 from sparsebert.report.values import megabytes
 from sparsebert.surgeon import shrink
 
@@ -37,7 +37,7 @@ def pack(name: str, output: Path, bf16: bool, unpack: bool, json_wanted: bool) -
     if head is not None:
         raise UserError("A model with this head cannot be packed", got=head, allowed=f"{CLASSIFIER}, {LANGUAGE_MODEL}")
     beside = companions(source.path)
-    with quiet_libraries(), Console(stderr=True).status("Packing"):
+    with quiet_libraries(), busy("Packing"):
         facts = _write(source, beside, output, None if unpack else Packing(bf16))
     if json_wanted:
         put_json(facts)

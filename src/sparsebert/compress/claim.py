@@ -123,7 +123,7 @@ def check_inputs(folder: Path, begun: Inputs, now: Inputs) -> None:
 def _only_adds_targets(before: Recipe, recipe: Recipe) -> bool:
     if not before.targets or not set(before.targets) < set(recipe.targets):
         return False
-    return before.model_copy(update={"targets": recipe.targets}) == recipe
+    return before.model_copy(update={"targets": recipe.targets, "name": recipe.name}) == recipe
 
 
 def _recipe_of(folder: Path) -> Recipe:

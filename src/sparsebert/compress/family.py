@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from sparsebert.clock import torch_threads
 from sparsebert.compress.assemble import masked_model
 from sparsebert.compress.calibrate import Calibrated, calibrate
 from sparsebert.compress.costs import measured_table
+from sparsebert.compress.places import head_importance, heads_left, shape_of
 from sparsebert.compress.search import Found, scorer
 from sparsebert.compress.stages import Stage, once
 from sparsebert.compress.targets import Goal, meet
@@ -27,7 +27,7 @@ from sparsebert.models.source import resolve
 from sparsebert.oneshot.budgets import CostTable
 from sparsebert.parts import Target
 from sparsebert.records import Score, Shape, TrainingRun
-from sparsebert.surgeon import mask_model, shrink
+from sparsebert.surgeon import Keep, mask_model, shrink
 from sparsebert.train.distill import Distiller
 from sparsebert.train.finetune import fine_tune
 from sparsebert.train.teacher import TeacherCache, cache_teacher
@@ -165,32 +165,14 @@ def recover(bench: Workbench, dense: Dense, work: Path, folder: Path, origin: tu
     return Trained(run=run)
 
 
-def shape_of(model: PreTrainedModel, origin: Sequence[int], dense: PreTrainedModel) -> Shape:
-    """Heads and neurons left in each layer of the dense model, of the most that one of its layers has."""
-    full = layout_of(dense)
-    heads, neurons = [0] * len(full.layers), [0] * len(full.layers)
-    for layer, place in zip(layout_of(model).layers, origin, strict=True):
-        heads[place] = layer.attention.units if layer.attention else 0
-        neurons[place] = layer.ffn.units if layer.ffn else 0
-    dropped = tuple(sorted(set(range(len(full.layers))) - set(origin)))
-    most_heads = max(layer.attention.units if layer.attention else 0 for layer in full.layers)
-    most_neurons = max(layer.ffn.units if layer.ffn else 0 for layer in full.layers)
-    return Shape(
-        heads=tuple(heads),
-        neurons=tuple(neurons),
-        dropped_layers=dropped,
-        full_heads=most_heads or full.full_heads,
-        full_neurons=most_neurons or full.full_neurons,
-    )
-
-
 class FamilyMaker:
     """Makes members one after the other; holds the latency table and the model that the next one starts from."""
 
     def __init__(self, bench: Workbench, dense: Dense) -> None:
         self._bench = bench
         self._dense = dense
-        self._last, self._origin, self._last_digest = dense.model, dense.origin, dense.digest
+        self._last, self._origin, self._shape = dense.model, dense.origin, dense.shape
+        self._last_digest = dense.digest
         self._calibrated: Calibrated | None = None
 
     def make(self, target: Target) -> tuple[Member, Trained, Path]:
@@ -216,8 +198,8 @@ class FamilyMaker:
             after=found.digest,
         )
         if self._bench.recipe.finetune is not None:
-            self._last, self._origin, self._calibrated = self._bench.load(folder), member.origin, None
-            self._last_digest = trained.digest
+            self._last, self._origin, self._shape = self._bench.load(folder), member.origin, member.shape
+            self._calibrated, self._last_digest = None, trained.digest
         return member, trained.result, folder
 
     def _find(self, target: Target, folder: Path) -> Member:
@@ -227,11 +209,11 @@ class FamilyMaker:
         goal = Goal(target, self._bench.recipe, self._bench.setting, self._dense.model, self._last)
         found, achieved = meet(goal, self._table, calibrated, score)
         origin = tuple(place for place, choice in zip(self._origin, found.choices, strict=True) if not choice.dropped)
-        small, difference = self._assemble(calibrated, found)
+        small, difference, keep = self._assemble(calibrated, found)
         save_model(small, self._bench.tokenizer, folder)
         return Member(
             target=target,
-            shape=shape_of(small, origin, self._dense.model),
+            shape=self._shape_of(small, origin, calibrated, keep),
             origin=origin,
             divergence=found.divergence,
             tried=found.tried,
@@ -240,12 +222,23 @@ class FamilyMaker:
             output_difference=difference,
         )
 
-    def _assemble(self, calibrated: Calibrated, found: Found) -> tuple[PreTrainedModel, float]:
-        """The smaller model, and its largest |logit| difference from the masked one relative to the largest logit."""
+    def _shape_of(self, small: PreTrainedModel, origin: tuple[int, ...], calibrated: Calibrated, keep: Keep) -> Shape:
+        """With the dense model's numbers of the heads, which are those of the last model composed with its masks."""
+        dense = self._dense.model
+        # A member that an older version left on disk does not say which heads it has.
+        if not self._shape.kept_heads:
+            return shape_of(small, origin, dense)
+        numbers = tuple(self._shape.kept_heads[place] for place in self._origin)
+        dropped = [index for index, place in enumerate(self._origin) if place not in origin]
+        importance = head_importance(calibrated.layout, calibrated.options, numbers, self._origin, self._dense.shape)
+        return shape_of(small, origin, dense, heads_left(self._last, keep, dropped, numbers), importance)
+
+    def _assemble(self, calibrated: Calibrated, found: Found) -> tuple[PreTrainedModel, float, Keep]:
+        """The smaller model, its largest |logit| difference from the masked one over the largest, and the masks."""
         masked, keep, dropped = masked_model(self._last, calibrated.options, found.choices)
         small = shrink(masked, keep, dropped, even=self._bench.recipe.even)
         mask_model(masked, {}, dropped)
-        return small, self._bench.checked_difference(masked, small)
+        return small, self._bench.checked_difference(masked, small), keep
 
     def _calibrate(self) -> Calibrated:
         if self._calibrated is None:

@@ -14,10 +14,11 @@ from transformers import PreTrainedModel, set_seed
 
 from sparsebert import registry
 from sparsebert.compress.family import Dense, dense_model
+from sparsebert.compress.places import heads_left, shape_of
 from sparsebert.compress.stages import Done, Stage, once
+from sparsebert.compress.teachers import Teacher, check_teacher, given_teacher
 from sparsebert.compress.workbench import Workbench
 from sparsebert.counts import Footprint, footprint
-from sparsebert.errors import UserError
 from sparsebert.files import write_bytes_atomically
 from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
 from sparsebert.models.load import Packing, has_task_head, load_config, save_model
@@ -25,13 +26,13 @@ from sparsebert.models.pack import packed_bytes
 from sparsebert.models.source import resolve
 from sparsebert.parts import Component, Phase, Rule
 from sparsebert.recipe import Recipe
-from sparsebert.records import SparsityAt, TrainingRun
+from sparsebert.records import Shape, SparsityAt, TrainingRun
 from sparsebert.sparse.hard import make_penalty
 from sparsebert.sparse.schedules import Times, moment
 from sparsebert.sparse.sites import Masks
 from sparsebert.sparse.sparsifier import Sparsifier
-from sparsebert.surgeon import live_units, shrink
-from sparsebert.train.distill import Distiller, check_match
+from sparsebert.surgeon import Keep, live_units, shrink
+from sparsebert.train.distill import Distiller
 from sparsebert.train.finetune import fine_tune
 from sparsebert.train.teacher import cache_teacher
 
@@ -57,6 +58,7 @@ class SparseModel:
     timeline: tuple[SparsityAt, ...]
     sparsity_by_tensor: dict[str, float]
     output_difference: float | None
+    shape: Shape
     start: PreTrainedModel
     start_footprint: Footprint
 
@@ -69,8 +71,7 @@ def check_phases(bench: Workbench) -> None:
     held: Masks = {}
     for phase in bench.recipe.phases:
         model = bench.fresh()
-        if phase.teacher is not None and phase.teacher != "dense":
-            check_match(model, _given_teacher(bench, phase.teacher), phase.distill)
+        check_teacher(bench, phase, model)
         held = _rehearse(bench, phase, model, held)
 
 
@@ -137,7 +138,7 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
     Finished phases are found again. The phases are sound, as `check_phases` says.
     """
     phases = bench.recipe.phases
-    dense = dense_model(bench) if _has_dense(bench) else None
+    dense = dense_model(bench) if has_dense(bench) else None
     start = bench.fresh()
     folders = [bench.work / f"phase{index}-{phase.name}" for index, phase in enumerate(phases)]
     done: dict[str, PhaseDone] = {}
@@ -146,7 +147,8 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
         found = _phase(bench, index, folders, dense, digest)
         done[phase.name], digest = found.result, found.digest
     trained = bench.load(folders[-1] / MODEL)
-    small, difference = _cut(bench, trained)
+    keep = live_units(trained)
+    small, difference = _cut(bench, trained, keep)
     folder = bench.folder / "sparse"
     _save(bench, small, folder)
     return SparseModel(
@@ -156,12 +158,13 @@ def train_phases(bench: Workbench) -> tuple[SparseModel, Dense | None]:
         timeline=tuple(row for one in done.values() for row in one.timeline),
         sparsity_by_tensor=_zeros(trained),
         output_difference=difference,
+        shape=shape_of(small, range(len(layout_of(start).layers)), start, heads_left(trained, keep)),
         start=start,
         start_footprint=_in_memory(start),
     ), dense
 
 
-def _has_dense(bench: Workbench) -> bool:
+def has_dense(bench: Workbench) -> bool:
     """Whether there is a dense model to compare with: as a teacher, because it is asked for, or as it is given."""
     if bench.recipe.baseline or any(phase.teacher == "dense" for phase in bench.recipe.phases):
         return True
@@ -214,23 +217,17 @@ def _carry_out(bench: Workbench, phase: Phase, folder: Path, before: Path | None
 def _distiller(bench: Workbench, phase: Phase, dense: Dense | None, model: PreTrainedModel) -> Distiller | None:
     if phase.teacher is None:
         return None
-    teacher, folder = _teacher(bench, phase.teacher, dense)
-    cache = cache_teacher(teacher, bench.train, bench.collate, folder, phase.distill.hidden > 0)
+    teacher, folder = _teacher(bench, phase, dense)
+    cache = cache_teacher(teacher.model, teacher.rows, teacher.collate, folder, phase.distill.hidden > 0)
     layers = tuple(range(len(layout_of(model).layers)))
-    return Distiller(cache, phase.distill, layers, teacher if phase.distill.attention > 0 else None)
+    return Distiller(cache, phase.distill, layers, teacher.model if phase.distill.attention > 0 else None)
 
 
-def _teacher(bench: Workbench, name: str, dense: Dense | None) -> tuple[PreTrainedModel, Path]:
-    if dense is not None and name == "dense":
-        return dense.model, bench.work / "teacher"
-    return _given_teacher(bench, name), bench.work / f"teacher-{bench.recipe.given_teachers.index(name)}"
-
-
-def _given_teacher(bench: Workbench, name: str) -> PreTrainedModel:
-    source, labels = resolve(name), len(bench.spec.labels) or 1
-    if not has_task_head(load_config(source), labels, bench.spec.labels):
-        raise UserError("The teacher is not fine-tuned for this task", got=name, fix="give teacher: dense")
-    return bench.load(source)
+def _teacher(bench: Workbench, phase: Phase, dense: Dense | None) -> tuple[Teacher, Path]:
+    if dense is not None and phase.teacher == "dense":
+        return Teacher(dense.model, bench.train, bench.collate), bench.work / "teacher"
+    index = bench.recipe.given_teachers.index(str(phase.teacher))
+    return given_teacher(bench, phase), bench.work / f"teacher-{index}"
 
 
 @torch.no_grad()
@@ -239,9 +236,8 @@ def _apply(model: PreTrainedModel, masks: Mapping[str, torch.Tensor]) -> None:
         model.get_parameter(name).mul_(mask)
 
 
-def _cut(bench: Workbench, trained: PreTrainedModel) -> tuple[PreTrainedModel, float | None]:
+def _cut(bench: Workbench, trained: PreTrainedModel, keep: Keep) -> tuple[PreTrainedModel, float | None]:
     """The model without its dead units, and the largest |logit| difference over the largest logit (none: all live)."""
-    keep = live_units(trained)
     if all(bool(mask.all()) for mask in keep.values()):
         return trained, None
     small = shrink(trained, keep)
@@ -267,7 +263,8 @@ def _row(entry: Mapping[str, float], phase: str) -> SparsityAt:
 
 def _zeros(model: PreTrainedModel) -> dict[str, float]:
     weights = {name: model.get_parameter(name) for name in encoder_linear_names(model)}
-    return {name: round(1 - int(weight.count_nonzero()) / weight.numel(), 6) for name, weight in weights.items()}
+    filled = {name: weight for name, weight in weights.items() if weight.numel()}
+    return {name: round(1 - int(weight.count_nonzero()) / weight.numel(), 6) for name, weight in filled.items()}
 
 
 def _in_memory(model: PreTrainedModel) -> Footprint:

@@ -21,7 +21,7 @@ from sparsebert.data.metrics import score
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.models.heads import CLASSIFIER, check_start, has_task_head
 from sparsebert.models.labels import are_numbers, has_no_names, head_order, name_labels, own_names, take_labels
-from sparsebert.models.limits import position_limit
+from sparsebert.models.limits import position_limit, segment_types
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
 from sparsebert.progress import Steps
@@ -154,13 +154,11 @@ def set_up(recipe: Recipe, folder: Path) -> Workbench:
     check_start(config, source.name)
     tokenizer = load_tokenizer(source)
     task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples)
-    limit = position_limit(config)
-    train = encode(task.train, tokenizer, recipe.max_length, limit, config.vocab_size)
+    takes = (recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
+    train = encode(task.train, tokenizer, *takes)
     validations = {task.validation_name: task.validation, **task.more_validation}
-    encoded = {
-        name: encode(rows, tokenizer, recipe.max_length, limit, config.vocab_size) for name, rows in validations.items()
-    }
-    notes = [*task.notes, train.note and f"train: {train.note}"]
+    encoded = {name: encode(rows, tokenizer, *takes) for name, rows in validations.items()}
+    notes = [*task.notes, *_fit(tokenizer, train.max_length), train.note and f"train: {train.note}"]
     notes += [one.note and f"{name}: {one.note}" for name, one in encoded.items()]
     notes += _notes_about(config, len(task.spec.labels) or 1, task.spec.labels)
     workbench = Workbench(
@@ -178,6 +176,15 @@ def set_up(recipe: Recipe, folder: Path) -> Workbench:
     for setting in workbench.settings:
         example_inputs([model], setting.batch, setting.length)
     return workbench
+
+
+def _fit(tokenizer: PreTrainedTokenizerBase, length: int) -> list[str]:
+    """Have the tokenizer that is saved read and pad as this run does; what that changes for the user is a note."""
+    tokenizer.model_max_length = length
+    if tokenizer.padding_side == "right":
+        return []
+    tokenizer.padding_side = "right"
+    return ["The tokenizer pads on the left; here texts are padded on the right, and that is saved with the models"]
 
 
 def _notes_about(config: PretrainedConfig, num_labels: int, label_names: Sequence[str]) -> list[str]:

@@ -1,7 +1,8 @@
-"""The user's own data: one file, or a folder with train.* and validation.*; classification or regression."""
+"""The user's own data: one file, or a folder with train.* and validation.* (or dev.*); classification or regression."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +10,18 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from sparsebert.data.read import SUFFIXES, has_columns, read_file
-from sparsebert.data.rows import class_names, column, standard_rows
+from sparsebert.data.decimals import with_points
+from sparsebert.data.declared import declared_names, with_names
+from sparsebert.data.read import DELIMITER, SUFFIXES, column, has_columns, read_file
+from sparsebert.data.rows import MISSING, class_names, refuse_missing_words, standard_rows
 from sparsebert.data.tasks import TaskSpec
+from sparsebert.data.text import Written
 from sparsebert.errors import UserError
 from sparsebert.parts import Columns
 
 HELD_OUT = 0.1
 """Fraction of the rows that validates where the user gives no validation file."""
+VALIDATION_STEMS = ("validation", "valid", "val", "dev")
 
 
 @dataclass(frozen=True)
@@ -31,25 +36,59 @@ class OwnData:
 
 
 def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
-    """Read a file, or a folder with `train.*` and maybe `validation.*` (csv, jsonl or parquet).
+    """Read a file, or a folder with `train.*` and maybe `validation.*`, `valid.*`, `val.*` or `dev.*`.
 
+    Files are csv, jsonl or parquet. Names of classes that a parquet file declares stay in the order of their numbers.
     Without a validation file a seeded tenth of the rows is held out, the same share of each class, and no text is in
     both parts; where a file has texts of the train file, a note says how many. The classes are those of the train file.
     Raises UserError for anything that cannot be read or does not fit.
     """
     train_file, validation_file = _find(task, path)
     texts = _text_columns(columns)
-    wanted = (columns.label, *texts)
-    raw = read_file(train_file, wanted)
-    spec = _spec(task, raw, texts, columns, train_file.name)
-    rows = standard_rows(raw, spec, train_file.name)
+    read = _read(train_file, texts, columns)
+    spec = _spec(task, read, texts, columns, train_file.name)
+    rows = standard_rows(read.table, spec, train_file.name)
+    notes = (*read.notes, *_names_note(spec))
     if validation_file:
-        validation = standard_rows(read_file(validation_file, wanted), spec, validation_file.name)
-        notes = (f"validation rows are those of {validation_file.name}", *_shared(rows, validation, train_file.name))
-        return OwnData(spec, rows, validation, "validation", notes)
+        more = _read(validation_file, texts, columns)
+        validation = standard_rows(more.table, spec, validation_file.name)
+        notes += (f"validation rows are those of {validation_file.name}", *more.notes)
+        notes += _shared(rows, validation, train_file.name)
+        return OwnData(spec, rows, validation, "validation", tuple(dict.fromkeys(notes)))
     train, validation = hold_out(rows, seed, stratify=spec.kind == "classification")
     note = f"no validation file was given: {len(validation)} of {len(rows)} rows were held out with seed {seed}"
-    return OwnData(spec, train, validation, "held_out", (note,))
+    return OwnData(spec, train, validation, "held_out", (*notes, note))
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The wanted columns with labels as they are meant; `declared` are the names of classes that the file gives."""
+
+    table: pa.Table
+    declared: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _read(file: Path, texts: Sequence[str], columns: Columns) -> _Read:
+    raw = read_file(file, (columns.label, *texts), Written(columns.delimiter, columns.encoding))
+    delimiter, where = (raw.schema.metadata or {}).get(DELIMITER), f"{file.name}, column '{columns.label}'"
+    if columns.kind == "classification":
+        if delimiter is not None:
+            refuse_missing_words(column(raw, columns.label, file.name), where)
+        declared = declared_names(raw, columns.label, file.name)
+        return _Read(with_names(raw, columns.label, declared, file.name) if declared else raw, declared)
+    if delimiter in (None, b","):
+        return _Read(raw)
+    values = column(raw, columns.label, file.name)
+    numbers = with_points(values, where)
+    note = f"commas in column '{columns.label}' are read as decimal points"
+    table = raw.set_column(raw.column_names.index(columns.label), columns.label, pa.array(numbers, type=pa.string()))
+    return _Read(table, notes=(note,) if numbers != values else ())
+
+
+def _names_note(spec: TaskSpec) -> tuple[str, ...]:
+    words = [f"'{name}'" for name in spec.labels if name in MISSING]
+    return (f"a label that reads as a missing value is a class of its own: {', '.join(words)}",) if words else ()
 
 
 def hold_out(rows: Dataset, seed: int, stratify: bool) -> tuple[Dataset, Dataset]:
@@ -109,7 +148,7 @@ def _find(task: str, path: Path) -> tuple[Path, Path | None]:
     if not path.exists():
         raise UserError("The data path does not exist", got=path)
     folder = path if path.is_dir() else path.parent
-    train = path if path.is_file() else _one(folder, "train")
+    train = path if path.is_file() else _one(folder, ("train",))
     if train is None:
         wanted = " or ".join(f"train{suffix}" for suffix in SUFFIXES)
         raise UserError(
@@ -117,13 +156,13 @@ def _find(task: str, path: Path) -> tuple[Path, Path | None]:
             got=folder,
             fix="`sparsebert tasks` lists the tasks that need no file of yours",
         )
-    return train, _one(folder, "validation")
+    return train, _one(folder, VALIDATION_STEMS)
 
 
-def _one(folder: Path, stem: str) -> Path | None:
-    found = [file for file in sorted(folder.iterdir()) if file.stem == stem and has_columns(file) and file.is_file()]
+def _one(folder: Path, stems: Sequence[str]) -> Path | None:
+    found = [file for file in sorted(folder.iterdir()) if file.stem in stems and has_columns(file) and file.is_file()]
     if len(found) > 1:
-        raise UserError(f"More than one {stem} file", got=", ".join(file.name for file in found), fix="keep one")
+        raise UserError(f"More than one {stems[0]} file", got=", ".join(file.name for file in found), fix="keep one")
     return found[0] if found else None
 
 
@@ -136,13 +175,15 @@ def _text_columns(columns: Columns) -> tuple[str, ...]:
     return text
 
 
-def _spec(task: str, raw: pa.Table, texts: tuple[str, ...], columns: Columns, where: str) -> TaskSpec:
+def _spec(task: str, read: _Read, texts: tuple[str, ...], columns: Columns, where: str) -> TaskSpec:
     regression = columns.kind == "regression"
-    labels = () if regression else class_names(column(raw, columns.label, where), f"{where}, column '{columns.label}'")
+    values = column(read.table, columns.label, where)
+    # Also where names are declared: a column of one label is nothing to learn from.
+    labels = () if regression else class_names(values, f"{where}, column '{columns.label}'")
     return TaskSpec(
         name=task,
         columns=texts,
-        labels=labels,
+        labels=read.declared or labels,
         metrics=("pearson", "spearman") if regression else ("accuracy", "matthews"),
         description=f"the user's own data, {where}",
         label=columns.label,

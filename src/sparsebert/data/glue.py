@@ -13,6 +13,7 @@ from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import constants
 
+from sparsebert.data.declared import declared_names, with_names
 from sparsebert.data.read import read_file
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.errors import UserError
@@ -45,11 +46,19 @@ def folder_splits(spec: TaskSpec, folder: Path) -> dict[str, RawSplit]:
     for split in (spec.train_split, *spec.validation_splits):
         names = [name for name in (split, f"{split}_subset") if (home / f"{name}.parquet").is_file()]
         if names:
-            found[split] = RawSplit(names[0], read_file(home / f"{names[0]}.parquet", (spec.label, *spec.columns)))
+            found[split] = RawSplit(names[0], _file_rows(spec, home / f"{names[0]}.parquet"))
     for split in (spec.train_split, spec.validation_splits[0]):
         if split not in found:
             raise UserError(f"No {split}.parquet or {split}_subset.parquet for task '{spec.name}'", got=home)
     return found
+
+
+def _file_rows(spec: TaskSpec, file: Path) -> pa.Table:
+    """The rows of a file, with names for numbers where it declares the task's own names in another order."""
+    raw = read_file(file, (spec.label, *spec.columns))
+    names = declared_names(raw, spec.label, file.name)
+    reordered = names != spec.labels and sorted(names) == sorted(spec.labels)
+    return with_names(raw, spec.label, names, file.name) if reordered else raw
 
 
 def hub_splits(spec: TaskSpec) -> dict[str, RawSplit]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sparsebert.data.csv_file import read_csv
+from sparsebert.data.text import Written, decoded
 from sparsebert.errors import UserError
 
-SUFFIXES = (".csv", ".jsonl", ".parquet")
-# Characters of one CSV value: the most that Python's reader can be told on every system.
-LONGEST_VALUE = 2**31 - 1
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+DELIMITER = b"sparsebert.delimiter"
+"""Where the metadata of a table that was CSV hold its delimiter."""
+FOUND_OUT = Written()
 
 
 def has_columns(path: Path) -> bool:
@@ -24,8 +27,10 @@ def has_columns(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def read_file(path: Path, wanted: Sequence[str]) -> pa.Table:
+def read_file(path: Path, wanted: Sequence[str], written: Written = FOUND_OUT) -> pa.Table:
     """Read the `wanted` columns of a CSV (all values stay text), JSONL or parquet file; others may hold anything.
+
+    `written` says how text files are written, where that cannot be found out (see read_csv and decoded).
 
     Raises UserError for another suffix, a missing or damaged file, a malformed line (named), no rows, a wanted column
     that is missing or there twice, or one whose values differ in type (the line is named).
@@ -36,10 +41,20 @@ def read_file(path: Path, wanted: Sequence[str]) -> pa.Table:
         raise UserError("The data file does not exist", got=path)
     suffix = path.suffix.lower()
     try:
-        return _READERS[suffix](path, list(dict.fromkeys(wanted)))
+        return _READERS[suffix](path, list(dict.fromkeys(wanted)), written)
     except (OSError, OverflowError, RecursionError, ValueError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"The data file cannot be read as {suffix[1:]} ({reason})", got=path) from None
+
+
+def column(raw: pa.Table, name: str, where: str) -> list[Any]:
+    """All values of a column. Raises UserError if it is missing or holds what is no value, such as broken UTF-8."""
+    if name not in raw.column_names:
+        raise missing_column(name, raw.column_names, where)
+    try:
+        return raw.column(name).to_pylist()
+    except ValueError as error:
+        raise UserError(f"{where}, column '{name}' cannot be read ({error})") from None
 
 
 def missing_column(name: str, names: Sequence[str], where: str) -> UserError:
@@ -59,44 +74,20 @@ def _check(path: Path, rows: int, names: Sequence[str], wanted: Sequence[str]) -
             raise UserError(f"{path.name} has column '{name}' twice", got=", ".join(names))
 
 
-def _read_csv(path: Path, wanted: list[str]) -> pa.Table:
-    (_, header), *rows = _csv_rows(path) or [(1, [])]
-    for line, row in rows:
-        if len(row) != len(header):
-            raise UserError(
-                f"{path.name}, line {line}: {len(row)} values for {len(header)} columns",
-                fix="put text that holds commas or line breaks in double quotes",
-            )
+def _read_csv(path: Path, wanted: list[str], written: Written) -> pa.Table:
+    delimiter, header, rows = read_csv(path, wanted, written)
     _check(path, len(rows), header, wanted)
     places = {name: header.index(name) for name in wanted}
-    return pa.table({name: [row[place] for _, row in rows] for name, place in places.items()})
+    table = pa.table({name: [row[place] for _, row in rows] for name, place in places.items()})
+    return table.replace_schema_metadata({DELIMITER: delimiter})
 
 
-def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The header and all rows that are not blank, each with the number of the line it begins on."""
-    rows: list[tuple[int, list[str]]] = []
-    line = 1
-    limit = csv.field_size_limit(LONGEST_VALUE)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            for row in reader:
-                rows += [(line, row)] if row else []
-                line = reader.line_num + 1
-    except csv.Error as error:
-        fix = "put text in double quotes, and write each one in it twice"
-        raise UserError(f"{path.name}, the row that begins on line {line} is not CSV ({error})", fix=fix) from None
-    finally:
-        csv.field_size_limit(limit)
-    return rows
-
-
-def _read_jsonl(path: Path, wanted: list[str]) -> pa.Table:
+def _read_jsonl(path: Path, wanted: list[str], written: Written) -> pa.Table:
     rows: dict[int, dict[str, Any]] = {}
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                rows[number] = _json_object(line, f"{path.name}, line {number}")
+    text = decoded(path.read_bytes(), path.name, written.encoding)
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        if line.strip():
+            rows[number] = _json_object(line, f"{path.name}, line {number}")
     names = dict.fromkeys(name for row in rows.values() for name in row)
     _check(path, len(rows), list(names), wanted)
     columns = {name: {number: row.get(name) for number, row in rows.items()} for name in wanted}
@@ -134,11 +125,11 @@ def _kind(value: Any) -> type:
     return float if type(value) is int else type(value)
 
 
-def _read_parquet(path: Path, wanted: list[str]) -> pa.Table:
+def _read_parquet(path: Path, wanted: list[str], written: Written) -> pa.Table:
     with pq.ParquetFile(path) as file:
         _check(path, file.metadata.num_rows, file.schema_arrow.names, wanted)
         # A name with a dot also reads what is nested under it.
         return file.read(columns=wanted).select(wanted)
 
 
-_READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+_READERS = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}

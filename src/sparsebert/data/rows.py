@@ -7,15 +7,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv
 from datasets import Dataset
 
-from sparsebert.data.read import missing_column
+from sparsebert.data.read import column
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.errors import UserError
 
 MOST_LISTED = 20
 UNLABELLED = -1
 """What GLUE's test splits hold instead of a label."""
+MISSING = frozenset(pyarrow.csv.ConvertOptions().null_values) | {"None", "<NA>"} - {""}
+"""Words that stand for a missing value: those of Arrow, and what Python and pandas print."""
 
 
 def standard_rows(raw: pa.Table, spec: TaskSpec, where: str, empty_text: bool = False) -> Dataset:
@@ -35,18 +38,8 @@ def standard_rows(raw: pa.Table, spec: TaskSpec, where: str, empty_text: bool = 
     return Dataset.from_dict({**texts, "label": labels})
 
 
-def column(raw: pa.Table, name: str, where: str) -> list[Any]:
-    """All values of a column. Raises UserError if it is missing or holds what is no value, such as broken UTF-8."""
-    if name not in raw.column_names:
-        raise missing_column(name, raw.column_names, where)
-    try:
-        return raw.column(name).to_pylist()
-    except ValueError as error:
-        raise UserError(f"{where}, column '{name}' cannot be read ({error})") from None
-
-
 def class_names(values: Sequence[Any], where: str) -> tuple[str, ...]:
-    """Distinct labels as text, in numeric order if all are whole numbers, else alphabetical.
+    """Distinct labels as text without spaces around them, in numeric order if all are whole numbers, else alphabetical.
 
     Where all are numbers, `1.0` is written `1` and is the same class. Raises UserError for a missing label, fractions
     (that is regression), or fewer than two classes.
@@ -62,7 +55,23 @@ def class_names(values: Sequence[Any], where: str) -> tuple[str, ...]:
     return tuple(sorted(sorted(names), key=float) if numeric else sorted(names))
 
 
+def refuse_missing_words(values: Sequence[str], where: str) -> None:
+    """Raise UserError for a label that is a word for a missing value: a CSV file cannot say which of the two it means.
+
+    JSONL and parquet have a value of their own for what is missing, so there such a word is a name.
+    """
+    for row, value in enumerate(values, start=1):
+        if value.strip() in MISSING:
+            raise UserError(
+                f"{where}, row {row}: the label reads as a missing value",
+                got=f"'{value}'",
+                fix="drop the row, or if that is a class, give it another name, or write the data as JSONL or parquet",
+            )
+
+
 def _class_name(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        value = value.strip()
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         raise UserError(f"{where}: the label is missing")
     if isinstance(value, float):

@@ -17,8 +17,7 @@ from sparsebert.kernels import dispatch
 from sparsebert.kernels.packed import SINGLE, pack_matrix
 from sparsebert.models.attention import NAME, STOCK
 from sparsebert.models.families import FfnParts
-from sparsebert.models.layout import layout_of
-from sparsebert.models.plain import check_projections
+from sparsebert.models.layout import layout_of, scope_names
 from sparsebert.models.sparse_linear import SparseLinear
 from sparsebert.models.sparse_output import Postponed, SparseOutput
 
@@ -43,15 +42,13 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
     gained is in each layer's `gain`. Attention of short sequences is timed, and replaced, alike. Nothing changes in
     what is saved. There are kernels for float32, and single values of bfloat16, on a CPU with the native library, for
     blocks of bfloat16 on one with AVX-512 BF16 or AMX, and for blocks on a GPU with Triton; elsewhere nothing is
-    replaced. Raises UserError for a model that was accelerated already, is wrapped, or
-    has matrices that are adapted or quantised.
+    replaced. Raises UserError for a model that was accelerated already, in a wrapper, or without plain weights.
 
     Whoever saves the whole model by `torch.save` must import `sparsebert.models.attention` before it runs again.
     """
-    layout = layout_of(model)
-    check_projections(model, layout.family, [layer.path for layer in layout.layers])
     if sparse_layers(model):
         raise UserError("The model is accelerated already", fix="give the one that it was made of")
+    scope_names(model)
     made = _around_the_same_weights(model)
     measured: dict[tuple[object, ...], Choice] = {}
     for name, linear, joins in list(_linears(made)):

@@ -8,7 +8,6 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsebert.models.families import family_of
-from sparsebert.records import Score
 
 
 def own_names(config: PretrainedConfig) -> list[str]:
@@ -62,13 +61,3 @@ def take_labels(model: PreTrainedModel, label_names: Sequence[str]) -> None:
             parameter.copy_(parameter[order].clone())
     if has_no_names(model.config) or not are_numbers(label_names):
         name_labels(model.config, label_names)
-
-
-def below_baseline(scores: Sequence[Score]) -> list[str]:
-    """A warning for each score that a fine-tuned classifier has below its baseline, before any training."""
-    return [
-        f"The model as given has {score.metric} {score.value:.4f} on {score.split}, below the {score.baseline:.4f} of "
-        "always giving the majority class: it may give its labels in another order than the data, or be of other texts"
-        for score in scores
-        if score.baseline is not None and score.value < score.baseline
-    ]

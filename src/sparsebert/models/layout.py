@@ -16,7 +16,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from sparsebert.groups import Group, Kind, Slice
 from sparsebert.models.blocks import fff_place
 from sparsebert.models.families import Family, family_of, is_shrunk
-from sparsebert.models.plain import check_projections, check_unwrapped
+from sparsebert.models.wrapped import refuse_changed, refuse_wrapped
 
 _VALUE = 2
 
@@ -66,9 +66,9 @@ class Layout:
 def layout_of(model: PreTrainedModel) -> Layout:
     """Describe a model. Group names carry the layer's index in this model; tensor names start at this model.
 
-    Raises UserError for a family that is not supported, and for a model that is wrapped.
+    Raises UserError for a family that is not supported, and for a model in a wrapper.
     """
-    check_unwrapped(model)
+    refuse_wrapped(model)
     config, family = model.config, family_of(model.config)
     layer_list = _prefix(model) + family.layers
     shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
@@ -117,10 +117,12 @@ def encoder_linear_names(model: PreTrainedModel) -> tuple[str, ...]:
 def scope_names(model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
     """Names of the weights that the scopes `attention`, `ffn` and `embeddings` stand for, in model order.
 
-    Raises UserError for matrices that are adapted or quantised.
+    Raises UserError for layers without plain weights, as adapters and quantisation leave them.
     """
     layout = layout_of(model)
-    check_projections(model, layout.family, [layer.path for layer in layout.layers])
+    parts = (*layout.family.attention.inputs, layout.family.attention.output)
+    parts += (*layout.family.ffn.inputs, layout.family.ffn.output)
+    refuse_changed(model, [f"{layer.path}.{part}" for layer in layout.layers for part in parts])
     found = {}
     for scope, part in (("attention", layout.family.attention), ("ffn", layout.family.ffn)):
         found[scope] = _existing(model, layout, [f"{name}.weight" for name in (*part.inputs, part.output)])

@@ -1,10 +1,14 @@
-"""How long an input a model can take."""
+"""What input a model can take: how long, and how many segment types."""
 
 from __future__ import annotations
 
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from sparsebert.errors import UserError
 from sparsebert.models.families import family_of
+
+SHORTEST = 4
+"""Tokens: the special ones of a pair, and one more."""
 
 
 def position_limit(config: PretrainedConfig) -> int | None:
@@ -17,3 +21,23 @@ def position_limit(config: PretrainedConfig) -> int | None:
         return None
     rows = int(config.max_position_embeddings)
     return rows - int(config.pad_token_id) - 1 if family == "roberta" else rows
+
+
+def segment_types(config: PretrainedConfig) -> int:
+    """How many segment types the model tells apart; 0 for families that take none."""
+    return 0 if family_of(config).name in ("distilbert", "modernbert") else int(config.type_vocab_size)
+
+
+def reading_length(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens that are read of a text unless another number is given: the length that was saved with the tokenizer.
+
+    A run saves the length that its model was trained, scored and timed at. Where the tokenizer has none, it is the
+    length that the model was made for. Raises UserError for a saved length that is none.
+    """
+    saved = tokenizer.model_max_length
+    if not isinstance(saved, int | float) or not saved >= SHORTEST:
+        raise UserError(
+            "The tokenizer's model_max_length is no length of a text", got=saved, fix="mend tokenizer_config.json"
+        )
+    # Where positions end nowhere, the length that the model was made for is still the one it is known to work at.
+    return min(int(saved), position_limit(config) or int(config.max_position_embeddings))

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
+from sparsebert.errors import UserError
 from sparsebert.oneshot.evidence import Evidence
 from sparsebert.oneshot.options import Option, option
 
 DAMPING = 1e-4
+MORE = 10
 BATCH_FRACTION = 32
 COMPACT_BELOW = 0.8
 
@@ -37,10 +39,7 @@ class _Path:
     """Weights [d, n], Fisher-weighted weights and inverse Hessian [n, n]; removed units stay until `_compact`."""
 
     def __init__(self, evidence: Evidence) -> None:
-        hessian = evidence.hessian.clone()
-        diagonal = hessian.diagonal()
-        diagonal += DAMPING * diagonal.mean().clamp_min(torch.finfo(torch.float32).tiny)
-        self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+        self._inverse = torch.cholesky_inverse(_damped_root(evidence))
         self._width = evidence.width
         self._weight = evidence.weight.clone()
         self._weighted = _root(evidence.fisher) @ self._weight
@@ -88,6 +87,30 @@ class _Path:
         self._weighted = self._weighted[:, columns].contiguous()
         self._units = self._units[self._alive]
         self._alive = torch.ones(len(self._units), dtype=torch.bool)
+
+
+def _damped_root(evidence: Evidence) -> torch.Tensor:
+    """The lower Cholesky factor of the Hessian with more on its diagonal, as little as makes it positive definite.
+
+    Examples that are few or alike leave directions that no input takes, where sums in single precision give anything
+    about zero. That error is a share of the inputs' own second moment: so much damping is always enough. Raises
+    UserError for moments that are not finite.
+    """
+    if not all(bool(torch.isfinite(moments).all()) for moments in (evidence.hessian, evidence.fisher)):
+        raise UserError(
+            f"The inputs or gradients of {evidence.name} are too large to be squared and summed",
+            fix="look for bad rows in the data, or train the model again",
+        )
+    spread = evidence.hessian.diagonal().mean()
+    most = evidence.second.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+    damping = (DAMPING * spread).clamp_min(torch.finfo(torch.float32).eps * most)
+    while True:
+        hessian = evidence.hessian.clone()
+        hessian.diagonal().add_(damping)
+        root, failed = torch.linalg.cholesky_ex(hessian)
+        if not failed:
+            return root
+        damping = damping * MORE
 
 
 def _root(fisher: torch.Tensor) -> torch.Tensor:

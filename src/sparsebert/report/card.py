@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Any
-
-import yaml
 
 from sparsebert.errors import unknown
 from sparsebert.records import ModelResult, Record
-from sparsebert.registry import SHRUNK_PREFIX
 from sparsebert.report import values as v
 from sparsebert.report.details import Stretch, stretches
+from sparsebert.report.escape import in_markdown
 from sparsebert.report.families import Family, short_name
 from sparsebert.report.maps import tree_names
+from sparsebert.report.metadata import base_name, front_matter, is_hub_name
 from sparsebert.report.methods import methods
-from sparsebert.report.render import as_markdown, escape_markdown
+from sparsebert.report.render import as_markdown
 from sparsebert.report.rows import family_rows
 from sparsebert.report.tables import Cell, Section, Table, family_table
+from sparsebert.report.usage import loading, needs_sparsebert, pipeline, remote_code
 from sparsebert.report.verdict import sentence
 
-_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_FOLDER = "path/to/this/folder"
 
 
 def model_card(record: Record, model_name: str) -> str:
@@ -28,62 +27,69 @@ def model_card(record: Record, model_name: str) -> str:
     model = next((model for model in record.models if model.name == model_name), None)
     if model is None:
         raise unknown("model", model_name, [model.name for model in record.models])
-    family = Family(f"{short_name(_base(record))} on {record.task}", (record,))
+    family = Family(f"{short_name(base_name(record))} on {record.task}", (record,))
     parts = [
-        _front_matter(record),
-        f"# {escape_markdown(f'{family.label}: {model.name}')}",
+        front_matter(record, model),
+        f"# {in_markdown(f'{family.label}: {model.name}')}",
         _summary(family, model),
-        "## Load it\n\n" + _loading(model),
-        "## Results\n\n" + as_markdown(family_table([family])),
+        "## Use it\n\n" + _usage(model),
+        _labels(model),
+        "## Results\n\n" + as_markdown(family_table([family], compact=True)),
         "## How each number was measured\n\n" + _methods(family),
         "## Shape\n\n" + _shape(model),
         f"## How it was made\n\n{_fence(record.command, 'sh')}\n\n{_made(record, model)}",
         "## Limits\n\n" + _limits(record, model),
+        "## License\n\n" + _license(record),
     ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def _base(record: Record) -> str:
-    return str(record.recipe.get("model", "model"))
-
-
-def _front_matter(record: Record) -> str:
-    values: dict[str, Any] = {"library_name": "transformers"}
-    if _HUB_NAME.fullmatch(_base(record)):
-        values["base_model"] = _base(record)
-    values["tags"] = ["sparsebert", "pruning", "structured-pruning", "compressed"]
-    return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
 def _summary(family: Family, model: ModelResult) -> str:
     row = next(row for row in family_rows([family]) if row.name == model.name)
-    base = escape_markdown(_base(family.first))
+    base = in_markdown(base_name(family.first))
     if row.dense:
         return f"The dense model of a SparseBERT run: {base}, not pruned. The others of the run are compared to it."
-    said = escape_markdown(sentence(row, "dense"))
+    said = in_markdown(sentence(row, "dense"))
     removed = f"{v.fraction(model.sparsity.encoder_linear)} of the encoder's linear weights"
     whole = f"{v.fraction(model.sparsity.whole_model)} of all parameters"
     disk = f"{v.fraction(model.sparsity.bytes_on_disk)} of the bytes on disk"
     return f"{base}, made smaller: {said}.\n\nRemoved against dense: {removed}, {whole}, {disk}."
 
 
-def _loading(model: ModelResult) -> str:
-    # Of a record that does not say the type it is not known; the import does no harm then.
-    plain = model.model_type is not None and not model.model_type.startswith(SHRUNK_PREFIX)
-    first = "" if plain else "import sparsebert  # teaches the Auto classes this model's own class\n"
-    words = "Plain `transformers` is enough." if plain else "Needs `pip install sparsebert` beside `transformers`."
-    code = (
-        f"{first}from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
-        'folder = "path/to/this/folder"\n'
-        "model = AutoModelForSequenceClassification.from_pretrained(folder)\n"
-        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
-        'logits = model(**tokenizer("A sentence.", return_tensors="pt")).logits'
+def _usage(model: ModelResult) -> str:
+    own = needs_sparsebert(model)
+    parts = [
+        "Needs `pip install sparsebert` beside `transformers`." if own else "Plain `transformers` is enough.",
+        _fence(pipeline(model, _FOLDER), "python"),
+        "Or with the logits in hand:",
+        _fence(loading(model, _FOLDER), "python"),
+    ]
+    if own:
+        parts += [
+            "Without the import the same goes by the code that lies beside the model, which needs sparsebert too:",
+            _fence(remote_code(_FOLDER), "python"),
+        ]
+    return "\n\n".join(parts)
+
+
+def _labels(model: ModelResult) -> str:
+    if model.decisions is None:
+        return ""
+    rows = tuple((Cell(str(number)), Cell(name)) for number, name in enumerate(model.decisions.classes))
+    return "## Labels\n\n" + as_markdown(Table("Labels", (Cell("Number"), Cell("Label")), (Section("", rows),)))
+
+
+def _license(record: Record) -> str:
+    base = base_name(record)
+    where = f"see https://huggingface.co/{base}" if is_hub_name(base) else "see where it came from"
+    return (
+        f"This model comes from {in_markdown(base)}, so the license of that model applies to it: {where}. So may the "
+        "terms of the data that it was trained on. SparseBERT adds no terms of its own."
     )
-    return f"{words}\n\n{_fence(code, 'python')}"
 
 
 def _methods(family: Family) -> str:
-    return "\n".join(f"- **{escape_markdown(name)}**: {escape_markdown(text)}" for name, text in methods(family))
+    return "\n".join(f"- **{in_markdown(name)}**: {in_markdown(text)}" for name, text in methods(family))
 
 
 def _shape(model: ModelResult) -> str:
@@ -107,7 +113,7 @@ def _made(record: Record, model: ModelResult) -> str:
             "Largest difference of a logit, masked against shrunk, over the largest logit: "
             f"{model.output_difference:.1e}."
         )
-    return "\n".join(f"- {escape_markdown(fact)}" for fact in facts)
+    return "\n".join(f"- {in_markdown(fact)}" for fact in facts)
 
 
 def _trained(done: Stretch) -> str:
@@ -126,11 +132,10 @@ def _limits(record: Record, model: ModelResult) -> str:
         "elsewhere, measure again.",
         "Scores hold for the split named above; on other data the model may have lost more than the table says.",
         "What the base model does wrong, this one does too, and pruning may have made rare cases worse than the mean.",
-        "The licence of the base model and of the training data applies.",
     ]
     if model.target_kind is not None:
         limits.append("Only the encoder's linear layers were made smaller: embeddings and vocabulary are unchanged.")
-    return "\n".join(f"- {escape_markdown(limit)}" for limit in limits)
+    return "\n".join(f"- {in_markdown(limit)}" for limit in limits)
 
 
 def _fence(text: str, language: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sparsebert.records import ModelResult, Record
 from sparsebert.report import values as v
 from sparsebert.report.families import Family, families, main_score
+from sparsebert.report.rows import points
 from sparsebert.report.tables import Cell, Section, Table, metric_name
 from sparsebert.report.theme import LIGHT, MARKERS, Theme, legend_above, new_figure, styled
 
@@ -55,12 +56,15 @@ def curve_table(found: Sequence[Curve]) -> Table:
         rows.append((Cell(curve.label), *(_cell(cells.get(one)) for one in asked)))
     metrics = ", ".join(dict.fromkeys(metric_name(curve.metric) for curve in found))
     columns = (Cell("Recipe", metrics), *(Cell(v.fraction(one), "asked") for one in asked))
-    note = "Median over seeds; below it minimum-maximum, the sparsity reached where it is not the one asked, and n."
+    note = "Median over seeds; below it its range, the sparsity reached where it is not the one asked, and n."
     return Table("Score by sparsity", columns, (Section("", tuple(rows)),), (note,))
 
 
 def curve_plot(found: Sequence[Curve], theme: Theme = LIGHT) -> Figure | None:
-    """Score against sparsity reached, one line a recipe, bars from minimum to maximum; None without curves."""
+    """Score against sparsity reached, one line a recipe, with bars; None without curves.
+
+    Bars are the 95 % interval of one run where it is recorded, and minimum to maximum of several.
+    """
     if not found:
         return None
     with styled(theme):
@@ -89,15 +93,12 @@ def _draw(axes: Axes, curve: Curve, index: int, theme: Theme) -> ErrorbarContain
     return axes.errorbar(
         [100 * point.sparsity.mid for point in curve.points],
         [score.mid for score in scores],
-        yerr=[
-            [score.mid - (score.mid if score.low is None else score.low) for score in scores],
-            [(score.mid if score.high is None else score.high) - score.mid for score in scores],
-        ],
+        yerr=[[score.reach[side] for score in scores] for side in (0, 1)],
         color=theme.series[colour],
         marker=MARKERS[(index + again) % len(MARKERS)],
         linestyle=("-", "--", ":")[again % 3],
         markeredgecolor=theme.paper,
-        linewidth=2,
+        linewidth=1,
         elinewidth=1.2,
         capsize=2.5,
     )
@@ -113,7 +114,7 @@ def _curve(family: Family) -> Curve:
 
 def _point(asked: float, runs: Sequence[tuple[Record, ModelResult]]) -> CurvePoint | None:
     scores = [main_score(record, model.scores) for record, model in runs]
-    score = v.over_runs(v.Value(100 * one.value) for one in scores if one is not None)
+    score = v.over_runs(points(one) for one in scores if one is not None)
     sparsity = v.over_runs(v.Value(model.sparsity.encoder_linear) for _, model in runs)
     if score is None or sparsity is None:
         return None

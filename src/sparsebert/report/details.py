@@ -36,7 +36,7 @@ class Stretch:
 def stretches(record: Record, model: ModelResult) -> list[Stretch]:
     """The trainings of a model in their order: one, those of its phases, or none."""
     alone = [] if model.training is None else [Stretch("", _teacher("dense", model.training), model.training)]
-    teachers = {phase["name"]: phase["teacher"] for phase in record.recipe.get("phases", ())}
+    teachers = {phase["name"]: phase.get("teacher") for phase in record.recipe.get("phases") or ()}
     return alone + [Stretch(name, _teacher(teachers[name], run), run) for name, run in model.phases.items()]
 
 

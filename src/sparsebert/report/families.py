@@ -104,9 +104,22 @@ def _identity(record: Record, apart_from: Sequence[str]) -> str:
 
 
 def _labels(firsts: Sequence[Record], apart_from: Sequence[str]) -> list[str]:
+    """What their recipes are called, and behind it what tells those of one name apart."""
     names = [str(record.recipe.get("name") or "") for record in firsts]
-    if all(names) and len(set(names)) == len(names):
-        return names
+    labels = list(names)
+    for name in dict.fromkeys(names):
+        alike = [place for place, other in enumerate(names) if other == name]
+        if name and len(alike) == 1:
+            continue
+        # One without a name has nothing else to be told from all others by.
+        among = alike if name else list(range(len(firsts)))
+        texts = dict(zip(among, _told_apart([firsts[place] for place in among], apart_from), strict=True))
+        for place in alike:
+            labels[place] = f"{name}, {texts[place]}" if name else texts[place]
+    return labels
+
+
+def _told_apart(firsts: Sequence[Record], apart_from: Sequence[str]) -> list[str]:
     flat = [_settings(record) for record in firsts]
     keys = sorted({key for values in flat for key in values} - set(apart_from), key=_label_order)
     differing = [key for key in keys if len({repr(values.get(key)) for values in flat}) > 1]
@@ -129,7 +142,7 @@ def _settings(record: Record) -> dict[str, object]:
 
 def _has(values: Mapping[str, object], key: str) -> bool:
     """Whether there is something to say: that a recipe has no name of its own, or no targets, is nothing."""
-    return key in values and not (key in ("name", "targets") and not values[key])
+    return key in values and values[key] not in (None, "", [], {})
 
 
 def _label_order(key: str) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sparsebert.records import Environment, Record, Timing
 from sparsebert.report import values as v
 from sparsebert.report.families import Family, headline, main_score
-from sparsebert.report.tables import Cell, Section, Table, metric_name, runs_text
+from sparsebert.report.tables import Cell, Section, Table, constant_guess, metric_name, runs_text
 
 
 def methods(family: Family) -> list[tuple[str, str]]:
@@ -18,6 +18,7 @@ def methods(family: Family) -> list[tuple[str, str]]:
     spread = f"median and minimum–maximum of {runs_text(family)}" if several else "median and quartiles of the rounds"
     facts = [
         (_score_title(record), _score_method(family)),
+        ("Speedup", _model_speed_method(record, spread)),
         ("Encoder speedup", _speed_method(record, spread)),
         ("Latency", _latency_method(record, spread)),
         ("Size on disk", "bytes of the saved weights; 1 MB is 1,000,000 bytes. The percentage is against dense."),
@@ -61,7 +62,11 @@ def _score_method(family: Family) -> str:
     if score is None:
         return ""
     text = f"{score.examples:,} examples of the {score.split} split of {record.task}, {runs_text(family)}."
-    if score.metric == "accuracy" and 0 < score.value < 1:
+    if score.baseline is not None:
+        text += f" Always giving the {constant_guess(score.metric)} would score {v.fraction(score.baseline)}."
+    if score.low is not None:
+        text += " Range of one run: 95% interval by bootstrap over the examples; of a change, paired by example."
+    elif score.metric == "accuracy" and 0 < score.value < 1:
         error = 100 * math.sqrt(score.value * (1 - score.value) / score.examples)
         text += f" Standard error of one such accuracy, from the number of examples alone: {error:.1f} points."
     return text
@@ -76,7 +81,18 @@ def _speed_method(record: Record, spread: str) -> str:
     if timing is None or timing.speedup is None:
         return ""
     what = "time from the first to the last encoder layer, the baseline's over this model's, paired round by round"
-    return f"{what}; {_timing_words(record, timing, spread)}"
+    return f"{what}; {_timing_words(record, timing, _speed_spread(timing, spread))}"
+
+
+def _model_speed_method(record: Record, spread: str) -> str:
+    timing = _first(record, "model")
+    if timing is None or timing.speedup is None:
+        return ""
+    return f"time of one forward pass, paired as below; {_timing_words(record, timing, _speed_spread(timing, spread))}"
+
+
+def _speed_spread(timing: Timing, spread: str) -> str:
+    return spread if timing.speedup_low is None else spread.replace("quartiles of", "95% interval over")
 
 
 def _latency_method(record: Record, spread: str) -> str:

@@ -1,15 +1,16 @@
-"""Figures of a family: score against measured speedup, and where the parameters are."""
+"""Score against measured speedup."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
 
 from sparsebert.report import values as v
 from sparsebert.report.families import Family
 from sparsebert.report.rows import FamilyRow, family_rows
-from sparsebert.report.tables import metric_name
+from sparsebert.report.tables import constant_guess, metric_name
 from sparsebert.report.theme import LIGHT, MARKERS, Theme, legend_above, new_figure, styled
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _Offset = tuple[float, float, str, str]
 _BELOW: list[_Offset] = [(-7, -8, "right", "top"), (7, -8, "left", "top")]
 _ABOVE: list[_Offset] = [(7, 6, "left", "bottom"), (-7, 6, "right", "bottom")]
 _FURTHER: list[_Offset] = [(0, sign * away, "center", "center") for away in range(26, 120, 13) for sign in (-1, 1)]
+Scope = Literal["model", "encoder"]
 _FINE_TICKS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 
 
@@ -35,23 +37,29 @@ class _Point:
 
 
 def pareto_plot(groups: Sequence[Family], theme: Theme = LIGHT) -> Figure | None:
-    """Score against measured encoder speedup, one line a family; None where no model has both numbers.
+    """Score against the measured speedup of the whole model, or of the encoder where nothing else was measured.
 
-    The dense model is a dashed line at its score and a point at 1x. Bars are quartiles of one run (speedup only), or
-    minimum and maximum over several.
+    None where no model has both numbers. The dense model is a point at 1x, and a dashed line at its score where there
+    is one; so is the score of always giving the majority class, where that is in view. Bars are as in FamilyRow. A line
+    joins only members of a family that were each made from the last, and only if each is surely faster than the last.
     """
-    rows = family_rows(groups)
-    lines = [_points([row for row in rows if row.family == family.label]) for family in groups]
+    rows, scope = family_rows(groups), speed_scope(groups)
+    lines = [_points([row for row in rows if row.family == family.label], scope) for family in groups]
     shown = [(family.label, line) for family, line in zip(groups, lines, strict=True) if line]
-    if not shown:
+    if all(point.row.dense for _, line in shown for point in line):
         return None
+    compressed = {family.label for family in groups if family.first.kind == "compress"}
     with styled(theme):
         figure = new_figure(6.0, 4.0)
         axes = figure.add_subplot()
-        entries = [(label, _draw_line(axes, line, index, theme)) for index, (label, line) in enumerate(shown)]
+        entries = [
+            (label, _draw_points(axes, line, index, label in compressed and _rises(line), theme))
+            for index, (label, line) in enumerate(shown)
+        ]
         _dense_lines(axes, shown, theme)
-        _speed_axis(axes, [point.x for _, line in shown for point in line])
+        _speed_axis(axes, [point.x for _, line in shown for point in line], scope)
         _score_axis(axes, [line for _, line in shown])
+        _baseline(axes, [point.row for _, line in shown for point in line], theme)
         if len(shown) > 1:
             legend_above(figure, axes, entries)
         figure.draw_without_rendering()
@@ -59,40 +67,34 @@ def pareto_plot(groups: Sequence[Family], theme: Theme = LIGHT) -> Figure | None
         return figure
 
 
-def size_plot(family: Family, theme: Theme = LIGHT) -> Figure:
-    """One bar a model: parameters in embeddings, encoder linear layers and the rest, with the megabytes on disk."""
-    models = [family.runs(name)[0][1] for name in family.names]
-    with styled(theme):
-        figure = new_figure(6.0, 1.0 + 0.54 * len(models))
-        axes = figure.add_subplot()
-        full = max(model.size.parameters for model in models) / 1e6
-        for row, model in enumerate(models):
-            parts = _parts(model.size.embedding_parameters, model.size.encoder_linear_parameters, model.size.parameters)
-            left = 0.0
-            for part, colour in zip(parts, (theme.muted, theme.heads, theme.faint), strict=True):
-                axes.barh(row, part, left=left, height=0.62, color=colour, edgecolor=theme.paper, linewidth=1)
-                left += part
-            axes.text(left + full * 0.012, row, v.megabytes(model.size.file_bytes / 1e6), va="center")
-        _finish_bars(axes, [model.name for model in models], full, theme)
-        return figure
+def speed_scope(groups: Sequence[Family]) -> Scope:
+    """Whose speedup is shown: the whole model's, if it was measured of any that is not dense."""
+    rows = [row for row in family_rows(groups) if not row.dense]
+    encoder_only = all(row.model_speedup is None for row in rows) and any(row.encoder_speedup for row in rows)
+    return "encoder" if encoder_only else "model"
 
 
-def _points(rows: Sequence[FamilyRow]) -> list[_Point]:
+def _rises(line: Sequence[_Point]) -> bool:
+    """Whether the speedup of every point is surely above that of the last, so that a line is no line through noise."""
+    reached = [(x.mid if x.low is None else x.low, x.mid if x.high is None else x.high) for x in (p.x for p in line)]
+    return all(above[0] > below[1] for below, above in pairwise(reached))
+
+
+def _points(rows: Sequence[FamilyRow], scope: Scope) -> list[_Point]:
     points = []
     for row in rows:
-        speed = v.Value(1.0) if row.dense else row.encoder_speedup
+        measured = row.model_speedup if scope == "model" else row.encoder_speedup
+        speed = v.Value(1.0) if row.dense else measured
         if speed is not None and row.score_points is not None:
             points.append(_Point(row, speed, row.score_points))
     return sorted(points, key=lambda point: point.x.mid)
 
 
 def _reach(points: Sequence[v.Value]) -> list[list[float]]:
-    below = [value.mid - (value.mid if value.low is None else value.low) for value in points]
-    above = [(value.mid if value.high is None else value.high) - value.mid for value in points]
-    return [below, above]
+    return [[value.reach[side] for value in points] for side in (0, 1)]
 
 
-def _draw_line(axes: Axes, line: Sequence[_Point], index: int, theme: Theme) -> ErrorbarContainer:
+def _draw_points(axes: Axes, line: Sequence[_Point], index: int, joined: bool, theme: Theme) -> ErrorbarContainer:
     colour = theme.series[index % len(theme.series)]
     across, up = [point.x for point in line], [point.y for point in line]
     return axes.errorbar(
@@ -105,6 +107,7 @@ def _draw_line(axes: Axes, line: Sequence[_Point], index: int, theme: Theme) -> 
         markersize=7.5,
         markeredgecolor=theme.paper,
         markeredgewidth=1.2,
+        linestyle="-" if joined else "none",
         linewidth=2,
         elinewidth=1.2,
         capsize=2.5,
@@ -173,11 +176,11 @@ def _moved(label: Annotation, place: _Offset) -> Bbox:
     return label.get_window_extent()
 
 
-def _speed_axis(axes: Axes, points: Sequence[v.Value]) -> None:
+def _speed_axis(axes: Axes, points: Sequence[v.Value], scope: Scope) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    low = min(1.0, *(point.mid for point in points)) / 1.12
-    high = max(1.2, *(point.mid for point in points)) * 1.16
+    low = min(1.0, *(point.mid if point.low is None else point.low for point in points)) / 1.12
+    high = max(1.2, *(point.mid if point.high is None else point.high for point in points)) * 1.16
     powers = [2.0**power for power in range(-4, 12)]
     ticks = [tick for tick in (powers if high > 3 else _FINE_TICKS) if low <= tick <= high]
     axes.set_xscale("log", base=2)
@@ -185,7 +188,26 @@ def _speed_axis(axes: Axes, points: Sequence[v.Value]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([f"{tick:g}×" for tick in ticks])
-    axes.set_xlabel("Measured encoder speedup over dense")
+    axes.set_xlabel(f"Measured speedup of the {'whole model' if scope == 'model' else 'encoder'} over dense")
+
+
+def _baseline(axes: Axes, rows: Sequence[FamilyRow], theme: Theme) -> None:
+    bottom, top = axes.get_ylim()
+    known = {row.baseline_points for row in rows if row.baseline_points is not None}
+    metric = next((row.metric for row in rows if row.metric), "")
+    for base in (base for base in known if bottom <= base <= top):
+        axes.axhline(base, color=theme.neurons, linestyle=(0, (2, 3)), linewidth=1.3, zorder=1)
+        axes.annotate(
+            f"{constant_guess(metric)} {v.percent(base)}",
+            (0, base),
+            (4, 3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            color=theme.muted,
+            fontsize=9.5,
+            ha="left",
+            va="bottom",
+        )
 
 
 def _score_axis(axes: Axes, lines: Sequence[Sequence[_Point]]) -> None:
@@ -196,24 +218,3 @@ def _score_axis(axes: Axes, lines: Sequence[Sequence[_Point]]) -> None:
     axes.set_ylabel(f"{metric_name(str(names.pop())) if len(names) == 1 else 'Score'}, %")
     axes.grid(True)
     axes.tick_params(length=0)
-
-
-def _parts(embeddings: int, linear: int, whole: int) -> tuple[float, float, float]:
-    return embeddings / 1e6, linear / 1e6, (whole - embeddings - linear) / 1e6
-
-
-def _finish_bars(axes: Axes, names: Sequence[str], full: float, theme: Theme) -> None:
-    from matplotlib.patches import Patch
-
-    axes.set_yticks(range(len(names)), names, color=theme.ink)
-    axes.invert_yaxis()
-    axes.set_xlim(0, full * 1.18)
-    axes.set_xlabel("Parameters in millions (beside the bar: file size)")
-    axes.spines[["left", "bottom"]].set_visible(False)
-    axes.grid(True, axis="x")
-    axes.tick_params(length=0)
-    labels = ("embeddings", "encoder linear layers", "rest")
-    handles = [Patch(color=c, label=n) for c, n in zip((theme.muted, theme.heads, theme.faint), labels, strict=True)]
-    axes.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, handlelength=1, borderpad=0
-    )

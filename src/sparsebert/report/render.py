@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import html
-
 import rich.box
 import rich.table
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from sparsebert.report.escape import in_html, in_markdown, plain
 from sparsebert.report.tables import Cell, Section, Table
 
 
@@ -17,10 +16,10 @@ def as_rich(table: Table) -> Group:
     parts: list[RenderableType] = []
     for section in table.sections:
         if section.heading:
-            parts.append(Text(section.heading, style="italic"))
+            parts.append(Text(plain(section.heading), style="italic"))
         parts.append(_rich_section(table, section))
         parts.append(Text())
-    return Group(*parts, Text("\n".join(table.notes), style="dim"))
+    return Group(*parts, Text(plain("\n".join(table.notes)), style="dim"))
 
 
 def as_markdown(table: Table) -> str:
@@ -29,9 +28,9 @@ def as_markdown(table: Table) -> str:
     blocks = []
     for section in table.sections:
         if section.heading:
-            blocks.append(f"**{escape_markdown(section.heading)}**")
+            blocks.append(f"**{in_markdown(section.heading)}**")
         blocks.append("\n".join([_line(table.columns), rule, *map(_line, section.rows)]))
-    blocks.append("\n".join(f"- {escape_markdown(note)}" for note in table.notes))
+    blocks.append("\n".join(f"- {in_markdown(note)}" for note in table.notes))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -43,18 +42,12 @@ def as_html(table: Table, css_class: str = "") -> str:
         bodies.append("<tbody>")
         if section.heading:
             span = len(table.columns)
-            heading = html.escape(section.heading)
+            heading = in_html(section.heading)
             bodies.append(f'<tr class="section"><th colspan="{span}" scope="rowgroup">{heading}</th></tr>')
         bodies += [_html_row(row, names) for row in section.rows]
         bodies.append("</tbody>")
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
+    notes = "".join(f"<li>{in_html(note)}</li>" for note in table.notes)
     return "".join(bodies) + "</table>" + (f'<ul class="notes">{notes}</ul>' if notes else "")
-
-
-def escape_markdown(text: str) -> str:
-    """Make a text harmless in Markdown, also inside a table cell."""
-    one_line = html.escape(" ".join(text.split()), quote=False)
-    return "".join(f"\\{letter}" if letter in "\\`*_[]|~#" else letter for letter in one_line)
 
 
 def _rich_section(table: Table, section: Section) -> rich.table.Table:
@@ -67,13 +60,13 @@ def _rich_section(table: Table, section: Section) -> rich.table.Table:
 
 
 def _rich_cell(cell: Cell) -> Text:
-    text = Text(cell.text)
-    return text.append(f"\n{cell.small}", style="dim") if cell.small else text
+    text = Text(plain(cell.text))
+    return text.append(f"\n{plain(cell.small)}", style="dim") if cell.small else text
 
 
 def _line(cells: tuple[Cell, ...]) -> str:
     texts = [f"{cell.text} ({cell.small})" if cell.small else cell.text for cell in cells]
-    return "| " + " | ".join(map(escape_markdown, texts)) + " |"
+    return "| " + " | ".join(map(in_markdown, texts)) + " |"
 
 
 def _html_head(columns: tuple[Cell, ...]) -> str:
@@ -86,12 +79,12 @@ def _html_head(columns: tuple[Cell, ...]) -> str:
 def _html_row(row: tuple[Cell, ...], names: list[str]) -> str:
     first = f'<th scope="row">{_html_cell(row[0])}</th>'
     rest = (
-        f'<td data-column="{html.escape(name)}">{_html_cell(cell)}</td>'
+        f'<td data-column="{in_html(name)}">{_html_cell(cell)}</td>'
         for name, cell in zip(names[1:], row[1:], strict=True)
     )
     return f"<tr>{first}{''.join(rest)}</tr>"
 
 
 def _html_cell(cell: Cell) -> str:
-    small = f"<small>{html.escape(cell.small)}</small>" if cell.small else ""
-    return f"<span>{html.escape(cell.text)}{small}</span>"
+    small = f"<small>{in_html(cell.small)}</small>" if cell.small else ""
+    return f"<span>{in_html(cell.text)}{small}</span>"

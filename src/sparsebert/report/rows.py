@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sparsebert.records import ModelResult, Record, Timing
+from sparsebert.records import ModelResult, Record, Score, Timing
 from sparsebert.report.families import Family, baseline, headline, main_score, setting
 from sparsebert.report.values import Value, over_runs, plain
 
@@ -19,8 +19,10 @@ class FamilyRow:
     """One model of one family. Scores and changes in points (0-100), sparsities 0-1, sizes in megabytes of 1e6 bytes.
 
     `runs` of the `family_runs` runs hold the model: where a run may end early, not all of them do.
-    With one run a spread is that run's quartiles; with several it is the minimum and maximum over the runs, and
-    `change_points` is paired: each run against its own dense model.
+    With one run a spread is the 95 % interval of a score, a change or a speedup, and the quartiles of a time, or of a
+    speedup in a record that holds no interval; with several it is the minimum and maximum over the runs. Changes are
+    against the same run's dense model. `baseline_points` is what always giving the majority class, or the mean, scores.
+    `agreement` is the fraction of examples decided as by the dense model.
     Runs that chance explains are counted: that predict one class (`only_class`) only, whose score is not above what
     always the same would give, and whose difference from their dense model's is within its interval.
     """
@@ -37,6 +39,8 @@ class FamilyRow:
     split: str | None
     examples: int | None
     score_points: Value | None
+    baseline_points: float | None
+    agreement: Value | None
     change_points: Value | None
     one_shot_points: Value | None
     parameters: Value | None
@@ -44,6 +48,7 @@ class FamilyRow:
     whole_sparsity: Value | None
     bytes_sparsity: Value | None
     size_mb: Value | None
+    model_speedup: Value | None
     encoder_speedup: Value | None
     latency_ms: Value | None
     gflops: Value | None
@@ -85,10 +90,10 @@ def family_rows(groups: Sequence[Family]) -> list[FamilyRow]:
 
 
 def timing_rows(groups: Sequence[Family]) -> list[TimingRow]:
-    """One row a model and setting; settings in the order measured, the models of one setting together."""
+    """One row a model and setting, whole models first; the models of one setting stand together."""
     rows = [row for family in groups for name in family.names for row in _timings(family, name)]
     order = list(dict.fromkeys(_setting_of(row) for row in rows))
-    return sorted(rows, key=lambda row: order.index(_setting_of(row)))
+    return sorted(rows, key=lambda row: (row.scope != "model", order.index(_setting_of(row))))
 
 
 def as_json(rows: Sequence[FamilyRow | TimingRow]) -> list[dict[str, Any]]:
@@ -116,14 +121,17 @@ def _family_row(family: Family, name: str) -> FamilyRow:
         metric=record.main_metric,
         split=score.split if score else None,
         examples=score.examples if score else None,
-        score_points=each(lambda record, model: plain(_points(record, model))),
-        change_points=each(lambda record, model: plain(_change(record, model))),
-        one_shot_points=each(lambda record, model: plain(_points(record, model, one_shot=True))),
+        score_points=each(lambda record, model: _points(record, model.scores)),
+        baseline_points=None if score is None or score.baseline is None else 100 * score.baseline,
+        agreement=each(lambda _, model: plain(model.decisions and model.decisions.agreement)),
+        change_points=each(_change),
+        one_shot_points=each(lambda record, model: _points(record, model.one_shot_scores)),
         parameters=each(lambda _, model: Value(model.size.parameters)),
         encoder_sparsity=each(lambda _, model: Value(model.sparsity.encoder_linear)),
         whole_sparsity=each(lambda _, model: Value(model.sparsity.whole_model)),
         bytes_sparsity=each(lambda _, model: Value(model.sparsity.bytes_on_disk)),
         size_mb=each(lambda _, model: Value(model.size.file_bytes / _MEGA)),
+        model_speedup=each(lambda record, model: _speedup(headline(record, model, "model"))),
         encoder_speedup=each(lambda record, model: _speedup(headline(record, model, "encoder"))),
         latency_ms=each(lambda record, model: _median(headline(record, model, "model"))),
         gflops=each(lambda _, model: None if model.size.flops is None else Value(model.size.flops / _GIGA)),
@@ -152,23 +160,36 @@ def _within_chance(record: Record, model: ModelResult) -> bool:
     return score.change_low <= 0 <= score.change_high
 
 
-def _points(record: Record, model: ModelResult, one_shot: bool = False) -> float | None:
-    score = main_score(record, model.one_shot_scores if one_shot else model.scores)
-    return None if score is None else 100 * score.value
+def points(score: Score) -> Value:
+    """A score and its interval as points, 0-100."""
+    return Value(100 * score.value, _percents(score.low), _percents(score.high))
 
 
-def _change(record: Record, model: ModelResult) -> float | None:
+def _points(record: Record, scores: Sequence[Score]) -> Value | None:
+    score = main_score(record, scores)
+    return None if score is None else points(score)
+
+
+def _percents(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * fraction
+
+
+def _change(record: Record, model: ModelResult) -> Value | None:
     dense = baseline(record)
     if dense is None or model is dense:
         return None
-    before, after = _points(record, dense), _points(record, model)
-    return None if before is None or after is None else after - before
+    before, after = main_score(record, dense.scores), main_score(record, model.scores)
+    if before is None or after is None:
+        return None
+    return Value(100 * (after.value - before.value), _percents(after.change_low), _percents(after.change_high))
 
 
 def _speedup(timing: Timing | None) -> Value | None:
     if timing is None or timing.speedup is None:
         return None
-    return Value(timing.speedup, timing.speedup_q25, timing.speedup_q75)
+    if timing.speedup_low is None or timing.speedup_high is None:
+        return Value(timing.speedup, timing.speedup_q25, timing.speedup_q75)
+    return Value(timing.speedup, timing.speedup_low, timing.speedup_high)
 
 
 def _median(timing: Timing | None) -> Value | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from sparsebert.records import ModelResult
 from sparsebert.report import values as v
 from sparsebert.report.families import Family
 from sparsebert.report.rows import FamilyRow, TimingRow, family_rows, timing_rows
 
+_OF_NUMBERS = ("pearson", "spearman")
 _TARGETS: dict[str, Callable[[float], str]] = {
     "speedup": lambda value: f"{value:g}× faster",
     "latency_ms": lambda value: f"{value:g} ms",
@@ -45,13 +47,14 @@ class Table:
 
 
 def family_table(groups: Sequence[Family], compact: bool = False) -> Table:
-    """The models against each other: score, speed, size. Absent values are dashes.
+    """The models against each other: score, speed, size. Absent values are dashes; what all lack has no column.
 
     `compact` keeps the columns that fit a terminal of 80 characters.
     """
     rows = family_rows(groups)
-    columns = _score_columns(rows) + _speed_columns() + _size_columns()
-    columns = [*columns, _both_sparsities()] if compact else [*columns, *_wide_columns(rows)]
+    columns = [*_score_columns(rows), *_speed_columns(), (Cell("Size", "on disk"), _size_cell)]
+    columns += [_both_sparsities()] if compact else [*_wide_columns(rows), _both_sparsities()]
+    columns = [(head, make) for head, make in columns if any(make(row).text != v.DASH for row in rows)]
     sections = [
         Section(heading if len(groups) > 1 else "", tuple(_family_cells(row, columns) for row in members))
         for heading, members in _by_family(rows, groups)
@@ -93,15 +96,8 @@ def _score_columns(rows: Sequence[FamilyRow]) -> list[_Column]:
 
 def _speed_columns() -> list[_Column]:
     return [
-        (Cell("Speedup", "encoder"), lambda row: _cell(row.encoder_speedup, v.times)),
-        (Cell("Latency", "ms, model"), lambda row: _cell(row.latency_ms, v.digits)),
-    ]
-
-
-def _size_columns() -> list[_Column]:
-    return [
-        (Cell("Size", "on disk"), _size_cell),
-        (Cell("Params"), lambda row: _cell(row.parameters, v.count)),
+        (Cell("Speedup", "model"), lambda row: times_cell(row.model_speedup)),
+        (Cell("Speedup", "encoder"), lambda row: times_cell(row.encoder_speedup)),
     ]
 
 
@@ -114,8 +110,8 @@ def _both_sparsities() -> _Column:
 
 def _wide_columns(rows: Sequence[FamilyRow]) -> list[_Column]:
     columns: list[_Column] = [
-        (Cell("Sparsity", "encoder linear"), lambda row: _cell(row.encoder_sparsity, v.fraction)),
-        (Cell("Sparsity", "whole model"), lambda row: _cell(row.whole_sparsity, v.fraction)),
+        (Cell("Latency", "ms"), lambda row: _cell(row.latency_ms, v.digits)),
+        (Cell("Params"), lambda row: _cell(row.parameters, v.count)),
         (Cell("GFLOPs", _flops_setting(rows)), lambda row: _cell(row.gflops, v.digits)),
     ]
     if any(row.one_shot_points for row in rows):
@@ -126,6 +122,16 @@ def _wide_columns(rows: Sequence[FamilyRow]) -> list[_Column]:
 def metric_name(metric: str) -> str:
     """A metric's key as words."""
     return metric.replace("_", " ").capitalize()
+
+
+def constant_guess(metric: str) -> str:
+    """What a model would give that has learnt nothing but the frequencies of the labels."""
+    return "mean of the labels" if metric in _OF_NUMBERS else "majority class"
+
+
+def times_cell(value: v.Value | None, small: str = "") -> Cell:
+    """A speedup with its interval; one that is too noisy for a number as a range."""
+    return Cell(v.show_times(value), "; ".join(filter(None, (v.show_interval(value), small))))
 
 
 def _cell(value: v.Value | None, form: Callable[[float], str], small: str = "") -> Cell:
@@ -171,7 +177,10 @@ def _sample_size(row: FamilyRow) -> str:
 
 def _score_notes(rows: Sequence[FamilyRow]) -> list[str]:
     samples = {(row.metric, row.split, row.examples): None for row in rows if row.metric and row.examples is not None}
-    return [f"{metric_name(str(m))}: on {n:,} examples of the {split} split." for m, split, n in samples]
+    notes = [f"{metric_name(str(m))}: on {n:,} examples of the {split} split." for m, split, n in samples]
+    bases = {row.baseline_points for row in rows if row.baseline_points is not None}
+    guess = constant_guess(next((row.metric for row in rows if row.metric), ""))
+    return notes + [f"Always giving the {guess} would score {v.percent(base)}." for base in sorted(bases)]
 
 
 def _flops_setting(rows: Sequence[FamilyRow]) -> str:
@@ -183,9 +192,8 @@ def _flops_setting(rows: Sequence[FamilyRow]) -> str:
 
 
 def _notes(groups: Sequence[Family]) -> tuple[str, ...]:
-    notes = []
-    if any(len(family.runs(name)) == 1 for family in groups for name in family.names):
-        notes.append("Range beside a time or speedup: quartiles of the rounds of one run.")
+    single = [family.runs(name)[0][1] for family in groups for name in family.names if len(family.runs(name)) == 1]
+    notes = list(_range_notes(single))
     for family in groups:
         if len(family.records) > 1:
             name = f"{family.label}: " if len(groups) > 1 else ""
@@ -193,11 +201,22 @@ def _notes(groups: Sequence[Family]) -> tuple[str, ...]:
     return (*notes, f"{v.DASH}: not measured or not applicable.")
 
 
+def _range_notes(models: Sequence[ModelResult]) -> Iterator[str]:
+    """What a range beside a number of one run is."""
+    if any(score.low is not None for model in models for score in model.scores):
+        yield "Range beside a score or change of one run: 95% interval by bootstrap over the examples."
+    timings = [timing for model in models for timing in model.timings]
+    if any(timing.speedup_low is not None for timing in timings):
+        yield "Range beside a speedup of one run: 95% interval over the rounds; beside a time: quartiles of the rounds."
+    elif timings:
+        yield "Range beside a time or speedup: quartiles of the rounds of one run."
+
+
 def _timing_cells(row: TimingRow, named: bool) -> tuple[Cell, ...]:
     return (
         Cell(row.name, "; ".join(filter(None, (row.family if named else "", few_runs(row))))),
         _cell(row.median_ms, v.digits),
-        _cell(row.speedup, v.times),
+        times_cell(row.speedup),
         Cell(v.show(row.tokens_per_s, lambda number: f"{number:,.0f}")),
     )
 

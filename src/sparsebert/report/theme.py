@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
+from sparsebert.report.escape import plain
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.container import Container
     from matplotlib.figure import Figure
 
 DPI = 150
+NAME_LETTERS = 28
 # Of a figure of six inches: letters in its width, beside them those that a handle takes; inches of a line.
 FIGURE_LETTERS, LEGEND_LETTERS, HANDLE_LETTERS, LEGEND_COLUMNS, LEGEND_LINE = 66, 56, 7, 3, 0.2
 
@@ -115,6 +118,12 @@ def legend_above(figure: Figure, axes: Axes, entries: Sequence[tuple[str, Contai
     )
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_text(label)
+
+
+def short(name: str) -> str:
+    """A name that fits beside a plot: one line, cut in the middle, without control characters."""
+    line = " ".join(plain(name).split())
+    return line if len(line) <= NAME_LETTERS else f"{line[: NAME_LETTERS // 2 - 1]}…{line[-NAME_LETTERS // 2 :]}"
 
 
 def to_png(figure: Figure) -> bytes:

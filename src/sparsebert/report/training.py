@@ -77,7 +77,7 @@ def sparsity_table(groups: Sequence[Family]) -> Table:
     Of several seeds, the first run's; a section a model that has such numbers.
     """
     found = [
-        (f"{family.label}: {name}" if len(groups) > 1 else name, _by_matrix(model))
+        (f"{family.label}: {name}" if len(groups) > 1 else name, by_matrix(model))
         for family in groups
         for name in family.names
         if (model := family.runs(name)[0][1]).sparsity_by_tensor
@@ -127,7 +127,7 @@ def _name_phases(panels: Sequence[Axes], spans: Sequence[_Span], theme: Theme) -
     panels[-1].set_xlabel(fill(f"Step ({names})", LEGEND_LETTERS))
 
 
-def _by_matrix(model: ModelResult) -> dict[tuple[str, str], float]:
+def by_matrix(model: ModelResult) -> dict[tuple[str, str], float]:
     """Fraction of zeros by layer, counted from 1, and matrix inside a layer."""
     found = {}
     for name, part in model.sparsity_by_tensor.items():
@@ -136,9 +136,14 @@ def _by_matrix(model: ModelResult) -> dict[tuple[str, str], float]:
     return found
 
 
+def matrix_words(matrix: str) -> tuple[str, str]:
+    """A matrix's own name and that of its block, which may be empty: `query`, `attention`."""
+    *block, last = [word for word in matrix.split(".") if word not in _EMPTY_WORDS] or [matrix]
+    return last, " ".join(block)
+
+
 def _head(matrix: str) -> Cell:
-    *block, last = [word for word in matrix.split(".") if word not in _EMPTY_WORDS]
-    return Cell(last, " ".join(block))
+    return Cell(*matrix_words(matrix))
 
 
 def _fraction(part: float | None) -> Cell:

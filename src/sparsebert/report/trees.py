@@ -67,7 +67,7 @@ def _count(number: float) -> str:
 
 
 def _percent(part: float) -> str:
-    return f"{100 * part:.1f} %"
+    return v.fraction(part)
 
 
 def _cells(fit: TreeFit) -> tuple[Cell, ...]:

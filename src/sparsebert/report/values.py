@@ -8,16 +8,24 @@ from dataclasses import dataclass
 
 DASH = "–"
 MINUS = "−"
+# An interval whose upper end is this many times the lower one says too little for a single number.
+NOISY = 1.3
 
 
 @dataclass(frozen=True)
 class Value:
-    """A number with its spread: quartiles of one run (`runs` = 1), or minimum and maximum over several runs."""
+    """A number with its spread: of one run (`runs` = 1) an interval or quartiles, of several minimum and maximum."""
 
     mid: float
     low: float | None = None
     high: float | None = None
     runs: int = 1
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Lengths of the bars below and above it; 0 where there is none. An interval of a skewed sample may miss it."""
+        low, high = (self.mid if end is None else end for end in (self.low, self.high))
+        return max(0.0, self.mid - low), max(0.0, high - self.mid)
 
 
 def over_runs(values: Iterable[Value | None]) -> Value | None:
@@ -48,6 +56,23 @@ def show_spread(value: Value | None, form: Callable[[float], str]) -> str:
         return ""
     between = " to " if low[0] in f"{MINUS}+" or high[0] in f"{MINUS}+" else "–"
     return f"{low.rstrip('%×')}{between}{high.rstrip('%×')}"
+
+
+def is_noisy(value: Value | None) -> bool:
+    """Whether a positive number was measured too badly to be given as one number."""
+    return value is not None and value.low is not None and value.high is not None and value.high > NOISY * value.low
+
+
+def show_times(value: Value | None) -> str:
+    """A ratio as `3.92×`, or as `about 2–4×` where it is too noisy for more."""
+    if value is None or value.low is None or value.high is None or not is_noisy(value):
+        return show(value, times)
+    return f"about {value.low:.2g}–{value.high:.2g}×"
+
+
+def show_interval(value: Value | None) -> str:
+    """The range of a ratio, `3.85–3.97`; for a noisy one, which is a range itself, that it is too noisy to say."""
+    return "too noisy to say" if is_noisy(value) else show_spread(value, times)
 
 
 def signed(number: float) -> str:

@@ -181,4 +181,4 @@ def _summary(tree: Tree) -> str:
 def _percent(row: np.ndarray) -> str:
     """The unused part of a level; less than half of a per cent is not zero."""
     part = 100 * float((row == 0).mean())
-    return "<1 %" if 0 < part < 0.5 else ">99 %" if 99.5 <= part < 100 else f"{part:.0f} %"
+    return "<1%" if 0 < part < 0.5 else ">99%" if 99.5 <= part < 100 else f"{part:.0f}%"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from sparsebert.errors import UserError
 from sparsebert.sparse.sites import Site
 from sparsebert.sparse.views import Criterion, State, View, Views, check_seen
 
@@ -64,7 +65,12 @@ def _updated(view: View, keep: torch.Tensor, block: int) -> torch.Tensor:
     pairs = gone[:, :, None] & gone[:, None, :]
     eye = torch.eye(block, device=weights.device)
     inner = torch.where(pairs, inverse, eye)
-    solved = torch.linalg.solve(inner, torch.where(gone, weights, 0.0)[:, :, None])
+    solved, failed = torch.linalg.solve_ex(inner, torch.where(gone, weights, 0.0)[:, :, None])
+    if bool(failed.any()) or not bool(torch.isfinite(solved).all()):
+        raise UserError(
+            f"The gradients of {view.name} are too large for the damping of the criterion fisher",
+            fix="raise its damping, or clip gradients (max_grad_norm)",
+        )
     changed = weights - torch.bmm(inverse, solved).squeeze(2)
     flat = torch.where(gone, 0.0, changed).flatten()[: view.weight.numel()]
     return flat.view_as(view.weight).to(view.weight.dtype)

@@ -33,14 +33,18 @@ def select(
 ) -> Scope:
     """What `patterns` choose: names in `named` (attention, ffn, embeddings), `all` of these, patterns of tensor names.
 
-    Raises UserError for a pattern that matches no 2-D weight.
+    Weights without entries, as those of a layer that has lost all its heads, are never chosen. Raises UserError for a
+    pattern that matches no 2-D weight, or only empty ones.
     """
-    matrices = {name: (shape[0], shape[1]) for name, shape in shapes.items() if len(shape) == 2}
+    every = {name: (shape[0], shape[1]) for name, shape in shapes.items() if len(shape) == 2}
+    matrices = {name: shape for name, shape in every.items() if 0 not in shape}
     chosen: set[str] = set()
     for pattern in patterns:
-        found = {name for name in _expand(pattern, named, matrices) if name in matrices}
+        found = {name for name in _expand(pattern, named, every) if name in every}
         if not found:
-            raise _nothing(pattern, named, matrices)
+            raise _nothing(pattern, named, every)
+        if not found & matrices.keys():
+            raise UserError(f"The scope '{pattern}' matches only weights without entries", got=", ".join(sorted(found)))
         chosen |= found
     return Scope(
         {name: shape for name, shape in matrices.items() if name in chosen},
@@ -50,8 +54,9 @@ def select(
 
 
 def left_dense(covered: Collection[str], shapes: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
-    """Names of the 2-D weights that no rule covers."""
-    return tuple(name for name, shape in shapes.items() if len(shape) == 2 and name not in covered)
+    """Names of the 2-D weights with entries that no rule covers."""
+    weights = (name for name, shape in shapes.items() if len(shape) == 2 and 0 not in shape)
+    return tuple(name for name in weights if name not in covered)
 
 
 def _expand(pattern: str, named: Mapping[str, Sequence[str]], matrices: Collection[str]) -> list[str]:

@@ -34,6 +34,8 @@ class Sparsifier:
     neurons; `held` masks of earlier training that stay; `sparsity` the target of rules that name none; `loss` the
     mean loss on fixed examples, for criteria that want it. Steps are counted from 0; `finish` comes after the last.
 
+    `loose` is the fraction of all that rules cover that is zero from the start without a mask, and so will not stay.
+
     Raises UserError for a scope that matches nothing, for two rules on one tensor, and for what a component refuses.
     """
 
@@ -50,7 +52,7 @@ class Sparsifier:
         loss: Loss | None = None,
     ) -> None:
         self._model, self._seed = model, seed
-        self._total, self._resumed_total = 0, 0
+        self._total, self._resumed_total, self._stepped = 0, 0, False
         self.rules = tuple(_with_target(rule, sparsity) for rule in rules)
         shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         device = next(model.parameters()).device
@@ -72,6 +74,7 @@ class Sparsifier:
             taken = {name for site in runner.sites for name in site.tensors}
             rest = {name: mask for name, mask in runner.untaken(held).items() if not bool(mask.all())}
             self._held = {name: mask for name, mask in self._held.items() if name not in taken} | rest
+        self.loose = _loose(self._covered(), {name: model.get_parameter(name) for name in covered})
         # A gate gives its tensor another name, and the parameter under the old one is then a product of it.
         self._holders = {name: model.get_parameter(name) for name in self._held}
         for runner in self._runners:
@@ -86,8 +89,15 @@ class Sparsifier:
     def begin(self, times: Times) -> None:
         """Turn moments into steps.
 
-        Raises UserError for a schedule that does not fit into them, and for other steps than those of a saved state.
+        Raises UserError for a schedule that does not fit into them, for other steps than those of a saved state, and
+        where steps have been taken already, as their masks cannot be undone.
         """
+        if self._stepped:
+            raise UserError(
+                "A training cannot start again on masks that have changed already",
+                fix="resume from a checkpoint or start with the model as it was; instead of auto_find_batch_size, give "
+                "the batch size",
+            )
         if self.rules and self._resumed_total not in (0, times.total):
             raise UserError(
                 "The checkpoint was made for a training of another length",
@@ -110,6 +120,7 @@ class Sparsifier:
 
     def before_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
         """See the accumulated, unscaled, clipped gradients and change the masks that are due."""
+        self._stepped = True
         for runner in self._runners:
             runner.before_step(step, optimizer)
         for runner in self._runners:
@@ -199,7 +210,7 @@ class Sparsifier:
                 f"The checkpoint was made with other sparsity rules; different: {', '.join(differing)}",
                 fix="resume with the same rules, or start in another folder",
             )
-        self._resumed_total = int(made_with["steps"])
+        self._resumed_total, self._stepped = int(made_with["steps"]), False
         for name in self._held:
             self._held[name] = state[f"held/{name}"].to(self._held[name])
         for runner in self._runners:
@@ -229,6 +240,13 @@ class Sparsifier:
 def _sparsity(masks: Sequence[torch.Tensor]) -> float | None:
     total = sum(mask.numel() for mask in masks)
     return 1 - sum(float(mask.sum()) for mask in masks) / total if total else None
+
+
+@torch.no_grad()
+def _loose(masks: Masks, weights: Mapping[str, torch.Tensor]) -> float:
+    total = sum(weight.numel() for weight in weights.values())
+    zeros = sum(int(((weight == 0) & masks[name]).sum()) for name, weight in weights.items() if name in masks)
+    return zeros / total if total else 0.0
 
 
 def _with_target(rule: Rule, sparsity: float | None) -> Rule:

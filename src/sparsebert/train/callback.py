@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from sparsebert.train.trainer import SparseTrainer
 
 CHECK_EVERY = 50
+# Some zeros are in any model, as padding's row of an embedding.
+LOOSE = 0.05
 
 
 class SparsityCallback(TrainerCallback):
@@ -30,6 +32,9 @@ class SparsityCallback(TrainerCallback):
     ) -> None:
         """Schedules start."""
         self._trainer.begin_sparsity()
+        if self._sparsifier.loose > LOOSE:
+            share = f"{self._sparsifier.loose:.1%} of the weights under rules"
+            self._trainer.progress.say(f"{share} are zero at the start and in no mask, so that training fills them in")
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

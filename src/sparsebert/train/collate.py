@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from sparsebert.errors import UserError
+
+if TYPE_CHECKING:
+    # Predicting needs neither rows on disk nor a trainer, and they take long to import.
+    from datasets import Dataset
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 Batch = dict[str, torch.Tensor]
@@ -24,27 +27,50 @@ def inputs_of(batch: Mapping[str, Any], *more: str) -> dict[str, Any]:
     return {key: batch[key] for key in (*MODEL_INPUTS, *more) if key in batch}
 
 
-def padding_collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
-    """A function from rows of an encoded data set to one padded batch with `labels`, and `rows` when known.
+@dataclass(frozen=True)
+class PaddingCollator:
+    """Rows of an encoded data set to one batch with `labels`, and `rows` when known.
 
-    Raises UserError for a tokenizer without a padding token.
+    Padding is always on the right and always masked, whatever the tokenizer does by itself: positions count from the
+    left, so that a text would otherwise be read differently in other company. Plain values, so that workers of a data
+    loader can be given one.
     """
-    if tokenizer.pad_token is None:
-        raise UserError(
-            "The tokenizer has no padding token, so texts cannot be put into batches",
-            got=type(tokenizer).__name__,
-            fix="set tokenizer.pad_token to one that the model knows, and save the tokenizer",
-        )
 
-    def collate(rows: Sequence[dict[str, Any]]) -> Batch:
-        inputs = [inputs_of(row) for row in rows]
-        batch: Batch = dict(tokenizer.pad(inputs, return_tensors="pt"))
+    token: int
+    segment: int
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """The batch: every value [rows, longest row] or [rows]."""
+        masks = [row.get("attention_mask") or [1] * len(row["input_ids"]) for row in rows]
+        batch = {
+            "input_ids": _padded([row["input_ids"] for row in rows], self.token),
+            "attention_mask": _padded(masks, 0),
+        }
+        if "token_type_ids" in rows[0]:
+            batch["token_type_ids"] = _padded([row["token_type_ids"] for row in rows], self.segment)
         for name, key in (("labels", "label"), ("rows", "row")):
             if key in rows[0]:
                 batch[name] = torch.tensor([row[key] for row in rows])
         return batch
 
-    return collate
+
+def padding_collator(tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:
+    """The collator for what a tokenizer gives. Raises UserError for a tokenizer without a padding token."""
+    padding: Any = tokenizer.pad_token_id
+    if padding is None:
+        raise UserError(
+            "The tokenizer has no padding token, so texts cannot be put into batches",
+            got=type(tokenizer).__name__,
+            fix="set tokenizer.pad_token to one that the model knows, and save the tokenizer",
+        )
+    return PaddingCollator(padding, tokenizer.pad_token_type_id)
+
+
+def _padded(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
+    padded = torch.full((len(rows), max(len(row) for row in rows)), filler)
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = torch.as_tensor(row)
+    return padded
 
 
 class EpochOrder(Sampler[int]):
@@ -68,6 +94,8 @@ class EpochOrder(Sampler[int]):
         return len(self._lengths)
 
     def __iter__(self) -> Iterator[int]:
+        from transformers.trainer_pt_utils import get_length_grouped_indices
+
         state = np.random.SeedSequence([self._seed, self._epoch]).generate_state(1)
         generator = torch.Generator().manual_seed(int(state[0]))
         return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=generator))

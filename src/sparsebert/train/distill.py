@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
 from sparsebert.parts import Distill
 from sparsebert.train.collate import Batch, Collator, inputs_of
-from sparsebert.train.teacher import TeacherCache
+from sparsebert.train.teacher import TeacherCache, names_of_labels
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,36 @@ class Distiller:
             return ()
         return tuple(range(len(self.cache.scale))) if self.weights.match == "nearest" else self.layers
 
+    def check(self, student: PreTrainedModel, rows: int | None) -> None:
+        """Raises UserError for a student that the teacher cannot teach; `rows` is how many it trains on, if known."""
+        taught, outputs = self.cache.logits.shape
+        if rows is not None and rows != taught:
+            raise UserError(
+                "The teacher was asked about other training rows",
+                got=f"{rows} rows, {taught} of the teacher's",
+                fix="call cache_teacher with the rows that are trained on",
+            )
+        check_labels(student, outputs, self.cache.labels)
+        if self.teacher is not None:
+            check_match(student, self.teacher, self.weights)
+        if self.cache.hidden is not None and self.wants_hidden:
+            _check_width(student, self.cache.hidden.shape[-1])
+            self._check_layers(len(layout_of(student).layers))
+
+    def _check_layers(self, own: int) -> None:
+        known = len(self.cache.scale)
+        ordered = self.weights.match == "kept"
+        if any(layer not in range(known) for layer in self.layers) or (ordered and len(self.layers) != own):
+            raise UserError(
+                "The distiller names other layers than the models have",
+                got=self.layers,
+                allowed=f"one of the teacher's {known} for each of the student's {own}",
+            )
+
     def collator(self, collate: Collator) -> Collator:
         """Wrap a collator so that batches carry the teacher's outputs."""
-        return lambda rows: self.cache.add_to(collate(rows), self.taught)
+        # No function of its own, which could not be sent to the workers of a data loader.
+        return partial(_with_teacher, self.cache, self.taught, collate)
 
     @contextmanager
     def at_work(self, student: PreTrainedModel) -> Iterator[None]:
@@ -94,6 +122,10 @@ class Distiller:
         return attention_loss(torch.stack(tuple(maps)), chosen, batch["attention_mask"])
 
 
+def _with_teacher(cache: TeacherCache, layers: Sequence[int], collate: Collator, rows: Sequence[Any]) -> Batch:
+    return cache.add_to(collate(rows), layers)
+
+
 def check_match(student: PreTrainedModel, teacher: PreTrainedModel, weights: Distill) -> None:
     """Raises UserError if the layers or heads of two models cannot be compared as the weights ask for."""
     own, theirs = (layout_of(model).layers for model in (student, teacher))
@@ -104,10 +136,39 @@ def check_match(student: PreTrainedModel, teacher: PreTrainedModel, weights: Dis
             got=f"{len(theirs)} and {len(own)}",
             fix="set distill.match to nearest and distill.attention to 0, or distill.hidden to 0",
         )
+    if weights.hidden > 0:
+        _check_width(student, teacher.config.hidden_size)
     heads = [[layer.attention.units if layer.attention else 0 for layer in layers] for layers in (theirs, own)]
     if weights.attention > 0 and heads[0] != heads[1]:
         raise UserError(
             "Teacher and student have different numbers of heads", got=heads[1], fix="set distill.attention to 0"
+        )
+
+
+def _check_width(student: PreTrainedModel, taught: int) -> None:
+    if student.config.hidden_size != taught:
+        raise UserError(
+            "The layers of teacher and student have outputs of different widths",
+            got=f"{taught} and {student.config.hidden_size}",
+            fix="set distill.hidden to 0",
+        )
+
+
+def check_labels(student: PreTrainedModel, outputs: int, labels: tuple[str, ...]) -> None:
+    """Raises UserError if a teacher's outputs, or their names, are not the student's, one by one.
+
+    Names are compared, ignoring case, only where both have some.
+    """
+    own = names_of_labels(student)
+    if outputs != student.config.num_labels:
+        what = "Teacher and student have different numbers of outputs"
+        raise UserError(what, got=f"{outputs} and {student.config.num_labels}", fix="give a teacher of this task")
+    if labels and own and [name.lower() for name in labels] != [name.lower() for name in own]:
+        same = {name.lower() for name in labels} == {name.lower() for name in own}
+        raise UserError(
+            f"Teacher and student have their labels in {'another order' if same else 'other words'}",
+            got=f"{', '.join(labels)} and {', '.join(own)}",
+            fix="give both models the same id2label, and the rows of their heads in that order",
         )
 
 

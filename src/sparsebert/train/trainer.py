@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import Sampler
@@ -28,6 +28,7 @@ from transformers.trainer_utils import has_length
 from sparsebert.errors import DivergedError, UserError
 from sparsebert.models.fff import FastFeedForward
 from sparsebert.models.layout import layout_of, scope_names
+from sparsebert.models.wrapped import refuse_wrapped
 from sparsebert.modes import evaluating
 from sparsebert.parts import Rule
 from sparsebert.sparse.schedules import Times
@@ -37,6 +38,7 @@ from sparsebert.train.callback import SparsityCallback
 from sparsebert.train.collate import inputs_of
 from sparsebert.train.distill import Distiller
 from sparsebert.train.progress import ProgressBar
+from sparsebert.train.rates import add_gates, one_cycle
 from sparsebert.train.teacher import layer_outputs
 
 SMOOTHING = 0.98
@@ -74,6 +76,8 @@ class SparseTrainer(Trainer):
         self.rules, self.target, self.held = tuple(rules), sparsity, held
         self._sparse = bool(rules or held)
         self.is_in_train = False
+        if self._sparse and model is not None:
+            refuse_wrapped(model)
         super().__init__(model, args, *more, **kwargs)
         if self.args.n_gpu > 1:
             raise UserError(
@@ -104,6 +108,12 @@ class SparseTrainer(Trainer):
         self._take(self.model)
         if self.sparsifier is not None:
             self.add_callback(SparsityCallback(self))
+            if self.sparsifier.gated and self.lr_scheduler is not None:
+                raise UserError(
+                    "A scheduler of your own does not know the gates, whose rates it would have to change too",
+                    got="optimizers=(optimizer, scheduler)",
+                    fix="give optimizers=(optimizer, None), or use a rule without a gate",
+                )
 
     def call_model_init(self, trial: Any = None) -> Any:
         """A model of `model_init`; each training starts with a new one, and with the rules anew."""
@@ -161,11 +171,7 @@ class SparseTrainer(Trainer):
         optimizer = super().create_optimizer(model)
         if self.sparsifier is None:
             return optimizer
-        for own in (group for gated in self.sparsifier.gated for group in gated.parameter_groups()):
-            moved = {id(parameter) for parameter in own["params"]}
-            for group in optimizer.param_groups:
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in moved]
-            optimizer.add_param_group(own)
+        add_gates(optimizer, self.sparsifier.gated)
         return optimizer
 
     def create_scheduler(
@@ -176,15 +182,7 @@ class SparseTrainer(Trainer):
             return super().create_scheduler(num_training_steps, optimizer)
         chosen = optimizer or self.optimizer
         assert isinstance(chosen, torch.optim.Optimizer)
-        # The first phase is one step shorter than its share says, and must not be empty.
-        warmup = max(2, self.args.get_warmup_steps(num_training_steps))
-        self.lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            chosen,
-            max_lr=[group["lr"] for group in chosen.param_groups],
-            total_steps=num_training_steps + 1,
-            pct_start=warmup / (num_training_steps + 1),
-            cycle_momentum=False,
-        )
+        self.lr_scheduler = one_cycle(chosen, self.args.get_warmup_steps(num_training_steps), num_training_steps)
         return self.lr_scheduler
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -205,9 +203,22 @@ class SparseTrainer(Trainer):
             for start in range(0, len(rows), size):
                 part = rows[start : start + size]
                 batch = collate(part)
-                given = self._prepare_inputs(inputs_of(batch, "labels"))
-                total += len(part) * float(self.student(**given).loss)
+                loss = self.student(**self._prepare_inputs(self._taken(batch))).loss
+                if loss is None:
+                    raise UserError("The model gives no loss for the training examples", fix="give them labels")
+                total += len(part) * float(loss)
         return total / len(rows)
+
+    def _taken(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What the model takes of a batch."""
+        self._set_signature_columns_if_needed()
+        return {key: batch[key] for key in self._signature_columns or () if key in batch}
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """The model's own columns, and that by which a teacher's outputs are found."""
+        super()._set_signature_columns_if_needed()
+        if self.distiller is not None and self._signature_columns is not None and "row" not in self._signature_columns:
+            self._signature_columns.append("row")
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The usual files; a checkpoint also has the masks, which the best model needs too. None is left that leaks."""
@@ -236,9 +247,13 @@ class SparseTrainer(Trainer):
             return
         if not file.is_file():
             raise UserError("The checkpoint has no masks, so it is of a training without sparsity rules", got=folder)
-        with safe_open(file, framework="pt") as content:
-            state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
-            self.sparsifier.load_state_dict(state, content.metadata() or {})
+        try:
+            with safe_open(file, framework="pt") as content:
+                state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+                self.sparsifier.load_state_dict(state, content.metadata() or {})
+        except (SafetensorError, KeyError, ValueError) as error:
+            what = "The masks of the checkpoint are damaged"
+            raise UserError(what, got=f"{file}: {error}", fix="delete this checkpoint") from None
 
     def begin_sparsity(self) -> None:
         """Turn percentages and epochs of the rules into steps; after a resume, check that weights and masks agree."""
@@ -287,6 +302,9 @@ class SparseTrainer(Trainer):
     def _take(self, model: Any) -> None:
         """Make the rules ready for a model, on which none has been carried out."""
         self.student: PreTrainedModel = model
+        if self.distiller is not None:
+            data: Any = self.train_dataset
+            self.distiller.check(model, len(data) if has_length(data) else None)
         self.masks: Masks = {}
         self._baked, self._best_loaded = False, False
         self._trees = [module for module in model.modules() if isinstance(module, FastFeedForward)]

@@ -1,0 +1,5 @@
+"""`python -m sparsebert`, which is the `sparsebert` command."""
+
+from sparsebert.cli import main
+
+main()

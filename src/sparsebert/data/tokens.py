@@ -1,0 +1,90 @@
+"""From texts to token ids, as one model takes them. No padding here: a collator pads at batch time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from sparsebert.errors import UserError
+
+Columns = dict[str, list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A tokenizer within what its model takes: at most `limit` tokens a text, and ids below those of its tables.
+
+    `vocab_size` none leaves token ids unchecked. `segments` is how many segment types the model tells apart; none
+    leaves them as the tokenizer gives them, and with fewer than two there is nothing to tell, so they are left out.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    limit: int
+    vocab_size: int | None = None
+    segments: int | None = None
+
+    def read(self, first: Sequence[str], second: Sequence[str] | None = None, start: int = 0) -> tuple[Columns, int]:
+        """Token rows of texts or pairs by column name, special tokens included, and how many rows were cut.
+
+        The longer text of a pair loses first. `start` is the number of texts before these. Raises UserError for a text
+        without tokens, and for an id that the model has no embedding for.
+        """
+        # Whole first, so that cut rows can be counted with every kind of tokenizer; then only the long ones again.
+        columns = self._call(first, second, None)
+        long = [row for row, ids in enumerate(columns["input_ids"]) if len(ids) > self.limit]
+        if long:
+            pairs = None if second is None else [second[row] for row in long]
+            for name, values in self._call([first[row] for row in long], pairs, self.limit).items():
+                for row, value in zip(long, values, strict=True):
+                    columns[name][row] = value
+        self._check(columns, start)
+        return columns, len(long)
+
+    def _call(self, first: Sequence[str], second: Sequence[str] | None, limit: int | None) -> Columns:
+        # `verbose=False`: the warning about over-long text would come before it is cut.
+        found: dict[str, Any] = dict(
+            self.tokenizer(
+                list(first),
+                None if second is None else list(second),
+                truncation=limit is not None,
+                max_length=limit,
+                return_attention_mask=True,
+                verbose=False,
+            )
+        )
+        if self.segments is not None and self.segments < 2:
+            found.pop("token_type_ids", None)
+        return found
+
+    def _check(self, columns: Columns, start: int) -> None:
+        for row, ids in enumerate(columns["input_ids"], start=start + 1):
+            if not ids:
+                raise UserError(
+                    f"Text {row} gives no tokens: it is empty for this tokenizer, which adds no special tokens",
+                    fix="leave the text out, or use a tokenizer that marks the beginning and end of a text",
+                )
+        padding: Any = self.tokenizer.pad_token_id
+        self._check_ids("token", max(padding or 0, _largest(columns["input_ids"])), "vocab_size", self.vocab_size)
+        if "token_type_ids" in columns:
+            self._check_ids("segment", _largest(columns["token_type_ids"]), "type_vocab_size", self.segments)
+
+    def _check_ids(self, what: str, largest: int, key: str, size: int | None) -> None:
+        if size is not None and largest >= size:
+            raise UserError(
+                f"The tokenizer does not fit the model: it gives a {what} id that the model has no embedding for",
+                got=largest,
+                allowed=f"0 to {size - 1}, as {key} is {size}",
+                fix="use the model's own tokenizer, or resize the model with resize_token_embeddings and save it",
+            )
+
+
+def cut_note(truncated: int, texts: int, limit: int) -> str:
+    """One sentence about texts that were cut; empty if none was."""
+    return f"{truncated} of {texts} texts were longer than {limit} tokens and were truncated" if truncated else ""
+
+
+def _largest(rows: Sequence[Sequence[int]]) -> int:
+    return max(max(ids, default=0) for ids in rows)

@@ -1,0 +1,46 @@
+"""Code that loads a model of a run, to be copied: the same on the page and on the card."""
+
+from __future__ import annotations
+
+import json
+
+from sparsebert.records import ModelResult
+from sparsebert.registry import SHRUNK_PREFIX
+
+
+def needs_sparsebert(model: ModelResult) -> bool:
+    """Whether the model is of an own class; of a record that does not say it may be, and the import does no harm."""
+    return model.model_type is None or model.model_type.startswith(SHRUNK_PREFIX)
+
+
+def loading(model: ModelResult, folder: str) -> str:
+    """Python that loads the model and its tokenizer from `folder`, and gives the logits of a text."""
+    return (
+        f"{_import(model)}from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+        f"folder = {json.dumps(folder)}\n"
+        "model = AutoModelForSequenceClassification.from_pretrained(folder)\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        'logits = model(**tokenizer("A sentence.", return_tensors="pt")).logits'
+    )
+
+
+def pipeline(model: ModelResult, folder: str) -> str:
+    """Python that runs the model in a pipeline of transformers."""
+    return (
+        f"{_import(model)}from transformers import pipeline\n\n"
+        f'classify = pipeline("text-classification", model={json.dumps(folder)})\n'
+        'print(classify(["A sentence.", "Another one."]))\n'
+        '# A pair of texts: classify({"text": "A sentence.", "text_pair": "Another one."})'
+    )
+
+
+def remote_code(folder: str) -> str:
+    """Python that loads a model of an own class without importing this package first."""
+    return (
+        "from transformers import AutoModelForSequenceClassification\n\n"
+        f"model = AutoModelForSequenceClassification.from_pretrained({json.dumps(folder)}, trust_remote_code=True)"
+    )
+
+
+def _import(model: ModelResult) -> str:
+    return "import sparsebert  # teaches the Auto classes this model's own class\n" if needs_sparsebert(model) else ""
