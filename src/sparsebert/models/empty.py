@@ -29,7 +29,9 @@ class NoInputs(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """[..., any], of which only the shape and the type are used, to [..., outputs]."""
         shape = (*hidden_states.shape[:-1], self.weight.shape[0])
-        return hidden_states.new_zeros(shape) if self.bias is None else self.bias.expand(shape)
+        zeros = hidden_states.new_zeros(shape)
+        # No view of the bias: under no_grad hooks take one for a tensor with a gradient of its own.
+        return zeros if self.bias is None else zeros + self.bias
 
 
 class NoOutputs(nn.Module):
