@@ -15,10 +15,11 @@ from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of, scope_names
 from sparsebert.parts import Rule, Training
 from sparsebert.sparse.schedules import Times
+from sparsebert.sparse.scope import select
 from sparsebert.sparse.sparsifier import Sparsifier
 from sparsebert.surgeon import shrink
 from sparsebert.train.finetune import fine_tune
-from tiny import FAMILIES, HEADS, NEURONS, tiny_batch, tiny_model
+from tiny import FAMILIES, HEADS, LAYERS, NEURONS, tiny_batch, tiny_model
 from toy import toy_collate, toy_rows
 
 STEPS = 6
@@ -142,6 +143,13 @@ def test_every_unit_criterion_was_tried():
 
 
 def test_a_scope_of_empty_blocks_alone_says_so():
-    model = emptied()
-    with pytest.raises(UserError, match=r"The scope '\*layer.0.attention\*' matches only weights without entries"):
-        train(model, Rule(scope=("*layer.0.attention*",), sparsity=0.5))
+    heads = torch.zeros(HEADS, dtype=torch.bool)
+    model = shrink(tiny_model("bert", num_labels=2), {f"layer.{index}.heads": heads for index in range(LAYERS)})
+    with pytest.raises(UserError, match=r"'attention' matches nothing; .*; the model has no such weights left"):
+        train(model, Rule(scope=("attention",), sparsity=0.5))
+    with pytest.raises(UserError, match=r"The scope 'q\*' matches only weights without entries; got query"):
+        select(["q*"], {}, {"query": (0, 8), "key": (8, 8)}, [])
+    assert list(select(["q*", "key"], {}, {"query": (0, 8), "qkv": (8, 8), "key": (8, 8)}, []).matrices) == [
+        "qkv",
+        "key",
+    ]

@@ -205,3 +205,8 @@ def test_openvino_gives_the_same(family: str, which: str):
     compiled = openvino.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for batch in batches:
         _runs_alike(small, batch, compiled({name: batch[name].numpy() for name in NAMES})[0])
+
+
+def test_a_projection_without_inputs_asks_for_no_gradients_in_inference_mode():
+    with torch.inference_mode():
+        assert not NoInputs(nn.Linear(4, 2))(torch.ones(2, 1, 7)).requires_grad

@@ -19,13 +19,14 @@ from safetensors.torch import load_file, save_file
 
 from sparsebert.errors import UserError
 from sparsebert.models.limits import position_limit
-from sparsebert.models.load import load_config, load_model, load_tokenizer, save_model
-from sparsebert.models.source import INDEX_FILE, PLAIN_FILE
+from sparsebert.models.load import Packing, load_config, load_model, load_tokenizer, save_model
+from sparsebert.models.pack import METADATA
+from sparsebert.models.source import INDEX_FILE, PACKED_FILE, PLAIN_FILE
 from sparsebert.surgeon import plant, shrink
-from tiny import tiny_model
+from tiny import FAMILIES, tiny_model
 from tiny_run import save_tiny
 
-EXAMPLES = int(os.environ.get("SPARSEBERT_FUZZ", "40"))
+EXAMPLES = int(os.environ.get("SPARSEBERT_FUZZ", "25"))
 FUZZ = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 Path_ = tuple[str | int, ...]
 
@@ -49,7 +50,6 @@ ABSENT = {
         "special_tokens_map_file", "fix_mistral_regex", "backend", "model_input_names", "name_or_path",
     ],
     "tokenizer.json": ["truncation", "padding"],
-    INDEX_FILE: [],
 }  # fmt: skip
 
 
@@ -121,48 +121,83 @@ def sharded(folder: Path) -> Path:
 def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("fuzz")
     save_tiny(folder / "stock")
-    for name, family in (("shrunk", "bert"), ("roberta", "roberta"), ("modernbert", "modernbert")):
-        shutil.copytree(folder / "stock", folder / name)
+    tokenizer = load_tokenizer(folder / "stock")
+    for family in FAMILIES:
         model = tiny_model(family, num_labels=2)
-        save_model(plant(shrink(model, {}), 1, layers=[0]) if name == "shrunk" else model, None, folder / name)
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(folder / "stock" / file, folder / name)
+        save_model(model, tokenizer, folder / family)
+        save_model(shrink(model, {}, drop_layers=[1]), tokenizer, folder / f"sparse-{family}")
+    save_model(plant(tiny_model("bert", num_labels=2), 1, layers=[0]), tokenizer, folder / "trees")
+    save_model(shrink(tiny_model("bert", num_labels=2), {}), tokenizer, folder / "packed", Packing())
     sharded(Path(shutil.copytree(folder / "stock", folder / "sharded")))
     return {home.name: home for home in folder.iterdir()}
 
 
+def weights_header(content: bytes) -> tuple[dict[str, Any], Callable[[bytes], bytes]]:
+    """The description in front of a weight file, and the file with another one."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), lambda header: len(header).to_bytes(8, "little") + header + content[end:]
+
+
+def packed_contents(content: bytes) -> tuple[dict[str, Any], Callable[[bytes], bytes]]:
+    """The description of packed matrices inside of that, and the file with another one."""
+    header, write = weights_header(content)
+
+    def around(contents: bytes) -> bytes:
+        text = contents.decode("utf-8", errors="replace")
+        return write(json.dumps(header | {"__metadata__": {"format": "pt", METADATA: text}}).encode())
+
+    return json.loads(header["__metadata__"][METADATA]), around
+
+
+def plain(content: bytes) -> tuple[dict[str, Any], Callable[[bytes], bytes]]:
+    return json.loads(content), lambda damaged: damaged
+
+
+def load_all(folder: Path) -> None:
+    """A configuration decides about everything."""
+    load_model(folder)
+    load_tokenizer(folder)
+    position_limit(load_config(folder))
+
+
 CASES = [
-    *((home, "config.json") for home in ("stock", "shrunk", "roberta", "modernbert")),
-    ("stock", "tokenizer.json"),
-    ("stock", "tokenizer_config.json"),
-    ("sharded", INDEX_FILE),
+    *((family, "config.json", plain, load_all) for family in FAMILIES),
+    *((f"sparse-{family}", "config.json", plain, load_all) for family in FAMILIES),
+    ("trees", "config.json", plain, load_all),
+    ("stock", "tokenizer.json", plain, load_tokenizer),
+    ("stock", "tokenizer_config.json", plain, load_tokenizer),
+    ("sharded", INDEX_FILE, plain, load_model),
+    ("stock", PLAIN_FILE, weights_header, load_model),
+    ("packed", PACKED_FILE, weights_header, load_model),
+    ("packed", PACKED_FILE, packed_contents, load_model),
 ]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("home", "name"), CASES)
+@pytest.mark.parametrize(("home", "name", "read", "load"), CASES)
 def test_whatever_a_file_holds_is_loaded_or_refused_in_one_line(
-    home: str, name: str, homes: dict[str, Path], record_testsuite_property: Callable[[str, object], None]
+    home: str,
+    name: str,
+    read: Callable[[bytes], tuple[dict[str, Any], Callable[[bytes], bytes]]],
+    load: Callable[[Path], object],
+    homes: dict[str, Path],
+    record_testsuite_property: Callable[[str, object], None],
 ):
     file = homes[home] / name
     good = file.read_bytes()
+    document, written = read(good)
+    assert one_line_or_nothing(lambda: load(homes[home]))
     counts = {"loaded": 0, "refused": 0}
 
     @FUZZ
-    @given(damages(json.loads(good), ABSENT[name]))
-    def check(content: bytes) -> None:
-        file.write_bytes(content)
-        loads = {
-            "tokenizer.json": [load_tokenizer],
-            "tokenizer_config.json": [load_tokenizer],
-            INDEX_FILE: [load_model],
-        }.get(name, [load_model, load_tokenizer, lambda folder: position_limit(load_config(folder))])
-        for load in loads:
-            counts["loaded" if one_line_or_nothing(lambda load=load: load(homes[home])) else "refused"] += 1
+    @given(damages(document, ABSENT.get(name, [])))
+    def check(damaged: bytes) -> None:
+        file.write_bytes(written(damaged))
+        counts["loaded" if one_line_or_nothing(lambda: load(homes[home])) else "refused"] += 1
 
     try:
         check()
     finally:
         file.write_bytes(good)
-    record_testsuite_property(f"{home}/{name}", counts)
+    record_testsuite_property(f"{home}/{name}/{read.__name__}", counts)
     assert counts["refused"] > 0

@@ -26,10 +26,16 @@ KINDS = {
     "BertForPreTraining": "base",
     "BertLMHeadModel": "base",
     "SparseBertModel": "base",
+    "OwnBertForSequenceClassification": "base",
 }
 
 
-UNKNOWN = ("BertForTokenClassification", "BertForPreTraining", "BertLMHeadModel")
+UNKNOWN = (
+    "BertForTokenClassification",
+    "BertForPreTraining",
+    "BertLMHeadModel",
+    "OwnBertForSequenceClassification",
+)
 
 
 def config(*architectures: str, **values: object) -> BertConfig:

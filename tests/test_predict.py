@@ -236,6 +236,8 @@ def test_what_runs_as_one_program_gets_few_shapes_and_only_those_it_was_made_for
     for row, other in zip(found(said)["predictions"], expected, strict=True):
         assert row["probability"] == pytest.approx(other["probability"], abs=1e-5)
     assert sorted(made) == [(3, 16), (3, 32)]
+    assert run_cli("predict", model, "good", "--backend", "whole").exit_code == 0
+    assert made[2:] == [(1, 16)]
 
 
 def test_back_ends_and_threads(model):

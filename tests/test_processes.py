@@ -86,7 +86,8 @@ def launch(stops: dict[Path, int]) -> int:
     """Train all rules on two processes, in each folder to a step (0 = the end); its exit code."""
     script = Path(__file__).with_name("distributed_script.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = os.environ | {"PYTHONPATH": str(script.parent), "OMP_NUM_THREADS": "1"}
+    places = [str(script.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
     asked = [str(word) for pair in stops.items() for word in pair]
     done = subprocess.run([*command, json.dumps(RULES), *asked], env=environment, capture_output=True, timeout=LIMIT_S)
     return done.returncode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import BertTokenizer
+from transformers import AutoModelForSequenceClassification, BertTokenizer
 
 from sparsebert.errors import UserError
+from sparsebert.models import shrunk
 from sparsebert.models.load import load_config, load_model, load_tokenizer, save_model
 from sparsebert.surgeon import shrink
 from test_heads import rewrite
@@ -20,6 +22,7 @@ from test_load import VOCABULARY
 from tiny import FAMILIES, tiny_batch, tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny
 
+SOURCES = sorted((Path(__file__).parents[1] / "src").rglob("*.py"))
 LOADER = "modeling_sparsebert.py"
 CODE = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n"
 
@@ -82,6 +85,33 @@ def test_own_code_in_a_model_of_our_classes_is_refused(tmp_path: Path):
     rewrite(tmp_path / "model", auto_map={"AutoConfig": "own.OwnConfig"})
     with pytest.raises(UserError, match="its own code, which is never run"):
         load_model(tmp_path / "model")
+
+
+def test_no_call_of_an_auto_class_may_run_code():
+    calls = [
+        node
+        for file in SOURCES
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).lower().startswith("auto")
+    ]
+    loading = [call for call in calls if ast.unparse(call.func).endswith((".from_pretrained", ".from_config"))]
+    assert len(loading) >= 6
+    for call in loading:
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        assert given.get("trust_remote_code") == "False", ast.unparse(call)
+
+
+def test_a_folder_from_before_loads(tmp_path: Path):
+    small = shrink(tiny_model("bert"), {})
+    save_model(small, BertTokenizer(vocab=VOCABULARY), tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    del values["auto_map"]
+    (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    (tmp_path / LOADER).unlink()
+    assert load_tokenizer(tmp_path)("good")["input_ids"] == [2, 5, 3]
+    for again in (load_model(tmp_path), AutoModelForSequenceClassification.from_pretrained(tmp_path)):
+        assert type(again) is type(small)
+    assert getattr(shrunk, type(small).__name__) is type(small)
 
 
 LOAD = """

@@ -118,7 +118,7 @@ def test_report_cards_and_nothing_half_written(trained):
         card = (folder / model.folder / "README.md").read_text(encoding="utf-8")
         assert f"{model.name}\n" in card.replace("\\", "") and "How each number was measured" in card
     assert not [path for path in folder.rglob(".*") if path.is_dir()]
-    assert {path.suffix for path in (folder / "0.7-sparsity").iterdir()} == {".json", ".safetensors", ".md"}
+    assert {path.suffix for path in (folder / "0.7-sparsity").iterdir()} == {".json", ".safetensors", ".md", ".py"}
 
 
 def test_truncated_texts_are_noted(trained):

@@ -41,7 +41,7 @@ def test_a_model_with_emptied_blocks_is_trained_on(home, tmp_path):
     save_model(shrink(whole, none), load_tokenizer(tmp_path / "whole"), tmp_path / "emptied")
     arguments = ("train", tmp_path / "emptied", "--recipe", home / "trained.yaml", "--data", home / "data")
     assert run_cli(*arguments, "-o", tmp_path / "out").exit_code == 0
-    [result] = read_record(tmp_path / "out").models
+    *_, result = read_record(tmp_path / "out").models
     assert result.sparsity.encoder_linear == pytest.approx(0.5, abs=0.01)
     assert result.sparsity_by_tensor and all(0.49 < part < 0.51 for part in result.sparsity_by_tensor.values())
 
@@ -72,6 +72,19 @@ def test_a_teacher_reads_texts_in_its_own_tokens(home, tmp_path):
     permuted = with_teacher(home, "other-words", other_vocabulary(tmp_path / "other"), *logits_only)
     assert np.abs(same).max() > 0.1
     np.testing.assert_allclose(permuted, same, rtol=1e-4, atol=1e-5)
+
+
+def test_a_teacher_that_names_its_labels_in_another_order_teaches_them_in_the_tasks(home, tmp_path):
+    logits_only, found = ("phases.0.distill.hidden=0",), []
+    for name, labels in (("in-order", ("no", "yes")), ("turned", ("yes", "no"))):
+        model = load_model(save_tiny(tmp_path / name))
+        model.config.id2label, model.config.label2id = dict(enumerate(labels)), {labels[0]: 0, labels[1]: 1}
+        if name == "turned":
+            for parameter in model.classifier.parameters():
+                parameter.data = parameter.data.flip(0)
+        model.save_pretrained(tmp_path / name)
+        found.append(with_teacher(home, name, tmp_path / name, *logits_only))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-5)
 
 
 OTHER_TEACHERS = {

@@ -15,7 +15,7 @@ from sparsebert.errors import UserError
 from sparsebert.models.accelerate import accelerate
 from sparsebert.models.layout import layout_of, scope_names
 from sparsebert.parts import Rule
-from sparsebert.surgeon import plant
+from sparsebert.surgeon import plant, shrink
 from sparsebert.train.trainer import SparseTrainer
 from test_trainer_script import ROWS, arguments, collate
 from tiny import FAMILIES, tiny_model
@@ -112,3 +112,6 @@ def test_plain_models_are_not_refused(family: str):
     for dtype in (torch.float32, torch.bfloat16):
         assert scope_names(tiny_model(family).to(dtype))["attention"]
     assert scope_names(plant(tiny_model(family), depth=2))["attention"]
+    for name in ("layer.1.heads", "layer.1.neurons"):
+        units = layout_of(tiny_model(family)).group(name).units
+        assert scope_names(shrink(tiny_model(family), {name: torch.zeros(units, dtype=torch.bool)}))["attention"]

@@ -62,7 +62,7 @@ def flops(model: PreTrainedModel, batch: int, length: int) -> int:
     the CPU, so attention runs as plain matrix products while it counts.
     """
     inputs = example_inputs([model], batch, length)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.inference_mode():
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
         model(**{name: tensor.to(model.device) for name, tensor in inputs.items()})
     return counter.get_total_flops()
 

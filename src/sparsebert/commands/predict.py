@@ -60,7 +60,7 @@ def predict(
     with quiet_libraries():
         source = _fine_tuned(model)
         texts = texts_of(given, file, text_columns, id_column, written)
-        inference = _inference(source, how)
+        inference = _inference(source, how, len(texts.first))
         notes = [texts.note] if texts.note else []
         with torch_threads(how.threads), bar_if_slow("Predicting", len(texts.first)) as done:
             rows = _rows(inference, texts, notes, done)
@@ -95,7 +95,7 @@ def _fine_tuned(model: str) -> ModelSource:
     return source
 
 
-def _inference(source: ModelSource, how: How) -> Inference:
+def _inference(source: ModelSource, how: How, texts: int) -> Inference:
     model, tokenizer = open_model(source), load_tokenizer(source)
     config, limit = model.config, position_limit(model.config)
     if how.max_length is not None and how.max_length < SHORTEST:
@@ -103,7 +103,8 @@ def _inference(source: ModelSource, how: How) -> Inference:
         raise UserError("--max-length is too short for a text", got=how.max_length, allowed=allowed)
     wanted = how.max_length or reading_length(config, tokenizer)
     reader = Reader(tokenizer, min(wanted, limit or wanted), config.vocab_size, segment_types(config))
-    return Inference(model, reader, padding_collator(tokenizer), how.backend, how.batch)
+    # A back end chooses kernels by the tokens of a batch, so it must not wait for more texts than there are.
+    return Inference(model, reader, padding_collator(tokenizer), how.backend, min(how.batch, texts))
 
 
 def _rows(inference: Inference, texts: Texts, notes: list[str], done: Callable[[int], None]) -> Iterator[Answer]:

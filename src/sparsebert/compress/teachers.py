@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from sparsebert.compress.workbench import Workbench
 from sparsebert.data.encode import encode
 from sparsebert.errors import UserError
-from sparsebert.models.limits import position_limit
+from sparsebert.models.limits import position_limit, segment_types
 from sparsebert.models.load import has_task_head, load_config, load_tokenizer
 from sparsebert.models.source import resolve
 from sparsebert.parts import Phase
@@ -51,19 +51,20 @@ def given_teacher(bench: Workbench, phase: Phase, most: int | None = None) -> Te
         raise UserError("The teacher is not fine-tuned for this task", got=phase.teacher, fix="give teacher: dense")
     model, tokenizer = bench.load(source), load_tokenizer(source)
     texts = bench.task.train if most is None else bench.task.train.select(range(min(most, len(bench.task.train))))
-    rows = encode(texts, tokenizer, bench.recipe.max_length, position_limit(config), config.vocab_size).dataset
+    takes = (bench.recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
+    teacher = Teacher(model, encode(texts, tokenizer, *takes).dataset, padding_collator(tokenizer))
     if phase.distill.hidden > 0 or phase.distill.attention > 0:
-        _check_tokens(bench, phase, rows, tokenizer)
-    return Teacher(model, rows, padding_collator(tokenizer))
+        _check_tokens(bench, phase, teacher)
+    return teacher
 
 
-def _check_tokens(bench: Workbench, phase: Phase, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_tokens(bench: Workbench, phase: Phase, teacher: Teacher) -> None:
     """Layers and attention maps are compared token by token; for maps the teacher reads the student's own batches."""
-    own = bench.train.select(range(len(rows)))
+    rows, own = teacher.rows, bench.train.select(range(len(teacher.rows)))
     alike = _ids(own).equals(_ids(rows))
     if phase.distill.attention > 0:
         alike = alike and set(rows.column_names) <= set(own.column_names) <= {*rows.column_names, "row"}
-        alike = alike and _padding(tokenizer) == _padding(bench.tokenizer)
+        alike = alike and teacher.collate == bench.collate
     if not alike:
         raise UserError(
             "The teacher's tokenizer gives other tokens than the student's, so only logits can be compared",
@@ -74,7 +75,3 @@ def _check_tokens(bench: Workbench, phase: Phase, rows: Dataset, tokenizer: PreT
 
 def _ids(rows: Dataset) -> Any:
     return rows.select_columns(["input_ids"]).with_format("arrow")[:]["input_ids"]
-
-
-def _padding(tokenizer: PreTrainedTokenizerBase) -> tuple[object, str]:
-    return tokenizer.pad_token_id, tokenizer.padding_side

@@ -30,7 +30,7 @@ class NoInputs(nn.Module):
         """[..., any], of which only the shape and the type are used, to [..., outputs]."""
         shape = (*hidden_states.shape[:-1], self.weight.shape[0])
         zeros = hidden_states.new_zeros(shape)
-        # No view of the bias: under no_grad hooks take one for a tensor with a gradient of its own.
+        # Not a view of the bias: in inference mode that would ask for gradients it has no function for.
         return zeros if self.bias is None else zeros + self.bias
 
 

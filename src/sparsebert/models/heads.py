@@ -26,8 +26,11 @@ _PRETRAINING = ("Model", LANGUAGE_MODEL, "ForCausalLM", "ForPreTraining", "ForNe
 
 
 def saved_kind(config: PretrainedConfig) -> Kind:
-    """The kind of model that the configuration's class stands for; base for a head of any other kind."""
-    names = config.architectures or ()
+    """The kind of model that the configuration's class stands for; base for a head of any other kind.
+
+    Of a class that transformers does not have nothing is known but the family.
+    """
+    names = [name for name in config.architectures or () if is_known(name)]
     if any(name.endswith(CLASSIFIER) for name in names):
         # As transformers itself reads one label without a problem type.
         alone = config.num_labels == 1 and config.problem_type is None

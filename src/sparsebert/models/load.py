@@ -146,7 +146,7 @@ def load_tokenizer(source: ModelSource | Path | str) -> PreTrainedTokenizerBase:
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, config=config, local_files_only=True, trust_remote_code=False
             )
-            tokenizer("a")
+            tokenizer("")
     except Exception as error:
         # The library of the fast tokenizers raises the base class itself.
         if not (isinstance(error, (*_MISFITS, OSError)) or type(error) is Exception):

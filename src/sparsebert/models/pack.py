@@ -9,21 +9,39 @@ even; everything else, and everything without it, comes back bit for bit (a nega
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from sparsebert.errors import UserError
+from sparsebert.models.config import first_line
 
 METADATA = "sparsebert.packed"
 MOST_COLUMNS = 2**16
 Tensors = dict[str, torch.Tensor]
 _WIDER = (torch.float64, torch.float32)
+_AGAIN = "pack or download it again"
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (*_WIDER, torch.float16, torch.bfloat16)}
+
+
+class _Entry(BaseModel):
+    """What a file says of one tensor."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    form: Literal["dense", "bitmask", "rows"]
+    shape: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    dtype: str
+
+
+_CONTENTS = TypeAdapter(dict[str, _Entry])
 
 
 def pack(tensors: Mapping[str, torch.Tensor], bf16: bool = False) -> tuple[Tensors, dict[str, dict]]:
@@ -46,8 +64,10 @@ def unpack(stored: Mapping[str, torch.Tensor], contents: Mapping[str, dict]) -> 
     """The dense tensors. Raises UserError for parts that are missing or do not fit."""
     try:
         return {name: _dense(stored, name, entry) for name, entry in contents.items()}
-    except (IndexError, KeyError, RuntimeError, ValueError) as error:
-        raise UserError(f"The packed weights do not fit together: {error}", fix="pack or download them again") from None
+    except (IndexError, KeyError, OverflowError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"The packed weights do not fit together: {first_line(error)}", fix="pack or download them again"
+        ) from None
 
 
 def write_packed(tensors: Mapping[str, torch.Tensor], file: Path, bf16: bool = False) -> None:
@@ -57,17 +77,29 @@ def write_packed(tensors: Mapping[str, torch.Tensor], file: Path, bf16: bool = F
     save_file(stored, file, metadata={METADATA: json.dumps(contents, sort_keys=True)})
 
 
-def read_packed(file: Path) -> Tensors:
-    """The dense tensors of a packed file. Raises UserError for a file that is damaged or not packed."""
+def read_contents(file: Path) -> dict[str, dict]:
+    """By name, form, shape and dtype of what a packed file holds. Raises UserError if it is damaged or not packed."""
     try:
         with safe_open(file, framework="pt") as content:
             metadata = content.metadata() or {}
-        stored = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is damaged or cut short: {error}", fix="pack or download it again") from None
+        raise UserError(f"{file} is damaged or cut short: {error}", fix=_AGAIN) from None
     if METADATA not in metadata:
         raise UserError("This safetensors file is not packed", got=file)
-    return unpack(stored, json.loads(metadata[METADATA]))
+    try:
+        return {name: entry.model_dump() for name, entry in _CONTENTS.validate_json(metadata[METADATA]).items()}
+    except ValidationError as error:
+        raise UserError(f"{file} is damaged: {error.errors()[0]['msg']}", fix=_AGAIN) from None
+
+
+def read_packed(file: Path) -> Tensors:
+    """The dense tensors of a packed file. Raises UserError for a file that is damaged or not packed."""
+    contents = read_contents(file)
+    try:
+        stored = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is damaged or cut short: {error}", fix=_AGAIN) from None
+    return unpack(stored, contents)
 
 
 def packed_bytes(tensors: Mapping[str, torch.Tensor], bf16: bool = False) -> int:
@@ -107,12 +139,16 @@ def _dense(stored: Mapping[str, torch.Tensor], name: str, entry: Mapping) -> tor
 
 
 def _kept_by_mask(mask: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    count = int(np.prod(shape))
+    count = math.prod(shape)
+    if count > 8 * len(mask):
+        raise ValueError(f"{len(mask)} bytes of places for {count} weights")
     return torch.from_numpy(np.unpackbits(mask.numpy(), count=count).astype(bool)).reshape(shape)
 
 
 def _kept_by_rows(stored: Mapping[str, torch.Tensor], name: str, shape: tuple[int, ...]) -> torch.Tensor:
     counts, columns = stored[f"{name}:counts"].long(), stored[f"{name}:columns"].to(torch.int64)
+    if len(counts) != shape[0] or shape[1] > MOST_COLUMNS:
+        raise ValueError(f"{name} has {len(counts)} rows for a shape of {shape}")
     kept = torch.zeros(shape, dtype=torch.bool)
     kept[torch.arange(shape[0]).repeat_interleave(counts), columns] = True
     return kept

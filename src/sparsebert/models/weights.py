@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -15,7 +14,7 @@ from sparsebert.errors import UserError
 from sparsebert.models.config import AGAIN
 from sparsebert.models.families import family_of
 from sparsebert.models.layout import base_of
-from sparsebert.models.pack import METADATA
+from sparsebert.models.pack import read_contents
 from sparsebert.models.source import PACKED_FILE, has_weights, no_safetensors, weight_files
 
 # A model so much larger than its files has other sizes than they: said before memory is taken for the difference.
@@ -89,11 +88,10 @@ def _refuse_wrapped(unexpected: list[str], folder: Path) -> None:
 
 
 def _elements(file: Path) -> int:
+    if file.name == PACKED_FILE:
+        return sum(math.prod(entry["shape"]) for entry in read_contents(file).values())
     try:
         with safe_open(file, framework="pt") as content:
-            metadata = content.metadata() or {}
-            if file.name == PACKED_FILE and METADATA in metadata:
-                return sum(math.prod(entry["shape"]) for entry in json.loads(metadata[METADATA]).values())
             return sum(math.prod(content.get_slice(name).get_shape()) for name in content.keys())  # noqa: SIM118
-    except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{file} is damaged or cut short: {error}", fix=AGAIN) from None

@@ -9,9 +9,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
+from sparsebert.models.empty import NoInputs, NoOutputs
 from sparsebert.models.fff import FastFeedForward
 
 PLAIN = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+# What this package puts in a linear layer's place: they hold nothing that rules could be about.
+_OWN = (FastFeedForward, NoInputs, NoOutputs)
 # By the class of a wrapper, how to get at what it holds.
 _INSIDE = {
     "OptimizedModule": "model._orig_mod, and compile it afterwards",
@@ -37,7 +40,7 @@ def refuse_changed(model: PreTrainedModel, linear: Iterable[str]) -> None:
     quantised = "quantization_config" in vars(model.config)
     for name in linear:
         module = modules.get(name)
-        if module is None or isinstance(module, FastFeedForward) or not module.state_dict():
+        if module is None or isinstance(module, _OWN) or not module.state_dict():
             continue
         weight = dict(module.named_parameters(recurse=False)).get("weight")
         if quantised or weight is None or not _is_plain(weight):

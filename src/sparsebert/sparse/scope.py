@@ -71,6 +71,8 @@ def _nothing(pattern: str, named: Mapping[str, Sequence[str]], matrices: Collect
     words = [*named, ALL]
     near = difflib.get_close_matches(pattern, [*words, *matrices], n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(name) for name in near)}?" if near else "see the model's tensor names"
+    if pattern in words:
+        hint = "the model has no such weights left"
     return UserError(
         f"The scope '{pattern}' matches nothing", allowed=f"{', '.join(words)}, or a pattern of tensor names", fix=hint
     )
