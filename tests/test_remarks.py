@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from example_record import example_record
-from sparsebert.compress.makers import fell_too_far
-from sparsebert.compress.remarks import answers, doubt, least_drop, too_few_examples
+from sparsebert.compress.remarks import answers, doubt, fell_too_far, least_drop, too_few_examples
 from sparsebert.compress.workbench import Workbench, set_up
 from sparsebert.recipe import load_recipe
 from sparsebert.records import ModelResult, Timing
@@ -84,7 +83,7 @@ def test_regression_stands_beside_no_relation_at_all(home: Path):
         ("spearman", 0, False),
     ]
     assert bench.decide({"validation": good}) is None and least_drop(bench) is None
-    said = doubt(bench, "dense", bench.score({"validation": noise}), None)
+    said = doubt(bench, bench.score({"validation": noise}), None)
     assert said is not None and said.startswith("dense is no better than always giving the mean (pearson")
 
 
@@ -114,14 +113,14 @@ def test_decisions_hold_what_was_mixed_up_and_which_texts_flipped(bench: Workben
     ],
 )
 def test_a_dense_model_at_chance_is_doubted_and_label_order_named(bench: Workbench, classes: np.ndarray, words: str):
-    said = doubt(bench, "dense", bench.score(says(classes)), bench.decide(says(classes)))
+    said = doubt(bench, bench.score(says(classes)), bench.decide(says(classes)))
     assert said is not None and said.startswith(words)
     assert "always the same gives 64.3%" in said and "label order" in said
 
 
 def test_a_good_model_is_not_doubted(bench: Workbench):
     for classes in (LABELS, flipped(0, 50)):
-        assert doubt(bench, "dense", bench.score(says(classes)), bench.decide(says(classes))) is None
+        assert doubt(bench, bench.score(says(classes)), bench.decide(says(classes))) is None
 
 
 def test_a_drop_that_the_examples_cannot_tell_is_warned_of(home: Path):
@@ -134,10 +133,10 @@ def test_a_drop_that_the_examples_cannot_tell_is_warned_of(home: Path):
 
 def test_a_drop_of_just_what_was_asked_for_is_within_it(home: Path):
     bench = bench_of(home, max_drop=30)
-    dense = bench.score(says(LABELS))
-    assert 100 * (1.0 - 49 / 70) > 30
-    assert not fell_too_far(bench, dense, bench.score(says(flipped(*range(21)))))
-    assert fell_too_far(bench, dense, bench.score(says(flipped(*range(22)))))
+    dense, *small = (bench.main_value(says(flipped(*range(wrong)))) for wrong in (0, 21, 22))
+    assert (dense, small[0]) == (1.0, 0.7) and 100 * (1.0 - 0.7) > 30
+    assert [fell_too_far(bench, dense, value) for value in small] == [False, True]
+    assert fell_too_far(bench, dense, None)
 
 
 def model(bench: Workbench, name: str, megabytes: float, ms: float, wrong: int) -> ModelResult:
@@ -152,6 +151,7 @@ def model(bench: Workbench, name: str, megabytes: float, ms: float, wrong: int) 
             "name": name,
             "size": full.size.model_copy(update={"bytes_on_disk": int(megabytes * 1e6)}),
             "scores": bench.score(says(flipped(*range(wrong))), says(LABELS)),
+            "decisions": bench.decide(says(flipped(*range(wrong))), says(LABELS)),
             "timings": (timing.model_copy(update={"median_ms": ms}),),
         }
     )
@@ -169,6 +169,16 @@ def test_max_drop_names_the_smallest_and_the_fastest(home: Path):
         "No model found lost at most 9 points of accuracy: only the dense one is left"
     ]
     assert list(answers(bench_of(home), models)) == []
+
+
+def test_a_collapsed_model_is_no_answer_to_max_drop(home: Path):
+    bench = bench_of(home, max_drop=40)
+    empty = says(np.zeros(70, dtype=int))
+    update = {"scores": bench.score(empty, says(LABELS)), "decisions": bench.decide(empty, says(LABELS))}
+    small = model(bench, "a", 60, 4, 1).model_copy(update=update)
+    _, said, *_ = answers(bench, [model(bench, "dense", 90, 9, 0), small])
+    assert said.startswith('a predicts one class, "no", for every validation example (accuracy 64.3%')
+    assert said.endswith("so it is no answer to how small the model may be")
 
 
 def test_max_drop_says_where_chance_had_a_part(home: Path):

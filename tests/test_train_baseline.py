@@ -57,6 +57,7 @@ def test_a_dense_model_is_trained_to_compare_with_where_it_is_asked_for(home: Pa
     assert dense.decisions and dense.decisions.agreement is None
     assert sparse.decisions and sparse.decisions.agreement is not None
     assert len(sparse.decisions.flips) == min(20, round(40 * (1 - sparse.decisions.agreement)))
+    assert [score.baseline for score in sparse.scores] == [0.5, 0]
     change = family_rows(families([record]))[1].change_points
     assert change is not None
     assert change.mid == pytest.approx(100 * (sparse.scores[0].value - dense.scores[0].value))

@@ -20,7 +20,7 @@ from sparsebert.compress.forest import layers_to_change
 from sparsebert.compress.inputs import inputs_of
 from sparsebert.compress.makers import Entry, count_steps, make_family, maker_of, wanted_targets
 from sparsebert.compress.phases import check_phases
-from sparsebert.compress.remarks import answers, doubt
+from sparsebert.compress.remarks import remarks
 from sparsebert.compress.workbench import Workbench, set_up
 from sparsebert.counts import Footprint, footprint, sizes, sparsity
 from sparsebert.environment import environment
@@ -110,7 +110,7 @@ def _finish(workbench: Workbench, command: str, started: float, keep_models: boo
         entries, notes = maker_of(recipe)(workbench)
         workbench.steps.begin("Measuring all models together")
         models = measure_family(workbench, entries)
-        notes = (*notes, *_remarks(workbench, models))
+        notes = (*notes, *remarks(workbench, models))
         write_predictions(workbench, entries)
     except UserError as error:
         step = error.step if isinstance(error, DivergedError) else None
@@ -128,13 +128,6 @@ def _finish(workbench: Workbench, command: str, started: float, keep_models: boo
     write_record(record, folder)
     mark_finished(folder)
     return record
-
-
-def _remarks(workbench: Workbench, models: Sequence[ModelResult]) -> list[str]:
-    doubts = [
-        doubt(workbench, model.name, model.scores, model.decisions) for model in models[:1] if model.name == "dense"
-    ]
-    return [*filter(None, doubts), *answers(workbench, models)]
 
 
 def _remove_models(folder: Path, record: Record) -> None:

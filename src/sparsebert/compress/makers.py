@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from sparsebert.compress.family import Dense, FamilyMaker, Member, dense_model
 from sparsebert.compress.forest import Grown, grow
 from sparsebert.compress.phases import SparseModel, has_dense, train_phases, unused_targets
-from sparsebert.compress.remarks import doubt, least_drop, main_score, too_few_examples
+from sparsebert.compress.remarks import doubt, fell_too_far, least_drop, too_far, too_few_examples
 from sparsebert.compress.workbench import Predictions, Workbench
 from sparsebert.errors import UnreachableError, UserError
 from sparsebert.models.load import load_model
@@ -19,7 +19,6 @@ from sparsebert.parts import Target
 from sparsebert.progress import line
 from sparsebert.recipe import Recipe
 from sparsebert.records import (
-    Score,
     TrainingRun,
 )
 from sparsebert.report import values as v
@@ -71,8 +70,8 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
         line(f"Note: {early}")
     dense = dense_model(workbench)
     entries = [_dense_entry(workbench, dense)]
-    scores = workbench.score(entries[0].predictions)
-    if workbench.recipe.max_drop is not None and _main_value(workbench, scores) is None:
+    dense_value = workbench.main_value(entries[0].predictions)
+    if workbench.recipe.max_drop is not None and dense_value is None:
         raise UserError(f"The dense model has no {workbench.spec.main_metric}, so no drop", fix="give targets instead")
     maker = FamilyMaker(workbench, dense)
     for target in wanted_targets(workbench.recipe):
@@ -83,8 +82,9 @@ def make_family(workbench: Workbench) -> tuple[list[Entry], tuple[str, ...]]:
                 raise
             # The ladder of `max_drop` ends where models cannot get smaller.
             return entries, (str(error),)
-        if fell_too_far(workbench, scores, workbench.score(entry.predictions)):
-            return entries, (_max_drop_note(workbench, scores, entry),)
+        value = workbench.main_value(entry.predictions)
+        if fell_too_far(workbench, dense_value, value):
+            return entries, (too_far(workbench, entry.name, dense_value, value),)
         entries.append(entry)
     return entries, ()
 
@@ -146,36 +146,12 @@ def _dense_entry(workbench: Workbench, dense: Dense) -> Entry:
     folder, predictions = workbench.folder / "dense", workbench.predict(dense.model)
     entry = Entry("dense", folder, dense.model, predictions, training=dense.trained.run)
     line(f"dense: {_main(workbench, entry)}")
-    found = doubt(workbench, "dense", workbench.score(predictions), workbench.decide(predictions))
+    found = doubt(workbench, workbench.score(predictions), workbench.decide(predictions))
     if found:
         line(f"Note: {found}")
     return entry
 
 
-def fell_too_far(workbench: Workbench, dense: Sequence[Score], scores: Sequence[Score]) -> bool:
-    """Whether a model lost more than `max_drop` points of the main metric, or has none."""
-    limit = workbench.recipe.max_drop
-    if limit is None:
-        return False
-    before, after = _main_value(workbench, dense), _main_value(workbench, scores)
-    # Rounding must not refuse a drop of just what was asked for.
-    return before is None or after is None or 100 * (before - after) > limit + 1e-9
-
-
-def _max_drop_note(workbench: Workbench, dense: Sequence[Score], failed: Entry) -> str:
-    before, after = _main_value(workbench, dense), _main_value(workbench, workbench.score(failed.predictions))
-    metric = workbench.spec.main_metric
-    if before is None or after is None:
-        return f"{failed.name} has no {metric}, so the search for smaller models ended there"
-    lost = f"lost {100 * (before - after):.1f} points of {metric}, more than {workbench.recipe.max_drop:g}"
-    return f"{failed.name} {lost}, so the search for smaller models ended there"
-
-
-def _main_value(workbench: Workbench, scores: Sequence[Score]) -> float | None:
-    score = main_score(workbench, scores)
-    return None if score is None else score.value
-
-
 def _main(workbench: Workbench, entry: Entry) -> str:
-    value = _main_value(workbench, workbench.score(entry.predictions))
+    value = workbench.main_value(entry.predictions)
     return f"{workbench.spec.main_metric} " + ("undefined" if value is None else v.fraction(value))

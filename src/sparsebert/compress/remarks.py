@@ -18,18 +18,46 @@ def main_score(workbench: Workbench, scores: Sequence[Score]) -> Score | None:
     return next((one for one in scores if one.metric == workbench.spec.main_metric), None)
 
 
-def doubt(workbench: Workbench, name: str, scores: Sequence[Score], decided: Decisions | None) -> str | None:
+def remarks(workbench: Workbench, models: Sequence[ModelResult]) -> list[str]:
+    """What there is to say of the finished models of a run, the first of which may be the dense one."""
+    dense = [model for model in models[:1] if model.name == "dense"]
+    doubts = [doubt(workbench, model.scores, model.decisions) for model in dense]
+    return [*filter(None, doubts), *answers(workbench, models)]
+
+
+def fell_too_far(workbench: Workbench, dense: float | None, value: float | None) -> bool:
+    """Whether the main metric is more than `max_drop` below the dense model's, or is not there; never without limit."""
+    limit = workbench.recipe.max_drop
+    if limit is None:
+        return False
+    # Rounding must not refuse a drop of just what was asked for.
+    return dense is None or value is None or 100 * (dense - value) > limit + 1e-9
+
+
+def too_far(workbench: Workbench, name: str, dense: float | None, value: float | None) -> str:
+    """A line for the model that fell too far."""
+    metric = workbench.spec.main_metric
+    why = f"has no {metric}"
+    if dense is not None and value is not None:
+        why = f"lost {100 * (dense - value):.1f} points of {metric}, more than {workbench.recipe.max_drop:g}"
+    return f"{name} {why}, so the search for smaller models ended there"
+
+
+def doubt(workbench: Workbench, scores: Sequence[Score], decided: Decisions | None) -> str | None:
+    """A line for a dense model that `collapse` is true of; else None."""
+    said = collapse(workbench, "dense", scores, decided)
+    causes = "the label order of the data is not the model's own (id2label), or it was trained too little"
+    return said and f"{said}. Possible causes: {causes}. Changes against it say little"
+
+
+def collapse(workbench: Workbench, name: str, scores: Sequence[Score], decided: Decisions | None) -> str | None:
     """A line for a model that says always the same, or whose score is not above what that would give; else None."""
     score = main_score(workbench, scores)
-    only = None if decided is None else decided.only_class
-    if only is None and (score is None or score.above_baseline is not False):
-        return None
-    if only is not None:
-        said = f'{name} predicts one class, "{only}", for every validation example'
-    else:
-        said = f"{name} is no better than {_constant(workbench)}"
-    causes = "the label order of the data is not the model's own (id2label), or it was trained too little"
-    return f"{said}{_beside(score)}. Possible causes: {causes}. Changes against it say little"
+    if decided is not None and decided.only_class is not None:
+        return f'{name} predicts one class, "{decided.only_class}", for every validation example{_beside(score)}'
+    if score is not None and score.above_baseline is False:
+        return f"{name} is no better than {_constant(workbench)}{_beside(score)}"
+    return None
 
 
 def _constant(workbench: Workbench) -> str:
@@ -84,6 +112,9 @@ def answers(workbench: Workbench, models: Sequence[ModelResult]) -> Iterator[str
         f"{smallest.name} is the smallest model found that {what} ({v.megabytes(smallest.size.file_bytes / 1e6)}"
         f"{_change(models[0], score, workbench)}). It was chosen on the validation split that its score is of"
     )
+    empty = collapse(workbench, smallest.name, smallest.scores, smallest.decisions)
+    if empty:
+        yield f"{empty}, so it is no answer to how small the model may be"
     milliseconds = {model.name: _whole_ms(workbench, model) for model in small}
     timed = {name: ms for name, ms in milliseconds.items() if ms is not None}
     if timed:

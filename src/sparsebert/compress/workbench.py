@@ -17,6 +17,7 @@ from sparsebert.compress.scoring import decisions, split_scores
 from sparsebert.counts import example_inputs
 from sparsebert.data.encode import encode
 from sparsebert.data.load import Task, load_task
+from sparsebert.data.metrics import score
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.models.heads import CLASSIFIER, check_start, has_task_head
 from sparsebert.models.labels import are_numbers, has_no_names, head_order, name_labels, own_names, take_labels
@@ -83,6 +84,11 @@ class Workbench:
         if self.spec.kind == "regression":
             return None
         return int(np.bincount(list(self.train["label"])).argmax())
+
+    def main_value(self, predictions: Predictions) -> float | None:
+        """The main metric on the split that decides, on its own; None where it has no value."""
+        split, name = self.task.validation_name, self.spec.main_metric
+        return score([name], predictions[split], self.labels(split)).get(name)
 
     def score(self, predictions: Predictions, dense: Predictions | None = None) -> tuple[Score, ...]:
         """The task's metrics on every validation split, beside chance; one that is undefined is left out.

@@ -11,7 +11,8 @@ import numpy as np
 
 from sparsebert.data.metrics import REGRESSION
 
-RESAMPLES = 2000
+# Fewer where that would be many rows in all: the more rows, the narrower the interval, and the less its ends matter.
+RESAMPLES, FEWEST, MOST_ROWS = 2000, 500, 2 * 10**7
 LEVEL = 0.05
 # Rows drawn at once, so that memory stays small where there are many of them.
 AT_ONCE = 2**21
@@ -20,13 +21,15 @@ Interval = tuple[float, float]
 
 
 def resampled_scores(
-    metric: str, logits: np.ndarray, labels: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+    metric: str, logits: np.ndarray, labels: np.ndarray, resamples: int | None = None, seed: int = 0
 ) -> np.ndarray:
     """The metric on each resample of the rows [resamples]; nan where it has no value, as in data/metrics.py.
 
+    `resamples`: None = RESAMPLES, down to FEWEST where the rows are very many.
     `logits` and `labels` are as `metrics.score` takes them, and fit the metric as it says.
     """
-    drawn = _draws(len(labels), resamples, np.random.default_rng(seed))
+    count = max(FEWEST, min(RESAMPLES, MOST_ROWS // len(labels))) if resamples is None else resamples
+    drawn = _draws(len(labels), count, np.random.default_rng(seed))
     if metric in REGRESSION:
         sides = logits.reshape(-1).astype(np.float64), labels.astype(np.float64)
         return np.concatenate([_OF_WEIGHTS[metric](_weights(rows), *sides) for rows in drawn])
