@@ -5,16 +5,24 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sparsebert.errors import UserError
 from sparsebert.records import read_record
-from test_run import compress, home  # noqa: F401
+from test_run import compress
 from test_stages import flipped
-from tiny_run import QUICK, run_cli
+from tiny_run import QUICK, run_cli, save_tiny, write_task
 
 pytestmark = pytest.mark.usefixtures("short_samples")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A fine-tuned model, and its task."""
+    folder = tmp_path_factory.mktemp("again")
+    return SimpleNamespace(folder=folder, tuned=save_tiny(folder / "tuned"), data=write_task(folder / "data"))
 
 
 def test_a_run_that_lost_a_model_makes_it_again(home):
