@@ -102,7 +102,7 @@ def test_modules_that_a_download_left_out_are_missed(listed: Any, message: str, 
 def test_bytes_are_those_of_the_files_that_are_read(tmp_path: Path):
     for name, count in (("model-1.safetensors", 30), ("model-2.safetensors", 12), ("old.safetensors", 500)):
         (tmp_path / name).write_bytes(b"x" * count)
-    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    index = {"metadata": {}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     assert disk_bytes(tmp_path) == 42
     (tmp_path / "model.safetensors").write_bytes(b"x" * 7)

@@ -98,8 +98,7 @@ def test_live_constants_of_whole_blocks_are_folded(family: str):
 def test_every_parameter_takes_part_in_training(family: str):
     small = emptied(family, "both")[1].train()
     small(**tiny_batch(), labels=torch.tensor([0, 1, 2])).loss.backward()
-    assert [name for name, parameter in small.named_parameters() if parameter.numel() == 0] == []
-    idle = [name for name, parameter in small.named_parameters() if parameter.grad is None]
+    idle = [name for name, parameter in small.named_parameters() if parameter.numel() and parameter.grad is None]
     # Of a norm that comes before a block, nothing is left where the block reads nothing.
     before = ("layers.0.mlp_norm", "layers.1.mlp_norm", "layers.1.attn_norm") if family == "modernbert" else ()
     assert [name for name in idle if "layer" in name and not any(norm in name for norm in before)] == []

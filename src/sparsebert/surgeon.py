@@ -347,7 +347,6 @@ def _fill(small: PreTrainedModel, tensors: Tensors) -> None:
 
 def _copy_buffers(model: PreTrainedModel, small: PreTrainedModel) -> None:
     # Buffers that are not saved (positions, rotary frequencies) sit outside the layers, under the same names.
-    saved = set(small.state_dict())
-    for name in [name for name, _ in small.named_buffers() if name not in saved]:
+    for name, _ in list(small.named_buffers()):
         owner, _, leaf = name.rpartition(".")
         setattr(small.get_submodule(owner), leaf, model.get_buffer(name).clone())

@@ -1,7 +1,7 @@
 """Blocks without units: what attention without heads, and a feedforward block without neurons, still compute.
 
-No matrix product of width zero runs in them: exporters mishandle those, some without an error. All tensors keep their
-names, so that files look like those of any other shape; empty ones are buffers, as nothing in them can be trained.
+No matrix product of width zero runs in them: exporters mishandle those, some without an error. Parameters keep their
+names, the empty ones too, so that files look like those of any other shape.
 """
 
 from __future__ import annotations
@@ -19,12 +19,9 @@ from transformers import PretrainedConfig
 class NoInputs(nn.Module):
     """A projection that has lost all its inputs: every token gets the bias, or zeros where there is none."""
 
-    weight: torch.Tensor
-
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.register_buffer("weight", linear.weight.detach())
-        self.bias = linear.bias
+        self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """[..., any], of which only the shape and the type are used, to [..., outputs]."""
@@ -39,8 +36,7 @@ class NoOutputs(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.register_buffer("weight", linear.weight.detach())
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+        self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """The same tensor."""
