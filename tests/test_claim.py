@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from sparsebert.compress.claim import INPUTS_FILE, LOCK_FILE, RECIPE_FILE, claimed
+from example_record import example_record
+from sparsebert.compress.claim import INPUTS_FILE, LOCK_FILE, RECIPE_FILE, claimed, mark_finished
 from sparsebert.errors import UserError
 from sparsebert.files import PREFIX
 from sparsebert.parts import Target, Training
 from sparsebert.recipe import Recipe, parse_recipe
-from sparsebert.records import Inputs, SplitOf
+from sparsebert.records import Inputs, SplitOf, write_record
 from test_stages import DAMAGES
 
 INPUTS = Inputs(
@@ -179,3 +180,28 @@ def test_two_commands_do_not_work_in_one_folder(tmp_path: Path):
         claim(folder)
     assert str(folder) in str(caught.value)
     claim(folder)
+
+
+def test_targets_that_could_not_be_met_may_be_taken_back(tmp_path: Path):
+    claim(tmp_path, targets(2))
+    write_record(example_record().model_copy(update={"recipe_hash": targets(2).hash}), tmp_path)
+    mark_finished(tmp_path)
+    claim(tmp_path, targets(2, 4))
+    claim(tmp_path, targets(2))
+    assert len(json.loads((tmp_path / RECIPE_FILE).read_text())["targets"]) == 1
+    with pytest.raises(UserError, match="another recipe"):
+        claim(tmp_path, targets(4))
+
+
+@pytest.mark.parametrize("kind", ["model", "data", "teacher"])
+def test_restart_removes_nothing_that_the_new_run_is_made_from(kind: str, tmp_path: Path):
+    claim(tmp_path / "run")
+    own = tmp_path / "run" / "dense"
+    own.mkdir()
+    (own / "config.json").write_text("{}")
+    phases = [{"name": "one", "teacher": str(own)}]
+    recipe = parse_recipe({"phases": phases} if kind == "teacher" else {kind: str(own)})
+    before = content(tmp_path / "run")
+    with pytest.raises(UserError, match=r"--restart would remove what the new run is made from; got .*dense"):
+        claim(tmp_path / "run", recipe, restart=True)
+    assert (own / "config.json").is_file() and content(tmp_path / "run") == before

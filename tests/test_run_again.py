@@ -145,3 +145,23 @@ def test_a_log_has_a_line_a_step_and_no_blank_ones(home, tmp_path: Path):
         "[5/5] Writing the report",
     ]
     assert "" not in lines and not any("\r" in text for text in lines)
+
+
+def test_a_page_that_is_gone_is_written_again(home):
+    out, options = home.folder / "paged", ("--sparsity", 0.3, "--no-finetune")
+    compress(home, home.tuned, "paged", *options)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    (out / "report.html").unlink()
+    compress(home, home.tuned, "paged", *options)
+    assert (out / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_home_and_the_slash_of_completion_name_the_same_folders(home, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(home.folder))
+    monkeypatch.chdir(home.folder)
+    options = (*QUICK, "--sparsity", 0.3, "--no-finetune")
+    named = ("compress", "~/tuned", "--task", "mine", "--data", "~/data")
+    first = run_cli(*named, "-o", "~/tilde", *options)
+    assert first.exit_code == 0 and (home.folder / "tilde" / "record.json").is_file() and not Path("~").exists()
+    again = run_cli("compress", "~/tuned/", "--task", "mine", "--data", "~/data/", "-o", "~/tilde", *options)
+    assert "This run has finished before" in again.stderr

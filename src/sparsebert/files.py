@@ -17,6 +17,14 @@ PREFIX = ".sparsebert-tmp-"
 """Names of what is being written or removed begin with it, so that what a killed process leaves can be told apart."""
 
 
+def home_of(name: str) -> Path:
+    """The path meant by `name`, with ~ as the user's home. Raises UserError for the home of nobody."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UserError("There is no such home", got=name) from None
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write through a temporary file in the same folder, so that a reader sees the old file or the new, never half."""
     write_bytes_atomically(path, text.encode("utf-8"))

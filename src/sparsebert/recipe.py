@@ -101,6 +101,12 @@ class Recipe(Plain):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
+    @field_validator("model", "data")
+    @classmethod
+    def _without_last_slash(cls, value: str | None) -> str | None:
+        """As completion of a folder's name leaves it: the same folder is the same recipe."""
+        return value if value is None else value.rstrip("/") or value
+
     @field_validator("criterion")
     @classmethod
     def _known(cls, value: str) -> str:

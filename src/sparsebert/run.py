@@ -40,7 +40,7 @@ from sparsebert.records import (
 from sparsebert.report.card import model_card
 from sparsebert.report.page import write_report
 
-CARD = "README.md"
+CARD, REPORT = "README.md", "report.html"
 
 
 def run(
@@ -77,6 +77,8 @@ def run(
     with claimed(folder, recipe, inputs, restart) as begun, torch_threads(begun.threads):
         if (record := finished(folder, recipe)) is not None:
             line("This run has finished before, and its models are as it left them; nothing is measured anew")
+            if not (folder / REPORT).is_file():
+                write_report([record], folder / REPORT, folder / "plots", runs=[folder])
             return record
         shared = [] if common is None else parts_of(recipe, begun)
         taken = [] if common is None else take(shared, folder, common)
@@ -124,7 +126,7 @@ def _finish(workbench: Workbench, command: str, started: float, keep_models: boo
         _remove_models(folder, record)
     for result in models if keep_models else ():
         write_text_atomically(folder / result.folder / CARD, model_card(record, result.name))
-    write_report([record], folder / "report.html", folder / "plots", runs=[folder])
+    write_report([record], folder / REPORT, folder / "plots", runs=[folder])
     write_record(record, folder)
     mark_finished(folder)
     return record

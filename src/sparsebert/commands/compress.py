@@ -10,6 +10,7 @@ from typing import Any
 
 from sparsebert.commands.output import put_json, quiet_libraries, remark, say, show
 from sparsebert.errors import UserError
+from sparsebert.files import home_of
 from sparsebert.progress import busy
 from sparsebert.recipe import Recipe
 from sparsebert.records import FILE_NAME, Record
@@ -41,7 +42,7 @@ def compress(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bo
 
 def run_and_show(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bool = False) -> Record:
     """Run the recipe in `output` (none = a folder named after it), and print what it gave as a table or as JSON."""
-    folder = output or default_folder(recipe)
+    folder = home_of(str(output or default_folder(recipe)))
     with busy("Starting"):
         from sparsebert.run import run
     with quiet_libraries():
@@ -55,7 +56,7 @@ def run_and_show(recipe: Recipe, output: Path | None, json_wanted: bool, restart
 
 def default_folder(recipe: Recipe) -> Path:
     """`runs/MODEL-TASK-HASH`: the same recipe always finds the same folder."""
-    model = Path(recipe.model).expanduser()
+    model = home_of(recipe.model)
     name = (model.resolve() if model.is_dir() else model).name
     return Path("runs") / f"{name}-{recipe.task}-{recipe.hash}"
 

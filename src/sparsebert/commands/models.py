@@ -9,9 +9,10 @@ from transformers import PreTrainedModel
 
 from sparsebert.commands.output import remark
 from sparsebert.errors import UserError
+from sparsebert.files import home_of
 from sparsebert.models.heads import unknown_head
 from sparsebert.models.load import load_config, load_model
-from sparsebert.models.source import ModelSource, home_of, resolve
+from sparsebert.models.source import ModelSource, resolve
 from sparsebert.records import FILE_NAME, Record, read_record
 
 

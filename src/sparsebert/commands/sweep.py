@@ -12,6 +12,7 @@ from typing import Any
 from sparsebert.commands.output import put_json, quiet_libraries, say, show
 from sparsebert.commands.settings import as_settings
 from sparsebert.errors import UserError
+from sparsebert.files import home_of
 from sparsebert.records import Record
 from sparsebert.report import as_json, as_rich, curve_table, curves, families, family_rows, family_table, write_report
 
@@ -31,7 +32,7 @@ def sweep(
     from sparsebert import sweep as points
 
     todo = points.points(file, [*as_settings(options), *settings], [points.axis(text) for text in grids], range(seeds))
-    folder = output or Path("runs") / f"sweep-{_hash([point.recipe.hash for point in todo])}"
+    folder = home_of(str(output or Path("runs") / f"sweep-{_hash([point.recipe.hash for point in todo])}"))
     with quiet_libraries():
         command = shlex.join(["sparsebert", *sys.argv[1:]])
         made = list(points.sweep(todo, folder, command, keep_models, restart))

@@ -18,6 +18,7 @@ from sparsebert.files import (
     clear_leftovers,
     differing_files,
     digests,
+    home_of,
     open_lock,
     refuse_links,
     remove_folder,
@@ -37,15 +38,17 @@ CHOICES = "choose another --output, or give --restart to begin anew in this one"
 def claimed(folder: Path, recipe: Recipe, inputs: Inputs, restart: bool = False) -> Iterator[Inputs]:
     """Hold `folder` as the run folder of a recipe and of what it is made from; gives the inputs that it began with.
 
-    Targets may be added to a run. With `restart` what the run before left is removed first. What killed processes
-    left is cleared. Raises BusyError if another process holds the folder; UserError if it is not empty and no run, has
-    links in it, or belongs to another recipe or to other inputs, which are then named.
+    Targets may be added to a run, and taken back until it has made them. With `restart` what the run before left is
+    removed first. What killed processes left is cleared. Raises BusyError if another process holds the folder;
+    UserError if it is not empty and no run, has links in it, belongs to another recipe or to other inputs, which are
+    then named, or holds what the new run is made from where all is to be removed.
     """
     _refuse_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         refuse_links(folder)
         if restart:
+            _refuse_own_inputs(folder, recipe)
             _remove_run(folder)
         begun = _check(folder, recipe, inputs)
         clear_leftovers(folder)
@@ -102,7 +105,7 @@ def _check(folder: Path, recipe: Recipe, inputs: Inputs) -> Inputs | None:
         return None
     before, begun = _recipe_of(folder), begun_with(folder)
     different = differing_keys(before, recipe)
-    if different and not _only_adds_targets(before, recipe):
+    if different and not _only_adds_targets(before, recipe) and not _has_made(folder, recipe):
         raise UserError(
             f"{folder} holds a run of another recipe; different: {', '.join(different)}",
             fix=f"give the same values, {CHOICES}",
@@ -124,6 +127,12 @@ def _only_adds_targets(before: Recipe, recipe: Recipe) -> bool:
     if not before.targets or not set(before.targets) < set(recipe.targets):
         return False
     return before.model_copy(update={"targets": recipe.targets, "name": recipe.name}) == recipe
+
+
+def _has_made(folder: Path, recipe: Recipe) -> bool:
+    """Whether the finished run here is of this recipe: targets that were added since cannot be met, or not yet."""
+    record = finished_record(folder)
+    return record is not None and record.recipe_hash == recipe.hash
 
 
 def _recipe_of(folder: Path) -> Recipe:
@@ -164,6 +173,18 @@ def _refuse_foreign(folder: Path) -> None:
     own = (INPUTS_FILE, LOCK_FILE)
     if not folder.is_dir() or any(e.name not in own and not e.name.startswith(PREFIX) for e in folder.iterdir()):
         raise UserError("The output folder is not empty and not a run", got=folder, fix="choose another --output")
+
+
+def _refuse_own_inputs(folder: Path, recipe: Recipe) -> None:
+    """Raises UserError for a model, a teacher or data in the very folder that is to be emptied."""
+    for name in (recipe.model, *recipe.given_teachers, recipe.data):
+        place = None if name is None else home_of(name).resolve()
+        if place is not None and place.exists() and place.is_relative_to(folder.resolve()):
+            raise UserError(
+                "--restart would remove what the new run is made from",
+                got=name,
+                fix="choose another --output, or move it elsewhere first",
+            )
 
 
 def _remove_run(folder: Path) -> None:

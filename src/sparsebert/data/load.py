@@ -15,6 +15,7 @@ from sparsebert.data.read import read_file
 from sparsebert.data.rows import standard_rows
 from sparsebert.data.tasks import TaskSpec, task_names, task_spec
 from sparsebert.errors import UserError, unknown
+from sparsebert.files import home_of
 from sparsebert.parts import Columns
 
 REVIEWS = Path(__file__).parent / "reviews"
@@ -59,7 +60,7 @@ def _load(task: str, data: str | None, columns: Columns, seed: int) -> Task:
     if task not in task_names():
         if data is None:
             raise unknown("task", task, task_names())
-        own = own_data(task, Path(data), columns, seed)
+        own = own_data(task, home_of(data), columns, seed)
         return Task(own.spec, own.train, own.validation, own.validation_name, notes=own.notes)
     spec = task_spec(task)
     _check_use(spec, data, columns)
@@ -67,7 +68,7 @@ def _load(task: str, data: str | None, columns: Columns, seed: int) -> Task:
         wanted = (spec.label, *spec.columns)
         splits = {name: RawSplit(name, read_file(REVIEWS / f"{name}.csv", wanted)) for name in ("train", "validation")}
     else:
-        splits = folder_splits(spec, Path(data)) if data else hub_splits(spec)
+        splits = folder_splits(spec, home_of(data)) if data else hub_splits(spec)
     return _assemble(spec, splits)
 
 
@@ -80,9 +81,9 @@ def _check_use(spec: TaskSpec, data: str | None, columns: Columns) -> None:
         return
     if spec.name == "reviews":
         raise UserError("Task 'reviews' ships in the package and takes no data", got=data, fix=own)
-    if not Path(data).exists():
+    if not home_of(data).exists():
         raise UserError("The data path does not exist", got=data)
-    if not Path(data).is_dir():
+    if not home_of(data).is_dir():
         raise UserError(f"Task '{spec.name}' takes a folder of tasks, not a file", got=data, fix=own)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from sparsebert.errors import UserError
+from sparsebert.files import home_of
 from sparsebert.models.config import ADAPTER_FILE, AGAIN, CONFIG_FILE, an_adapter, read_json, shown
 
 EMBEDDED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -55,14 +56,6 @@ def resolve(name: str) -> ModelSource:
         if cached is not None and has_tokenizer(cached.path):
             return cached
         return _packaged(name) or _downloaded(name, cached)
-
-
-def home_of(name: str) -> Path:
-    """The path meant by `name`, with ~ as the user's home. Raises UserError for the home of nobody."""
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:
-        raise UserError("There is no such home", got=name) from None
 
 
 def _no_model(folder: Path, name: str) -> UserError:
