@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sparsebert.compress.workbench import Workbench
-from sparsebert.records import Decisions, ModelResult, Score
+from sparsebert.records import Decisions, ModelResult, Score, Timing
 from sparsebert.report import values as v
 from sparsebert.report.tables import metric_name
 
@@ -102,7 +102,8 @@ def answers(workbench: Workbench, models: Sequence[ModelResult]) -> Iterator[str
     limit, small = workbench.recipe.max_drop, [model for model in models if model.target_kind is not None]
     if limit is None:
         return
-    what = f"lost at most {limit:g} points of {metric_name(workbench.spec.main_metric).lower()}"
+    points = "point" if limit == 1 else "points"
+    what = f"lost at most {limit:g} {points} of {metric_name(workbench.spec.main_metric).lower()}"
     if not small:
         yield f"No model found {what}: only the dense one is left"
         return
@@ -115,15 +116,10 @@ def answers(workbench: Workbench, models: Sequence[ModelResult]) -> Iterator[str
     empty = collapse(workbench, smallest.name, smallest.scores, smallest.decisions)
     if empty:
         yield f"{empty}, so it is no answer to how small the model may be"
-    milliseconds = {model.name: _whole_ms(workbench, model) for model in small}
-    timed = {name: ms for name, ms in milliseconds.items() if ms is not None}
+    timings = {model.name: _whole_time(workbench, model) for model in small}
+    timed = {name: timing for name, timing in timings.items() if timing is not None}
     if timed:
-        fastest = min(timed, key=lambda name: timed[name])
-        setting = workbench.setting
-        yield (
-            f"{fastest} is the fastest of those ({v.digits(timed[fastest])} ms the whole model, "
-            f"batch {setting.batch}, {setting.length} tokens)"
-        )
+        yield _fastest(timed)
     widths = [least_drop(workbench), _half_width(score)]
     note = too_few_examples(workbench, max((width for width in widths if width is not None), default=None))
     if note:
@@ -146,7 +142,18 @@ def _half_width(score: Score | None) -> float | None:
     return 50 * (score.change_high - score.change_low)
 
 
-def _whole_ms(workbench: Workbench, model: ModelResult) -> float | None:
+def _fastest(timed: Mapping[str, Timing]) -> str:
+    """Which model is the fastest, and from which others its time is not shown to differ."""
+    fastest = min(timed, key=lambda name: timed[name].median_ms)
+    best = timed[fastest]
+    as_fast = [name for name, other in timed.items() if name != fastest and other.q25_ms <= best.q75_ms]
+    doubt = f", but not shown to be faster than {', '.join(as_fast)}: quartiles overlap" if as_fast else ""
+    return (
+        f"{fastest} is the fastest of those ({v.digits(best.median_ms)} ms the whole model, "
+        f"batch {best.batch}, {best.length} tokens){doubt}"
+    )
+
+
+def _whole_time(workbench: Workbench, model: ModelResult) -> Timing | None:
     wanted = (workbench.setting.batch, workbench.setting.length)
-    found = (t.median_ms for t in model.timings if t.scope == "model" and (t.batch, t.length) == wanted)
-    return next(found, None)
+    return next((t for t in model.timings if t.scope == "model" and (t.batch, t.length) == wanted), None)
