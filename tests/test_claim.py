@@ -118,11 +118,14 @@ def test_claim_takes_an_empty_folder_and_refuses_a_foreign_one(tmp_path: Path):
     claim(tmp_path / "empty")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.tex").write_text("mine")
-    for folder in (tmp_path / "foreign", tmp_path / "foreign" / "thesis.tex"):
+    (tmp_path / "cook").mkdir()
+    (tmp_path / "cook" / RECIPE_FILE).write_text('{"flour": 500}')
+    for folder in (tmp_path / "foreign", tmp_path / "foreign" / "thesis.tex", tmp_path / "cook"):
         for restart in (False, True):
             with pytest.raises(UserError, match=r"not empty and not a run; got .*choose another --output"):
                 claim(folder, restart=restart)
     assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["thesis.tex"]
+    assert [path.name for path in (tmp_path / "cook").iterdir()] == [RECIPE_FILE]
 
 
 def test_what_killed_processes_left_is_cleared(tmp_path: Path):

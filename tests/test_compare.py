@@ -7,8 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from example_record import example_record
 from sparsebert.compare import Contender, _seed_error, _Spread, differences, holm
 from sparsebert.errors import UserError
+from sparsebert.records import SplitOf
+from sparsebert.report.families import families
+from test_claim import INPUTS
 
 
 def contender(name: str, right: float, seeds: int = 3, rows: int = 400) -> Contender:
@@ -86,3 +90,20 @@ def test_holm_by_hand():
     base = differences([contender("a", 0.8), contender("b", 0.7), contender("c", 0.6), contender("d", 0.5)], 120, 0)
     raw = [replace(one, p=p) for one, p in zip(base, (0.01, 0.04, 0.03), strict=True)]
     assert [one.p_corrected for one in holm(raw)] == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_only_the_same_rows_are_paired():
+    first, rival = (replace(contender(name, 0.8), rows=rows) for name, rows in (("a", "d1"), ("b", "d2")))
+    with pytest.raises(UserError, match="the same examples can be compared; got 400 rows with the same labels, but ot"):
+        differences([first, rival], 200, 0)
+    assert len(differences([first, replace(rival, rows="d1")], 200, 0)) == 1
+    assert len(differences([first, replace(rival, rows=None)], 200, 0)) == 1
+
+
+def test_seeds_of_other_data_are_no_family():
+    one, two = (example_record(seed).model_copy(update={"inputs": INPUTS}) for seed in (0, 1))
+    assert len(families([one, two])) == 1
+    data = INPUTS.data | {"train": SplitOf(rows=8, sha256="x")}
+    for changed in ({"data": data}, {"model": {"config.json": "x"}}, {"labels": ("no", "maybe")}):
+        other = two.model_copy(update={"inputs": INPUTS.model_copy(update=changed)})
+        assert [family.seeds for family in families([one, other])] == [(0,), (1,)]

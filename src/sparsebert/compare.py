@@ -28,13 +28,17 @@ TEST_OF_ONE_SEED = "paired bootstrap over examples only, as there is one seed, t
 
 @dataclass(frozen=True)
 class Contender:
-    """One model of one family: logits by seed, all of the same examples."""
+    """One model of one family: logits by seed, all of the same examples.
+
+    `rows` is the SHA-256 of these, none where the record does not say.
+    """
 
     name: str
     metric: str
     split: str
     labels: np.ndarray
     logits: dict[int, np.ndarray]
+    rows: str | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,12 @@ def _contender(family: Family, name: str, places: dict[int, Path], several: bool
             raise UserError("Two runs of one recipe have the same seed", got=places[id(record)], fix="give one of them")
         labels = tensors[f"{split}/labels"]
         logits[record.seed] = tensors[f"{name}/{split}/logits"]
-    return Contender(f"{family.label}: {name}" if several else name, metric, split, labels, logits)
+    title = f"{family.label}: {name}" if several else name
+    return Contender(title, metric, split, labels, logits, _rows(family.first, split))
+
+
+def _rows(record: Record, split: str) -> str | None:
+    return record.inputs.data[split].sha256 if record.inputs and split in record.inputs.data else None
 
 
 def _predictions(folder: Path) -> dict[str, np.ndarray]:
@@ -198,6 +207,11 @@ def _check_comparable(first: Contender, rival: Contender) -> None:
         raise UserError(
             "Only models scored on the same examples can be compared",
             got=f"{first.metric} on {len(first.labels)} rows, {rival.metric} on {len(rival.labels)} rows",
+        )
+    if first.rows and rival.rows and first.rows != rival.rows:
+        raise UserError(
+            "Only models scored on the same examples can be compared",
+            got=f"{len(first.labels)} rows with the same labels, but other texts, for {first.name} and {rival.name}",
         )
 
 

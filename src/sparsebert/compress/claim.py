@@ -168,9 +168,11 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _refuse_foreign(folder: Path) -> None:
     """Raises UserError for a file, and for a folder that holds what no run has left."""
-    if not folder.exists() or (folder.is_dir() and (folder / RECIPE_FILE).exists()):
-        return
     own = (INPUTS_FILE, LOCK_FILE)
+    # Other programs have files of that name too, and nothing of theirs may be removed.
+    is_run = (folder / RECIPE_FILE).exists() and any((folder / name).exists() for name in (*own, FILE_NAME))
+    if not folder.exists() or (folder.is_dir() and is_run):
+        return
     if not folder.is_dir() or any(e.name not in own and not e.name.startswith(PREFIX) for e in folder.iterdir()):
         raise UserError("The output folder is not empty and not a run", got=folder, fix="choose another --output")
 

@@ -19,7 +19,10 @@ _MOST = 4
 
 @dataclass(frozen=True)
 class Family:
-    """Finished runs that differ in the seed only, on one machine; `label` tells them from the other families."""
+    """Finished runs that differ in the seed only, of one machine and the same data and models.
+
+    `label` tells them from the other families.
+    """
 
     label: str
     records: tuple[Record, ...]
@@ -100,7 +103,12 @@ def _headline_setting(record: Record) -> tuple[int, int, str, str, int] | None:
 def _identity(record: Record, apart_from: Sequence[str]) -> str:
     recipe = {key: value for key, value in record.recipe.items() if key not in apart_from}
     where = (record.environment.cpu, record.environment.gpu, record.environment.threads)
-    return json.dumps([record.task, recipe, where], sort_keys=True)
+    return json.dumps([record.task, recipe, where, _made_from(record)], sort_keys=True)
+
+
+def _made_from(record: Record) -> dict[str, Any] | None:
+    """Content of data and models: under the same paths others may lie by now. None where it is not known."""
+    return record.inputs and record.inputs.model_dump(mode="json", include={"model", "teachers", "data", "labels"})
 
 
 def _labels(firsts: Sequence[Record], apart_from: Sequence[str]) -> list[str]:
