@@ -10,6 +10,7 @@ from sparsebert.compress.common import Part, common_folder, leave, parts_of, tak
 from sparsebert.errors import UserError
 from sparsebert.recipe import Recipe, parse_recipe
 from sparsebert.records import Inputs
+from sparsebert.sweep import Point, sweep
 from test_claim import INPUTS
 
 PHASE = {"name": "prune", "teacher": "dense", "rules": [{"schedule": "cubic"}]}
@@ -105,3 +106,16 @@ def test_a_link_as_a_lock_is_not_followed(tmp_path):
     with pytest.raises(UserError, match="must not be a link"), common_folder(tmp_path / "sweep"):
         pass
     assert target.read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["run", "link"])
+def test_a_sweep_takes_no_folder_of_a_run_and_none_with_links(kind: str, tmp_path: Path):
+    folder = made(tmp_path / "sweep", "report.html")
+    (tmp_path / "elsewhere").mkdir()
+    if kind == "run":
+        made(folder, "recipe.json")
+    else:
+        (folder / "plots").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"is that of a run|must not hold links"):
+        list(sweep([Point("a", recipe())], folder, "test", keep_models=False))
+    assert (folder / "report.html").read_text() == "report.html" and not any((tmp_path / "elsewhere").iterdir())

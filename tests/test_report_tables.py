@@ -21,6 +21,7 @@ from sparsebert.report import (
 )
 from sparsebert.report import values as v
 from sparsebert.report.compare import comparison_table
+from sparsebert.report.curves import curve_table, curves
 from sparsebert.report.verdict import sentences
 
 
@@ -320,3 +321,18 @@ def test_reports_load_neither_torch_nor_matplotlib():
     code = "import sys, sparsebert.report; print({'torch', 'transformers', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_curves_stand_beside_the_constant_answer_and_name_what_is_no_better():
+    def scored(sparsity: float, seed: int, low: float) -> Record:
+        record = train_record(seed, sparsity)
+        [model] = record.models
+        score = model.scores[0].model_copy(update={"value": 0.6, "low": low, "high": 0.7, "baseline": 0.5})
+        return record.model_copy(update={"models": (model.model_copy(update={"scores": (score,)}),)})
+
+    runs = [scored(sparsity, seed, low) for sparsity, low in ((0.5, 0.55), (0.9, 0.45)) for seed in (0, 1)]
+    table = curve_table(curves(runs))
+    [[_, half, most]] = table.sections[0].rows
+    assert "chance" not in half.small and most.small.endswith("n = 2; chance level in 2")
+    assert "Always giving the majority class would score 50.0%." in table.notes
+    assert table.notes[-1] == "Chance level: no better than that constant answer."

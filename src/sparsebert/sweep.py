@@ -12,11 +12,12 @@ from typing import Any
 
 import yaml
 
-from sparsebert.compress.claim import check_inputs, finished_record
+from sparsebert.compress.claim import RECIPE_FILE, check_inputs, finished_record
 from sparsebert.compress.common import common_folder
 from sparsebert.compress.inputs import inputs_of
 from sparsebert.data.load import load_task
 from sparsebert.errors import BusyError, UserError
+from sparsebert.files import refuse_links
 from sparsebert.progress import line
 from sparsebert.recipe import Recipe, load_recipe, read_value
 from sparsebert.records import FILE_NAME, Inputs, Record, read_record
@@ -122,8 +123,12 @@ def sweep(
     share them, so each is trained and asked once. Without `keep_models` only records, predictions and reports of what
     was run now stay, and of a point that failed what it takes to go on; with it a finished point whose models are gone
     is run again. `restart` runs finished points again too. Raises UserError for a finished point that was made from
-    other data or models than there are now.
+    other data or models than there are now, and for a folder that is a run's or has links in it.
     """
+    if (folder / RECIPE_FILE).is_file():
+        raise UserError("The output folder of a sweep is that of a run", got=folder, fix="choose another --output")
+    if folder.is_dir():
+        refuse_links(folder)
     read: dict[str, Inputs] = {}
     with common_folder(folder) as common:
         for number, point in enumerate(todo, 1):

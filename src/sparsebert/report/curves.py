@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from sparsebert.records import ModelResult, Record
 from sparsebert.report import values as v
 from sparsebert.report.families import Family, families, main_score
-from sparsebert.report.rows import points
-from sparsebert.report.tables import Cell, Section, Table, metric_name
+from sparsebert.report.rows import family_rows, points
+from sparsebert.report.tables import Cell, Section, Table, metric_name, score_notes
 from sparsebert.report.theme import LIGHT, MARKERS, Theme, legend_above, new_figure, styled
 
 if TYPE_CHECKING:
@@ -23,12 +23,16 @@ _APART = ("seed", "sparsity")
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One sparsity asked for: what came out in the encoder's linear weights (0-1), the score (0-100), and the runs."""
+    """One sparsity asked for: what came out in the encoder's linear weights (0-1), the score (0-100), and the runs.
+
+    `empty_runs` are those whose score is not above what a constant answer would give.
+    """
 
     asked: float
     sparsity: v.Value
     score: v.Value
     records: tuple[Record, ...]
+    empty_runs: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,11 @@ def curve_table(found: Sequence[Curve]) -> Table:
     metrics = ", ".join(dict.fromkeys(metric_name(curve.metric) for curve in found))
     columns = (Cell("Recipe", metrics), *(Cell(v.fraction(one), "asked") for one in asked))
     note = "Median over seeds; below it its range, the sparsity reached where it is not the one asked, and n."
-    return Table("Score by sparsity", columns, (Section("", tuple(rows)),), (note,))
+    behind = [record for curve in found for point in curve.points for record in point.records]
+    notes = [note, *score_notes(family_rows(families(behind)))]
+    if any(point.empty_runs for curve in found for point in curve.points):
+        notes.append("Chance level: no better than that constant answer.")
+    return Table("Score by sparsity", columns, (Section("", tuple(rows)),), tuple(notes))
 
 
 def curve_plot(found: Sequence[Curve], theme: Theme = LIGHT) -> Figure | None:
@@ -118,12 +126,14 @@ def _point(asked: float, runs: Sequence[tuple[Record, ModelResult]]) -> CurvePoi
     sparsity = v.over_runs(v.Value(model.sparsity.encoder_linear) for _, model in runs)
     if score is None or sparsity is None:
         return None
-    return CurvePoint(asked, sparsity, score, tuple(record for record, _ in runs))
+    empty = sum(one is not None and one.above_baseline is False for one in scores)
+    return CurvePoint(asked, sparsity, score, tuple(record for record, _ in runs), empty)
 
 
 def _cell(point: CurvePoint | None) -> Cell:
     if point is None:
         return Cell(v.DASH)
     reached = "" if abs(point.sparsity.mid - point.asked) < 0.005 else f"at {v.fraction(point.sparsity.mid)}"
-    small = (v.show_spread(point.score, v.percent), reached, f"n = {point.score.runs}")
+    empty = f"chance level in {point.empty_runs}" if point.empty_runs else ""
+    small = (v.show_spread(point.score, v.percent), reached, f"n = {point.score.runs}", empty)
     return Cell(v.percent(point.score.mid), "; ".join(filter(None, small)))

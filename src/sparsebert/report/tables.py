@@ -59,7 +59,7 @@ def family_table(groups: Sequence[Family], compact: bool = False) -> Table:
         Section(heading if len(groups) > 1 else "", tuple(_family_cells(row, columns) for row in members))
         for heading, members in _by_family(rows, groups)
     ]
-    notes = (*_score_notes(rows), *_notes(groups))
+    notes = (*score_notes(rows), *_notes(groups))
     return Table("Models", (Cell("Model"), *(head for head, _ in columns)), tuple(sections), notes)
 
 
@@ -175,7 +175,8 @@ def _sample_size(row: FamilyRow) -> str:
     return "" if row.examples is None else f"n = {row.examples:,}"
 
 
-def _score_notes(rows: Sequence[FamilyRow]) -> list[str]:
+def score_notes(rows: Sequence[FamilyRow]) -> list[str]:
+    """On how many examples scores are, and what they have to be above to say anything."""
     samples = {(row.metric, row.split, row.examples): None for row in rows if row.metric and row.examples is not None}
     notes = [f"{metric_name(str(m))}: on {n:,} examples of the {split} split." for m, split, n in samples]
     bases = {row.baseline_points for row in rows if row.baseline_points is not None}
