@@ -28,7 +28,11 @@ from test_compare import contender
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted(file for file in (ROOT / "recipes").glob("*.yaml") if "phases:" in file.read_text(encoding="utf-8"))
+RECIPES = sorted(
+    file
+    for file in (ROOT / "src" / "sparsebert" / "recipes").glob("*.yaml")
+    if "phases:" in file.read_text(encoding="utf-8")
+)
 TRAINED = """
 schema: 1
 task: mine
@@ -208,7 +212,7 @@ def test_axes():
     assert axis("sparsity=0.5,0.9") == Axis("sparsity", (0.5, 0.9))
     assert axis("scope=[ffn],[all]") == Axis("scope", (["ffn"], ["all"]))
     assert axis("structure={kind: block, rows: 4},head") == Axis("structure", ({"kind": "block", "rows": 4}, "head"))
-    file = ROOT / "recipes" / "random.yaml"
+    file = SHIPPED / "random.yaml"
     names = [point.name for point in points(file, [], [axis("sparsity=0.5,0.9"), axis("phases.0.name=a,b")], range(2))]
     assert names[:3] == ["sparsity=0.5_name=a_seed=0", "sparsity=0.5_name=b_seed=0", "sparsity=0.9_name=a_seed=0"]
     assert len(set(names)) == 8
