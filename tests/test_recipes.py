@@ -28,11 +28,8 @@ from test_compare import contender
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted(
-    file
-    for file in (ROOT / "src" / "sparsebert" / "recipes").glob("*.yaml")
-    if "phases:" in file.read_text(encoding="utf-8")
-)
+SHIPPED = ROOT / "src" / "sparsebert" / "recipes"
+RECIPES = sorted(file for file in SHIPPED.glob("*.yaml") if "phases:" in file.read_text(encoding="utf-8"))
 TRAINED = """
 schema: 1
 task: mine
