@@ -12,7 +12,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## compress the quickstart model to 2x and 4x, in minutes, no network; writes demo/report.html
-	@$(BIN)/sparsebert compress --recipe recipes/quickstart.yaml -o demo
+	@$(BIN)/sparsebert compress --recipe quickstart -o demo
 
 test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile

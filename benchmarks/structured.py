@@ -29,7 +29,7 @@ ARMS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/structured-sst2.yaml"))
+    parser.add_argument("--recipe", type=Path, default=Path("structured-sst2"))
     parser.add_argument("--model", required=True, help="folder of the dense fine-tuned model")
     parser.add_argument("--data", help="folder of the GLUE tasks; none = the hub")
     parser.add_argument("--seeds", type=int, default=3)

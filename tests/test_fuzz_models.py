@@ -1,22 +1,19 @@
-"""A model folder in which anything may be wrong loads, or is refused in one line.
-
-`SPARSEBERT_FUZZ` is the number of examples a file; the default keeps the test short.
-"""
+"""A model folder in which anything may be wrong loads, or is refused in one line."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from fuzz import fuzzed
 from sparsebert.errors import UserError
 from sparsebert.models.limits import position_limit
 from sparsebert.models.load import Packing, load_config, load_model, load_tokenizer, save_model
@@ -26,8 +23,6 @@ from sparsebert.surgeon import plant, shrink
 from tiny import FAMILIES, tiny_model
 from tiny_run import save_tiny
 
-EXAMPLES = int(os.environ.get("SPARSEBERT_FUZZ", "25"))
-FUZZ = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 Path_ = tuple[str | int, ...]
 
 DEEP: Any = "[" * 10_000 + "]" * 10_000
@@ -189,7 +184,7 @@ def test_whatever_a_file_holds_is_loaded_or_refused_in_one_line(
     assert one_line_or_nothing(lambda: load(homes[home]))
     counts = {"loaded": 0, "refused": 0}
 
-    @FUZZ
+    @fuzzed
     @given(damages(document, ABSENT.get(name, [])))
     def check(damaged: bytes) -> None:
         file.write_bytes(written(damaged))

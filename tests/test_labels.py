@@ -125,7 +125,7 @@ def test_a_head_for_another_task_is_never_thrown_away(head: str, command: str, t
         rewrite(tmp_path / "model", architectures=[head], problem_type="multi_label_classification")
     goal = {
         "compress": ["--sparsity", 0.5],
-        "train": ["--recipe", Path(__file__).parents[1] / "recipes" / "magnitude-cubic.yaml"],
+        "train": ["--recipe", "magnitude-cubic"],
         "fff": ["--depth", 1],
     }[command]
     out = tmp_path / "out"

@@ -16,10 +16,9 @@ from rich.console import Console
 from transformers import BertTokenizerFast
 from typer.testing import CliRunner
 
-from sparsebert import registry
+from sparsebert import progress, registry
 from sparsebert.backends import Prepared
 from sparsebert.cli import app
-from sparsebert.commands import slow
 from sparsebert.data.tokens import Reader
 from sparsebert.models.load import load_model, load_tokenizer
 from sparsebert.train import inference
@@ -253,10 +252,10 @@ def test_back_ends_and_threads(model):
 
 def test_a_bar_is_shown_once_work_is_slow(monkeypatch):
     screen = Console(stderr=True, force_terminal=True, width=80)
-    monkeypatch.setattr(slow, "Console", lambda stderr: screen)
+    monkeypatch.setattr(progress, "console", screen)
     for patience, shown in ((1000.0, False), (0.0, True)):
-        monkeypatch.setattr(slow, "PATIENCE_S", patience)
-        with screen.capture() as captured, slow.bar_if_slow("Predicting", 4) as done:
+        monkeypatch.setattr(progress, "PATIENCE_S", patience)
+        with screen.capture() as captured, progress.bar_if_slow("Predicting", 4) as done:
             done(3)
         assert ("Predicting" in captured.get()) == shown
 

@@ -28,7 +28,8 @@ from test_compare import contender
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted(file for file in (ROOT / "recipes").glob("*.yaml") if "phases:" in file.read_text(encoding="utf-8"))
+SHIPPED = ROOT / "src" / "sparsebert" / "recipes"
+RECIPES = sorted(file for file in SHIPPED.glob("*.yaml") if "phases:" in file.read_text(encoding="utf-8"))
 TRAINED = """
 schema: 1
 task: mine
@@ -179,16 +180,16 @@ def test_points_of_a_sweep_share_their_teacher(home, tmp_path):
 
 def test_a_point_that_fails_does_not_stop_the_others(home, tmp_path):
     common = ("--model", home / "base", "--data", home / "data", "-o", tmp_path / "sweep")
-    said = run_cli("sweep", home / "trained.yaml", *common, "--grid", "phases.0.training.learning_rate=0.001,1e+30")
+    said = run_cli("sweep", home / "trained.yaml", *common, "--grid", "phases.0.training.learning_rate=0.001,1e+12")
     assert said.exit_code == 2 and "1 of 2 points failed" in said.stderr
     assert read_record(tmp_path / "sweep" / "learning-rate=0.001_seed=0").status == "finished"
-    failed = tmp_path / "sweep" / "learning-rate=1e+30_seed=0"
+    failed = tmp_path / "sweep" / "learning-rate=1e+12_seed=0"
     assert read_record(failed).status == "failed"
     (failed / "work").mkdir(exist_ok=True)
     (failed / "work" / "begun").touch()
     with (failed / LOCK_FILE).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        said = run_cli("sweep", home / "trained.yaml", *common, "--grid", "phases.0.training.learning_rate=0.001,1e+30")
+        said = run_cli("sweep", home / "trained.yaml", *common, "--grid", "phases.0.training.learning_rate=0.001,1e+12")
     assert "Another command is working" in said.stderr and (failed / "work" / "begun").is_file()
 
 
@@ -208,7 +209,7 @@ def test_axes():
     assert axis("sparsity=0.5,0.9") == Axis("sparsity", (0.5, 0.9))
     assert axis("scope=[ffn],[all]") == Axis("scope", (["ffn"], ["all"]))
     assert axis("structure={kind: block, rows: 4},head") == Axis("structure", ({"kind": "block", "rows": 4}, "head"))
-    file = ROOT / "recipes" / "random.yaml"
+    file = SHIPPED / "random.yaml"
     names = [point.name for point in points(file, [], [axis("sparsity=0.5,0.9"), axis("phases.0.name=a,b")], range(2))]
     assert names[:3] == ["sparsity=0.5_name=a_seed=0", "sparsity=0.5_name=b_seed=0", "sparsity=0.9_name=a_seed=0"]
     assert len(set(names)) == 8
@@ -351,9 +352,9 @@ def test_runs_are_compared_by_their_last_models(home):
         assert said.exit_code == 0, said.output
         return [(one["against"], one["name"]) for one in json.loads(said.stdout)]
 
-    first = "sparsity=0.3: "
-    assert compared(*runs) == [(f"{first}sparse", f"sparsity={part}: sparse") for part in (0.6, 0.9)]
-    assert compared(*runs[:2], "--model", "dense") == [(f"{first}dense", "sparsity=0.6: dense")]
+    first = "trained, sparsity=0.3: "
+    assert compared(*runs) == [(f"{first}sparse", f"trained, sparsity={part}: sparse") for part in (0.6, 0.9)]
+    assert compared(*runs[:2], "--model", "dense") == [(f"{first}dense", "trained, sparsity=0.6: dense")]
     assert compared(runs[0]) == [("dense", "sparse")]
     assert_refused(run_cli("compare", *runs, "--model", "sparce"), ["Unknown model 'sparce'", "Did you mean 'sparse'"])
 

@@ -30,7 +30,7 @@ TEXT = sorted(
         "Makefile",
         ".ci/*",
         "docs/**/*.md",
-        "recipes/*",
+        "src/sparsebert/recipes/*",
         "results/**/*",
     )
     for file in ROOT.glob(pattern)
@@ -182,7 +182,7 @@ def test_every_registered_name_leads_somewhere() -> None:
 
 
 def test_every_recipe_is_valid() -> None:
-    recipes = sorted((ROOT / "recipes").rglob("*.yaml"))
+    recipes = sorted((ROOT / "src" / "sparsebert" / "recipes").rglob("*.yaml"))
     assert "quickstart.yaml" in [file.name for file in recipes]
     assert len({load_recipe(file).hash for file in recipes}) == len(recipes)
 

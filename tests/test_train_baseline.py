@@ -14,7 +14,7 @@ from sparsebert.run import run
 from tiny_run import save_tiny, write_task
 
 pytestmark = pytest.mark.usefixtures("short_samples")
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[1] / "src" / "sparsebert" / "recipes").glob("*.yaml"))
 PHASES = [
     {
         "name": "prune",

@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from transformers import PretrainedConfig
 
 from sparsebert.commands.texts import Texts
 from sparsebert.errors import UserError
+from sparsebert.files import atomic_file
 from sparsebert.models.heads import saved_kind
 
 OUTPUTS = (".csv", ".jsonl", ".json")
@@ -82,20 +81,10 @@ def write_rows(rows: Iterable[Answer], file: Path) -> int:
 
     A link in the place of the file is replaced, not followed.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     count = 0
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-            for count, row in enumerate(rows, start=1):
-                out.write(_line(row, file.suffix.lower(), with_header=count == 1))
-            out.flush()
-            os.fsync(out.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with atomic_file(file) as out:
+        for count, row in enumerate(rows, start=1):
+            out.write(_line(row, file.suffix.lower(), with_header=count == 1).encode("utf-8"))
     return count
 
 

@@ -49,7 +49,7 @@ def pack(name: str, output: Path, bf16: bool, unpack: bool, json_wanted: bool) -
     if not unpack and facts["encoder_zeros"] is not None:
         say(
             f"Encoder matrices: {facts['encoder_zeros']:.1%} zeros, "
-            f"{facts['encoder_packed_part']:.3f} of their dense fp32 bytes."
+            f"{facts['encoder_packed_part']:.1%} of their dense fp32 bytes."
         )
     say(f"Other files that came along: {', '.join(facts['carried_over']) or 'none'}")
     say(f"Model: {output}")

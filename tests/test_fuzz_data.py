@@ -1,29 +1,24 @@
-"""Damaged and odd data files: each is read, or refused in one line.
-
-SPARSEBERT_FUZZ_EXAMPLES says how many files of each kind are tried, by default few.
-"""
+"""Damaged and odd data files: each is read, or refused in one line."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from fuzz import fuzzed
 from sparsebert.data.load import load_task
 from sparsebert.errors import UserError
 from sparsebert.parts import Columns
 
-EXAMPLES = int(os.environ.get("SPARSEBERT_FUZZ_EXAMPLES", "40"))
-FUZZ = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 ROWS = [{"text": f"text {row}, of {row % 3}", "label": ("no", "yes")[row % 2], "score": row / 4} for row in range(12)]
 CLASSES, NUMBERS = Columns(), Columns(label="score", kind="regression")
 OF_DATASETS = '{"info": {"features": {"label": {"names": ["no", "yes"], "_type": "ClassLabel"}}}}'
@@ -100,7 +95,7 @@ def changed(content: bytes, changes: list[tuple[str, float, bytes]]) -> bytes:
 
 
 @pytest.mark.parametrize("name", SOUND)
-@FUZZ
+@fuzzed
 @given(changes=CHANGES, columns=st.sampled_from([CLASSES, NUMBERS]))
 def test_damaged_files(folder, name, changes, columns):
     read_or_refused(folder / f"damaged-{name}", changed(SOUND[name], changes), columns)
@@ -116,7 +111,7 @@ ANY = st.recursive(
 )
 
 
-@FUZZ
+@fuzzed
 @given(
     header=st.lists(NAMES, max_size=4),
     rows=st.lists(st.lists(CELLS, max_size=4), max_size=8),
@@ -131,7 +126,7 @@ def test_csv_of_anything(folder, header, rows, delimiter, quoting, encoding, col
     read_or_refused(folder / "odd.csv", text.getvalue().encode(encoding, errors="replace"), columns)
 
 
-@FUZZ
+@fuzzed
 @given(
     rows=st.lists(
         st.fixed_dictionaries({"text": LETTERS.map("t".__add__) | ANY}, optional={"label": ANY, "score": ANY})
@@ -171,7 +166,7 @@ def columns_of_arrow(draw: st.DrawFn, rows: int) -> pa.Array:
     return pa.array(draw(st.lists(filled, min_size=rows, max_size=rows)), type=kind)
 
 
-@FUZZ
+@fuzzed
 @given(data=st.data(), columns=st.sampled_from([CLASSES, NUMBERS]))
 def test_parquet_of_anything(folder, data, columns):
     rows = data.draw(st.integers(0, 8))
