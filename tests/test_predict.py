@@ -16,10 +16,9 @@ from rich.console import Console
 from transformers import BertTokenizerFast
 from typer.testing import CliRunner
 
-from sparsebert import registry
+from sparsebert import progress, registry
 from sparsebert.backends import Prepared
 from sparsebert.cli import app
-from sparsebert.commands import slow
 from sparsebert.data.tokens import Reader
 from sparsebert.models.load import load_model, load_tokenizer
 from sparsebert.train import inference
@@ -167,6 +166,26 @@ def test_an_output_of_no_known_format_and_one_that_is_a_link(model, tmp_path):
     assert [row["id"] for row in csv_rows(tmp_path / "pred.csv")] == ["1"]
 
 
+def test_an_output_in_place_of_what_is_read_and_one_that_is_a_folder(model, tmp_path):
+    file = tmp_path / "texts.csv"
+    file.write_text("text,more\ngood,1\n", encoding="utf-8")
+    assert_refused(
+        run_cli("predict", model, "--file", file, "-o", file), ["replace the file of the texts", "texts.csv"]
+    )
+    (tmp_path / "taken.csv").mkdir()
+    assert_refused(run_cli("predict", model, "good", "-o", tmp_path / "taken.csv"), ["is a folder", "taken.csv"])
+    assert file.read_text(encoding="utf-8") == "text,more\ngood,1\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["taken.csv", "texts.csv"]
+
+
+def test_labels_of_one_name_keep_their_own_probabilities(tmp_path):
+    twice = save_tiny(tmp_path / "twice", id2label={0: "a", 1: "a"})
+    (row,) = found(run_cli("predict", twice, "good", "--json"))["predictions"]
+    assert list(row["probabilities"]) == ["a (0)", "a (1)"]
+    assert sum(row["probabilities"].values()) == pytest.approx(1)
+    assert row["probability"] == row["probabilities"][row["label"]]
+
+
 def test_several_numbers_and_a_single_class(tmp_path):
     several = save_tiny(
         tmp_path / "several", num_labels=3, problem_type="regression", id2label={0: "a", 1: "b", 2: "c"}
@@ -253,10 +272,10 @@ def test_back_ends_and_threads(model):
 
 def test_a_bar_is_shown_once_work_is_slow(monkeypatch):
     screen = Console(stderr=True, force_terminal=True, width=80)
-    monkeypatch.setattr(slow, "Console", lambda stderr: screen)
+    monkeypatch.setattr(progress, "console", screen)
     for patience, shown in ((1000.0, False), (0.0, True)):
-        monkeypatch.setattr(slow, "PATIENCE_S", patience)
-        with screen.capture() as captured, slow.bar_if_slow("Predicting", 4) as done:
+        monkeypatch.setattr(progress, "PATIENCE_S", patience)
+        with screen.capture() as captured, progress.bar_if_slow("Predicting", 4) as done:
             done(3)
         assert ("Predicting" in captured.get()) == shown
 
