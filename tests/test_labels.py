@@ -163,3 +163,13 @@ def test_a_teacher_with_its_labels_in_another_order_is_accepted(tmp_path: Path, 
     assert torch.equal(bench.load(teacher).classifier.weight, given.classifier.weight[[1, 0]])
     with pytest.raises(UserError, match="BertForQuestionAnswering"):
         workbench(rewrite(teacher, architectures=["BertForQuestionAnswering"]), data, tmp_path / "out")
+
+
+def test_a_teacher_whose_labels_have_no_names_is_said(tmp_path: Path, data: Path):
+    student, said = save_tiny(tmp_path / "student", "base"), []
+    for teacher in (named(tmp_path / "named", "yes", "no"), save_tiny(tmp_path / "nameless")):
+        phase = f"phases=[{{name: p, teacher: {teacher}}}]"
+        made = load_recipe(None, [f"model={student}", "task=mine", f"data={data}", "targets=[]", phase])
+        said.append([note for note in set_up(made, tmp_path / "out").notes if "teacher" in note])
+    wanted = "have no names: they are taken to be no, yes, in this order"
+    assert said == [[], [f"The labels of the teacher {tmp_path / 'nameless'} {wanted}"]]

@@ -171,6 +171,7 @@ def set_up(recipe: Recipe, folder: Path) -> Workbench:
     notes = [*task.notes, *_fit(tokenizer, train.max_length), train.note and f"train: {train.note}"]
     notes += [one.note and f"{name}: {one.note}" for name, one in encoded.items()]
     notes += _notes_about(config, len(task.spec.labels) or 1, task.spec.labels)
+    notes += _notes_about_teachers(recipe.given_teachers, task.spec.labels)
     workbench = Workbench(
         recipe,
         folder,
@@ -206,6 +207,18 @@ def _notes_about(config: PretrainedConfig, num_labels: int, label_names: Sequenc
         )
     notes += _notes_about_head(config, num_labels, label_names)
     return notes
+
+
+def _notes_about_teachers(names: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """A line for each teacher whose labels' order cannot be checked."""
+    if not labels:
+        return []
+    wanted = ", ".join(labels)
+    return [
+        f"The labels of the teacher {name} have no names: they are taken to be {wanted}, in this order"
+        for name in names
+        if has_no_names(load_config(resolve(name)))
+    ]
 
 
 def _has_rows(config: PretrainedConfig, num_labels: int) -> bool:
