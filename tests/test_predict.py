@@ -186,6 +186,13 @@ def test_labels_of_one_name_keep_their_own_probabilities(tmp_path):
     assert row["probability"] == row["probabilities"][row["label"]]
 
 
+def test_texts_and_labels_cannot_steer_the_terminal(tmp_path):
+    steering = save_tiny(tmp_path / "steering", id2label={0: "\x1b[31ma", 1: "\x1b[31mb"})
+    said = run_cli("predict", steering, "good \x1b]0;title\x07", "[red]bad[/red]")
+    assert said.exit_code == 0 and "\x1b" not in said.stdout and "[red]bad[/red]" in said.stdout
+    assert said.stdout.count("\N{REPLACEMENT CHARACTER}[31m") == 2
+
+
 def test_several_numbers_and_a_single_class(tmp_path):
     several = save_tiny(
         tmp_path / "several", num_labels=3, problem_type="regression", id2label={0: "a", 1: "b", 2: "c"}
