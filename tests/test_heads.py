@@ -149,5 +149,5 @@ def test_an_index_that_is_no_json_and_a_home_of_nobody_are_one_line(tmp_path: Pa
 
 def test_what_is_wrong_with_a_value_is_said_and_not_only_where(tmp_path: Path):
     folder = rewrite(save_tiny(tmp_path / "model"), hidden_size="wide")
-    with pytest.raises(UserError, match="'hidden_size': .*expected int, got str"):
+    with pytest.raises(UserError, match=r"'hidden_size': .*expected int, got str"):
         load_config(folder)
