@@ -54,7 +54,16 @@ def test_a_number_stands_for_a_place_only_where_no_name_is_a_number(tmp_path, tr
 
 
 def test_a_number_stands_for_a_place_among_words(tmp_path):
-    assert task_of(tmp_path, ["no", "yes"], ["1", "no"]).validation["label"][:] == [1, 0]
+    task = task_of(tmp_path, ["no", "yes"], ["1", "no"])
+    assert task.validation["label"][:] == [1, 0]
+    assert [note for note in task.notes if "numbers" in note] == [
+        "numbers in validation.csv are taken to be places in the alphabet of the train file's classes: "
+        "0 is 'no', 1 is 'yes'"
+    ]
+
+
+def test_no_number_stands_for_a_place_where_numbers_are_names(tmp_path):
+    assert not any("numbers" in note for note in task_of(tmp_path, ["1.0", "2"], ["1", "2.0"]).notes)
 
 
 def test_two_ways_to_write_one_number_are_one_class_and_too_few(tmp_path):

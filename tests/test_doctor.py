@@ -241,3 +241,9 @@ def test_the_command(tmp_path: Path):
     words = run_cli("doctor", tmp_path / "model", "--length", "8", "--rounds", "3")
     assert words.stdout.startswith("Half of the heads and neurons") and "2:4 sparse tensor cores" in words.stdout
     assert_refused(run_cli("doctor", tmp_path / "none"), ["none"])
+
+
+def test_a_length_that_the_model_has_no_positions_for_is_said_before_anything_is_timed(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(doctor, "matrix_trials", lambda *_: pytest.fail("timed"))
+    said = run_cli("doctor", save_tiny(tmp_path / "model"), "--length", "65")
+    assert_refused(said, ["no positions for that length", "got 65", "allowed: 1 to 64"])

@@ -145,3 +145,9 @@ def test_an_index_that_is_no_json_and_a_home_of_nobody_are_one_line(tmp_path: Pa
     (tmp_path / "model.safetensors.index.json").write_text("{", encoding="utf-8")
     assert_refused(run_cli("info", tmp_path), ["model.safetensors.index.json is not readable"])
     assert_refused(run_cli("info", "~no-such-user-here/model"), ["no such home"])
+
+
+def test_what_is_wrong_with_a_value_is_said_and_not_only_where(tmp_path: Path):
+    folder = rewrite(save_tiny(tmp_path / "model"), hidden_size="wide")
+    with pytest.raises(UserError, match=r"'hidden_size': .*expected int, got str"):
+        load_config(folder)

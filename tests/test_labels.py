@@ -72,7 +72,8 @@ def test_which_row_stands_for_which_label():
     assert order({0: "positive", 1: "negative"}, "0", "1") == [0, 1]
     assert order({0: "positive", 1: "negative"}, "1", "2") is None
     assert order({0: "positive", 1: "negative"}, "no", "yes") is None
-    assert order({0: "a", 1: "A"}, "a", "A") is None
+    assert order({0: "a", 1: "A"}, "A", "a") == [1, 0]
+    assert order({0: "a", 1: "A", 2: "x"}, "a", "A", "X") is None
     assert order({0: "a", 1: "b", 2: "c"}, "a", "b") is None
 
 
@@ -99,6 +100,17 @@ def test_a_model_keeps_its_names_where_the_data_have_numbers(tmp_path: Path, dat
     assert "The labels 0, 1 are taken to be the model's bad, good" in bench.notes[-1]
     base = rewrite(model, architectures=["BertForMaskedLM"])
     assert own_names(workbench(base, tmp_path / "numbers", tmp_path / "out").fresh().config) == ["0", "1"]
+
+
+@pytest.mark.parametrize("saved", [{}, {"problem_type": "regression"}])
+def test_rows_that_stand_for_other_labels_are_not_started_from(saved: dict[str, str], tmp_path: Path, data: Path):
+    model = named(tmp_path / "model", "joy", "anger", **saved)
+    old, bench = load_model(model).classifier, workbench(model, data, tmp_path / "out")
+    first, again = bench.fresh(), bench.fresh()
+    assert not torch.isclose(first.classifier.weight, old.weight).any()
+    assert first.classifier.weight.std() < 0.03 and not first.classifier.bias.any()
+    assert torch.equal(first.classifier.weight, again.classifier.weight)
+    assert torch.equal(first.bert.pooler.dense.weight, load_model(model).bert.pooler.dense.weight)
 
 
 def test_other_names_and_other_numbers_of_labels_are_said(tmp_path: Path, data: Path):
@@ -151,3 +163,13 @@ def test_a_teacher_with_its_labels_in_another_order_is_accepted(tmp_path: Path, 
     assert torch.equal(bench.load(teacher).classifier.weight, given.classifier.weight[[1, 0]])
     with pytest.raises(UserError, match="BertForQuestionAnswering"):
         workbench(rewrite(teacher, architectures=["BertForQuestionAnswering"]), data, tmp_path / "out")
+
+
+def test_a_teacher_whose_labels_have_no_names_is_said(tmp_path: Path, data: Path):
+    student, said = save_tiny(tmp_path / "student", "base"), []
+    for teacher in (named(tmp_path / "named", "yes", "no"), save_tiny(tmp_path / "nameless")):
+        phase = f"phases=[{{name: p, teacher: {teacher}}}]"
+        made = load_recipe(None, [f"model={student}", "task=mine", f"data={data}", "targets=[]", phase])
+        said.append([note for note in set_up(made, tmp_path / "out").notes if "teacher" in note])
+    wanted = "have no names: they are taken to be no, yes, in this order"
+    assert said == [[], [f"The labels of the teacher {tmp_path / 'nameless'} {wanted}"]]

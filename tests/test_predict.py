@@ -166,6 +166,33 @@ def test_an_output_of_no_known_format_and_one_that_is_a_link(model, tmp_path):
     assert [row["id"] for row in csv_rows(tmp_path / "pred.csv")] == ["1"]
 
 
+def test_an_output_in_place_of_what_is_read_and_one_that_is_a_folder(model, tmp_path):
+    file = tmp_path / "texts.csv"
+    file.write_text("text,more\ngood,1\n", encoding="utf-8")
+    assert_refused(
+        run_cli("predict", model, "--file", file, "-o", file), ["replace the file of the texts", "texts.csv"]
+    )
+    (tmp_path / "taken.csv").mkdir()
+    assert_refused(run_cli("predict", model, "good", "-o", tmp_path / "taken.csv"), ["is a folder", "taken.csv"])
+    assert file.read_text(encoding="utf-8") == "text,more\ngood,1\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["taken.csv", "texts.csv"]
+
+
+def test_labels_of_one_name_keep_their_own_probabilities(tmp_path):
+    twice = save_tiny(tmp_path / "twice", id2label={0: "a", 1: "a"})
+    (row,) = found(run_cli("predict", twice, "good", "--json"))["predictions"]
+    assert list(row["probabilities"]) == ["a (0)", "a (1)"]
+    assert sum(row["probabilities"].values()) == pytest.approx(1)
+    assert row["probability"] == row["probabilities"][row["label"]]
+
+
+def test_texts_and_labels_cannot_steer_the_terminal(tmp_path):
+    steering = save_tiny(tmp_path / "steering", id2label={0: "\x1b[31ma", 1: "\x1b[31mb"})
+    said = run_cli("predict", steering, "good \x1b]0;title\x07", "[red]bad[/red]")
+    assert said.exit_code == 0 and "\x1b" not in said.stdout and "[red]bad[/red]" in said.stdout
+    assert said.stdout.count("\N{REPLACEMENT CHARACTER}[31m") == 2
+
+
 def test_several_numbers_and_a_single_class(tmp_path):
     several = save_tiny(
         tmp_path / "several", num_labels=3, problem_type="regression", id2label={0: "a", 1: "b", 2: "c"}

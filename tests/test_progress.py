@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from sparsebert import progress
+from sparsebert.commands.output import remark, say
 from sparsebert.progress import Steps, busy, line, tracked
 
 
@@ -29,3 +30,11 @@ def test_terminals_get_bars(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     monkeypatch.setattr(progress, "console", terminal)
     assert list(tracked([1, 2], "Searching")) == [1, 2]
     assert "Searching" in capsys.readouterr().err
+
+
+def test_what_is_said_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]):
+    line("label \x1b[31m")
+    remark("label \x1b[31m")
+    say("label \x1b[31m")
+    said, shown = capsys.readouterr(), "label \N{REPLACEMENT CHARACTER}[31m\n"
+    assert (said.out, said.err) == (shown, 2 * shown)

@@ -15,7 +15,7 @@ from sparsebert.errors import UserError
 from sparsebert.models.accelerate import accelerate
 from sparsebert.models.layout import layout_of, scope_names
 from sparsebert.parts import Rule
-from sparsebert.surgeon import plant, shrink
+from sparsebert.surgeon import mask_model, plant, shrink
 from sparsebert.train.trainer import SparseTrainer
 from test_trainer_script import ROWS, arguments, collate
 from tiny import FAMILIES, tiny_model
@@ -95,7 +95,13 @@ CHANGED = {
 @pytest.mark.parametrize("name", [*WRAPPED, *CHANGED])
 def test_what_the_model_is_and_what_to_do_is_said(name: str, tmp_path: Path):
     make, words = (WRAPPED | CHANGED)[name]
-    asked = [scope_names, accelerate, *([layout_of] if name in WRAPPED else [])]
+    asked = [
+        scope_names,
+        accelerate,
+        lambda model: shrink(model, {}),
+        lambda model: mask_model(model, {}),
+        *([layout_of] if name in WRAPPED else []),
+    ]
     for ask in asked:
         with pytest.raises(UserError) as said:
             ask(make())

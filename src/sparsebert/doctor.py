@@ -106,10 +106,13 @@ def diagnose(
 ) -> Diagnosis:
     """Look at the model and the machine, and time one of its matrices and the whole model at several sparsities.
 
-    Times are of the CPU, and of the model in float32. Raises UserError for a model with no weights in its encoder.
+    Times are of the CPU, and of the model in float32. Raises UserError for a model with no weights in its encoder,
+    and for an input that it cannot take.
     """
     cpu, model = cpu_fields(), ready(model, torch.float32)
     zeros = zeros_of(model)
+    # What does not fit is said now, not after the matrices were timed.
+    example_inputs([model], batch, length)
     with torch_threads(threads) as used:
         say("timing a matrix, dense and sparse")
         trials = matrix_trials(model, batch * length, rounds)

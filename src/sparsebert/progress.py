@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,14 +13,21 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 T = TypeVar("T")
+# Control characters that are no white space, and those that turn the direction of writing.
+_CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069]")
 PATIENCE_S = 2.0
 console = Console(stderr=True)
 """The one console for all that is no result, so that lines and bars do not disturb each other."""
 
 
+def plain(text: str) -> str:
+    """The text without control characters, for a terminal or a picture; white space stays."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def line(text: str, style: str | None = None) -> None:
     """Print one plain line, above a bar if there is one."""
-    console.print(text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    console.print(plain(text), style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def tracked(items: Sequence[T], title: str) -> Iterator[T]:

@@ -16,7 +16,7 @@ from sparsebert.groups import Group, Slice
 from sparsebert.models.blocks import IdentityLayer, fff_place
 from sparsebert.models.families import Family, Task
 from sparsebert.models.fff import FastFeedForward, Routing
-from sparsebert.models.layout import LayerLayout, Layout, base_of, has_module, layout_of
+from sparsebert.models.layout import LayerLayout, Layout, base_of, has_module, layout_of, plain_layout
 from sparsebert.models.load import check_finite
 from sparsebert.models.shrunk import (
     FFF_FIELDS,
@@ -40,7 +40,7 @@ def mask_model(model: PreTrainedModel, keep: Keep, drop_layers: Iterable[int] = 
     Dropped layers (indices in this model) become layers that give back their input. The model keeps its size;
     `shrink` with the same arguments gives a smaller one with the same outputs. Raises UserError as `shrink` does.
     """
-    layout = layout_of(model)
+    layout = plain_layout(model)
     dropped = _checked(model, layout, keep, drop_layers)
     for group in (group for group in layout.groups if group.name in keep):
         for part in (*group.inputs, group.output):
@@ -83,10 +83,11 @@ def shrink(model: PreTrainedModel, keep: Keep, drop_layers: Iterable[int] = (), 
 
     `drop_layers` are indices in this model. `even=True` gives a stock transformers model, which needs all heads kept
     and one feedforward width in all layers. The input is not changed; dtype, device, training mode and attention
-    implementation stay. Raises UserError for a class that is neither transformers' nor this package's, a mask that does
-    not fit, no layer left, a shape that is not even, or a live constant where the model has no output bias to carry it.
+    implementation stay. Raises UserError for a class that is neither transformers' nor this package's, layers without
+    plain weights, a mask that does not fit, no layer left, a shape that is not even, or a live constant where the model
+    has no output bias to carry it.
     """
-    layout = layout_of(model)
+    layout = plain_layout(model)
     dropped = _checked(model, layout, keep, drop_layers)
     layers = [layer for layer in layout.layers if layer.index not in dropped]
     tensors = _cut(model, layout, layers, keep)
@@ -107,7 +108,7 @@ def plant(
     Raises UserError for a layer that is not there, for an activation other than that of trees in other layers, for a
     class as `shrink` does, and as FastFeedForward does.
     """
-    layout = layout_of(model)
+    layout = plain_layout(model)
     chosen = set(range(len(layout.layers))) if layers is None else set(layers)
     if not chosen <= set(range(len(layout.layers))):
         raise UserError("There is no such layer", got=sorted(chosen), allowed=f"0-{len(layout.layers) - 1}")

@@ -22,10 +22,14 @@ OUTPUTS = (".csv", ".jsonl", ".json")
 Answer = dict[str, Any]
 
 
-def check_output(file: Path) -> None:
-    """Raise UserError for a suffix that says no format."""
+def check_output(file: Path, read: Path | None) -> None:
+    """Raise UserError for a suffix that says no format, for a folder, and for the file that the texts are read from."""
     if file.suffix.lower() not in OUTPUTS:
         raise UserError("Cannot tell the format of the output", got=file.name, allowed=", ".join(OUTPUTS))
+    if file.is_dir():
+        raise UserError("The output is a folder", got=file, fix="name a file")
+    if read is not None and read.exists() and file.exists() and file.samefile(read):
+        raise UserError("The output would replace the file of the texts", got=file, fix="choose another --output")
 
 
 def answers(config: PretrainedConfig, texts: Texts, start: int, logits: np.ndarray) -> Iterator[Answer]:
@@ -44,7 +48,10 @@ def answers(config: PretrainedConfig, texts: Texts, start: int, logits: np.ndarr
 
 def _names(config: PretrainedConfig, outputs: int) -> list[str]:
     found = [name for _, name in sorted((config.id2label or {}).items())]
-    return found if len(found) == outputs else [f"LABEL_{number}" for number in range(outputs)]
+    if len(found) != outputs:
+        return [f"LABEL_{number}" for number in range(outputs)]
+    # Labels of one name would share one probability.
+    return [f"{name} ({row})" if found.count(name) > 1 else name for row, name in enumerate(found)]
 
 
 def _numbers(names: Sequence[str], values: np.ndarray) -> Answer:

@@ -7,12 +7,15 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
 
 from sparsebert.files import write_text_atomically
+from sparsebert.progress import plain
 
 
 def show(drawn: RenderableType) -> None:
@@ -23,17 +26,28 @@ def show(drawn: RenderableType) -> None:
     console = _console()
     if not console.is_terminal:
         console = _console(width=160)
-    console.print(drawn)
+    console.print(_Harmless(drawn))
+
+
+@dataclass(frozen=True)
+class _Harmless:
+    """What is drawn, with the control characters of its texts replaced; those that the console adds stay."""
+
+    drawn: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for part in console.render(self.drawn, options):
+            yield part if part.control else Segment(plain(part.text), part.style)
 
 
 def say(text: str) -> None:
     """Print one plain line on stdout; nothing in it is read as markup."""
-    _console(soft_wrap=True).print(text, markup=False)
+    _console(soft_wrap=True).print(plain(text), markup=False)
 
 
 def remark(text: str) -> None:
     """Print one plain line on stderr: what belongs beside a result, not into it."""
-    _console(stderr=True, soft_wrap=True).print(text, markup=False)
+    _console(stderr=True, soft_wrap=True).print(plain(text), markup=False)
 
 
 def _console(**options: Any) -> Console:

@@ -56,7 +56,7 @@ def predict(
     """
     registry.get("backend", how.backend)
     if output:
-        check_output(output)
+        check_output(output, file)
     with quiet_libraries():
         source = _fine_tuned(model)
         texts = texts_of(given, file, text_columns, id_column, written)

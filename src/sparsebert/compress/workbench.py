@@ -20,7 +20,15 @@ from sparsebert.data.load import Task, load_task
 from sparsebert.data.metrics import score
 from sparsebert.data.tasks import TaskSpec
 from sparsebert.models.heads import CLASSIFIER, check_start, has_task_head
-from sparsebert.models.labels import are_numbers, has_no_names, head_order, name_labels, own_names, take_labels
+from sparsebert.models.labels import (
+    are_numbers,
+    draw_head,
+    has_no_names,
+    head_order,
+    name_labels,
+    own_names,
+    take_labels,
+)
 from sparsebert.models.limits import position_limit, segment_types
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
@@ -116,6 +124,8 @@ class Workbench:
         if labels and has_task_head(model.config, len(labels), labels):
             take_labels(model, labels)
         elif labels:
+            if _has_rows(load_config(source), len(labels)):
+                draw_head(model)
             name_labels(model.config, labels)
         return model
 
@@ -161,6 +171,7 @@ def set_up(recipe: Recipe, folder: Path) -> Workbench:
     notes = [*task.notes, *_fit(tokenizer, train.max_length), train.note and f"train: {train.note}"]
     notes += [one.note and f"{name}: {one.note}" for name, one in encoded.items()]
     notes += _notes_about(config, len(task.spec.labels) or 1, task.spec.labels)
+    notes += _notes_about_teachers(recipe.given_teachers, task.spec.labels)
     workbench = Workbench(
         recipe,
         folder,
@@ -196,6 +207,23 @@ def _notes_about(config: PretrainedConfig, num_labels: int, label_names: Sequenc
         )
     notes += _notes_about_head(config, num_labels, label_names)
     return notes
+
+
+def _notes_about_teachers(names: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """A line for each teacher whose labels' order cannot be checked."""
+    if not labels:
+        return []
+    wanted = ", ".join(labels)
+    return [
+        f"The labels of the teacher {name} have no names: they are taken to be {wanted}, in this order"
+        for name in names
+        if has_no_names(load_config(resolve(name)))
+    ]
+
+
+def _has_rows(config: PretrainedConfig, num_labels: int) -> bool:
+    """Whether a saved classifier is of as many labels as are wanted, so that loading keeps its rows."""
+    return config.num_labels == num_labels and any(name.endswith(CLASSIFIER) for name in config.architectures or ())
 
 
 def _notes_about_head(config: PretrainedConfig, num_labels: int, label_names: Sequence[str]) -> list[str]:

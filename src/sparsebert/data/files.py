@@ -53,6 +53,7 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
         more = _read(validation_file, texts, columns)
         validation = standard_rows(more.table, spec, validation_file.name)
         notes += (f"validation rows are those of {validation_file.name}", *more.notes)
+        notes += _places_note(spec, read, column(more.table, columns.label, validation_file.name), validation_file.name)
         notes += _shared(rows, validation, train_file.name)
         return OwnData(spec, rows, validation, "validation", tuple(dict.fromkeys(notes)))
     train, validation = hold_out(rows, seed, stratify=spec.kind == "classification")
@@ -89,6 +90,15 @@ def _read(file: Path, texts: Sequence[str], columns: Columns) -> _Read:
 def _names_note(spec: TaskSpec) -> tuple[str, ...]:
     words = [f"'{name}'" for name in spec.labels if name in MISSING]
     return (f"a label that reads as a missing value is a class of its own: {', '.join(words)}",) if words else ()
+
+
+def _places_note(spec: TaskSpec, read: _Read, values: Sequence[object], where: str) -> tuple[str, ...]:
+    """A note where numbers stand for classes whose order nobody has declared."""
+    places = {str(place): name for place, name in enumerate(spec.labels) if str(place) not in spec.labels}
+    if read.declared or not any(str(value).strip() in places for value in values):
+        return ()
+    taken = ", ".join(f"{place} is '{name}'" for place, name in places.items())
+    return (f"numbers in {where} are taken to be places in the alphabet of the train file's classes: {taken}",)
 
 
 def hold_out(rows: Dataset, seed: int, stratify: bool) -> tuple[Dataset, Dataset]:

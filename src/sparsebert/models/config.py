@@ -127,7 +127,9 @@ def shown(value: object) -> str:
 
 def first_line(error: BaseException) -> str:
     """What an error says, on one line that is not long."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    lines = [" ".join(line.split()) for line in str(error).strip().splitlines()] or [type(error).__name__]
+    # A line that ends so announces the reason, which is on the next.
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return line if len(line) <= 300 else f"{line[:297]}..."
 
 

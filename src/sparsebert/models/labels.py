@@ -29,15 +29,20 @@ def are_numbers(names: Sequence[str]) -> bool:
 def head_order(config: PretrainedConfig, label_names: Sequence[str]) -> list[int] | None:
     """For each label of the task the row of the classifier that stands for it; None where that cannot be told.
 
-    Names are compared ignoring case. Where model or task has only numbers for its labels, the order is the model's.
+    Names that are not the same are compared ignoring case. Where model or task has only numbers for its labels, the
+    order is the model's.
     """
     own = own_names(config)
     if len(own) != len(label_names):
         return None
     if has_no_names(config) or are_numbers(label_names):
         return list(range(len(own)))
-    rows = {name.lower(): row for row, name in enumerate(own)}
-    wanted = [name.lower() for name in label_names]
+    exact = _places(own, label_names)
+    return exact or _places([name.lower() for name in own], [name.lower() for name in label_names])
+
+
+def _places(own: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    rows = {name: row for row, name in enumerate(own)}
     return [rows[name] for name in wanted] if sorted(rows) == sorted(wanted) else None
 
 
@@ -61,3 +66,11 @@ def take_labels(model: PreTrainedModel, label_names: Sequence[str]) -> None:
             parameter.copy_(parameter[order].clone())
     if has_no_names(model.config) or not are_numbers(label_names):
         name_labels(model.config, label_names)
+
+
+@torch.no_grad()
+def draw_head(model: PreTrainedModel) -> None:
+    """Give the rows of a classifier, which stand for other labels than the task's, new values, in place."""
+    head = model.get_submodule(family_of(model.config).classifier)
+    for name, parameter in head.named_parameters():
+        parameter.normal_(std=model.config.initializer_range if name == "weight" else 0.0)

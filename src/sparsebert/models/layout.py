@@ -114,15 +114,21 @@ def encoder_linear_names(model: PreTrainedModel) -> tuple[str, ...]:
     return _existing(model, layout, [*linear, *trees])
 
 
+def plain_layout(model: PreTrainedModel) -> Layout:
+    """The layout of a model that is to be changed: raises UserError also for layers without plain weights."""
+    layout = layout_of(model)
+    parts = (*layout.family.attention.inputs, layout.family.attention.output)
+    parts += (*layout.family.ffn.inputs, layout.family.ffn.output)
+    refuse_changed(model, [f"{layer.path}.{part}" for layer in layout.layers for part in parts])
+    return layout
+
+
 def scope_names(model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
     """Names of the weights that the scopes `attention`, `ffn` and `embeddings` stand for, in model order.
 
     Raises UserError for layers without plain weights, as adapters and quantisation leave them.
     """
-    layout = layout_of(model)
-    parts = (*layout.family.attention.inputs, layout.family.attention.output)
-    parts += (*layout.family.ffn.inputs, layout.family.ffn.output)
-    refuse_changed(model, [f"{layer.path}.{part}" for layer in layout.layers for part in parts])
+    layout = plain_layout(model)
     found = {}
     for scope, part in (("attention", layout.family.attention), ("ffn", layout.family.ffn)):
         found[scope] = _existing(model, layout, [f"{name}.weight" for name in (*part.inputs, part.output)])
