@@ -105,7 +105,7 @@ def test_blocks_about_the_default_model_run_alone(page: Path, tmp_path: Path, mo
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=name)
 def test_commands_exist_with_these_options(page: Path) -> None:
     commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     lines = "".join(block.text for block in blocks(page, "bash")).replace("\\\n", " ").splitlines()
     for words in (shlex.split(line, comments=True) for line in lines):
         if words[:1] == ["make"]:
