@@ -122,7 +122,7 @@ def test_a_finished_run_is_found_again(home, whole):
     again = fff(home, "whole", *TWO)
     assert again.exit_code == 0
     assert before == {file: file.stat().st_mtime_ns for file in (home.folder / "whole" / "work").rglob("*.json")}
-    assert_refused(fff(home, "whole", *TWO, "--trees", 1), ["another recipe; different: trees.trees"])
+    assert_refused(fff(home, "whole", *TWO, "--set", "trees.trees=1"), ["another recipe; different: trees.trees"])
 
 
 def test_some_layers_and_the_depth_by_itself(home):
@@ -171,8 +171,8 @@ def test_flops_count_what_is_on_the_way():
 BAD = {
     "There is no such layer with a feedforward block; got [7]; allowed: [0, 1, 2]": ("--layer", 7),
     "trees.depth: Input should be less than or equal to 20": ("--set", "trees.depth=30"),
-    "trees.balance: Input should be a finite number": ("--set", "trees.balance=.nan"),
-    "trees.hardening: Input should be a finite number": ("--set", "trees.hardening=.inf"),
+    "got trees.balance=.nan": ("--set", "trees.balance=.nan"),
+    "got trees.hardening=.inf": ("--set", "trees.hardening=.inf"),
     "trees.hardening: Input should be greater than or equal to 0": ("--set", "trees.hardening=-0.5"),
     "only one of them": ("--set", "max_drop=1"),
 }

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
+from sparsebert import __version__
 from sparsebert.errors import UserError
 from sparsebert.models import shrunk
 from sparsebert.models.families import BERT, Task
@@ -133,7 +134,7 @@ def test_importing_the_package_imports_neither_torch_nor_transformers():
         "print(sparsebert.__version__, sparsebert.Recipe.__name__)\n"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.splitlines() == ["[]", "0.1.0 Recipe"]
+    assert answer.stdout.splitlines() == ["[]", f"{__version__} Recipe"]
 
 
 def test_public_names_exist():

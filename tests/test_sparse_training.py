@@ -29,6 +29,7 @@ from sparsebert.parts import Rule, Training, When
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.sparsifier import LeakError, Sparsifier
 from sparsebert.surgeon import live_units, shrink
+from sparsebert.train.checkpoints import Checkpoints
 from sparsebert.train.finetune import Outcome, fine_tune
 from sparsebert.train.trainer import STATE_FILE, SparseTrainer
 from test_trainer import Interrupting
@@ -185,6 +186,13 @@ def test_a_finished_run_is_found_again(tmp_path: Path):
     assert all(torch.equal(mask, got.masks[key]) for key, mask in expected.masks.items())
 
 
+@pytest.fixture
+def any_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint is taken as it is, as in a script that gives it to the trainer."""
+    monkeypatch.setattr(Checkpoints, "_fault", lambda self, checkpoint: None)
+
+
+@pytest.mark.usefixtures("any_checkpoint")
 def test_other_rules_than_the_checkpoints_are_named(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         train(small(), tmp_path, [rule()], Interrupting(5))
@@ -192,6 +200,7 @@ def test_other_rules_than_the_checkpoints_are_named(tmp_path: Path):
         train(small(), tmp_path, [rule(sparsity=0.6, criterion="random")])
 
 
+@pytest.mark.usefixtures("any_checkpoint")
 def test_a_checkpoint_without_masks_is_refused(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         train(small(), tmp_path, [], Interrupting(5))
@@ -199,6 +208,7 @@ def test_a_checkpoint_without_masks_is_refused(tmp_path: Path):
         train(small(), tmp_path, [rule()])
 
 
+@pytest.mark.usefixtures("any_checkpoint")
 def test_a_mask_of_another_size_is_refused(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         train(small(), tmp_path, [rule()], Interrupting(5))
