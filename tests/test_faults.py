@@ -46,4 +46,4 @@ def test_some_deaths_and_damages(name: str, tmp_path: Path):
 @pytest.mark.parametrize("name", EVERY)
 def test_all_deaths_and_many_damages(name: str, tmp_path: Path):
     report = tried(name, tmp_path, "--every", str(EVERY[name]), "--damages", str(DAMAGES))
-    assert report["killed"] > 50 and report["damaged"] > 5
+    assert report["killed"] > 50 and report["damaged"] > 3
