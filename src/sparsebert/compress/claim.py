@@ -95,22 +95,16 @@ def finished_record(folder: Path) -> Record | None:
     return read_record(folder)
 
 
-def begun_with(folder: Path) -> Inputs | None:
-    """What the run in `folder` was made from; None if it has not begun. Raises UserError if that cannot be read."""
-    return _read(folder / INPUTS_FILE, Inputs) if (folder / RECIPE_FILE).is_file() else None
-
-
 def _check(folder: Path, recipe: Recipe, inputs: Inputs) -> Inputs | None:
     if not (folder / RECIPE_FILE).exists():
         return None
-    before, begun = _recipe_of(folder), begun_with(folder)
+    before, begun = _recipe_of(folder), _read(folder / INPUTS_FILE, Inputs)
     different = differing_keys(before, recipe)
     if different and not _only_adds_targets(before, recipe) and not _has_made(folder, recipe):
         raise UserError(
             f"{folder} holds a run of another recipe; different: {', '.join(different)}",
             fix=f"give the same values, {CHOICES}",
         )
-    assert begun is not None
     check_inputs(folder, begun, inputs)
     return begun
 

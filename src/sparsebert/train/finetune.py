@@ -22,6 +22,7 @@ from sparsebert.sparse.sites import Masks
 from sparsebert.train.checkpoints import Checkpoints
 from sparsebert.train.collate import Collator, EpochOrder
 from sparsebert.train.distill import Distiller
+from sparsebert.train.fingerprint import digest_of
 from sparsebert.train.trainer import SparseTrainer
 
 
@@ -103,14 +104,10 @@ def _start_of(
     distiller: Distiller | None,
 ) -> str:
     """A digest of what decides a training, besides its rows: a checkpoint of another start is of another training."""
-    content = hashlib.sha256()
-    for name, tensor in (*model.state_dict().items(), *(held or {}).items()):
-        content.update(name.encode())
-        content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    weights = digest_of((*model.state_dict().items(), *(held or {}).items()))
     plain = [part.model_dump(mode="json") for part in (training, *rules)]
     taught = None if distiller is None else distiller.weights.model_dump(mode="json")
-    content.update(json.dumps([plain, seed, sparsity, taught]).encode())
-    return content.hexdigest()
+    return hashlib.sha256(json.dumps([weights, plain, seed, sparsity, taught]).encode()).hexdigest()
 
 
 def _in_float32_again(model: PreTrainedModel) -> None:

@@ -26,6 +26,7 @@ from sparsebert.models.labels import has_no_names, own_names
 from sparsebert.models.layout import layout_of
 from sparsebert.models.limits import position_limit
 from sparsebert.train.collate import MODEL_INPUTS, Batch, Collator, batches_by_length, inputs_of
+from sparsebert.train.fingerprint import digest_of
 
 DONE, LOGITS, HIDDEN, OFFSETS, SCALE = "done.json", "logits.npy", "hidden.npy", "offsets.npy", "scale.npy"
 
@@ -183,9 +184,7 @@ def _digest_of(teacher: PreTrainedModel, encoded: Dataset) -> str:
     config = {key: value for key, value in teacher.config.to_dict().items() if not key.startswith("_")}
     config.pop("transformers_version", None)
     found.update(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in teacher.state_dict().items():
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+    found.update(digest_of(teacher.state_dict().items()).encode())
     for name in (name for name in MODEL_INPUTS if name in encoded.column_names):
         found.update(name.encode())
         for part in _lists(encoded, name):
