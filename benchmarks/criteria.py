@@ -21,9 +21,9 @@ from typing import Any
 from rich.console import Console
 
 from sparsebert.commands.output import quiet_libraries
-from sparsebert.recipe import parse_recipe
-from sparsebert.report import as_markdown, as_rich, curve_table, curves, write_report
-from sparsebert.sweep import Point, sweep
+from sparsebert.recipe.recipe import parse_recipe
+from sparsebert.reports import as_markdown, as_rich, curve_table, curves, write_report
+from sparsebert.runs.sweep import Point, sweep
 
 EVERY, FINE = {"percent": 2}, {"percent": 0.5}
 CUBIC = {"schedule": "cubic", "start": {"percent": 10}, "stop": {"percent": 70}, "every": EVERY}

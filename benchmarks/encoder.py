@@ -26,13 +26,13 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
-from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threads
 from sparsebert.counts import example_inputs
 from sparsebert.environment import environment
 from sparsebert.kernels import native
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import encoder_linear_names
-from sparsebert.surgeon import plant
+from sparsebert.models.surgeon import convert_ffn
+from sparsebert.timing import Variant, interleave, quartiles, ratios, torch_threads
 
 BLOCK, SAMPLES, CLOSE = 32, 3, 0.1
 Inputs = dict[str, torch.Tensor]
@@ -125,11 +125,11 @@ def accelerated(name: str, sparse: BertModel, inputs: Inputs) -> dict[str, Run]:
 
 
 def tree_runs(dense: BertModel, inputs: Inputs, depth: int) -> dict[str, Run]:
-    planted, runs, tokens = plant(dense, depth).eval(), {}, inputs["input_ids"].numel()
+    converted, runs, tokens = convert_ffn(dense, depth).eval(), {}, inputs["input_ids"].numel()
     if native.has_tiles():
-        half = accelerate(copy.deepcopy(planted).bfloat16(), tokens)
+        half = accelerate(copy.deepcopy(converted).bfloat16(), tokens)
         runs[f"sparsebert fff 1x{depth} bf16"] = lambda x: half(**x)[0]
-    fast = accelerate(planted, tokens)
+    fast = accelerate(converted, tokens)
     return {f"sparsebert fff 1x{depth}": lambda x: fast(**x)[0]} | runs
 
 

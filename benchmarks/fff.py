@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threads
 from sparsebert.environment import environment
 from sparsebert.kernels import dispatch, native, native_fff, reference
+from sparsebert.timing import Variant, interleave, quartiles, ratios, torch_threads
 
 POOL_TOKENS = 32768
 BERT_WIDTH = 3072

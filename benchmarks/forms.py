@@ -24,7 +24,6 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threads
 from sparsebert.commands.models import open_model
 from sparsebert.commands.output import quiet_libraries
 from sparsebert.counts import example_inputs
@@ -32,9 +31,10 @@ from sparsebert.environment import environment
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.attention import NAME
 from sparsebert.models.source import resolve
-from sparsebert.recipe import parse_recipe
+from sparsebert.recipe.recipe import parse_recipe
 from sparsebert.records import ModelResult, Record, read_record
-from sparsebert.sweep import Point, sweep
+from sparsebert.runs.sweep import Point, sweep
+from sparsebert.timing import Variant, interleave, quartiles, ratios, torch_threads
 
 SCHEDULE = {"schedule": "cubic", "start": {"percent": 10}, "stop": {"percent": 70}}
 BLOCK = {"structure": {"kind": "block", "rows": 32, "cols": 32}}

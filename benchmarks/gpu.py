@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from sparsebert.clock import quartiles, ratios
 from sparsebert.kernels import dispatch, reference
 from sparsebert.kernels.packed import HEIGHTS, WIDTH, PackedMatrix, pack_matrix, unpack_matrix
+from sparsebert.timing import quartiles, ratios
 
 CALLS = 20
 Layer = Callable[[torch.Tensor], torch.Tensor]

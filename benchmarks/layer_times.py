@@ -11,10 +11,10 @@ import argparse
 import torch
 from transformers import BertConfig, BertModel, PreTrainedModel
 
-from sparsebert.bench import BenchRow, Setting, bench
 from sparsebert.environment import environment
+from sparsebert.measurement.bench import BenchRow, Setting, bench
 from sparsebert.models.layout import layout_of
-from sparsebert.surgeon import shrink
+from sparsebert.models.surgeon import shrink
 
 LAYERS = 3
 PARTS = (1.0, 0.75, 0.5, 0.25, 0.0)

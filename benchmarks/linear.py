@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threads
 from sparsebert.environment import environment
 from sparsebert.kernels import dispatch, native, native_linear
 from sparsebert.kernels.packed import HEIGHTS, SINGLE, WIDTH, pack_matrix
+from sparsebert.timing import Variant, interleave, quartiles, ratios, torch_threads
 
 SHAPES = ((768, 3072), (3072, 768), (768, 768))
 POOL_TOKENS = 8192

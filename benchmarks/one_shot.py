@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from sparsebert.compress.assemble import assemble
-from sparsebert.compress.calibrate import calibrate
-from sparsebert.compress.search import Found, divergence, scorer
-from sparsebert.compress.targets import Goal, meet
-from sparsebert.compress.workbench import Workbench, set_up
 from sparsebert.models.load import load_model
-from sparsebert.parts import Target
-from sparsebert.recipe import load_recipe
-from sparsebert.train.evaluate import predict_logits
+from sparsebert.pruning.assemble import assemble
+from sparsebert.pruning.calibration import calibrate
+from sparsebert.pruning.search import Found, divergence, scorer
+from sparsebert.pruning.targets import Goal, meet
+from sparsebert.recipe.recipe import load_recipe
+from sparsebert.recipe.schema import Target
+from sparsebert.runs.context import RunContext, set_up
+from sparsebert.training.evaluate import predict_logits
 
 CRITERIA = ("obs", "magnitude", "random", "gradient", "activation")
 
@@ -38,29 +38,29 @@ def main() -> None:
     parser.add_argument("--criteria", nargs="+", default=list(CRITERIA))
     parser.add_argument("--seeds", type=int, default=3, help="each draws other calibration examples")
     parser.add_argument("--output", type=Path, help="also write the rows as JSON here")
-    options = parser.parse_args()
-    rows = [row for seed in range(options.seeds) for row in one_seed(options, seed)]
-    if options.output:
-        options.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    candidates = parser.parse_args()
+    rows = [row for seed in range(candidates.seeds) for row in one_seed(candidates, seed)]
+    if candidates.output:
+        candidates.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print_table(rows)
 
 
-def one_seed(options: argparse.Namespace, seed: int) -> list[dict]:
-    targets = [Target(kind="sparsity", value=value) for value in options.sparsity]
+def one_seed(candidates: argparse.Namespace, seed: int) -> list[dict]:
+    targets = [Target(kind="sparsity", value=value) for value in candidates.sparsity]
     recipe = load_recipe(
         None,
         ["search.candidates=20", "search.drop_layers=false"],
-        model=options.model,
-        task=options.task,
-        data=options.data,
+        model=candidates.model,
+        task=candidates.task,
+        data=candidates.data,
         seed=seed,
     )
     bench = set_up(recipe, Path("unused"))
     kind, labels = bench.spec.kind, len(bench.spec.labels) or 1
-    model = load_model(options.model, num_labels=labels, kind=kind)
+    model = load_model(candidates.model, num_labels=labels, kind=kind)
     rows = [result(bench, model, "dense", 0.0, seed, None)]
     shapes: dict[float, Found] = {}
-    for criterion in ("obs", *(name for name in options.criteria if name != "obs")):
+    for criterion in ("obs", *(name for name in candidates.criteria if name != "obs")):
         calibrated = calibrate(
             model, model, bench.train, bench.collate, criterion, recipe.search.examples, 256, recipe.seed
         )
@@ -68,7 +68,7 @@ def one_seed(options: argparse.Namespace, seed: int) -> list[dict]:
             if criterion == "obs":
                 goal = Goal(target, recipe, bench.setting, model, model)
                 shapes[target.value], _ = meet(goal, no_latency, calibrated, scorer(model, calibrated, bench.collate))
-            small = assemble(model, calibrated.options, shapes[target.value].choices)
+            small = assemble(model, calibrated.candidates, shapes[target.value].choices)
             teacher = calibrated.teacher_logits
             rows.append(
                 result(bench, small, criterion, target.value, seed, (teacher, calibrated.score_rows))
@@ -81,7 +81,7 @@ def no_latency():
     raise AssertionError("sparsity targets need no latency table")
 
 
-def result(bench: Workbench, model, criterion: str, sparsity: float, seed: int, reference) -> dict:
+def result(bench: RunContext, model, criterion: str, sparsity: float, seed: int, reference) -> dict:
     scores = {score.metric: score.value for score in bench.score(model)}
     row = {"task": bench.spec.name, "criterion": criterion, "sparsity": sparsity, "seed": seed, "scores": scores}
     if reference is not None:

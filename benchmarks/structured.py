@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from sparsebert.compress.common import common_folder
-from sparsebert.recipe import Recipe, load_recipe
+from sparsebert.recipe.recipe import Recipe, load_recipe
 from sparsebert.records import Record, read_record, write_record
-from sparsebert.run import run
+from sparsebert.runs.cache import shared_cache
+from sparsebert.runs.run import run
 
 ARMS = {
     "obs": {"criterion": "obs"},
@@ -45,7 +45,7 @@ def main() -> None:
         for seed in range(options.seeds)
         for arm in options.arms
     }
-    with common_folder(options.output) as common:
+    with shared_cache(options.output) as common:
         records = {
             key: finished(recipe, options.output / f"{key[0]}-{key[1]}", common) for key, recipe in recipes.items()
         }

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import torch
 
-from sparsebert.clock import Variant, interleave, quartiles, ratios, torch_threads
 from sparsebert.counts import example_inputs
 from sparsebert.models.layout import layout_of, scope_names
 from sparsebert.models.load import load_model
 from sparsebert.models.source import resolve
-from sparsebert.parts import Rule
+from sparsebert.recipe.schema import Rule
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.sparsifier import Sparsifier
+from sparsebert.timing import Variant, interleave, quartiles, ratios, torch_threads
 
 BASE = {"sparsity": 0.9, "schedule": "one_shot", "stop": {"steps": 10**6}, "every": {"steps": 10**6}}
 SWAP = {"schedule": "constant", "update": {"kind": "swap", "grow": "gradient", "fraction": 0.3}}

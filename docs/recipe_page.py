@@ -13,8 +13,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from sparsebert import registry
-from sparsebert.oneshot.criteria import Scored
-from sparsebert.parts import (
+from sparsebert.pruning.criteria import Scored
+from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.schema import (
     Columns,
     Component,
     Distill,
@@ -28,7 +29,6 @@ from sparsebert.parts import (
     Trees,
     When,
 )
-from sparsebert.recipe import Recipe
 
 NOTE = "<!-- Written by `make docs` from src/sparsebert/recipe.py, parts.py and the registered components. -->"
 

@@ -28,7 +28,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from sparsebert import clock  # noqa: E402
+from sparsebert import timing  # noqa: E402
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
@@ -55,9 +55,9 @@ def _seeds() -> None:
 @pytest.fixture(scope="module")
 def short_samples() -> Iterator[None]:
     """Times are of single calls after three to warm up, for tests that ask what is timed and not how long it takes."""
-    calls = clock._calls_per_sample
+    calls = timing._calls_per_sample
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clock, "_calls_per_sample", lambda variant, *_: calls(variant, 0, 0, time.perf_counter_ns))
+        patch.setattr(timing, "_calls_per_sample", lambda variant, *_: calls(variant, 0, 0, time.perf_counter_ns))
         yield
 
 

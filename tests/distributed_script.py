@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainingArguments
 
-from sparsebert.parts import Rule
-from sparsebert.train.trainer import SparseTrainer
+from sparsebert.recipe.schema import Rule
+from sparsebert.training.trainer import SparseTrainer
 from tiny import tiny_model
 from toy import toy_collate, toy_rows
 

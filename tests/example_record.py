@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsebert.parts import Target
-from sparsebert.recipe import Recipe
+from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.schema import Target
 from sparsebert.records import (
     Decisions,
     Environment,
@@ -181,9 +181,9 @@ def tree_record() -> Record:
         TreeFit(layer=layer, name="1x10", error=0.4, dead=0.1, entropy=(1.0, 0.9)) for layer in (LAYERS - 2, LAYERS - 1)
     )
     own = {"model_type": "sparsebert-bert", "shape": shape}
-    planted = dense.model_copy(update=own | {"name": "fff-1x10", "folder": "fff-1x10", "trees": trees})
+    converted = dense.model_copy(update=own | {"name": "fff-1x10", "folder": "fff-1x10", "trees": trees})
     control = dense.model_copy(update=own | {"name": "no-ffn", "folder": "no-ffn"})
-    return plain.model_copy(update={"kind": "fff", "models": (dense, planted, control)})
+    return plain.model_copy(update={"kind": "fff", "models": (dense, converted, control)})
 
 
 def _record(recipe: Recipe) -> Record:

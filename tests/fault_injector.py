@@ -153,7 +153,7 @@ def representatives(states: Sequence[State]) -> list[State]:
     stretches: list[list[State]] = []
     growing: str | None = None
     for before, state in zip((None, *states), states, strict=False):
-        file = _grown(before, state)
+        file = _converted(before, state)
         if not stretches or file is None or (growing not in (None, file)):
             stretches.append([])
         stretches[-1].append(state)
@@ -161,7 +161,7 @@ def representatives(states: Sequence[State]) -> list[State]:
     return [stretch[place] for stretch in stretches for place in sorted({0, len(stretch) // 2, len(stretch) - 1})]
 
 
-def _grown(before: State | None, state: State) -> str | None:
+def _converted(before: State | None, state: State) -> str | None:
     """The one file in which two states differ, if it is one that both have."""
     if before is None or before.files.keys() != state.files.keys():
         return None

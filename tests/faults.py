@@ -20,7 +20,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HU
 import torch
 from matplotlib.figure import Figure
 
-import sparsebert.sweep  # noqa: F401
+import sparsebert.runs.sweep  # noqa: F401
 from fault_injector import content, in_child, representatives, trace
 from sparsebert.cli import app
 from sparsebert.records import FILE_NAME, PREDICTIONS

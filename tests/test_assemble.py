@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from sparsebert.compress.assemble import assemble, masked_model
-from sparsebert.compress.calibrate import calibrate
-from sparsebert.compress.family import shape_of
 from sparsebert.models.layout import layout_of
-from sparsebert.oneshot.budgets import Choice
-from sparsebert.surgeon import mask_model, shrink
+from sparsebert.models.surgeon import mask_model, shrink
+from sparsebert.pruning.assemble import assemble, masked_model
+from sparsebert.pruning.calibration import calibrate
+from sparsebert.pruning.knapsack import LayerChoice
+from sparsebert.runs.compress import shape_of
 from tiny import FAMILIES, HEADS, NEURONS, tiny_batch, tiny_model
 from toy import toy_collate, toy_rows
 
@@ -23,8 +23,8 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
         return model(**tiny_batch()).logits
 
 
-def choice(heads: int, neurons: int, dropped: bool = False) -> Choice:
-    return Choice(heads, neurons, dropped, 0.0, 0.0)
+def choice(heads: int, neurons: int, dropped: bool = False) -> LayerChoice:
+    return LayerChoice(heads, neurons, dropped, 0.0, 0.0)
 
 
 SHAPES = {
@@ -40,10 +40,10 @@ SHAPES = {
 def test_masked_equals_shrunk(family: str, criterion: str, shape: str):
     model, choices = tiny_model(family), SHAPES[shape]
     before = copy.deepcopy(model.state_dict())
-    options = calibrate(model, model, toy_rows(16), toy_collate, criterion, 16, 8, seed=0).options
-    masked, keep, dropped = masked_model(model, options, choices)
+    candidates = calibrate(model, model, toy_rows(16), toy_collate, criterion, 16, 8, seed=0).candidates
+    masked, keep, dropped = masked_model(model, candidates, choices)
     mask_model(masked, {}, dropped)
-    small = assemble(model, options, choices)
+    small = assemble(model, candidates, choices)
     expected = logits(masked)
     torch.testing.assert_close(logits(small), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
     assert (expected - logits(model)).abs().max() > 1e-3
@@ -60,15 +60,15 @@ def test_masked_equals_shrunk(family: str, criterion: str, shape: str):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keeping_all_changes_nothing(family: str):
     model = tiny_model(family)
-    options = calibrate(model, model, toy_rows(8), toy_collate, "obs", 8, 8, seed=0).options
-    assert torch.equal(logits(assemble(model, options, [choice(HEADS, NEURONS)] * 3)), logits(model))
+    candidates = calibrate(model, model, toy_rows(8), toy_collate, "obs", 8, 8, seed=0).candidates
+    assert torch.equal(logits(assemble(model, candidates, [choice(HEADS, NEURONS)] * 3)), logits(model))
 
 
 def test_weights_and_bias_of_the_option_are_used():
     model = tiny_model("bert")
-    options = calibrate(model, model, toy_rows(16), toy_collate, "obs", 16, 8, seed=0).options
-    small = assemble(model, options, [choice(2, NEURONS), choice(HEADS, NEURONS), choice(HEADS, NEURONS)])
-    found, name = options["layer.0.heads"][2], "bert.encoder.layer.0.attention.output.dense"
+    candidates = calibrate(model, model, toy_rows(16), toy_collate, "obs", 16, 8, seed=0).candidates
+    small = assemble(model, candidates, [choice(2, NEURONS), choice(HEADS, NEURONS), choice(HEADS, NEURONS)])
+    found, name = candidates["layer.0.heads"][2], "bert.encoder.layer.0.attention.output.dense"
     assert torch.equal(small.get_parameter(f"{name}.weight"), found.weight)
     expected = model.get_parameter(f"{name}.bias") + found.bias_shift
     torch.testing.assert_close(small.get_parameter(f"{name}.bias"), expected)
@@ -83,17 +83,17 @@ def test_obs_hurts_less_than_magnitude():
     half = [choice(2, 8)] * 3
     changes = {}
     for criterion in ("obs", "magnitude"):
-        options = calibrate(model, model, rows, toy_collate, criterion, 64, 8, seed=0).options
+        candidates = calibrate(model, model, rows, toy_collate, criterion, 64, 8, seed=0).candidates
         batch = {key: toy_collate([rows[i] for i in range(64)])[key] for key in ("input_ids", "attention_mask")}
         with torch.no_grad():
-            changes[criterion] = (assemble(model, options, half)(**batch).logits - model(**batch).logits).norm()
+            changes[criterion] = (assemble(model, candidates, half)(**batch).logits - model(**batch).logits).norm()
     assert changes["obs"] < 0.8 * changes["magnitude"]
 
 
 def test_even_gives_a_stock_model():
     model = tiny_model("bert")
-    options = calibrate(model, model, toy_rows(8), toy_collate, "obs", 8, 8, seed=0).options
-    small = assemble(model, options, [choice(HEADS, 16), choice(0, 0, dropped=True), choice(HEADS, 16)], even=True)
+    candidates = calibrate(model, model, toy_rows(8), toy_collate, "obs", 8, 8, seed=0).candidates
+    small = assemble(model, candidates, [choice(HEADS, 16), choice(0, 0, dropped=True), choice(HEADS, 16)], even=True)
     assert type(small) is type(model)
     assert (small.config.intermediate_size, small.config.num_hidden_layers) == (16, 2)
 

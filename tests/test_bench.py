@@ -13,19 +13,20 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from sparsebert import backends, registry
-from sparsebert.backends import BackendError, compiled, eager, eager_bf16, ready, sparse, sparse_bf16
-from sparsebert.bench import BenchRow, Match, Setting, backend_verdict, bench, verdict
-from sparsebert.bench_memory import peak_memory
-from sparsebert.clock import Conditions, timing
+from sparsebert import registry
 from sparsebert.commands.bench import tables
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
 from sparsebert.kernels import native
+from sparsebert.measurement.bench import BenchRow, Match, Setting, backend_verdict, bench, verdict
+from sparsebert.measurement.memory import peak_memory
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import load_model
 from sparsebert.records import Timing
+from sparsebert.runtimes import pytorch as backends
+from sparsebert.runtimes.pytorch import BackendError, compiled, eager, eager_bf16, ready, sparse, sparse_bf16
+from sparsebert.timing import Conditions, timing
 from tiny import FAMILIES, HIDDEN, tiny_model
 
 SMALL = Setting(batch=2, length=8)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsebert.train.finetune import Outcome
+from sparsebert.training.finetune import Outcome
 from test_sparse_training import rule, train
 from test_stages import DAMAGES
 from test_trainer import Interrupting, small

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from example_record import example_record
-from sparsebert.compress.claim import INPUTS_FILE, LOCK_FILE, RECIPE_FILE, claimed, mark_finished
 from sparsebert.errors import UserError
 from sparsebert.files import PREFIX
-from sparsebert.parts import Target, Training
-from sparsebert.recipe import Recipe, parse_recipe
+from sparsebert.recipe.recipe import Recipe, parse_recipe
+from sparsebert.recipe.schema import Target, Training
 from sparsebert.records import Inputs, SplitOf, write_record
+from sparsebert.runs.claim import INPUTS_FILE, LOCK_FILE, RECIPE_FILE, claimed, mark_finished
 from test_stages import DAMAGES
 
 INPUTS = Inputs(

@@ -16,13 +16,13 @@ from example_record import train_record
 from sparsebert.commands.compress import default_folder, targets
 from sparsebert.commands.output import remark, say, show
 from sparsebert.commands.settings import recipe_of
-from sparsebert.data.tasks import task_names
+from sparsebert.models.surgeon import convert_ffn
 from sparsebert.records import read_record, write_record
 from sparsebert.registry import names
-from sparsebert.report import Table as ReportTable
-from sparsebert.report import as_rich
-from sparsebert.report.tables import Cell, Section
-from sparsebert.surgeon import plant
+from sparsebert.reports import Table as ReportTable
+from sparsebert.reports import as_rich
+from sparsebert.reports.tables import Cell, Section
+from sparsebert.tasks.table import task_names
 from tiny import tiny_model
 from tiny_run import QUICK, assert_refused, run_cli, save_tiny, write_task
 
@@ -191,8 +191,8 @@ def test_names_are_printed_as_they_are(capsys):
 
 
 def test_info_names_trees(home):
-    folder = home.folder / "planted"
-    plant(tiny_model("bert"), depth=3, trees=2, layers=[1]).save_pretrained(folder)
+    folder = home.folder / "converted"
+    convert_ffn(tiny_model("bert"), depth=3, trees=2, layers=[1]).save_pretrained(folder)
     rows = json.loads(run_cli("info", folder, "--json").stdout)["layers"]
     assert rows[0] == {"layer": 1, "heads": 4, "neurons": 24}
     assert rows[1] == {"layer": 2, "heads": 4, "neurons": 0, "tree": "2x3"}

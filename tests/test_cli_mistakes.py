@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import load_model
-from sparsebert.surgeon import shrink
+from sparsebert.models.surgeon import shrink
 from tiny_run import QUICK, assert_refused, run_cli, save_tiny, write_task
 
 

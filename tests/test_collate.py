@@ -16,11 +16,11 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
 from sparsebert.data.encode import Encoded, encode
 from sparsebert.errors import UserError
 from sparsebert.models.limits import reading_length, segment_types
-from sparsebert.parts import Distill
-from sparsebert.train.collate import padding_collator
-from sparsebert.train.distill import Distiller
-from sparsebert.train.evaluate import predict_logits
-from sparsebert.train.teacher import cache_teacher, layer_outputs
+from sparsebert.recipe.schema import Distill
+from sparsebert.training.collate import padding_collator
+from sparsebert.training.distill import Distiller
+from sparsebert.training.evaluate import predict_logits
+from sparsebert.training.teacher import cache_teacher, layer_outputs
 from tiny import LAYERS, tiny_model
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"abcdefgh"]

@@ -10,15 +10,15 @@ import torch
 from transformers import PreTrainedModel
 
 from sparsebert import registry
-from sparsebert.compress.calibrate import calibrate
 from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of, scope_names
-from sparsebert.parts import Rule, Training
+from sparsebert.models.surgeon import shrink
+from sparsebert.pruning.calibration import calibrate
+from sparsebert.recipe.schema import Rule, Training
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.scope import select
 from sparsebert.sparse.sparsifier import Sparsifier
-from sparsebert.surgeon import shrink
-from sparsebert.train.finetune import fine_tune
+from sparsebert.training.finetune import fine_tune
 from tiny import FAMILIES, HEADS, LAYERS, NEURONS, tiny_batch, tiny_model
 from toy import toy_collate, toy_rows
 
@@ -134,8 +134,10 @@ def test_units_of_an_emptied_model_are_ranked(name: str):
     model = emptied()
     found = calibrate(model, model, toy_rows(16), toy_collate, name, 16, 8, seed=0)
     groups = ["layer.0.neurons", "layer.1.heads", "layer.2.heads", "layer.2.neurons"]
-    assert list(found.options) == groups
-    assert all(0 in options and torch.isfinite(options[0].bias_shift).all() for options in found.options.values())
+    assert list(found.candidates) == groups
+    assert all(
+        0 in candidates and torch.isfinite(candidates[0].bias_shift).all() for candidates in found.candidates.values()
+    )
 
 
 def test_every_unit_criterion_was_tried():

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsebert.compress.costs import measured_table, parameter_table, stack_of
 from sparsebert.counts import sizes
 from sparsebert.models.layout import encoder_linear_names, layout_of
-from sparsebert.oneshot.budgets import Choice
-from sparsebert.surgeon import shrink
+from sparsebert.models.surgeon import shrink
+from sparsebert.pruning.costs import measured_table, parameter_table, stack_of
+from sparsebert.pruning.knapsack import LayerChoice
 from tiny import FAMILIES, HEADS, LAYERS, tiny_batch, tiny_model
 
 SHAPES = [(4, 24), (1, 24), (3, 5), (2, 0), (0, 8)]
@@ -32,14 +32,14 @@ def test_bytes_are_those_of_the_shrunk_model(family: str):
     table = parameter_table(model, 4, encoder_linear_only=False)
     for heads, neurons in SHAPES:
         small = stack_of(model, layout_of(model), LAYERS, (heads, neurons))
-        choice = Choice(heads, neurons, False, table.cost(heads, neurons), 0.0)
+        choice = LayerChoice(heads, neurons, False, table.cost(heads, neurons), 0.0)
         assert table.total([choice] * LAYERS) == sizes(small, ()).weight_bytes
 
 
 def test_a_dropped_layer_takes_all_its_bytes_along():
     model = tiny_model("bert")
     table = parameter_table(model, 4, encoder_linear_only=False)
-    full, gone = Choice(4, 24, False, table.cost(4, 24), 0.0), Choice(0, 0, True, 0.0, 0.0)
+    full, gone = LayerChoice(4, 24, False, table.cost(4, 24), 0.0), LayerChoice(0, 0, True, 0.0, 0.0)
     assert table.total([full, gone, full]) == sizes(shrink(model, {}, [1]), ()).weight_bytes
 
 

@@ -6,7 +6,7 @@ import torch
 from sparsebert.counts import Footprint, example_inputs, flops, footprint, sizes, sparsity
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names
-from sparsebert.surgeon import shrink
+from sparsebert.models.surgeon import shrink
 from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, VOCAB, tiny_model
 
 ENCODER = LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * NEURONS)

@@ -11,7 +11,7 @@ from sparsebert.data.read import DELIMITER, read_file
 from sparsebert.data.text import Written
 from sparsebert.errors import UserError
 from sparsebert.models.load import load_config
-from sparsebert.parts import Columns
+from sparsebert.recipe.schema import Columns
 from tiny_run import QUICK, assert_refused, run_cli, save_tiny
 
 ROWS = [("schön, ja", "gut"), ("schlecht; „nein“", "übel"), ("mittel | so", "gut"), ('er sagte "nie"', "übel")]

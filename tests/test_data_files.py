@@ -10,7 +10,7 @@ import pytest
 
 from sparsebert.data.load import load_task
 from sparsebert.errors import UserError
-from sparsebert.parts import Columns
+from sparsebert.recipe.schema import Columns
 
 ROWS = [{"body": f'text {row}, with "quotes"', "stars": "good" if row % 4 else "bad"} for row in range(40)]
 COLUMNS = Columns(text=("body",), label="stars")

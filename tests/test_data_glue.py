@@ -13,9 +13,9 @@ import pytest
 from sparsebert.data.glue import hub_splits
 from sparsebert.data.load import load_task
 from sparsebert.data.rows import standard_rows
-from sparsebert.data.tasks import TaskSpec, task_names, task_spec
 from sparsebert.errors import UserError
-from sparsebert.parts import Columns
+from sparsebert.recipe.schema import Columns
+from sparsebert.tasks.table import TaskSpec, task_names, task_spec
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

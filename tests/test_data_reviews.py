@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 import sparsebert.data
 from sparsebert.data.load import load_task
 from sparsebert.errors import UserError
-from sparsebert.parts import Columns
+from sparsebert.recipe.schema import Columns
 
 FOLDER = Path(sparsebert.data.__file__).parent / "reviews"
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from sparsebert.data.tasks import task_names, task_spec
 from sparsebert.errors import UserError
+from sparsebert.tasks.table import task_names, task_spec
 
 GLUE = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
 
@@ -45,5 +45,5 @@ def test_unknown_task_names_the_nearest():
 
 
 def test_the_table_imports_neither_torch_nor_datasets():
-    code = "import sys, sparsebert.data.tasks; sys.exit(bool({'torch', 'datasets', 'pyarrow'} & set(sys.modules)))"
+    code = "import sys, sparsebert.tasks.table; sys.exit(bool({'torch', 'datasets', 'pyarrow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

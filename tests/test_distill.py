@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
-from sparsebert.parts import Distill
-from sparsebert.surgeon import shrink
-from sparsebert.train.distill import (
+from sparsebert.models.surgeon import shrink
+from sparsebert.recipe.schema import Distill
+from sparsebert.training.distill import (
     Distiller,
     attention_loss,
     check_match,
@@ -23,7 +23,7 @@ from sparsebert.train.distill import (
     logit_loss,
     nearest_loss,
 )
-from sparsebert.train.teacher import TeacherCache, cache_teacher, layer_outputs
+from sparsebert.training.teacher import TeacherCache, cache_teacher, layer_outputs
 from tiny import FAMILIES, HIDDEN, LAYERS, tiny_batch, tiny_model
 from toy import toy_collate, toy_rows
 

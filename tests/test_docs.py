@@ -21,9 +21,9 @@ from transformers import BertTokenizer
 from sparsebert import registry
 from sparsebert.cli import app
 from sparsebert.models.load import save_model
-from sparsebert.parts import Component, Plain, Rule
-from sparsebert.recipe import parse_recipe
-from sparsebert.surgeon import shrink
+from sparsebert.models.surgeon import shrink
+from sparsebert.recipe.recipe import parse_recipe
+from sparsebert.recipe.schema import Component, Plain, Rule
 from tiny import NEURONS, tiny_model
 
 ROOT = Path(__file__).parents[1]

@@ -10,8 +10,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from sparsebert import doctor
-from sparsebert.doctor import (
+from sparsebert.errors import UserError
+from sparsebert.kernels import native, operators
+from sparsebert.measurement import doctor
+from sparsebert.measurement.doctor import (
     BF16,
     BLOCKS,
     FLOAT,
@@ -31,11 +33,9 @@ from sparsebert.doctor import (
     structured_trials,
     zeros_of,
 )
-from sparsebert.errors import UserError
-from sparsebert.kernels import native, operators
 from sparsebert.models.accelerate import accelerate
 from sparsebert.models.layout import encoder_linear_names, layout_of
-from sparsebert.surgeon import plant, shrink
+from sparsebert.models.surgeon import convert_ffn, shrink
 from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny
 
@@ -193,7 +193,7 @@ def without(kind: str, model: PreTrainedModel) -> PreTrainedModel:
 
 def test_models_without_neurons_or_heads_get_a_verdict():
     dense = tiny_model("bert")
-    trees = plant(dense, depth=2)
+    trees = convert_ffn(dense, depth=2)
     for model, count, words in (
         (without("neuron", dense), ALL_TRIALS, "Half of the heads cut out makes the whole model"),
         (without("head", dense), ALL_TRIALS, "Half of the neurons cut out makes the whole model"),

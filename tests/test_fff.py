@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsebert.errors import UserError
+from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
 from sparsebert.kernels import native, native_fff, operators, reference
-from sparsebert.models.fff import FastFeedForward, Routing
 
 ROOT = Path(__file__).parents[1]
 BUILT = native.isa() is not None
@@ -54,7 +54,7 @@ def test_a_tree_by_hand():
         layer.w_out.copy_(torch.tensor([[[10.0], [-1.0], [1.0]]]))
         # x = 3: node 0 says 2, right: 2 * 3 = 6; y = 20 + 6. x = 1 says 0: not positive, so left: 4; y = 0 - 4.
         assert layer(torch.tensor([[3.0], [1.0], [0.0]])).flatten().tolist() == [26.0, -4.0, -5.0]
-    assert layer.ways(torch.tensor([[3.0], [1.0]])).tolist() == [[[0, 2], [0, 1]]]
+    assert layer.paths(torch.tensor([[3.0], [1.0]])).tolist() == [[[0, 2], [0, 1]]]
     assert (layer.name, layer.nodes) == ("1x1", 3)
 
 
@@ -174,7 +174,7 @@ def test_only_the_nodes_on_the_way_learn():
     layer = FastFeedForward(6, 3, trees=2)
     x = torch.randn(5, 6)
     layer(x).square().sum().backward()
-    visited = layer.ways(x)
+    visited = layer.paths(x)
     for tree in range(2):
         on_way = set(visited[tree].flatten().tolist())
         assert layer.w_out.grad is not None and layer.w_in.grad is not None
@@ -252,7 +252,7 @@ def test_half_precision_layers(dtype: torch.dtype):
         found = half(x.to(dtype))
         assert found.dtype == dtype and found.isfinite().all()
         expected = exact(
-            x.to(dtype).flatten(0, 1), half.w_in, half.b_in, half.w_out, "gelu", half.ways(x.to(dtype))
+            x.to(dtype).flatten(0, 1), half.w_in, half.b_in, half.w_out, "gelu", half.paths(x.to(dtype))
         ).view_as(x)
     torch.testing.assert_close(found.double(), expected, rtol=0.05, atol=0.05)
 

@@ -1,4 +1,4 @@
-"""Models with fast feedforward layers: planted, saved, loaded, cut further and trained, in every family."""
+"""Models with fast feedforward layers: converted, saved, loaded, cut further and trained, in every family."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from sparsebert.errors import UserError
-from sparsebert.models.fff import FastFeedForward, Routing
+from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
 from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
 from sparsebert.models.load import Packing, load_model, save_model
-from sparsebert.surgeon import mask_model, plant, set_routing, shrink
+from sparsebert.models.surgeon import convert_ffn, mask_model, set_routing, shrink
 from tiny import FAMILIES, HIDDEN, LAYERS, tiny_batch, tiny_model
 
 
@@ -22,14 +22,14 @@ def trees_of(model: torch.nn.Module) -> list[FastFeedForward]:
     return [module for module in model.modules() if isinstance(module, FastFeedForward)]
 
 
-def planted(family: str, **options):
+def converted(family: str, **options):
     torch.manual_seed(0)
-    return plant(tiny_model(family), **({"depth": 3, "trees": 2} | options))
+    return convert_ffn(tiny_model(family), **({"depth": 3, "trees": 2} | options))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_planted_models_are_saved_and_loaded_exactly(family: str, tmp_path: Path):
-    model, batch = planted(family), tiny_batch()
+    model, batch = converted(family), tiny_batch()
     assert [tree.name for tree in trees_of(model)] == ["2x3"] * LAYERS
     model.save_pretrained(tmp_path)
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
@@ -41,7 +41,7 @@ def test_planted_models_are_saved_and_loaded_exactly(family: str, tmp_path: Path
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_tree_stands_where_the_block_was(family: str):
     dense, batch = tiny_model(family), tiny_batch()
-    model = planted(family, layers=[1])
+    model = converted(family, layers=[1])
     [tree] = trees_of(model)
     assert [layer.ffn is None for layer in layout_of(model).layers] == [False, True, False]
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_a_tree_stands_where_the_block_was(family: str):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_and_evaluation_agree_in_the_model(family: str):
-    model, batch = planted(family, depth=4, trees=1), tiny_batch()
+    model, batch = converted(family, depth=4, trees=1), tiny_batch()
     with torch.no_grad():
         found = model(**batch).logits
     # With gradients the masked dense form runs, without them the kernel or the plain walk.
@@ -76,7 +76,7 @@ def routings(model: torch.nn.Module) -> set[Routing]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_routing_is_saved_with_the_model(family: str, tmp_path: Path):
-    model = planted(family)
+    model = converted(family)
     assert routings(model) == {Routing()}
     set_routing(model, ROUTED)
     for name, packing in {"plain": None, "packed": Packing()}.items():
@@ -88,7 +88,7 @@ def test_routing_is_saved_with_the_model(family: str, tmp_path: Path):
 
 
 def test_a_folder_that_says_nothing_of_routing_has_hard_ways(tmp_path: Path):
-    model = planted("bert")
+    model = converted("bert")
     set_routing(model, ROUTED)
     model.save_pretrained(tmp_path)
     file = tmp_path / "config.json"
@@ -104,7 +104,7 @@ def test_a_folder_that_says_nothing_of_routing_has_hard_ways(tmp_path: Path):
 
 
 def test_what_was_trained_softly_is_evaluated_on_the_hard_way(tmp_path: Path):
-    hard, batch = planted("bert"), tiny_batch()
+    hard, batch = converted("bert"), tiny_batch()
     soft = copy.deepcopy(hard)
     set_routing(soft, Routing(soft=True))
     soft.save_pretrained(tmp_path)
@@ -118,29 +118,29 @@ def test_what_was_trained_softly_is_evaluated_on_the_hard_way(tmp_path: Path):
 
 
 def test_routing_stays_when_a_model_is_cut_copied_or_planted_again():
-    model = planted("bert", layers=[0, 1])
+    model = converted("bert", layers=[0, 1])
     set_routing(model, ROUTED)
     assert routings(copy.deepcopy(model)) == {ROUTED}
     small = shrink(model, {"layer.1.heads": torch.tensor([True, False, True, True])}, [2])
     assert routings(small) == {ROUTED} and (small.config.fff_soft, small.config.fff_balance) == (True, 3.0)
-    more = plant(model, depth=1, layers=[2])
+    more = convert_ffn(model, depth=1, layers=[2])
     assert [tree.name for tree in trees_of(more)] == ["2x3", "2x3", "1x1"] and routings(more) == {ROUTED}
     with pytest.raises(UserError, match="no fast feedforward layers; got BertForSequenceClassification; plant some"):
         set_routing(tiny_model("bert"), ROUTED)
 
 
 def test_trees_of_two_activations_do_not_fit_one_model():
-    model, batch = planted("bert", layers=[0], activation="relu"), tiny_batch()
+    model, batch = converted("bert", layers=[0], activation="relu"), tiny_batch()
     with pytest.raises(UserError, match="one activation; got gelu; allowed: relu"):
-        plant(model, depth=1, layers=[1])
-    assert [tree.activation for tree in trees_of(plant(model, depth=1, layers=[0]))] == ["gelu"]
+        convert_ffn(model, depth=1, layers=[1])
+    assert [tree.activation for tree in trees_of(convert_ffn(model, depth=1, layers=[0]))] == ["gelu"]
     with torch.no_grad():
-        assert plant(model, depth=1, layers=[1], activation="relu")(**batch).logits.isfinite().all()
+        assert convert_ffn(model, depth=1, layers=[1], activation="relu")(**batch).logits.isfinite().all()
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
 def test_heads_and_layers_can_still_go(family: str):
-    model, batch = planted(family), tiny_batch()
+    model, batch = converted(family), tiny_batch()
     small = shrink(model, {"layer.1.heads": torch.tensor([True, False, True, True])}, [2])
     assert small.config.layer_fff == [[2, 3], [2, 3]] and len(trees_of(small)) == 2
     assert small.config.layer_heads == [4, 3]
@@ -151,7 +151,7 @@ def test_heads_and_layers_can_still_go(family: str):
 
 
 def test_weights_of_trees_are_counted_and_not_pruned():
-    model = planted("bert")
+    model = converted("bert")
     names = encoder_linear_names(model)
     trees = [name for name in names if name.endswith(("w_in", "w_out"))]
     assert len(trees) == 2 * LAYERS and len(names) == 6 * LAYERS
@@ -166,8 +166,8 @@ def test_what_cannot_be_planted_is_refused():
         "activation": {"depth": 2, "activation": "selu"},
     }.items():
         with pytest.raises(UserError, match=said):
-            plant(tiny_model("bert"), **options)
+            convert_ffn(tiny_model("bert"), **options)
     silenced = tiny_model("bert")
     mask_model(silenced, {}, [1])
     with pytest.raises(UserError, match=r"must be cut out first; got \[1\]; shrink it"):
-        plant(silenced, depth=2)
+        convert_ffn(silenced, depth=2)

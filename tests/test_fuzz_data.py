@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fuzz import fuzzed
 from sparsebert.data.load import load_task
 from sparsebert.errors import UserError
-from sparsebert.parts import Columns
+from sparsebert.recipe.schema import Columns
 
 ROWS = [{"text": f"text {row}, of {row % 3}", "label": ("no", "yes")[row % 2], "score": row / 4} for row in range(12)]
 CLASSES, NUMBERS = Columns(), Columns(label="score", kind="regression")

@@ -19,7 +19,7 @@ from sparsebert.models.limits import position_limit
 from sparsebert.models.load import Packing, load_config, load_model, load_tokenizer, save_model
 from sparsebert.models.pack import METADATA
 from sparsebert.models.source import INDEX_FILE, PACKED_FILE, PLAIN_FILE
-from sparsebert.surgeon import plant, shrink
+from sparsebert.models.surgeon import convert_ffn, shrink
 from tiny import FAMILIES, tiny_model
 from tiny_run import save_tiny
 
@@ -121,7 +121,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         model = tiny_model(family, num_labels=2)
         save_model(model, tokenizer, folder / family)
         save_model(shrink(model, {}, drop_layers=[1]), tokenizer, folder / f"sparse-{family}")
-    save_model(plant(tiny_model("bert", num_labels=2), 1, layers=[0]), tokenizer, folder / "trees")
+    save_model(convert_ffn(tiny_model("bert", num_labels=2), 1, layers=[0]), tokenizer, folder / "trees")
     save_model(shrink(tiny_model("bert", num_labels=2), {}), tokenizer, folder / "packed", Packing())
     sharded(Path(shutil.copytree(folder / "stock", folder / "sharded")))
     return {home.name: home for home in folder.iterdir()}

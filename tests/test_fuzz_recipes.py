@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from fuzz import assert_short, fuzzed
 from sparsebert.commands.compress import default_folder
 from sparsebert.errors import UserError
-from sparsebert.plain import NotPlainError, check_plain, read_yaml
-from sparsebert.recipe import SHIPPED, Recipe, flat_values, load_recipe, parse_recipe
-from sparsebert.sweep import axis, points
+from sparsebert.recipe.plain_yaml import NotPlainError, check_plain, read_yaml
+from sparsebert.recipe.recipe import SHIPPED, Recipe, flat_values, load_recipe, parse_recipe
+from sparsebert.runs.sweep import axis, points
 
 TEXTS = [file.read_text(encoding="utf-8") for file in sorted(SHIPPED.glob("*.yaml"))]
 KEYS = sorted({key for text in TEXTS for key, _ in flat_values(parse_recipe(yaml.safe_load(text)).plain())})

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from fuzz import assert_short, fuzzed
 from sparsebert import registry
-from sparsebert.compress.phases import check_phases
-from sparsebert.compress.workbench import Workbench, set_up
 from sparsebert.errors import UserError
-from sparsebert.parts import Component, Rule
-from sparsebert.recipe import load_recipe, parse_recipe
+from sparsebert.recipe.recipe import load_recipe, parse_recipe
+from sparsebert.recipe.schema import Component, Rule
+from sparsebert.runs.context import RunContext, set_up
+from sparsebert.runs.train import check_phases
 from tiny_run import save_tiny, write_task
 
 ANY = Component(kind="any")
@@ -34,7 +34,7 @@ VALUES = (
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> RunContext:
     """Model and data, with a folder that nothing must be written to."""
     folder = tmp_path_factory.mktemp("rules")
     given_ = {
@@ -69,7 +69,7 @@ RULES = st.fixed_dictionaries(
 
 @fuzzed
 @given(phases=st.lists(st.lists(RULES, max_size=2), min_size=1, max_size=2))
-def test_rules_of_all_kinds(phases: list[Any], bench: Workbench) -> None:
+def test_rules_of_all_kinds(phases: list[Any], bench: RunContext) -> None:
     named = [
         {"name": f"phase {number}", "rules": rules, "training": {"max_steps": 20}}
         for number, rules in enumerate(phases)

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.parts import Rule, When
+from sparsebert.recipe.schema import Rule, When
 from sparsebert.sparse.budgets import Uniform
 from sparsebert.sparse.gated import GATES, GatedRule
 from sparsebert.sparse.gates import Draw, HardConcrete, Movement, SoftMask, SoftMovement

@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForTokenClassification, BertModel
 from sparsebert.errors import UserError
 from sparsebert.models.heads import has_task_head, saved_kind, unknown_head
 from sparsebert.models.load import load_config, load_model, save_model
-from sparsebert.surgeon import shrink
+from sparsebert.models.surgeon import shrink
 from tiny import tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny
 

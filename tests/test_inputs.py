@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from sparsebert.compress.inputs import inputs_of
 from sparsebert.data.load import load_task
 from sparsebert.errors import UserError
-from sparsebert.recipe import Recipe, load_recipe
+from sparsebert.recipe.recipe import Recipe, load_recipe
 from sparsebert.records import read_record
-from sparsebert.run import run
+from sparsebert.runs.inputs import inputs_of
+from sparsebert.runs.run import run
 from tiny_run import run_cli, save_tiny, write_task
 
 QUICK = ("measure.timed=false", "dense.max_steps=2", "finetune.max_steps=2")

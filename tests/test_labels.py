@@ -13,13 +13,13 @@ from transformers import (
     BertForTokenClassification,
 )
 
-from sparsebert.compress.workbench import Workbench, set_up
 from sparsebert.errors import UserError
 from sparsebert.models.heads import foreign_head, has_task_head
 from sparsebert.models.labels import head_order, own_names, take_labels
 from sparsebert.models.load import load_config, load_model
-from sparsebert.recipe import load_recipe
-from sparsebert.surgeon import shrink
+from sparsebert.models.surgeon import shrink
+from sparsebert.recipe.recipe import load_recipe
+from sparsebert.runs.context import RunContext, set_up
 from test_heads import rewrite
 from tiny import FAMILIES, tiny_batch, tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
@@ -36,7 +36,7 @@ def named(folder: Path, *names: str, **values: object) -> Path:
     return rewrite(folder, id2label=dict(enumerate(names)), **values)
 
 
-def workbench(model: Path, data: Path, out: Path) -> Workbench:
+def context(model: Path, data: Path, out: Path) -> RunContext:
     return set_up(load_recipe(None, [f"model={model}", "task=mine", f"data={data}", "targets=[]"]), out)
 
 
@@ -80,7 +80,7 @@ def test_which_row_stands_for_which_label():
 def test_a_model_with_its_labels_in_another_order_is_fine_tuned_for_the_task(tmp_path: Path, data: Path):
     model = named(tmp_path / "model", "Yes", "No")
     assert has_task_head(load_config(model), 2, ("no", "yes"))
-    bench, given = workbench(model, data, tmp_path / "out"), load_model(model)
+    bench, given = context(model, data, tmp_path / "out"), load_model(model)
     fresh = bench.fresh()
     assert own_names(fresh.config) == ["no", "yes"]
     assert torch.equal(fresh.classifier.weight, given.classifier.weight[[1, 0]])
@@ -93,19 +93,19 @@ def test_a_model_with_its_labels_in_another_order_is_fine_tuned_for_the_task(tmp
 
 def test_a_model_keeps_its_names_where_the_data_have_numbers(tmp_path: Path, data: Path):
     model = named(tmp_path / "model", "bad", "good")
-    bench = workbench(model, with_numbers(data, tmp_path / "numbers"), tmp_path / "out")
+    bench = context(model, with_numbers(data, tmp_path / "numbers"), tmp_path / "out")
     fresh = bench.fresh()
     assert own_names(fresh.config) == ["bad", "good"]
     assert torch.equal(fresh.classifier.weight, load_model(model).classifier.weight)
     assert "The labels 0, 1 are taken to be the model's bad, good" in bench.notes[-1]
     base = rewrite(model, architectures=["BertForMaskedLM"])
-    assert own_names(workbench(base, tmp_path / "numbers", tmp_path / "out").fresh().config) == ["0", "1"]
+    assert own_names(context(base, tmp_path / "numbers", tmp_path / "out").fresh().config) == ["0", "1"]
 
 
 @pytest.mark.parametrize("saved", [{}, {"problem_type": "regression"}])
 def test_rows_that_stand_for_other_labels_are_not_started_from(saved: dict[str, str], tmp_path: Path, data: Path):
     model = named(tmp_path / "model", "joy", "anger", **saved)
-    old, bench = load_model(model).classifier, workbench(model, data, tmp_path / "out")
+    old, bench = load_model(model).classifier, context(model, data, tmp_path / "out")
     first, again = bench.fresh(), bench.fresh()
     assert not torch.isclose(first.classifier.weight, old.weight).any()
     assert first.classifier.weight.std() < 0.03 and not first.classifier.bias.any()
@@ -115,7 +115,7 @@ def test_rows_that_stand_for_other_labels_are_not_started_from(saved: dict[str, 
 
 def test_other_names_and_other_numbers_of_labels_are_said(tmp_path: Path, data: Path):
     for names in (("bad", "good"), ("no", "yes", "maybe")):
-        bench = workbench(named(tmp_path / names[0], *names), data, tmp_path / "out")
+        bench = context(named(tmp_path / names[0], *names), data, tmp_path / "out")
         assert f"gives {', '.join(names)}, and the task wants no, yes: it is not recognised" in bench.notes[-1]
         assert own_names(bench.fresh().config) == ["no", "yes"]
 
@@ -158,11 +158,11 @@ def test_a_pretrained_model_is_a_start(start: str):
 
 def test_a_teacher_with_its_labels_in_another_order_is_accepted(tmp_path: Path, data: Path):
     teacher = named(tmp_path / "teacher", "yes", "no")
-    bench = workbench(named(tmp_path / "model", "no", "yes"), data, tmp_path / "out")
+    bench = context(named(tmp_path / "model", "no", "yes"), data, tmp_path / "out")
     given = load_model(teacher)
     assert torch.equal(bench.load(teacher).classifier.weight, given.classifier.weight[[1, 0]])
     with pytest.raises(UserError, match="BertForQuestionAnswering"):
-        workbench(rewrite(teacher, architectures=["BertForQuestionAnswering"]), data, tmp_path / "out")
+        context(rewrite(teacher, architectures=["BertForQuestionAnswering"]), data, tmp_path / "out")
 
 
 def test_a_teacher_whose_labels_have_no_names_is_said(tmp_path: Path, data: Path):

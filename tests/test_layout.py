@@ -11,7 +11,7 @@ from sparsebert.errors import UserError
 from sparsebert.groups import Group, Slice
 from sparsebert.models.families import family_of
 from sparsebert.models.layout import base_of, encoder_linear_names, layout_of, module
-from sparsebert.surgeon import shrink
+from sparsebert.models.surgeon import shrink
 from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, tiny_model
 
 HEAD_SIZE = HIDDEN // HEADS

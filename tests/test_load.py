@@ -20,7 +20,7 @@ from sparsebert.errors import UserError
 from sparsebert.models import source
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import has_task_head, load_config, load_model, load_tokenizer, resolve, save_model
-from sparsebert.surgeon import shrink
+from sparsebert.models.surgeon import shrink
 from test_surgeon import outputs, random_keep
 from tiny import FAMILIES, tiny_model
 

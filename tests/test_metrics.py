@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sparsebert.data.metrics import METRICS, score, score_with_reasons
-from sparsebert.data.tasks import task_names, task_spec
 from sparsebert.errors import UserError
+from sparsebert.tasks.metrics import METRICS, score, score_with_reasons
+from sparsebert.tasks.table import task_names, task_spec
 
 
 def logits_of(classes: list[int], width: int = 2) -> np.ndarray:

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from sparsebert.errors import UserError
+from sparsebert.fast_feedforward.layer import FastFeedForward
 from sparsebert.kernels import native, native_attention, native_fff, native_linear, reference
 from sparsebert.kernels.packed import SINGLE, pack_matrix
-from sparsebert.models.fff import FastFeedForward
 from test_fff import BUILT, HAVE, ROOT, needs_native, tensors
 
 
@@ -103,7 +103,7 @@ def test_without_a_compiler_the_package_installs_and_runs(compiler: str | None, 
     how = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(target)]
     subprocess.run([sys.executable, "-m", "pip", "install", *how, str(source)], env=bare, check=True)
     code = (
-        "import torch, sparsebert; from sparsebert.models.fff import FastFeedForward; torch.set_grad_enabled(False)\n"
+        "import torch, sparsebert; from sparsebert import FastFeedForward; torch.set_grad_enabled(False)\n"
         "layer = FastFeedForward(8, 3).eval(); print(sparsebert.__file__, layer.backend, layer(torch.ones(2, 8)).shape)"
     )
     run = [sys.executable, "-c", code]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sparsebert.models.accelerate import accelerate
-from sparsebert.surgeon import plant
+from sparsebert.models.surgeon import convert_ffn
 from tiny import NAMES, Logits, tiny_batch, tiny_model
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -25,7 +25,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 )
 def test_an_exported_tree_gives_the_same(family: str, sizes: dict[str, Any], tmp_path: Path):
     torch.manual_seed(0)
-    sparse = accelerate(plant(tiny_model(family, **sizes), depth=3, trees=2), tokens=8, worth=0).eval()
+    sparse = accelerate(convert_ffn(tiny_model(family, **sizes), depth=3, trees=2), tokens=8, worth=0).eval()
     batch, free = tiny_batch(), {0: "batch", 1: "length"}
     with torch.no_grad():
         given = tuple(batch[name] for name in NAMES)

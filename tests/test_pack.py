@@ -15,7 +15,7 @@ from sparsebert.errors import UserError
 from sparsebert.models import shrunk
 from sparsebert.models.load import Packing, load_model, save_model
 from sparsebert.models.pack import pack, packed_bytes, read_packed, unpack, write_packed
-from sparsebert.surgeon import shrink
+from sparsebert.models.surgeon import shrink
 from test_shrunk import FAMILIES
 from tiny import tiny_batch, tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny

@@ -17,12 +17,12 @@ from transformers import BertTokenizerFast
 from typer.testing import CliRunner
 
 from sparsebert import progress, registry
-from sparsebert.backends import Prepared
 from sparsebert.cli import app
 from sparsebert.data.tokens import Reader
 from sparsebert.models.load import load_model, load_tokenizer
-from sparsebert.train import inference
-from sparsebert.train.collate import padding_collator
+from sparsebert.runtimes.pytorch import Prepared
+from sparsebert.training import inference
+from sparsebert.training.collate import padding_collator
 from tiny import tiny_model
 from tiny_run import QUICK, SPECIAL, WORDS, assert_refused, run_cli, save_tiny, write_task
 
@@ -292,5 +292,5 @@ def test_predicting_imports_nothing_that_only_training_needs():
     code = "import sys, sparsebert.commands.predict; print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     loaded = done.stdout.splitlines()[-1]
-    unneeded = ("datasets", "pandas", "sklearn", "transformers.trainer", "sparsebert.train.trainer")
+    unneeded = ("datasets", "pandas", "sklearn", "transformers.trainer", "sparsebert.training.trainer")
     assert [name for name in unneeded if f"'{name}'" in loaded] == []

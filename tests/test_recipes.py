@@ -12,19 +12,19 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from sparsebert.compare import contenders, differences
-from sparsebert.compress.claim import LOCK_FILE
-from sparsebert.compress.phases import check_phases, unused_targets
-from sparsebert.compress.workbench import set_up
 from sparsebert.errors import UserError
 from sparsebert.models.load import load_model
-from sparsebert.recipe import load_recipe
+from sparsebert.recipe.recipe import load_recipe
 from sparsebert.records import FILE_NAME, PREDICTIONS, read_record, write_record
-from sparsebert.report import curves, families, family_rows
-from sparsebert.report.values import Value
-from sparsebert.run import run
-from sparsebert.sweep import Axis, axis, points
-from test_compare import contender
+from sparsebert.reports import curves, families, family_rows
+from sparsebert.reports.values import Value
+from sparsebert.runs.claim import LOCK_FILE
+from sparsebert.runs.context import set_up
+from sparsebert.runs.run import run
+from sparsebert.runs.sweep import Axis, axis, points
+from sparsebert.runs.train import check_phases, unused_targets
+from sparsebert.studies.significance import contenders, differences
+from test_significance import contender
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
 ROOT = Path(__file__).parents[1]

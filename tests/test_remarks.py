@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from example_record import example_record
-from sparsebert.compress.remarks import answers, doubt, fell_too_far, least_drop, too_few_examples
-from sparsebert.compress.workbench import Workbench, set_up
-from sparsebert.recipe import load_recipe
+from sparsebert.recipe.recipe import load_recipe
 from sparsebert.records import ModelResult, Timing
+from sparsebert.runs.context import RunContext, set_up
+from sparsebert.runs.remarks import answers, doubt, fell_too_far, least_drop, too_few_examples
 from tiny_run import save_tiny
 
 NO, YES = 45, 25
@@ -35,12 +35,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def bench_of(home: Path, **values: object) -> Workbench:
+def bench_of(home: Path, **values: object) -> RunContext:
     return set_up(load_recipe(None, [], model=str(home / "tuned"), task="mine", data=str(home), **values), home / "out")
 
 
 @pytest.fixture(scope="module")
-def bench(home: Path) -> Workbench:
+def bench(home: Path) -> RunContext:
     return bench_of(home)
 
 
@@ -55,7 +55,7 @@ def flipped(*rows: int) -> np.ndarray:
     return classes
 
 
-def test_scores_stand_beside_the_majority_and_their_interval(bench: Workbench):
+def test_scores_stand_beside_the_majority_and_their_interval(bench: RunContext):
     accuracy, matthews = bench.score(says(flipped(*range(14))))
     # 56 of 70 right, 1.96 * sqrt(0.8 * 0.2 / 70) = 0.094 either way; always "no" is right on 45 of 70.
     assert accuracy.value == 0.8 and accuracy.baseline == pytest.approx(45 / 70)
@@ -64,7 +64,7 @@ def test_scores_stand_beside_the_majority_and_their_interval(bench: Workbench):
     assert matthews.baseline == 0 and matthews.low is not None and 0 < matthews.low < matthews.value
 
 
-def test_a_change_has_the_interval_of_its_pairs(bench: Workbench):
+def test_a_change_has_the_interval_of_its_pairs(bench: RunContext):
     dense, small = says(flipped(*range(14))), says(flipped(*range(14, 70, 4)))
     accuracy = bench.score(small, dense)[0]
     assert accuracy.value == bench.score(dense)[0].value
@@ -87,7 +87,7 @@ def test_regression_stands_beside_no_relation_at_all(home: Path):
     assert said is not None and said.startswith("dense is no better than always giving the mean (pearson")
 
 
-def test_decisions_hold_what_was_mixed_up_and_which_texts_flipped(bench: Workbench):
+def test_decisions_hold_what_was_mixed_up_and_which_texts_flipped(bench: RunContext):
     rows = [0, 1, 46]
     found = bench.decide(says(flipped(*rows)), says(LABELS))
     assert found is not None and found.classes == ("no", "yes") and found.only_class is None
@@ -112,13 +112,13 @@ def test_decisions_hold_what_was_mixed_up_and_which_texts_flipped(bench: Workben
         (1 - LABELS, 'dense is no better than always saying "no" (accuracy 0.0%'),
     ],
 )
-def test_a_dense_model_at_chance_is_doubted_and_label_order_named(bench: Workbench, classes: np.ndarray, words: str):
+def test_a_dense_model_at_chance_is_doubted_and_label_order_named(bench: RunContext, classes: np.ndarray, words: str):
     said = doubt(bench, bench.score(says(classes)), bench.decide(says(classes)))
     assert said is not None and said.startswith(words)
     assert "always the same gives 64.3%" in said and "label order" in said
 
 
-def test_a_good_model_is_not_doubted(bench: Workbench):
+def test_a_good_model_is_not_doubted(bench: RunContext):
     for classes in (LABELS, flipped(0, 50)):
         assert doubt(bench, bench.score(says(classes)), bench.decide(says(classes))) is None
 
@@ -139,7 +139,7 @@ def test_a_drop_of_just_what_was_asked_for_is_within_it(home: Path):
     assert fell_too_far(bench, dense, None)
 
 
-def model(bench: Workbench, name: str, megabytes: float, ms: float, wrong: int) -> ModelResult:
+def model(bench: RunContext, name: str, megabytes: float, ms: float, wrong: int) -> ModelResult:
     """As a run measures it; `dense` is right on all rows."""
     full = example_record().models[0 if name == "dense" else 1]
     setting = bench.setting

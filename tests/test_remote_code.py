@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, BertTokenizer
 from sparsebert.errors import UserError
 from sparsebert.models import shrunk
 from sparsebert.models.load import load_config, load_model, load_tokenizer, save_model
-from sparsebert.surgeon import shrink
+from sparsebert.models.surgeon import shrink
 from test_heads import rewrite
 from test_load import VOCABULARY
 from tiny import FAMILIES, tiny_batch, tiny_model

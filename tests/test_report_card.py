@@ -8,8 +8,8 @@ from markdown_it import MarkdownIt
 from example_record import example_record, full_record, sparse_record, train_record, tree_record
 from sparsebert.errors import UserError
 from sparsebert.records import Record
-from sparsebert.report import model_card
-from sparsebert.report.escape import in_html, in_markdown, plain
+from sparsebert.reports import model_card
+from sparsebert.reports.escape import in_html, in_markdown, plain
 
 
 def front_matter(card: str) -> dict:

@@ -13,7 +13,7 @@ import pytest
 from example_record import full_record, train_record, tree_record
 from sparsebert.errors import UserError
 from sparsebert.records import FILE_NAME, Record, read_record
-from sparsebert.report import (
+from sparsebert.reports import (
     as_json,
     as_markdown,
     curves,
@@ -23,9 +23,9 @@ from sparsebert.report import (
     model_card,
     timing_table,
 )
-from sparsebert.report.details import detail_table
-from sparsebert.report.methods import methods
-from sparsebert.report.sections import results
+from sparsebert.reports.details import detail_table
+from sparsebert.reports.methods import methods
+from sparsebert.reports.sections import results
 
 ODD: tuple[Any, ...] = (
     *(None, -1, 0, 7, 10**30, 1e300, 0.5, True),
@@ -62,7 +62,7 @@ def outcome(folder: Path) -> tuple[Record | None, str]:
 
 @pytest.mark.parametrize("record", [full_record(), train_record(), tree_record()], ids=["compress", "train", "fff"])
 def test_a_damaged_record_is_refused_in_a_line_or_shown(record: Record, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("sparsebert.report.figures._picture", lambda draw, words: words)
+    monkeypatch.setattr("sparsebert.reports.figures._picture", lambda draw, words: words)
     values = json.loads(record.model_dump_json(exclude_none=True))
     tries = [(place, odd) for place in places(values) if place for odd in ODD]
     refused = 0

@@ -15,15 +15,15 @@ from example_record import (
     sparse_record,
     train_record,
 )
-from sparsebert.report import curves, families
-from sparsebert.report.bars import latency_plot, size_plot
-from sparsebert.report.curves import curve_plot, outside
-from sparsebert.report.figures import cut_models, write_pngs
-from sparsebert.report.maps import describe, shape_map
-from sparsebert.report.plots import pareto_plot
-from sparsebert.report.theme import DARK, LIGHT, to_png, to_svg
-from sparsebert.report.visits import STEPS, Tree, cells, describe_tree, visit_key, visit_map
-from sparsebert.report.zeros import describe_zeros, zeros_map
+from sparsebert.reports import curves, families
+from sparsebert.reports.bars import latency_plot, size_plot
+from sparsebert.reports.curves import curve_plot, outside
+from sparsebert.reports.figures import cut_models, write_pngs
+from sparsebert.reports.maps import describe, shape_map
+from sparsebert.reports.plots import pareto_plot
+from sparsebert.reports.theme import DARK, LIGHT, to_png, to_svg
+from sparsebert.reports.visits import STEPS, Tree, cells, describe_tree, visit_key, visit_map
+from sparsebert.reports.zeros import describe_zeros, zeros_map
 
 
 def axes_of(figure):
@@ -377,5 +377,5 @@ def test_a_run_without_a_score_is_no_point_and_keeps_its_pictures():
 
 def test_pictures_are_written_as_all_files_are(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr("sparsebert.report.figures.write_bytes_atomically", lambda path, content: written.append(path))
+    monkeypatch.setattr("sparsebert.reports.figures.write_bytes_atomically", lambda path, content: written.append(path))
     assert write_pngs(families([plain_record()]), tmp_path / "new") == written != []

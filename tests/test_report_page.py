@@ -15,8 +15,8 @@ from example_record import (
 )
 from sparsebert.errors import UserError
 from sparsebert.records import Record
-from sparsebert.report import families, write_report
-from sparsebert.report.cards import summary_cards
+from sparsebert.reports import families, write_report
+from sparsebert.reports.cards import summary_cards
 
 EVIL = "<script src=x onload=alert('x')>"
 VOID = {"meta", "img", "source"}

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from example_record import example_record, failed_record, full_record, noisy_record, sparse_record, train_record
 from sparsebert.records import Record
-from sparsebert.report import (
+from sparsebert.reports import (
     as_html,
     as_json,
     as_markdown,
@@ -19,10 +19,10 @@ from sparsebert.report import (
     timing_rows,
     timing_table,
 )
-from sparsebert.report import values as v
-from sparsebert.report.compare import comparison_table
-from sparsebert.report.curves import curve_table, curves
-from sparsebert.report.verdict import sentences
+from sparsebert.reports import values as v
+from sparsebert.reports.compare import comparison_table
+from sparsebert.reports.curves import curve_table, curves
+from sparsebert.reports.verdict import sentences
 
 
 def with_model(record: Record, which: str, **changes: object) -> Record:
@@ -318,7 +318,7 @@ def test_other_targets_are_checked_too(kind, value, short):
 
 
 def test_reports_load_neither_torch_nor_matplotlib():
-    code = "import sys, sparsebert.report; print({'torch', 'transformers', 'matplotlib'} & set(sys.modules))"
+    code = "import sys, sparsebert.reports; print({'torch', 'transformers', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -4,10 +4,10 @@ import pytest
 
 from example_record import LAYERS, example_record, plain_record, train_record
 from sparsebert.records import SparsityAt, TrainingRun
-from sparsebert.report import as_html, families, write_report
-from sparsebert.report.details import detail_table
-from sparsebert.report.theme import to_png
-from sparsebert.report.training import sparsity_table, timeline_plot
+from sparsebert.reports import as_html, families, write_report
+from sparsebert.reports.details import detail_table
+from sparsebert.reports.theme import to_png
+from sparsebert.reports.training import sparsity_table, timeline_plot
 
 
 def cells(row):

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from sparsebert import registry
-from sparsebert.compress.makers import LADDER, Entry, make_family, wanted_targets
-from sparsebert.compress.workbench import set_up
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import disk_bytes
-from sparsebert.recipe import load_recipe
+from sparsebert.recipe.recipe import load_recipe
 from sparsebert.records import Record, read_record
+from sparsebert.runs.context import set_up
+from sparsebert.runs.makers import LADDER, Entry, make_family, wanted_targets
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
 pytestmark = pytest.mark.usefixtures("short_samples")
@@ -227,7 +227,7 @@ def test_max_drop_does_not_hide_what_went_wrong(home, monkeypatch: pytest.Monkey
 
     dense = family(home, "full", home.tuned, (), max_drop=100.0)[0][0].folder
     shutil.rmtree(dense.parent / "work" / "0.3-sparsity")
-    monkeypatch.setattr("sparsebert.compress.family.save_model", full)
+    monkeypatch.setattr("sparsebert.runs.compress.save_model", full)
     with pytest.raises(UserError, match="No space left"):
         family(home, "full", home.tuned, (), max_drop=100.0)
 

@@ -95,7 +95,7 @@ def test_a_failure_keeps_what_was_measured_before(home, monkeypatch: pytest.Monk
     out, options = home.folder / "failing", ("--sparsity", 0.3, "--no-finetune")
     before = compress(home, home.tuned, "failing", *options)
     shutil.rmtree(out / "0.3-sparsity")
-    monkeypatch.setattr("sparsebert.run.write_predictions", fail)
+    monkeypatch.setattr("sparsebert.runs.run.write_predictions", fail)
     again = run_cli("compress", home.tuned, "--task", "mine", "--data", home.data, "-o", out, *QUICK, *options)
     assert again.exit_code == 2 and "error: No." in again.stderr
     assert read_record(out) == before

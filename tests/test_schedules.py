@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.parts import When
+from sparsebert.recipe.schema import When
 from sparsebert.sparse.schedules import Times, moment, moments, schedule_of, window
 
 TIMES = Times(total=200, per_epoch=50)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sparsebert.compress import search
-from sparsebert.compress.calibrate import Calibrated, calibrate
-from sparsebert.compress.costs import parameter_table
-from sparsebert.compress.search import divergence, scorer, search_even, search_layers, search_shape
 from sparsebert.errors import UserError
-from sparsebert.oneshot.budgets import Choice, CostTable
+from sparsebert.pruning.calibration import Calibrated, calibrate
+from sparsebert.pruning.costs import parameter_table
+from sparsebert.pruning.knapsack import CostTable, LayerChoice
+from sparsebert.pruning.search import divergence, scorer, search_even, search_layers, search_shape
+from sparsebert.runs import search
 from tiny import HEADS, LAYERS, NEURONS, tiny_model
 from toy import calibrated_with, toy_collate, toy_rows
 
@@ -29,7 +29,7 @@ def calibrated() -> Calibrated:
     return calibrated_with(tiny_model("bert"), skip_errors=[9.0, 1.5, 6.0], unit_errors=[0.3, 0.1, 0.2])
 
 
-def removed(choices: Sequence[Choice]) -> float:
+def removed(choices: Sequence[LayerChoice]) -> float:
     """A stand-in for a divergence: disagrees with the calibration about which layer matters."""
     wanted = [3.0, 5.0, 1.0]
     return sum(w * (HEADS + NEURONS - c.heads - c.neurons) for w, c in zip(wanted, choices, strict=True))
@@ -81,9 +81,9 @@ def test_candidates_improve_the_real_score(calibrated: Calibrated):
 
 
 def test_no_shape_is_scored_twice(calibrated: Calibrated):
-    scored: list[tuple[Choice, ...]] = []
+    scored: list[tuple[LayerChoice, ...]] = []
 
-    def score(choices: Sequence[Choice]) -> float:
+    def score(choices: Sequence[LayerChoice]) -> float:
         scored.append(tuple(choices))
         return removed(choices)
 
@@ -99,7 +99,7 @@ def test_layers_stay_when_they_must(calibrated: Calibrated):
         search_shape(calibrated, TABLE, 12, removed, 0, 0, drop_layers=False)
 
 
-def kept(choices: Sequence[Choice]) -> tuple[int, ...]:
+def kept(choices: Sequence[LayerChoice]) -> tuple[int, ...]:
     return tuple(index for index, choice in enumerate(choices) if not choice.dropped)
 
 
@@ -130,7 +130,7 @@ def test_layers_control_rejects_none(calibrated: Calibrated):
         search_layers(calibrated, TABLE, 0, removed)
 
 
-def widths(choices: Sequence[Choice]) -> set[tuple[int, int]]:
+def widths(choices: Sequence[LayerChoice]) -> set[tuple[int, int]]:
     return {(choice.heads, choice.neurons) for choice in choices if not choice.dropped}
 
 
@@ -181,7 +181,7 @@ def test_scorer_is_zero_for_the_whole_model_and_not_for_a_part():
     assert calibrated.teacher_logits.shape == (8, 2) and len(calibrated.score_rows) == 8
     score = scorer(model, calibrated, toy_collate)
     table = parameter_table(model, 1, encoder_linear_only=True)
-    full = Choice(HEADS, NEURONS, False, table.cost(HEADS, NEURONS), 0.0)
+    full = LayerChoice(HEADS, NEURONS, False, table.cost(HEADS, NEURONS), 0.0)
     assert score([full] * LAYERS) == pytest.approx(0, abs=1e-6)
-    one_head = Choice(1, NEURONS, False, 0.0, 0.0)
+    one_head = LayerChoice(1, NEURONS, False, 0.0, 0.0)
     assert score([full, one_head, full]) > 1e-5

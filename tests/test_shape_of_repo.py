@@ -141,7 +141,7 @@ import sys
 import sparsebert.commands.models, sparsebert.commands.info, sparsebert.commands.predict, sparsebert.commands.output
 with sparsebert.commands.output.quiet_libraries():
     pass
-unneeded = ("datasets", "pandas", "sklearn", "matplotlib", "transformers.trainer", "sparsebert.train.trainer")
+unneeded = ("datasets", "pandas", "sklearn", "matplotlib", "transformers.trainer", "sparsebert.training.trainer")
 found = [name for name in unneeded if name in sys.modules]
 import datasets
 assert datasets.are_progress_bars_disabled()

@@ -15,8 +15,8 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceCl
 from sparsebert import __version__
 from sparsebert.errors import UserError
 from sparsebert.models import shrunk
-from sparsebert.models.families import BERT, Task
-from sparsebert.surgeon import shrink
+from sparsebert.models.families import BERT, HeadName
+from sparsebert.models.surgeon import shrink
 from test_surgeon import outputs, random_keep
 from tiny import FAMILIES, HEADS, LAYERS, NEURONS, tiny_batch, tiny_model
 
@@ -25,7 +25,7 @@ AUTO = {"base": AutoModel, "classification": AutoModelForSequenceClassification,
 
 @pytest.mark.parametrize("task", list(AUTO))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_reload_is_exact_in_plain_files_that_are_smaller(family: str, task: Task, tmp_path: Path):
+def test_reload_is_exact_in_plain_files_that_are_smaller(family: str, task: HeadName, tmp_path: Path):
     model = tiny_model(family, task)
     small = shrink(model, random_keep(model), drop_layers=[0])
     model.save_pretrained(tmp_path / "dense")

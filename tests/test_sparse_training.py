@@ -25,13 +25,13 @@ from transformers.utils import logging
 import sparsebert
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
-from sparsebert.parts import Rule, Training, When
+from sparsebert.models.surgeon import live_units, shrink
+from sparsebert.recipe.schema import Rule, Training, When
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.sparsifier import LeakError, Sparsifier
-from sparsebert.surgeon import live_units, shrink
-from sparsebert.train.checkpoints import Checkpoints
-from sparsebert.train.finetune import Outcome, fine_tune
-from sparsebert.train.trainer import STATE_FILE, SparseTrainer
+from sparsebert.training.checkpoints import Checkpoints
+from sparsebert.training.finetune import Outcome, fine_tune
+from sparsebert.training.trainer import STATE_FILE, SparseTrainer
 from test_trainer import Interrupting
 from tiny import tiny_batch, tiny_model
 from toy import toy_collate, toy_rows

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of, scope_names
-from sparsebert.parts import Rule
+from sparsebert.recipe.schema import Rule
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.sparsifier import Sparsifier
 from tiny import tiny_batch, tiny_model

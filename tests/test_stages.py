@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from sparsebert.compress.family import LatencyTable
-from sparsebert.compress.stages import Stage, once
-from sparsebert.oneshot.budgets import CostTable
+from sparsebert.pruning.knapsack import CostTable
+from sparsebert.runs.compress import LatencyTable
+from sparsebert.runs.stages import Stage, once
 
 DAMAGES = {
     "gone": lambda file: file.unlink(),

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from transformers import BertForSequenceClassification, BertForTokenClassification, BertModel, PreTrainedModel
 
 from sparsebert.errors import UserError
-from sparsebert.models.families import Task
+from sparsebert.models.families import HeadName
 from sparsebert.models.layout import layout_of
-from sparsebert.surgeon import check_finite, mask_model, plant, shrink
+from sparsebert.models.surgeon import check_finite, convert_ffn, mask_model, shrink
 from tiny import FAMILIES, HEADS, LAYERS, NEURONS, tiny_batch, tiny_model
 
 NONE = torch.zeros(HEADS, dtype=torch.bool)
@@ -49,7 +49,7 @@ ATTENTION = [(family, "eager") for family in FAMILIES] + [(family, "sdpa") for f
 
 @pytest.mark.parametrize("task", ["base", "classification", "masked_lm"])
 @pytest.mark.parametrize(("family", "attention"), ATTENTION)
-def test_shrunk_equals_masked(family: str, task: Task, attention: str):
+def test_shrunk_equals_masked(family: str, task: HeadName, attention: str):
     model = tiny_model(family, task, attn_implementation=attention)
     masked, keep = copy.deepcopy(model), random_keep(model)
     mask_model(masked, keep)
@@ -225,7 +225,7 @@ def test_classes_with_code_of_their_own_are_refused():
     mean, odd = MeanPooled(model.config), tiny_model("bert")
     odd.bert = OddBase(model.config)
     for copied, name in ((mean, "MeanPooled"), (odd, "OddBase")):
-        for cut in (lambda given: shrink(given, {}), lambda given: plant(given, depth=1)):
+        for cut in (lambda given: shrink(given, {}), lambda given: convert_ffn(given, depth=1)):
             with pytest.raises(UserError, match=f"code of its own would be lost; got {name}; allowed: BertModel, "):
                 cut(copied)
     assert_same(shrink(shrink(model, {}), {}), model)

@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 from transformers import PreTrainedModel
 
-from sparsebert.bench import Setting
-from sparsebert.clock import Samples
-from sparsebert.compress import targets
-from sparsebert.compress.assemble import assemble
-from sparsebert.compress.calibrate import Calibrated, calibrate
-from sparsebert.compress.targets import CLOSE_ENOUGH, Goal, measure_pair, meet
 from sparsebert.counts import sizes
 from sparsebert.errors import UserError
+from sparsebert.measurement.bench import Setting
 from sparsebert.models.layout import encoder_linear_names
-from sparsebert.oneshot.budgets import Choice, CostTable
-from sparsebert.parts import Search, Target
-from sparsebert.recipe import Recipe
-from sparsebert.surgeon import shrink
+from sparsebert.models.surgeon import shrink
+from sparsebert.pruning.assemble import assemble
+from sparsebert.pruning.calibration import Calibrated, calibrate
+from sparsebert.pruning.knapsack import CostTable, LayerChoice
+from sparsebert.pruning.targets import CLOSE_ENOUGH, Goal, measure_pair, meet
+from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.schema import Search, Target
+from sparsebert.runs import targets
+from sparsebert.timing import Samples
 from tiny import HEADS, LAYERS, NEURONS, tiny_model
 from toy import calibrated_with, toy_collate, toy_rows
 
@@ -47,7 +47,7 @@ def goal(kind: str, value: float, **recipe: Any) -> Goal:
     return Goal(target, Recipe(search=search, **recipe), Setting(1, 8), MODEL, MODEL)
 
 
-def removed(choices: Sequence[Choice]) -> float:
+def removed(choices: Sequence[LayerChoice]) -> float:
     return float(sum(HEADS + NEURONS - c.heads - c.neurons for c in choices))
 
 
@@ -62,7 +62,7 @@ def linear(model: PreTrainedModel) -> int:
 @pytest.mark.parametrize("value", [0.3, 0.6, 0.9])
 def test_sparsity_is_that_of_the_assembled_model(calibrated: Calibrated, value: float):
     found, achieved = meet(goal("sparsity", value), no_table, calibrated, removed)
-    small = assemble(MODEL, calibrated.options, found.choices)
+    small = assemble(MODEL, calibrated.candidates, found.choices)
     assert achieved == pytest.approx(1 - linear(small) / linear(MODEL), abs=1e-9)
     assert value <= achieved < value + 0.05
 
@@ -70,7 +70,7 @@ def test_sparsity_is_that_of_the_assembled_model(calibrated: Calibrated, value: 
 @pytest.mark.parametrize("value", [0.9, 0.5])
 def test_size_is_that_of_the_assembled_model(calibrated: Calibrated, value: float):
     found, achieved = meet(goal("size", value), no_table, calibrated, removed)
-    small = assemble(MODEL, calibrated.options, found.choices)
+    small = assemble(MODEL, calibrated.candidates, found.choices)
     assert achieved == pytest.approx(sizes(small, ()).weight_bytes / sizes(MODEL, ()).weight_bytes, abs=1e-9)
     assert value - 0.05 < achieved <= value
 
@@ -80,7 +80,7 @@ def test_size_counts_against_the_dense_model_not_the_current_one(calibrated: Cal
     later = calibrate(current, MODEL, toy_rows(16), toy_collate, "magnitude", 16, 8, seed=0)
     first = goal("sparsity", 0.5)
     found, achieved = meet(Goal(first.target, first.recipe, first.setting, MODEL, current), no_table, later, removed)
-    small = assemble(current, later.options, found.choices)
+    small = assemble(current, later.candidates, found.choices)
     assert achieved == pytest.approx(1 - linear(small) / linear(MODEL), abs=1e-9)
     assert 0.5 <= achieved < 0.6
 
@@ -117,10 +117,12 @@ def test_a_speed_out_of_reach_names_the_nearest(
 Pair = tuple[float, float]
 
 
-def measuring(monkeypatch: pytest.MonkeyPatch, found: list[Sequence[Choice]], pair: Callable[[float], Pair]) -> None:
+def measuring(
+    monkeypatch: pytest.MonkeyPatch, found: list[Sequence[LayerChoice]], pair: Callable[[float], Pair]
+) -> None:
     """Stand in for the clock, whose noise would hide the rule: `pair` of the cost of the layers that were found."""
 
-    def assemble_choices(model: object, options: object, choices: Sequence[Choice]) -> float:
+    def assemble_choices(model: object, candidates: object, choices: Sequence[LayerChoice]) -> float:
         found.append(choices)
         return sum(choice.cost for choice in choices)
 
@@ -137,7 +139,7 @@ def test_speedups_are_corrected_by_measurement(
     thin: Calibrated, monkeypatch: pytest.MonkeyPatch, value: float, truth: float
 ):
     # `truth` is by how much the table is wrong; what lies outside the layers (30 of 156) is no part of a speedup.
-    found: list[Sequence[Choice]] = []
+    found: list[Sequence[LayerChoice]] = []
     measuring(monkeypatch, found, lambda cost: (truth * 126 / cost, 30 + cost / truth))
     _, achieved = meet(goal("speedup", value, candidates=8), lambda: TABLE, thin, removed)
     # One unit of cost is the grain of these choices: 4 a head.
@@ -149,7 +151,7 @@ def test_what_was_measured_is_kept_where_the_corrected_budget_cannot_be_met(
     thin: Calibrated, monkeypatch: pytest.MonkeyPatch
 ):
     # The table says that 21 is the most; measured, its 20 is 10, for which it would have to be 40.
-    found: list[Sequence[Choice]] = []
+    found: list[Sequence[LayerChoice]] = []
     measuring(monkeypatch, found, lambda cost: (63 / cost, 30 + cost))
     _, achieved = meet(goal("speedup", 20, drop_layers=False), lambda: TABLE, thin, removed)
     assert len(found) == 1 and achieved == pytest.approx(10.5, abs=0.6)
@@ -157,7 +159,7 @@ def test_what_was_measured_is_kept_where_the_corrected_budget_cannot_be_met(
 
 @pytest.mark.parametrize("truth", [0.8, 1.0, 1.2])
 def test_latencies_are_corrected_by_measurement(thin: Calibrated, monkeypatch: pytest.MonkeyPatch, truth: float):
-    found: list[Sequence[Choice]] = []
+    found: list[Sequence[LayerChoice]] = []
     measuring(monkeypatch, found, lambda cost: (126 / cost, (30 + cost) * truth))
     _, achieved = meet(goal("latency_ms", 90, candidates=8), lambda: TABLE, thin, removed)
     assert achieved == pytest.approx(90, rel=CLOSE_ENOUGH + 4 / 90)
@@ -167,7 +169,7 @@ def test_a_wide_margin_outside_the_layers_does_not_upset_the_correction(
     thin: Calibrated, monkeypatch: pytest.MonkeyPatch
 ):
     # Scaling the whole budget would overshoot by 1,000 / 63 each time and leave the table.
-    found: list[Sequence[Choice]] = []
+    found: list[Sequence[LayerChoice]] = []
     table = CostTable(attention=TABLE.attention, ffn=TABLE.ffn, layer=TABLE.layer, fixed=1000.0)
     measuring(monkeypatch, found, lambda cost: (1.1 * 126 / cost, 0.0))
     _, achieved = meet(goal("speedup", 2), lambda: table, thin, removed)
@@ -186,7 +188,7 @@ def test_layer_control_keeps_the_nearest_number(
 
 def test_even_targets_give_stock_shapes(calibrated: Calibrated):
     found, achieved = meet(goal("sparsity", 0.4, even=True), no_table, calibrated, removed)
-    small = assemble(MODEL, calibrated.options, found.choices, even=True)
+    small = assemble(MODEL, calibrated.candidates, found.choices, even=True)
     assert type(small) is type(MODEL)
     assert achieved == pytest.approx(1 - linear(small) / linear(MODEL), abs=1e-9) and achieved >= 0.4
 

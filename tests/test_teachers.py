@@ -10,8 +10,8 @@ import torch
 from transformers import BertTokenizerFast
 
 from sparsebert.models.load import load_model, load_tokenizer, save_model
+from sparsebert.models.surgeon import shrink
 from sparsebert.records import read_record
-from sparsebert.surgeon import shrink
 from test_recipes import TRAINED, trained
 from tiny import tiny_model
 from tiny_run import SPECIAL, WORDS, assert_refused, run_cli, save_tiny, write_task

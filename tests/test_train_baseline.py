@@ -8,9 +8,9 @@ import pytest
 
 from sparsebert import load_recipe
 from sparsebert.records import Record
-from sparsebert.report.families import families
-from sparsebert.report.rows import family_rows
-from sparsebert.run import run
+from sparsebert.reports.families import families
+from sparsebert.reports.rows import family_rows
+from sparsebert.runs.run import run
 from tiny_run import save_tiny, write_task
 
 pytestmark = pytest.mark.usefixtures("short_samples")

@@ -15,13 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from sparsebert.errors import DivergedError, UserError
-from sparsebert.parts import Distill, Training
+from sparsebert.recipe.schema import Distill, Training
 from sparsebert.records import TrainingRun
-from sparsebert.train.collate import Batch, Collator, EpochOrder, batches_by_length, padding_collator
-from sparsebert.train.distill import Distiller
-from sparsebert.train.evaluate import predict_logits
-from sparsebert.train.finetune import fine_tune
-from sparsebert.train.teacher import cache_teacher
+from sparsebert.training.collate import Batch, Collator, EpochOrder, batches_by_length, padding_collator
+from sparsebert.training.distill import Distiller
+from sparsebert.training.evaluate import predict_logits
+from sparsebert.training.finetune import fine_tune
+from sparsebert.training.teacher import cache_teacher
 from tiny import FAMILIES, tiny_model
 from toy import toy_collate, toy_rows
 
@@ -270,7 +270,7 @@ OTHER_RATES = ("embedding_dropout", "mlp_dropout", "seq_classif_dropout", "poole
 def test_without_dropout_the_first_loss_is_that_of_evaluation(
     tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("sparsebert.train.finetune.supports_bf16_training", lambda: False)
+    monkeypatch.setattr("sparsebert.training.finetune.supports_bf16_training", lambda: False)
     every = dict.fromkeys((*RATES, *OTHER_RATES), 0.5)
     model = tiny_model(family, num_labels=2, **every)
     batch = toy_collate([ROWS[row] for row in range(32)])
@@ -287,7 +287,7 @@ def test_without_dropout_the_first_loss_is_that_of_evaluation(
 
 
 def test_a_model_trained_in_bf16_is_float32_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("sparsebert.train.finetune.supports_bf16_training", lambda: True)
+    monkeypatch.setattr("sparsebert.training.finetune.supports_bf16_training", lambda: True)
     model, plain = tiny_model("bert", num_labels=2), tiny_model("bert", num_labels=2)
     run = train(model, tmp_path, Training(max_steps=2, batch_size=8, save_steps=2))
     assert run.dtype == "bfloat16 autocast" and "forward" not in vars(model)

@@ -16,15 +16,15 @@ from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, default_data_collator
 
 from sparsebert.errors import UserError
-from sparsebert.models.fff import Routing
+from sparsebert.fast_feedforward.convert import trees_of
+from sparsebert.fast_feedforward.layer import Routing
 from sparsebert.models.load import load_model, save_model
-from sparsebert.parts import Distill, Rule, When
+from sparsebert.models.surgeon import convert_ffn, set_routing
+from sparsebert.recipe.schema import Distill, Rule, When
 from sparsebert.sparse.sparsifier import LeakError, Sparsifier
-from sparsebert.surgeon import plant, set_routing
-from sparsebert.train.distill import Distiller
-from sparsebert.train.teacher import cache_teacher
-from sparsebert.train.trainer import SparseTrainer
-from sparsebert.train.trees import trees_of
+from sparsebert.training.distill import Distiller
+from sparsebert.training.teacher import cache_teacher
+from sparsebert.training.trainer import SparseTrainer
 from tiny import tiny_model
 from toy import toy_collate, toy_rows
 
@@ -357,9 +357,9 @@ def test_a_penalty_weighs_the_same_under_accumulation(tmp_path: Path):
 
 @pytest.mark.parametrize("dropout", [True, False])
 def test_the_routing_of_trees_is_trained_too(dropout: bool, tmp_path: Path):
-    set_routing(planted := plant(small(), depth=3), Routing(balance=0.5, hardening=0.25))
-    save_model(planted, None, tmp_path / "planted")
-    model = load_model(tmp_path / "planted")
+    set_routing(converted := convert_ffn(small(), depth=3), Routing(balance=0.5, hardening=0.25))
+    save_model(converted, None, tmp_path / "converted")
+    model = load_model(tmp_path / "converted")
     made = SparseTrainer(model, arguments(tmp_path), dropout=dropout, train_dataset=ROWS, data_collator=collate)
     batch = collate([ROWS[index] for index in range(8)])
     trees = list(trees_of(model).values())
@@ -384,14 +384,14 @@ def test_the_routing_of_trees_is_trained_too(dropout: bool, tmp_path: Path):
 
 
 def test_padding_counts_in_no_routing_term(tmp_path: Path):
-    set_routing(planted := plant(small(), depth=3), Routing(balance=0.5, hardening=0.25))
-    made = SparseTrainer(planted, arguments(tmp_path), dropout=False, train_dataset=ROWS, data_collator=collate)
+    set_routing(converted := convert_ffn(small(), depth=3), Routing(balance=0.5, hardening=0.25))
+    made = SparseTrainer(converted, arguments(tmp_path), dropout=False, train_dataset=ROWS, data_collator=collate)
     batch = collate([ROWS[index] for index in range(8)])
     padded = {key: nn.functional.pad(value, (0, 5)) if value.dim() > 1 else value for key, value in batch.items()}
-    trees = trees_of(planted).values()
+    trees = trees_of(converted).values()
 
     def terms(inputs: dict[str, torch.Tensor]) -> list[float]:
-        made.compute_loss(planted.train(), inputs)
+        made.compute_loss(converted.train(), inputs)
         return [float(tree.penalty.detach()) for tree in trees if tree.penalty is not None]
 
     assert len(terms(batch)) == len(trees) and terms(padded) == pytest.approx(terms(batch), rel=1e-5)

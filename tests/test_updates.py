@@ -9,7 +9,7 @@ import torch
 
 from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.parts import Component
+from sparsebert.recipe.schema import Component
 from sparsebert.sparse.budgets import Uniform
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.updates import Moment, swapped
@@ -18,7 +18,7 @@ from test_structures import scope
 WEIGHTS = torch.tensor([0.9, -0.1, 0.5, 0.0, 0.0, -0.3, 0.0, 0.0])
 GRADIENTS = torch.tensor([0.1, 0.8, 0.2, 0.7, -0.9, 0.05, 0.3, -0.6])
 KEPT = torch.tensor([1, 1, 1, 0, 0, 1, 0, 0], dtype=torch.bool)
-# Dropped by |weight|: 1, then 5, 2, 0. Grown by |gradient| among all that is then gone: 4, 1, 3, 7.
+# Dropped by |weight|: 1, then 5, 2, 0. ConvertedModel by |gradient| among all that is then gone: 4, 1, 3, 7.
 FIVE_MASKS = {
     0.0: [1, 1, 1, 0, 0, 1, 0, 0],
     0.25: [1, 0, 1, 0, 1, 1, 0, 0],
@@ -167,7 +167,7 @@ def test_an_early_bird_is_drawn_at_the_last_moment_in_any_case():
         ("swap", {"fraction": 7}, "fraction must lie between 0 and 1, got 7"),
         ("early_bird", {"threshold": 0.0}, "threshold must lie"),
         ("early_bird", {"window": 2.5}, "window of the update early_bird does not fit: .*; got 2.5"),
-        ("swap", {"grown": "x"}, "grown"),
+        ("swap", {"converted": "x"}, "converted"),
     ],
 )
 def test_bad_options(kind: str, options: dict, words: str):

@@ -9,10 +9,10 @@ import pytest
 
 from example_record import example_record, train_record
 from sparsebert.records import Decisions, Record, Score
-from sparsebert.report.families import families
-from sparsebert.report.rows import FamilyRow, family_rows
-from sparsebert.report.values import Value
-from sparsebert.report.verdict import score_words, sentences, speed_words
+from sparsebert.reports.families import families
+from sparsebert.reports.rows import FamilyRow, family_rows
+from sparsebert.reports.values import Value
+from sparsebert.reports.verdict import score_words, sentences, speed_words
 
 
 def row(**values: Any) -> FamilyRow:

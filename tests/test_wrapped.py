@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from sparsebert.errors import UserError
 from sparsebert.models.accelerate import accelerate
 from sparsebert.models.layout import layout_of, scope_names
-from sparsebert.parts import Rule
-from sparsebert.surgeon import mask_model, plant, shrink
-from sparsebert.train.trainer import SparseTrainer
+from sparsebert.models.surgeon import convert_ffn, mask_model, shrink
+from sparsebert.recipe.schema import Rule
+from sparsebert.training.trainer import SparseTrainer
 from test_trainer_script import ROWS, arguments, collate
 from tiny import FAMILIES, tiny_model
 
@@ -117,7 +117,7 @@ def test_what_the_model_is_and_what_to_do_is_said(name: str, tmp_path: Path):
 def test_plain_models_are_not_refused(family: str):
     for dtype in (torch.float32, torch.bfloat16):
         assert scope_names(tiny_model(family).to(dtype))["attention"]
-    assert scope_names(plant(tiny_model(family), depth=2))["attention"]
+    assert scope_names(convert_ffn(tiny_model(family), depth=2))["attention"]
     for name in ("layer.1.heads", "layer.1.neurons"):
         units = layout_of(tiny_model(family)).group(name).units
         assert scope_names(shrink(tiny_model(family), {name: torch.zeros(units, dtype=torch.bool)}))["attention"]

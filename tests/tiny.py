@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from sparsebert import registry
-from sparsebert.models.families import Task
+from sparsebert.models.families import HeadName
 from sparsebert.models.shrunk import stock_config_class, stock_model_class
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "modernbert", "deberta-v2")
@@ -55,7 +55,9 @@ _SPECIAL: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny_model(family: str, task: Task = "classification", seed: int = 0, **config_overrides: Any) -> PreTrainedModel:
+def tiny_model(
+    family: str, task: HeadName = "classification", seed: int = 0, **config_overrides: Any
+) -> PreTrainedModel:
     """A model in evaluation mode, the same for the same arguments, whatever was drawn before.
 
     `family` is a name in FAMILIES; overrides are values of the family's configuration, `attn_implementation` included.

@@ -12,7 +12,7 @@ from transformers import BertTokenizerFast
 from typer.testing import CliRunner
 
 from sparsebert.cli import app
-from sparsebert.models.families import Task
+from sparsebert.models.families import HeadName
 from tiny import tiny_model
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -45,7 +45,7 @@ def assert_refused(said: Any, expected: Sequence[str]) -> None:
     assert said.stdout == ""
 
 
-def save_tiny(folder: Path, task: Task = "classification", **overrides: Any) -> Path:
+def save_tiny(folder: Path, task: HeadName = "classification", **overrides: Any) -> Path:
     """A tiny BERT of 3 layers with its tokenizer; with a head it counts as fine-tuned for two classes."""
     tiny_model("bert", task, **{"num_labels": 2, **overrides}).save_pretrained(folder)
     BertTokenizerFast(vocab={word: number for number, word in enumerate((*SPECIAL, *WORDS))}).save_pretrained(folder)

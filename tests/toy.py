@@ -1,4 +1,4 @@
-"""Toy inputs of the sparse, train and compress tests: separable sentences of random tokens, and random Evidence."""
+"""Toy inputs of the sparse, train and compress tests: separable sentences of random tokens, and random statistics."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from sparsebert.compress.calibrate import Calibrated
 from sparsebert.groups import Group
 from sparsebert.models.layout import layout_of
-from sparsebert.oneshot.evidence import Evidence
-from sparsebert.oneshot.options import Option, levels
-from sparsebert.train.collate import Batch
+from sparsebert.pruning.calibration import Calibrated
+from sparsebert.pruning.candidates import Candidate, levels
+from sparsebert.pruning.statistics import CalibrationStatistics
+from sparsebert.training.collate import Batch
 
 
 def toy_rows(count: int = 32, seed: int = 1) -> Dataset:
@@ -53,8 +53,8 @@ def samples(units: int, width: int, seed: int, count: int = 200) -> np.ndarray:
 
 def evidence_of(
     x: np.ndarray, width: int, d: int = 5, seed: int = 0, centred: bool = True, fisher: np.ndarray | None = None
-) -> Evidence:
-    """Evidence whose moments are those of `x` [count, n]; the rest is random, `loss_rise` a sum over units."""
+) -> CalibrationStatistics:
+    """Statistics whose moments are those of `x` [count, n]; the rest is random, `loss_rise` a sum over units."""
     rng = np.random.default_rng(seed + 1)
     units = x.shape[1] // width
     root = rng.normal(size=(d, d))
@@ -62,7 +62,7 @@ def evidence_of(
     def tensor(values: np.ndarray) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float64)
 
-    return Evidence(
+    return CalibrationStatistics(
         name="layer.0.heads" if width > 1 else "layer.0.neurons",
         width=width,
         weight=tensor(rng.normal(size=(d, x.shape[1]))),
@@ -78,18 +78,18 @@ def evidence_of(
     )
 
 
-def flat_options(group: Group, error: Callable[[int], float], counts: Sequence[int]) -> dict[int, Option]:
+def flat_options(group: Group, error: Callable[[int], float], counts: Sequence[int]) -> dict[int, Candidate]:
     """Options of a group that keep the first units, with `error(count)` and empty weights."""
     nothing = torch.zeros(1, 0)
-    return {count: Option(torch.arange(count), nothing, torch.zeros(1), error(count)) for count in counts}
+    return {count: Candidate(torch.arange(count), nothing, torch.zeros(1), error(count)) for count in counts}
 
 
 def calibrated_with(model: PreTrainedModel, skip_errors: Sequence[float], unit_errors: Sequence[float]) -> Calibrated:
     """What calibration would give for a model whose layers cost `unit_errors[layer]` a unit removed."""
     layout = layout_of(model)
-    options = {}
+    candidates = {}
     for group in layout.groups:
         each = unit_errors[group.layer]
         counts = levels(group.units, group.output.width)
-        options[group.name] = flat_options(group, lambda count, g=group, e=each: e * (g.units - count), counts)
-    return Calibrated(layout, options, tuple(skip_errors), toy_rows(8), np.zeros((8, 2)))
+        candidates[group.name] = flat_options(group, lambda count, g=group, e=each: e * (g.units - count), counts)
+    return Calibrated(layout, candidates, tuple(skip_errors), toy_rows(8), np.zeros((8, 2)))

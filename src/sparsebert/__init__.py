@@ -13,36 +13,36 @@ from sparsebert.version import __version__
 
 if TYPE_CHECKING:
     from sparsebert.errors import UserError
+    from sparsebert.fast_feedforward.convert import distill_blocks
+    from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
     from sparsebert.models.accelerate import accelerate
-    from sparsebert.models.fff import FastFeedForward, Routing
     from sparsebert.models.layout import layout_of
     from sparsebert.models.load import Packing, load_model, save_model
-    from sparsebert.parts import Rule
-    from sparsebert.recipe import Recipe, load_recipe
+    from sparsebert.models.surgeon import convert_ffn, set_routing, shrink
+    from sparsebert.recipe.recipe import Recipe, load_recipe
+    from sparsebert.recipe.schema import Rule
     from sparsebert.records import Record, read_record
-    from sparsebert.surgeon import plant, set_routing, shrink
-    from sparsebert.train.trainer import SparseTrainer
-    from sparsebert.train.trees import teach
+    from sparsebert.training.trainer import SparseTrainer
 
 _WHERE = {
-    "FastFeedForward": "sparsebert.models.fff",
+    "FastFeedForward": "sparsebert.fast_feedforward.layer",
     "Packing": "sparsebert.models.load",
-    "Recipe": "sparsebert.recipe",
+    "Recipe": "sparsebert.recipe.recipe",
     "Record": "sparsebert.records",
-    "Routing": "sparsebert.models.fff",
-    "Rule": "sparsebert.parts",
-    "SparseTrainer": "sparsebert.train.trainer",
+    "Routing": "sparsebert.fast_feedforward.layer",
+    "Rule": "sparsebert.recipe.schema",
+    "SparseTrainer": "sparsebert.training.trainer",
     "UserError": "sparsebert.errors",
     "accelerate": "sparsebert.models.accelerate",
     "layout_of": "sparsebert.models.layout",
     "load_model": "sparsebert.models.load",
-    "load_recipe": "sparsebert.recipe",
-    "plant": "sparsebert.surgeon",
+    "load_recipe": "sparsebert.recipe.recipe",
+    "convert_ffn": "sparsebert.models.surgeon",
     "read_record": "sparsebert.records",
     "save_model": "sparsebert.models.load",
-    "set_routing": "sparsebert.surgeon",
-    "shrink": "sparsebert.surgeon",
-    "teach": "sparsebert.train.trees",
+    "set_routing": "sparsebert.models.surgeon",
+    "shrink": "sparsebert.models.surgeon",
+    "distill_blocks": "sparsebert.fast_feedforward.convert",
 }
 
 __all__ = [
@@ -56,15 +56,15 @@ __all__ = [
     "UserError",
     "__version__",
     "accelerate",
+    "convert_ffn",
+    "distill_blocks",
     "layout_of",
     "load_model",
     "load_recipe",
-    "plant",
     "read_record",
     "save_model",
     "set_routing",
     "shrink",
-    "teach",
 ]
 
 

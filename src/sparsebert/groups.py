@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["head", "neuron"]
+GroupKind = Literal["head", "neuron"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Group:
     """
 
     name: str
-    kind: Kind
+    kind: GroupKind
     layer: int
     units: int
     inputs: tuple[Slice, ...]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sparsebert.errors import UserError
 from sparsebert.files import write_text_atomically
-from sparsebert.parts import FolderName, Target, TargetKind
+from sparsebert.recipe.schema import FolderName, Target, TargetKind
 
 SCHEMA = 1
 # Fields of models that nothing ever filled.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,14 +16,16 @@ from sparsebert.errors import UserError, unknown
 
 # In front of a family's name: the types of our own model classes.
 SHRUNK_PREFIX = "sparsebert-"
+# A component of the user's own.
+_OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _TABLE: dict[str, dict[str, str]] = {
     "unit_criterion": {
-        "obs": "sparsebert.oneshot.criteria:obs",
-        "magnitude": "sparsebert.oneshot.criteria:magnitude",
-        "random": "sparsebert.oneshot.criteria:random",
-        "gradient": "sparsebert.oneshot.criteria:gradient",
-        "activation": "sparsebert.oneshot.criteria:activation",
-        "loss_increase": "sparsebert.oneshot.criteria:loss_increase",
+        "obs": "sparsebert.pruning.criteria:obs",
+        "magnitude": "sparsebert.pruning.criteria:magnitude",
+        "random": "sparsebert.pruning.criteria:random",
+        "gradient": "sparsebert.pruning.criteria:gradient",
+        "activation": "sparsebert.pruning.criteria:activation",
+        "loss_increase": "sparsebert.pruning.criteria:loss_increase",
     },
     "structure": {
         "element": "sparsebert.sparse.structures:Element",
@@ -83,11 +88,11 @@ _TABLE: dict[str, dict[str, str]] = {
         "deberta-v2": "sparsebert.models.families:DEBERTA_V2",
     },
     "backend": {
-        "eager": "sparsebert.backends:eager",
-        "eager-bf16": "sparsebert.backends:eager_bf16",
-        "compile": "sparsebert.backends:compiled",
-        "sparse": "sparsebert.backends:sparse",
-        "sparse-bf16": "sparsebert.backends:sparse_bf16",
+        "eager": "sparsebert.runtimes.pytorch:eager",
+        "eager-bf16": "sparsebert.runtimes.pytorch:eager_bf16",
+        "compile": "sparsebert.runtimes.pytorch:compiled",
+        "sparse": "sparsebert.runtimes.pytorch:sparse",
+        "sparse-bf16": "sparsebert.runtimes.pytorch:sparse_bf16",
     },
 }
 
@@ -98,11 +103,37 @@ def names(kind: str) -> list[str]:
 
 
 def get(kind: str, name: str) -> Any:
-    """The component itself. Raises UserError with the allowed names, and the nearest one, for an unknown name."""
+    """The component itself: one of the table, or the user's own, named as `package.module:attribute`.
+
+    The user's modules are looked for where Python looks, and in the working directory. Raises UserError with the
+    allowed names, and the nearest one, for an unknown name, and for an own component that cannot be imported.
+    """
+    if name in _TABLE[kind]:
+        module, attribute = _TABLE[kind][name].split(":")
+        return getattr(importlib.import_module(module), attribute)
+    if _OWN.fullmatch(name):
+        return _own(kind, name)
+    raise unknown(kind.replace("_", " "), name, _TABLE[kind])
+
+
+def check(kind: str, name: str) -> None:
+    """Raises UserError for a name that `get` would not find; imports only what is the user's own."""
     if name not in _TABLE[kind]:
-        raise unknown(kind.replace("_", " "), name, _TABLE[kind])
-    module, attribute = _TABLE[kind][name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+        get(kind, name)
+
+
+def _own(kind: str, name: str) -> Any:
+    module, attribute = name.split(":")
+    # A command's own search path begins with its folder, not with the user's.
+    path = list(sys.path)
+    sys.path.insert(0, os.getcwd())
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        what = f"The {kind.replace('_', ' ')} '{name}' cannot be imported: {error}"
+        raise UserError(what, fix="give package.module:attribute, with the package installed or here") from None
+    finally:
+        sys.path[:] = path
 
 
 def make(kind: str, name: str, options: Mapping[str, Any], **context: Any) -> Any:

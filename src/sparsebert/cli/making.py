@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sparsebert.cli.errors import cli_errors
 from sparsebert.cli.options import (
     COMMON,
     DATA,
@@ -35,7 +36,6 @@ from sparsebert.cli.options import (
     shipped,
     times,
 )
-from sparsebert.guard import guard
 
 
 @app.command()
@@ -127,7 +127,7 @@ def compress(
         "seed": seed,
     }
     goals = {"speedup": speedup, "latency_ms": latency, "size": size, "sparsity": sparsity}
-    with guard(debug, interrupted="interrupted; the same command goes on from here"):
+    with cli_errors(debug, interrupted="interrupted; the same command goes on from here"):
         from sparsebert.commands import compress as command
         from sparsebert.commands.settings import recipe_of
 
@@ -167,7 +167,7 @@ def train(
         "train_examples": train_examples,
         "seed": seed,
     }
-    with guard(debug, interrupted="interrupted; the same command goes on from here"):
+    with cli_errors(debug, interrupted="interrupted; the same command goes on from here"):
         from sparsebert.commands import train as command
         from sparsebert.commands.settings import recipe_of
 
@@ -224,7 +224,7 @@ def fff(
         "train_examples": train_examples,
         "seed": seed,
     }
-    with guard(debug, interrupted="interrupted; the same command goes on from here"):
+    with cli_errors(debug, interrupted="interrupted; the same command goes on from here"):
         from sparsebert.commands import fff as command
         from sparsebert.commands.settings import recipe_of
 
@@ -248,7 +248,7 @@ def pack(
     debug: Debug = False,
 ) -> None:
     """Make the file of a model with zeros small: bits for places, and only the values that are left."""
-    with guard(debug):
+    with cli_errors(debug):
         from sparsebert.commands import pack as command
 
         command.pack(model, output, bf16, unpack, as_json)
@@ -301,7 +301,7 @@ def sweep(
         **of_task(task, data, text_column, label_column, regression, delimiter, encoding),
         "train_examples": train_examples,
     }
-    with guard(debug, interrupted="interrupted; the same command goes on from here"):
+    with cli_errors(debug, interrupted="interrupted; the same command goes on from here"):
         from sparsebert.commands import sweep as command
 
         command.sweep(recipe, options, settings or [], grid or [], seeds, output, keep_models, as_json, restart)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sparsebert.cli.errors import cli_errors
 from sparsebert.cli.options import (
     COMMON,
     DATA,
@@ -26,7 +27,6 @@ from sparsebert.cli.options import (
     app,
     shipped,
 )
-from sparsebert.guard import guard
 
 
 @app.command()
@@ -68,7 +68,7 @@ def bench(
 ) -> None:
     """Compare the speed and the outputs of models, in interleaved rounds."""
     options = {"task": task, "data": data, "measure.rounds": rounds, "measure.threads": threads, "seed": seed}
-    with guard(debug):
+    with cli_errors(debug):
         from sparsebert.commands import bench as command
         from sparsebert.commands.settings import recipe_of
 
@@ -99,7 +99,7 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Say which runs differ from the first one by more than chance, or which models of one run from its first."""
-    with guard(debug):
+    with cli_errors(debug):
         from sparsebert.commands import compare as command
 
         command.compare(runs, model, resamples, seed or 0, as_json)
@@ -118,7 +118,7 @@ def doctor(
     debug: Debug = False,
 ) -> None:
     """Say whether sparsity would help: what this machine can do with it, measured."""
-    with guard(debug):
+    with cli_errors(debug):
         from sparsebert.commands import doctor as command
 
         command.doctor(model, batch, length, rounds, threads, as_json)
@@ -147,7 +147,7 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Write one HTML page, and its figures as PNG, about one or several runs."""
-    with guard(debug):
+    with cli_errors(debug):
         from sparsebert.commands import report as command
 
         command.report(runs, output, as_json)
@@ -198,7 +198,7 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Say what a model makes of texts: label and probabilities, or a number for regression."""
-    with guard(debug):
+    with cli_errors(debug):
         from sparsebert.commands import predict as command
         from sparsebert.data.text import Written
 
@@ -214,7 +214,7 @@ def info(
     debug: Debug = False,
 ) -> None:
     """Show what is in a folder: shapes, sparsities, and where the parameters are."""
-    with guard(debug):
+    with cli_errors(debug):
         from sparsebert.commands import info as command
 
         command.info(folder, as_json)
@@ -223,7 +223,7 @@ def info(
 @app.command()
 def tasks(as_json: Json = False, debug: Debug = False) -> None:
     """List the tasks that need no file of yours."""
-    with guard(debug):
+    with cli_errors(debug):
         from sparsebert.commands import listings
 
         listings.tasks(as_json)
@@ -232,7 +232,7 @@ def tasks(as_json: Json = False, debug: Debug = False) -> None:
 @app.command()
 def models(as_json: Json = False, debug: Debug = False) -> None:
     """List the supported model families."""
-    with guard(debug):
+    with cli_errors(debug):
         from sparsebert.commands import listings
 
         listings.models(as_json)
@@ -245,7 +245,7 @@ def recipes(
     debug: Debug = False,
 ) -> None:
     """List the recipes that come with the package, or print one."""
-    with guard(debug):
+    with cli_errors(debug):
         from sparsebert.commands import listings
 
         listings.recipes(name, as_json)

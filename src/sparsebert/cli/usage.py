@@ -9,8 +9,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from sparsebert.cli.errors import USER_ERROR, say
 from sparsebert.errors import UserError
-from sparsebert.guard import USER_ERROR, say
 
 # Every whole number up to here is the same in all languages and formats.
 LARGEST = 2**53

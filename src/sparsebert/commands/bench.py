@@ -12,20 +12,20 @@ from rich.table import Table
 from rich.text import Text
 
 from sparsebert import registry
-from sparsebert.bench import BenchRow, Match, Setting, backend_verdict, verdict
-from sparsebert.bench import bench as measure
-from sparsebert.bench_memory import peak_memory
 from sparsebert.commands.models import open_model, sources
 from sparsebert.commands.output import put_json, quiet_libraries, say, show, write_json
 from sparsebert.data.encode import encode
 from sparsebert.data.load import load_task
+from sparsebert.measurement.bench import BenchRow, Match, Setting, backend_verdict, verdict
+from sparsebert.measurement.bench import bench as measure
+from sparsebert.measurement.memory import peak_memory
 from sparsebert.models.limits import position_limit, segment_types
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import ModelSource
 from sparsebert.progress import busy
-from sparsebert.recipe import Recipe
+from sparsebert.recipe.recipe import Recipe
 from sparsebert.records import Timing
-from sparsebert.report import values as v
+from sparsebert.reports import values as v
 
 LENGTH = 128
 ALL = "all"

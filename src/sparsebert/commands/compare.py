@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sparsebert.commands.output import put_json, remark, say, show
-from sparsebert.compare import LEVEL, Difference, contenders, differences
 from sparsebert.progress import busy
+from sparsebert.studies.significance import LEVEL, Difference, contenders, differences
 
 
 def compare(runs: Sequence[Path], model: str | None, resamples: int, seed: int, json_wanted: bool) -> None:

@@ -12,10 +12,10 @@ from sparsebert.commands.output import put_json, quiet_libraries, remark, say, s
 from sparsebert.errors import UserError
 from sparsebert.files import home_of
 from sparsebert.progress import busy
-from sparsebert.recipe import Recipe
+from sparsebert.recipe.recipe import Recipe
 from sparsebert.records import FILE_NAME, Record
-from sparsebert.report import as_json, as_rich, families, family_rows, family_table
-from sparsebert.report.verdict import sentences
+from sparsebert.reports import as_json, as_rich, families, family_rows, family_table
+from sparsebert.reports.verdict import sentences
 
 # A higher speedup or sparsity asks for more; a higher latency or size for less.
 FALLING = ("latency_ms", "size")
@@ -44,7 +44,7 @@ def run_and_show(recipe: Recipe, output: Path | None, json_wanted: bool, restart
     """Run the recipe in `output` (none = a folder named after it), and print what it gave as a table or as JSON."""
     folder = home_of(str(output or default_folder(recipe)))
     with busy("Starting"):
-        from sparsebert.run import run
+        from sparsebert.runs.run import run
     with quiet_libraries():
         record = run(recipe, folder, shlex.join(["sparsebert", *sys.argv[1:]]), restart=restart)
     if json_wanted:

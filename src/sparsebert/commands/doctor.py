@@ -10,10 +10,10 @@ from rich.table import Table
 
 from sparsebert.commands.models import open_model
 from sparsebert.commands.output import put_json, quiet_libraries, say, show
-from sparsebert.doctor import Diagnosis, diagnose
+from sparsebert.measurement.doctor import Diagnosis, diagnose
 from sparsebert.models.source import resolve
 from sparsebert.progress import busy
-from sparsebert.report import values as v
+from sparsebert.reports import values as v
 
 
 def doctor(name: str, batch: int, length: int, rounds: int, threads: int | None, json_wanted: bool) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from sparsebert.commands.compress import run_and_show
 from sparsebert.commands.output import say, show
 from sparsebert.errors import UserError
-from sparsebert.recipe import Recipe
-from sparsebert.report import as_rich
-from sparsebert.report.trees import tree_table
+from sparsebert.recipe.recipe import Recipe
+from sparsebert.reports import as_rich
+from sparsebert.reports.trees import tree_table
 
 
 def fff(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bool = False) -> None:

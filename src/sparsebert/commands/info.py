@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 
 from sparsebert.commands.models import is_run, open_model, record_beside
 from sparsebert.commands.output import put_json, quiet_libraries, say, show
-from sparsebert.models.fff import FastFeedForward
+from sparsebert.fast_feedforward.convert import trees_of
+from sparsebert.fast_feedforward.layer import FastFeedForward
 from sparsebert.models.layout import Layout, encoder_linear_names, layout_of
 from sparsebert.models.source import disk_bytes, resolve
 from sparsebert.records import ModelResult, read_record
-from sparsebert.report import as_json, as_rich, families, family_rows, family_table
-from sparsebert.report import values as v
-from sparsebert.train.trees import trees_of
+from sparsebert.reports import as_json, as_rich, families, family_rows, family_table
+from sparsebert.reports import values as v
 
 
 def info(name: str, json_wanted: bool) -> None:

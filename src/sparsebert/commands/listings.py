@@ -12,9 +12,9 @@ from rich.table import Table
 
 from sparsebert import registry
 from sparsebert.commands.output import put_json, show
-from sparsebert.data.tasks import task_names, task_spec
 from sparsebert.errors import unknown
-from sparsebert.recipe import SHIPPED, load_recipe, shipped_recipes
+from sparsebert.recipe.recipe import SHIPPED, load_recipe, shipped_recipes
+from sparsebert.tasks.table import task_names, task_spec
 
 
 def tasks(json_wanted: bool) -> None:

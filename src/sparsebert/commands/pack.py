@@ -18,9 +18,9 @@ from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import Packing, load_config, load_model, save_model
 from sparsebert.models.pack import packed_bytes
 from sparsebert.models.source import ModelSource, disk_bytes, resolve
+from sparsebert.models.surgeon import shrink
 from sparsebert.progress import busy
-from sparsebert.report.values import megabytes
-from sparsebert.surgeon import shrink
+from sparsebert.reports.values import megabytes
 
 
 def pack(name: str, output: Path, bf16: bool, unpack: bool, json_wanted: bool) -> None:

@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from sparsebert import registry
-from sparsebert.clock import torch_threads
 from sparsebert.commands.answers import Answer, answers, check_output, flat, write_rows
 from sparsebert.commands.models import is_run, open_model, sources
 from sparsebert.commands.output import put_json, quiet_libraries, remark, say, show, write_json
@@ -24,8 +23,9 @@ from sparsebert.models.limits import SHORTEST, position_limit, reading_length, s
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
 from sparsebert.progress import bar_if_slow
-from sparsebert.train.collate import padding_collator
-from sparsebert.train.inference import Inference
+from sparsebert.timing import torch_threads
+from sparsebert.training.collate import padding_collator
+from sparsebert.training.inference import Inference
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sparsebert.commands.output import put_json, say, show
 from sparsebert.records import read_record, record_files
-from sparsebert.report import (
+from sparsebert.reports import (
     as_json,
     as_rich,
     curve_table,
@@ -17,7 +17,7 @@ from sparsebert.report import (
     family_table,
     write_report,
 )
-from sparsebert.report.verdict import sentences
+from sparsebert.reports.verdict import sentences
 
 
 def report(runs: Sequence[Path], output: Path | None, json_wanted: bool) -> None:

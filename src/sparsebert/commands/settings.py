@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsebert.recipe import Recipe, load_recipe
+from sparsebert.recipe.recipe import Recipe, load_recipe
 
 
 def recipe_of(

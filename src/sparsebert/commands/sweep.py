@@ -14,7 +14,7 @@ from sparsebert.commands.settings import as_settings
 from sparsebert.errors import UserError
 from sparsebert.files import home_of
 from sparsebert.records import Record
-from sparsebert.report import as_json, as_rich, curve_table, curves, families, family_rows, family_table, write_report
+from sparsebert.reports import as_json, as_rich, curve_table, curves, families, family_rows, family_table, write_report
 
 
 def sweep(
@@ -29,7 +29,7 @@ def sweep(
     restart: bool = False,
 ) -> None:
     """Run every point that is not finished and print the curves. Raises UserError at the end if points failed."""
-    from sparsebert import sweep as points
+    from sparsebert.runs import sweep as points
 
     todo = points.points(file, [*as_settings(options), *settings], [points.axis(text) for text in grids], range(seeds))
     folder = home_of(str(output or Path("runs") / f"sweep-{_hash([point.recipe.hash for point in todo])}"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sparsebert.commands.compress import run_and_show
 from sparsebert.errors import UserError
-from sparsebert.recipe import Recipe
+from sparsebert.recipe.recipe import Recipe
 
 
 def train(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bool = False) -> None:

@@ -17,10 +17,10 @@ DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 SAMPLE_ROWS = 100
 # Characters of one value: the most that Python's reader can be told on every system.
 LONGEST_VALUE = 2**31 - 1
-Row = tuple[int, list[str]]
+CsvRow = tuple[int, list[str]]
 
 
-def read_csv(path: Path, wanted: Sequence[str], written: Written) -> tuple[str, list[str], list[Row]]:
+def read_csv(path: Path, wanted: Sequence[str], written: Written) -> tuple[str, list[str], list[CsvRow]]:
     """The delimiter, the names of the columns, and all rows that are not blank, each with the line it begins on.
 
     Where none is given, the delimiter is one that divides the header into all `wanted` columns; if several do, the one
@@ -82,7 +82,7 @@ def _sample(text: str, delimiter: str) -> list[list[str]]:
     return rows
 
 
-def _rows(text: str, delimiter: str, where: str) -> Iterator[Row]:
+def _rows(text: str, delimiter: str, where: str) -> Iterator[CsvRow]:
     line, reader = 1, _reader(text, delimiter)
     try:
         for row in reader:

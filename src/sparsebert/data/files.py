@@ -14,10 +14,10 @@ from sparsebert.data.decimals import with_points
 from sparsebert.data.declared import declared_names, with_names
 from sparsebert.data.read import DELIMITER, SUFFIXES, column, has_columns, read_file
 from sparsebert.data.rows import MISSING, class_names, refuse_missing_words, standard_rows
-from sparsebert.data.tasks import TaskSpec
 from sparsebert.data.text import Written
 from sparsebert.errors import UserError
-from sparsebert.parts import Columns
+from sparsebert.recipe.schema import Columns
+from sparsebert.tasks.table import TaskSpec
 
 HELD_OUT = 0.1
 """Fraction of the rows that validates where the user gives no validation file."""

@@ -15,8 +15,8 @@ from huggingface_hub import constants
 
 from sparsebert.data.declared import declared_names, with_names
 from sparsebert.data.read import read_file
-from sparsebert.data.tasks import TaskSpec
 from sparsebert.errors import UserError
+from sparsebert.tasks.table import TaskSpec
 
 HUB_TIMEOUT_S = 5.0
 

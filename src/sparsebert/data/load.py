@@ -13,10 +13,10 @@ from sparsebert.data.files import own_data
 from sparsebert.data.glue import RawSplit, folder_splits, hub_splits
 from sparsebert.data.read import read_file
 from sparsebert.data.rows import standard_rows
-from sparsebert.data.tasks import TaskSpec, task_names, task_spec
 from sparsebert.errors import UserError, unknown
 from sparsebert.files import home_of
-from sparsebert.parts import Columns
+from sparsebert.recipe.schema import Columns
+from sparsebert.tasks.table import TaskSpec, task_names, task_spec
 
 REVIEWS = Path(__file__).parent / "reviews"
 

@@ -11,8 +11,8 @@ import pyarrow.csv
 from datasets import Dataset
 
 from sparsebert.data.read import column
-from sparsebert.data.tasks import TaskSpec
 from sparsebert.errors import UserError
+from sparsebert.tasks.table import TaskSpec
 
 MOST_LISTED = 20
 UNLABELLED = -1

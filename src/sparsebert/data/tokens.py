@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sparsebert.errors import UserError
 
-Columns = dict[str, list[list[int]]]
+TokenColumns = dict[str, list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Reader:
     vocab_size: int | None = None
     segments: int | None = None
 
-    def read(self, first: Sequence[str], second: Sequence[str] | None = None, start: int = 0) -> tuple[Columns, int]:
+    def read(
+        self, first: Sequence[str], second: Sequence[str] | None = None, start: int = 0
+    ) -> tuple[TokenColumns, int]:
         """Token rows of texts or pairs by column name, special tokens included, and how many rows were cut.
 
         The longer text of a pair loses first. `start` is the number of texts before these. Raises UserError for a text
@@ -43,7 +45,7 @@ class Reader:
         self._check(columns, start)
         return columns, len(long)
 
-    def _call(self, first: Sequence[str], second: Sequence[str] | None, limit: int | None) -> Columns:
+    def _call(self, first: Sequence[str], second: Sequence[str] | None, limit: int | None) -> TokenColumns:
         # `verbose=False`: the warning about over-long text would come before it is cut.
         found: dict[str, Any] = dict(
             self.tokenizer(
@@ -59,7 +61,7 @@ class Reader:
             found.pop("token_type_ids", None)
         return found
 
-    def _check(self, columns: Columns, start: int) -> None:
+    def _check(self, columns: TokenColumns, start: int) -> None:
         for row, ids in enumerate(columns["input_ids"], start=start + 1):
             if not ids:
                 raise UserError(

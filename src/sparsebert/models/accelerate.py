@@ -11,7 +11,6 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.activations import GELUActivation
 
-from sparsebert.clock import Variant, finish, interleave, quartiles, ratios
 from sparsebert.errors import UserError
 from sparsebert.kernels import dispatch
 from sparsebert.kernels.packed import SINGLE, pack_matrix
@@ -20,6 +19,7 @@ from sparsebert.models.families import FfnParts
 from sparsebert.models.layout import layout_of, scope_names
 from sparsebert.models.sparse_linear import SparseLinear
 from sparsebert.models.sparse_output import Postponed, SparseOutput
+from sparsebert.timing import Variant, finish, interleave, quartiles, ratios
 
 WORTH_IT = 1.05
 TRY_BELOW = 0.7
@@ -28,8 +28,8 @@ ROUNDS = 5
 IN_ONE_CALL = 1.2
 LENGTH = 128
 # Height of the blocks (none = no form has few enough values), and how many times faster than dense.
-Choice = tuple[int | None, float]
-NOTHING: Choice = None, 1.0
+KernelChoice = tuple[int | None, float]
+NOTHING: KernelChoice = None, 1.0
 
 
 def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_IT) -> PreTrainedModel:
@@ -50,7 +50,7 @@ def accelerate(model: PreTrainedModel, tokens: int = 1024, worth: float = WORTH_
         raise UserError("The model is accelerated already", fix="give the one that it was made of")
     scope_names(model)
     made = _around_the_same_weights(model)
-    measured: dict[tuple[object, ...], Choice] = {}
+    measured: dict[tuple[object, ...], KernelChoice] = {}
     for name, linear, joins in list(_linears(made)):
         height, gain = _best(linear, tokens, joins, worth, measured)
         if height is not None and gain >= worth:
@@ -80,8 +80,8 @@ def _linears(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear, bool]]:
 
 
 def _best(
-    linear: nn.Linear, tokens: int, joins: bool, worth_it: float, measured: dict[tuple[object, ...], Choice]
-) -> Choice:
+    linear: nn.Linear, tokens: int, joins: bool, worth_it: float, measured: dict[tuple[object, ...], KernelChoice]
+) -> KernelChoice:
     """The best form of a matrix. Alike matrices are timed once."""
     weight = linear.weight.detach()
     if float((weight != 0).float().mean()) > TRY_BELOW:
@@ -106,7 +106,7 @@ def _timed(forms: dict[int, SparseLinear], linear: nn.Linear, tokens: int) -> di
     return {height: gains[str(height)] for height in forms}
 
 
-def _choice(gains: Mapping[int, float], joins: bool, worth_it: float) -> Choice:
+def _choice(gains: Mapping[int, float], joins: bool, worth_it: float) -> KernelChoice:
     """The fastest of those that are worth it; of a matrix that `joins` others blocks, unless others gain much more."""
     enough = {height: gain for height, gain in gains.items() if gain >= worth_it}
     if not enough:

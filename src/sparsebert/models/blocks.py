@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig
 
+from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
 from sparsebert.models.empty import NoInputs, NoNeurons, NoOutputs, remove_heads
 from sparsebert.models.families import Family
-from sparsebert.models.fff import FastFeedForward, Routing
 
 
 class IdentityLayer(nn.Module):

@@ -14,7 +14,7 @@ from sparsebert.errors import UserError, unknown
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-Task = Literal["base", "classification", "masked_lm"]
+HeadName = Literal["base", "classification", "masked_lm"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Family:
     attention: AttentionParts
     ffn: FfnParts
     config_class: str
-    model_classes: tuple[tuple[Task, str], ...]
+    model_classes: tuple[tuple[HeadName, str], ...]
     heads_field: str = "num_attention_heads"
     neurons_field: str = "intermediate_size"
     layers_field: str = "num_hidden_layers"
@@ -77,7 +77,7 @@ class Family:
     optional_pooler: bool = False
     classifier: str = "classifier"
 
-    def model_class(self, task: Task) -> str:
+    def model_class(self, task: HeadName) -> str:
         """Dotted name of the stock model class for a task."""
         return dict(self.model_classes)[task]
 
@@ -110,7 +110,7 @@ def is_shrunk(config: PretrainedConfig) -> bool:
     return config.model_type.startswith(registry.SHRUNK_PREFIX)
 
 
-def _classes(module: str, stem: str) -> tuple[tuple[Task, str], ...]:
+def _classes(module: str, stem: str) -> tuple[tuple[HeadName, str], ...]:
     where = f"transformers.models.{module}.modeling_{module}"
     return (
         ("base", f"{where}:{stem}Model"),

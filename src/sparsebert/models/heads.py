@@ -13,8 +13,8 @@ from sparsebert.errors import UserError
 from sparsebert.models.families import family_of
 from sparsebert.models.labels import head_order
 
-Kind = Literal["classification", "regression", "masked_lm", "base"]
-AUTO: dict[Kind, Any] = {
+HeadKind = Literal["classification", "regression", "masked_lm", "base"]
+AUTO: dict[HeadKind, Any] = {
     "base": AutoModel,
     "classification": AutoModelForSequenceClassification,
     "regression": AutoModelForSequenceClassification,
@@ -26,7 +26,7 @@ TASKS = "classification, regression"
 _PRETRAINING = ("Model", LANGUAGE_MODEL, "ForCausalLM", "ForPreTraining", "ForNextSentencePrediction")
 
 
-def saved_kind(config: PretrainedConfig) -> Kind:
+def saved_kind(config: PretrainedConfig) -> HeadKind:
     """The kind of model that the configuration's class stands for; base for a head of any other kind.
 
     Of a class that transformers does not have nothing is known but the family.

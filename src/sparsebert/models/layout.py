@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from sparsebert.groups import Group, Kind, Slice
+from sparsebert.groups import Group, GroupKind, Slice
 from sparsebert.models.blocks import fff_place
 from sparsebert.models.families import Family, family_of, is_shrunk
 from sparsebert.models.wrapped import refuse_changed, refuse_wrapped
@@ -160,7 +160,7 @@ def _layer(
 
 
 def _group(
-    kind: Kind,
+    kind: GroupKind,
     shapes: Mapping[str, torch.Size],
     path: str,
     layer: int,

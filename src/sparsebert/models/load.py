@@ -32,14 +32,14 @@ from sparsebert.models.config import (
     read_json,
 )
 from sparsebert.models.families import family_of, is_shrunk
-from sparsebert.models.heads import AUTO, Kind, has_task_head, saved_kind
+from sparsebert.models.heads import AUTO, HeadKind, has_task_head, saved_kind
 from sparsebert.models.layout import base_of
 from sparsebert.models.pack import write_packed
 from sparsebert.models.source import PACKED_FILE, ModelSource, has_tokenizer, quiet, resolve
 from sparsebert.models.weights import check_files, check_report, check_size
 
 __all__ = [
-    "Kind",
+    "HeadKind",
     "ModelSource",
     "Packing",
     "check_finite",
@@ -75,7 +75,7 @@ class Packing:
 def load_model(
     source: ModelSource | Path | str,
     num_labels: int | None = None,
-    kind: Kind | None = None,
+    kind: HeadKind | None = None,
     attention: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> PreTrainedModel:
@@ -213,7 +213,7 @@ def _folder(source: ModelSource | Path | str) -> Path:
     return resolve(str(source)).path
 
 
-def _set_task(config: PretrainedConfig, num_labels: int | None, kind: Kind) -> bool:
+def _set_task(config: PretrainedConfig, num_labels: int | None, kind: HeadKind) -> bool:
     """Write the task into the configuration; True if it had another number of labels."""
     if kind not in ("classification", "regression"):
         return False

@@ -25,7 +25,7 @@ from sparsebert.models.config import first_line
 
 METADATA = "sparsebert.packed"
 MOST_COLUMNS = 2**16
-Tensors = dict[str, torch.Tensor]
+NamedTensors = dict[str, torch.Tensor]
 _WIDER = (torch.float64, torch.float32)
 _AGAIN = "pack or download it again"
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (*_WIDER, torch.float16, torch.bfloat16)}
@@ -44,9 +44,9 @@ class _Entry(BaseModel):
 _CONTENTS = TypeAdapter(dict[str, _Entry])
 
 
-def pack(tensors: Mapping[str, torch.Tensor], bf16: bool = False) -> tuple[Tensors, dict[str, dict]]:
+def pack(tensors: Mapping[str, torch.Tensor], bf16: bool = False) -> tuple[NamedTensors, dict[str, dict]]:
     """The stored tensors, and by name what they stand for: form, shape, dtype."""
-    stored: Tensors = {}
+    stored: NamedTensors = {}
     contents: dict[str, dict] = {}
     for name, tensor in tensors.items():
         rounds = bf16 and tensor.dim() == 2 and tensor.dtype in _WIDER
@@ -60,7 +60,7 @@ def pack(tensors: Mapping[str, torch.Tensor], bf16: bool = False) -> tuple[Tenso
     return stored, contents
 
 
-def unpack(stored: Mapping[str, torch.Tensor], contents: Mapping[str, dict]) -> Tensors:
+def unpack(stored: Mapping[str, torch.Tensor], contents: Mapping[str, dict]) -> NamedTensors:
     """The dense tensors. Raises UserError for parts that are missing or do not fit."""
     try:
         return {name: _dense(stored, name, entry) for name, entry in contents.items()}
@@ -92,7 +92,7 @@ def read_contents(file: Path) -> dict[str, dict]:
         raise UserError(f"{file} is damaged: {error.errors()[0]['msg']}", fix=_AGAIN) from None
 
 
-def read_packed(file: Path) -> Tensors:
+def read_packed(file: Path) -> NamedTensors:
     """The dense tensors of a packed file. Raises UserError for a file that is damaged or not packed."""
     contents = read_contents(file)
     try:
@@ -107,13 +107,13 @@ def packed_bytes(tensors: Mapping[str, torch.Tensor], bf16: bool = False) -> int
     return _bytes(pack(tensors, bf16)[0])
 
 
-def _bitmask(values: torch.Tensor) -> Tensors:
+def _bitmask(values: torch.Tensor) -> NamedTensors:
     kept = values != 0
     bits = torch.from_numpy(np.packbits(kept.numpy()))
     return {"mask": bits, "values": values[kept]}
 
 
-def _rows(values: torch.Tensor) -> Tensors:
+def _rows(values: torch.Tensor) -> NamedTensors:
     """Nothing for a matrix whose columns 16 bits cannot count."""
     if values.shape[1] > MOST_COLUMNS:
         return {}

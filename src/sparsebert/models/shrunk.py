@@ -20,7 +20,7 @@ from huggingface_hub.dataclasses import strict
 from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.models.config import OWN_MODULE
-from sparsebert.models.families import Family, Task
+from sparsebert.models.families import Family, HeadName
 from sparsebert.models.source import PACKED_FILE
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _PLACES = (
     "subfolder",
     "_commit_hash",
 )
-_AUTO: dict[Task, str] = {
+_AUTO: dict[HeadName, str] = {
     "base": "AutoModel",
     "classification": "AutoModelForSequenceClassification",
     "masked_lm": "AutoModelForMaskedLM",
@@ -63,7 +63,7 @@ def stock_config_class(family: Family) -> Any:
     return _load(family.config_class)
 
 
-def stock_model_class(family: Family, task: Task) -> Any:
+def stock_model_class(family: Family, task: HeadName) -> Any:
     """The model class that transformers has for a family and a task."""
     return _load(family.model_class(task))
 
@@ -95,7 +95,7 @@ def config_class(family: Family) -> type[PretrainedConfig]:
 
 
 @functools.cache
-def model_class(family: Family, task: Task) -> type[PreTrainedModel]:
+def model_class(family: Family, task: HeadName) -> type[PreTrainedModel]:
     """The shrunk model class of a family for a task."""
     stock = stock_model_class(family, task)
 
@@ -221,8 +221,8 @@ def _from_packed(cls: Any, stock: Any, name: Any, packed: Path, args: tuple[Any,
 def _cut(model: PreTrainedModel, family: Family) -> None:
     from torch import nn
 
+    from sparsebert.fast_feedforward.layer import Routing
     from sparsebert.models.blocks import install_fff, resize_layer
-    from sparsebert.models.fff import Routing
 
     config = model.config
     routing = Routing(config.fff_soft, config.fff_hardening, config.fff_balance)

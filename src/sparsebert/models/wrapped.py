@@ -9,8 +9,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
+from sparsebert.fast_feedforward.layer import FastFeedForward
 from sparsebert.models.empty import NoInputs, NoOutputs
-from sparsebert.models.fff import FastFeedForward
 
 PLAIN = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # What this package puts in a linear layer's place: they hold nothing that rules could be about.

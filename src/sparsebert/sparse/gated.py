@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.parts import Rule
+from sparsebert.recipe.schema import Rule
 from sparsebert.sparse.gates import Draw, Gate
 from sparsebert.sparse.hard import keep_of, make_penalty, make_schedule, refuse_patterns
 from sparsebert.sparse.penalties import Penalty, PenaltyView

@@ -10,7 +10,7 @@ from torch import nn
 
 from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.parts import Component, Rule
+from sparsebert.recipe.schema import Component, Rule
 from sparsebert.sparse.penalties import Penalty, PenaltyView
 from sparsebert.sparse.schedules import Schedule, Times, moment, moments, schedule_of, window
 from sparsebert.sparse.sites import Masks, Site

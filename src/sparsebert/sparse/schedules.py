@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.parts import When
+from sparsebert.recipe.schema import When
 
 Schedule = Callable[[int], float]
 STEEPNESS = 12.0

@@ -11,7 +11,7 @@ from torch import nn
 from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.groups import Group
-from sparsebert.parts import Rule
+from sparsebert.recipe.schema import Rule
 from sparsebert.sparse.gated import GatedRule
 from sparsebert.sparse.hard import HardRule, Loss
 from sparsebert.sparse.schedules import Times

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from sparsebert.errors import UserError
-from sparsebert.groups import Group, Kind, Slice
+from sparsebert.groups import Group, GroupKind, Slice
 from sparsebert.sparse.budgets import keep_highest
 from sparsebert.sparse.scope import Scope
 from sparsebert.sparse.sites import Masks, Site
@@ -111,7 +111,7 @@ class Layer:
         return [_Layers(tuple(tuple(part) for part in parts))]
 
 
-def _group_sites(scope: Scope, kind: Kind, word: str) -> list[Site]:
+def _group_sites(scope: Scope, kind: GroupKind, word: str) -> list[Site]:
     found: list[Site] = [_Units(group, scope.shapes) for group in scope.groups if group.kind == kind]
     if not found:
         raise UserError(f"The scope has no {kind}s", got=", ".join(scope.matrices), fix=f"set scope: [{word}]")

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from sparsebert.errors import UserError
-from sparsebert.parts import Component
+from sparsebert.recipe.schema import Component
 from sparsebert.sparse.budgets import lowest
 from sparsebert.sparse.schedules import Times, moment, schedule_of
 from sparsebert.sparse.sites import Site

@@ -1,0 +1,1 @@
+"""Fast feedforward layers: the layer, its routing, and converting a model."""

@@ -1,0 +1,332 @@
+"""Compare models: interleaved times, output checks and a verdict in words.
+
+All models and back ends of one setting share one measurement, so that every ratio is of paired rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sparsebert import registry
+from sparsebert.counts import example_inputs
+from sparsebert.errors import UserError
+from sparsebert.models.layout import layout_of
+from sparsebert.records import Part, Timing
+from sparsebert.runtimes.pytorch import BackendError, ModelInputs, Prepared
+from sparsebert.timing import (
+    NARROW,
+    Conditions,
+    Samples,
+    Variant,
+    encoder_timer,
+    finish,
+    measure,
+    median_interval,
+    quartiles,
+    ratios,
+    timing,
+    torch_threads,
+)
+
+NOTICEABLE = 1.05
+# On which outputs are compared, at the least; of one alone, decisions agree on all or none.
+SEQUENCES = 32
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The shape of the input, in examples and tokens."""
+
+    batch: int
+    length: int
+
+
+class Match(Part):
+    """How outputs for the same random `sequences` differ from others.
+
+    relative_difference: of the largest of the others. agreement: part of the sequences given the same class, if any.
+    """
+
+    largest_difference: float
+    relative_difference: float
+    sequences: int
+    agreement: float | None = None
+
+
+class BenchRow(Part):
+    """One model on one back end in one setting.
+
+    A speedup in `timings` is over the first model on the same back end; `backend_speedup` is over the same model on
+    the first back end. The two matches are against the same two. Where a back end cannot run, `unavailable` says why.
+    """
+
+    model: str
+    backend: str
+    batch: int
+    length: int
+    unavailable: str | None = None
+    timings: tuple[Timing, ...] = ()
+    backend_speedup: float | None = None
+    backend_speedup_q25: float | None = None
+    backend_speedup_q75: float | None = None
+    backend_speedup_low: float | None = None
+    backend_speedup_high: float | None = None
+    against_baseline: Match | None = None
+    against_first_backend: Match | None = None
+    peak_memory_mb: float | None = None
+
+    def timing(self, scope: str) -> Timing | None:
+        """The time of `model` or `encoder`; none where it was not measured."""
+        return next((found for found in self.timings if found.scope == scope), None)
+
+
+def bench(
+    models: Mapping[str, PreTrainedModel],
+    settings: Sequence[Setting],
+    backends: Sequence[str] = ("eager",),
+    *,
+    rounds: int = 15,
+    threads: int | None = None,
+    seed: int = 0,
+    min_sample_ms: float = 15,
+    warmup_ms: float = 200,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[BenchRow]:
+    """Measure every model on every back end in every setting; the first model is the baseline.
+
+    Inputs are random tokens without padding, the same for all. The time of the encoder (its layers only) comes from
+    the same forward passes, on back ends that run layer by layer and for models that have layers. Raises UserError
+    for an unknown back end and for input that a model cannot take.
+    """
+    if not models or not settings or not backends:
+        raise UserError("A benchmark needs at least one model, one setting and one back end")
+    functions = {name: registry.get("backend", name) for name in backends}
+    rows: list[BenchRow] = []
+    with torch_threads(threads) as count:
+        for setting in settings:
+            where = f"batch {setting.batch}, length {setting.length}"
+            progress(f"{where}: preparing")
+            inputs, *more = _batches(models, setting, seed)
+            ready, missing = _prepare(models, functions, inputs)
+            progress(f"{where}: {len(ready)} variants, {rounds} rounds")
+            samples = _measure(ready, inputs, rounds, min_sample_ms, warmup_ms)
+            results = _Results(setting, count, ready, missing, samples, _outputs(ready, [inputs, *more]))
+            rows += [
+                _row(results, key, _Key(next(iter(models)), key.backend), _Key(key.model, backends[0]))
+                for key in _keys(models, functions)
+            ]
+    return rows
+
+
+def verdict(model: str, baseline: str, measured: Timing) -> str:
+    """Say in words whether `model` is faster than `baseline`.
+
+    Faster or slower needs a median ratio at least 1.05 away from 1, and its 95 % interval on the same side of 1; the
+    quartiles, where there were too few rounds for an interval. A wide range is called noisy.
+    """
+    how = f"{measured.scope}, {measured.backend}, batch {measured.batch}, length {measured.length}"
+    if model == baseline:
+        spread = f"quartiles {measured.q25_ms:.2f}-{measured.q75_ms:.2f}, {measured.rounds} rounds"
+        return f"{model} is the baseline ({how}; {measured.median_ms:.2f} ms, {spread})"
+    range_ = _range(measured.speedup_low, measured.speedup_high, measured.speedup_q25, measured.speedup_q75)
+    if measured.speedup is None or range_ is None:
+        return f"{model} was not compared with {baseline} ({how})"
+    return _said(model, baseline, measured.speedup, range_, how, measured.rounds)
+
+
+def backend_verdict(row: BenchRow, first: str) -> str | None:
+    """Say in words whether a row's back end is faster than the `first` for the same model; None if it is that."""
+    range_ = _range(row.backend_speedup_low, row.backend_speedup_high, row.backend_speedup_q25, row.backend_speedup_q75)
+    if row.backend_speedup is None or range_ is None:
+        return None
+    names, how = (f"{row.model} on {row.backend}", f"on {first}"), f"model, batch {row.batch}, length {row.length}"
+    return _said(*names, row.backend_speedup, range_, how, row.timings[0].rounds)
+
+
+class _Range(NamedTuple):
+    low: float
+    high: float
+    what: str
+
+
+def _range(low: float | None, high: float | None, q25: float | None, q75: float | None) -> _Range | None:
+    """The interval of a median; the quartiles where there is none."""
+    if low is not None and high is not None:
+        return _Range(low, high, "95% interval")
+    return None if q25 is None or q75 is None else _Range(q25, q75, "quartiles")
+
+
+def _said(one: str, other: str, middle: float, range_: _Range, how: str, rounds: int) -> str:
+    noisy = ", noisy" if max(middle - range_.low, range_.high - middle) > NARROW * middle else ""
+    spread = f"({how}; {range_.what} {range_.low:.2f}-{range_.high:.2f}{noisy}, {rounds} rounds)"
+    if middle >= NOTICEABLE and range_.low > 1:
+        return f"{one} is {middle:.2f}x faster than {other} {spread}"
+    if middle <= 1 / NOTICEABLE and range_.high < 1:
+        return f"{one} is slower than {other}: {middle:.2f}x its speed {spread}"
+    if noisy:
+        return f"{one} is not shown to be faster or slower than {other}: {middle:.2f}x its speed {spread}"
+    return f"{one} is no faster than {other}: {middle:.2f}x its speed {spread}"
+
+
+class _Key(NamedTuple):
+    model: str
+    backend: str
+
+
+@dataclass(frozen=True)
+class _Results:
+    """All that one setting gave."""
+
+    setting: Setting
+    threads: int
+    ready: Mapping[_Key, Prepared]
+    missing: Mapping[_Key, str]
+    samples: Mapping[_Key, Samples]
+    outputs: Mapping[_Key, Tensor]
+
+
+def _keys(models: Iterable[str], backends: Iterable[str]) -> list[_Key]:
+    return [_Key(model, backend) for backend in backends for model in models]
+
+
+def _batches(models: Mapping[str, PreTrainedModel], setting: Setting, seed: int) -> list[dict[str, Tensor]]:
+    """Random input for every model, as many batches as hold SEQUENCES; the first is the one that is timed."""
+    devices = {model.device for model in models.values()}
+    if len(devices) > 1:
+        raise UserError("The models lie on different devices", got=", ".join(sorted(map(str, devices))))
+    count = math.ceil(SEQUENCES / setting.batch) if setting.batch > 0 else 1
+    inputs = example_inputs(list(models.values()), setting.batch * count, setting.length, seed)
+    placed = {name: tensor.to(next(iter(devices))) for name, tensor in inputs.items()}
+    return [{name: tensor.chunk(count)[part] for name, tensor in placed.items()} for part in range(count)]
+
+
+def _prepare(
+    models: Mapping[str, PreTrainedModel], functions: Mapping[str, Callable[..., Prepared]], inputs: ModelInputs
+) -> tuple[dict[_Key, Prepared], dict[_Key, str]]:
+    ready: dict[_Key, Prepared] = {}
+    missing: dict[_Key, str] = {}
+    for key in _keys(models, functions):
+        try:
+            ready[key] = functions[key.backend](models[key.model], inputs)
+        except BackendError as error:
+            missing[key] = error.reason
+    return ready, missing
+
+
+def _measure(
+    ready: Mapping[_Key, Prepared], inputs: ModelInputs, rounds: int, min_sample_ms: float, warmup_ms: float
+) -> dict[_Key, Samples]:
+    with ExitStack() as stack:
+        variants = {key: _variant("/".join(key), prepared, inputs, stack) for key, prepared in ready.items()}
+        pairs = [(variants[own].name, variants[base].name) for own, base in _pairs(list(ready))]
+        found = measure(
+            list(variants.values()), rounds, compared=pairs, warmup_ms=warmup_ms, min_sample_ms=min_sample_ms
+        )
+    return {key: found[variant.name] for key, variant in variants.items()}
+
+
+def _pairs(keys: Sequence[_Key]) -> Iterator[tuple[_Key, _Key]]:
+    """What is compared: every model with the first on its back end, every back end with the first of its model."""
+    for index, key in enumerate(keys):
+        for other in (
+            next(one for one in keys if one.backend == key.backend),
+            next(one for one in keys if one.model == key.model),
+        ):
+            if other in keys[:index]:
+                yield key, other
+
+
+def _variant(name: str, prepared: Prepared, inputs: ModelInputs, stack: ExitStack) -> Variant:
+    device = inputs["input_ids"].device
+
+    def call() -> None:
+        prepared.run(inputs)
+        finish(device)
+
+    paths = [layer.path for layer in layout_of(prepared.module).layers] if prepared.module else []
+    if prepared.module is None or not paths:
+        return Variant(name, call)
+    watch = stack.enter_context(encoder_timer(prepared.module, paths))
+    return Variant(name, call, lambda: watch.total_ns)
+
+
+@torch.inference_mode()
+def _outputs(ready: Mapping[_Key, Prepared], batches: Sequence[ModelInputs]) -> dict[_Key, Tensor]:
+    return {key: _output(prepared, batches) for key, prepared in ready.items()}
+
+
+def _output(prepared: Prepared, batches: Sequence[ModelInputs]) -> Tensor:
+    """Of all batches; hidden states, which are many numbers for each sequence, of the first."""
+    first = prepared.run(batches[0]).float().cpu()
+    more = batches[1:] if first.dim() == 2 else ()
+    return torch.cat([first, *(prepared.run(batch).float().cpu() for batch in more)])
+
+
+def _row(results: _Results, key: _Key, baseline: _Key, first: _Key) -> BenchRow:
+    """`baseline`: first model, same back end. `first`: same model, first back end."""
+    row = BenchRow(
+        model=key.model,
+        backend=key.backend,
+        batch=results.setting.batch,
+        length=results.setting.length,
+        unavailable=results.missing.get(key),
+    )
+    if key in results.missing:
+        return row
+    others = results.samples.keys() - {key}
+    own_ms = results.samples[key].whole_ms
+    paired = ratios(own_ms, results.samples[first].whole_ms) if first in others else None
+    over = (None, None, None) if paired is None else quartiles(paired)
+    low, high = (None if paired is None else median_interval(paired)) or (None, None)
+    found = {
+        "timings": _timings(results, key, results.samples.get(baseline)),
+        "against_baseline": _match(results, key, baseline) if baseline in others else None,
+        "against_first_backend": _match(results, key, first) if first in others else None,
+        "backend_speedup_q25": over[0],
+        "backend_speedup": over[1],
+        "backend_speedup_q75": over[2],
+        "backend_speedup_low": low,
+        "backend_speedup_high": high,
+    }
+    return row.model_copy(update=found)
+
+
+def _timings(results: _Results, key: _Key, baseline: Samples | None) -> tuple[Timing, ...]:
+    conditions = Conditions(
+        scope="model",
+        backend=key.backend,
+        dtype=results.ready[key].dtype,
+        attention=results.ready[key].attention,
+        batch=results.setting.batch,
+        length=results.setting.length,
+        threads=results.threads,
+    )
+    own = results.samples[key]
+    whole = timing(own.whole_ms, baseline.whole_ms if baseline else None, conditions)
+    if own.part_ms is None:
+        return (whole,)
+    encoder = replace(conditions, scope="encoder")
+    return whole, timing(own.part_ms, baseline.part_ms if baseline else None, encoder)
+
+
+def _match(results: _Results, key: _Key, other: _Key) -> Match | None:
+    """None for outputs of different shapes, which cannot be compared."""
+    output, reference = results.outputs[key], results.outputs[other]
+    if output.shape != reference.shape:
+        return None
+    equal = (output.argmax(-1) == reference.argmax(-1)).float().mean()
+    largest = float((output - reference).abs().max())
+    return Match(
+        largest_difference=largest,
+        relative_difference=largest / max(float(reference.abs().max()), 1e-12),
+        sequences=len(output),
+        agreement=float(equal) if results.ready[key].predicts else None,
+    )

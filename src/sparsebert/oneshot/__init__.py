@@ -1,1 +1,0 @@
-"""Removing whole units once, by what calibration examples say: evidence, criteria, budgets. Knows nothing of BERT."""

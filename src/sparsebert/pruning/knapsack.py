@@ -1,0 +1,120 @@
+"""Budgets: how a target is shared among the layers. Exact dynamic programming over a table of costs and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsebert.errors import UnreachableError
+
+BINS = 1000
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """One way to leave one layer: heads and neurons kept, or the whole layer gone."""
+
+    heads: int
+    neurons: int
+    dropped: bool
+    cost: float
+    error: float
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """What a layer costs, in the unit of the target (milliseconds, parameters).
+
+    attention[h] and ffn[n]: an attention block with h heads, a feedforward block with n neurons; `layer`: what a
+    layer costs besides; `fixed`: what the model costs besides its layers. A dropped layer costs nothing.
+    """
+
+    attention: Mapping[int, float]
+    ffn: Mapping[int, float]
+    layer: float
+    fixed: float = 0.0
+
+    def cost(self, heads: int, neurons: int) -> float:
+        """Cost of one layer; sizes between table entries are interpolated."""
+        return self.layer + _interpolate(self.attention, heads) + _interpolate(self.ffn, neurons)
+
+    def total(self, choices: Sequence[LayerChoice]) -> float:
+        """Cost of the whole model."""
+        return self.fixed + sum(choice.cost for choice in choices)
+
+
+def layer_choices(
+    table: CostTable,
+    head_errors: Mapping[int, float],
+    neuron_errors: Mapping[int, float],
+    skip_error: float | None,
+) -> list[LayerChoice]:
+    """All combinations for one layer that no other beats in both cost and error; skip_error None = may not go."""
+    choices = [
+        LayerChoice(heads, neurons, False, table.cost(heads, neurons), head_error + neuron_error)
+        for heads, head_error in head_errors.items()
+        for neurons, neuron_error in neuron_errors.items()
+    ]
+    if skip_error is not None:
+        choices.append(LayerChoice(0, 0, True, 0.0, skip_error))
+    front: list[LayerChoice] = []
+    for choice in sorted(choices, key=lambda c: (c.cost, c.error, -c.heads)):
+        if not front or choice.error < front[-1].error:
+            front.append(choice)
+    return front
+
+
+def share(layers: Sequence[Sequence[LayerChoice]], budget: float, fixed: float = 0.0) -> list[LayerChoice]:
+    """One choice a layer with the least total error and a total cost of at most `budget`.
+
+    Knapsack by dynamic programming on a grid of 1,000 cost steps; costs are rounded up, so the budget holds.
+    Raises UnreachableError with the nearest reachable cost when even the cheapest choices cost more.
+    """
+    room = budget - fixed
+    cheapest = sum(min(choice.cost for choice in choices) for choices in layers)
+    if cheapest > room:
+        raise UnreachableError(
+            "The target cannot be met", got=f"cost {budget:.4g}", allowed=f"at least {cheapest + fixed:.4g}"
+        )
+    step = room / BINS or 1.0
+    best = np.zeros(BINS + 1)
+    picks = []
+    for choices in layers:
+        best, pick = _add_layer(best, choices, step)
+        picks.append(pick)
+    if not np.isfinite(best[BINS]):
+        return [min(choices, key=lambda choice: choice.cost) for choices in layers]
+    return _trace(layers, picks, step)
+
+
+def _steps(choice: LayerChoice, step: float) -> int:
+    return int(np.ceil(choice.cost / step - 1e-9))
+
+
+def _add_layer(best: np.ndarray, choices: Sequence[LayerChoice], step: float) -> tuple[np.ndarray, np.ndarray]:
+    table = np.full((len(choices), BINS + 1), np.inf)
+    for row, choice in enumerate(choices):
+        cost = _steps(choice, step)
+        if cost <= BINS:
+            table[row, cost:] = best[: BINS + 1 - cost] + choice.error
+    pick = table.argmin(axis=0)
+    return table[pick, np.arange(BINS + 1)], pick
+
+
+def _trace(layers: Sequence[Sequence[LayerChoice]], picks: Sequence[np.ndarray], step: float) -> list[LayerChoice]:
+    left = BINS
+    chosen = []
+    for choices, pick in zip(reversed(layers), reversed(picks), strict=True):
+        choice = choices[int(pick[left])]
+        chosen.append(choice)
+        left -= _steps(choice, step)
+    return chosen[::-1]
+
+
+def _interpolate(table: Mapping[int, float], size: int) -> float:
+    if size in table:
+        return table[size]
+    known = sorted(table)
+    return float(np.interp(size, known, [table[key] for key in known]))

@@ -1,0 +1,143 @@
+"""The README of a model's folder: what it is, how to load it, what it scores, and how that was measured."""
+
+from __future__ import annotations
+
+import re
+
+from sparsebert.errors import unknown
+from sparsebert.records import ModelResult, Record
+from sparsebert.reports import values as v
+from sparsebert.reports.details import Stretch, stretches
+from sparsebert.reports.escape import in_markdown
+from sparsebert.reports.families import Family, short_name
+from sparsebert.reports.maps import tree_names
+from sparsebert.reports.metadata import base_name, front_matter, is_hub_name
+from sparsebert.reports.methods import methods
+from sparsebert.reports.render import as_markdown
+from sparsebert.reports.rows import family_rows
+from sparsebert.reports.tables import Cell, Section, Table, family_table
+from sparsebert.reports.usage import loading, needs_sparsebert, pipeline, remote_code
+from sparsebert.reports.verdict import sentence
+
+_FOLDER = "path/to/this/folder"
+
+
+def model_card(record: Record, model_name: str) -> str:
+    """The text of README.md for one model of the record. Raises UserError if the record holds no such model."""
+    model = next((model for model in record.models if model.name == model_name), None)
+    if model is None:
+        raise unknown("model", model_name, [model.name for model in record.models])
+    family = Family(f"{short_name(base_name(record))} on {record.task}", (record,))
+    parts = [
+        front_matter(record, model),
+        f"# {in_markdown(f'{family.label}: {model.name}')}",
+        _summary(family, model),
+        "## Use it\n\n" + _usage(model),
+        _labels(model),
+        "## Results\n\n" + as_markdown(family_table([family], compact=True)),
+        "## How each number was measured\n\n" + _methods(family),
+        "## Shape\n\n" + _shape(model),
+        f"## How it was made\n\n{_fence(record.command, 'sh')}\n\n{_made(record, model)}",
+        "## Limits\n\n" + _limits(record, model),
+        "## License\n\n" + _license(record),
+    ]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _summary(family: Family, model: ModelResult) -> str:
+    row = next(row for row in family_rows([family]) if row.name == model.name)
+    base = in_markdown(base_name(family.first))
+    if row.dense:
+        return f"The dense model of a SparseBERT run: {base}, not pruned. The others of the run are compared to it."
+    said = in_markdown(sentence(row, "dense"))
+    removed = f"{v.fraction(model.sparsity.encoder_linear)} of the encoder's linear weights"
+    whole = f"{v.fraction(model.sparsity.whole_model)} of all parameters"
+    disk = f"{v.fraction(model.sparsity.bytes_on_disk)} of the bytes on disk"
+    return f"{base}, made smaller: {said}.\n\nRemoved against dense: {removed}, {whole}, {disk}."
+
+
+def _usage(model: ModelResult) -> str:
+    own = needs_sparsebert(model)
+    parts = [
+        "Needs `pip install sparsebert` beside `transformers`." if own else "Plain `transformers` is enough.",
+        _fence(pipeline(model, _FOLDER), "python"),
+        "Or with the logits in hand:",
+        _fence(loading(model, _FOLDER), "python"),
+    ]
+    if own:
+        parts += [
+            "Without the import the same goes by the code that lies beside the model, which needs sparsebert too:",
+            _fence(remote_code(_FOLDER), "python"),
+        ]
+    return "\n\n".join(parts)
+
+
+def _labels(model: ModelResult) -> str:
+    if model.decisions is None:
+        return ""
+    rows = tuple((Cell(str(number)), Cell(name)) for number, name in enumerate(model.decisions.classes))
+    return "## Labels\n\n" + as_markdown(Table("Labels", (Cell("Number"), Cell("Label")), (Section("", rows),)))
+
+
+def _license(record: Record) -> str:
+    base = base_name(record)
+    where = f"see https://huggingface.co/{base}" if is_hub_name(base) else "see where it came from"
+    return (
+        f"This model comes from {in_markdown(base)}, so the license of that model applies to it: {where}. So may the "
+        "terms of the data that it was trained on. SparseBERT adds no terms of its own."
+    )
+
+
+def _methods(family: Family) -> str:
+    return "\n".join(f"- **{in_markdown(name)}**: {in_markdown(text)}" for name, text in methods(family))
+
+
+def _shape(model: ModelResult) -> str:
+    shape, trees = model.shape, tree_names(model)
+    columns = (Cell("Layer"), Cell("Heads", f"of {shape.full_heads}"), Cell("Neurons", f"of {shape.full_neurons}"))
+    rows = []
+    for layer, (heads, neurons) in enumerate(zip(shape.heads, shape.neurons, strict=True)):
+        small = "dropped" if layer in shape.dropped_layers else ""
+        block = f"tree {trees[layer]}" if layer in trees else str(neurons)
+        rows.append((Cell(str(layer + 1), small), Cell(str(heads)), Cell(block)))
+    return as_markdown(Table("Shape", columns, (Section("", tuple(rows)),)))
+
+
+def _made(record: Record, model: ModelResult) -> str:
+    packages = record.environment.packages
+    versions = ", ".join(f"{name} {packages[name]}" for name in sorted(packages))
+    facts = [f"Recipe {record.recipe_hash}, seed {record.seed}, {record.created}.", f"Made with {versions}."]
+    facts += [_trained(done) for done in stretches(record, model)]
+    if model.output_difference is not None:
+        facts.append(
+            "Largest difference of a logit, masked against shrunk, over the largest logit: "
+            f"{model.output_difference:.1e}."
+        )
+    return "\n".join(f"- {in_markdown(fact)}" for fact in facts)
+
+
+def _trained(done: Stretch) -> str:
+    run = done.run
+    lead = f"Phase {done.phase}: trained" if done.phase else "Trained"
+    teacher = f", taught by {done.teacher}" if done.teacher else ""
+    loss = "" if run.final_loss is None else f"; final loss {run.final_loss:.4g}"
+    epochs = f"{run.epochs:g} epochs of {run.examples:,} examples"
+    return f"{lead} for {run.steps:,} steps ({epochs}) in {run.dtype}{teacher}{loss}."
+
+
+def _limits(record: Record, model: ModelResult) -> str:
+    # Models are timed on the CPU, also where a GPU trained them.
+    limits = [
+        f"Times hold for {record.environment.cpu} with the batch, length, precision and threads given above; "
+        "elsewhere, measure again.",
+        "Scores hold for the split named above; on other data the model may have lost more than the table says.",
+        "What the base model does wrong, this one does too, and pruning may have made rare cases worse than the mean.",
+    ]
+    if model.target_kind is not None:
+        limits.append("Only the encoder's linear layers were made smaller: embeddings and vocabulary are unchanged.")
+    return "\n".join(f"- {in_markdown(limit)}" for limit in limits)
+
+
+def _fence(text: str, language: str) -> str:
+    ticks = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{ticks}{language}\n{text}\n{ticks}"

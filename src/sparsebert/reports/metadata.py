@@ -1,0 +1,64 @@
+"""The front matter of a model card: what the hub reads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparsebert.records import ModelResult, Record
+from sparsebert.reports.families import short_name
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_TASK = "text-classification"
+
+
+def base_name(record: Record) -> str:
+    """The hub name or folder of the model that the run began with."""
+    return str(record.recipe.get("model") or "model")
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a model's name could be one of the hub, and is no folder here."""
+    return _HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
+
+
+def front_matter(record: Record, model: ModelResult) -> str:
+    """YAML between two rules. Scores are as the metric is defined (accuracy 0-1), which is what the hub expects."""
+    base = base_name(record)
+    values: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": _TASK}
+    values |= _license(base)
+    if is_hub_name(base):
+        values["base_model"] = base
+    values["tags"] = ["sparsebert", "pruning", "structured-pruning", "compressed"]
+    if model.scores:
+        values["model-index"] = [{"name": f"{short_name(base)}-{model.name}", "results": [_result(record, model)]}]
+    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---"
+
+
+def _license(base: str) -> dict[str, str]:
+    """That of the base model, whatever it is: a record does not hold it."""
+    if not is_hub_name(base):
+        return {"license": "unknown"}
+    return {
+        "license": "other",
+        "license_name": "as-the-base-model",
+        "license_link": f"https://huggingface.co/{base}",
+    }
+
+
+def _result(record: Record, model: ModelResult) -> dict[str, Any]:
+    # The hub has one data set a result; of several splits the first is that of the main scores.
+    split = model.scores[0].split
+    metrics = [
+        {"type": score.metric, "name": score.metric, "value": round(score.value, 4)}
+        for score in model.scores
+        if score.split == split
+    ]
+    return {
+        "task": {"type": _TASK},
+        "dataset": {"name": record.task, "type": record.task, "split": split},
+        "metrics": metrics,
+    }

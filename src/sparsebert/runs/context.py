@@ -1,0 +1,246 @@
+"""The context: what every step of a run shares. Data, tokeniser, folders, and how a model is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from sparsebert.counts import example_inputs
+from sparsebert.data.encode import encode
+from sparsebert.data.load import Task, load_task
+from sparsebert.measurement.bench import Setting
+from sparsebert.models.heads import CLASSIFIER, check_start, has_task_head
+from sparsebert.models.labels import (
+    are_numbers,
+    draw_head,
+    has_no_names,
+    head_order,
+    name_labels,
+    own_names,
+    take_labels,
+)
+from sparsebert.models.limits import position_limit, segment_types
+from sparsebert.models.load import load_config, load_model, load_tokenizer
+from sparsebert.models.source import ModelSource, resolve
+from sparsebert.progress import Steps
+from sparsebert.recipe.recipe import Recipe
+from sparsebert.records import Decisions, Inputs, Score
+from sparsebert.runs.scoring import decisions, split_scores
+from sparsebert.tasks.metrics import score
+from sparsebert.tasks.table import TaskSpec
+from sparsebert.training.collate import Collator, padding_collator
+from sparsebert.training.evaluate import predict_logits
+
+Predictions = dict[str, np.ndarray]
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Token rows of both splits (`row` numbers the train rows), and where things go."""
+
+    recipe: Recipe
+    folder: Path
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    train: Dataset
+    validations: dict[str, Dataset]
+    collate: Collator
+    notes: tuple[str, ...]
+    inputs: Inputs | None = None
+    steps: Steps = field(default_factory=lambda: Steps(0))
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task's table entry."""
+        return self.task.spec
+
+    @property
+    def work(self) -> Path:
+        """Intermediate files: safe to delete once the run has finished."""
+        return self.folder / "work"
+
+    @property
+    def setting(self) -> Setting:
+        """Batch and length that targets are about."""
+        return self._setting(self.recipe.measure.batch, self.recipe.measure.length)
+
+    @property
+    def settings(self) -> list[Setting]:
+        """All settings to report, the target's first, without repeats."""
+        found = [self.setting, *(self._setting(*pair) for pair in self.recipe.measure.also)]
+        return list(dict.fromkeys(found))
+
+    def predict(self, model: PreTrainedModel) -> Predictions:
+        """Logits [rows, labels] on every validation split."""
+        return {split: predict_logits(model, rows, self.collate) for split, rows in self.validations.items()}
+
+    def labels(self, split: str) -> np.ndarray:
+        """What the rows of a validation split are labelled."""
+        return np.array(list(self.validations[split]["label"]))
+
+    @cached_property
+    def usual(self) -> int | None:
+        """The class that most train rows have; None for regression."""
+        if self.spec.kind == "regression":
+            return None
+        return int(np.bincount(list(self.train["label"])).argmax())
+
+    def main_value(self, predictions: Predictions) -> float | None:
+        """The main metric on the split that decides, on its own; None where it has no value."""
+        split, name = self.task.validation_name, self.spec.main_metric
+        return score([name], predictions[split], self.labels(split)).get(name)
+
+    def score(self, predictions: Predictions, dense: Predictions | None = None) -> tuple[Score, ...]:
+        """The task's metrics on every validation split, beside chance; one that is undefined is left out.
+
+        With those of the dense model, also how far from it.
+        """
+        return tuple(
+            one
+            for split, logits in predictions.items()
+            for one in split_scores(
+                self.spec, split, logits, self.labels(split), self.usual, None if dense is None else dense[split]
+            )
+        )
+
+    def decide(self, predictions: Predictions, dense: Predictions | None = None) -> Decisions | None:
+        """What was decided on the validation split that decides, and where otherwise than by the dense model."""
+        split = self.task.validation_name
+        before = None if dense is None else dense[split]
+        return decisions(self.spec, self.task.validation, predictions[split], self.labels(split), before)
+
+    def load(self, source: ModelSource | Path) -> PreTrainedModel:
+        """A model with the task's head and labels, in float32, also where its file is not: halves cannot be trained."""
+        labels = self.spec.labels
+        model = load_model(source, num_labels=len(labels) or 1, kind=self.spec.kind, dtype=torch.float32)
+        if labels and has_task_head(model.config, len(labels), labels):
+            take_labels(model, labels)
+        elif labels:
+            if _has_rows(load_config(source), len(labels)):
+                draw_head(model)
+            name_labels(model.config, labels)
+        return model
+
+    def fresh(self) -> PreTrainedModel:
+        """The recipe's model with the task's head and label names; the seed decides what is new in it."""
+        source = resolve(self.recipe.model)
+        set_seed(self.recipe.seed)
+        return self.load(source)
+
+    def checked_difference(self, masked: PreTrainedModel, small: PreTrainedModel) -> float:
+        """The largest |logit| difference relative to the largest logit. Raises RuntimeError if that is no rounding."""
+        probe = self.probe()
+        with torch.inference_mode():
+            expected, got = masked(**probe).logits, small(**probe).logits
+        difference = float((expected - got).abs().max() / expected.abs().max().clamp_min(1e-6))
+        if difference > TOLERANCE:
+            raise RuntimeError(f"the cut model differs from the masked one by {difference:.2e}, relative")
+        return difference
+
+    def probe(self) -> dict[str, torch.Tensor]:
+        """A small padded batch for output checks."""
+        rows = self.validations[self.task.validation_name]
+        batch = self.collate([rows[index] for index in range(min(8, len(rows)))])
+        return {key: value for key, value in batch.items() if key != "labels"}
+
+    def _setting(self, batch: int, length: int | None) -> Setting:
+        if length is None:
+            length = int(np.median(list(self.validations[self.task.validation_name]["length"])))
+        return Setting(batch, length)
+
+
+def set_up(recipe: Recipe, folder: Path) -> RunContext:
+    """Load data and tokeniser. Raises UserError for anything the user can mend, before anything is written."""
+    source = resolve(recipe.model)
+    config = load_config(source)
+    check_start(config, source.name)
+    tokenizer = load_tokenizer(source)
+    task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples)
+    takes = (recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
+    train = encode(task.train, tokenizer, *takes)
+    validations = {task.validation_name: task.validation, **task.more_validation}
+    encoded = {name: encode(rows, tokenizer, *takes) for name, rows in validations.items()}
+    notes = [*task.notes, *_fit(tokenizer, train.max_length), train.note and f"train: {train.note}"]
+    notes += [one.note and f"{name}: {one.note}" for name, one in encoded.items()]
+    notes += _notes_about(config, len(task.spec.labels) or 1, task.spec.labels)
+    notes += _notes_about_teachers(recipe.given_teachers, task.spec.labels)
+    context = RunContext(
+        recipe,
+        folder,
+        task,
+        tokenizer,
+        train.dataset.add_column("row", list(range(len(train.dataset)))),
+        {name: one.dataset for name, one in encoded.items()},
+        padding_collator(tokenizer),
+        tuple(note for note in notes if note),
+    )
+    # Loaded here only so that damaged weights and lengths without positions are found before anything is written.
+    model = context.load(source)
+    for setting in context.settings:
+        example_inputs([model], setting.batch, setting.length)
+    return context
+
+
+def _fit(tokenizer: PreTrainedTokenizerBase, length: int) -> list[str]:
+    """Have the tokenizer that is saved read and pad as this run does; what that changes for the user is a note."""
+    tokenizer.model_max_length = length
+    if tokenizer.padding_side == "right":
+        return []
+    tokenizer.padding_side = "right"
+    return ["The tokenizer pads on the left; here texts are padded on the right, and that is saved with the models"]
+
+
+def _notes_about(config: PretrainedConfig, num_labels: int, label_names: Sequence[str]) -> list[str]:
+    notes = []
+    if config.dtype not in (None, torch.float32):
+        saved = str(config.dtype).removeprefix("torch.")
+        notes.append(
+            f"The model is saved in {saved}; it is worked on in float32, and sizes are against its float32 file"
+        )
+    notes += _notes_about_head(config, num_labels, label_names)
+    return notes
+
+
+def _notes_about_teachers(names: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """A line for each teacher whose labels' order cannot be checked."""
+    if not labels:
+        return []
+    wanted = ", ".join(labels)
+    return [
+        f"The labels of the teacher {name} have no names: they are taken to be {wanted}, in this order"
+        for name in names
+        if has_no_names(load_config(resolve(name)))
+    ]
+
+
+def _has_rows(config: PretrainedConfig, num_labels: int) -> bool:
+    """Whether a saved classifier is of as many labels as are wanted, so that loading keeps its rows."""
+    return config.num_labels == num_labels and any(name.endswith(CLASSIFIER) for name in config.architectures or ())
+
+
+def _notes_about_head(config: PretrainedConfig, num_labels: int, label_names: Sequence[str]) -> list[str]:
+    """What was made of a classifier or regression that the model brings along."""
+    if not any(name.endswith(CLASSIFIER) for name in config.architectures or ()):
+        return []
+    own, wanted = ", ".join(own_names(config)), ", ".join(label_names) or "one value"
+    if not has_task_head(config, num_labels, label_names):
+        has = "one value" if config.num_labels == 1 else own
+        return [f"The model's head gives {has}, and the task wants {wanted}: it is not recognised, and trained anew"]
+    if not label_names:
+        return []
+    if has_no_names(config):
+        return ["The model's labels have no names, but are as many as the task's: it is taken to be fine-tuned for it"]
+    if are_numbers(label_names):
+        return [f"The labels {wanted} are taken to be the model's {own}, in this order; it keeps these names"]
+    order = head_order(config, label_names) or []
+    if order != sorted(order):
+        return [f"The model gives its labels in the order {own}; its head was put into the task's order, {wanted}"]
+    return []

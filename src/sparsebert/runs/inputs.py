@@ -1,0 +1,87 @@
+"""What a run is made from besides its recipe: the content of data and models, package versions, threads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+import torch
+from datasets import Dataset
+
+from sparsebert.data.load import Task
+from sparsebert.environment import cpu_name, versions
+from sparsebert.files import digest
+from sparsebert.models.source import TOKENIZER_FILES, resolve, weight_files
+from sparsebert.recipe.recipe import Recipe
+from sparsebert.records import Inputs, SplitOf
+
+MODEL_FILES = ("config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "vocab.json")
+CHUNK_ROWS = 1000
+
+
+def inputs_of(recipe: Recipe, task: Task) -> Inputs:
+    """Read all of it. Raises UserError for a model that is not there."""
+    splits = {"train": task.train, task.validation_name: task.validation, **task.more_validation}
+    return Inputs(
+        model=_files_of(recipe.model),
+        teachers={name: _files_of(name) for name in recipe.given_teachers},
+        data={name: _rows_of(rows) for name, rows in splits.items()},
+        labels=task.spec.labels,
+        packages=versions(),
+        threads=torch.get_num_threads(),
+        cpu=cpu_name(),
+    )
+
+
+def differences(before: Inputs, now: Inputs) -> list[str]:
+    """What of two runs' inputs is not the same, in words; threads and processor do not count."""
+    return [
+        *_of_files("the model", before.model, now.model),
+        *(
+            line
+            for name in sorted(before.teachers.keys() | now.teachers.keys())
+            for line in _of_files(f"the teacher {name}", before.teachers.get(name, {}), now.teachers.get(name, {}))
+        ),
+        *_of_data(before, now),
+        *(
+            f"{name} is {now.packages.get(name, 'gone')}, was {before.packages.get(name, 'not there')}"
+            for name in sorted(before.packages.keys() | now.packages.keys())
+            if before.packages.get(name) != now.packages.get(name)
+        ),
+    ]
+
+
+def _of_files(whose: str, before: dict[str, str], now: dict[str, str]) -> list[str]:
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    return [f"{whose} ({', '.join(changed)})"] if changed else []
+
+
+def _of_data(before: Inputs, now: Inputs) -> Iterator[str]:
+    for name in sorted(before.data.keys() | now.data.keys()):
+        old, new = before.data.get(name), now.data.get(name)
+        if old == new:
+            continue
+        if old is None or new is None:
+            yield f"the split {name} is {'gone' if new is None else 'new'}"
+        elif old.rows != new.rows:
+            yield f"the {name} data have {new.rows} rows, had {old.rows}"
+        else:
+            yield f"the {name} data"
+    if before.labels != now.labels:
+        yield f"the labels are {', '.join(now.labels)}, were {', '.join(before.labels)}"
+
+
+def _files_of(model: str) -> dict[str, str]:
+    folder = resolve(model).path
+    names = {*MODEL_FILES, *TOKENIZER_FILES, *weight_files(folder), *(file.name for file in folder.glob("*.model"))}
+    return {name: digest(folder / name) for name in sorted(names) if (folder / name).is_file()}
+
+
+def _rows_of(rows: Dataset) -> SplitOf:
+    """Of texts and labels in their order; how they were stored does not matter."""
+    found = hashlib.sha256()
+    for start in range(0, len(rows), CHUNK_ROWS):
+        part = rows[start : start + CHUNK_ROWS]
+        found.update(json.dumps(part, sort_keys=True).encode("utf-8", "surrogatepass"))
+    return SplitOf(rows=len(rows), sha256=found.hexdigest())

@@ -1,0 +1,94 @@
+"""What a model's outputs are worth: scores beside chance, and decisions beside those of the dense model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from datasets import Dataset
+
+from sparsebert.records import Decisions, Flip, Score
+from sparsebert.tasks.bootstrap import difference_interval, interval, resampled_scores
+from sparsebert.tasks.metrics import constant_scores, score_with_reasons
+from sparsebert.tasks.table import TaskSpec
+
+MOST_FLIPS = 20
+MOST_LETTERS = 300
+# A table of decisions has as many numbers as the square of this.
+MOST_CLASSES = 100
+
+
+def split_scores(
+    spec: TaskSpec,
+    split: str,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    usual: int | None,
+    dense: np.ndarray | None = None,
+) -> list[Score]:
+    """The task's metrics on one split, each with its interval and what always giving `usual` (a class) would score.
+
+    With the `dense` model's logits of the same rows, also the interval of the difference from it. A metric without a
+    value is left out.
+    """
+    values, _ = score_with_reasons(spec.metrics, logits, labels)
+    constant = constant_scores(spec.metrics, usual, labels, len(spec.labels))
+    return [
+        Score(
+            metric=name,
+            value=value,
+            split=split,
+            examples=len(logits),
+            baseline=constant.get(name),
+            **_intervals(name, logits, labels, dense),
+        )
+        for name, value in values.items()
+    ]
+
+
+def _intervals(
+    metric: str, logits: np.ndarray, labels: np.ndarray, dense: np.ndarray | None
+) -> dict[str, float | None]:
+    own = resampled_scores(metric, logits, labels)
+    low, high = interval(own) or (None, None)
+    if dense is None:
+        return {"low": low, "high": high}
+    apart = difference_interval(own, resampled_scores(metric, dense, labels)) or (None, None)
+    return {"low": low, "high": high, "change_low": apart[0], "change_high": apart[1]}
+
+
+def decisions(
+    spec: TaskSpec, rows: Dataset, logits: np.ndarray, labels: np.ndarray, dense: np.ndarray | None
+) -> Decisions | None:
+    """What a classifier says of `rows` (`text_a`, perhaps `text_b`); None for regression and for very many classes."""
+    classes = len(spec.labels)
+    if not 2 <= classes <= MOST_CLASSES:
+        return None
+    own = logits.argmax(axis=-1)
+    table = np.bincount(labels * classes + own, minlength=classes**2).reshape(classes, classes)
+    before = None if dense is None else dense.argmax(axis=-1)
+    return Decisions(
+        classes=spec.labels,
+        confusion=tuple(tuple(map(int, row)) for row in table),
+        agreement=None if before is None else float(np.mean(own == before)),
+        flips=() if before is None else _flips(spec.labels, rows, labels, before, own),
+    )
+
+
+def _flips(
+    names: Sequence[str], rows: Dataset, labels: np.ndarray, before: np.ndarray, own: np.ndarray
+) -> tuple[Flip, ...]:
+    return tuple(
+        Flip(
+            text=_text(rows[row]),
+            label=names[int(labels[row])],
+            dense=names[int(before[row])],
+            own=names[int(own[row])],
+        )
+        for row in np.flatnonzero(before != own)[:MOST_FLIPS].tolist()
+    )
+
+
+def _text(row: dict[str, str]) -> str:
+    text = " / ".join(row[name] for name in ("text_a", "text_b") if name in row)
+    return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"

@@ -1,0 +1,198 @@
+"""Sweeps: one recipe over a grid of values and seeds. Every point is an ordinary run in a folder of its own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparsebert.data.load import load_task
+from sparsebert.errors import BusyError, UserError
+from sparsebert.files import refuse_links
+from sparsebert.progress import line
+from sparsebert.recipe.recipe import Recipe, load_recipe, read_value
+from sparsebert.records import FILE_NAME, Inputs, Record, read_record
+from sparsebert.runs.cache import shared_cache
+from sparsebert.runs.claim import RECIPE_FILE, check_inputs, finished_record
+from sparsebert.runs.inputs import inputs_of
+from sparsebert.runs.run import run
+
+DECIDE_INPUTS = ("model", "task", "data", "columns", "train_examples", "data_seed")
+MOST_VALUES, MOST_POINTS = 1000, 10_000
+# File systems take 255 bytes.
+LONGEST_FOLDER = 240
+TINY = 1e-9
+QUOTES = "[{'\""
+SEEDS = "give --seeds N for the seeds 0 to N-1"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One value of the recipe and what it takes in turn."""
+
+    key: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep; its name is its folder."""
+
+    name: str
+    recipe: Recipe
+
+
+def axis(text: str) -> Axis:
+    """`KEY=A,B,C`, where brackets and quotes hold commas together, or `KEY=START:STOP:STEP` with STOP if steps meet it.
+
+    Raises UserError for anything else, and for the seed, which is no axis.
+    """
+    key, found, values = text.partition("=")
+    if not found or not key.strip() or not values.strip():
+        raise UserError("A grid must look like KEY=A,B,C or KEY=START:STOP:STEP", got=text)
+    key, parts = key.strip(), values.split(":")
+    if key == "seed":
+        raise UserError("The seeds of a sweep are no grid", got=text, fix=SEEDS)
+    is_range = len(parts) == 3 and values.strip()[0] not in QUOTES
+    return Axis(key, _steps(text, parts) if is_range else _listed(text, values))
+
+
+def points(
+    file: Path | None,
+    settings: Sequence[str],
+    axes: Sequence[Axis],
+    seeds: Sequence[int],
+) -> list[Point]:
+    """All combinations, seed by seed, so that the first seed of everything comes first.
+
+    Raises UserError for a combination that is no valid recipe, for a key that is given twice, and for values or keys
+    that folders cannot tell apart.
+    """
+    keys = [one.key for one in axes]
+    _check_keys(keys, settings)
+    count = math.prod(len(one.values) for one in axes) * len(seeds)
+    if count > MOST_POINTS:
+        raise UserError("The sweep has too many points", got=f"{count:,}", allowed=f"{MOST_POINTS:,} and fewer")
+    found = []
+    for seed in seeds:
+        for values in itertools.product(*(one.values for one in axes)):
+            chosen = [f"{key}={_setting(value)}" for key, value in zip(keys, values, strict=True)]
+            recipe = load_recipe(file, [*settings, *chosen], seed=seed)
+            found.append(Point("_".join([*map(_folder_word, chosen), f"seed={seed}"]), recipe))
+    _check_folders(found)
+    return found
+
+
+def _check_keys(keys: Sequence[str], settings: Sequence[str]) -> None:
+    if len(set(keys)) != len(keys):
+        raise UserError("Two grids are of the same key", got=", ".join(keys))
+    for key in (setting.partition("=")[0].strip() for setting in settings):
+        if key == "seed":
+            raise UserError("The seeds of a sweep are no setting", got=key, fix=SEEDS)
+        if key in keys:
+            raise UserError("A key of the grid has a value of its own", got=key, fix="leave one of them out")
+
+
+def _check_folders(found: Sequence[Point]) -> None:
+    seen: set[str] = set()
+    for point in found:
+        if len(point.name.encode()) > LONGEST_FOLDER:
+            raise UserError("A point of the sweep would have too long a folder's name", got=point.name)
+        if point.name.lower() in seen:
+            raise UserError("Two points of the sweep would share a folder", got=point.name, fix="sweep them apart")
+        seen.add(point.name.lower())
+
+
+def _setting(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True).splitlines()[0]
+
+
+def sweep(
+    todo: Sequence[Point], folder: Path, command: str, keep_models: bool, restart: bool = False
+) -> Iterator[tuple[Point, Record]]:
+    """Run every point in `folder`/NAME and yield its record; a finished one is only read.
+
+    A point that fails with an error of the user does not stop the others; it leaves a failed record, or nothing where
+    it was refused before it started, or where another process works on it. Points with the same dense model or teacher
+    share them, so each is trained and asked once. Without `keep_models` only records, predictions and reports of what
+    was run now stay, and of a point that failed what it takes to go on; with it a finished point whose models are gone
+    is run again. `restart` runs finished points again too. Raises UserError for a finished point that was made from
+    other data or models than there are now, and for a folder that is a run's or has links in it.
+    """
+    if (folder / RECIPE_FILE).is_file():
+        raise UserError("The output folder of a sweep is that of a run", got=folder, fix="choose another --output")
+    if folder.is_dir():
+        refuse_links(folder)
+    read: dict[str, Inputs] = {}
+    with shared_cache(folder) as cache:
+        for number, point in enumerate(todo, 1):
+            place = folder / point.name
+            known = None if restart else _finished(place, point.recipe, keep_models, read)
+            line(f"[{number}/{len(todo)}] {point.name}" + (" (done)" if known else ""))
+            record = known or _run(point, place, command, cache, keep_models, restart)
+            if record is not None:
+                yield point, record
+
+
+def _run(point: Point, place: Path, command: str, cache: Path, keep_models: bool, restart: bool) -> Record | None:
+    try:
+        return run(point.recipe, place, command, cache, restart=restart, keep_models=keep_models)
+    except UserError as error:
+        line(f"{point.name} failed: {error}", style="red")
+        if isinstance(error, BusyError) or not (place / FILE_NAME).is_file():
+            return None
+        record = read_record(place)
+        return record if record.message == str(error) else None
+
+
+def _finished(place: Path, recipe: Recipe, with_models: bool, read: dict[str, Inputs]) -> Record | None:
+    """The record of a point that needs no run; `read` holds the inputs that are known already."""
+    if (record := finished_record(place)) is None:
+        return None
+    if record.recipe_hash != recipe.hash:
+        raise UserError("A point of the sweep was made by another recipe", got=place, fix="choose another --output")
+    is_whole = not with_models or all((place / model.folder).is_dir() for model in record.models)
+    if is_whole and record.inputs is not None:
+        check_inputs(place, record.inputs, _inputs_of(recipe, read))
+    return record if is_whole else None
+
+
+def _inputs_of(recipe: Recipe, read: dict[str, Inputs]) -> Inputs:
+    plain = recipe.plain()
+    key = json.dumps([recipe.given_teachers, *(plain[name] for name in DECIDE_INPUTS)])
+    if key not in read:
+        task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples)
+        read[key] = inputs_of(recipe, task)
+    return read[key]
+
+
+def _listed(text: str, values: str) -> tuple[Any, ...]:
+    return tuple(read_value(f"[{values}]", "The values of a grid are not YAML", text))
+
+
+def _steps(text: str, parts: Sequence[str]) -> tuple[float, ...]:
+    try:
+        start, stop, step = map(float, parts)
+    except ValueError:
+        raise UserError("START, STOP and STEP of a grid must be numbers", got=text) from None
+    if (
+        not all(map(math.isfinite, (start, stop, step)))
+        or step <= 0
+        or stop < start
+        or stop - start > step * MOST_VALUES
+    ):
+        raise UserError("A grid must go upwards in at most 1,000 steps", got=text)
+    count = int((stop - start) / step + TINY) + 1
+    return tuple(round(start + index * step, 9) for index in range(count))
+
+
+def _folder_word(setting: str) -> str:
+    key, _, value = setting.partition("=")
+    word = f"{key.rsplit('.', 1)[-1]}={value}"
+    return "".join(letter if letter.isalnum() or letter in "=.-+" else "-" for letter in word)

@@ -1,0 +1,77 @@
+"""Teachers that a phase names: loaded, checked, and asked about the texts in their own tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from sparsebert.data.encode import encode
+from sparsebert.errors import UserError
+from sparsebert.models.limits import position_limit, segment_types
+from sparsebert.models.load import has_task_head, load_config, load_tokenizer
+from sparsebert.models.source import resolve
+from sparsebert.recipe.schema import Phase
+from sparsebert.runs.context import RunContext
+from sparsebert.training.collate import Collator, padding_collator
+from sparsebert.training.distill import check_match
+
+SAMPLE_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher, the rows of the train split as it reads them, and how these become batches."""
+
+    model: PreTrainedModel
+    rows: Dataset
+    collate: Collator
+
+
+def check_teacher(context: RunContext, phase: Phase, student: PreTrainedModel) -> None:
+    """Raises UserError if the model that a phase names cannot teach the student what the phase asks for."""
+    if phase.teacher is None or phase.teacher == "dense":
+        return
+    teacher = given_teacher(context, phase, SAMPLE_ROWS)
+    check_match(student, teacher.model, phase.distill)
+
+
+def given_teacher(context: RunContext, phase: Phase, most: int | None = None) -> Teacher:
+    """The model that a phase names, with the train rows, or the first `most`, in the tokens of its own tokenizer.
+
+    Raises UserError for a model that is not fine-tuned for the task, and for tokens that are not the student's where
+    the phase compares what the models give token by token.
+    """
+    assert phase.teacher is not None
+    source, labels = resolve(phase.teacher), context.spec.labels
+    config = load_config(source)
+    if not has_task_head(config, len(labels) or 1, labels):
+        raise UserError("The teacher is not fine-tuned for this task", got=phase.teacher, fix="give teacher: dense")
+    model, tokenizer = context.load(source), load_tokenizer(source)
+    texts = context.task.train if most is None else context.task.train.select(range(min(most, len(context.task.train))))
+    takes = (context.recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
+    teacher = Teacher(model, encode(texts, tokenizer, *takes).dataset, padding_collator(tokenizer))
+    if phase.distill.hidden > 0 or phase.distill.attention > 0:
+        _check_tokens(context, phase, teacher)
+    return teacher
+
+
+def _check_tokens(context: RunContext, phase: Phase, teacher: Teacher) -> None:
+    """Layers and attention maps are compared token by token; for maps the teacher reads the student's own batches."""
+    rows, own = teacher.rows, context.train.select(range(len(teacher.rows)))
+    alike = _ids(own).equals(_ids(rows))
+    if phase.distill.attention > 0:
+        alike = alike and set(rows.column_names) <= set(own.column_names) <= {*rows.column_names, "row"}
+        alike = alike and teacher.collate == context.collate
+    if not alike:
+        raise UserError(
+            "The teacher's tokenizer gives other tokens than the student's, so only logits can be compared",
+            got=phase.teacher,
+            fix="set distill.hidden and distill.attention to 0, or give a teacher with the student's tokenizer",
+        )
+
+
+def _ids(rows: Dataset) -> Any:
+    return rows.select_columns(["input_ids"]).with_format("arrow")[:]["input_ids"]

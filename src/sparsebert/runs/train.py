@@ -1,0 +1,275 @@
+"""Sparse training: the phases of a recipe one after the other, then what is dead is cut away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel
+from safetensors.torch import load_file, save
+from transformers import PreTrainedModel, set_seed
+
+from sparsebert import registry
+from sparsebert.counts import Footprint, footprint
+from sparsebert.files import write_bytes_atomically
+from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
+from sparsebert.models.load import Packing, has_task_head, load_config, save_model
+from sparsebert.models.pack import packed_bytes
+from sparsebert.models.source import resolve
+from sparsebert.models.surgeon import Keep, live_units, shrink
+from sparsebert.pruning.shapes import heads_left, shape_of
+from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.schema import Component, Phase, Rule
+from sparsebert.records import Shape, SparsityAt, TrainingRun
+from sparsebert.runs.compress import Dense, dense_model
+from sparsebert.runs.context import RunContext
+from sparsebert.runs.stages import Done, Stage, once
+from sparsebert.runs.teachers import Teacher, check_teacher, given_teacher
+from sparsebert.sparse.hard import make_penalty
+from sparsebert.sparse.schedules import Times, moment
+from sparsebert.sparse.sites import Masks
+from sparsebert.sparse.sparsifier import Sparsifier
+from sparsebert.training.distill import Distiller
+from sparsebert.training.finetune import fine_tune
+from sparsebert.training.teacher import cache_teacher
+
+WORTH_PACKING = 0.95
+MASKS = "masks.safetensors"
+DONE, MODEL, CHECKPOINTS = "done.json", "model", "training"
+
+
+class PhaseDone(BaseModel):
+    """What a finished phase left behind, besides its model and masks."""
+
+    run: TrainingRun
+    timeline: tuple[SparsityAt, ...]
+
+
+@dataclass(frozen=True)
+class SparseModel:
+    """The finished model, cut where whole units are dead, and how it came about."""
+
+    model: PreTrainedModel
+    folder: Path
+    phases: dict[str, TrainingRun]
+    timeline: tuple[SparsityAt, ...]
+    sparsity_by_tensor: dict[str, float]
+    output_difference: float | None
+    shape: Shape
+    start: PreTrainedModel
+    start_footprint: Footprint
+
+
+def check_phases(context: RunContext) -> None:
+    """Raises UserError for rules that the model cannot carry out, and for teachers that cannot teach it.
+
+    Trains and writes nothing, so that a mistake costs no training.
+    """
+    held: Masks = {}
+    for phase in context.recipe.phases:
+        model = context.fresh()
+        check_teacher(context, phase, model)
+        held = _rehearse(context, phase, model, held)
+
+
+def unused_targets(recipe: Recipe) -> tuple[str, ...]:
+    """A line for every rule that aims at no sparsity: its gate follows no schedule, and no lagrangian leads it."""
+    found = []
+    for phase in recipe.phases:
+        for number, rule in enumerate(phase.rules, 1):
+            if rule.gate is None or _aims(rule, rule.gate):
+                continue
+            how = f"{rule.gate.kind} with {rule.penalty.kind}" if rule.penalty else f"{rule.gate.kind} alone"
+            found.append(
+                f"Rule {number} of phase '{phase.name}' does not aim at a sparsity: {how} takes away what the weight "
+                "of the penalty asks for; a lagrangian penalty would lead to the target"
+            )
+    return tuple(found)
+
+
+def _aims(rule: Rule, gate: Component) -> bool:
+    if registry.make("gate", gate.kind, gate.options).scheduled:
+        return True
+    return rule.penalty is not None and make_penalty(rule.penalty, gated=True).multipliers > 0
+
+
+def _rehearse(context: RunContext, phase: Phase, model: PreTrainedModel, held: Masks) -> Masks:
+    """The masks of a phase whose rules act at their first and last moments on an untrained model, by magnitude.
+
+    None after gates, whose masks only training gives.
+    """
+    training = phase.training
+    per_epoch = math.ceil(len(context.train) / training.batch_size)
+    total = training.max_steps if training.max_steps > 0 else math.ceil(training.epochs * per_epoch)
+    times = Times(total, per_epoch)
+    _sparsifier(context, model, phase.rules, held).begin(times)
+    if any(rule.gate is not None for rule in phase.rules):
+        return {}
+    by_magnitude = [rule.model_copy(update={"criterion": Component(kind="magnitude")}) for rule in phase.rules]
+    sparsifier = _sparsifier(context, model, by_magnitude, held)
+    sparsifier.begin(times)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    moments = {moment(when, times) for rule in phase.rules for when in (rule.start, rule.stop)}
+    for step in sorted(moments):
+        sparsifier.before_step(step, None)
+    return sparsifier.masks
+
+
+def _sparsifier(context: RunContext, model: PreTrainedModel, rules: Sequence[Rule], held: Masks) -> Sparsifier:
+    return Sparsifier(
+        model,
+        rules,
+        scope_names(model),
+        layout_of(model).groups,
+        seed=context.recipe.seed,
+        sparsity=context.recipe.sparsity,
+        held=held,
+        loss=lambda: 0.0,
+    )
+
+
+def train_phases(context: RunContext) -> tuple[SparseModel, Dense | None]:
+    """Carry out the recipe's phases; the dense model too where a phase or the recipe wants it, or it costs nothing.
+
+    Finished phases are found again. The phases are sound, as `check_phases` says.
+    """
+    phases = context.recipe.phases
+    dense = dense_model(context) if has_dense(context) else None
+    start = context.fresh()
+    folders = [context.work / f"phase{index}-{phase.name}" for index, phase in enumerate(phases)]
+    done: dict[str, PhaseDone] = {}
+    digest = "" if dense is None else dense.digest
+    for index, phase in enumerate(phases):
+        found = _phase(context, index, folders, dense, digest)
+        done[phase.name], digest = found.result, found.digest
+    trained = context.load(folders[-1] / MODEL)
+    keep = live_units(trained)
+    small, difference = _cut(context, trained, keep)
+    folder = context.folder / "sparse"
+    _save(context, small, folder)
+    return SparseModel(
+        model=context.load(folder),
+        folder=folder,
+        phases={name: one.run for name, one in done.items()},
+        timeline=tuple(row for one in done.values() for row in one.timeline),
+        sparsity_by_tensor=_zeros(trained),
+        output_difference=difference,
+        shape=shape_of(small, range(len(layout_of(start).layers)), start, heads_left(trained, keep)),
+        start=start,
+        start_footprint=_in_memory(start),
+    ), dense
+
+
+def has_dense(context: RunContext) -> bool:
+    """Whether there is a dense model to compare with: as a teacher, because it is asked for, or as it is given."""
+    if context.recipe.baseline or any(phase.teacher == "dense" for phase in context.recipe.phases):
+        return True
+    config = load_config(resolve(context.recipe.model))
+    return has_task_head(config, len(context.spec.labels) or 1, context.spec.labels)
+
+
+def _phase(
+    context: RunContext, index: int, folders: Sequence[Path], dense: Dense | None, after: str
+) -> Done[PhaseDone]:
+    """A phase that is found again, or carried out; its model is not needed where the next one is finished."""
+    phase, folder, before = context.recipe.phases[index], folders[index], folders[index - 1] if index else None
+    context.steps.begin(f"Phase {phase.name}")
+    return once(
+        _stage(folder),
+        PhaseDone,
+        lambda: _carry_out(context, phase, folder, before, dense),
+        after,
+        later=[_stage(other) for other in folders[index + 1 : index + 2]],
+    )
+
+
+def _stage(folder: Path) -> Stage:
+    return Stage(folder / DONE, (folder / MODEL, folder / MASKS), folder / CHECKPOINTS)
+
+
+def _carry_out(context: RunContext, phase: Phase, folder: Path, before: Path | None, dense: Dense | None) -> PhaseDone:
+    model = context.fresh() if before is None or phase.resets else context.load(before / MODEL)
+    held = load_file(before / MASKS) if before is not None else {}
+    if phase.resets:
+        _apply(model, held)
+    set_seed(context.recipe.seed)
+    outcome = fine_tune(
+        model,
+        context.train,
+        context.collate,
+        phase.training,
+        folder / CHECKPOINTS,
+        context.recipe.seed,
+        phase.name,
+        distiller=_distiller(context, phase, dense, model),
+        rules=phase.rules,
+        sparsity=context.recipe.sparsity,
+        held=held,
+    )
+    save_model(model, context.tokenizer, folder / MODEL)
+    masks = {name: mask.contiguous() for name, mask in outcome.masks.items()}
+    write_bytes_atomically(folder / MASKS, save(masks))
+    return PhaseDone(run=outcome.run, timeline=tuple(_row(entry, phase.name) for entry in outcome.log))
+
+
+def _distiller(context: RunContext, phase: Phase, dense: Dense | None, model: PreTrainedModel) -> Distiller | None:
+    if phase.teacher is None:
+        return None
+    teacher, folder = _teacher(context, phase, dense)
+    cache = cache_teacher(teacher.model, teacher.rows, teacher.collate, folder, phase.distill.hidden > 0)
+    layers = tuple(range(len(layout_of(model).layers)))
+    return Distiller(cache, phase.distill, layers, teacher.model if phase.distill.attention > 0 else None)
+
+
+def _teacher(context: RunContext, phase: Phase, dense: Dense | None) -> tuple[Teacher, Path]:
+    if dense is not None and phase.teacher == "dense":
+        return Teacher(dense.model, context.train, context.collate), context.work / "teacher"
+    index = context.recipe.given_teachers.index(str(phase.teacher))
+    return given_teacher(context, phase), context.work / f"teacher-{index}"
+
+
+@torch.no_grad()
+def _apply(model: PreTrainedModel, masks: Mapping[str, torch.Tensor]) -> None:
+    for name, mask in masks.items():
+        model.get_parameter(name).mul_(mask)
+
+
+def _cut(context: RunContext, trained: PreTrainedModel, keep: Keep) -> tuple[PreTrainedModel, float | None]:
+    """The model without its dead units, and the largest |logit| difference over the largest logit (none: all live)."""
+    if all(bool(mask.all()) for mask in keep.values()):
+        return trained, None
+    small = shrink(trained, keep)
+    return small, context.checked_difference(trained, small)
+
+
+def _save(context: RunContext, model: PreTrainedModel, folder: Path) -> None:
+    """Packed where zeros make that worth the loss of plain files."""
+    tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    plain = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if context.recipe.packed and packed_bytes(tensors) < WORTH_PACKING * plain:
+        save_model(shrink(model, {}), context.tokenizer, folder, Packing())
+    else:
+        save_model(model, context.tokenizer, folder)
+
+
+def _row(entry: Mapping[str, float], phase: str) -> SparsityAt:
+    own = {key: value for key, value in entry.items() if key.startswith("rule")}
+    return SparsityAt(
+        step=int(entry["step"]), loss=entry["loss"], phase=phase, sparsity=entry.get("sparsity"), more=own
+    )
+
+
+def _zeros(model: PreTrainedModel) -> dict[str, float]:
+    weights = {name: model.get_parameter(name) for name in encoder_linear_names(model)}
+    filled = {name: weight for name, weight in weights.items() if weight.numel()}
+    return {name: round(1 - int(weight.count_nonzero()) / weight.numel(), 6) for name, weight in filled.items()}
+
+
+def _in_memory(model: PreTrainedModel) -> Footprint:
+    """What the start model would take as a file, without writing it."""
+    tensors = {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
+    return footprint(model, encoder_linear_names(model), len(save(tensors)))

@@ -1,0 +1,1 @@
+"""Kinds of tasks, the table of tasks, and metrics."""

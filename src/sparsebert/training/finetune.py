@@ -1,0 +1,171 @@
+"""One call trains a model: arguments, checkpoints, resume, and what it did as a TrainingRun."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedModel, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+
+from sparsebert.environment import supports_bf16_training
+from sparsebert.recipe.schema import Rule, Training
+from sparsebert.records import TrainingRun
+from sparsebert.sparse.sites import Masks
+from sparsebert.training.checkpoints import Checkpoints
+from sparsebert.training.collate import Collator, EpochOrder
+from sparsebert.training.distill import Distiller
+from sparsebert.training.fingerprint import digest_of
+from sparsebert.training.trainer import SparseTrainer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training did: the run, the masks that hold (by parameter, True = keep), and the log by step."""
+
+    run: TrainingRun
+    masks: Masks
+    log: tuple[dict[str, float], ...]
+
+
+def fine_tune(
+    model: PreTrainedModel,
+    encoded: Dataset,
+    collate: Collator,
+    training: Training,
+    folder: Path,
+    seed: int,
+    title: str,
+    *,
+    distiller: Distiller | None = None,
+    rules: Sequence[Rule] = (),
+    sparsity: float | None = None,
+    held: Mapping[str, torch.Tensor] | None = None,
+) -> Outcome:
+    """Train `model` in place, and make it sparse by `rules`. `held` are masks of earlier training that stay.
+
+    Checkpoints go to `folder`; a call that finds one goes on from it, bit for bit on CPU. Raises DivergedError when
+    the loss stops being a number, and UserError for rules that cannot be carried out.
+    """
+    bf16 = supports_bf16_training()
+    if training.freeze_embeddings:
+        _freeze_embeddings(model)
+    checkpoints = Checkpoints(folder, _start_of(model, training, seed, rules, sparsity, held, distiller))
+    trainer = SparseTrainer(
+        model=model,
+        args=_arguments(training, folder, seed, bf16),
+        train_dataset=encoded,
+        data_collator=collate,
+        rules=rules,
+        sparsity=sparsity,
+        held=held,
+        distiller=distiller,
+        dropout=training.dropout,
+        one_cycle=training.lr_schedule == "one_cycle",
+        order=EpochOrder(encoded["length"], training.batch_size, seed),
+        title=title,
+        callbacks=[checkpoints],
+    )
+    start = time.perf_counter()
+    try:
+        _train_or_resume(trainer, checkpoints.last())
+    finally:
+        trainer.progress.close()
+        model.requires_grad_(True)
+        _in_float32_again(model)
+    model.eval()
+    run = TrainingRun(
+        steps=trainer.state.global_step,
+        epochs=round(float(trainer.state.epoch or 0.0), 4),
+        examples=len(encoded),
+        seconds=round(time.perf_counter() - start, 1),
+        final_loss=_last_logged_loss(trainer.state),
+        dtype="bfloat16 autocast" if bf16 else "float32",
+        teacher=distiller is not None,
+        left_dense=trainer.left_dense,
+    )
+    return Outcome(run, trainer.masks, tuple(entry for entry in trainer.state.log_history if "loss" in entry))
+
+
+def _start_of(
+    model: PreTrainedModel,
+    training: Training,
+    seed: int,
+    rules: Sequence[Rule],
+    sparsity: float | None,
+    held: Mapping[str, torch.Tensor] | None,
+    distiller: Distiller | None,
+) -> str:
+    """A digest of what decides a training, besides its rows: a checkpoint of another start is of another training."""
+    weights = digest_of((*model.state_dict().items(), *(held or {}).items()))
+    plain = [part.model_dump(mode="json") for part in (training, *rules)]
+    taught = None if distiller is None else distiller.weights.model_dump(mode="json")
+    return hashlib.sha256(json.dumps([weights, plain, seed, sparsity, taught]).encode()).hexdigest()
+
+
+def _in_float32_again(model: PreTrainedModel) -> None:
+    """Without accelerate's autocast, which stays: a model is scored and timed in the type that it is saved in.
+
+    accelerate's own `unwrap_model` takes the decorators of transformers along.
+    """
+    for name in ("forward", "_original_forward"):
+        vars(model).pop(name, None)
+
+
+def _freeze_embeddings(model: PreTrainedModel) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.requires_grad_(False)
+
+
+def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None) -> None:
+    state = None if checkpoint is None else TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    if checkpoint is None or state is None or state.global_step < state.max_steps:
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return
+    # Trainer would take one more step from a checkpoint of the last step in the middle of an epoch.
+    trainer._load_from_checkpoint(checkpoint)
+    trainer.state = state
+    trainer.load_state_of_masks(checkpoint)
+    trainer.begin_sparsity()
+    trainer.finish_sparsity()
+
+
+def _arguments(training: Training, folder: Path, seed: int, bf16: bool) -> TrainingArguments:
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=training.epochs,
+        max_steps=training.max_steps,
+        per_device_train_batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        warmup_steps=training.warmup,
+        weight_decay=training.weight_decay,
+        # Of no effect for one_cycle, which the trainer makes itself.
+        lr_scheduler_type="linear" if training.lr_schedule == "one_cycle" else training.lr_schedule,
+        save_strategy="steps",
+        save_steps=training.save_steps,
+        logging_strategy="steps",
+        logging_steps=training.save_steps,
+        report_to=[],
+        disable_tqdm=True,
+        seed=seed,
+        bf16=bf16,
+        use_cpu=not torch.cuda.is_available(),
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+    # The first GPU of several, as Trainer itself does where a model has its own plan for them.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
+def _last_logged_loss(state: TrainerState) -> float | None:
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    return losses[-1] if losses else None

@@ -1,0 +1,103 @@
+"""Texts in, logits out, by any back end: texts of like length go together, and many are read a part at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from sparsebert import registry
+from sparsebert.data.tokens import Reader, TokenColumns
+from sparsebert.runtimes.pytorch import ModelInputs, Prepared
+from sparsebert.training.collate import Batch, PaddingCollator
+
+WINDOW_TEXTS = 4096
+SHORTEST_ROUNDED = 16
+"""Tokens: what a whole-program back end pads the shortest texts to."""
+
+
+@dataclass
+class Inference:
+    """A model, how it reads texts, the name of the back end that runs it, and how many texts go together."""
+
+    model: PreTrainedModel
+    reader: Reader
+    collate: PaddingCollator
+    backend: str
+    batch: int
+    _plain: Prepared | None = field(default=None, init=False)
+    _programs: dict[tuple[int, ...], Prepared] = field(default_factory=dict, init=False)
+
+    def logits(
+        self, first: Sequence[str], second: Sequence[str] | None, done: Callable[[int], None]
+    ) -> Iterator[tuple[np.ndarray, int]]:
+        """Yield fp32 logits [texts, outputs] and how many texts were cut, for some texts at a time, in their order.
+
+        `done` is told how many texts are ready after each batch. Raises UserError for texts without tokens, and for a
+        back end that cannot run here.
+        """
+        for start in range(0, len(first), WINDOW_TEXTS):
+            part = slice(start, start + WINDOW_TEXTS)
+            columns, cut = self.reader.read(first[part], None if second is None else second[part], start)
+            yield self._window(columns, done), cut
+
+    def _window(self, columns: TokenColumns, done: Callable[[int], None]) -> np.ndarray:
+        lengths = [len(ids) for ids in columns["input_ids"]]
+        order = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
+        groups = [order[start : start + self.batch] for start in range(0, len(order), self.batch)]
+        found: dict[int, np.ndarray] = {}
+        with torch.inference_mode():
+            self._prepare(_rows(columns, groups[len(groups) // 2]))
+            for group in groups:
+                for row, values in zip(group, self._run(_rows(columns, group)), strict=True):
+                    found[row] = values
+                done(len(group))
+        return np.stack([found[row] for row in range(len(lengths))])
+
+    def _prepare(self, rows: list[dict[str, list[int]]]) -> None:
+        """Ask the back end once, with a batch of middling length; what runs as one program is asked for every shape."""
+        if self._plain is not None or self._programs:
+            return
+        example = self._rounded(self.collate(rows))
+        prepared = self._of(example)
+        if prepared.module is None:
+            self._programs[tuple(example["input_ids"].shape)] = prepared
+        else:
+            self._plain = prepared
+
+    def _run(self, rows: list[dict[str, list[int]]]) -> np.ndarray:
+        batch = self.collate(rows)
+        if self._plain is not None:
+            return self._plain.run(self._here(batch)).float().cpu().numpy()
+        batch = self._rounded(batch)
+        shape = tuple(batch["input_ids"].shape)
+        if shape not in self._programs:
+            self._programs[shape] = self._of(batch)
+        return self._programs[shape].run(self._here(batch)).float().cpu().numpy()[: len(rows)]
+
+    def _of(self, batch: Batch) -> Prepared:
+        return registry.get("backend", self.backend)(self.model, self._here(batch))
+
+    def _here(self, batch: Batch) -> ModelInputs:
+        return {name: value.to(self.model.device) for name, value in batch.items()}
+
+    def _rounded(self, batch: Batch) -> Batch:
+        """Padded to a full batch, with copies of its rows, and to one of few lengths: a program is of one shape."""
+        rows, length = batch["input_ids"].shape
+        wanted = SHORTEST_ROUNDED
+        while wanted < length:
+            wanted *= 2
+        more = min(wanted, self.reader.limit) - length
+        fillers = {"input_ids": self.collate.token, "attention_mask": 0, "token_type_ids": self.collate.segment}
+        whole = torch.arange(self.batch).clamp_max(rows - 1)
+        return {
+            name: torch.nn.functional.pad(value, (0, max(more, 0)), value=fillers[name])[whole]
+            for name, value in batch.items()
+        }
+
+
+def _rows(columns: TokenColumns, chosen: Sequence[int]) -> list[dict[str, list[int]]]:
+    return [{name: values[row] for name, values in columns.items()} for row in chosen]
