@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from sparsebert.models.layout import layout_of
     from sparsebert.models.load import Packing, load_model, save_model
     from sparsebert.models.surgeon import convert_ffn, set_routing, shrink
-    from sparsebert.recipe.recipe import Recipe, load_recipe
+    from sparsebert.recipe.base import Recipe
+    from sparsebert.recipe.load import load_recipe
     from sparsebert.recipe.schema import Rule
     from sparsebert.records import Record, read_record
     from sparsebert.training.trainer import SparseTrainer
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "FastFeedForward": "sparsebert.fast_feedforward.layer",
     "Packing": "sparsebert.models.load",
-    "Recipe": "sparsebert.recipe.recipe",
+    "Recipe": "sparsebert.recipe.base",
     "Record": "sparsebert.records",
     "Routing": "sparsebert.fast_feedforward.layer",
     "Rule": "sparsebert.recipe.schema",
@@ -36,7 +37,7 @@ _WHERE = {
     "accelerate": "sparsebert.models.accelerate",
     "layout_of": "sparsebert.models.layout",
     "load_model": "sparsebert.models.load",
-    "load_recipe": "sparsebert.recipe.recipe",
+    "load_recipe": "sparsebert.recipe.load",
     "convert_ffn": "sparsebert.models.surgeon",
     "read_record": "sparsebert.records",
     "save_model": "sparsebert.models.load",
