@@ -12,6 +12,7 @@ from sparsebert import autoload
 from sparsebert.version import __version__
 
 if TYPE_CHECKING:
+    from sparsebert.api import bench, compress, fff, finetune, report, train
     from sparsebert.errors import UserError
     from sparsebert.fast_feedforward.convert import distill_blocks
     from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sparsebert.recipe.load import load_recipe
     from sparsebert.recipe.schema import Rule
     from sparsebert.records import Record, read_record
+    from sparsebert.result import RunResult, open_run
     from sparsebert.training.trainer import SparseTrainer
 
 _WHERE = {
@@ -32,18 +34,26 @@ _WHERE = {
     "Record": "sparsebert.records",
     "Routing": "sparsebert.fast_feedforward.layer",
     "Rule": "sparsebert.recipe.schema",
+    "RunResult": "sparsebert.result",
     "SparseTrainer": "sparsebert.training.trainer",
     "UserError": "sparsebert.errors",
     "accelerate": "sparsebert.models.accelerate",
+    "bench": "sparsebert.api",
+    "compress": "sparsebert.api",
+    "convert_ffn": "sparsebert.models.surgeon",
+    "distill_blocks": "sparsebert.fast_feedforward.convert",
+    "fff": "sparsebert.api",
+    "finetune": "sparsebert.api",
     "layout_of": "sparsebert.models.layout",
     "load_model": "sparsebert.models.load",
     "load_recipe": "sparsebert.recipe.load",
-    "convert_ffn": "sparsebert.models.surgeon",
+    "open_run": "sparsebert.result",
     "read_record": "sparsebert.records",
+    "report": "sparsebert.api",
     "save_model": "sparsebert.models.load",
     "set_routing": "sparsebert.models.surgeon",
     "shrink": "sparsebert.models.surgeon",
-    "distill_blocks": "sparsebert.fast_feedforward.convert",
+    "train": "sparsebert.api",
 }
 
 __all__ = [
@@ -53,19 +63,27 @@ __all__ = [
     "Record",
     "Routing",
     "Rule",
+    "RunResult",
     "SparseTrainer",
     "UserError",
     "__version__",
     "accelerate",
+    "bench",
+    "compress",
     "convert_ffn",
     "distill_blocks",
+    "fff",
+    "finetune",
     "layout_of",
     "load_model",
     "load_recipe",
+    "open_run",
     "read_record",
+    "report",
     "save_model",
     "set_routing",
     "shrink",
+    "train",
 ]
 
 

@@ -12,11 +12,9 @@ from safetensors.torch import load_file, save
 from transformers import PreTrainedModel, set_seed
 
 from sparsebert import registry
-from sparsebert.counts import Footprint, footprint
 from sparsebert.files import write_bytes_atomically
-from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
-from sparsebert.models.load import Packing, has_task_head, load_config, save_model
-from sparsebert.models.pack import packed_bytes
+from sparsebert.models.layout import layout_of, scope_names
+from sparsebert.models.load import has_task_head, load_config, save_model
 from sparsebert.models.source import resolve
 from sparsebert.models.surgeon import Keep, live_units, shrink
 from sparsebert.progress import line
@@ -26,7 +24,8 @@ from sparsebert.recipe.train import TrainRecipe
 from sparsebert.records import SparsityAt, TrainingRun
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.dense import Dense, dense_entry, dense_model
-from sparsebert.runs.run_type import Entry, Made, RunType, Start
+from sparsebert.runs.run_type import Entry, Made, RunType
+from sparsebert.runs.sparse_model import save_sparse, start_of, zeros_by_tensor
 from sparsebert.runs.stages import Done, Stage, once
 from sparsebert.runs.teachers import Teacher, check_teacher, given_teacher
 from sparsebert.sparse.hard import make_penalty
@@ -37,7 +36,6 @@ from sparsebert.training.distill import Distiller
 from sparsebert.training.finetune import fine_tune
 from sparsebert.training.teacher import cache_teacher
 
-WORTH_PACKING = 0.95
 MASKS = "masks.safetensors"
 DONE, MODEL, CHECKPOINTS = "done.json", "model", "training"
 _NO_DENSE = (
@@ -75,7 +73,7 @@ class Train(RunType[TrainRecipe]):
         entries.append(_train_phases(context, dense, start))
         if dense is None:
             notes = (*notes, _NO_DENSE)
-        return Made(entries, notes, Start(start, _in_memory(start)), has_dense=dense is not None)
+        return Made(entries, notes, start_of(start), has_dense=dense is not None)
 
 
 def check_phases(context: TrainContext) -> None:
@@ -159,12 +157,12 @@ def _train_phases(context: TrainContext, dense: Dense | None, start: PreTrainedM
     keep = live_units(trained)
     small, difference = _cut(context, trained, keep)
     folder = context.folder / "sparse"
-    _save(context, small, folder)
+    save_sparse(small, context.tokenizer, folder, packed=context.recipe.packed)
     facts = {
         "shape": shape_of(small, range(len(layout_of(start).layers)), start, heads_left(trained, keep)),
         "phases": {name: one.run for name, one in done.items()},
         "timeline": tuple(row for one in done.values() for row in one.timeline),
-        "sparsity_by_tensor": _zeros(trained),
+        "sparsity_by_tensor": zeros_by_tensor(trained),
         "output_difference": difference,
     }
     model = context.load(folder)
@@ -257,30 +255,8 @@ def _cut(context: TrainContext, trained: PreTrainedModel, keep: Keep) -> tuple[P
     return small, context.checked_difference(trained, small)
 
 
-def _save(context: TrainContext, model: PreTrainedModel, folder: Path) -> None:
-    """Packed where zeros make that worth the loss of plain files."""
-    tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    plain = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if context.recipe.packed and packed_bytes(tensors) < WORTH_PACKING * plain:
-        save_model(shrink(model, {}), context.tokenizer, folder, Packing())
-    else:
-        save_model(model, context.tokenizer, folder)
-
-
 def _row(entry: Mapping[str, float], phase: str) -> SparsityAt:
     own = {key: value for key, value in entry.items() if key.startswith("rule")}
     return SparsityAt(
         step=int(entry["step"]), loss=entry["loss"], phase=phase, sparsity=entry.get("sparsity"), more=own
     )
-
-
-def _zeros(model: PreTrainedModel) -> dict[str, float]:
-    weights = {name: model.get_parameter(name) for name in encoder_linear_names(model)}
-    filled = {name: weight for name, weight in weights.items() if weight.numel()}
-    return {name: round(1 - int(weight.count_nonzero()) / weight.numel(), 6) for name, weight in filled.items()}
-
-
-def _in_memory(model: PreTrainedModel) -> Footprint:
-    """What the start model would take as a file, without writing it."""
-    tensors = {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
-    return footprint(model, encoder_linear_names(model), len(save(tensors)))
