@@ -24,8 +24,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from sparsebert.commands.models import open_model
-from sparsebert.commands.output import quiet_libraries
+from sparsebert.cli.folders import open_model
+from sparsebert.cli.output import quiet_libraries
 from sparsebert.counts import example_inputs
 from sparsebert.environment import environment
 from sparsebert.models.accelerate import accelerate, sparse_layers

@@ -13,9 +13,10 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from example_record import train_record
-from sparsebert.commands.compress import default_folder, targets
-from sparsebert.commands.output import remark, say, show
-from sparsebert.commands.settings import recipe_of
+from sparsebert.cli.compress import targets
+from sparsebert.cli.output import remark, say, show
+from sparsebert.cli.runs import default_folder
+from sparsebert.cli.settings import recipe_of
 from sparsebert.models.surgeon import convert_ffn
 from sparsebert.records import read_record, write_record
 from sparsebert.registry import names
@@ -49,7 +50,7 @@ def finished(home) -> SimpleNamespace:
 
 def test_help_imports_neither_torch_nor_pydantic():
     code = (
-        "import sys\nfrom sparsebert.cli import app\n"
+        "import sys\nfrom sparsebert.cli.application import app\n"
         "try:\n    app(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
         "heavy = {'torch', 'transformers', 'datasets', 'pydantic', 'numpy', 'matplotlib', 'yaml'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"

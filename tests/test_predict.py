@@ -17,7 +17,7 @@ from transformers import BertTokenizerFast
 from typer.testing import CliRunner
 
 from sparsebert import progress, registry
-from sparsebert.cli import app
+from sparsebert.cli.application import app
 from sparsebert.data.tokens import Reader
 from sparsebert.models.load import load_model, load_tokenizer
 from sparsebert.runtimes.pytorch import Prepared

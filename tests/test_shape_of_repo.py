@@ -119,7 +119,8 @@ def test_help_and_listings_load_nothing_heavy() -> None:
     code = f"""
 import sys
 import typer.main
-from sparsebert.cli import app, main
+from sparsebert.cli import main
+from sparsebert.cli.application import app
 commands = list(typer.main.get_command(app).commands)
 assert len(commands) >= 7
 listings = (["tasks"], ["models"], ["recipes"], ["--version"])
@@ -138,8 +139,8 @@ print([name for name in {HEAVY} if name in sys.modules])
 def test_opening_a_model_and_predicting_import_nothing_that_only_training_needs() -> None:
     code = """
 import sys
-import sparsebert.commands.models, sparsebert.commands.info, sparsebert.commands.predict, sparsebert.commands.output
-with sparsebert.commands.output.quiet_libraries():
+import sparsebert.cli.folders, sparsebert.commands.info, sparsebert.commands.predict, sparsebert.cli.output
+with sparsebert.cli.output.quiet_libraries():
     pass
 unneeded = ("datasets", "pandas", "sklearn", "matplotlib", "transformers.trainer", "sparsebert.training.trainer")
 found = [name for name in unneeded if name in sys.modules]

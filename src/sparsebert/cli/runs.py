@@ -1,15 +1,13 @@
-"""`sparsebert compress`: a recipe in, a family of models, a table and a report out."""
+"""What the commands that make models have in common: run a recipe in its folder, and print what came out."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsebert.commands.output import put_json, quiet_libraries, remark, say, show
-from sparsebert.errors import UserError
+from sparsebert.cli.output import put_json, quiet_libraries, remark, say, show
 from sparsebert.files import home_of
 from sparsebert.progress import busy
 from sparsebert.recipe.recipe import Recipe
@@ -17,36 +15,14 @@ from sparsebert.records import FILE_NAME, Record
 from sparsebert.reports import as_json, as_rich, families, family_rows, family_table
 from sparsebert.reports.verdict import sentences
 
-# A higher speedup or sparsity asks for more; a higher latency or size for less.
-FALLING = ("latency_ms", "size")
 
-
-def targets(goals: Mapping[str, Sequence[float] | None]) -> list[dict[str, Any]] | None:
-    """Targets as plain values, kind by kind, the weakest of a kind first; None when no goal is given."""
-    found = [
-        {"kind": kind, "value": value}
-        for kind, values in goals.items()
-        for value in sorted(values or [], reverse=kind in FALLING)
-    ]
-    return found or None
-
-
-def compress(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bool = False) -> None:
-    """Run the recipe in `output` (none = a folder named after it) and print what came out."""
-    if recipe.phases:
-        raise UserError("The recipe has phases, so it is for training", fix="use `sparsebert train`")
-    if recipe.trees is not None:
-        raise UserError("The recipe has trees, so it is for fast feedforward layers", fix="use `sparsebert fff`")
-    run_and_show(recipe, output, json_wanted, restart)
-
-
-def run_and_show(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bool = False) -> Record:
+def run_and_show(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bool) -> Record:
     """Run the recipe in `output` (none = a folder named after it), and print what it gave as a table or as JSON."""
     folder = home_of(str(output or default_folder(recipe)))
     with busy("Starting"):
         from sparsebert.runs.run import run
     with quiet_libraries():
-        record = run(recipe, folder, shlex.join(["sparsebert", *sys.argv[1:]]), restart=restart)
+        record = run(recipe, folder, command_line(), restart=restart)
     if json_wanted:
         put_json(_plain(record, folder))
     else:
@@ -59,6 +35,11 @@ def default_folder(recipe: Recipe) -> Path:
     model = home_of(recipe.model)
     name = (model.resolve() if model.is_dir() else model).name
     return Path("runs") / f"{name}-{recipe.task}-{recipe.hash}"
+
+
+def command_line() -> str:
+    """This command as a shell would take it again."""
+    return shlex.join(["sparsebert", *sys.argv[1:]])
 
 
 def _print(record: Record, folder: Path) -> None:

@@ -1,112 +1,21 @@
-"""`sparsebert bench`: models in, a table of times, an output check and a verdict in words out."""
+"""What `sparsebert bench` prints: two tables a setting, and a verdict in words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import product
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from sparsebert import registry
-from sparsebert.commands.models import open_model, sources
-from sparsebert.commands.output import put_json, quiet_libraries, say, show, write_json
-from sparsebert.data.encode import encode
-from sparsebert.data.load import load_task
-from sparsebert.measurement.bench import BenchRow, Match, Setting, backend_verdict, verdict
-from sparsebert.measurement.bench import bench as measure
-from sparsebert.measurement.memory import peak_memory
-from sparsebert.models.limits import position_limit, segment_types
-from sparsebert.models.load import load_config, load_tokenizer
-from sparsebert.models.source import ModelSource
-from sparsebert.progress import busy
-from sparsebert.recipe.recipe import Recipe
+from sparsebert.cli.output import say, show
+from sparsebert.measurement.bench import BenchRow, Match, backend_verdict, verdict
 from sparsebert.records import Timing
 from sparsebert.reports import values as v
 
-LENGTH = 128
-ALL = "all"
 
-
-def bench(
-    names: Sequence[str],
-    recipe: Recipe,
-    batches: Sequence[int],
-    lengths: Sequence[int],
-    backends: Sequence[str],
-    natural: bool,
-    memory: bool,
-    output: Path | None,
-    json_wanted: bool,
-) -> None:
-    """Measure and print; every batch with every length, or the settings of the recipe where neither is given.
-
-    `natural`: a length that is not given is the median of the task's validation texts, not 128.
-    """
-    with quiet_libraries(), busy("Loading the models") as update:
-        found = sources(names)
-        settings = _settings(recipe, batches, lengths, next(iter(found.values())) if natural else None)
-        models = {name: open_model(source) for name, source in found.items()}
-        rows = measure(
-            models,
-            settings,
-            _backends(backends),
-            rounds=recipe.measure.rounds,
-            threads=recipe.measure.threads,
-            seed=recipe.seed,
-            progress=update,
-        )
-        if memory:
-            update("Measuring memory")
-            rows = [_with_memory(row, found) for row in rows]
-    plain = {"rows": [row.model_dump(exclude_none=True) for row in rows], "verdicts": _verdicts(rows)}
-    if output:
-        write_json(plain, output)
-    if json_wanted:
-        put_json(plain)
-    else:
-        _print(rows, plain["verdicts"])
-
-
-def _settings(
-    recipe: Recipe, batches: Sequence[int], lengths: Sequence[int], model: ModelSource | None
-) -> list[Setting]:
-    wanted = recipe.measure
-    pairs: list[tuple[int, int | None]] = [(wanted.batch, wanted.length), *wanted.also]
-    if batches or lengths:
-        pairs = list(product(batches or [wanted.batch], lengths or [wanted.length]))
-    usual = LENGTH
-    if model is not None and any(length is None for _, length in pairs):
-        usual = _natural_length(recipe, model)
-    return list(dict.fromkeys(Setting(batch, usual if length is None else length) for batch, length in pairs))
-
-
-def _natural_length(recipe: Recipe, model: ModelSource) -> int:
-    task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed)
-    config = load_config(model)
-    takes = (recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
-    rows = encode(task.validation, load_tokenizer(model), *takes).dataset
-    return int(np.median(list(rows["length"])))
-
-
-def _backends(given: Sequence[str]) -> list[str]:
-    if ALL in given:
-        return registry.names("backend")
-    return list(dict.fromkeys(given)) or registry.names("backend")[:1]
-
-
-def _with_memory(row: BenchRow, found: Mapping[str, ModelSource]) -> BenchRow:
-    """Memory is that of plain loading and running, so it belongs to the rows of that back end only."""
-    if row.backend != registry.names("backend")[0]:
-        return row
-    peak = peak_memory(found[row.model].path, row.batch, row.length)
-    return row.model_copy(update={"peak_memory_mb": peak})
-
-
-def _verdicts(rows: Sequence[BenchRow]) -> list[str]:
+def verdicts(rows: Sequence[BenchRow]) -> list[str]:
+    """In words: how each model does against the first one, and each back end against the first."""
     baseline, first = rows[0].model, rows[0].backend
     said: list[str] = []
     for row in rows:
@@ -120,14 +29,15 @@ def _verdicts(rows: Sequence[BenchRow]) -> list[str]:
     return said
 
 
-def _print(rows: Sequence[BenchRow], verdicts: Sequence[str]) -> None:
+def print_rows(rows: Sequence[BenchRow], said: Sequence[str]) -> None:
+    """Print the tables of every setting, then what is `said` of the rows, then what the numbers are."""
     for setting in dict.fromkeys((row.batch, row.length) for row in rows):
         shown = [row for row in rows if (row.batch, row.length) == setting and row.timings]
         if shown:
             for table in tables(shown):
                 show(table)
                 say("")
-    for text in verdicts:
+    for text in said:
         say(text)
     say("Times: medians of interleaved rounds, with quartiles. Speedups: medians of paired rounds, with 95% intervals.")
     matches = [match for row in rows if (match := _match(row))]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from transformers import PretrainedConfig
 
-from sparsebert.commands.texts import Texts
+from sparsebert.cli.texts import Texts
 from sparsebert.errors import UserError
 from sparsebert.files import atomic_file
 from sparsebert.models.heads import saved_kind

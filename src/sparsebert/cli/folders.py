@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from sparsebert.commands.output import remark
+from sparsebert.cli.output import remark
 from sparsebert.errors import UserError
 from sparsebert.files import home_of
 from sparsebert.models.heads import unknown_head

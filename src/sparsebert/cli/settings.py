@@ -1,0 +1,61 @@
+"""From the options of the command line to a recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsebert.errors import UserError
+
+if TYPE_CHECKING:
+    from sparsebert.recipe.recipe import Recipe
+
+
+def recipe_of(
+    file: Path | None, options: Mapping[str, Any], settings: Sequence[str], cleared: Sequence[str] = ()
+) -> Recipe:
+    """The recipe of a command: the file, over it the options, over these `--set`.
+
+    `options` have dotted keys, None = not given; `cleared` are the keys of `--no-KEY` options, which become none.
+    Options are applied as settings, so that one value of a part leaves the others alone. Raises UserError for a setting
+    of a key that is cleared.
+    """
+    from sparsebert.recipe.recipe import load_recipe
+
+    for key in cleared:
+        _check_contradiction(key, settings)
+    return load_recipe(file, [*as_settings(options), *(f"{key}=null" for key in cleared), *settings])
+
+
+def _check_contradiction(key: str, settings: Sequence[str]) -> None:
+    for setting in settings:
+        if setting.partition("=")[0].strip().split(".")[0] == key:
+            raise UserError(f"--no-{key} and --set {setting} contradict each other", fix="leave one of the two out")
+
+
+def as_settings(options: Mapping[str, Any]) -> list[str]:
+    """Options that are given, as `--set` would have them."""
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
+
+
+def task_settings(
+    task: str | None,
+    data: str | None,
+    text: list[str] | None,
+    label: str | None,
+    regression: bool,
+    delimiter: str | None,
+    encoding: str | None,
+) -> dict[str, Any]:
+    """The recipe's keys for the options that say which task it is and where its texts and labels are."""
+    return {
+        "task": task,
+        "data": data,
+        "columns.text": text or None,
+        "columns.label": label,
+        "columns.kind": "regression" if regression else None,
+        "columns.delimiter": delimiter,
+        "columns.encoding": encoding,
+    }
