@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,16 @@ from sparsebert.models.heads import saved_kind
 
 OUTPUTS = (".csv", ".jsonl", ".json")
 Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where the answers of a model go: into a file (none = the screen), as JSON or not, with the ids of rows or not."""
+
+    model: str
+    file: Path | None
+    as_json: bool
+    show_ids: bool
 
 
 def check_output(file: Path, read: Path | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,19 +24,9 @@ from sparsebert.cli.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sparsebert.cli.answers import Answer
+    from sparsebert.cli.answers import Answer, Destination
     from sparsebert.cli.texts import Texts
     from sparsebert.training.inference import Inference
-
-
-@dataclass(frozen=True)
-class _Output:
-    """Where the answers of a model go: into a file (none = the screen), as JSON or not, with the ids of rows or not."""
-
-    model: str
-    file: Path | None
-    as_json: bool
-    show_ids: bool
 
 
 def predict(
@@ -86,7 +75,7 @@ def predict(
     """Say what a model makes of texts: label and probabilities, or a number for regression."""
     with cli_errors(debug):
         from sparsebert import registry
-        from sparsebert.cli.answers import check_output
+        from sparsebert.cli.answers import Destination, check_output
         from sparsebert.cli.output import quiet_libraries
         from sparsebert.cli.predict_model import fine_tuned, inference_of
         from sparsebert.cli.texts import texts_of
@@ -100,10 +89,10 @@ def predict(
             read = texts_of(texts or [], file, text_column or [], id_column, Written(delimiter, encoding))
             # A back end chooses kernels by the tokens of a batch, so it must not wait for more texts than there are.
             inference = inference_of(source, max_length, backend, min(batch, len(read.first)))
-            _answer(inference, read, threads, _Output(model, output, as_json, show_ids=id_column is not None))
+            _answer(inference, read, threads, Destination(model, output, as_json, show_ids=id_column is not None))
 
 
-def _answer(inference: Inference, texts: Texts, threads: int | None, to: _Output) -> None:
+def _answer(inference: Inference, texts: Texts, threads: int | None, to: Destination) -> None:
     """One row a text, in order: an empty line is an empty text and has its row; a note says how many there are."""
     from sparsebert.cli.answers import write_rows
     from sparsebert.cli.output import remark, say
@@ -135,7 +124,7 @@ def _rows(inference: Inference, texts: Texts, notes: list[str], done: Callable[[
     notes += [note for note in [cut_note(truncated, start, inference.reader.limit)] if note]
 
 
-def _put(rows: list[Answer], notes: list[str], to: _Output) -> str:
+def _put(rows: list[Answer], notes: list[str], to: Destination) -> str:
     """Show all rows, or write them; gives what is left to say."""
     from sparsebert.cli.answers import write_rows
     from sparsebert.cli.output import put_json, show, write_json

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,8 @@ def _check_contradiction(key: str, settings: Sequence[str]) -> None:
 
 def as_settings(options: Mapping[str, Any]) -> list[str]:
     """Options that are given, as `--set` would have them."""
+    import json
+
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
 
 
