@@ -24,12 +24,12 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from sparsebert.commands.models import open_model
-from sparsebert.commands.output import quiet_libraries
+from sparsebert.cli.output import quiet_libraries
 from sparsebert.counts import example_inputs
 from sparsebert.environment import environment
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.attention import NAME
+from sparsebert.models.named import open_model
 from sparsebert.models.source import resolve
 from sparsebert.recipe.load import parse_recipe
 from sparsebert.records import ModelResult, Record, read_record

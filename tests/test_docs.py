@@ -19,7 +19,7 @@ import yaml
 from transformers import BertTokenizer
 
 from sparsebert import registry
-from sparsebert.cli import app
+from sparsebert.cli.application import app
 from sparsebert.models.load import save_model
 from sparsebert.models.surgeon import shrink
 from sparsebert.recipe.load import parse_recipe

@@ -4,29 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from torch import nn
-from transformers import PreTrainedModel
+import typer
 
-from sparsebert.commands.models import is_run, open_model, record_beside
-from sparsebert.commands.output import put_json, quiet_libraries, say, show
-from sparsebert.fast_feedforward.convert import trees_of
-from sparsebert.fast_feedforward.layer import FastFeedForward
-from sparsebert.models.layout import Layout, encoder_linear_names, layout_of
-from sparsebert.models.source import disk_bytes, resolve
-from sparsebert.records import ModelResult, read_record
-from sparsebert.reports import as_json, as_rich, families, family_rows, family_table
-from sparsebert.reports import values as v
+from sparsebert.cli.errors import cli_errors
+from sparsebert.cli.options import DebugOption, JsonOption
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from sparsebert.fast_feedforward.layer import FastFeedForward
+    from sparsebert.models.layout import Layout
+    from sparsebert.records import ModelResult
 
 
-def info(name: str, json_wanted: bool) -> None:
-    """Print a model's inside, or the table of a run."""
-    if is_run(name):
-        _run(Path(name).expanduser(), json_wanted)
-        return
+def info(
+    folder: Annotated[str, typer.Argument(help="A model's folder or hub name, or a run folder.")],
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show what is in a folder: shapes, sparsities, and where the parameters are."""
+    with cli_errors(debug):
+        from sparsebert.models.named import is_run
+
+        if is_run(folder):
+            _show_run(Path(folder).expanduser(), as_json)
+        else:
+            _show_model(folder, as_json)
+
+
+def _show_model(name: str, json_wanted: bool) -> None:
+    from sparsebert.cli.output import put_json, quiet_libraries
+    from sparsebert.models.named import open_model
+    from sparsebert.models.source import resolve
+
     with quiet_libraries():
         source = resolve(name)
         found = _describe(open_model(source), source.path)
@@ -36,7 +48,11 @@ def info(name: str, json_wanted: bool) -> None:
         _print(found)
 
 
-def _run(folder: Path, json_wanted: bool) -> None:
+def _show_run(folder: Path, json_wanted: bool) -> None:
+    from sparsebert.cli.output import put_json, say, show
+    from sparsebert.records import read_record
+    from sparsebert.reports import as_json, as_rich, families, family_rows, family_table
+
     record = read_record(folder)
     groups = families([record])
     if json_wanted:
@@ -50,6 +66,10 @@ def _run(folder: Path, json_wanted: bool) -> None:
 
 
 def _describe(model: PreTrainedModel, folder: Path) -> dict[str, Any]:
+    from sparsebert.fast_feedforward.convert import trees_of
+    from sparsebert.models.layout import layout_of
+    from sparsebert.models.source import disk_bytes
+
     layout = layout_of(model)
     made = _result_of(folder)
     found: dict[str, Any] = {
@@ -68,6 +88,8 @@ def _describe(model: PreTrainedModel, folder: Path) -> dict[str, Any]:
 
 
 def _result_of(folder: Path) -> ModelResult | None:
+    from sparsebert.models.named import record_beside
+
     record = record_beside(folder)
     models = record.models if record else ()
     return next((model for model in models if model.folder == folder.resolve().name), None)
@@ -87,6 +109,10 @@ def _layers(layout: Layout, trees: Mapping[int, FastFeedForward]) -> list[dict[s
 
 def _parameters(model: PreTrainedModel, layout: Layout) -> dict[str, int]:
     """Where they are; a tied weight counts once, under the name that comes first."""
+    from torch import nn
+
+    from sparsebert.models.layout import encoder_linear_names
+
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     linear = set(encoder_linear_names(model))
     parts = layout.family.attention
@@ -105,9 +131,12 @@ def _parameters(model: PreTrainedModel, layout: Layout) -> dict[str, int]:
 
 
 def _print(found: dict[str, Any]) -> None:
+    from sparsebert.cli.output import say, show, table
+    from sparsebert.reports import values as v
+
     full = found["full"]
     say(f"{found['class']} ({found['family']}, {found['dtype']}), {v.megabytes(found['bytes_on_disk'] / 1e6)} on disk")
-    shape = _table("Layer", f"Heads of {full['heads']}", f"Neurons of {full['neurons']}")
+    shape = table("Layer", f"Heads of {full['heads']}", f"Neurons of {full['neurons']}", right=(1, 2))
     for layer in found["layers"]:
         block = f"tree {layer['tree']}" if "tree" in layer else str(layer["neurons"])
         shape.add_row(str(layer["layer"]), str(layer["heads"]), block)
@@ -115,7 +144,7 @@ def _print(found: dict[str, Any]) -> None:
     gone = full["layers"] - len(found["layers"])
     if gone:
         say(f"{gone} of {full['layers']} layers are gone.")
-    places = _table("Parameters", "Number", "Part")
+    places = table("Parameters", "Number", "Part", right=(1, 2))
     for place, count in found["parameters"].items():
         places.add_row(place, f"{count:,}", v.fraction(count / found["parameters"]["all"]))
     show(places)
@@ -127,10 +156,3 @@ def _print(found: dict[str, Any]) -> None:
         )
     for score in found.get("scores", []):
         say(f"{score['metric']} {v.fraction(score['value'])} on {score['examples']:,} examples of {score['split']}")
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
-    return table

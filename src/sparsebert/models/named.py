@@ -7,12 +7,12 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from sparsebert.commands.output import remark
 from sparsebert.errors import UserError
 from sparsebert.files import home_of
 from sparsebert.models.heads import unknown_head
 from sparsebert.models.load import load_config, load_model
 from sparsebert.models.source import ModelSource, resolve
+from sparsebert.progress import line
 from sparsebert.records import FILE_NAME, Record, read_record
 
 
@@ -40,7 +40,7 @@ def open_model(source: ModelSource) -> PreTrainedModel:
     """Load a model as what it was saved as, in its own dtype; said where its head is of a kind that is left out."""
     head = unknown_head(load_config(source))
     if head is not None:
-        remark(f"{source.name}: the head of {head} is left out")
+        line(f"{source.name}: the head of {head} is left out")
     return load_model(source)
 
 

@@ -7,19 +7,30 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import PretrainedConfig
 
-from sparsebert.commands.texts import Texts
+from sparsebert.cli.texts import Texts
 from sparsebert.errors import UserError
 from sparsebert.files import atomic_file
 from sparsebert.models.heads import saved_kind
 
 OUTPUTS = (".csv", ".jsonl", ".json")
 Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where the answers of a model go: into a file (none = the screen), as JSON or not, with the ids of rows or not."""
+
+    model: str
+    file: Path | None
+    as_json: bool
+    show_ids: bool
 
 
 def check_output(file: Path, read: Path | None) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
+from rich.table import Table
 
 from sparsebert.files import write_text_atomically
 from sparsebert.progress import plain
@@ -38,6 +40,14 @@ class _Harmless:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for part in console.render(self.drawn, options):
             yield part if part.control else Segment(plain(part.text), part.style)
+
+
+def table(*columns: str, right: Container[int] = (), whole: Container[int] = ()) -> Table:
+    """An empty table. The columns at the places `right` are set to the right, those at `whole` are never broken."""
+    made = Table(box=SIMPLE_HEAD, show_edge=False)
+    for place, column in enumerate(columns):
+        made.add_column(column, justify="right" if place in right else "left", overflow="fold", no_wrap=place in whole)
+    return made
 
 
 def say(text: str) -> None:
