@@ -9,7 +9,7 @@
 namespace {
 
 // With two registers of outputs each token has two sums: 24 of AVX-512's 32 registers, 12 of AVX2's 16. The others hold
-// weights and the input. More tokens would spill sums to memory in the innermost loop, fewer would load each weight more
+// weights and the input. More tokens would spill sums to memory in the inner loop, fewer would load each weight more
 // often.
 constexpr int TOKENS = REGISTER == 16 ? 12 : REGISTER == 8 ? 6 : 3;
 constexpr int WIDTH = 32;        // inputs of a block
