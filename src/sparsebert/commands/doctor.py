@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import asdict
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -22,7 +21,7 @@ def doctor(name: str, batch: int, length: int, rounds: int, threads: int | None,
         model = open_model(resolve(name))
         found = diagnose(model, batch, length, rounds, threads, lambda text: update(text.capitalize()))
     if json_wanted:
-        put_json(asdict(found) | {"batch": batch, "length": length, "rounds": rounds})
+        put_json(found.as_dict() | {"batch": batch, "length": length, "rounds": rounds})
     else:
         _print(found, batch, length, rounds)
 
