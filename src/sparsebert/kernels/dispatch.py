@@ -142,7 +142,7 @@ def linear_is_tiled(weight: torch.Tensor, height: int) -> bool:
     return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and native.isa() in isas
 
 
-def pack(weight: torch.Tensor, height: int) -> PackedMatrix | TiledMatrix:
+def pack_weight(weight: torch.Tensor, height: int) -> PackedMatrix | TiledMatrix:
     """What is left of a weight [outputs, inputs], as `sparse_linear` reads it here; height 32, 16 or 0 = single."""
     if linear_is_tiled(weight, height):
         return tile_matrix(weight, height)

@@ -80,7 +80,7 @@ def _product(form: Form, dense: torch.Tensor, sparsity: float, x: torch.Tensor) 
     if form is Form.ROWS:
         rows, turned = _compressed(dense * keep), x.t().contiguous()
         return lambda: rows @ turned
-    packed = dispatch.pack(dense * keep, BLOCK if form is Form.BLOCKS else SINGLE)
+    packed = dispatch.pack_weight(dense * keep, BLOCK if form is Form.BLOCKS else SINGLE)
     return lambda: dispatch.sparse_linear(x, packed, None, "none")
 
 

@@ -94,7 +94,7 @@ class SparseLinear(nn.Linear):
         weight = self.weight
         if dispatch.linear_is_tiled(weight, self.height) == self._tiled and self._versions.same(weight):
             return
-        made = dispatch.pack(weight, self.height)
+        made = dispatch.pack_weight(weight, self.height)
         self._tiled = isinstance(made, TiledMatrix)
         self.masks, self.begins = (made.masks, made.begins) if isinstance(made, TiledMatrix) else (None, None)
         self.values, self.starts, self.columns = made.values, made.starts, made.columns
