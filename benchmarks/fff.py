@@ -93,7 +93,7 @@ def sorting(tokens: int, hidden: int, depth: int, rounds: int) -> list[dict[str,
     w_in, w_out = (torch.randn(1, 2 ** (depth + 1) - 1, hidden, generator=generator) / hidden**0.5 for _ in range(2))
     calls = native_fff.FffCalls(w_in, torch.zeros(w_in.shape[:2]), w_out, "gelu", isa)
     layers: dict[str, Layer] = {
-        f"level {level}": lambda x, level=level: calls.with_ways(x, level)[0] for level in range(0, depth + 1, 2)
+        f"level {level}": lambda x, level=level: calls.with_paths(x, level)[0] for level in range(0, depth + 1, 2)
     }
     samples = interleave([variant(name, layer, pool) for name, layer in layers.items()], rounds)
     found = []
@@ -106,8 +106,8 @@ def sorting(tokens: int, hidden: int, depth: int, rounds: int) -> list[dict[str,
 
 
 def tree_layer(w_in: torch.Tensor, bias: torch.Tensor, w_out: torch.Tensor) -> Layer:
-    forms = dispatch.FffForms()
-    return lambda x: dispatch.fff(x, w_in, bias, w_out, "gelu", forms)
+    cache = dispatch.FffCache()
+    return lambda x: dispatch.fff(x, w_in, bias, w_out, "gelu", cache)
 
 
 def dense_layers(hidden: int, width: int, tokens: int, generator: torch.Generator) -> dict[str, Layer]:

@@ -86,7 +86,7 @@ def measured(inputs: int, outputs: int, tokens: int, sparsity: float, isa: str, 
 
 def in_bf16(name: str, masked: torch.Tensor, height: int, bias: torch.Tensor) -> dict[str, Layer]:
     """The weight in bf16, on x that is rounded to it, as for the dense bf16 product."""
-    stored, shift = dispatch.pack(masked.bfloat16(), height), bias.bfloat16()
+    stored, shift = dispatch.pack_weight(masked.bfloat16(), height), bias.bfloat16()
     return {name: lambda x: dispatch.sparse_linear(x.bfloat16(), stored, shift, "none")}
 
 

@@ -103,11 +103,11 @@ def test_settings_win_over_options_and_options_over_the_file(tmp_path):
     assert (recipe.measure.batch, recipe.measure.length) == (8, 9)
     assert recipe.columns.text == ("à: b", "#c")
     assert recipe.finetune is not None and recipe.finetune.max_steps == 5
-    assert recipe_of(file, options, [], cleared=("finetune",)).finetune is None
+    assert recipe_of(file, {}, ["finetune=null"]).finetune is None
 
 
 def test_targets_are_sorted_from_weak_to_strong():
-    goals = {"speedup": [4.0, 2.0], "latency_ms": [3.0, 8.0], "size": [0.2, 0.5], "sparsity": None}
+    goals = {"speedup": [4.0, 2.0], "latency_ms": [3.0, 8.0], "size": [0.2, 0.5], "sparsity": ()}
     found = [(target["kind"], target["value"]) for target in targets_of(goals)]
     assert found == [("speedup", 2), ("speedup", 4), ("latency_ms", 8), ("latency_ms", 3), ("size", 0.5), ("size", 0.2)]
     assert targets_of({"speedup": []}) == []

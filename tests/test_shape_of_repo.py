@@ -109,6 +109,25 @@ def _names(node: ast.AST) -> set[str]:
     return {node.id} if isinstance(node, ast.Name) else set()
 
 
+def test_no_two_public_classes_share_a_name() -> None:
+    places: dict[str, list[str]] = {}
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        for public in _classes_and_aliases(ast.parse(file.read_text(encoding="utf-8"))):
+            places.setdefault(public, []).append(name(file))
+    assert len(places) > 100
+    assert {public: files for public, files in places.items() if len(files) > 1} == {}
+
+
+def _classes_and_aliases(module: ast.Module) -> Iterator[str]:
+    """Public names of a module's classes, and those that are written like one: aliases of types."""
+    for node in module.body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+        found = [target.id for target in targets if isinstance(target, ast.Name)]
+        found += [node.name] if isinstance(node, ast.ClassDef) else []
+        yield from (one for one in found if re.fullmatch(r"[A-Z]+[a-z]\w*", one))
+
+
 @pytest.mark.process
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = f"import sys, sparsebert; print([name for name in {(*HEAVY, 'numpy', 'pydantic')} if name in sys.modules])"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,7 +30,7 @@ def doctor(
 
         found = _diagnose(model, batch, length, rounds, threads)
         if as_json:
-            put_json(asdict(found) | {"batch": batch, "length": length, "rounds": rounds})
+            put_json(found.as_dict() | {"batch": batch, "length": length, "rounds": rounds})
         else:
             _print(found, batch, length, rounds)
 
