@@ -223,7 +223,7 @@ def test_structured_and_forms(
     score = next(one.value for one in record.models[1].scores if one.metric == record.main_metric)
     assert lines[1]["score: median (min–max), n"] == f"{100 * score:.1f} ({100 * score:.1f}–{100 * score:.1f}), 1"
     assert 0.4 < float(lines[1]["encoder sparsity"]) < 0.7 and lines[0]["one-shot"] == ""
-    assert run_cli("report", out / "obs-0", out / "layers-0", "-o", tmp_path / "report").exit_code == 0
+    assert run_cli("report", out / "obs-0", out / "layers-0", "-o", tmp_path / "report.html").exit_code == 0
 
     file = tmp_path / "forms.json"
     pruned = words("--cut", runs / "obs-0", "--forms", "single fisher", "--sparsity", 0.5, "--steps", 4)
