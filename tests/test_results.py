@@ -22,7 +22,8 @@ STUDIES = sorted(folder for folder in RESULTS.iterdir() if folder.is_dir())
 PAGES = sorted([*RESULTS.glob("*/README.md"), *(DOCS / "results").glob("*.md")])
 RECORDS = sorted(RESULTS.rglob("record.json"))
 ROWS = [file for file in sorted(RESULTS.rglob("*.json")) if file.name not in ("record.json", "bench.json")]
-SWEEPS = sorted({file.parent.parent for file in RECORDS})
+# One folder of runs a study.
+SWEEPS = list({file.relative_to(RESULTS).parts[0]: file.parents[1] for file in RECORDS}.values())
 
 
 def name(path: Path) -> str:
