@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import keep_records, options_of, records_of, with_task
-from sparsebert.recipe.recipe import Recipe, parse_recipe
+from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.load import parse_recipe
 from sparsebert.reports import as_markdown, curve_table, curves, write_report
 from sparsebert.runs.sweep import Point
 

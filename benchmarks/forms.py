@@ -30,7 +30,8 @@ from sparsebert.counts import example_inputs
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.attention import NAME
 from sparsebert.models.source import resolve
-from sparsebert.recipe.recipe import Recipe, parse_recipe
+from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.load import parse_recipe
 from sparsebert.records import ModelResult, Record, read_record
 from sparsebert.runs.sweep import Point
 from sparsebert.timing import Variant, interleave, torch_threads

@@ -23,7 +23,8 @@ from sparsebert.pruning.calibration import Calibrated, calibrate
 from sparsebert.pruning.knapsack import CostTable
 from sparsebert.pruning.search import Found, divergence, scorer
 from sparsebert.pruning.targets import Goal, meet
-from sparsebert.recipe.recipe import Recipe, load_recipe
+from sparsebert.recipe.compress import CompressRecipe
+from sparsebert.recipe.load import load_recipe
 from sparsebert.recipe.schema import Target
 from sparsebert.runs.context import RunContext, set_up
 from sparsebert.training.evaluate import predict_logits
@@ -33,6 +34,7 @@ CRITERIA = (SHAPED_BY, "magnitude", "random", "gradient", "activation")
 # Shapes come from a search among 20 candidates that keeps every layer.
 SEARCH = ("search.candidates=20", "search.drop_layers=false")
 Row = dict[str, Any]
+Context = RunContext[CompressRecipe]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,7 +56,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def one_seed(options: argparse.Namespace, seed: int) -> list[Row]:
     asked = {"model": options.model, "task": options.task, "data": options.data, "seed": seed}
-    context = set_up(load_recipe(None, [*SEARCH, *options.set], **asked), Path("unused"))
+    recipe = load_recipe(None, [*SEARCH, *options.set], kind="compress", **asked)
+    assert isinstance(recipe, CompressRecipe)
+    context = set_up(recipe, Path("unused"))
     model = context.load(resolve(options.model))
     rows = [scored(context, model, "dense", 0.0)]
     shapes: dict[float, Found] = {}
@@ -74,16 +78,15 @@ def one_seed(options: argparse.Namespace, seed: int) -> list[Row]:
     return rows
 
 
-def calibrated_by(context: RunContext, model: PreTrainedModel, criterion: str) -> Calibrated:
+def calibrated_by(context: Context, model: PreTrainedModel, criterion: str) -> Calibrated:
     search, seed = context.recipe.search, context.recipe.seed
     return calibrate(
         model, model, context.train, context.collate, criterion, search.examples, search.score_examples, seed
     )
 
 
-def shape_for(context: RunContext, model: PreTrainedModel, calibrated: Calibrated, sparsity: float) -> Found:
-    recipe: Recipe = context.recipe
-    goal = Goal(Target(kind="sparsity", value=sparsity), recipe, context.setting, model, model)
+def shape_for(context: Context, model: PreTrainedModel, calibrated: Calibrated, sparsity: float) -> Found:
+    goal = Goal(Target(kind="sparsity", value=sparsity), context.recipe, context.setting, model, model)
     return meet(goal, no_latency, calibrated, scorer(model, calibrated, context.collate))[0]
 
 
@@ -91,7 +94,7 @@ def no_latency() -> CostTable:
     raise AssertionError("sparsity targets need no latency table")
 
 
-def scored(context: RunContext, model: PreTrainedModel, criterion: str, sparsity: float) -> Row:
+def scored(context: Context, model: PreTrainedModel, criterion: str, sparsity: float) -> Row:
     split = context.task.validation_name
     found = context.score(context.predict(model))
     return {

@@ -18,7 +18,8 @@ import torch
 
 from harness import keep_records, main_score, options_of, print_table
 from sparsebert.commands.output import quiet_libraries
-from sparsebert.recipe.recipe import Recipe, load_recipe
+from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.load import load_recipe
 from sparsebert.records import ModelResult, Record, read_record
 from sparsebert.runs.cache import shared_cache
 from sparsebert.runs.run import run
