@@ -28,7 +28,7 @@ from tiny import NEURONS, tiny_model
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("results/**/README.md")])
 DECISIONS = sorted((DOCS / "adr").glob("*.md"))
 WORDS_A_DECISION = 450
 ANY = Component(kind="any")
