@@ -32,12 +32,12 @@ from sparsebert.runs.stages import Stage, once
 from sparsebert.training.collate import Batch, batches_by_length
 
 TEACHING_BATCH = 32
-# A model before its training, and the error of each tree after teaching.
+# A model before its training, and the error of each layer after block-wise distillation.
 Made = tuple[PreTrainedModel, dict[int, float]]
 
 
 class Started(BaseModel):
-    """A model before its training: its scores, and by layer how near its trees came to the blocks."""
+    """A model before its training: its scores, and by layer how well it reproduces the dense block."""
 
     scores: tuple[Score, ...]
     errors: dict[int, float] = {}
@@ -45,7 +45,7 @@ class Started(BaseModel):
 
 @dataclass(frozen=True)
 class ConvertedModel:
-    """A finished model of the forest: the trees themselves, or a control."""
+    """A finished model of the run: the one with fast feedforward layers, or a control."""
 
     name: str
     folder: Path
@@ -59,7 +59,7 @@ def convert_and_train(context: RunContext, dense: Dense) -> list[ConvertedModel]
     """The model with trees, and its controls: as many dense neurons as a token uses, and no neurons at all.
 
     All have the same teacher and the same training. How many tokens visit each node of the finished trees is written
-    to `visits.safetensors`. Raises UserError for layers that cannot be.
+    to `visits.safetensors`. Raises UserError for layers that are not there or have no feedforward block.
     """
     wanted = _wanted(context)
     depth, layers = _depth(wanted, dense), layers_to_change(wanted, dense.model)
@@ -85,7 +85,7 @@ def _depth(wanted: Trees, dense: Dense) -> int:
 
 
 def layers_to_change(wanted: Trees, model: PreTrainedModel) -> tuple[int, ...]:
-    """The layers whose blocks give path. Raises UserError for one that is not there, or has no such block."""
+    """The layers whose blocks are replaced. Raises UserError for one that is not there, or has no such block."""
     every = [layer.index for layer in layout_of(model).layers if layer.ffn is not None]
     chosen = every if wanted.layers is None else sorted(set(wanted.layers))
     if not chosen or not set(chosen) <= set(every):
