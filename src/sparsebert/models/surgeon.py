@@ -224,7 +224,7 @@ def _fold(model: PreTrainedModel, layout: Layout, group: Group, gone: torch.Tens
     if not group.constant:
         return
     weight = tensors[group.output.tensor]
-    # In double: many small products are added up, and an exact removal must not cost what rounding loses.
+    # In double precision: many small products are added up, and the removal is meant to be exact.
     columns = weight.index_select(1, _entries(group.output, gone).to(weight.device)).double()
     lost = columns @ _constant(model, layout, group, gone)
     if not lost.any():

@@ -283,7 +283,7 @@ class _Gated(nn.Module):
         rule, index, tensor = self._of
         # Scores are float32 also in a model that is not, where steps of bfloat16 would be too coarse.
         masked = weight * rule.multiplier(index, tensor).to(weight.dtype)
-        # Where nothing is learned the weight itself must say when it comes back, so it goes on learning while masked.
+        # Without scores only the weight itself can earn its return, so a masked weight goes on learning.
         # Exact for multipliers 0 and 1, which are the only ones here.
         return weight + (masked - weight).detach() if rule.straight else masked
 

@@ -16,7 +16,7 @@ from sparsebert.sparse.views import check_rate
 
 # The logit of 0.9: nearly all gates are open at first, so that training starts from the model as it was.
 CONVINCED = 2.197
-# As in CoFi's code: of the factors of the score it is one that comes near the mean of the noisy gate.
+# The factor in CoFi's code, with which the sigmoid comes close to the mean of the noisy gate.
 NEAR_MEAN = 0.8
 # Keeps uniform noise away from 0 and 1, where its logit is infinite.
 EPSILON = 1e-6

@@ -352,8 +352,8 @@ def _expand(sites: Sequence[Site], keeps: Sequence[torch.Tensor]) -> Masks:
 
 
 def _clear_momentum(state: Mapping[str, Any], mask: torch.Tensor) -> None:
-    # The moments of a weight that goes are of the time before. They would move it off zero for many steps, and a weight
-    # that grows back would set off in a direction of long ago. Step counts have another shape, and go on.
+    # The optimiser's moments of a pruned weight are stale. They would push it off zero for many steps, and if it grows
+    # back it would first follow an old direction. Step counts have another shape, and are kept.
     for value in state.values():
         if isinstance(value, torch.Tensor) and value.shape == mask.shape:
             value.mul_(mask)
