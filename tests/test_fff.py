@@ -169,7 +169,7 @@ def test_calls_serve_only_the_weights_that_they_were_made_for():
     assert not any(calls.serve(*other) for other in others)
 
 
-def test_only_the_nodes_on_the_way_learn():
+def test_only_the_nodes_on_the_path_learn():
     torch.manual_seed(0)
     layer = FastFeedForward(6, 3, trees=2)
     x = torch.randn(5, 6)
@@ -182,7 +182,7 @@ def test_only_the_nodes_on_the_way_learn():
         assert set(layer.w_in.grad[tree].abs().sum(-1).nonzero().flatten().tolist()) == on_way
 
 
-def test_soft_ways_become_hard_ones():
+def test_soft_paths_become_hard_ones():
     torch.manual_seed(0)
     hard, x = FastFeedForward(8, 3, activation="relu"), torch.randn(30, 8)
     soft = FastFeedForward(8, 3, activation="relu", routing=Routing(soft=True))
@@ -290,7 +290,7 @@ def test_a_layer_can_be_copied_in_the_middle_of_training():
 
 @needs_native
 def test_a_layer_in_half_precision_is_looked_at_once(monkeypatch: pytest.MonkeyPatch):
-    # Without tiles, where many tokens go another way.
+    # Without tiles, where many tokens take another path.
     monkeypatch.setenv(native.FORCE, "portable")
     layer, x = FastFeedForward(16, 4).bfloat16().eval(), torch.randn(5, 16).bfloat16()
     with torch.no_grad():

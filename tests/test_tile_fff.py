@@ -59,7 +59,7 @@ def test_stages_are_as_exact_as_torch(shape: tuple[int, ...], isa: str):
 
 
 def along(x, w_in, b_in, w_out, activation, visited) -> torch.Tensor:
-    """In torch, in the type of the tensors, along given ways."""
+    """In torch, in the type of the tensors, along given paths."""
     y = torch.zeros_like(x)
     for tree in range(len(w_in)):
         for level in range(visited.shape[-1]):

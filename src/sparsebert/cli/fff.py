@@ -52,7 +52,7 @@ def fff(
         bool, typer.Option("--no-controls", help="Leave out the models to compare with.", rich_help_panel=HOW)
     ] = False,
     no_finetune: Annotated[
-        bool, typer.Option("--no-finetune", help="Stop after teaching layer by layer.", rich_help_panel=HOW)
+        bool, typer.Option("--no-finetune", help="Stop after distilling block by block.", rich_help_panel=HOW)
     ] = False,
     task: TaskOption = None,
     data: DataOption = None,
