@@ -62,9 +62,7 @@ def test_zeros_of_the_encoder_are_held(home: Path):
     before, after = zeros(home / "sparse"), zeros(home / "held" / "finetuned")
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert record.models[0].sparsity.encoder_linear == pytest.approx(0.6, abs=0.02)
-    assert (home / "held" / "finetuned" / "model.packed.safetensors").is_file() or record.models[
-        0
-    ].sparsity.bytes_on_disk > 0
+    assert record.models[0].sparsity.bytes_on_disk > 0
 
 
 def test_zeros_are_filled_in_where_that_is_asked_for(home: Path):
