@@ -19,7 +19,7 @@ from rich.console import Console
 from sparsebert.models.load import load_model
 from sparsebert.pruning.assemble import assemble
 from sparsebert.pruning.calibration import calibrate
-from sparsebert.pruning.search import Found, divergence, scorer
+from sparsebert.pruning.search import Found, scorer
 from sparsebert.pruning.targets import Goal, meet
 from sparsebert.recipe.recipe import load_recipe
 from sparsebert.recipe.schema import Target
@@ -56,7 +56,7 @@ def one_seed(candidates: argparse.Namespace, seed: int) -> list[dict]:
         seed=seed,
     )
     bench = set_up(recipe, Path("unused"))
-    kind, labels = bench.spec.kind, len(bench.spec.labels) or 1
+    kind, labels = bench.spec.kind, len(bench.spec.labels) or None
     model = load_model(candidates.model, num_labels=labels, kind=kind)
     rows = [result(bench, model, "dense", 0.0, seed, None)]
     shapes: dict[float, Found] = {}
@@ -86,7 +86,7 @@ def result(bench: RunContext, model, criterion: str, sparsity: float, seed: int,
     row = {"task": bench.spec.name, "criterion": criterion, "sparsity": sparsity, "seed": seed, "scores": scores}
     if reference is not None:
         teacher, rows = reference
-        row["divergence"] = divergence(teacher, predict_logits(model, rows, bench.collate))
+        row["divergence"] = bench.kind.divergence(teacher, predict_logits(model, rows, bench.collate))
     return row | {"metric": bench.spec.main_metric}
 
 

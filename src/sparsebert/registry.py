@@ -87,6 +87,17 @@ _TABLE: dict[str, dict[str, str]] = {
         "modernbert": "sparsebert.models.families:MODERNBERT",
         "deberta-v2": "sparsebert.models.families:DEBERTA_V2",
     },
+    "task_kind": {
+        "classification": "sparsebert.tasks.classification:CLASSIFICATION",
+        "regression": "sparsebert.tasks.regression:REGRESSION",
+    },
+    "metric": {
+        "accuracy": "sparsebert.tasks.metrics:ACCURACY",
+        "f1": "sparsebert.tasks.metrics:F1",
+        "matthews": "sparsebert.tasks.metrics:MATTHEWS",
+        "pearson": "sparsebert.tasks.metrics:PEARSON",
+        "spearman": "sparsebert.tasks.metrics:SPEARMAN",
+    },
     "backend": {
         "eager": "sparsebert.runtimes.pytorch:eager",
         "eager-bf16": "sparsebert.runtimes.pytorch:eager_bf16",

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from sparsebert.data.read import column
-from sparsebert.data.rows import UNLABELLED
 from sparsebert.errors import UserError
+from sparsebert.tasks.class_names import UNLABELLED
 
 METADATA = b"huggingface"
 

@@ -13,7 +13,7 @@ from sparsebert.counts import zero_share
 from sparsebert.environment import cpu_name
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names, layout_of
-from sparsebert.models.load import has_task_head, load_config, save_model
+from sparsebert.models.load import load_config, save_model
 from sparsebert.models.source import resolve
 from sparsebert.models.surgeon import Keep, mask_model, shrink
 from sparsebert.pruning.assemble import masked_model
@@ -113,11 +113,10 @@ def dense_model(context: RunContext) -> Dense:
     """The model handed in, fine-tuned first if it has no head for the task; kept in `dense/`."""
     folder, done = context.folder / "dense", context.work / "dense.json"
     source = resolve(context.recipe.model)
-    labels = len(context.spec.labels) or 1
 
     def work() -> Trained:
         model, run = context.fresh(), None
-        if not has_task_head(load_config(source), labels, context.spec.labels):
+        if not context.has_head(load_config(source)):
             run = fine_tune(
                 model,
                 context.train,
@@ -140,7 +139,7 @@ def dense_model(context: RunContext) -> Dense:
 def teacher_cache(context: RunContext, dense: Dense) -> TeacherCache:
     """The dense model's outputs on the train split, computed once a run."""
     hidden = context.recipe.distill.hidden > 0
-    return cache_teacher(dense.model, context.train, context.collate, context.work / "teacher", hidden)
+    return cache_teacher(dense.model, context.train, context.collate, context.work / "teacher", hidden, context.kind)
 
 
 def trained_stage(work: Path, folder: Path) -> Stage:
@@ -252,6 +251,7 @@ class FamilyMaker:
                 recipe.search.examples,
                 recipe.search.score_examples,
                 recipe.seed,
+                kind=self._context.kind,
             )
         return self._calibrated
 

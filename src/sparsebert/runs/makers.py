@@ -143,7 +143,7 @@ def count_steps(context: RunContext) -> int:
 
 def _member(context: RunContext, maker: FamilyMaker, target: Target) -> Entry:
     member, trained, folder = maker.make(target)
-    model = load_model(folder, num_labels=len(context.spec.labels) or 1, kind=context.spec.kind)
+    model = load_model(folder, num_labels=len(context.spec.labels) or None, kind=context.spec.kind)
     entry = Entry(target.label, folder, model, context.predict(model), member, trained.run)
     line(f"{entry.name}: {_main(context, entry)}")
     return entry

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from sparsebert.data.encode import encode
 from sparsebert.errors import UserError
 from sparsebert.models.limits import position_limit, segment_types
-from sparsebert.models.load import has_task_head, load_config, load_tokenizer
+from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import resolve
 from sparsebert.recipe.schema import Phase
 from sparsebert.runs.context import RunContext
@@ -45,9 +45,9 @@ def given_teacher(context: RunContext, phase: Phase, most: int | None = None) ->
     the phase compares what the models give token by token.
     """
     assert phase.teacher is not None
-    source, labels = resolve(phase.teacher), context.spec.labels
+    source = resolve(phase.teacher)
     config = load_config(source)
-    if not has_task_head(config, len(labels) or 1, labels):
+    if not context.has_head(config):
         raise UserError("The teacher is not fine-tuned for this task", got=phase.teacher, fix="give teacher: dense")
     model, tokenizer = context.load(source), load_tokenizer(source)
     texts = context.task.train if most is None else context.task.train.select(range(min(most, len(context.task.train))))

@@ -16,7 +16,7 @@ from sparsebert import registry
 from sparsebert.counts import Footprint, footprint
 from sparsebert.files import write_bytes_atomically
 from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
-from sparsebert.models.load import Packing, has_task_head, load_config, save_model
+from sparsebert.models.load import Packing, load_config, save_model
 from sparsebert.models.pack import packed_bytes
 from sparsebert.models.source import resolve
 from sparsebert.models.surgeon import Keep, live_units, shrink
@@ -168,8 +168,7 @@ def has_dense(context: RunContext) -> bool:
     """Whether there is a dense model to compare with: as a teacher, because it is asked for, or as it is given."""
     if context.recipe.baseline or any(phase.teacher == "dense" for phase in context.recipe.phases):
         return True
-    config = load_config(resolve(context.recipe.model))
-    return has_task_head(config, len(context.spec.labels) or 1, context.spec.labels)
+    return context.has_head(load_config(resolve(context.recipe.model)))
 
 
 def _phase(
@@ -220,7 +219,8 @@ def _distiller(context: RunContext, phase: Phase, dense: Dense | None, model: Pr
     if phase.teacher is None:
         return None
     teacher, folder = _teacher(context, phase, dense)
-    cache = cache_teacher(teacher.model, teacher.rows, teacher.collate, folder, phase.distill.hidden > 0)
+    hidden = phase.distill.hidden > 0
+    cache = cache_teacher(teacher.model, teacher.rows, teacher.collate, folder, hidden, context.kind)
     layers = tuple(range(len(layout_of(model).layers)))
     return Distiller(cache, phase.distill, layers, teacher.model if phase.distill.attention > 0 else None)
 
