@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sparsebert import registry
-from sparsebert.tasks.metrics import Metric
+from sparsebert.tasks.metric import Metric
 
 # Fewer where that would be many rows in all: the more rows, the narrower the interval, and the less its ends matter.
 RESAMPLES, FEWEST, MOST_ROWS = 2000, 500, 2 * 10**7

@@ -31,8 +31,15 @@ def class_names(values: Sequence[Any], where: str) -> tuple[str, ...]:
         names = {_plain(name) for name in names}
     if len(names) < 2:
         raise UserError(f"{where}: every row has the same label, so there is nothing to learn", got=f"'{names.pop()}'")
+    return in_order(names)
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """By number if all names are numbers, else alphabetical."""
     # Alphabetical first: 1 and 01 are names of one number.
-    return tuple(sorted(sorted(names), key=float) if numeric else sorted(names))
+    alphabetical = sorted(names)
+    numeric = all(math.isfinite(number(name)) for name in alphabetical)
+    return tuple(sorted(alphabetical, key=float) if numeric else alphabetical)
 
 
 def refuse_missing_words(values: Sequence[str], where: str) -> None:
@@ -41,12 +48,17 @@ def refuse_missing_words(values: Sequence[str], where: str) -> None:
     JSONL and parquet have a value of their own for what is missing, so there such a word is a name.
     """
     for row, value in enumerate(values, start=1):
-        if value.strip() in MISSING:
-            raise UserError(
-                f"{where}, row {row}: the label reads as a missing value",
-                got=f"'{value}'",
-                fix="drop the row, or if that is a class, give it another name, or write the data as JSONL or parquet",
-            )
+        refuse_missing_word(value, f"{where}, row {row}")
+
+
+def refuse_missing_word(value: str, where: str) -> None:
+    """The same for one label, of which an error says `where`."""
+    if value.strip() in MISSING:
+        raise UserError(
+            f"{where}: the label reads as a missing value",
+            got=f"'{value}'",
+            fix="drop the row, or if that is a class, give it another name, or write the data as JSONL or parquet",
+        )
 
 
 def class_name(value: Any, where: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -12,11 +11,7 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.tasks import resampled
-from sparsebert.tasks.resampled import Resampled
-
-
-class UndefinedMetricError(ValueError):
-    """The metric has no value on these rows; the message says why."""
+from sparsebert.tasks.metric import Metric, UndefinedMetricError
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -52,22 +47,6 @@ def pearson(predictions: np.ndarray, labels: np.ndarray) -> float:
 def spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
     """Rank correlation, ties sharing their mean rank, -1 to 1. Undefined if either side is constant."""
     return _correlation(stats.spearmanr, predictions, labels)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric: the more, the better.
-
-    `value` takes outputs [rows, outputs] and labels, [rows] or [rows, labels], and raises UndefinedMetricError where
-    there is none. `resampled` gives it for many resamples at once, as in tasks/resampled.py. `fits` says whether
-    outputs and labels of these shapes are of this metric. `of_constant` is what an answer that is always the same
-    stands for where it has no value itself; None = it has one.
-    """
-
-    value: Callable[[np.ndarray, np.ndarray], float]
-    resampled: Resampled
-    fits: Callable[[tuple[int, ...], tuple[int, ...]], bool]
-    of_constant: float | None = None
 
 
 def _of_classes(outputs: tuple[int, ...], labels: tuple[int, ...]) -> bool:

@@ -51,7 +51,7 @@ def _of_counts(form: Callable[..., np.ndarray], logits: np.ndarray, labels: np.n
 def _of_weights(form: Callable[..., np.ndarray], outputs: np.ndarray, labels: np.ndarray, drawn: Drawn) -> np.ndarray:
     """`form` of how often each row is drawn."""
     sides = outputs.reshape(-1).astype(np.float64), labels.astype(np.float64)
-    return np.concatenate([form(_weights(rows), *sides) for rows in drawn])
+    return np.concatenate([form(weights(rows), *sides) for rows in drawn])
 
 
 def _codes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -64,7 +64,8 @@ def _counts(values: np.ndarray, kinds: int) -> np.ndarray:
     return np.bincount(places.reshape(-1), minlength=kinds * len(values)).reshape(len(values), kinds)
 
 
-def _weights(drawn: np.ndarray) -> np.ndarray:
+def weights(drawn: np.ndarray) -> np.ndarray:
+    """How often each row is drawn [resamples, rows], of numbers of rows of the same shape."""
     return _counts(drawn, drawn.shape[1]).astype(np.float64)
 
 
