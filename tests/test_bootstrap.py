@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparsebert import registry
 from sparsebert.tasks import bootstrap
 from sparsebert.tasks.bootstrap import difference_interval, interval, resampled_scores
 from sparsebert.tasks.metrics import score
@@ -22,7 +21,7 @@ def example(metric: str, rows: int, classes: int = 2, seed: int = 0) -> tuple[np
 
 
 @pytest.mark.parametrize("rows", [3, 60])
-@pytest.mark.parametrize("metric", registry.names("metric"))
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "matthews", "pearson", "spearman"])
 def test_all_at_once_is_one_by_one(metric: str, rows: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bootstrap, "AT_ONCE", 7 * rows)
     logits, labels = example(metric, rows)

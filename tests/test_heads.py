@@ -61,7 +61,7 @@ def test_the_class_says_what_was_saved(name: str):
 def test_one_label_without_a_problem_type_is_a_regression():
     classifier = "BertForSequenceClassification"
     assert saved_kind(config(classifier, num_labels=1)) == "regression"
-    assert saved_kind(config(classifier, num_labels=1, problem_type="multi_label_classification")) is None
+    assert saved_kind(config(classifier, num_labels=1, problem_type="multi_label_classification")) == "multilabel"
     assert saved_kind(config(classifier, num_labels=3, problem_type="regression")) == "regression"
 
 

@@ -43,6 +43,12 @@ EXAMPLES = {
         [[0, 3, 0], [0, 0, 3], [3, 0, 0], [0, 0, 3]],
     ),
     "regression": Example([0.5, 2, -1.0, 3.25], ["0,5", "2", "-1", "3,25"], (), [[0.5], [2], [-1], [3.25]]),
+    "multilabel": Example(
+        [["food", "price"], [], ["price"], ["staff", "price"]],
+        ["food|price", "", "price", "staff | price"],
+        ("food", "price", "staff"),
+        [[2, 2, -2], [-2, -2, -2], [-2, 2, -2], [-2, 2, 2]],
+    ),
 }
 KINDS = registry.names("task_kind")
 

@@ -90,6 +90,7 @@ _TABLE: dict[str, dict[str, str]] = {
     "task_kind": {
         "classification": "sparsebert.tasks.classification:CLASSIFICATION",
         "regression": "sparsebert.tasks.regression:REGRESSION",
+        "multilabel": "sparsebert.tasks.multilabel:MULTILABEL",
     },
     "metric": {
         "accuracy": "sparsebert.tasks.metrics:ACCURACY",
@@ -97,6 +98,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "matthews": "sparsebert.tasks.metrics:MATTHEWS",
         "pearson": "sparsebert.tasks.metrics:PEARSON",
         "spearman": "sparsebert.tasks.metrics:SPEARMAN",
+        "micro_f1": "sparsebert.tasks.multilabel:MICRO_F1",
+        "macro_f1": "sparsebert.tasks.multilabel:MACRO_F1",
     },
     "backend": {
         "eager": "sparsebert.runtimes.pytorch:eager",

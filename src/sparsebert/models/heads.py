@@ -85,8 +85,6 @@ def foreign_head(config: PretrainedConfig) -> str | None:
             return f"{name}, a class of somebody's own"
         if not name.endswith((CLASSIFIER, *_PRETRAINING)):
             return name
-        if name.endswith(CLASSIFIER) and saved_kind(config) is None:
-            return f"{name} for another kind of task (problem_type {config.problem_type})"
     return None
 
 
