@@ -100,7 +100,7 @@ class MultiLabel(TaskKind):
         best = int(np.argmax(2 * counts[order].cumsum() / (given + counts.sum()))) + 1
         outputs = np.full(len(names), -1.0)
         outputs[order[:best]] = 1.0
-        return Constant(outputs, f'always saying "{listed([names[place] for place in order[:best].tolist()])}"')
+        return Constant(outputs, f'always saying "{listed([names[int(place)] for place in order[:best]])}"')
 
     def answer(self, names: Sequence[str], outputs: np.ndarray) -> dict[str, Any]:
         """The labels with a probability above one half, in the model's order, and the probabilities of all."""
