@@ -16,7 +16,7 @@ from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.models.heads import has_task_head, kind_of, saved_kind
 from sparsebert.models.load import load_config, load_model
-from sparsebert.recipe.recipe import load_recipe
+from sparsebert.recipe.load import load_recipe
 from sparsebert.records import read_record
 from sparsebert.tasks.bootstrap import resampled_scores
 from sparsebert.tasks.kind import TextColumn, task_kind
