@@ -27,7 +27,7 @@ from sparsebert.runs.dense import Dense, dense_entry, dense_model
 from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.sparse_model import save_sparse, start_of, zeros_by_tensor
 from sparsebert.runs.stages import Done, Stage, once
-from sparsebert.runs.teachers import Teacher, check_teacher, given_teacher
+from sparsebert.runs.teachers import Teacher, check_teacher, given_teacher, teacher_doubts
 from sparsebert.sparse.hard import make_penalty
 from sparsebert.sparse.schedules import Times, moment
 from sparsebert.sparse.sites import Masks
@@ -64,7 +64,7 @@ class Train(RunType[TrainRecipe]):
 
     def make(self, context: TrainContext) -> Made:
         """Carry out the phases; finished ones are found again. They are sound, as `check` says."""
-        notes = unused_targets(context.recipe)
+        notes = (*unused_targets(context.recipe), *teacher_doubts(context, context.recipe.given_teachers))
         for note in notes:
             line(note)
         dense = dense_model(context, context.recipe.dense) if has_dense(context) else None
