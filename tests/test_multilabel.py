@@ -155,13 +155,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(home: Path, command: str, name: str, *arguments: object) -> Record:
     given = (command, home / "model", "--task", "mine", "--data", home / "data", "-o", home / name)
-    said = run_cli(*given, "--set", "columns.kind=multilabel", *QUICK, *arguments)
+    said = run_cli(*given, "--set", "columns.kind=multilabel", "--set", "measure.rounds=3", *arguments)
     assert said.exit_code == 0, said.output
     return read_record(home / name / "record.json")
 
 
 def test_compress_from_end_to_end_and_predict_with_what_it_made(home: Path):
-    record = run(home, "compress", "small", "--sparsity", 0.5, "--set", "finetune.max_steps=4")
+    record = run(home, "compress", "small", *QUICK, "--sparsity", 0.5, "--set", "finetune.max_steps=4")
     assert record.main_metric == "micro_f1" and [model.name for model in record.models] == ["dense", "0.5-sparsity"]
     for result in record.models:
         assert [one.metric for one in result.scores] == ["micro_f1", "macro_f1"] and result.decisions is None
@@ -186,7 +186,18 @@ def test_compress_from_end_to_end_and_predict_with_what_it_made(home: Path):
 
 def test_train_learns_labels_and_starts_from_a_model_of_this_kind(home: Path):
     steps = ("--set", "phases.0.training.max_steps=60", "--set", "phases.0.training.learning_rate=3e-3")
-    record = run(home, "train", "sparse", "--recipe", "magnitude-cubic", "--set", "baseline=true", *steps)
+    record = run(
+        home,
+        "train",
+        "sparse",
+        "--recipe",
+        "magnitude-cubic",
+        "--set",
+        "baseline=true",
+        "--set",
+        "dense.max_steps=6",
+        *steps,
+    )
     sparse = {one.metric: one for one in record.models[-1].scores}
     assert sparse["micro_f1"].value > 0.6
     again = run_cli("predict", home / "sparse" / record.models[-1].folder, "good w1 w5")

@@ -134,9 +134,8 @@ def test_a_teacher_no_better_than_a_constant_answer_is_a_note(bias: float, said:
     settings = (f"phases.0.teacher={tmp_path / 'teacher'}", "phases.0.distill.hidden=0")
     notes = [note for note in read_record(trained(home, f"chance-{bias}", *settings)).notes if "The teacher" in note]
     assert len(notes) == (said is not None)
-    assert said is None or (
-        said in notes[0] and str(tmp_path / "teacher") in notes[0] and "worth as little" in notes[0]
-    )
+    words = (said, str(tmp_path / "teacher"), "worth as little") if said else ()
+    assert all(word in notes[0] for word in words)
 
 
 def know(model: PreTrainedModel, good: int, bad: int) -> None:

@@ -35,7 +35,7 @@ from sparsebert.recipe.base import Recipe
 from sparsebert.records import Decisions, Inputs, Score
 from sparsebert.reports import values as v
 from sparsebert.runs.scoring import decisions, split_scores
-from sparsebert.tasks.kind import Constant, TaskKind, task_kind
+from sparsebert.tasks.kind import ConstantAnswer, TaskKind, task_kind
 from sparsebert.tasks.metrics import score
 from sparsebert.tasks.table import TaskSpec
 from sparsebert.training.collate import Collator, padding_collator
@@ -107,7 +107,7 @@ class RunContext(Generic[R]):
         return np.array(list(self.validations[split]["label"]))
 
     @cached_property
-    def constant(self) -> Constant:
+    def constant(self) -> ConstantAnswer:
         """The best answer that does not look at the text, by the train rows."""
         return self.kind.constant(np.array(list(self.train["label"])), self.spec.labels)
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from sparsebert.records import Decisions, Flip, Score
 from sparsebert.tasks.bootstrap import difference_interval, interval, resampled_scores
-from sparsebert.tasks.kind import Constant, task_kind
+from sparsebert.tasks.kind import ConstantAnswer, task_kind
 from sparsebert.tasks.metrics import constant_scores, score_with_reasons
 from sparsebert.tasks.table import TaskSpec
 
@@ -24,7 +24,7 @@ def split_scores(
     split: str,
     logits: np.ndarray,
     labels: np.ndarray,
-    constant: Constant,
+    constant: ConstantAnswer,
     dense: np.ndarray | None = None,
 ) -> list[Score]:
     """The task's metrics on one split, each with its interval and what the `constant` answer would score.

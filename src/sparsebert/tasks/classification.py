@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.special import log_softmax
 
 from sparsebert.tasks.class_names import class_ids, class_names, refuse_missing_words
-from sparsebert.tasks.kind import Constant, TaskKind, TextColumn
+from sparsebert.tasks.kind import ConstantAnswer, TaskKind, TextColumn
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class Classification(TaskKind):
         log_teacher = F.log_softmax(teacher / temperature, dim=-1)
         return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
 
-    def constant(self, labels: np.ndarray, names: Sequence[str]) -> Constant:
+    def constant(self, labels: np.ndarray, names: Sequence[str]) -> ConstantAnswer:
         """The class that most texts have."""
         usual = int(np.bincount(labels).argmax())
-        return Constant(np.eye(len(names))[usual], f'always saying "{names[usual]}"')
+        return ConstantAnswer(np.eye(len(names))[usual], f'always saying "{names[usual]}"')
 
     def answer(self, names: Sequence[str], outputs: np.ndarray) -> dict[str, Any]:
         """The most probable class, its probability, and those of all."""

@@ -37,7 +37,7 @@ class TextColumn:
 
 
 @dataclass(frozen=True)
-class Constant:
+class ConstantAnswer:
     """The best answer that does not look at the text: `outputs` [outputs] give it, `said` is it in words."""
 
     outputs: np.ndarray
@@ -122,7 +122,7 @@ class TaskKind(ABC):
         """
 
     @abstractmethod
-    def constant(self, labels: np.ndarray, names: Sequence[str]) -> Constant:
+    def constant(self, labels: np.ndarray, names: Sequence[str]) -> ConstantAnswer:
         """What to answer to any text, knowing only the train labels: a model must beat that to be worth anything."""
 
     @abstractmethod

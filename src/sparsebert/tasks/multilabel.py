@@ -17,7 +17,7 @@ from scipy.special import expit, log_expit
 
 from sparsebert.errors import UserError
 from sparsebert.tasks.class_names import class_name, in_order, listed, refuse_missing_word
-from sparsebert.tasks.kind import Constant, TaskKind, TextColumn
+from sparsebert.tasks.kind import ConstantAnswer, TaskKind, TextColumn
 from sparsebert.tasks.metric import Metric, UndefinedMetricError
 from sparsebert.tasks.resampled import Drawn, weights
 
@@ -92,7 +92,7 @@ class MultiLabel(TaskKind):
         target = torch.sigmoid(teacher / temperature)
         return temperature**2 * F.binary_cross_entropy_with_logits(student / temperature, target)
 
-    def constant(self, labels: np.ndarray, names: Sequence[str]) -> Constant:
+    def constant(self, labels: np.ndarray, names: Sequence[str]) -> ConstantAnswer:
         """As many of the most frequent labels as have the highest micro-F1."""
         counts = labels.sum(axis=0)
         order = np.argsort(-counts, kind="stable")
@@ -100,7 +100,7 @@ class MultiLabel(TaskKind):
         best = int(np.argmax(2 * counts[order].cumsum() / (given + counts.sum()))) + 1
         outputs = np.full(len(names), -1.0)
         outputs[order[:best]] = 1.0
-        return Constant(outputs, f'always saying "{listed([names[int(place)] for place in order[:best]])}"')
+        return ConstantAnswer(outputs, f'always saying "{listed([names[int(place)] for place in order[:best]])}"')
 
     def answer(self, names: Sequence[str], outputs: np.ndarray) -> dict[str, Any]:
         """The labels with a probability above one half, in the model's order, and the probabilities of all."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from sparsebert.tasks.decimals import with_points
-from sparsebert.tasks.kind import Constant, TaskKind, TextColumn
+from sparsebert.tasks.kind import ConstantAnswer, TaskKind, TextColumn
 from sparsebert.tasks.numbers import finite_numbers
 
 
@@ -70,9 +70,9 @@ class Regression(TaskKind):
         """Squared error; there are no probabilities for the temperature to soften."""
         return F.mse_loss(student, teacher)
 
-    def constant(self, labels: np.ndarray, names: Sequence[str]) -> Constant:
+    def constant(self, labels: np.ndarray, names: Sequence[str]) -> ConstantAnswer:
         """The mean."""
-        return Constant(np.array([np.mean(labels)]), "always giving the mean")
+        return ConstantAnswer(np.array([np.mean(labels)]), "always giving the mean")
 
     def answer(self, names: Sequence[str], outputs: np.ndarray) -> dict[str, Any]:
         """The number, or the numbers by name where a model gives several."""
