@@ -186,18 +186,8 @@ def test_compress_from_end_to_end_and_predict_with_what_it_made(home: Path):
 
 def test_train_learns_labels_and_starts_from_a_model_of_this_kind(home: Path):
     steps = ("--set", "phases.0.training.max_steps=60", "--set", "phases.0.training.learning_rate=3e-3")
-    record = run(
-        home,
-        "train",
-        "sparse",
-        "--recipe",
-        "magnitude-cubic",
-        "--set",
-        "baseline=true",
-        "--set",
-        "dense.max_steps=6",
-        *steps,
-    )
+    dense = ("--set", "baseline=true", "--set", "dense.max_steps=6")
+    record = run(home, "train", "sparse", "--recipe", "magnitude-cubic", *dense, *steps)
     sparse = {one.metric: one for one in record.models[-1].scores}
     assert sparse["micro_f1"].value > 0.6
     again = run_cli("predict", home / "sparse" / record.models[-1].folder, "good w1 w5")

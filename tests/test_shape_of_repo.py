@@ -176,6 +176,8 @@ def test_every_registered_name_leads_somewhere() -> None:
         "gate": 4,
         "penalty": 4,
         "family": 6,
+        "recipe": 3,
+        "run_type": 3,
         "task_kind": 3,
         "metric": 7,
         "backend": 5,
