@@ -86,7 +86,7 @@ def test_all_models_load_with_the_auto_classes(whole):
 
 def test_the_report_shows_them(whole):
     folder, record, said = whole
-    assert "Fast feedforward layers, error after teaching" in said and "2x2" in said
+    assert "Fast feedforward layers, error after block-wise distillation" in said and "2x2" in said
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Fast feedforward layers" in page and "nodes that no token visits" in page
     assert describe(record.models[1]).startswith("layer 1: 4 heads, fast feedforward 2x2; layer 2")

@@ -14,7 +14,7 @@ from sparsebert.errors import DivergedError, UserError
 from sparsebert.fast_feedforward.layer import FastFeedForward
 from sparsebert.fast_feedforward.routing import PathStatistics, path_statistics
 from sparsebert.models.blocks import fff_place
-from sparsebert.models.families import Family
+from sparsebert.models.families import ModelFamily
 from sparsebert.models.layout import layout_of
 from sparsebert.modes import evaluating
 from sparsebert.progress import tracked
@@ -110,7 +110,7 @@ def path_statistics_of(model: PreTrainedModel, batches: Iterable[Batch]) -> dict
 
 
 @torch.no_grad()
-def block_examples(model: PreTrainedModel, layer: str, family: Family, batches: Iterable[Batch]) -> Examples:
+def block_examples(model: PreTrainedModel, layer: str, family: ModelFamily, batches: Iterable[Batch]) -> Examples:
     """What the feedforward block of one layer gets and gives, on the real tokens of the batches."""
     x, y, masks = [], [], []
     ends = family.ffn.output if not family.ffn.block else family.ffn.block

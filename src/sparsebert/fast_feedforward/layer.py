@@ -68,7 +68,7 @@ class FastFeedForward(nn.Module):
         self.penalty: torch.Tensor | None = None
         # Which of the next batch's tokens the penalty is of, as the model's attention mask has it; None = of all.
         self.counted: torch.Tensor | None = None
-        self._forms = dispatch.FffForms()
+        self._cache = dispatch.FffCache()
         nodes = 2 ** (depth + 1) - 1
         self.w_in = nn.Parameter(torch.empty(trees, nodes, hidden))
         self.b_in = nn.Parameter(torch.empty(trees, nodes))
@@ -101,7 +101,7 @@ class FastFeedForward(nn.Module):
 
     def repack(self) -> None:
         """After weights were written to in a path that torch does not count, see `SparseLinear.repack`."""
-        self._forms = dispatch.FffForms()
+        self._cache = dispatch.FffCache()
 
     def reset_parameters(self) -> None:
         """As a linear layer of `hidden` inputs, and one of as many inputs as neurons that a token uses."""
@@ -117,7 +117,7 @@ class FastFeedForward(nn.Module):
         flat = x if x.dim() == 2 else x.reshape(-1, self.hidden)
         if self.training or torch.is_grad_enabled() or self.depth < DENSE_BELOW:
             return self._dense(flat).view_as(x)
-        y = dispatch.fff(flat, *self._weights(), self.activation, self._forms)
+        y = dispatch.fff(flat, *self._weights(), self.activation, self._cache)
         return y if x.dim() == 2 else y.view_as(x)
 
     @torch.no_grad()

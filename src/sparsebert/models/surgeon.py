@@ -15,7 +15,7 @@ from sparsebert.errors import UserError
 from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
 from sparsebert.groups import Group, Slice
 from sparsebert.models.blocks import IdentityLayer, fff_place
-from sparsebert.models.families import Family, HeadName
+from sparsebert.models.families import HeadName, ModelFamily
 from sparsebert.models.layout import LayerLayout, Layout, base_of, has_module, layout_of, plain_layout
 from sparsebert.models.load import check_finite
 from sparsebert.models.shrunk import (
@@ -297,7 +297,7 @@ def _even_config(model: PreTrainedModel, layout: Layout, layers: list[LayerLayou
     return stock_config_class(layout.family)(**values)
 
 
-def _skeleton(model: PreTrainedModel, family: Family, config: PretrainedConfig, even: bool) -> PreTrainedModel:
+def _skeleton(model: PreTrainedModel, family: ModelFamily, config: PretrainedConfig, even: bool) -> PreTrainedModel:
     """The smaller model without values: on `meta`, so that no random numbers are drawn."""
     task = _task(model, family)
     build = stock_model_class(family, task) if even else model_class(family, task)
@@ -307,7 +307,7 @@ def _skeleton(model: PreTrainedModel, family: Family, config: PretrainedConfig, 
         return build(config, **({"add_pooling_layer": False} if without_pooler else {}))
 
 
-def _task(model: PreTrainedModel, family: Family) -> HeadName:
+def _task(model: PreTrainedModel, family: ModelFamily) -> HeadName:
     """The task of a model whose code is known, its base model's too: a subclass may compute what a copy would not."""
     tasks: dict[type, HeadName] = {
         build(family, task): task for task, _ in family.model_classes for build in (stock_model_class, model_class)
