@@ -134,7 +134,7 @@ class Shape(Part):
         return self
 
 
-class Times(Part):
+class TimeSummary(Part):
     """What was measured of one variant in interleaved rounds; ratios are of paired rounds against the baseline."""
 
     rounds: Count
@@ -148,7 +148,7 @@ class Times(Part):
     speedup_high: Positive | None = Field(default=None, description="of the same interval")
 
 
-class Timing(Times):
+class Timing(TimeSummary):
     """The times of a forward pass, and what it was a pass of."""
 
     scope: Literal["encoder", "model"]

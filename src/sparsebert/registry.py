@@ -99,6 +99,20 @@ _TABLE: dict[str, dict[str, str]] = {
         "modernbert": "sparsebert.models.families:MODERNBERT",
         "deberta-v2": "sparsebert.models.families:DEBERTA_V2",
     },
+    "task_kind": {
+        "classification": "sparsebert.tasks.classification:CLASSIFICATION",
+        "regression": "sparsebert.tasks.regression:REGRESSION",
+        "multilabel": "sparsebert.tasks.multilabel:MULTILABEL",
+    },
+    "metric": {
+        "accuracy": "sparsebert.tasks.metrics:ACCURACY",
+        "f1": "sparsebert.tasks.metrics:F1",
+        "matthews": "sparsebert.tasks.metrics:MATTHEWS",
+        "pearson": "sparsebert.tasks.metrics:PEARSON",
+        "spearman": "sparsebert.tasks.metrics:SPEARMAN",
+        "micro_f1": "sparsebert.tasks.multilabel:MICRO_F1",
+        "macro_f1": "sparsebert.tasks.multilabel:MACRO_F1",
+    },
     "backend": {
         "eager": "sparsebert.runtimes.pytorch:eager",
         "eager-bf16": "sparsebert.runtimes.pytorch:eager_bf16",
