@@ -13,13 +13,13 @@ from sparsebert.errors import UserError
 from sparsebert.measurement.bench import Setting
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.surgeon import shrink
+from sparsebert.pruning import targets
 from sparsebert.pruning.assemble import assemble
 from sparsebert.pruning.calibration import Calibrated, calibrate
 from sparsebert.pruning.knapsack import CostTable, LayerChoice
 from sparsebert.pruning.targets import CLOSE_ENOUGH, Goal, measure_pair, meet
 from sparsebert.recipe.recipe import Recipe
 from sparsebert.recipe.schema import Search, Target
-from sparsebert.runs import targets
 from sparsebert.timing import Samples
 from tiny import HEADS, LAYERS, NEURONS, tiny_model
 from toy import calibrated_with, toy_collate, toy_rows

@@ -44,7 +44,7 @@ def bench(
         typer.Option(help="Measure at the median length of this task's validation texts.", rich_help_panel=SPEED),
     ] = None,
     data: Data = None,
-    backend: Annotated[
+    runtime: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
@@ -75,7 +75,7 @@ def bench(
         made = recipe_of(recipe, options, settings or [])
         named = any(setting.startswith(("task=", "data=")) for setting in settings or [])
         natural = named or any(given is not None for given in (task, data, recipe))
-        command.bench(models, made, batch or [], length or [], backend or [], natural, memory, output, as_json)
+        command.bench(models, made, batch or [], length or [], runtime or [], natural, memory, output, as_json)
 
 
 @app.command()
@@ -179,7 +179,7 @@ def predict(
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Texts at a time.", rich_help_panel=HOW)] = 32,
-    backend: Annotated[
+    runtime: Annotated[
         str,
         typer.Option(metavar="NAME", help="eager, eager-bf16, compile, sparse or sparse-bf16.", rich_help_panel=HOW),
     ] = "eager",
@@ -202,7 +202,7 @@ def predict(
         from sparsebert.commands import predict as command
         from sparsebert.data.text import Written
 
-        how = command.How(max_length, batch, backend, threads)
+        how = command.How(max_length, batch, runtime, threads)
         written = Written(delimiter, encoding)
         command.predict(model, texts or [], file, text_column or [], id_column, written, how, output, as_json)
 

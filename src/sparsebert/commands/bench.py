@@ -16,7 +16,7 @@ from sparsebert.commands.models import open_model, sources
 from sparsebert.commands.output import put_json, quiet_libraries, say, show, write_json
 from sparsebert.data.encode import encode
 from sparsebert.data.load import load_task
-from sparsebert.measurement.bench import BenchRow, Match, Setting, backend_verdict, verdict
+from sparsebert.measurement.bench import BenchRow, Match, Setting, runtime_verdict, verdict
 from sparsebert.measurement.bench import bench as measure
 from sparsebert.measurement.memory import peak_memory
 from sparsebert.models.limits import position_limit, segment_types
@@ -36,7 +36,7 @@ def bench(
     recipe: Recipe,
     batches: Sequence[int],
     lengths: Sequence[int],
-    backends: Sequence[str],
+    runtimes: Sequence[str],
     natural: bool,
     memory: bool,
     output: Path | None,
@@ -53,7 +53,7 @@ def bench(
         rows = measure(
             models,
             settings,
-            _backends(backends),
+            _runtimes(runtimes),
             rounds=recipe.measure.rounds,
             threads=recipe.measure.threads,
             seed=recipe.seed,
@@ -92,15 +92,15 @@ def _natural_length(recipe: Recipe, model: ModelSource) -> int:
     return int(np.median(list(rows["length"])))
 
 
-def _backends(given: Sequence[str]) -> list[str]:
+def _runtimes(given: Sequence[str]) -> list[str]:
     if ALL in given:
-        return registry.names("backend")
-    return list(dict.fromkeys(given)) or registry.names("backend")[:1]
+        return registry.names("runtime")
+    return list(dict.fromkeys(given)) or registry.names("runtime")[:1]
 
 
 def _with_memory(row: BenchRow, found: Mapping[str, ModelSource]) -> BenchRow:
-    """Memory is that of plain loading and running, so it belongs to the rows of that back end only."""
-    if row.backend != registry.names("backend")[0]:
+    """Memory is that of plain loading and running, so it belongs to the rows of that runtime only."""
+    if row.backend != registry.names("runtime")[0]:
         return row
     peak = peak_memory(found[row.model].path, row.batch, row.length)
     return row.model_copy(update={"peak_memory_mb": peak})
@@ -115,7 +115,7 @@ def _verdicts(rows: Sequence[BenchRow]) -> list[str]:
             said.append(f"{row.model} on {row.backend} was not measured: {row.unavailable}")
         elif row.model != baseline and headline:
             said.append(verdict(row.model, baseline, headline))
-        over = backend_verdict(row, first)
+        over = runtime_verdict(row, first)
         said += [over] if over else []
     return said
 
@@ -162,7 +162,7 @@ def _table(numbers: Iterable[str], title: str | None = None) -> Table:
     """Names of models may be broken where there is no room, and nothing else."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
     table.add_column("Model", overflow="fold")
-    table.add_column("Back end", no_wrap=True)
+    table.add_column("Runtime", no_wrap=True)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     return table

@@ -34,7 +34,7 @@ class How:
 
     max_length: int | None = None
     batch: int = 32
-    backend: str = "eager"
+    runtime: str = "eager"
     threads: int | None = None
 
 
@@ -54,7 +54,7 @@ def predict(
     An empty line is an empty text and has its row; a note says how many there are. Raises UserError without texts, and
     for a model without a head for one label or value a text.
     """
-    registry.get("backend", how.backend)
+    registry.get("runtime", how.runtime)
     if output:
         check_output(output, file)
     with quiet_libraries():
@@ -103,8 +103,8 @@ def _inference(source: ModelSource, how: How, texts: int) -> Inference:
         raise UserError("--max-length is too short for a text", got=how.max_length, allowed=allowed)
     wanted = how.max_length or reading_length(config, tokenizer)
     reader = Reader(tokenizer, min(wanted, limit or wanted), config.vocab_size, segment_types(config))
-    # A back end chooses kernels by the tokens of a batch, so it must not wait for more texts than there are.
-    return Inference(model, reader, padding_collator(tokenizer), how.backend, min(how.batch, texts))
+    # A runtime chooses kernels by the tokens of a batch, so it must not wait for more texts than there are.
+    return Inference(model, reader, padding_collator(tokenizer), how.runtime, min(how.batch, texts))
 
 
 def _rows(inference: Inference, texts: Texts, notes: list[str], done: Callable[[int], None]) -> Iterator[Answer]:

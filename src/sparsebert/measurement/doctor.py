@@ -21,7 +21,7 @@ from sparsebert.kernels.packed import SINGLE, WIDTH
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.surgeon import live_units, shrink
-from sparsebert.runtimes.pytorch import ready
+from sparsebert.runtimes.runtime import ready
 from sparsebert.timing import Variant, interleave, quartiles, ratios, torch_threads
 
 BLOCK = 32
