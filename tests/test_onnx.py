@@ -35,7 +35,7 @@ def test_an_exported_tree_gives_the_same(family: str, sizes: dict[str, Any], tmp
     assert program is not None
     program.save(tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
-    for other in (batch, tiny_batch(1, rows=4, length=9)):
+    for other in (batch, tiny_batch(1, rows=5, length=9)):
         [found] = session.run(None, {name: other[name].numpy() for name in NAMES})
         with torch.no_grad():
             torch.testing.assert_close(torch.tensor(found), sparse(**other).logits, rtol=1e-4, atol=1e-5)
