@@ -10,8 +10,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
 from sparsebert.errors import UserError, unknown
 
 # In front of a family's name: the types of our own model classes.
@@ -172,6 +170,9 @@ def make(kind: str, name: str, options: Mapping[str, Any], **context: Any) -> An
 
 
 def _typed(what: str, value: Any, annotation: Any) -> Any:
+    # Here, because the command line asks for names before it needs anything that is slow to import.
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
     try:
         return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sparsebert import registry
 from sparsebert.cli.errors import cli_errors
 from sparsebert.cli.options import (
     COMMON,
@@ -28,6 +29,8 @@ from sparsebert.cli.options import (
     shipped,
 )
 
+_RUNTIMES = ", ".join(registry.names("runtime"))
+
 
 @app.command()
 def bench(
@@ -48,7 +51,7 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="eager (default), eager-bf16, compile, sparse, sparse-bf16, or all; repeatable.",
+            help=f"{_RUNTIMES}, or all; repeatable. Default eager.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -181,7 +184,7 @@ def predict(
     batch: Annotated[int, typer.Option(min=1, help="Texts at a time.", rich_help_panel=HOW)] = 32,
     runtime: Annotated[
         str,
-        typer.Option(metavar="NAME", help="eager, eager-bf16, compile, sparse or sparse-bf16.", rich_help_panel=HOW),
+        typer.Option(metavar="NAME", help=f"{_RUNTIMES}.", rich_help_panel=HOW),
     ] = "eager",
     threads: Threads = None,
     output: Annotated[
