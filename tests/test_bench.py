@@ -229,7 +229,7 @@ def test_a_model_in_bfloat16_is_what_transformers_loads_in_it(family: str, tmp_p
 
 def test_every_registered_runtime_gives_the_outputs_of_eager_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert registry.names("runtime") == ["eager", "eager-bf16", "compile", "sparse", "sparse-bf16"]
+    assert registry.names("runtime") == ["eager", "eager-bf16", "compile", "sparse", "sparse-bf16", "onnx"]
     model = tiny_model("electra")
     inputs = example_inputs([model], 2, 8)
     expected = model(**inputs)[0]

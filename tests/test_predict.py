@@ -278,6 +278,15 @@ def test_runtimes_and_threads(model):
     assert_refused(run_cli("predict", model, "good", "--threads", 0), ["no number of threads"])
 
 
+def test_onnx_answers_as_eager_for_texts_of_any_length(model):
+    pytest.importorskip("onnxruntime")
+    texts = "\n".join(MANY[:7])
+    expected = found(run_cli("predict", model, "-", "--json", stdin=texts))["predictions"]
+    said = found(run_cli("predict", model, "-", "--json", "--runtime", "onnx", "--batch", 3, stdin=texts))
+    for row, other in zip(said["predictions"], expected, strict=True):
+        assert row["label"] == other["label"] and row["probability"] == pytest.approx(other["probability"], abs=1e-5)
+
+
 def test_a_bar_is_shown_once_work_is_slow(monkeypatch):
     screen = Console(stderr=True, force_terminal=True, width=80)
     monkeypatch.setattr(progress, "console", screen)

@@ -91,6 +91,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "compile": "sparsebert.runtimes.pytorch:COMPILE",
         "sparse": "sparsebert.runtimes.pytorch:SPARSE",
         "sparse-bf16": "sparsebert.runtimes.pytorch:SPARSE_BF16",
+        "onnx": "sparsebert.runtimes.onnx:ONNX",
     },
 }
 # Kinds of which a component of the user's own has to be an instance of one class.
