@@ -85,6 +85,12 @@ _TABLE: dict[str, dict[str, str]] = {
         "modernbert": "sparsebert.models.families:MODERNBERT",
         "deberta-v2": "sparsebert.models.families:DEBERTA_V2",
     },
+    "target": {
+        "speedup": "sparsebert.pruning.target_kinds:SPEEDUP",
+        "latency_ms": "sparsebert.pruning.target_kinds:LATENCY_MS",
+        "size": "sparsebert.pruning.target_kinds:SIZE",
+        "sparsity": "sparsebert.pruning.target_kinds:SPARSITY",
+    },
     "runtime": {
         "eager": "sparsebert.runtimes.pytorch:EAGER",
         "eager-bf16": "sparsebert.runtimes.pytorch:EAGER_BF16",
@@ -97,6 +103,7 @@ _TABLE: dict[str, dict[str, str]] = {
 # Kinds of which a component of the user's own has to be an instance of one class.
 _CLASSES = {
     "runtime": "sparsebert.runtimes.runtime:Runtime",
+    "target": "sparsebert.pruning.target_kinds:TargetKind",
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparsebert import registry
 from sparsebert.commands.output import put_json, quiet_libraries, remark, say, show
 from sparsebert.errors import UserError
 from sparsebert.files import home_of
@@ -17,16 +18,13 @@ from sparsebert.records import FILE_NAME, Record
 from sparsebert.reports import as_json, as_rich, families, family_rows, family_table
 from sparsebert.reports.verdict import sentences
 
-# A higher speedup or sparsity asks for more; a higher latency or size for less.
-FALLING = ("latency_ms", "size")
-
 
 def targets(goals: Mapping[str, Sequence[float] | None]) -> list[dict[str, Any]] | None:
     """Targets as plain values, kind by kind, the weakest of a kind first; None when no goal is given."""
     found = [
         {"kind": kind, "value": value}
         for kind, values in goals.items()
-        for value in sorted(values or [], reverse=kind in FALLING)
+        for value in sorted(values or [], reverse=registry.get("target", kind).falling)
     ]
     return found or None
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsebert.recipe.recipe import flat_values
-from sparsebert.recipe.schema import Target
 from sparsebert.records import ModelResult, Record, Score, Timing
+from sparsebert.reports.asked import target_label
 
 _SELF_EXPLAINING = ("model", "task", "criterion", "shape", "targets")
 _STRUCTURAL = ("phases", "rules", "kind")
@@ -143,7 +143,7 @@ def _told_apart(firsts: Sequence[Record], apart_from: Sequence[str]) -> list[str
 
 def _settings(record: Record) -> dict[str, object]:
     """By dotted name; its targets as one text, none = empty."""
-    targets = [Target.model_validate(target).label for target in record.recipe.get("targets") or ()]
+    targets = [target_label(target["kind"], float(target["value"])) for target in record.recipe.get("targets") or ()]
     rest = {key: value for key, value in record.recipe.items() if key != "targets"}
     return dict(flat_values(rest)) | {"task": record.task, "targets": " ".join(targets)}
 
