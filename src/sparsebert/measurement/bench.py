@@ -226,7 +226,7 @@ def _measure(
     ready: Mapping[_Key, Prepared], inputs: ModelInputs, rounds: int, min_sample_ms: float, warmup_ms: float
 ) -> dict[_Key, Samples]:
     with ExitStack() as stack:
-        variants = {key: _variant("/".join(key), prepared, inputs, stack) for key, prepared in ready.items()}
+        variants = {key: variant_of("/".join(key), prepared, inputs, stack) for key, prepared in ready.items()}
         pairs = [(variants[own].name, variants[base].name) for own, base in _pairs(list(ready))]
         found = measure(
             list(variants.values()), rounds, compared=pairs, warmup_ms=warmup_ms, min_sample_ms=min_sample_ms
@@ -245,7 +245,8 @@ def _pairs(keys: Sequence[_Key]) -> Iterator[tuple[_Key, _Key]]:
                 yield key, other
 
 
-def _variant(name: str, prepared: Prepared, inputs: ModelInputs, stack: ExitStack) -> Variant:
+def variant_of(name: str, prepared: Prepared, inputs: ModelInputs, stack: ExitStack) -> Variant:
+    """What is timed of a model; where its layers are called one by one, also the time in them, until `stack` closes."""
     device = inputs["input_ids"].device
 
     def call() -> None:

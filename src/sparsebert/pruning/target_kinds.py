@@ -17,7 +17,10 @@ _LEAST = 1e-9
 
 @dataclass(frozen=True)
 class DenseCost:
-    """What the dense model costs in the unit of a cost table: its layers, and what is `fixed` outside them."""
+    """What the dense model costs in the unit of a cost table: its layers, and what is `fixed` outside them.
+
+    Where layers cannot be measured alone, all of it counts as layers.
+    """
 
     layers: float
     fixed: float
@@ -64,8 +67,11 @@ class TimedTarget(TargetKind, ABC):
     """Measured by time in the chosen runtime, against the dense model; costs are milliseconds."""
 
     @abstractmethod
-    def measured(self, encoder_speedup: float, latency_ms: float) -> float:
-        """The value of a model whose encoder is so many times as fast and that takes `latency_ms` as a whole."""
+    def measured(self, speedup: float, latency_ms: float) -> float:
+        """The value of a model that is so many times as fast as the dense one and takes `latency_ms` as a whole.
+
+        `speedup` is of the encoder, or of the whole model in a runtime that runs it as one program.
+        """
 
     @abstractmethod
     def corrected(self, budget: float, fixed: float, ratio: float) -> float:
@@ -79,7 +85,10 @@ class CountedTarget(TargetKind, ABC):
 
 
 class SpeedupTarget(TimedTarget):
-    """Times as fast as the dense encoder: layers alone, as embeddings and head do not shrink (ADR 4)."""
+    """Times as fast as the dense encoder: layers alone, as embeddings and head do not shrink (ADR 4).
+
+    Of the whole model in a runtime that runs it as one program (ADR 20).
+    """
 
     low, high, falling, suffix = 1, 1000, False, "x"
 
@@ -100,12 +109,13 @@ class SpeedupTarget(TimedTarget):
         return dense.layers / max(cost - dense.fixed, _LEAST)
 
     def reported(self, row: FamilyRow) -> float | None:
-        """The measured speedup of the encoder."""
-        return None if row.encoder_speedup is None else row.encoder_speedup.mid
+        """The measured speedup of the encoder, or of the whole model where only that was measured."""
+        found = row.encoder_speedup or row.model_speedup
+        return None if found is None else found.mid
 
-    def measured(self, encoder_speedup: float, latency_ms: float) -> float:
-        """The speedup of the encoder."""
-        return encoder_speedup
+    def measured(self, speedup: float, latency_ms: float) -> float:
+        """The speedup itself."""
+        return speedup
 
     def corrected(self, budget: float, fixed: float, ratio: float) -> float:
         """The layers alone scaled by the error: what lies outside them is no part of a speedup."""
@@ -133,7 +143,7 @@ class LatencyTarget(TimedTarget):
         """The measured latency of the whole model."""
         return None if row.latency_ms is None else row.latency_ms.mid
 
-    def measured(self, encoder_speedup: float, latency_ms: float) -> float:
+    def measured(self, speedup: float, latency_ms: float) -> float:
         """The latency of the whole model."""
         return latency_ms
 

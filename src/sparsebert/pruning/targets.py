@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 from transformers import PreTrainedModel
 
+from sparsebert import registry
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UnreachableError
-from sparsebert.measurement.bench import Setting
+from sparsebert.measurement.bench import Setting, variant_of
 from sparsebert.models.layout import layout_of
 from sparsebert.progress import busy
 from sparsebert.pruning.assemble import assemble
@@ -23,7 +24,9 @@ from sparsebert.pruning.search import Found, Scorer, search_even, search_layers,
 from sparsebert.pruning.target_kinds import CountedTarget, DenseCost, TimedTarget
 from sparsebert.recipe.recipe import Recipe
 from sparsebert.recipe.schema import Target
-from sparsebert.timing import Variant, encoder_timer, measure, torch_threads
+from sparsebert.runtimes.pytorch import EAGER
+from sparsebert.runtimes.runtime import Runtime
+from sparsebert.timing import measure, torch_threads
 
 CLOSE_ENOUGH = 0.02
 ATTEMPTS = 4
@@ -53,7 +56,8 @@ def meet(
     kind = goal.target.rules
     timed = isinstance(kind, TimedTarget)
     table = _counting_table(goal, kind.counts) if isinstance(kind, CountedTarget) else latency_table()
-    budget = kind.budget(goal.target.value, _dense_cost(goal, table))
+    dense = _dense_cost(goal, table)
+    budget = kind.budget(goal.target.value, dense)
     if goal.recipe.shape == "layers":
         found = search_layers(calibrated, table, _layers_for(calibrated, table, budget), score)
         return found, _achieved(goal, calibrated, found, table)
@@ -73,7 +77,7 @@ def meet(
         if attempt > 0 and _miss(goal, achieved) <= CLOSE_ENOUGH:
             break
         if isinstance(kind, TimedTarget):
-            budget = kind.corrected(budget, table.fixed, achieved / goal.target.value)
+            budget = kind.corrected(budget, dense.fixed, achieved / goal.target.value)
         candidates, factors = goal.recipe.search.candidates // (1 if attempt == 0 else 4), found.factors
     assert best is not None
     return best
@@ -113,7 +117,7 @@ def _dense_cost(goal: Goal, table: CostTable) -> DenseCost:
         table.cost(layer.attention.units if layer.attention else 0, layer.ffn.units if layer.ffn else 0)
         for layer in layers
     )
-    return DenseCost(full, table.fixed)
+    return DenseCost(full, table.fixed) if table.scope == "encoder" else DenseCost(full + table.fixed, 0.0)
 
 
 def _nearest(goal: Goal, calibrated: Calibrated, table: CostTable) -> float:
@@ -134,33 +138,35 @@ def _achieved(goal: Goal, calibrated: Calibrated, found: Found, table: CostTable
     if not isinstance(kind, TimedTarget):
         return kind.value_at(found.cost, _dense_cost(goal, table))
     small = assemble(goal.current, calibrated.candidates, found.choices)
-    speedup, latency_ms = measure_pair(
-        goal.dense, small, goal.setting, goal.recipe.measure.rounds, goal.recipe.measure.threads
-    )
+    wanted = goal.recipe.measure
+    runtime: Runtime = registry.get("runtime", wanted.runtime)
+    speedup, latency_ms = measure_pair(goal.dense, small, goal.setting, wanted.rounds, wanted.threads, runtime)
     return kind.measured(speedup, latency_ms)
 
 
 def measure_pair(
-    dense: PreTrainedModel, small: PreTrainedModel, setting: Setting, rounds: int, threads: int | None
+    dense: PreTrainedModel,
+    small: PreTrainedModel,
+    setting: Setting,
+    rounds: int,
+    threads: int | None,
+    runtime: Runtime = EAGER,
 ) -> tuple[float, float]:
     """Encoder speedup of `small` over `dense` (median ratio of interleaved rounds) and its whole-model median in ms.
 
-    Where the machine is noisy, `rounds` become more (see clock.measure).
+    The speedup is of the whole model in a runtime that runs it as one program. Where the machine is noisy, `rounds`
+    become more (see timing.measure). Raises RuntimeUnavailableError where the runtime cannot run one of the two.
     """
     inputs = example_inputs([dense, small], setting.batch, setting.length)
     with ExitStack() as stack:
         stack.enter_context(busy("Measuring the candidate against the dense model"))
         stack.enter_context(torch_threads(threads))
-        clocks = [
-            stack.enter_context(encoder_timer(model, [layer.path for layer in layout_of(model).layers]))
-            for model in (dense, small)
-        ]
         variants = [
-            Variant("dense", lambda: dense(**inputs), lambda: clocks[0].total_ns),
-            Variant("small", lambda: small(**inputs), lambda: clocks[1].total_ns),
+            variant_of(name, runtime.prepare(model, inputs), inputs, stack)
+            for name, model in (("dense", dense), ("small", small))
         ]
         samples = measure(variants, rounds, compared=[("small", "dense")])
-    base, own = np.array(samples["dense"].part_ms), np.array(samples["small"].part_ms)
+    base, own = (np.array(found.part_ms or found.whole_ms) for found in (samples["dense"], samples["small"]))
     return float(np.median(base / own)), float(np.median(samples["small"].whole_ms))
 
 

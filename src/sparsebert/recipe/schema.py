@@ -141,6 +141,20 @@ class Measure(Plain):
     )
     threads: int | None = Field(default=None, ge=1, le=MOST_THREADS, description="none = what torch would use")
     timed: bool = Field(default=True, description="false = no timings of the finished models, as in long sweeps")
+    runtime: str = Field(
+        default="eager",
+        description="in which targets of speed and latency are measured; where it runs a model as one program "
+        "(compile, onnx) a speedup is of the whole model, not of the encoder",
+    )
+
+    @field_validator("runtime")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            registry.check("runtime", value)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return value
 
 
 class Trees(Plain):

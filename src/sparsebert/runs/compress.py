@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel, set_seed
 
+from sparsebert import registry
 from sparsebert.counts import zero_share
 from sparsebert.environment import cpu_name
 from sparsebert.errors import UserError
@@ -256,11 +257,12 @@ class FamilyMaker:
         return self._calibrated
 
     def _table(self) -> CostTable:
-        setting = self._context.setting
+        setting, name = self._context.setting, self._context.recipe.measure.runtime
         file = self._context.work / f"latency-{setting.batch}x{setting.length}.json"
 
         def work() -> LatencyTable:
             with torch_threads(self._context.recipe.measure.threads):
-                return LatencyTable(table=measured_table(self._dense.model, setting.batch, setting.length))
+                runtime = registry.get("runtime", name)
+                return LatencyTable(table=measured_table(self._dense.model, setting.batch, setting.length, runtime))
 
-        return once(Stage(file), LatencyTable, work, after=f"{self._dense.digest} {cpu_name()}").result.table
+        return once(Stage(file), LatencyTable, work, after=f"{self._dense.digest} {cpu_name()} {name}").result.table

@@ -157,7 +157,10 @@ def measure_family(context: RunContext, entries: Sequence[Entry]) -> tuple[Model
     if not measure.timed:
         return tuple(_result(context, entry, entries[0], ()) for entry in entries)
     with busy("Measuring the family") as update:
-        rows = bench(models, context.settings, rounds=measure.rounds, threads=measure.threads, progress=update)
+        runtimes = list(dict.fromkeys(["eager", measure.runtime]))
+        rows = bench(
+            models, context.settings, runtimes, rounds=measure.rounds, threads=measure.threads, progress=update
+        )
         return tuple(_result(context, entry, entries[0], rows) for entry in entries)
 
 
