@@ -23,7 +23,8 @@ def summary_cards(family: Family) -> str:
 
 def _card(row: FamilyRow, warning: str) -> str:
     listed = "".join(f"<dt>{in_html(name)}</dt><dd>{_spread(text, spread)}</dd>" for name, text, spread in _facts(row))
-    target = target_text(row.target_kind, row.target_value, long=True)
+    only_whole = row.encoder_speedup is None and row.model_speedup is not None
+    target = target_text(row.target_kind, row.target_value, long=not only_whole)
     small = ", ".join(filter(None, (target and f"asked: {target}", few_runs(row))))
     asked = f"<small>{in_html(small)}</small>" if small else ""
     warned = f'<p class="warning">{in_html(warning)}</p>' if warning else ""
