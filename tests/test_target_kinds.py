@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from example_record import example_record
 from sparsebert import registry
 from sparsebert.pruning.target_kinds import CountedTarget, DenseCost, TimedTarget, weakest_first
-from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.schema import Measure, Target
 from sparsebert.records import read_record, write_record
 from sparsebert.reports import families, family_table
@@ -115,7 +115,7 @@ def test_they_are_read_without_torch():
 
 
 def test_a_recipe_names_the_runtime_of_its_targets():
-    assert Recipe().measure.runtime == "eager"
+    assert CompressRecipe().measure.runtime == "eager"
     assert Measure(runtime="onnx").runtime == "onnx"
     with pytest.raises(ValidationError, match=r"Unknown runtime 'onx'; allowed: eager, .*Did you mean 'onnx'"):
         Measure(runtime="onx")

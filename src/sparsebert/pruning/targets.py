@@ -22,7 +22,7 @@ from sparsebert.pruning.costs import parameter_table
 from sparsebert.pruning.knapsack import CostTable
 from sparsebert.pruning.search import Found, Scorer, search_even, search_layers, search_shape
 from sparsebert.pruning.target_kinds import CountedTarget, DenseCost, TimedTarget
-from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.schema import Target
 from sparsebert.runtimes.pytorch import EAGER
 from sparsebert.runtimes.runtime import Runtime
@@ -37,7 +37,7 @@ class Goal:
     """A target, the recipe it belongs to, the setting it is about, the dense model, and the model to thin."""
 
     target: Target
-    recipe: Recipe
+    recipe: CompressRecipe
     setting: Setting
     dense: PreTrainedModel
     current: PreTrainedModel
