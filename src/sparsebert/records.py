@@ -187,8 +187,8 @@ class SparsityAt(Part):
 class TreeFit(Part):
     """How one layer's fast feedforward layer does; lists are by level of its trees, means over the trees.
 
-    error: after block-wise distillation, squared error on held-out tokens over the variance of the block's output (1 = no better than
-    the mean). The rest is of the finished model on the same tokens (see models/routes.py).
+    error: after block-wise distillation, squared error on held-out tokens over the variance of the block's output (1 =
+    no better than the mean). The rest is of the finished model on the same tokens (see fast_feedforward/routing.py).
     """
 
     layer: int

@@ -21,11 +21,13 @@ _TABLE: dict[str, dict[str, str]] = {
         "compress": "sparsebert.runs.compress:Compress",
         "train": "sparsebert.runs.train:Train",
         "fff": "sparsebert.runs.fff:Fff",
+        "finetune": "sparsebert.runs.finetune:Finetune",
     },
     "recipe": {
         "compress": "sparsebert.recipe.compress:CompressRecipe",
         "train": "sparsebert.recipe.train:TrainRecipe",
         "fff": "sparsebert.recipe.fff:FffRecipe",
+        "finetune": "sparsebert.recipe.finetune:FinetuneRecipe",
     },
     "unit_criterion": {
         "obs": "sparsebert.pruning.criteria:obs",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from datasets import Dataset
 from transformers import PreTrainedModel
@@ -13,12 +13,26 @@ from sparsebert.errors import UserError
 from sparsebert.models.limits import position_limit, segment_types
 from sparsebert.models.load import has_task_head, load_config, load_tokenizer
 from sparsebert.models.source import resolve
-from sparsebert.recipe.schema import Phase
+from sparsebert.recipe.schema import Distill
 from sparsebert.runs.context import RunContext
 from sparsebert.training.collate import Collator, padding_collator
 from sparsebert.training.distill import check_match
 
 SAMPLE_ROWS = 1000
+
+
+class Distilled(Protocol):
+    """A part of a recipe that names a teacher and says what is learned from it: a phase, or the recipe of finetune."""
+
+    @property
+    def teacher(self) -> str | None:
+        """A folder or hub name, `dense`, or none."""
+        ...
+
+    @property
+    def distill(self) -> Distill:
+        """The weights of the terms of the loss."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,7 @@ class Teacher:
     collate: Collator
 
 
-def check_teacher(context: RunContext, phase: Phase, student: PreTrainedModel) -> None:
+def check_teacher(context: RunContext, phase: Distilled, student: PreTrainedModel) -> None:
     """Raises UserError if the model that a phase names cannot teach the student what the phase asks for."""
     if phase.teacher is None or phase.teacher == "dense":
         return
@@ -38,7 +52,7 @@ def check_teacher(context: RunContext, phase: Phase, student: PreTrainedModel) -
     check_match(student, teacher.model, phase.distill)
 
 
-def given_teacher(context: RunContext, phase: Phase, most: int | None = None) -> Teacher:
+def given_teacher(context: RunContext, phase: Distilled, most: int | None = None) -> Teacher:
     """The model that a phase names, with the train rows, or the first `most`, in the tokens of its own tokenizer.
 
     Raises UserError for a model that is not fine-tuned for the task, and for tokens that are not the student's where
@@ -58,7 +72,7 @@ def given_teacher(context: RunContext, phase: Phase, most: int | None = None) ->
     return teacher
 
 
-def _check_tokens(context: RunContext, phase: Phase, teacher: Teacher) -> None:
+def _check_tokens(context: RunContext, phase: Distilled, teacher: Teacher) -> None:
     """Layers and attention maps are compared token by token; for maps the teacher reads the student's own batches."""
     rows, own = teacher.rows, context.train.select(range(len(teacher.rows)))
     alike = _ids(own).equals(_ids(rows))
