@@ -87,7 +87,7 @@ def predict(
         with quiet_libraries():
             source = fine_tuned(model)
             read = texts_of(texts or [], file, text_column or [], id_column, Written(delimiter, encoding))
-            # A back end chooses kernels by the tokens of a batch, so it must not wait for more texts than there are.
+            # A runtime chooses kernels by the tokens of a batch, so it must not wait for more texts than there are.
             inference = inference_of(source, max_length, runtime, min(batch, len(read.first)))
             _answer(inference, read, threads, Destination(model, output, as_json, show_ids=id_column is not None))
 

@@ -8,7 +8,7 @@ from sparsebert.measurement.bench import BenchRow, runtime_verdict, verdict
 
 
 def verdicts(rows: Sequence[BenchRow]) -> list[str]:
-    """In words: how each model does against the first one, and each back end against the first."""
+    """In words: how each model does against the first one, and each runtime against the first."""
     baseline, first = rows[0].model, rows[0].backend
     said: list[str] = []
     for row in rows:
