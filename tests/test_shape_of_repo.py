@@ -207,7 +207,8 @@ def test_every_registered_name_leads_somewhere() -> None:
         "family": 6,
         "task_kind": 3,
         "metric": 7,
-        "backend": 5,
+        "target": 4,
+        "runtime": 6,
     }
     assert all(registry.get(kind, one) is not None for kind in counts for one in registry.names(kind))
 

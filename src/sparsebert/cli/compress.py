@@ -122,6 +122,15 @@ def compress(
         int | None,
         typer.Option(metavar="TOKENS", help="Default: median of the validation texts.", rich_help_panel=SPEED),
     ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Measure targets in it, for example onnx; one that runs a model as one program gives speedups of "
+            "the whole model. Default eager.",
+            rich_help_panel=SPEED,
+        ),
+    ] = None,
     threads: ThreadsOption = None,
     recipe: RecipeOption = None,
     settings: SetOption = None,
@@ -147,6 +156,7 @@ def compress(
         "max_length": max_length,
         "measure.batch": batch,
         "measure.length": length,
+        "measure.runtime": runtime,
         "measure.threads": threads,
         "seed": seed,
     }

@@ -36,7 +36,7 @@ def fine_tuned(model: str) -> ModelSource:
     return source
 
 
-def inference_of(source: ModelSource, max_length: int | None, backend: str, batch: int) -> Inference:
+def inference_of(source: ModelSource, max_length: int | None, runtime: str, batch: int) -> Inference:
     """The model, loaded, to read `batch` texts at a time up to `max_length` tokens, none = what it reads by itself.
 
     Raises UserError for a length that is too short for a text.
@@ -48,4 +48,4 @@ def inference_of(source: ModelSource, max_length: int | None, backend: str, batc
         raise UserError("--max-length is too short for a text", got=max_length, allowed=allowed)
     wanted = max_length or reading_length(config, tokenizer)
     reader = Reader(tokenizer, min(wanted, limit or wanted), config.vocab_size, segment_types(config))
-    return Inference(model, reader, padding_collator(tokenizer), backend, batch)
+    return Inference(model, reader, padding_collator(tokenizer), runtime, batch)
