@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from sparsebert.commands.output import quiet_libraries
-from sparsebert.recipe.recipe import parse_recipe
+from sparsebert.recipe.load import parse_recipe
 from sparsebert.reports import as_markdown, as_rich, curve_table, curves, write_report
 from sparsebert.runs.sweep import Point, sweep
 

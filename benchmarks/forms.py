@@ -31,7 +31,7 @@ from sparsebert.environment import environment
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.attention import NAME
 from sparsebert.models.source import resolve
-from sparsebert.recipe.recipe import parse_recipe
+from sparsebert.recipe.load import parse_recipe
 from sparsebert.records import ModelResult, Record, read_record
 from sparsebert.runs.sweep import Point, sweep
 from sparsebert.timing import Variant, interleave, quartiles, ratios, torch_threads

@@ -21,7 +21,7 @@ from sparsebert.pruning.assemble import assemble
 from sparsebert.pruning.calibration import calibrate
 from sparsebert.pruning.search import Found, divergence, scorer
 from sparsebert.pruning.targets import Goal, meet
-from sparsebert.recipe.recipe import load_recipe
+from sparsebert.recipe.load import load_recipe
 from sparsebert.recipe.schema import Target
 from sparsebert.runs.context import RunContext, set_up
 from sparsebert.training.evaluate import predict_logits

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from sparsebert.recipe.recipe import Recipe, load_recipe
+from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.load import load_recipe
 from sparsebert.records import Record, read_record, write_record
 from sparsebert.runs.cache import shared_cache
 from sparsebert.runs.run import run

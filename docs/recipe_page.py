@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from sparsebert import registry
 from sparsebert.pruning.criteria import Scored
-from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.schema import (
     Columns,
     Component,
@@ -30,18 +30,20 @@ from sparsebert.recipe.schema import (
     When,
 )
 
-NOTE = "<!-- Written by `make docs` from src/sparsebert/recipe.py, parts.py and the registered components. -->"
+NOTE = "<!-- Written by `make docs` from src/sparsebert/recipe and the registered components. -->"
 
 INTRO = """\
 # Recipes
 
-A recipe is everything that decides a run, in one YAML file. `compress`, `train` and `fff` read it with `--recipe FILE`,
-`sweep` as its argument. A key that is left out has the default of the tables below; an unknown key is an error that
-names the nearest one. This recipe fine-tunes a dense model, trains a second one to 90 % zero blocks with the first as
-its teacher, and then trains on with these zeros held:
+A recipe is everything that decides a run, in one YAML file. The commands that make models read it with `--recipe FILE`,
+`sweep` as its argument. Its `kind` is the command; each kind has keys of its own beside those of every recipe. A key
+that is left out has the default of the tables below. An unknown key is an error that names the nearest one, and so is a
+key of another kind. This recipe fine-tunes a dense model, trains a second one to 90 % zero blocks with the first as its
+teacher, and then trains on with these zeros held:
 
 ```yaml
 schema: 1
+kind: train
 task: reviews
 sparsity: 0.9
 phases:
@@ -125,7 +127,9 @@ NOT_FOR_READERS = re.compile(r"\s*Raises [^.]*\.(?=\s|$)|; see [\w.]+(?=\.)| \[u
 
 def recipe_page() -> str:
     """Every key of a recipe, and every registered part with its options."""
-    lines = [NOTE, "", INTRO, *_keys("Keys", Recipe, "")]
+    lines = [NOTE, "", INTRO, *_keys("Keys of every recipe", Recipe, "")]
+    for kind in registry.names("recipe"):
+        lines += _keys(f"Keys of {kind}", registry.get("recipe", kind), "", leave=Recipe)
     for title, (model, where) in SECTIONS.items():
         lines += _keys(title, model, where)
     for kind, (title, where) in PARTS.items():
@@ -134,10 +138,12 @@ def recipe_page() -> str:
     return "\n".join(lines)
 
 
-def _keys(title: str, model: type[BaseModel], where: str) -> list[str]:
+def _keys(title: str, model: type[BaseModel], where: str, leave: type[BaseModel] | None = None) -> list[str]:
+    known = {} if leave is None else leave.model_fields
     said = [inspect.getdoc(model) or "", *([_differences(Recovery, Training)] if model is Training else [])]
     head = ["", " ".join([where, *said]).strip(), "", "| key | value | default | |", "|---|---|---|---|"]
-    return [f"## {title}", *head, *(_key(name, field) for name, field in model.model_fields.items()), ""]
+    rows = [_key(name, field) for name, field in model.model_fields.items() if name not in known]
+    return [f"## {title}", *head, *rows, ""]
 
 
 def _key(name: str, field: FieldInfo) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.load import parse_recipe
 from sparsebert.recipe.schema import Target
 from sparsebert.records import (
     Decisions,
@@ -56,7 +57,7 @@ DENSE_MS = {(1, 128): 14.2, (1, 25): 4.61, (32, 128): 402.0, (32, 25): 83.5}
 def example_record(seed: int = 0, criterion: str = "obs", accuracy_shift: float = 0.0, **recipe: Any) -> Record:
     """A finished run: dense, 2x, 4x and 8x, timed at two batches and two lengths."""
     targets = tuple(Target(kind="speedup", value=value) for value in (2, 4, 8))
-    plain = Recipe.model_validate({"task": "sst2", "criterion": criterion, "seed": seed, "targets": targets} | recipe)
+    plain = parse_recipe({"task": "sst2", "criterion": criterion, "seed": seed, "targets": targets} | recipe)
     wobble = (0.0, 0.0023, -0.0034)[seed % 3]
     shifts = {name: (wobble + accuracy_shift) * (SPEEDUPS[name] - 1) / 3 for name in SHAPES}
     return _record(plain).model_copy(
@@ -113,7 +114,7 @@ def _importance(order: tuple[int, ...]) -> tuple[float, ...]:
 
 def failed_record(message: str = "The training loss became nan at step 120.") -> Record:
     """A run that diverged: no scores, no models."""
-    plain = Recipe.model_validate({"task": "sst2", "criterion": "magnitude", "seed": 7})
+    plain = parse_recipe({"task": "sst2", "criterion": "magnitude", "seed": 7})
     return _record(plain).model_copy(update={"status": "failed", "message": message, "failed_step": 120})
 
 
@@ -141,7 +142,7 @@ def plain_record() -> Record:
 def train_record(seed: int = 0, sparsity: float = 0.8, **recipe: Any) -> Record:
     """A sparse training without a dense model: 600 steps of fine-tuning, then 450 with rules and a teacher."""
     phases = [{"name": "warm"}, {"name": "prune", "teacher": "some/teacher", "rules": [{}]}]
-    values = {"task": "sst2", "seed": seed, "sparsity": sparsity, "phases": phases, "targets": ()} | recipe
+    values = {"task": "sst2", "seed": seed, "sparsity": sparsity, "phases": phases} | recipe
     dense = _model("dense", 0.9 - 0.1 * sparsity + 0.001 * seed, 1.0)
     run = {"epochs": 1.0, "examples": 20000, "seconds": 900.0, "dtype": "float32"}
     removed = Sparsity(encoder_linear=sparsity, whole_model=sparsity / 2, bytes_on_disk=sparsity / 2 - 0.03)
@@ -168,13 +169,13 @@ def train_record(seed: int = 0, sparsity: float = 0.8, **recipe: Any) -> Record:
             for place, part in enumerate(MATRICES)
         },
     }
-    plain = _record(Recipe.model_validate(values))
+    plain = _record(parse_recipe(values))
     return plain.model_copy(update={"kind": "train", "models": (dense.model_copy(update=made),)})
 
 
 def tree_record() -> Record:
     """A dense model, one with trees in the place of the blocks of the last two layers, and a control."""
-    plain = _record(Recipe.model_validate({"task": "sst2", "trees": {"depth": 10}}))
+    plain = _record(parse_recipe({"task": "sst2", "trees": {"depth": 10}}))
     dense = _model("dense", 0.91, 1.0)
     shape = dense.shape.model_copy(update={"neurons": (NEURONS,) * (LAYERS - 2) + (0, 0)})
     trees = tuple(

@@ -13,7 +13,7 @@ from sparsebert.models.surgeon import mask_model, shrink
 from sparsebert.pruning.assemble import assemble, masked_model
 from sparsebert.pruning.calibration import calibrate
 from sparsebert.pruning.knapsack import LayerChoice
-from sparsebert.runs.compress import shape_of
+from sparsebert.pruning.shapes import shape_of
 from tiny import FAMILIES, HEADS, NEURONS, tiny_batch, tiny_model
 from toy import toy_collate, toy_rows
 

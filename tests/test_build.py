@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sparsebert.kernels.native import FILE
-from sparsebert.recipe.recipe import SHIPPED
+from sparsebert.recipe.load import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 HERE = "linux-x86_64"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sparsebert.errors import UserError
-from sparsebert.recipe.recipe import Recipe, parse_recipe
+from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.load import parse_recipe
 from sparsebert.records import Inputs
 from sparsebert.runs.cache import SharedPart, add_to_cache, shared_cache, shared_parts, take_from_cache
 from sparsebert.runs.sweep import Point, sweep

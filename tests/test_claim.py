@@ -12,7 +12,9 @@ import pytest
 from example_record import example_record
 from sparsebert.errors import UserError
 from sparsebert.files import PREFIX
-from sparsebert.recipe.recipe import Recipe, parse_recipe
+from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.compress import CompressRecipe
+from sparsebert.recipe.load import parse_recipe
 from sparsebert.recipe.schema import Target, Training
 from sparsebert.records import Inputs, SplitOf, write_record
 from sparsebert.runs.claim import INPUTS_FILE, LOCK_FILE, RECIPE_FILE, claimed, mark_finished
@@ -30,7 +32,7 @@ INPUTS = Inputs(
 
 
 def claim(folder: Path, recipe: Recipe | None = None, inputs: Inputs = INPUTS, restart: bool = False) -> Inputs:
-    with claimed(folder, recipe or Recipe(), inputs, restart) as begun:
+    with claimed(folder, recipe or CompressRecipe(), inputs, restart) as begun:
         return begun
 
 
@@ -39,7 +41,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_claim_writes_the_recipe_and_lets_it_in_again(tmp_path: Path):
-    recipe = Recipe(seed=3, targets=(Target(kind="speedup", value=2),))
+    recipe = CompressRecipe(seed=3, targets=(Target(kind="speedup", value=2),))
     claim(tmp_path / "run", recipe)
     assert parse_recipe(json.loads((tmp_path / "run" / RECIPE_FILE).read_text())) == recipe
     assert Inputs.model_validate_json((tmp_path / "run" / INPUTS_FILE).read_bytes()) == INPUTS
@@ -52,7 +54,7 @@ def test_claim_refuses_another_recipe_and_names_the_keys(tmp_path: Path):
     claim(tmp_path)
     before = content(tmp_path)
     with pytest.raises(UserError, match=r"another recipe; different: dense\.epochs, seed; .*choose another --output"):
-        claim(tmp_path, Recipe(seed=1, dense=Training(epochs=3)))
+        claim(tmp_path, CompressRecipe(seed=1, dense=Training(epochs=3)))
     assert content(tmp_path) == before
 
 
@@ -96,12 +98,12 @@ def test_restart_begins_anew_and_leaves_what_no_run_made(tmp_path: Path):
     for name in ("work/dense.json", "dense/config.json", "plots/a.png", "record.json", "report.html", "mine/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("old")
-    claim(tmp_path, Recipe(seed=1), restart=True)
+    claim(tmp_path, CompressRecipe(seed=1), restart=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK_FILE, INPUTS_FILE, "mine", RECIPE_FILE]
 
 
 def targets(*values: float) -> Recipe:
-    return Recipe(targets=tuple(Target(kind="speedup", value=value) for value in values))
+    return CompressRecipe(targets=tuple(Target(kind="speedup", value=value) for value in values))
 
 
 def test_targets_may_be_added(tmp_path: Path):
@@ -154,7 +156,7 @@ def test_a_damaged_claim_is_one_line(file: str, damage: str, tmp_path: Path):
 
 def test_a_recipe_of_another_version_is_one_line(tmp_path: Path):
     claim(tmp_path)
-    (tmp_path / RECIPE_FILE).write_text(json.dumps(Recipe().plain() | {"schema": 99}))
+    (tmp_path / RECIPE_FILE).write_text(json.dumps(CompressRecipe().plain() | {"schema": 99}))
     with pytest.raises(UserError, match="recipe schema 99 is not readable"):
         claim(tmp_path)
 
@@ -179,7 +181,10 @@ def test_links_are_not_followed(name: str, tmp_path: Path):
 
 def test_two_commands_do_not_work_in_one_folder(tmp_path: Path):
     folder = tmp_path / "run"
-    with claimed(folder, Recipe(), INPUTS), pytest.raises(UserError, match="Another command is working") as caught:
+    with (
+        claimed(folder, CompressRecipe(), INPUTS),
+        pytest.raises(UserError, match="Another command is working") as caught,
+    ):
         claim(folder)
     assert str(folder) in str(caught.value)
     claim(folder)

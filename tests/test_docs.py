@@ -22,7 +22,7 @@ from sparsebert import registry
 from sparsebert.cli import app
 from sparsebert.models.load import save_model
 from sparsebert.models.surgeon import shrink
-from sparsebert.recipe.recipe import parse_recipe
+from sparsebert.recipe.load import parse_recipe
 from sparsebert.recipe.schema import Component, Plain, Rule
 from tiny import NEURONS, tiny_model
 

@@ -174,7 +174,7 @@ BAD = {
     "got trees.balance=.nan": ("--set", "trees.balance=.nan"),
     "got trees.hardening=.inf": ("--set", "trees.hardening=.inf"),
     "trees.hardening: Input should be greater than or equal to 0": ("--set", "trees.hardening=-0.5"),
-    "only one of them": ("--set", "max_drop=1"),
+    "Unknown recipe key 'max_drop'": ("--set", "max_drop=1"),
 }
 
 

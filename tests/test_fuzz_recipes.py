@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from fuzz import assert_short, fuzzed
 from sparsebert.commands.compress import default_folder
 from sparsebert.errors import UserError
+from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.load import SHIPPED, flat_values, load_recipe, parse_recipe
 from sparsebert.recipe.plain_yaml import NotPlainError, check_plain, read_yaml
-from sparsebert.recipe.recipe import SHIPPED, Recipe, flat_values, load_recipe, parse_recipe
 from sparsebert.runs.sweep import axis, points
 
 TEXTS = [file.read_text(encoding="utf-8") for file in sorted(SHIPPED.glob("*.yaml"))]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fuzz import assert_short, fuzzed
 from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.recipe.recipe import load_recipe, parse_recipe
+from sparsebert.recipe.load import load_recipe, parse_recipe
 from sparsebert.recipe.schema import Component, Rule
 from sparsebert.runs.context import RunContext, set_up
 from sparsebert.runs.train import check_phases

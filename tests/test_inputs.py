@@ -11,21 +11,31 @@ from datasets import Dataset
 
 from sparsebert.data.load import load_task
 from sparsebert.errors import UserError
-from sparsebert.recipe.recipe import Recipe, load_recipe
+from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.compress import CompressRecipe
+from sparsebert.recipe.load import load_recipe
 from sparsebert.records import read_record
 from sparsebert.runs.inputs import inputs_of
 from sparsebert.runs.run import run
 from tiny_run import run_cli, save_tiny, write_task
 
-QUICK = ("measure.timed=false", "dense.max_steps=2", "finetune.max_steps=2")
+QUICK = ("measure.timed=false", "dense.max_steps=2")
 PHASES = (
     "phases=[{name: a, teacher: TEACHER, training: {max_steps: 2, batch_size: 16}, rules: [{every: {steps: 1}}]}]",
     "sparsity=0.5",
 )
 TYPES = {
-    "compress": ("targets=[{kind: sparsity, value: 0.3}]", "search.examples=16", "search.score_examples=8"),
+    "compress": (
+        "finetune.max_steps=2",
+        "targets=[{kind: sparsity, value: 0.3}]",
+        "search.examples=16",
+        "search.score_examples=8",
+    ),
     "train": PHASES,
-    "fff": ("trees={depth: 1, steps: 2, examples: 16, controls: false}",),
+    "fff": (
+        "finetune.max_steps=2",
+        "trees={depth: 1, steps: 2, examples: 16, controls: false}",
+    ),
 }
 
 
@@ -88,7 +98,7 @@ def test_what_has_changed_is_named(kind: str, finished: bool, home: Path):
 
 def test_how_rows_are_stored_does_not_matter(home: Path):
     def digest(file: str) -> str:
-        task = load_task("mine", str(home / file), Recipe().columns, 0, None)
+        task = load_task("mine", str(home / file), CompressRecipe().columns, 0, None)
         return inputs_of(recipe(home, "train"), task).data["train"].sha256
 
     rows = Dataset.from_csv(str(home / "data" / "train.csv"), cache_dir=str(home / "cache"))

@@ -18,7 +18,7 @@ from sparsebert.models.heads import foreign_head, has_task_head
 from sparsebert.models.labels import head_order, own_names, take_labels
 from sparsebert.models.load import load_config, load_model
 from sparsebert.models.surgeon import shrink
-from sparsebert.recipe.recipe import load_recipe
+from sparsebert.recipe.load import load_recipe
 from sparsebert.runs.context import RunContext, set_up
 from test_heads import rewrite
 from tiny import FAMILIES, tiny_batch, tiny_model
@@ -169,7 +169,7 @@ def test_a_teacher_whose_labels_have_no_names_is_said(tmp_path: Path, data: Path
     student, said = save_tiny(tmp_path / "student", "base"), []
     for teacher in (named(tmp_path / "named", "yes", "no"), save_tiny(tmp_path / "nameless")):
         phase = f"phases=[{{name: p, teacher: {teacher}}}]"
-        made = load_recipe(None, [f"model={student}", "task=mine", f"data={data}", "targets=[]", phase])
+        made = load_recipe(None, [f"model={student}", "task=mine", f"data={data}", phase])
         said.append([note for note in set_up(made, tmp_path / "out").notes if "teacher" in note])
     wanted = "have no names: they are taken to be no, yes, in this order"
     assert said == [[], [f"The labels of the teacher {tmp_path / 'nameless'} {wanted}"]]

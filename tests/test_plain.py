@@ -8,8 +8,8 @@ import tracemalloc
 import pytest
 
 from sparsebert.errors import UserError
+from sparsebert.recipe.load import load_recipe, parse_recipe
 from sparsebert.recipe.plain_yaml import DEEPEST, MOST_BYTES, NotPlainError, check_plain, read_yaml
-from sparsebert.recipe.recipe import load_recipe, parse_recipe
 from sparsebert.recipe.schema import Component, folder_name
 from sparsebert.records import ModelResult
 from tiny_run import assert_refused, run_cli

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from sparsebert.errors import UserError
 from sparsebert.models.load import load_model
-from sparsebert.recipe.recipe import load_recipe
+from sparsebert.recipe.load import load_recipe
 from sparsebert.records import FILE_NAME, PREDICTIONS, read_record, write_record
 from sparsebert.reports import curves, families, family_rows
 from sparsebert.reports.values import Value

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from example_record import example_record
-from sparsebert.recipe.recipe import load_recipe
+from sparsebert.recipe.load import load_recipe
 from sparsebert.records import ModelResult, Timing
 from sparsebert.runs.context import RunContext, set_up
 from sparsebert.runs.remarks import answers, doubt, fell_too_far, least_drop, too_few_examples

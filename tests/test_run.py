@@ -16,10 +16,11 @@ from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import disk_bytes
-from sparsebert.recipe.recipe import load_recipe
+from sparsebert.recipe.load import load_recipe
 from sparsebert.records import Record, read_record
+from sparsebert.runs.compress import LADDER, Compress, Member, wanted_targets
 from sparsebert.runs.context import set_up
-from sparsebert.runs.makers import LADDER, Entry, make_family, wanted_targets
+from sparsebert.runs.run_type import Entry
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
 pytestmark = pytest.mark.usefixtures("short_samples")
@@ -153,8 +154,9 @@ def family(home: SimpleNamespace, name: str, model: Path, settings: tuple[str, .
     """Members made one-shot, without the measurement and the report of a whole run."""
     given = {"model": str(model), "task": "mine", "data": str(home.data), **values}
     recipe = load_recipe(None, [*QUICK[1::2], "finetune=null", *settings], **given)
-    bench = set_up(recipe, home.folder / name)
-    return *make_family(bench), bench
+    context = set_up(recipe, home.folder / name)
+    made = Compress().make(context)
+    return made.entries, made.notes, context
 
 
 def removed(entry: Entry, dense: Entry) -> float:
@@ -166,10 +168,11 @@ def removed(entry: Entry, dense: Entry) -> float:
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_criterion_plugs_into_the_same_path(home, criterion):
     targets = [{"kind": "sparsity", "value": 0.5}]
-    (dense, small), notes, bench = family(home, criterion, home.tuned, criterion=criterion, targets=targets)
+    (dense, small), notes, context = family(home, criterion, home.tuned, criterion=criterion, targets=targets)
     assert (dense.name, small.name, notes) == ("dense", "0.5-sparsity", ())
-    assert dense.training is None and small.training is None
-    assert bench.score(small.predictions) == small.member.one_shot_scores
+    assert dense.facts["training"] is None and small.facts["training"] is None
+    kept = json.loads((context.work / small.name / "member.json").read_text(encoding="utf-8"))
+    assert context.score(small.predictions) == Member.model_validate(kept["result"]).one_shot_scores
     assert 0.5 <= removed(small, dense) < 0.75
 
 
@@ -180,7 +183,7 @@ def test_all_registered_criteria_were_covered():
 def test_layers_as_the_control(home):
     targets = [{"kind": "sparsity", "value": 0.66}]
     (_, small), *_ = family(home, "layers", home.tuned, shape="layers", targets=targets)
-    shape = small.member.shape
+    shape = small.facts["shape"]
     assert len(shape.dropped_layers) == 2
     assert sorted(shape.heads) == [0, 0, 4] and sorted(shape.neurons) == [0, 0, 24]
 
@@ -191,7 +194,7 @@ def test_size_target_is_about_bytes(home):
     assert [entry.name for entry in small] == ["0.8-size", "0.6-size"]
     for entry in small:
         part = disk_bytes(entry.folder) / disk_bytes(dense.folder)
-        assert entry.member.target.value - 0.1 < part <= entry.member.target.value + 0.02
+        assert entry.facts["target_value"] - 0.1 < part <= entry.facts["target_value"] + 0.02
 
 
 def test_targets_of_a_kind_go_from_the_mildest_to_the_strongest():
@@ -234,8 +237,8 @@ def test_max_drop_does_not_hide_what_went_wrong(home, monkeypatch: pytest.Monkey
 
 def test_max_drop_stops_where_too_much_is_lost(home):
     learn = ("dense.max_steps=60", "dense.learning_rate=0.003")
-    entries, notes, bench = family(home, "drop", home.base, learn, max_drop=5.0, criterion="random")
-    scores = [next(s.value for s in bench.score(e.predictions) if s.metric == "accuracy") for e in entries]
+    entries, notes, context = family(home, "drop", home.base, learn, max_drop=5.0, criterion="random")
+    scores = [next(s.value for s in context.score(e.predictions) if s.metric == "accuracy") for e in entries]
     assert scores[0] > 0.9
     assert all(100 * (scores[0] - score) <= 5 for score in scores)
     assert [entry.name for entry in entries[1:]] == [f"{value:g}-sparsity" for value in LADDER[: len(entries) - 1]]

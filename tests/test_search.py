@@ -10,11 +10,11 @@ import pytest
 import scipy.stats
 
 from sparsebert.errors import UserError
+from sparsebert.pruning import search
 from sparsebert.pruning.calibration import Calibrated, calibrate
 from sparsebert.pruning.costs import parameter_table
 from sparsebert.pruning.knapsack import CostTable, LayerChoice
 from sparsebert.pruning.search import divergence, scorer, search_even, search_layers, search_shape
-from sparsebert.runs import search
 from tiny import HEADS, LAYERS, NEURONS, tiny_model
 from toy import calibrated_with, toy_collate, toy_rows
 

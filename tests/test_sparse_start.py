@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector
 
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import load_model
-from sparsebert.recipe.recipe import load_recipe
+from sparsebert.recipe.load import load_recipe
 from sparsebert.runs.run import run
 from test_recipes import TRAINED
 from tiny_run import assert_refused, run_cli, save_tiny, write_task

@@ -14,7 +14,7 @@ from torch import nn
 from sparsebert.groups import Group, Slice
 from sparsebert.models.layout import layout_of
 from sparsebert.pruning.obs import obs_candidates
-from sparsebert.pruning.statistics import FLOOR, Batch, Collected, collect_statistics
+from sparsebert.pruning.statistics import FLOOR, CalibrationBatch, Collected, collect_statistics
 from tiny import FAMILIES, tiny_batch, tiny_model
 
 UNITS, WIDTH, HIDDEN, LABELS, SEED = 3, 2, 4, 3, 11
@@ -58,7 +58,7 @@ GROUP = Group(
 )
 
 
-def toy_batch(seed: int = 0, rows: int = 4, length: int = 6) -> Batch:
+def toy_batch(seed: int = 0, rows: int = 4, length: int = 6) -> CalibrationBatch:
     generator = torch.Generator().manual_seed(seed)
     mask = torch.ones(rows, length, dtype=torch.long)
     for row in range(rows):
@@ -70,12 +70,12 @@ def toy_batch(seed: int = 0, rows: int = 4, length: int = 6) -> Batch:
     }
 
 
-def cross_entropy(output: Any, batch: Batch) -> torch.Tensor:
+def cross_entropy(output: Any, batch: CalibrationBatch) -> torch.Tensor:
     return nn.functional.cross_entropy(output.logits, batch["labels"])
 
 
 def collected(
-    model: nn.Module, *batches: Batch, loss: Callable[[Any, Batch], torch.Tensor] = cross_entropy
+    model: nn.Module, *batches: CalibrationBatch, loss: Callable[[Any, CalibrationBatch], torch.Tensor] = cross_entropy
 ) -> Collected:
     return collect_statistics(model, [GROUP], ["layer"], batches, loss, SEED)
 
@@ -87,7 +87,7 @@ def directions(*shapes: tuple[int, int]) -> list[np.ndarray]:
     return [values - values.mean(axis=1, keepdims=True) if values.shape[1] > 1 else values for values in drawn]
 
 
-def by_hand(model: Toy, batch: Batch, direction: np.ndarray) -> dict[str, np.ndarray]:
+def by_hand(model: Toy, batch: CalibrationBatch, direction: np.ndarray) -> dict[str, np.ndarray]:
     """Inputs x of `down` and gradients g at its output for all real tokens, and their weights in the moments.
 
     The gradient of direction . logits at every real token of an example is direction @ head.
@@ -209,7 +209,7 @@ def test_input_norm_is_over_weights_and_biases():
 def test_the_model_is_left_as_it_was():
     model = Toy().train()
 
-    def fail(output: Any, batch: Batch) -> torch.Tensor:
+    def fail(output: Any, batch: CalibrationBatch) -> torch.Tensor:
         raise RuntimeError("no loss")
 
     with pytest.raises(RuntimeError, match="no loss"):

@@ -13,13 +13,13 @@ from sparsebert.errors import UserError
 from sparsebert.measurement.bench import Setting
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.surgeon import shrink
+from sparsebert.pruning import targets
 from sparsebert.pruning.assemble import assemble
 from sparsebert.pruning.calibration import Calibrated, calibrate
 from sparsebert.pruning.knapsack import CostTable, LayerChoice
 from sparsebert.pruning.targets import CLOSE_ENOUGH, Goal, measure_pair, meet
-from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.schema import Search, Target
-from sparsebert.runs import targets
 from sparsebert.timing import Samples
 from tiny import HEADS, LAYERS, NEURONS, tiny_model
 from toy import calibrated_with, toy_collate, toy_rows
@@ -44,7 +44,7 @@ def thin() -> Calibrated:
 def goal(kind: str, value: float, **recipe: Any) -> Goal:
     search = Search(candidates=recipe.pop("candidates", 5), drop_layers=recipe.pop("drop_layers", True))
     target = Target.model_validate({"kind": kind, "value": value})
-    return Goal(target, Recipe(search=search, **recipe), Setting(1, 8), MODEL, MODEL)
+    return Goal(target, CompressRecipe(search=search, **recipe), Setting(1, 8), MODEL, MODEL)
 
 
 def removed(choices: Sequence[LayerChoice]) -> float:

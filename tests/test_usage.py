@@ -8,7 +8,7 @@ import sys
 import typer.main
 
 from sparsebert.cli import app
-from sparsebert.recipe.recipe import SHIPPED, differing_keys, load_recipe
+from sparsebert.recipe.load import SHIPPED, differing_keys, load_recipe
 from sparsebert.version import __version__
 from tiny_run import assert_refused, run_cli
 

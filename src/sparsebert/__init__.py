@@ -12,6 +12,7 @@ from sparsebert import autoload
 from sparsebert.version import __version__
 
 if TYPE_CHECKING:
+    from sparsebert.api import bench, compress, fff, finetune, report, train
     from sparsebert.errors import UserError
     from sparsebert.fast_feedforward.convert import distill_blocks
     from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
@@ -19,30 +20,40 @@ if TYPE_CHECKING:
     from sparsebert.models.layout import layout_of
     from sparsebert.models.load import Packing, load_model, save_model
     from sparsebert.models.surgeon import convert_ffn, set_routing, shrink
-    from sparsebert.recipe.recipe import Recipe, load_recipe
+    from sparsebert.recipe.base import Recipe
+    from sparsebert.recipe.load import load_recipe
     from sparsebert.recipe.schema import Rule
     from sparsebert.records import Record, read_record
+    from sparsebert.result import RunResult, open_run
     from sparsebert.training.trainer import SparseTrainer
 
 _WHERE = {
     "FastFeedForward": "sparsebert.fast_feedforward.layer",
     "Packing": "sparsebert.models.load",
-    "Recipe": "sparsebert.recipe.recipe",
+    "Recipe": "sparsebert.recipe.base",
     "Record": "sparsebert.records",
     "Routing": "sparsebert.fast_feedforward.layer",
     "Rule": "sparsebert.recipe.schema",
+    "RunResult": "sparsebert.result",
     "SparseTrainer": "sparsebert.training.trainer",
     "UserError": "sparsebert.errors",
     "accelerate": "sparsebert.models.accelerate",
+    "bench": "sparsebert.api",
+    "compress": "sparsebert.api",
+    "convert_ffn": "sparsebert.models.surgeon",
+    "distill_blocks": "sparsebert.fast_feedforward.convert",
+    "fff": "sparsebert.api",
+    "finetune": "sparsebert.api",
     "layout_of": "sparsebert.models.layout",
     "load_model": "sparsebert.models.load",
-    "load_recipe": "sparsebert.recipe.recipe",
-    "convert_ffn": "sparsebert.models.surgeon",
+    "load_recipe": "sparsebert.recipe.load",
+    "open_run": "sparsebert.result",
     "read_record": "sparsebert.records",
+    "report": "sparsebert.api",
     "save_model": "sparsebert.models.load",
     "set_routing": "sparsebert.models.surgeon",
     "shrink": "sparsebert.models.surgeon",
-    "distill_blocks": "sparsebert.fast_feedforward.convert",
+    "train": "sparsebert.api",
 }
 
 __all__ = [
@@ -52,19 +63,27 @@ __all__ = [
     "Record",
     "Routing",
     "Rule",
+    "RunResult",
     "SparseTrainer",
     "UserError",
     "__version__",
     "accelerate",
+    "bench",
+    "compress",
     "convert_ffn",
     "distill_blocks",
+    "fff",
+    "finetune",
     "layout_of",
     "load_model",
     "load_recipe",
+    "open_run",
     "read_record",
+    "report",
     "save_model",
     "set_routing",
     "shrink",
+    "train",
 ]
 
 

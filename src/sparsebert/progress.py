@@ -39,6 +39,17 @@ def tracked(items: Sequence[T], title: str) -> Iterator[T]:
 
 
 @contextmanager
+def silent(wanted: bool = True) -> Iterator[None]:
+    """Inside, nothing is said and no bar is drawn, if that is wanted."""
+    before = console.quiet
+    console.quiet = wanted or before
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+@contextmanager
 def busy(title: str) -> Iterator[Callable[[str], None]]:
     """A spinner for work whose length is not known; gives what changes its title."""
     if not console.is_terminal:

@@ -309,7 +309,7 @@ class Record(Part):
     """One run."""
 
     schema_version: int = SCHEMA
-    kind: Literal["compress", "train", "fff"]
+    kind: str = Field(description="the type of run")
     status: Literal["finished", "failed"]
     message: str | None = None
     failed_step: int | None = None

@@ -19,6 +19,16 @@ SHRUNK_PREFIX = "sparsebert-"
 # A component of the user's own.
 _OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _TABLE: dict[str, dict[str, str]] = {
+    "run_type": {
+        "compress": "sparsebert.runs.compress:Compress",
+        "train": "sparsebert.runs.train:Train",
+        "fff": "sparsebert.runs.fff:Fff",
+    },
+    "recipe": {
+        "compress": "sparsebert.recipe.compress:CompressRecipe",
+        "train": "sparsebert.recipe.train:TrainRecipe",
+        "fff": "sparsebert.recipe.fff:FffRecipe",
+    },
     "unit_criterion": {
         "obs": "sparsebert.pruning.criteria:obs",
         "magnitude": "sparsebert.pruning.criteria:magnitude",

@@ -132,7 +132,8 @@ def compress(
         from sparsebert.commands.settings import recipe_of
 
         options["targets"] = command.targets(goals)
-        made = recipe_of(recipe, options, settings or [], cleared=("finetune",) if no_finetune else ())
+        cleared = ("finetune",) if no_finetune else ()
+        made = recipe_of(recipe, options, settings or [], cleared, "compress")
         command.compress(made, output, as_json, restart)
 
 
@@ -171,7 +172,7 @@ def train(
         from sparsebert.commands import train as command
         from sparsebert.commands.settings import recipe_of
 
-        command.train(recipe_of(recipe, options, settings or []), output, as_json, restart)
+        command.train(recipe_of(recipe, options, settings or [], kind="train"), output, as_json, restart)
 
 
 @app.command()
@@ -228,7 +229,8 @@ def fff(
         from sparsebert.commands import fff as command
         from sparsebert.commands.settings import recipe_of
 
-        made = recipe_of(recipe, options, settings or [], cleared=("finetune",) if no_finetune else ())
+        cleared = ("finetune",) if no_finetune else ()
+        made = recipe_of(recipe, options, settings or [], cleared, "fff")
         command.fff(made, output, as_json, restart)
 
 

@@ -41,7 +41,7 @@ SPEED, COMMON = "Setting that speed is about", "Common to all commands"
 
 def shipped() -> list[str]:
     """Names of the recipes that come with the package, for shells that complete words."""
-    from sparsebert.recipe.recipe import shipped_recipes
+    from sparsebert.recipe.load import shipped_recipes
 
     return shipped_recipes()
 

@@ -23,7 +23,7 @@ from sparsebert.models.limits import position_limit, segment_types
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import ModelSource
 from sparsebert.progress import busy
-from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.base import Recipe
 from sparsebert.records import Timing
 from sparsebert.reports import values as v
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.commands.output import put_json, quiet_libraries, remark, say, show
-from sparsebert.errors import UserError
 from sparsebert.files import home_of
 from sparsebert.progress import busy
-from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.base import Recipe
 from sparsebert.records import FILE_NAME, Record
 from sparsebert.reports import as_json, as_rich, families, family_rows, family_table
 from sparsebert.reports.verdict import sentences
@@ -33,10 +32,6 @@ def targets(goals: Mapping[str, Sequence[float] | None]) -> list[dict[str, Any]]
 
 def compress(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bool = False) -> None:
     """Run the recipe in `output` (none = a folder named after it) and print what came out."""
-    if recipe.phases:
-        raise UserError("The recipe has phases, so it is for training", fix="use `sparsebert train`")
-    if recipe.trees is not None:
-        raise UserError("The recipe has trees, so it is for fast feedforward layers", fix="use `sparsebert fff`")
     run_and_show(recipe, output, json_wanted, restart)
 
 

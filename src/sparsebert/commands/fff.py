@@ -6,16 +6,13 @@ from pathlib import Path
 
 from sparsebert.commands.compress import run_and_show
 from sparsebert.commands.output import say, show
-from sparsebert.errors import UserError
-from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.base import Recipe
 from sparsebert.reports import as_rich
 from sparsebert.reports.trees import tree_table
 
 
 def fff(recipe: Recipe, output: Path | None, json_wanted: bool, restart: bool = False) -> None:
     """Run the recipe in `output` (none = a folder named after it) and print what came out."""
-    if recipe.trees is None:
-        raise UserError("The recipe has no trees, so there is nothing to plant", fix="give --trees or --depth")
     record = run_and_show(recipe, output, json_wanted, restart)
     if not json_wanted:
         say("Fast feedforward layers, error after teaching and the rest after training:")

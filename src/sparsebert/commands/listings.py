@@ -13,7 +13,7 @@ from rich.table import Table
 from sparsebert import registry
 from sparsebert.commands.output import put_json, show
 from sparsebert.errors import unknown
-from sparsebert.recipe.recipe import SHIPPED, load_recipe, shipped_recipes
+from sparsebert.recipe.load import SHIPPED, load_recipe, shipped_recipes
 from sparsebert.tasks.table import task_names, task_spec
 
 
@@ -73,8 +73,7 @@ def recipes(name: str | None, json_wanted: bool) -> None:
 
 def _recipe_row(name: str) -> dict[str, str]:
     recipe = load_recipe(name)
-    command = "train" if recipe.phases else "compress" if recipe.trees is None else "fff"
-    return {"name": name, "command": command, "description": _first_sentence(_text(name))}
+    return {"name": name, "command": recipe.kind, "description": _first_sentence(_text(name))}
 
 
 def _first_sentence(text: str) -> str:

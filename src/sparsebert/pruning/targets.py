@@ -19,7 +19,7 @@ from sparsebert.pruning.calibration import Calibrated
 from sparsebert.pruning.costs import parameter_table
 from sparsebert.pruning.knapsack import CostTable
 from sparsebert.pruning.search import Found, Scorer, search_even, search_layers, search_shape
-from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.schema import Target
 from sparsebert.timing import Variant, encoder_timer, measure, torch_threads
 
@@ -32,7 +32,7 @@ class Goal:
     """A target, the recipe it belongs to, the setting it is about, the dense model, and the model to thin."""
 
     target: Target
-    recipe: Recipe
+    recipe: CompressRecipe
     setting: Setting
     dense: PreTrainedModel
     current: PreTrainedModel

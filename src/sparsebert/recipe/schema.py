@@ -40,10 +40,10 @@ FolderName = Annotated[str, AfterValidator(folder_name)]
 Title = Annotated[str, AfterValidator(_one_line)]
 
 
-class Plain(BaseModel):
+class Plain(BaseModel, frozen=True):
     """Base of every recipe part: frozen; an unknown key is an error, and so is a number no run can have."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     @field_validator("*")
     @classmethod
@@ -55,7 +55,7 @@ class Plain(BaseModel):
         return value
 
 
-class Columns(Plain):
+class Columns(Plain, frozen=True):
     """Where text and label sit in the user's own file."""
 
     text: tuple[str, ...] = Field(
@@ -74,7 +74,7 @@ class Columns(Plain):
     )
 
 
-class Training(Plain):
+class Training(Plain, frozen=True):
     """One call of the trainer. `max_steps` wins over `epochs` when it is positive, as in transformers."""
 
     epochs: float = Field(default=2.0, gt=0, description="passes over the training examples")
@@ -93,14 +93,14 @@ class Training(Plain):
     )
 
 
-class Recovery(Training):
+class Recovery(Training, frozen=True):
     """Training of a cut model, from its teacher: a higher rate, and no dropout, as the teacher is the regulariser."""
 
     learning_rate: float = Field(default=1e-4, gt=0, description="highest rate of AdamW, after warm-up")
     dropout: bool = Field(default=False, description="true = with dropout while training")
 
 
-class Distill(Plain):
+class Distill(Plain, frozen=True):
     """Weights of the terms of the loss; the teacher is the dense fine-tuned model.
 
     loss = labels * task loss + logits * T^2 * KL(teacher || student) + hidden * normalised squared error of the
@@ -123,7 +123,7 @@ class Distill(Plain):
     temperature: float = Field(default=2.0, gt=0, description="T, by which logits are divided")
 
 
-class Measure(Plain):
+class Measure(Plain, frozen=True):
     """The setting that a speed or latency target is about."""
 
     batch: int = Field(default=1, ge=1, description="texts a forward pass")
@@ -138,7 +138,7 @@ class Measure(Plain):
     timed: bool = Field(default=True, description="false = no timings of the finished models, as in long sweeps")
 
 
-class Trees(Plain):
+class Trees(Plain, frozen=True):
     """Fast feedforward layers in place of feedforward blocks, first taught block by block, then trained together.
 
     `soft`, `hardening` and `balance` are of both, and are saved with the model; a finished model takes hard ways only.
@@ -162,7 +162,7 @@ class Trees(Plain):
     )
 
 
-class Search(Plain):
+class Search(Plain, frozen=True):
     """How much the search may look at: calibration examples (of the train split) and candidate shapes."""
 
     examples: int = Field(default=1024, ge=8, description="calibration examples")
@@ -174,7 +174,7 @@ class Search(Plain):
 TargetKind = Literal["speedup", "latency_ms", "size", "sparsity"]
 
 
-class Target(Plain):
+class Target(Plain, frozen=True):
     """One member of the family: a speedup, a whole-model latency, a part of the bytes, or a sparsity."""
 
     kind: TargetKind = Field(
@@ -198,7 +198,7 @@ class Target(Plain):
         return f"{self.value:g}{suffix}"
 
 
-class When(Plain):
+class When(Plain, frozen=True):
     """A moment or a period of training, in exactly one unit; turned into optimiser steps once, when training starts."""
 
     steps: int | None = Field(default=None, ge=0, description="optimiser steps")
@@ -244,7 +244,7 @@ class Component(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
-class Rule(Plain):
+class Rule(Plain, frozen=True):
     """What is made sparse, how, and when: one row of a phase's sparsity.
 
     Masks change every `every`, from `start` to `stop`, on the way from `initial` to `sparsity`. A gate, where there
@@ -276,7 +276,7 @@ class Rule(Plain):
         return found + [(name, part) for name in ("gate", "penalty") if (part := getattr(self, name)) is not None]
 
 
-class Phase(Plain):
+class Phase(Plain, frozen=True):
     """One stretch of training.
 
     Masks of earlier phases stay: a rule that prunes single weights takes them over; gates, units and deletion work on

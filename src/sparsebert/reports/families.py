@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sparsebert.recipe.recipe import flat_values
+from sparsebert.recipe.load import flat_values
 from sparsebert.recipe.schema import Target
 from sparsebert.records import ModelResult, Record, Score, Timing
 

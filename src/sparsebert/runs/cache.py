@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.files import PREFIX, clear_leftovers, folder_beside, open_lock, remove_folder, write_text_atomically
-from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.base import Recipe
 from sparsebert.records import Inputs
 
 NAME = "cache"
@@ -81,7 +81,7 @@ def shared_parts(recipe: Recipe, inputs: Inputs) -> list[SharedPart]:
     plain, made_from = recipe.plain(), inputs.model_dump(mode="json")
     teachers = made_from.pop("teachers")
     rows = {key: plain[key] for key in ROWS} | made_from
-    dense = rows | {"seed": recipe.seed, "dense": plain["dense"]}
+    dense = rows | {"seed": recipe.seed, "dense": plain.get("dense")}
     parts = [
         SharedPart(dense, ("work/teacher", "dense", "work/dense.json")),
         SharedPart(dense | {"measure": plain["measure"]}, ("work/latency-*.json",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,8 @@ from sparsebert.files import (
     write_text_atomically,
 )
 from sparsebert.progress import line
-from sparsebert.recipe.recipe import Recipe, differing_keys
+from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.load import differing_keys, parse_recipe
 from sparsebert.records import FILE_NAME, PREDICTIONS, VISITS, Inputs, Record, read_record
 from sparsebert.runs.inputs import differences
 
@@ -100,7 +102,7 @@ def _check(folder: Path, recipe: Recipe, inputs: Inputs) -> Inputs | None:
         return None
     before, begun = _recipe_of(folder), _read(folder / INPUTS_FILE, Inputs)
     different = differing_keys(before, recipe)
-    if different and not _only_adds_targets(before, recipe) and not _has_made(folder, recipe):
+    if different and not recipe.extends(before) and not _has_made(folder, recipe):
         raise UserError(
             f"{folder} holds a run of another recipe; different: {', '.join(different)}",
             fix=f"give the same values, {CHOICES}",
@@ -117,12 +119,6 @@ def check_inputs(folder: Path, begun: Inputs, now: Inputs) -> None:
         )
 
 
-def _only_adds_targets(before: Recipe, recipe: Recipe) -> bool:
-    if not before.targets or not set(before.targets) < set(recipe.targets):
-        return False
-    return before.model_copy(update={"targets": recipe.targets, "name": recipe.name}) == recipe
-
-
 def _has_made(folder: Path, recipe: Recipe) -> bool:
     """Whether the finished run here is of this recipe: targets that were added since cannot be met, or not yet."""
     record = finished_record(folder)
@@ -130,7 +126,12 @@ def _has_made(folder: Path, recipe: Recipe) -> bool:
 
 
 def _recipe_of(folder: Path) -> Recipe:
-    return _read(folder / RECIPE_FILE, Recipe)
+    try:
+        values = json.loads((folder / RECIPE_FILE).read_bytes())
+        return parse_recipe(values if isinstance(values, dict) else {"kind": values})
+    except (UserError, ValueError) as error:
+        what = f"{folder / RECIPE_FILE} is damaged or of another version: {error}"
+        raise UserError(what, fix=CHOICES) from None
 
 
 def _read(file: Path, kind: type[T]) -> T:

@@ -1,21 +1,21 @@
-"""The family: dense model first, then one smaller model a target, each from the last."""
+"""`compress`: the dense model first, then one smaller model a target, each from the last."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel
 
 from sparsebert.counts import zero_share
 from sparsebert.environment import cpu_name
-from sparsebert.errors import UserError
+from sparsebert.errors import UnreachableError, UserError
 from sparsebert.models.layout import encoder_linear_names, layout_of
-from sparsebert.models.load import has_task_head, load_config, save_model
-from sparsebert.models.source import resolve
+from sparsebert.models.load import save_model
 from sparsebert.models.surgeon import Keep, mask_model, shrink
+from sparsebert.progress import line
 from sparsebert.pruning.assemble import masked_model
 from sparsebert.pruning.calibration import Calibrated, calibrate
 from sparsebert.pruning.costs import measured_table
@@ -23,47 +23,82 @@ from sparsebert.pruning.knapsack import CostTable
 from sparsebert.pruning.search import Found, scorer
 from sparsebert.pruning.shapes import head_importance, heads_left, shape_of
 from sparsebert.pruning.targets import Goal, meet
+from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.schema import Target
-from sparsebert.records import Score, Shape, TrainingRun
+from sparsebert.records import ModelResult, Score, Shape
 from sparsebert.runs.context import RunContext
+from sparsebert.runs.dense import Dense, Recovering, Trained, dense_entry, dense_model
+from sparsebert.runs.remarks import answers, fell_too_far, least_drop, too_far, too_few_examples
+from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.stages import Stage, once
 from sparsebert.timing import torch_threads
-from sparsebert.training.distill import Distiller
-from sparsebert.training.finetune import fine_tune
-from sparsebert.training.teacher import TeacherCache, cache_teacher
 
 # A trained model has none, but for a few weights that half precision rounded to zero.
 MOST_ZEROS = 0.01
+# Sparsities that `max_drop` tries one after the other.
+LADDER = (0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.92, 0.95)
+CompressContext = RunContext[CompressRecipe]
 
 
-class Trained(BaseModel):
-    """What training a model left on disk besides the model; `run` is absent when nothing was trained."""
+class Compress(RunType[CompressRecipe]):
+    """A family of smaller models by pruning after training (ZipLM, arXiv:2302.04089, with other error measures)."""
 
-    run: TrainingRun | None = None
+    recipe = CompressRecipe
+
+    def check(self, context: CompressContext) -> int:
+        """The dense model, and for each target a search and a training."""
+        targets = wanted_targets(context.recipe)
+        check_blocks(context.start())
+        return 1 + len(targets) * (1 if context.recipe.finetune is None else 2)
+
+    def make(self, context: CompressContext) -> Made:
+        """The dense model and one member a target, or for `max_drop` members until one falls too far."""
+        early = too_few_examples(context, least_drop(context))
+        if early:
+            line(f"Note: {early}")
+        dense = dense_model(context, context.recipe.dense)
+        first = dense_entry(context, dense)
+        dense_value = context.main_value(first.predictions)
+        if context.recipe.max_drop is not None and dense_value is None:
+            raise UserError(
+                f"The dense model has no {context.spec.main_metric}, so no drop", fix="give targets instead"
+            )
+        maker, entries = FamilyMaker(context, dense), [first]
+        for target in wanted_targets(context.recipe):
+            try:
+                entry = maker.make(target)
+            except UnreachableError as error:
+                if context.recipe.targets:
+                    raise
+                # The ladder of `max_drop` ends where models cannot get smaller.
+                return Made(entries, (str(error),))
+            value = context.main_value(entry.predictions)
+            if fell_too_far(context, dense_value, value):
+                return Made(entries, (too_far(context, entry.name, dense_value, value),))
+            entries.append(entry)
+        return Made(entries)
+
+    def conclude(self, context: CompressContext, models: Sequence[ModelResult]) -> Sequence[str]:
+        """For `max_drop`: which model is the smallest, and which the fastest."""
+        return list(answers(context, models))
 
 
-class Member(BaseModel):
-    """One model of the family before fine-tuning: its shape, and how it was found.
-
-    `origin` holds for each of its layers the number of the dense model's layer that it was.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    target: Target
-    shape: Shape
-    origin: tuple[int, ...]
-    divergence: float
-    tried: int
-    achieved: float
-    one_shot_scores: tuple[Score, ...]
-    output_difference: float
+def wanted_targets(recipe: CompressRecipe) -> tuple[Target, ...]:
+    """The recipe's targets, or for `max_drop` a ladder of sparsities. Raises UserError where neither is given."""
+    if recipe.targets:
+        return _mildest_first(recipe.targets)
+    if recipe.max_drop is None:
+        raise UserError("Nothing to do: no target", fix="give --speedup, --latency, --size, --sparsity or --max-drop")
+    return tuple(Target(kind="sparsity", value=value) for value in LADDER)
 
 
-class LatencyTable(BaseModel):
-    """The measured table, as it is kept on disk."""
-
-    table: CostTable
+def _mildest_first(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Each member starts from the one before. Of one kind: which of two kinds asks for more only a search can say."""
+    queues = {
+        kind: iter(sorted((one for one in targets if one.kind == kind), key=lambda one: one.value, reverse=falls))
+        for kind, falls in (("speedup", False), ("latency_ms", True), ("size", True), ("sparsity", False))
+    }
+    return tuple(next(queues[target.kind]) for target in targets)
 
 
 def check_blocks(model: PreTrainedModel) -> None:
@@ -94,113 +129,71 @@ def check_blocks(model: PreTrainedModel) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Dense:
-    """The baseline and teacher; `digest` changes with its files."""
+class Member(BaseModel):
+    """One model of the family before fine-tuning: its shape, and how it was found.
 
-    model: PreTrainedModel
-    trained: Trained
-    shape: Shape
-    digest: str
-
-    @property
-    def origin(self) -> tuple[int, ...]:
-        """Its layers, counted."""
-        return tuple(range(len(self.shape.heads)))
-
-
-def dense_model(context: RunContext) -> Dense:
-    """The model handed in, fine-tuned first if it has no head for the task; kept in `dense/`."""
-    folder, done = context.folder / "dense", context.work / "dense.json"
-    source = resolve(context.recipe.model)
-    labels = len(context.spec.labels) or 1
-
-    def work() -> Trained:
-        model, run = context.fresh(), None
-        if not has_task_head(load_config(source), labels, context.spec.labels):
-            run = fine_tune(
-                model,
-                context.train,
-                context.collate,
-                context.recipe.dense,
-                context.work / "dense-training",
-                context.recipe.seed,
-                "Fine-tuning dense",
-            ).run
-        save_model(model, context.tokenizer, folder)
-        return Trained(run=run)
-
-    context.steps.begin("The dense model")
-    made = once(Stage(done, (folder,), context.work / "dense-training"), Trained, work)
-    model = context.load(folder)
-    layers = layout_of(model).layers
-    return Dense(model, made.result, shape_of(model, tuple(range(len(layers))), model), made.digest)
-
-
-def teacher_cache(context: RunContext, dense: Dense) -> TeacherCache:
-    """The dense model's outputs on the train split, computed once a run."""
-    hidden = context.recipe.distill.hidden > 0
-    return cache_teacher(dense.model, context.train, context.collate, context.work / "teacher", hidden)
-
-
-def trained_stage(work: Path, folder: Path) -> Stage:
-    """The stage in which `recover` makes the finished model."""
-    return Stage(work / "trained.json", (folder,), work / "training")
-
-
-def recover(context: RunContext, dense: Dense, work: Path, folder: Path, origin: tuple[int, ...]) -> Trained:
-    """Train the model in `work`/one-shot from its teacher, if the recipe says so, and save it in `folder`.
-
-    `origin` holds for each of its layers the layer of the dense model that it was.
+    `origin` holds for each of its layers the number of the dense model's layer that it was.
     """
-    model, training, run = context.load(work / "one-shot"), context.recipe.finetune, None
-    if training is not None:
-        seed, title = context.recipe.seed, f"Fine-tuning {folder.name}"
-        set_seed(seed)
-        distiller = Distiller(teacher_cache(context, dense), context.recipe.distill, origin)
-        run = fine_tune(
-            model, context.train, context.collate, training, work / "training", seed, title, distiller=distiller
-        ).run
-    save_model(model, context.tokenizer, folder)
-    return Trained(run=run)
+
+    model_config = ConfigDict(frozen=True)
+
+    target: Target
+    shape: Shape
+    origin: tuple[int, ...]
+    divergence: float
+    tried: int
+    achieved: float
+    one_shot_scores: tuple[Score, ...]
+    output_difference: float
+
+
+class LatencyTable(BaseModel):
+    """The measured table, as it is kept on disk."""
+
+    table: CostTable
 
 
 class FamilyMaker:
     """Makes members one after the other; holds the latency table and the model that the next one starts from."""
 
-    def __init__(self, context: RunContext, dense: Dense) -> None:
+    def __init__(self, context: CompressContext, dense: Dense) -> None:
         self._context = context
         self._dense = dense
+        self._recovery = Recovering(dense, context.recipe.finetune, context.recipe.distill)
         self._last, self._origin, self._shape = dense.model, dense.origin, dense.shape
         self._last_digest = dense.digest
         self._calibrated: Calibrated | None = None
 
-    def make(self, target: Target) -> tuple[Member, Trained, Path]:
+    def make(self, target: Target) -> Entry:
         """Find, cut and fine-tune the model for one target; its folder holds the finished model."""
-        work, folder = self._context.work / target.label, self._context.folder / target.label
-        cut = work / "one-shot"
-        last = trained_stage(work, folder)
-        self._context.steps.begin(f"{target.label}: searching what to remove")
-        found = once(
-            Stage(work / "member.json", (cut,)),
-            Member,
-            lambda: self._find(target, cut),
-            after=self._last_digest,
-            later=[last],
-        )
+        context, recovery = self._context, self._recovery
+        work, folder = context.work / target.label, context.folder / target.label
+        cut, last = work / "one-shot", recovery.stage(work, folder)
+        context.steps.begin(f"{target.label}: searching what to remove")
+        stage = Stage(work / "member.json", (cut,))
+        found = once(stage, Member, lambda: self._find(target, cut), after=self._last_digest, later=[last])
         member = found.result
-        if self._context.recipe.finetune is not None:
-            self._context.steps.begin(f"{target.label}: training what is left")
-        trained = once(
-            last,
-            Trained,
-            lambda: recover(self._context, self._dense, work, folder, member.origin),
-            after=found.digest,
-        )
-        if self._context.recipe.finetune is not None:
-            self._last, self._origin, self._shape = self._context.load(folder), member.origin, member.shape
+        if recovery.training is not None:
+            context.steps.begin(f"{target.label}: training what is left")
+        trained = once(last, Trained, lambda: recovery.train(context, work, folder, member.origin), after=found.digest)
+        model = context.load(folder)
+        if recovery.training is not None:
+            self._last, self._origin, self._shape = model, member.origin, member.shape
             self._calibrated, self._last_digest = None, trained.digest
-        return member, trained.result, folder
+        return self._entry(member, trained.result, folder, model)
+
+    def _entry(self, member: Member, trained: Trained, folder: Path, model: PreTrainedModel) -> Entry:
+        facts = {
+            "target_kind": member.target.kind,
+            "target_value": member.target.value,
+            "shape": member.shape,
+            "one_shot_scores": member.one_shot_scores if trained.run else (),
+            "output_difference": member.output_difference,
+            "training": trained.run,
+        }
+        predictions = self._context.predict(model)
+        self._context.say(member.target.label, predictions)
+        return Entry(member.target.label, folder, model, predictions, facts)
 
     def _find(self, target: Target, folder: Path) -> Member:
         calibrated = self._calibrate()

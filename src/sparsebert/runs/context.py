@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from sparsebert.counts import example_inputs
 from sparsebert.data.encode import encode
@@ -29,9 +30,10 @@ from sparsebert.models.labels import (
 from sparsebert.models.limits import position_limit, segment_types
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
-from sparsebert.progress import Steps
-from sparsebert.recipe.recipe import Recipe
+from sparsebert.progress import Steps, line
+from sparsebert.recipe.base import Recipe
 from sparsebert.records import Decisions, Inputs, Score
+from sparsebert.reports import values as v
 from sparsebert.runs.scoring import decisions, split_scores
 from sparsebert.tasks.metrics import score
 from sparsebert.tasks.table import TaskSpec
@@ -39,14 +41,18 @@ from sparsebert.training.collate import Collator, padding_collator
 from sparsebert.training.evaluate import predict_logits
 
 Predictions = dict[str, np.ndarray]
+R = TypeVar("R", bound=Recipe)
 TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class RunContext:
-    """Token rows of both splits (`row` numbers the train rows), and where things go."""
+class RunContext(Generic[R]):
+    """Token rows of both splits (`row` numbers the train rows), and where things go.
 
-    recipe: Recipe
+    `callbacks` are the user's own, of every training.
+    """
+
+    recipe: R
     folder: Path
     task: Task
     tokenizer: PreTrainedTokenizerBase
@@ -56,6 +62,8 @@ class RunContext:
     notes: tuple[str, ...]
     inputs: Inputs | None = None
     steps: Steps = field(default_factory=lambda: Steps(0))
+    callbacks: tuple[TrainerCallback, ...] = ()
+    _opened: list[PreTrainedModel] = field(default_factory=list)
 
     @property
     def spec(self) -> TaskSpec:
@@ -129,11 +137,25 @@ class RunContext:
             name_labels(model.config, labels)
         return model
 
+    def start(self) -> PreTrainedModel:
+        """The recipe's model with the task's head and label names, to look at and not to change."""
+        if not self._opened:
+            self._opened.append(self._open())
+        return self._opened[0]
+
     def fresh(self) -> PreTrainedModel:
-        """The recipe's model with the task's head and label names; the seed decides what is new in it."""
+        """The same, to be changed by the caller; the seed decides what is new in it."""
+        return self._opened.pop() if self._opened else self._open()
+
+    def _open(self) -> PreTrainedModel:
         source = resolve(self.recipe.model)
         set_seed(self.recipe.seed)
         return self.load(source)
+
+    def say(self, name: str, predictions: Predictions) -> None:
+        """Print the main metric of a model."""
+        value = self.main_value(predictions)
+        line(f"{name}: {self.spec.main_metric} " + ("undefined" if value is None else v.fraction(value)))
 
     def checked_difference(self, masked: PreTrainedModel, small: PreTrainedModel) -> float:
         """The largest |logit| difference relative to the largest logit. Raises RuntimeError if that is no rounding."""
@@ -157,7 +179,7 @@ class RunContext:
         return Setting(batch, length)
 
 
-def set_up(recipe: Recipe, folder: Path) -> RunContext:
+def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> RunContext[R]:
     """Load data and tokeniser. Raises UserError for anything the user can mend, before anything is written."""
     source = resolve(recipe.model)
     config = load_config(source)
@@ -181,11 +203,11 @@ def set_up(recipe: Recipe, folder: Path) -> RunContext:
         {name: one.dataset for name, one in encoded.items()},
         padding_collator(tokenizer),
         tuple(note for note in notes if note),
+        callbacks=tuple(callbacks),
     )
-    # Loaded here only so that damaged weights and lengths without positions are found before anything is written.
-    model = context.load(source)
+    # Damaged weights and lengths without positions are found before anything is written.
     for setting in context.settings:
-        example_inputs([model], setting.batch, setting.length)
+        example_inputs([context.start()], setting.batch, setting.length)
     return context
 
 

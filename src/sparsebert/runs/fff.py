@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from pydantic import BaseModel
@@ -24,16 +22,20 @@ from sparsebert.models.surgeon import convert_ffn, set_routing
 from sparsebert.pruning.assemble import assemble
 from sparsebert.pruning.calibration import calibrate, sample_rows
 from sparsebert.pruning.knapsack import LayerChoice
+from sparsebert.pruning.shapes import shape_of
+from sparsebert.recipe.fff import FffRecipe
 from sparsebert.recipe.schema import Trees
 from sparsebert.records import VISITS, Score, TreeFit
-from sparsebert.runs.compress import Dense, Trained, recover, trained_stage
 from sparsebert.runs.context import RunContext
+from sparsebert.runs.dense import Dense, Recovering, Trained, dense_entry, dense_model
+from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.stages import Stage, once
 from sparsebert.training.collate import Batch, batches_by_length
 
-TEACHING_BATCH = 32
-# A model before its training, and the error of each tree after teaching.
-Made = tuple[PreTrainedModel, dict[int, float]]
+DISTILLATION_BATCH = 32
+FffContext = RunContext[FffRecipe]
+# A model before its training, and the error of the trees of each layer after block-wise distillation.
+Converted = tuple[PreTrainedModel, dict[int, float]]
 
 
 class Started(BaseModel):
@@ -43,38 +45,34 @@ class Started(BaseModel):
     errors: dict[int, float] = {}
 
 
-@dataclass(frozen=True)
-class ConvertedModel:
-    """A finished model of the forest: the trees themselves, or a control."""
+class Fff(RunType[FffRecipe]):
+    """Fast feedforward layers by block-wise distillation, then training of all layers together, beside controls."""
 
-    name: str
-    folder: Path
-    model: PreTrainedModel
-    one_shot_scores: tuple[Score, ...]
-    trained: Trained
-    trees: tuple[TreeFit, ...]
+    recipe = FffRecipe
 
+    def check(self, context: FffContext) -> int:
+        """The dense model, and for each model that is made of it a conversion and a training."""
+        trees = context.recipe.trees
+        layers_to_change(trees, context.start())
+        return 1 + (3 if trees.controls else 1) * (1 if context.recipe.finetune is None else 2)
 
-def convert_and_train(context: RunContext, dense: Dense) -> list[ConvertedModel]:
-    """The model with trees, and its controls: as many dense neurons as a token uses, and no neurons at all.
+    def make(self, context: FffContext) -> Made:
+        """The dense model, the converted one, and two controls: as many neurons as a token uses, and none at all.
 
-    All have the same teacher and the same training. How many tokens visit each node of the finished trees is written
-    to `visits.safetensors`. Raises UserError for layers that cannot be.
-    """
-    wanted = _wanted(context)
-    depth, layers = _depth(wanted, dense), layers_to_change(wanted, dense.model)
-    used = wanted.trees * (depth + 1)
-    found = [_converted(context, dense, f"fff-{wanted.trees}x{depth}", lambda: _taught(context, dense, depth, layers))]
-    counts = (used, 0) if wanted.controls else ()
-    for count in counts:
-        name = f"dense-{count}" if count else "no-ffn"
-        found.append(_converted(context, dense, name, lambda n=count: (_thinned(context, dense, n, layers), {})))
-    return found
-
-
-def _wanted(context: RunContext) -> Trees:
-    assert context.recipe.trees is not None
-    return context.recipe.trees
+        All have the same teacher and the same training. How many tokens visit each node of the finished trees is
+        written to `visits.safetensors`.
+        """
+        dense = dense_model(context, context.recipe.dense)
+        first, wanted = dense_entry(context, dense), context.recipe.trees
+        depth, layers = _depth(wanted, dense), layers_to_change(wanted, dense.model)
+        converted = _entry(
+            context, dense, f"fff-{wanted.trees}x{depth}", lambda: _distilled(context, dense, depth, layers)
+        )
+        entries = [first, converted]
+        for count in (wanted.trees * (depth + 1), 0) if wanted.controls else ():
+            name = f"dense-{count}" if count else "no-ffn"
+            entries.append(_entry(context, dense, name, lambda n=count: (_thinned(context, dense, n, layers), {})))
+        return Made(entries)
 
 
 def _depth(wanted: Trees, dense: Dense) -> int:
@@ -93,10 +91,10 @@ def layers_to_change(wanted: Trees, model: PreTrainedModel) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def _converted(context: RunContext, dense: Dense, name: str, make: Callable[[], Made]) -> ConvertedModel:
+def _entry(context: FffContext, dense: Dense, name: str, make: Callable[[], Converted]) -> Entry:
     work, folder = context.work / name, context.folder / name
-
-    last = trained_stage(work, folder)
+    recovery = Recovering(dense, context.recipe.finetune, context.recipe.distill)
+    last = recovery.stage(work, folder)
 
     def start() -> Started:
         model, errors = make()
@@ -106,16 +104,25 @@ def _converted(context: RunContext, dense: Dense, name: str, make: Callable[[], 
     first = Stage(work / "started.json", (work / "one-shot",))
     context.steps.begin(f"{name}: in place of the dense blocks")
     started = once(first, Started, start, after=dense.digest, later=[last])
-    if context.recipe.finetune is not None:
+    if recovery.training is not None:
         context.steps.begin(f"{name}: training all layers together")
-    trained = once(last, Trained, lambda: recover(context, dense, work, folder, dense.origin), after=started.digest)
+    trained = once(
+        last, Trained, lambda: recovery.train(context, work, folder, dense.origin), after=started.digest
+    ).result
     model = context.load(folder)
-    fits = _fits(context, model, started.result.errors)
-    return ConvertedModel(name, folder, model, started.result.scores, trained.result, fits)
+    predictions = context.predict(model)
+    context.say(name, predictions)
+    facts = {
+        "shape": shape_of(model, dense.origin, dense.model),
+        "one_shot_scores": started.result.scores if trained.run else (),
+        "trees": _fits(context, model, started.result.errors),
+        "training": trained.run,
+    }
+    return Entry(name, folder, model, predictions, facts)
 
 
-def _taught(context: RunContext, dense: Dense, depth: int, layers: Sequence[int]) -> Made:
-    wanted = _wanted(context)
+def _distilled(context: FffContext, dense: Dense, depth: int, layers: Sequence[int]) -> Converted:
+    wanted = context.recipe.trees
     set_seed(context.recipe.seed)
     converted = convert_ffn(dense.model, depth, wanted.trees, layers, wanted.activation)
     set_routing(converted, Routing(wanted.soft, wanted.hardening, wanted.balance))
@@ -124,7 +131,7 @@ def _taught(context: RunContext, dense: Dense, depth: int, layers: Sequence[int]
     return converted, {fit.layer: fit.error for fit in fits}
 
 
-def _thinned(context: RunContext, dense: Dense, neurons: int, layers: Sequence[int]) -> PreTrainedModel:
+def _thinned(context: FffContext, dense: Dense, neurons: int, layers: Sequence[int]) -> PreTrainedModel:
     """The dense model with the best `neurons` of each block, by the recipe's criterion."""
     recipe = context.recipe
     calibrated = calibrate(
@@ -147,15 +154,15 @@ def _thinned(context: RunContext, dense: Dense, neurons: int, layers: Sequence[i
     return assemble(dense.model, calibrated.candidates, choices)
 
 
-def _batches(context: RunContext) -> list[Batch]:
+def _batches(context: FffContext) -> list[Batch]:
     """Texts of like length meet, but what comes last, and is held out, has texts of all lengths."""
-    rows = sample_rows(context.train, _wanted(context).examples, context.recipe.seed)
-    found = [batch for _, batch in batches_by_length(rows, context.collate, TEACHING_BATCH)]
+    rows = sample_rows(context.train, context.recipe.trees.examples, context.recipe.seed)
+    found = [batch for _, batch in batches_by_length(rows, context.collate, DISTILLATION_BATCH)]
     random.Random(context.recipe.seed).shuffle(found)
     return found
 
 
-def _fits(context: RunContext, model: PreTrainedModel, errors: dict[int, float]) -> tuple[TreeFit, ...]:
+def _fits(context: FffContext, model: PreTrainedModel, errors: dict[int, float]) -> tuple[TreeFit, ...]:
     if not errors:
         return ()
     trees, routes = trees_of(model), path_statistics_of(model, _batches(context))

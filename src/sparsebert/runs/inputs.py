@@ -13,7 +13,7 @@ from sparsebert.data.load import Task
 from sparsebert.environment import cpu_name, versions
 from sparsebert.files import digest
 from sparsebert.models.source import TOKENIZER_FILES, resolve, weight_files
-from sparsebert.recipe.recipe import Recipe
+from sparsebert.recipe.base import Recipe
 from sparsebert.records import Inputs, SplitOf
 
 MODEL_FILES = ("config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "vocab.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.records import Decisions, ModelResult, Score, Timing
 from sparsebert.reports import values as v
 from sparsebert.reports.tables import metric_name
@@ -22,10 +23,10 @@ def remarks(context: RunContext, models: Sequence[ModelResult]) -> list[str]:
     """What there is to say of the finished models of a run, the first of which may be the dense one."""
     dense = [model for model in models[:1] if model.name == "dense"]
     doubts = [doubt(context, model.scores, model.decisions) for model in dense]
-    return [*filter(None, doubts), *answers(context, models)]
+    return [*filter(None, doubts)]
 
 
-def fell_too_far(context: RunContext, dense: float | None, value: float | None) -> bool:
+def fell_too_far(context: RunContext[CompressRecipe], dense: float | None, value: float | None) -> bool:
     """Whether the main metric is more than `max_drop` below the dense model's, or is not there; never without limit."""
     limit = context.recipe.max_drop
     if limit is None:
@@ -34,7 +35,7 @@ def fell_too_far(context: RunContext, dense: float | None, value: float | None) 
     return dense is None or value is None or 100 * (dense - value) > limit + 1e-9
 
 
-def too_far(context: RunContext, name: str, dense: float | None, value: float | None) -> str:
+def too_far(context: RunContext[CompressRecipe], name: str, dense: float | None, value: float | None) -> str:
     """A line for the model that fell too far."""
     metric = context.spec.main_metric
     why = f"has no {metric}"
@@ -85,7 +86,7 @@ def least_drop(context: RunContext) -> float | None:
     return 100 * FEWEST_FLIPS / len(context.validations[context.task.validation_name])
 
 
-def too_few_examples(context: RunContext, least: float | None) -> str | None:
+def too_few_examples(context: RunContext[CompressRecipe], least: float | None) -> str | None:
     """A line where `max_drop` asks for less than the `least` points that the examples can tell; else None."""
     limit = context.recipe.max_drop
     if limit is None or least is None or least <= limit:
@@ -97,7 +98,7 @@ def too_few_examples(context: RunContext, least: float | None) -> str | None:
     )
 
 
-def answers(context: RunContext, models: Sequence[ModelResult]) -> Iterator[str]:
+def answers(context: RunContext[CompressRecipe], models: Sequence[ModelResult]) -> Iterator[str]:
     """For `max_drop`: which of the models, all within it, is the smallest and which the fastest."""
     limit, small = context.recipe.max_drop, [model for model in models if model.target_kind is not None]
     if limit is None:

@@ -1,46 +1,35 @@
-"""`run(recipe, folder)`: one straight read from a recipe to a Record, a family of models and a report."""
+"""`run(recipe, folder)`: one straight read from a recipe to a Record, models and a report."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from safetensors.numpy import save
-from transformers import PreTrainedModel
+from transformers import TrainerCallback
 
-from sparsebert.counts import Footprint, footprint, sizes, sparsity
+from sparsebert import registry
 from sparsebert.environment import environment
 from sparsebert.errors import DivergedError, UserError
-from sparsebert.files import digests, remove_folder, write_bytes_atomically, write_text_atomically
-from sparsebert.measurement.bench import BenchRow, bench
-from sparsebert.models.layout import encoder_linear_names, layout_of
-from sparsebert.models.source import disk_bytes
+from sparsebert.files import remove_folder, write_text_atomically
 from sparsebert.progress import Steps, busy, line
-from sparsebert.recipe.recipe import Recipe
-from sparsebert.records import (
-    PREDICTIONS,
-    Inputs,
-    ModelResult,
-    Record,
-    write_record,
-)
+from sparsebert.recipe.base import Recipe
+from sparsebert.records import Inputs, ModelResult, Record, write_record
 from sparsebert.reports.card import model_card
 from sparsebert.reports.page import write_report
 from sparsebert.runs.cache import add_to_cache, shared_parts, take_from_cache
 from sparsebert.runs.claim import claimed, finished, finished_record, mark_finished
-from sparsebert.runs.compress import check_blocks, shape_of
 from sparsebert.runs.context import RunContext, set_up
-from sparsebert.runs.fff import layers_to_change
 from sparsebert.runs.inputs import inputs_of
-from sparsebert.runs.makers import Entry, count_steps, make_family, maker_of, wanted_targets
 from sparsebert.runs.remarks import remarks
-from sparsebert.runs.train import check_phases
+from sparsebert.runs.results import CARD, measure_models, write_predictions
+from sparsebert.runs.run_type import RunType
 from sparsebert.timing import torch_threads
 
-CARD, REPORT = "README.md", "report.html"
+REPORT = "report.html"
+LAST_STEPS = ("Measuring all models together", "Writing the report")
 
 
 def run(
@@ -51,28 +40,22 @@ def run(
     *,
     restart: bool = False,
     keep_models: bool = True,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Record:
-    """Compress a model: dense baseline, one smaller model a target, measurement, record, report.
+    """Carry out a recipe: check it, make its models, measure them together, write record, cards and report.
 
-    A recipe with phases is a sparse training instead: its record has the sparse model, after the dense one where a
-    teacher was trained. One with trees gives a model with fast feedforward layers, and its controls. Everything that
-    is finished is kept in `folder` and found again when the same recipe runs there again on the same data and models;
-    with other ones it is refused, unless `restart` lets it begin anew. A run that has finished is only read. `common`
-    holds what other runs have made of the same dense model and teachers (see runs/cache.py). Without
-    `keep_models` only record, predictions and report stay. Raises UserError for what the user can mend; once the
-    folder is claimed, that also leaves a Record with `status: failed`, unless one that is finished is there.
+    Everything that is finished is kept in `folder` and found again when the same recipe runs there again on the same
+    data and models; with other ones it is refused, unless `restart` lets it begin anew. A run that has finished is only
+    read. `cache` holds what other runs have made of the same dense model and teachers (see runs/cache.py). Without
+    `keep_models` only record, predictions and report stay. `callbacks` are the user's own, of every training. Raises
+    UserError for what the user can mend; once the folder is claimed, that also leaves a Record with `status: failed`,
+    unless one that is finished is there.
     """
     started = time.perf_counter()
-    compresses = maker_of(recipe) is make_family
-    if compresses:
-        wanted_targets(recipe)
+    run_type: RunType = registry.get("run_type", recipe.kind)()
     with busy("Reading the model and the data"):
-        context = set_up(recipe, folder)
-        check_phases(context)
-        if compresses:
-            check_blocks(context.fresh())
-        if recipe.trees is not None:
-            layers_to_change(recipe.trees, context.fresh())
+        context = set_up(recipe, folder, callbacks)
+        steps = run_type.check(context) + len(LAST_STEPS)
         inputs = inputs_of(recipe, context.task)
     with claimed(folder, recipe, inputs, restart) as begun, torch_threads(begun.threads):
         if (record := finished(folder, recipe)) is not None:
@@ -83,11 +66,11 @@ def run(
         shared = [] if cache is None else shared_parts(recipe, begun)
         taken = [] if cache is None else take_from_cache(shared, folder, cache)
         notes = (*context.notes, *_notes_about(begun, inputs), *_taken_note(taken))
-        context = replace(context, notes=notes, inputs=begun, steps=Steps(count_steps(context)))
+        context = replace(context, notes=notes, inputs=begun, steps=Steps(steps))
         for note in notes:
             line(f"Note: {note}")
         try:
-            return _finish(context, command, started, keep_models)
+            return _finish(run_type, context, command, started, keep_models)
         finally:
             if cache is not None:
                 add_to_cache(shared, folder, cache)
@@ -106,21 +89,21 @@ def _taken_note(taken: Sequence[str]) -> list[str]:
     return [f"Made by another run of the sweep, with the same settings: {', '.join(taken)}"] if taken else []
 
 
-def _finish(context: RunContext, command: str, started: float, keep_models: bool) -> Record:
-    recipe, folder = context.recipe, context.folder
+def _finish(run_type: RunType, context: RunContext, command: str, started: float, keep_models: bool) -> Record:
+    folder = context.folder
     try:
-        entries, notes = maker_of(recipe)(context)
-        context.steps.begin("Measuring all models together")
-        models = measure_family(context, entries)
-        notes = (*notes, *remarks(context, models))
-        write_predictions(context, entries)
+        made = run_type.make(context)
+        context.steps.begin(LAST_STEPS[0])
+        models = measure_models(context, made)
+        notes = (*made.notes, *remarks(context, models), *run_type.conclude(context, models))
+        write_predictions(context, made.entries)
     except UserError as error:
         step = error.step if isinstance(error, DivergedError) else None
         failed = _record(context, command, started, (), (), failure=str(error), failed_step=step)
         if finished_record(folder) is None:
             write_record(failed, folder)
         raise
-    context.steps.begin("Writing the report")
+    context.steps.begin(LAST_STEPS[1])
     record = _record(context, command, started, models, notes)
     if not keep_models:
         _remove_models(folder, record)
@@ -137,65 +120,6 @@ def _remove_models(folder: Path, record: Record) -> None:
         remove_folder(folder / name)
 
 
-def write_predictions(context: RunContext, entries: Sequence[Entry]) -> None:
-    """Logits and labels of every model on every validation split, so that runs can be compared example by example."""
-    tensors = {f"{split}/labels": context.labels(split) for split in context.validations}
-    for entry in entries:
-        tensors |= {f"{entry.name}/{split}/logits": logits for split, logits in entry.predictions.items()}
-    write_bytes_atomically(context.folder / PREDICTIONS, save({k: v.copy(order="C") for k, v in tensors.items()}))
-
-
-def measure_family(context: RunContext, entries: Sequence[Entry]) -> tuple[ModelResult, ...]:
-    """Sizes, sparsities and interleaved times of all models together, against the dense model.
-
-    A sparse training without a teacher has made none: it is timed against the model that it started from.
-    """
-    first = entries[0].sparse
-    models = {"dense": first.start} if first else {}
-    models |= {entry.name: entry.model for entry in entries}
-    measure = context.recipe.measure
-    if not measure.timed:
-        return tuple(_result(context, entry, entries[0], ()) for entry in entries)
-    with busy("Measuring the family") as update:
-        rows = bench(models, context.settings, rounds=measure.rounds, threads=measure.threads, progress=update)
-        return tuple(_result(context, entry, entries[0], rows) for entry in entries)
-
-
-def _result(context: RunContext, entry: Entry, dense: Entry, rows: Iterable[BenchRow]) -> ModelResult:
-    setting, member, sparse, converted = context.setting, entry.member, entry.sparse, entry.converted
-    before_training = member or converted
-    compared = None if entry is dense else dense.predictions
-    linear, baseline = encoder_linear_names(entry.model), sparse.start if sparse else dense.model
-    known, everything = member or sparse, range(len(layout_of(baseline).layers))
-    before = sparse.start_footprint if sparse else _footprint(baseline, dense.folder)
-    after = _footprint(entry.model, entry.folder)
-    return ModelResult(
-        name=entry.name,
-        folder=entry.folder.name,
-        model_type=entry.model.config.model_type,
-        target_kind=member.target.kind if member else None,
-        target_value=member.target.value if member else None,
-        shape=known.shape if known else shape_of(entry.model, everything, baseline),
-        scores=context.score(entry.predictions, compared),
-        decisions=context.decide(entry.predictions, compared),
-        one_shot_scores=before_training.one_shot_scores if before_training and entry.training else (),
-        sparsity=sparsity(before, after),
-        size=sizes(entry.model, linear, (setting.batch, setting.length), after.bytes_on_disk),
-        files={name: known for name, known in digests([entry.folder], entry.folder).items() if name != CARD},
-        timings=tuple(timing for row in rows if row.model == entry.name for timing in row.timings),
-        output_difference=member.output_difference if member else sparse.output_difference if sparse else None,
-        training=entry.training,
-        phases=sparse.phases if sparse else {},
-        timeline=sparse.timeline if sparse else (),
-        trees=converted.trees if converted else (),
-        sparsity_by_tensor=sparse.sparsity_by_tensor if sparse else {},
-    )
-
-
-def _footprint(model: PreTrainedModel, folder: Path) -> Footprint:
-    return footprint(model, encoder_linear_names(model), disk_bytes(folder))
-
-
 def _record(
     context: RunContext,
     command: str,
@@ -207,7 +131,7 @@ def _record(
 ) -> Record:
     recipe = context.recipe
     return Record(
-        kind="train" if recipe.phases else "compress" if recipe.trees is None else "fff",
+        kind=recipe.kind,
         status="failed" if failure else "finished",
         message=failure,
         failed_step=failed_step,

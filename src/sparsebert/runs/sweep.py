@@ -16,7 +16,8 @@ from sparsebert.data.load import load_task
 from sparsebert.errors import BusyError, UserError
 from sparsebert.files import refuse_links
 from sparsebert.progress import line
-from sparsebert.recipe.recipe import Recipe, load_recipe, read_value
+from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.load import load_recipe, read_value
 from sparsebert.records import FILE_NAME, Inputs, Record, read_record
 from sparsebert.runs.cache import shared_cache
 from sparsebert.runs.claim import RECIPE_FILE, check_inputs, finished_record

@@ -1,10 +1,9 @@
-"""Sparse training: the phases of a recipe one after the other, then what is dead is cut away."""
+"""`train`: the phases of a recipe one after the other, then what is dead is cut away."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,19 +12,20 @@ from safetensors.torch import load_file, save
 from transformers import PreTrainedModel, set_seed
 
 from sparsebert import registry
-from sparsebert.counts import Footprint, footprint
 from sparsebert.files import write_bytes_atomically
-from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
-from sparsebert.models.load import Packing, has_task_head, load_config, save_model
-from sparsebert.models.pack import packed_bytes
+from sparsebert.models.layout import layout_of, scope_names
+from sparsebert.models.load import has_task_head, load_config, save_model
 from sparsebert.models.source import resolve
 from sparsebert.models.surgeon import Keep, live_units, shrink
+from sparsebert.progress import line
 from sparsebert.pruning.shapes import heads_left, shape_of
-from sparsebert.recipe.recipe import Recipe
 from sparsebert.recipe.schema import Component, Phase, Rule
-from sparsebert.records import Shape, SparsityAt, TrainingRun
-from sparsebert.runs.compress import Dense, dense_model
+from sparsebert.recipe.train import TrainRecipe
+from sparsebert.records import SparsityAt, TrainingRun
 from sparsebert.runs.context import RunContext
+from sparsebert.runs.dense import Dense, dense_entry, dense_model
+from sparsebert.runs.run_type import Entry, Made, RunType
+from sparsebert.runs.sparse_model import save_sparse, start_of, zeros_by_tensor
 from sparsebert.runs.stages import Done, Stage, once
 from sparsebert.runs.teachers import Teacher, check_teacher, given_teacher
 from sparsebert.sparse.hard import make_penalty
@@ -36,9 +36,13 @@ from sparsebert.training.distill import Distiller
 from sparsebert.training.finetune import fine_tune
 from sparsebert.training.teacher import cache_teacher
 
-WORTH_PACKING = 0.95
 MASKS = "masks.safetensors"
 DONE, MODEL, CHECKPOINTS = "done.json", "model", "training"
+_NO_DENSE = (
+    "No dense model was trained, so what the zeros cost in score is not measured, and speeds are against the model "
+    "that training started from; to train one as well give --set baseline=true"
+)
+TrainContext = RunContext[TrainRecipe]
 
 
 class PhaseDone(BaseModel):
@@ -48,22 +52,31 @@ class PhaseDone(BaseModel):
     timeline: tuple[SparsityAt, ...]
 
 
-@dataclass(frozen=True)
-class SparseModel:
-    """The finished model, cut where whole units are dead, and how it came about."""
+class Train(RunType[TrainRecipe]):
+    """Sparse training: a sparse model, after the dense one where a teacher or a baseline was trained."""
 
-    model: PreTrainedModel
-    folder: Path
-    phases: dict[str, TrainingRun]
-    timeline: tuple[SparsityAt, ...]
-    sparsity_by_tensor: dict[str, float]
-    output_difference: float | None
-    shape: Shape
-    start: PreTrainedModel
-    start_footprint: Footprint
+    recipe = TrainRecipe
+
+    def check(self, context: TrainContext) -> int:
+        """The phases, and the dense model if there is one."""
+        check_phases(context)
+        return len(context.recipe.phases) + has_dense(context)
+
+    def make(self, context: TrainContext) -> Made:
+        """Carry out the phases; finished ones are found again. They are sound, as `check` says."""
+        notes = unused_targets(context.recipe)
+        for note in notes:
+            line(note)
+        dense = dense_model(context, context.recipe.dense) if has_dense(context) else None
+        entries = [] if dense is None else [dense_entry(context, dense)]
+        start = context.fresh()
+        entries.append(_train_phases(context, dense, start))
+        if dense is None:
+            notes = (*notes, _NO_DENSE)
+        return Made(entries, notes, start_of(start), has_dense=dense is not None)
 
 
-def check_phases(context: RunContext) -> None:
+def check_phases(context: TrainContext) -> None:
     """Raises UserError for rules that the model cannot carry out, and for teachers that cannot teach it.
 
     Trains and writes nothing, so that a mistake costs no training.
@@ -75,7 +88,7 @@ def check_phases(context: RunContext) -> None:
         held = _rehearse(context, phase, model, held)
 
 
-def unused_targets(recipe: Recipe) -> tuple[str, ...]:
+def unused_targets(recipe: TrainRecipe) -> tuple[str, ...]:
     """A line for every rule that aims at no sparsity: its gate follows no schedule, and no lagrangian leads it."""
     found = []
     for phase in recipe.phases:
@@ -96,7 +109,7 @@ def _aims(rule: Rule, gate: Component) -> bool:
     return rule.penalty is not None and make_penalty(rule.penalty, gated=True).multipliers > 0
 
 
-def _rehearse(context: RunContext, phase: Phase, model: PreTrainedModel, held: Masks) -> Masks:
+def _rehearse(context: TrainContext, phase: Phase, model: PreTrainedModel, held: Masks) -> Masks:
     """The masks of a phase whose rules act at their first and last moments on an untrained model, by magnitude.
 
     None after gates, whose masks only training gives.
@@ -119,7 +132,7 @@ def _rehearse(context: RunContext, phase: Phase, model: PreTrainedModel, held: M
     return sparsifier.masks
 
 
-def _sparsifier(context: RunContext, model: PreTrainedModel, rules: Sequence[Rule], held: Masks) -> Sparsifier:
+def _sparsifier(context: TrainContext, model: PreTrainedModel, rules: Sequence[Rule], held: Masks) -> Sparsifier:
     return Sparsifier(
         model,
         rules,
@@ -132,14 +145,8 @@ def _sparsifier(context: RunContext, model: PreTrainedModel, rules: Sequence[Rul
     )
 
 
-def train_phases(context: RunContext) -> tuple[SparseModel, Dense | None]:
-    """Carry out the recipe's phases; the dense model too where a phase or the recipe wants it, or it costs nothing.
-
-    Finished phases are found again. The phases are sound, as `check_phases` says.
-    """
+def _train_phases(context: TrainContext, dense: Dense | None, start: PreTrainedModel) -> Entry:
     phases = context.recipe.phases
-    dense = dense_model(context) if has_dense(context) else None
-    start = context.fresh()
     folders = [context.work / f"phase{index}-{phase.name}" for index, phase in enumerate(phases)]
     done: dict[str, PhaseDone] = {}
     digest = "" if dense is None else dense.digest
@@ -150,21 +157,21 @@ def train_phases(context: RunContext) -> tuple[SparseModel, Dense | None]:
     keep = live_units(trained)
     small, difference = _cut(context, trained, keep)
     folder = context.folder / "sparse"
-    _save(context, small, folder)
-    return SparseModel(
-        model=context.load(folder),
-        folder=folder,
-        phases={name: one.run for name, one in done.items()},
-        timeline=tuple(row for one in done.values() for row in one.timeline),
-        sparsity_by_tensor=_zeros(trained),
-        output_difference=difference,
-        shape=shape_of(small, range(len(layout_of(start).layers)), start, heads_left(trained, keep)),
-        start=start,
-        start_footprint=_in_memory(start),
-    ), dense
+    save_sparse(small, context.tokenizer, folder, packed=context.recipe.packed)
+    facts = {
+        "shape": shape_of(small, range(len(layout_of(start).layers)), start, heads_left(trained, keep)),
+        "phases": {name: one.run for name, one in done.items()},
+        "timeline": tuple(row for one in done.values() for row in one.timeline),
+        "sparsity_by_tensor": zeros_by_tensor(trained),
+        "output_difference": difference,
+    }
+    model = context.load(folder)
+    predictions = context.predict(model)
+    context.say(folder.name, predictions)
+    return Entry(folder.name, folder, model, predictions, facts)
 
 
-def has_dense(context: RunContext) -> bool:
+def has_dense(context: TrainContext) -> bool:
     """Whether there is a dense model to compare with: as a teacher, because it is asked for, or as it is given."""
     if context.recipe.baseline or any(phase.teacher == "dense" for phase in context.recipe.phases):
         return True
@@ -173,7 +180,7 @@ def has_dense(context: RunContext) -> bool:
 
 
 def _phase(
-    context: RunContext, index: int, folders: Sequence[Path], dense: Dense | None, after: str
+    context: TrainContext, index: int, folders: Sequence[Path], dense: Dense | None, after: str
 ) -> Done[PhaseDone]:
     """A phase that is found again, or carried out; its model is not needed where the next one is finished."""
     phase, folder, before = context.recipe.phases[index], folders[index], folders[index - 1] if index else None
@@ -191,7 +198,9 @@ def _stage(folder: Path) -> Stage:
     return Stage(folder / DONE, (folder / MODEL, folder / MASKS), folder / CHECKPOINTS)
 
 
-def _carry_out(context: RunContext, phase: Phase, folder: Path, before: Path | None, dense: Dense | None) -> PhaseDone:
+def _carry_out(
+    context: TrainContext, phase: Phase, folder: Path, before: Path | None, dense: Dense | None
+) -> PhaseDone:
     model = context.fresh() if before is None or phase.resets else context.load(before / MODEL)
     held = load_file(before / MASKS) if before is not None else {}
     if phase.resets:
@@ -216,7 +225,7 @@ def _carry_out(context: RunContext, phase: Phase, folder: Path, before: Path | N
     return PhaseDone(run=outcome.run, timeline=tuple(_row(entry, phase.name) for entry in outcome.log))
 
 
-def _distiller(context: RunContext, phase: Phase, dense: Dense | None, model: PreTrainedModel) -> Distiller | None:
+def _distiller(context: TrainContext, phase: Phase, dense: Dense | None, model: PreTrainedModel) -> Distiller | None:
     if phase.teacher is None:
         return None
     teacher, folder = _teacher(context, phase, dense)
@@ -225,7 +234,7 @@ def _distiller(context: RunContext, phase: Phase, dense: Dense | None, model: Pr
     return Distiller(cache, phase.distill, layers, teacher.model if phase.distill.attention > 0 else None)
 
 
-def _teacher(context: RunContext, phase: Phase, dense: Dense | None) -> tuple[Teacher, Path]:
+def _teacher(context: TrainContext, phase: Phase, dense: Dense | None) -> tuple[Teacher, Path]:
     if dense is not None and phase.teacher == "dense":
         return Teacher(dense.model, context.train, context.collate), context.work / "teacher"
     index = context.recipe.given_teachers.index(str(phase.teacher))
@@ -238,7 +247,7 @@ def _apply(model: PreTrainedModel, masks: Mapping[str, torch.Tensor]) -> None:
         model.get_parameter(name).mul_(mask)
 
 
-def _cut(context: RunContext, trained: PreTrainedModel, keep: Keep) -> tuple[PreTrainedModel, float | None]:
+def _cut(context: TrainContext, trained: PreTrainedModel, keep: Keep) -> tuple[PreTrainedModel, float | None]:
     """The model without its dead units, and the largest |logit| difference over the largest logit (none: all live)."""
     if all(bool(mask.all()) for mask in keep.values()):
         return trained, None
@@ -246,30 +255,8 @@ def _cut(context: RunContext, trained: PreTrainedModel, keep: Keep) -> tuple[Pre
     return small, context.checked_difference(trained, small)
 
 
-def _save(context: RunContext, model: PreTrainedModel, folder: Path) -> None:
-    """Packed where zeros make that worth the loss of plain files."""
-    tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    plain = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if context.recipe.packed and packed_bytes(tensors) < WORTH_PACKING * plain:
-        save_model(shrink(model, {}), context.tokenizer, folder, Packing())
-    else:
-        save_model(model, context.tokenizer, folder)
-
-
 def _row(entry: Mapping[str, float], phase: str) -> SparsityAt:
     own = {key: value for key, value in entry.items() if key.startswith("rule")}
     return SparsityAt(
         step=int(entry["step"]), loss=entry["loss"], phase=phase, sparsity=entry.get("sparsity"), more=own
     )
-
-
-def _zeros(model: PreTrainedModel) -> dict[str, float]:
-    weights = {name: model.get_parameter(name) for name in encoder_linear_names(model)}
-    filled = {name: weight for name, weight in weights.items() if weight.numel()}
-    return {name: round(1 - int(weight.count_nonzero()) / weight.numel(), 6) for name, weight in filled.items()}
-
-
-def _in_memory(model: PreTrainedModel) -> Footprint:
-    """What the start model would take as a file, without writing it."""
-    tensors = {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
-    return footprint(model, encoder_linear_names(model), len(save(tensors)))

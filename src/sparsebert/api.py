@@ -1,0 +1,218 @@
+"""The package as functions: what the command line calls, and what scripts and notebooks call.
+
+Each gives a `RunResult`; the same call again goes on from what is on disk, or reads what has finished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from sparsebert.errors import UserError
+from sparsebert.files import home_of
+from sparsebert.progress import busy, silent
+from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.load import load_recipe
+from sparsebert.records import read_record, record_files
+from sparsebert.result import BenchResult, RunResult
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+    Model = str | Path | PreTrainedModel
+    Data = str | Path | Dataset | Mapping[str, Dataset]
+
+RUNS = Path("runs")
+OWN_TASK = "custom"
+Numbers = float | Sequence[float]
+
+
+def compress(
+    model: Model | None = None,
+    *,
+    speedup: Numbers = (),
+    latency_ms: Numbers = (),
+    size: Numbers = (),
+    sparsity: Numbers = (),
+    max_drop: float | None = None,
+    **given: Any,
+) -> RunResult:
+    """Make a family of smaller, faster models, one a target, or the smallest that loses at most `max_drop` points.
+
+    `speedup` is of the encoder, `latency_ms` of a forward pass, `size` a part of the bytes on disk, `sparsity` a part
+    of the encoder's linear weights, 0-1. All else is as `run_recipe` takes it, or is a key of the recipe.
+    """
+    goals = {"speedup": speedup, "latency_ms": latency_ms, "size": size, "sparsity": sparsity}
+    targets = [{"kind": kind, "value": value} for kind, values in goals.items() for value in _several(values)]
+    if targets:
+        given["targets"] = targets
+    if max_drop is not None:
+        given["max_drop"] = max_drop
+    return run_recipe("compress", model, **given)
+
+
+def train(model: Model | None = None, **given: Any) -> RunResult:
+    """Train a model sparse, by the phases and rules of a recipe (`recipe=` or `phases=`)."""
+    return run_recipe("train", model, **given)
+
+
+def finetune(model: Model | None = None, **given: Any) -> RunResult:
+    """Fine-tune a model for a task without a change of its shape; zeros that it has are held."""
+    return run_recipe("finetune", model, **given)
+
+
+def fff(model: Model | None = None, *, trees: int | None = None, depth: int | None = None, **given: Any) -> RunResult:
+    """Put fast feedforward layers in place of dense ones, distilled from the model itself, beside controls.
+
+    `trees` side by side in a layer, each with 2^(depth+1)-1 neurons; `depth` none = as many neurons as there were.
+    """
+    layer = {key: value for key, value in (("trees", trees), ("depth", depth)) if value is not None}
+    if layer or "recipe" not in given:
+        given["trees"] = {"trees": 1, **layer} if "recipe" not in given else layer
+    return run_recipe("fff", model, **given)
+
+
+def bench(
+    models: Sequence[str | Path] | Mapping[str, PreTrainedModel],
+    *,
+    batch: int | Sequence[int] = 1,
+    length: int | Sequence[int] = 128,
+    runtimes: Sequence[str] = ("eager",),
+    rounds: int = 15,
+    threads: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> BenchResult:
+    """Time models in interleaved rounds; the first is the baseline. Every `batch` with every `length` in tokens.
+
+    `models` are folders, hub names or runs, which stand for all of their models, or model objects by name. Raises
+    UserError for what cannot be loaded, and for input that a model cannot take.
+    """
+    from sparsebert.measurement.bench import Setting, verdicts
+    from sparsebert.measurement.bench import bench as measure
+    from sparsebert.models.named import open_models
+
+    with silent(not progress), busy("Loading the models") as update:
+        opened = models if isinstance(models, Mapping) else open_models([str(name) for name in models])
+        settings = [Setting(*pair) for pair in product(_several(batch), _several(length))]
+        rows = measure(opened, settings, runtimes, rounds=rounds, threads=threads, seed=seed, progress=update)
+    return BenchResult(tuple(rows), tuple(verdicts(rows)))
+
+
+def report(runs: Sequence[str | Path | RunResult], output: str | Path | None = None) -> Path:
+    """Write one HTML page about runs, with its figures beside it, and give its path.
+
+    Without `output` it is `report.html` in the folder of a single run, else here.
+    """
+    from sparsebert.reports import write_report
+
+    folders = [one.folder if isinstance(one, RunResult) else Path(one) for one in runs]
+    files = [file for folder in folders for file in record_files(folder)]
+    page = Path(output) if output else default_page(folders)
+    # Pages that are asked for by name may share a folder, with each other or with a run's own page.
+    pictures = page.parent / "plots" if output is None else page.with_name(f"{page.stem}-plots")
+    return write_report([read_record(file) for file in files], page, pictures, files)
+
+
+def default_page(runs: Sequence[Path]) -> Path:
+    """Where the page about some runs goes if nothing else is said."""
+    if len(runs) > 1:
+        return Path("report.html")
+    return (runs[0] if runs[0].is_dir() else runs[0].parent) / "report.html"
+
+
+def run_recipe(
+    kind: str | None,
+    model: Model | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    task: str | None = None,
+    data: Data | None = None,
+    recipe: Path | str | Recipe | None = None,
+    settings: Sequence[str] = (),
+    output: Path | str | None = None,
+    restart: bool = False,
+    progress: bool = True,
+    callbacks: Sequence[TrainerCallback] = (),
+    command: str = "a Python script",
+    **values: Any,
+) -> RunResult:
+    """Carry out a recipe of a kind, in `output` or a folder named after the recipe.
+
+    `model` is a folder, a hub name, or a model with its `tokenizer`; `data` a path, a `datasets.Dataset`, or a mapping
+    of them with `train` and `validation`; `recipe` a YAML file, the name of a shipped one, or a Recipe. `values` are
+    keys of the recipe, a mapping for a part of it (`finetune={"epochs": 3}`), and win over the recipe; `settings` are
+    `key=value` texts, which win over all. `callbacks` of transformers take part in every training. Raises UserError for
+    all that the caller can mend.
+    """
+    home = (home_of(str(output)).parent if output else RUNS) / "inputs"
+    with silent(not progress):
+        if tokenizer is not None or not all(isinstance(one, str | Path | None) for one in (model, data)):
+            from sparsebert.runs.given import data_path, model_name
+
+            model = None if model is None else model_name(model, tokenizer, home)
+            data = data_path(data, home)
+        task = task or (OWN_TASK if data is not None and recipe is None else None)
+        chosen = {"model": model, "task": task, "data": data}
+        values = {key: str(value) for key, value in chosen.items() if value is not None} | values
+        made = _recipe(kind, recipe, values, settings)
+        folder = home_of(str(output or default_folder(made)))
+        with busy("Starting"):
+            from sparsebert.models.source import quiet
+            from sparsebert.runs.run import run
+        with quiet():
+            return RunResult(run(made, folder, command, restart=restart, callbacks=callbacks), folder.resolve())
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """`runs/MODEL-TASK-HASH`: the same recipe always finds the same folder."""
+    model = home_of(recipe.model)
+    name = (model.resolve() if model.is_dir() else model).name
+    return RUNS / f"{name}-{recipe.task}-{recipe.hash}"
+
+
+def _recipe(
+    kind: str | None, recipe: Path | str | Recipe | None, values: Mapping[str, Any], settings: Sequence[str]
+) -> Recipe:
+    given = [_setting(key, value) for key, value in _dotted(values)]
+    if not isinstance(recipe, Recipe):
+        return load_recipe(recipe, [*given, *settings], kind=kind)
+    own = [_setting(key, value) for key, value in recipe.plain().items()]
+    return load_recipe(None, [*own, *given, *settings], kind=kind)
+
+
+def _setting(key: str, value: Any) -> str:
+    try:
+        return f"{key}={json.dumps(value, ensure_ascii=False, default=_plain)}"
+    except TypeError as error:
+        raise UserError(f"A recipe cannot hold this value of {key}: {error}", got=value) from None
+
+
+def _plain(value: Any) -> Any:
+    """A part of a recipe, such as a Rule, as plain values; only what was given, so that defaults stay defaults."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no plain value")
+
+
+def _dotted(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """A mapping changes the keys that it names, and leaves the others of its part alone."""
+    found = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found += [(f"{key}.{inner}", one) for inner, one in _dotted(value)]
+        else:
+            found.append((key, value))
+    return found
+
+
+def _several(values: Numbers) -> Sequence[float]:
+    return [values] if isinstance(values, int | float) else list(values)

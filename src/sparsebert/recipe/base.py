@@ -1,0 +1,74 @@
+"""What the recipes of all kinds have: the model, the task, the seeds and the setting of timings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import ConfigDict, Field, field_validator
+
+from sparsebert.recipe.schema import Columns, FolderName, Measure, Plain, Title
+
+SCHEMA = 1
+
+
+class Recipe(Plain, frozen=True):
+    """What decides a run. Every kind of run has a recipe of its own (`kind`), with these keys and more."""
+
+    schema_version: int = Field(default=SCHEMA, alias="schema", description="version of the recipe's format")
+    kind: str = Field(description="the type of run: compress, train, fff or finetune, or your own package.module:name")
+    name: Title | None = Field(
+        default=None, description="how reports call it where several recipes are shown; none = the file's name"
+    )
+    model: str = Field(default="sentence-transformers/all-MiniLM-L6-v2", description="folder or hub name")
+    task: FolderName = Field(
+        default="reviews", description="a name of `sparsebert tasks`, or any other name with `data`"
+    )
+    data: str | None = Field(
+        default=None, description="your own file or folder, or the folder of the GLUE tasks; none = the hub"
+    )
+    columns: Columns = Field(default=Columns(), description="where text and label sit in your own file")
+    max_length: int = Field(default=128, ge=4, description="tokens; longer texts are cut")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="decides new weights, batches and noise")
+    data_seed: int = Field(
+        default=0, ge=0, lt=2**32, description="which rows: apart from `seed`, so that runs over seeds see the same"
+    )
+    train_examples: int | None = Field(
+        default=None, ge=8, description="use only the first n rows, after a shuffle with data_seed"
+    )
+    measure: Measure = Field(default=Measure(), description="batch, length and rounds of timings")
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    @field_validator("model", "data")
+    @classmethod
+    def _without_last_slash(cls, value: str | None) -> str | None:
+        """As completion of a folder's name leaves it: the same folder is the same recipe."""
+        return value if value is None else value.rstrip("/") or value
+
+    @field_validator("schema_version")
+    @classmethod
+    def _supported(cls, value: int) -> int:
+        if value != SCHEMA:
+            raise ValueError(f"recipe schema {value} is not readable by this version, which reads {SCHEMA}")
+        return value
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as JSON-able values."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def given_teachers(self) -> list[str]:
+        """Folders and hub names of teachers, without the dense model of the run itself."""
+        return []
+
+    def extends(self, before: Recipe) -> bool:
+        """Whether a run of `before` may go on as one of this recipe, which only asks for more."""
+        return False
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits that change when any value changes but the name, which decides nothing."""
+        decides = self.plain() | {"name": None}
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,62 @@
+"""The recipe of `compress`: a family of smaller models, by pruning after training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from sparsebert import registry
+from sparsebert.errors import UserError
+from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.schema import Distill, Recovery, Search, Target, Training
+
+
+class CompressRecipe(Recipe, frozen=True):
+    """A family of smaller, faster models: heads, neurons and layers are cut out, and what is left is fine-tuned."""
+
+    kind: Literal["compress"] = Field(default="compress", description="the type of run")
+    targets: tuple[Target, ...] = Field(default=(), description="the models to make")
+    max_drop: float | None = Field(
+        default=None,
+        ge=0,
+        description="instead of targets: points of the task's main metric, 0-100, that may be lost",
+    )
+    criterion: str = Field(default="obs", description="which heads and neurons go first")
+    shape: Literal["search", "layers"] = Field(default="search", description="any shape, or whole layers only")
+    even: bool = Field(default=False, description="one width for all layers, so that plain transformers loads it")
+    dense: Training = Field(
+        default=Training(), description="fine-tuning of the dense model, if it is not fine-tuned for the task yet"
+    )
+    finetune: Recovery | None = Field(default=Recovery(), description="training of what was made; none = no training")
+    distill: Distill = Field(default=Distill(), description="what is learned from the dense model")
+    search: Search = Field(default=Search(), description="how long to look for the best shape")
+
+    @field_validator("criterion")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            registry.check("unit_criterion", value)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> CompressRecipe:
+        if self.targets and self.max_drop is not None:
+            raise ValueError("give targets or max_drop, not both")
+        if self.distill.attention > 0:
+            raise ValueError("distill.attention is for phases: `compress` cuts heads out, and their maps with them")
+        if self.shape == "layers" and not self.search.drop_layers:
+            raise ValueError("shape layers leaves out whole layers, which search.drop_layers=false forbids")
+        labels = [t.label for t in self.targets]
+        if len(set(labels)) != len(labels):
+            raise ValueError(f"the same target is given twice: {', '.join(labels)}")
+        return self
+
+    def extends(self, before: Recipe) -> bool:
+        """Whether it differs by further targets alone."""
+        if not isinstance(before, CompressRecipe) or not before.targets:
+            return False
+        more = set(before.targets) < set(self.targets)
+        return more and before.model_copy(update={"targets": self.targets, "name": self.name}) == self

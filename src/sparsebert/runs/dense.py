@@ -1,0 +1,126 @@
+"""The dense model of a run, and the training of what was made of it, with the dense model as teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
+from transformers import PreTrainedModel, set_seed
+
+from sparsebert.models.layout import layout_of
+from sparsebert.models.load import has_task_head, load_config, save_model
+from sparsebert.models.source import resolve
+from sparsebert.progress import line
+from sparsebert.pruning.shapes import shape_of
+from sparsebert.recipe.schema import Distill, Recovery, Training
+from sparsebert.records import Shape, TrainingRun
+from sparsebert.runs.context import RunContext
+from sparsebert.runs.remarks import doubt
+from sparsebert.runs.run_type import Entry
+from sparsebert.runs.stages import Stage, once
+from sparsebert.training.distill import Distiller
+from sparsebert.training.finetune import fine_tune
+from sparsebert.training.teacher import TeacherCache, cache_teacher
+
+
+class Trained(BaseModel):
+    """What training a model left on disk besides the model; `run` is absent when nothing was trained."""
+
+    run: TrainingRun | None = None
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The baseline and teacher; `digest` changes with its files."""
+
+    model: PreTrainedModel
+    trained: Trained
+    shape: Shape
+    digest: str
+
+    @property
+    def origin(self) -> tuple[int, ...]:
+        """Its layers, counted."""
+        return tuple(range(len(self.shape.heads)))
+
+
+def dense_model(context: RunContext, training: Training) -> Dense:
+    """The model handed in, fine-tuned first if it has no head for the task; kept in `dense/`."""
+    folder, done = context.folder / "dense", context.work / "dense.json"
+    source = resolve(context.recipe.model)
+    labels = len(context.spec.labels) or 1
+
+    def work() -> Trained:
+        model, run = context.fresh(), None
+        if not has_task_head(load_config(source), labels, context.spec.labels):
+            run = fine_tune(
+                model,
+                context.train,
+                context.collate,
+                training,
+                context.work / "dense-training",
+                context.recipe.seed,
+                "Fine-tuning dense",
+            ).run
+        save_model(model, context.tokenizer, folder)
+        return Trained(run=run)
+
+    context.steps.begin("The dense model")
+    made = once(Stage(done, (folder,), context.work / "dense-training"), Trained, work)
+    model = context.load(folder)
+    layers = layout_of(model).layers
+    return Dense(model, made.result, shape_of(model, tuple(range(len(layers))), model), made.digest)
+
+
+def dense_entry(context: RunContext, dense: Dense) -> Entry:
+    """The dense model as the first entry of a run; says how good it is, and what is doubtful about it."""
+    predictions = context.predict(dense.model)
+    facts = {"shape": dense.shape, "training": dense.trained.run}
+    entry = Entry("dense", context.folder / "dense", dense.model, predictions, facts)
+    context.say(entry.name, predictions)
+    found = doubt(context, context.score(predictions), context.decide(predictions))
+    if found:
+        line(f"Note: {found}")
+    return entry
+
+
+def teacher_cache(context: RunContext, dense: Dense, distill: Distill) -> TeacherCache:
+    """The dense model's outputs on the train split, computed once a run."""
+    return cache_teacher(dense.model, context.train, context.collate, context.work / "teacher", distill.hidden > 0)
+
+
+@dataclass(frozen=True)
+class Recovering:
+    """How cut or converted models of one run are trained: from which teacher, by what, and not at all for none."""
+
+    dense: Dense
+    training: Recovery | None
+    distill: Distill
+
+    def stage(self, work: Path, folder: Path) -> Stage:
+        """The stage in which `train` makes the finished model."""
+        return Stage(work / "trained.json", (folder,), work / "training")
+
+    def train(self, context: RunContext, work: Path, folder: Path, origin: tuple[int, ...]) -> Trained:
+        """Train the model in `work`/one-shot from its teacher, if the recipe says so, and save it in `folder`.
+
+        `origin` holds for each of its layers the layer of the dense model that it was.
+        """
+        model, run = context.load(work / "one-shot"), None
+        if self.training is not None:
+            seed, title = context.recipe.seed, f"Fine-tuning {folder.name}"
+            set_seed(seed)
+            distiller = Distiller(teacher_cache(context, self.dense, self.distill), self.distill, origin)
+            run = fine_tune(
+                model,
+                context.train,
+                context.collate,
+                self.training,
+                work / "training",
+                seed,
+                title,
+                distiller=distiller,
+            ).run
+        save_model(model, context.tokenizer, folder)
+        return Trained(run=run)

@@ -1,0 +1,66 @@
+"""What a run says of its models: sizes, sparsities, scores, and times of all of them in the same rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from safetensors.numpy import save
+
+from sparsebert.counts import Footprint, footprint, sizes, sparsity
+from sparsebert.files import digests, write_bytes_atomically
+from sparsebert.measurement.bench import BenchRow, bench
+from sparsebert.models.layout import encoder_linear_names
+from sparsebert.models.source import disk_bytes
+from sparsebert.progress import busy
+from sparsebert.records import PREDICTIONS, ModelResult
+from sparsebert.runs.context import RunContext
+from sparsebert.runs.run_type import Entry, Made
+
+CARD = "README.md"
+
+
+def measure_models(context: RunContext, made: Made) -> tuple[ModelResult, ...]:
+    """All models of a run, in the order of `made.entries`; see Made for what they are measured against."""
+    measure = context.recipe.measure
+    if not measure.timed:
+        return tuple(_result(context, made, entry, ()) for entry in made.entries)
+    models = {entry.name: entry.model for entry in made.entries}
+    if not made.has_dense and made.start is not None:
+        models = {"dense": made.start.model, **models}
+    with busy("Measuring the family") as update:
+        rows = bench(models, context.settings, rounds=measure.rounds, threads=measure.threads, progress=update)
+        return tuple(_result(context, made, entry, rows) for entry in made.entries)
+
+
+def write_predictions(context: RunContext, entries: Sequence[Entry]) -> None:
+    """Logits and labels of every model on every validation split, so that runs can be compared example by example."""
+    tensors = {f"{split}/labels": context.labels(split) for split in context.validations}
+    for entry in entries:
+        tensors |= {f"{entry.name}/{split}/logits": logits for split, logits in entry.predictions.items()}
+    write_bytes_atomically(context.folder / PREDICTIONS, save({k: v.copy(order="C") for k, v in tensors.items()}))
+
+
+def _result(context: RunContext, made: Made, entry: Entry, rows: Iterable[BenchRow]) -> ModelResult:
+    first, setting = made.entries[0], context.setting
+    compared = None if entry is first else first.predictions
+    is_dense = entry is first and made.has_dense
+    before = _footprint(first) if made.start is None or is_dense else made.start.footprint
+    after = _footprint(entry)
+    return ModelResult(
+        name=entry.name,
+        folder=entry.folder.name,
+        model_type=entry.model.config.model_type,
+        scores=context.score(entry.predictions, compared),
+        decisions=context.decide(entry.predictions, compared),
+        sparsity=sparsity(before, after),
+        size=sizes(
+            entry.model, encoder_linear_names(entry.model), (setting.batch, setting.length), after.bytes_on_disk
+        ),
+        files={name: known for name, known in digests([entry.folder], entry.folder).items() if name != CARD},
+        timings=tuple(timing for row in rows if row.model == entry.name for timing in row.timings),
+        **entry.facts,
+    )
+
+
+def _footprint(entry: Entry) -> Footprint:
+    return footprint(entry.model, encoder_linear_names(entry.model), disk_bytes(entry.folder))
