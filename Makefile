@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 
 BIN := .venv/bin
-# Python compiles what it imports; compiled ahead, what nobody imports would take a fifth of the disk and half the time.
+# Python compiles what it imports; compiled ahead, what nobody imports takes a fifth of the disk and a third of the time.
 INSTALL := $(BIN)/python -m pip install -qq --no-compile $(PIP_ARGS) -c constraints.txt
 # What the demo needs, and what a developer needs beside it.
 DEMO_READY := .venv/.demo-ready
