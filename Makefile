@@ -10,7 +10,7 @@ DEMO_READY := .venv/.demo-ready
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults lint types contracts bench docs format clean
+.PHONY: help demo test test-faults lint types contracts bench docs results format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ bench: $(READY) ## time a layer at every size on this machine
 
 docs: $(READY) ## write docs/cli and docs/recipes.md from the code
 	@$(BIN)/python docs/generate.py
+
+results: $(READY) ## write the tables of results/ and docs/results from the records
+	@cd docs && ../$(BIN)/python -m results_tables
 
 format: $(READY) ## format the code and mend what can be mended
 	@$(BIN)/ruff format .

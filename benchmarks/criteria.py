@@ -6,8 +6,8 @@
 
 Every run starts from the same model, pretrained or fine-tuned, trains for the same number of steps with the same rate,
 and prunes single weights of attention and feedforward matrices; masks change from 10 to 70 % of the steps. Scores are
-of the whole validation split. A run that is finished is found again; --teacher adds the logits of a fine-tuned dense
-model.
+of the whole validation split. A run in --runs that is finished is found again; --teacher adds the logits of a
+fine-tuned dense model. --output is a folder for the records.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from sparsebert.commands.output import quiet_libraries
+from harness import keep_records, options_of, records_of, with_task
+from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import parse_recipe
-from sparsebert.reports import as_markdown, as_rich, curve_table, curves, write_report
-from sparsebert.runs.sweep import Point, sweep
+from sparsebert.reports import as_markdown, curve_table, curves, write_report
+from sparsebert.runs.sweep import Point
 
 EVERY, FINE = {"percent": 2}, {"percent": 0.5}
 CUBIC = {"schedule": "cubic", "start": {"percent": 10}, "stop": {"percent": 70}, "every": EVERY}
@@ -50,42 +50,37 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def main() -> None:
-    options = arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments(argv)
     todo = [
         Point(f"{method.replace(' ', '-')}_{sparsity:g}_seed{seed}", recipe(options, method, sparsity, seed))
         for seed in range(options.seeds)
         for sparsity in options.sparsity
         for method in options.methods
     ]
-    with quiet_libraries():
-        records = [record for _, record in sweep(todo, options.output, shlex.join(sys.argv), keep_models=False)]
-    found = curves(records)
-    if found:
-        Console().print(as_rich(curve_table(found)))
-        (options.output / "table.md").write_text(as_markdown(curve_table(found)), encoding="utf-8")
-    write_report(records, options.output / "report.html", options.output / "plots")
+    found = records_of(todo, options.runs, shlex.join(sys.argv), keep_models=False)
+    records = [record for _, record in found]
+    print(as_markdown(curve_table(curves(records))))
+    write_report(records, options.runs / "report.html", options.runs / "plots")
+    keep_records({point.name: record for point, record in found}, options.output)
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = with_task(options_of(__doc__, seeds=3))
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--data", help="folder of the GLUE tasks; none = the hub")
     parser.add_argument("--train-examples", type=int)
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--freeze-embeddings", action="store_true")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.9, 0.5, 0.8])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--teacher", help="folder of the dense fine-tuned model, whose logits are learned too")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
-    return parser.parse_args()
+    parser.add_argument("--runs", type=Path, default=Path("runs/criteria"), help="folder of the runs")
+    return parser.parse_args(argv)
 
 
-def recipe(options: argparse.Namespace, method: str, sparsity: float, seed: int):
+def recipe(options: argparse.Namespace, method: str, sparsity: float, seed: int) -> Recipe:
     phase: dict[str, Any] = {
         "name": "prune",
         "training": {

@@ -15,10 +15,9 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
-import json
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +25,23 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
+from harness import Row, Samples, has_bf16, options_of, print_rows, rows_of, with_threads, write
 from sparsebert.counts import example_inputs
 from sparsebert.environment import environment
 from sparsebert.kernels import native
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.surgeon import convert_ffn
-from sparsebert.timing import Variant, interleave, quartiles, ratios, torch_threads
+from sparsebert.timing import Variant, interleave, quartiles, torch_threads
 
-BLOCK, SAMPLES, CLOSE = 32, 3, 0.1
+BLOCK, CALIBRATION_BATCHES, CLOSE = 32, 3, 0.1
+PLAIN = "torch fp32"
 Inputs = dict[str, torch.Tensor]
 Run = Callable[[Inputs], Any]
 
 
-def main() -> None:
-    options, here = arguments(), environment()
+def main(argv: Sequence[str] | None = None) -> None:
+    options, here = arguments(argv), environment()
     torch.manual_seed(0)
     sizes = {"num_hidden_layers": options.layers, "hidden_size": options.hidden, "num_attention_heads": options.heads}
     dense = BertModel(BertConfig(**sizes, intermediate_size=4 * options.hidden), add_pooling_layer=False).eval()
@@ -54,33 +55,30 @@ def main() -> None:
         with torch.inference_mode():
             variants = [Variant(name, lambda run=run: run(inputs)) for name, run in (runs | ours).items()]
             samples = interleave(variants, options.rounds)
-    rows = report(samples, list(runs))
-    if options.output:
-        plain = {"cpu": here.cpu, "flags": here.cpu_flags, "threads": threads, "options": vars(options), "rows": rows}
-        options.output.write_text(json.dumps(plain, indent=1, default=str) + "\n", encoding="utf-8")
+        rows = compared(samples, list(runs), {"batch": options.batch, "length": options.length})
+        print_rows(rows)
+        write(options, rows, threads)
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     sizes = {"layers": 12, "hidden": 768, "heads": 12, "batch": 8, "length": 128, "depth": 11, "rounds": 9}
-    for name, default in sizes.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser = with_threads(options_of(__doc__, **sizes))
     parser.add_argument("--sparsity", type=float, default=0.9)
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--output", type=Path, help="also write the rows as JSON here")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def has_bf16() -> bool:
-    """Whether the processor multiplies bf16, so that dense engines in it are worth running."""
-    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(environment().cpu_flags)
+def compared(samples: Samples, dense: Sequence[str], case: dict[str, int]) -> list[Row]:
+    """Everything against plain torch and against the fastest dense engine."""
+    fastest = min(dense, key=lambda name: quartiles(samples[name])[1])
+    print(f"\nthe fastest dense engine is {fastest}\n")
+    return rows_of(case, samples, {name: list(dict.fromkeys((PLAIN, fastest))) for name in samples})
 
 
 def torch_runs(dense: BertModel, inputs: Inputs) -> dict[str, Run]:
     compiled = torch.compile(dense)
     with torch.inference_mode():
         compiled(**inputs)
-    runs: dict[str, Run] = {"torch fp32": lambda x: dense(**x)[0], "torch.compile fp32": lambda x: compiled(**x)[0]}
+    runs: dict[str, Run] = {PLAIN: lambda x: dense(**x)[0], "torch.compile fp32": lambda x: compiled(**x)[0]}
     if has_bf16():
         half = BertModel(dense.config, add_pooling_layer=False).eval().bfloat16()
         half.load_state_dict(dense.state_dict())
@@ -214,7 +212,7 @@ def openvino_runs(file: Path, inputs: Inputs, threads: int) -> dict[str, Run]:
     import nncf  # pyright: ignore[reportMissingImports]
 
     batch, length = inputs["input_ids"].shape
-    samples = [{n: t.numpy() for n, t in drawn(batch, length, seed).items()} for seed in range(SAMPLES)]
+    samples = [{n: t.numpy() for n, t in drawn(batch, length, seed).items()} for seed in range(CALIBRATION_BATCHES)]
     small = nncf.quantize(core.read_model(file), nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER)
     runs["openvino int8"] = run_of(small)
     return runs
@@ -223,19 +221,6 @@ def openvino_runs(file: Path, inputs: Inputs, threads: int) -> dict[str, Run]:
 def drawn(batch: int, length: int, seed: int) -> Inputs:
     ids = torch.randint(1000, 30000, (batch, length), generator=torch.Generator().manual_seed(seed))
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-
-def report(samples: dict[str, list[float]], dense: list[str]) -> list[dict[str, object]]:
-    fastest = min(dense, key=lambda name: quartiles(samples[name])[1])
-    print(f"\nthe fastest dense engine is {fastest}\n")
-    rows = []
-    for name, own in samples.items():
-        low, middle, high = (round(value, 2) for value in quartiles(ratios(own, samples[fastest])))
-        plain = round(quartiles(ratios(own, samples["torch fp32"]))[1], 2)
-        ms = round(quartiles(own)[1], 1)
-        print(f"{name:<34} {ms:>8.1f} ms  {plain:5.2f}x torch fp32  {middle:5.2f}x {fastest} ({low:.2f}-{high:.2f})")
-        rows.append({"engine": name, "ms": ms, "over torch fp32": plain, f"over {fastest}": [low, middle, high]})
-    return rows
 
 
 if __name__ == "__main__":

@@ -14,27 +14,27 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import shlex
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from sparsebert.commands.models import open_model
-from sparsebert.commands.output import quiet_libraries
+from harness import Row, main_score, options_of, print_rows, print_table, records_of, rows_of, with_task, with_threads
+from harness import write as write_rows
 from sparsebert.counts import example_inputs
-from sparsebert.environment import environment
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.attention import NAME
+from sparsebert.models.named import open_model
 from sparsebert.models.source import resolve
+from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import parse_recipe
 from sparsebert.records import ModelResult, Record, read_record
-from sparsebert.runs.sweep import Point, sweep
-from sparsebert.timing import Variant, interleave, quartiles, ratios, torch_threads
+from sparsebert.runs.sweep import Point
+from sparsebert.timing import Variant, interleave, torch_threads
 
 SCHEDULE = {"schedule": "cubic", "start": {"percent": 10}, "stop": {"percent": 70}}
 BLOCK = {"structure": {"kind": "block", "rows": 32, "cols": 32}}
@@ -46,43 +46,32 @@ FORMS: dict[str, dict[str, Any]] = {
     "blocks soft movement": SCHEDULE | BLOCK | MOVEMENT | {"every": {"percent": 2}},
     "single fisher": SCHEDULE | FISHER,
 }
-BATCHES, LENGTH = (1, 8), 128
+BASELINE = "dense, by torch"
+Group = list[tuple[Path, ModelResult, Record]]
 
 
-def main() -> None:
-    options = arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments(argv)
     groups = cut_groups(options.cut)
-    with quiet_libraries():
-        for point, record in sweep(points(options), options.output, shlex.join(sys.argv), keep_models=True):
-            model, group = record.models[-1], groups.setdefault(str(point.recipe.name), [])
-            group.append((options.output / point.name / model.folder, model, record))
-        rows = [row for batch in BATCHES for row in timed(options, groups, batch)]
-    print_table(rows)
-    if options.results:
-        here = environment()
-        plain = {"cpu": here.cpu, "flags": here.cpu_flags, "options": vars(options), "rows": rows}
-        options.results.write_text(json.dumps(plain, indent=1, default=str) + "\n", encoding="utf-8")
+    for point, record in records_of(points(options), options.runs, shlex.join(sys.argv), keep_models=True):
+        model, group = record.models[-1], groups.setdefault(str(point.recipe.name), [])
+        group.append((options.runs / point.name / model.folder, model, record))
+    rows = [row for batch in options.batch for row in timed(options, groups, batch)]
+    print_scores(rows)
+    print_rows(rows)
+    write_rows(options, rows, options.threads)
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = with_threads(with_task(options_of(__doc__, steps=600, length=128, seeds=3, rounds=15)), default=1)
     parser.add_argument("--model", required=True, help="folder of the dense fine-tuned model")
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--data", help="folder of the GLUE tasks; none = the hub")
     parser.add_argument("--cut", type=Path, nargs="*", default=[], help="runs of heads and neurons, one a seed")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.8, 0.9])
     parser.add_argument("--train-examples", type=int, help="none = all; the teacher runs over each of them once")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--output", type=Path, default=Path("runs/forms"))
-    parser.add_argument("--results", type=Path, help="also write the rows as JSON here")
-    return parser.parse_args()
-
-
-Group = list[tuple[Path, ModelResult, Record]]
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--runs", type=Path, default=Path("runs/forms"), help="folder of the runs")
+    return parser.parse_args(argv)
 
 
 def cut_groups(runs: Iterable[Path]) -> dict[str, Group]:
@@ -103,7 +92,7 @@ def points(options: argparse.Namespace) -> list[Point]:
     ]
 
 
-def recipe(options: argparse.Namespace, form: str, sparsity: float, seed: int):
+def recipe(options: argparse.Namespace, form: str, sparsity: float, seed: int) -> Recipe:
     training = {"max_steps": options.steps, "learning_rate": 1e-4, "freeze_embeddings": True, "dropout": False}
     return parse_recipe(
         {
@@ -120,31 +109,32 @@ def recipe(options: argparse.Namespace, form: str, sparsity: float, seed: int):
     )
 
 
-def timed(options: argparse.Namespace, groups: dict[str, Group], batch: int) -> list[dict[str, Any]]:
-    """One row a group and way of running it, and the dense model's; times are of the first seed's model."""
-    dense = opened(Path(options.model))
-    models = {"dense": dense} | {name: opened(group[0][0]) for name, group in groups.items()}
-    inputs = example_inputs(list(models.values()), batch, LENGTH)
+def timed(options: argparse.Namespace, groups: dict[str, Group], batch: int) -> list[Row]:
+    """Rows of a batch size: each group by each way of running it, and the dense model; of the first seed's models."""
+    models = {"dense": opened(Path(options.model))} | {name: opened(group[0][0]) for name, group in groups.items()}
+    inputs = example_inputs(list(models.values()), batch, options.length)
+    tokens = batch * options.length
     with torch_threads(options.threads):
-        ways = {key: model for name, model in models.items() for key, model in ways_of(name, model, batch).items()}
-        variants = [Variant("/".join(key), lambda model=model: model(**inputs)) for key, model in ways.items()]
+        ways = {
+            f"{name}, by {way}": (name, module)
+            for name, model in models.items()
+            for way, module in ways_of(model, tokens).items()
+        }
+        variants = [Variant(name, lambda module=module: module(**inputs)) for name, (_, module) in ways.items()]
         samples = interleave(variants, options.rounds)
-    rows = []
-    for (name, way), model in ways.items():
-        own = samples[f"{name}/{way}"]
-        speedup = quartiles(ratios(own, samples["dense/torch"]))
-        row = {"model": name, "runs by": way, "batch": batch, "length": LENGTH, "ms": round(quartiles(own)[1], 2)}
-        row |= {"speedup": [round(value, 2) for value in speedup], "sparse matrices": len(sparse_layers(model))}
-        rows.append(row | scores_of(groups.get(name, [])))
-    return rows
+    rows = rows_of({"batch": batch, "length": options.length}, samples, {name: [BASELINE] for name in ways})
+    return [
+        row | {"sparse_matrices": len(sparse_layers(module))} | scores_of(groups.get(name, []))
+        for row, (name, module) in zip(rows, ways.values(), strict=True)
+    ]
 
 
-def ways_of(name: str, model: PreTrainedModel, batch: int) -> dict[tuple[str, str], PreTrainedModel]:
+def ways_of(model: PreTrainedModel, tokens: int) -> dict[str, PreTrainedModel]:
+    """Plain torch, the same with the native attention, and the kernels where one gains."""
     own = copy.deepcopy(model)
     own.set_attn_implementation(NAME)
-    found = {(name, "torch"): model, (name, "own attention"): own}
-    fast = accelerate(model, batch * LENGTH)
-    return found | ({(name, "kernels"): fast} if sparse_layers(fast) else {})
+    fast = accelerate(model, tokens)
+    return {"torch": model, "own attention": own} | ({"kernels": fast} if sparse_layers(fast) else {})
 
 
 def opened(folder: Path) -> PreTrainedModel:
@@ -154,10 +144,7 @@ def opened(folder: Path) -> PreTrainedModel:
 def scores_of(group: Group) -> dict[str, Any]:
     if not group:
         return {}
-    scores = [
-        100 * next(score.value for score in model.scores if score.metric == record.main_metric)
-        for _, model, record in group
-    ]
+    scores = [main_score(record, model.scores) for _, model, record in group]
     sparsity = group[0][1].sparsity
     return {
         "score": [round(value, 1) for value in (min(scores), statistics.median(scores), max(scores))],
@@ -166,20 +153,16 @@ def scores_of(group: Group) -> dict[str, Any]:
     }
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    print("| model | runs by | batch | score: median (range), n | speedup (quartiles) | zeros: encoder, model, disk |")
-    print("|---|---|---|---|---|---|")
-    for row in rows:
-        low, middle, high = row["speedup"]
-        score, zeros = "", ""
-        if "score" in row:
-            least, median, most = row["score"]
-            score = f"{median:.1f} ({least:.1f}-{most:.1f}), {row['seeds']}"
-            zeros = ", ".join(f"{part:.0%}" for part in row["sparsity"])
-        speedup = f"{middle:.2f} ({low:.2f}-{high:.2f})"
-        print(
-            f"| {row['model']} | {row['runs by']} | {row['batch']} x {row['length']} | {score} | {speedup} | {zeros} |"
-        )
+def print_scores(rows: Sequence[Row]) -> None:
+    """What each model scores, and what is zero or gone of its encoder, of the whole model and of its bytes."""
+    lines = {}
+    for row in (row for row in rows if "score" in row):
+        least, median, most = row["score"]
+        name = row["variant"].rpartition(", by ")[0]
+        zeros = ", ".join(f"{part:.0%}" for part in row["sparsity"])
+        lines[name] = [name, f"{median:.1f} ({least:.1f}–{most:.1f}), {row['seeds']}", zeros]
+    print_table(["model", "score: median (range), n", "zeros: encoder, model, disk"], list(lines.values()))
+    print()
 
 
 if __name__ == "__main__":

@@ -11,50 +11,44 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import random
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from harness import Layer, Row, options_of, print_rows, rows_of, write
 from sparsebert.kernels import dispatch, reference
 from sparsebert.kernels.packed import HEIGHTS, WIDTH, PackedMatrix, pack_matrix, unpack_matrix
-from sparsebert.timing import quartiles, ratios
+from sparsebert.timing import quartiles
 
 CALLS = 20
-Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
-def main() -> None:
-    options = arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    options, rows = arguments(argv), []
     if not torch.cuda.is_available():
         raise SystemExit("there is no GPU here, so there is nothing to measure")
     name = torch.cuda.get_device_name(0)
     print(f"{name}, torch {torch.__version__}, bfloat16, {options.rounds} rounds of {CALLS} calls\n")
-    rows = []
     with torch.inference_mode():
         for tokens in options.tokens:
             rows += trees(tokens, options.hidden, options.depth, options.rounds)
             for shape in ((options.hidden, 4 * options.hidden), (4 * options.hidden, options.hidden)):
                 rows += blocks(tokens, *shape, options.sparsity, options.rounds)
-    if options.output:
-        options.output.write_text(json.dumps({"gpu": name, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    print_rows(rows)
+    write(options, rows)
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"hidden": 768, "depth": 11, "rounds": 15}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = options_of(__doc__, hidden=768, depth=11, rounds=15)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 128, 1024, 16384])
     parser.add_argument("--sparsity", type=float, default=0.9)
-    parser.add_argument("--output", type=Path, help="also write the rows as JSON here")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def trees(tokens: int, hidden: int, depth: int, rounds: int) -> list[dict[str, object]]:
+def trees(tokens: int, hidden: int, depth: int, rounds: int) -> list[Row]:
     nodes = 2 ** (depth + 1) - 1
     w_in, w_out = (random_tensor(1, nodes, hidden) / hidden**0.5 for _ in range(2))
     bias, inputs = random_tensor(1, nodes) / 10, pool(tokens, hidden)
@@ -73,7 +67,7 @@ def trees(tokens: int, hidden: int, depth: int, rounds: int) -> list[dict[str, o
     return found
 
 
-def blocks(tokens: int, inputs: int, outputs: int, sparsity: float, rounds: int) -> list[dict[str, object]]:
+def blocks(tokens: int, inputs: int, outputs: int, sparsity: float, rounds: int) -> list[Row]:
     weight, bias, given = random_tensor(outputs, inputs) / inputs**0.5, random_tensor(outputs), pool(tokens, inputs)
     layers: dict[str, Layer] = {}
     for height in HEIGHTS:
@@ -110,7 +104,7 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 def compared(
     what: str, tokens: int, layers: dict[str, Layer], dense: dict[str, Layer], inputs: list[torch.Tensor], rounds: int
-) -> list[dict[str, object]]:
+) -> list[Row]:
     every = layers | dense
     samples: dict[str, list[float]] = {name: [] for name in every}
     for layer in every.values():
@@ -119,14 +113,7 @@ def compared(
         for name in random.Random(number).sample(list(every), len(every)):
             samples[name].append(timed(every[name], inputs))
     best = min(dense, key=lambda name: quartiles(samples[name])[1])
-    found = []
-    for name in every:
-        low, middle, high = quartiles(ratios(samples[name], samples[best]))
-        us = 1000 * quartiles(samples[name])[1]
-        print(f"{what:<38} {tokens:>6} tokens {name:<16} {us:>9.1f} us  {middle:5.2f}x ({low:.2f}-{high:.2f})")
-        row = {"what": what, "tokens": tokens, "layer": name, "us": us, "over": best, "speedup": [low, middle, high]}
-        found.append(row)
-    return found
+    return rows_of({"what": what, "tokens": tokens}, samples, {name: [best] for name in every})
 
 
 def timed(layer: Layer, inputs: list[torch.Tensor]) -> float:

@@ -7,41 +7,43 @@ a real stack of three layers inside a model, and all sizes are measured in the s
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import torch
 from transformers import BertConfig, BertModel, PreTrainedModel
 
+from harness import Row, options_of, print_rows, with_threads, write
 from sparsebert.environment import environment
 from sparsebert.measurement.bench import BenchRow, Setting, bench
 from sparsebert.models.layout import layout_of
 from sparsebert.models.surgeon import shrink
+from sparsebert.records import Times
 
 LAYERS = 3
 PARTS = (1.0, 0.75, 0.5, 0.25, 0.0)
+WHOLE = "whole layer"
 
 
-def main() -> None:
-    options = arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments(argv)
     dense = stack(options.hidden, options.heads, options.neurons)
-    models = {"whole layer": dense}
-    models |= {f"{n:>4} heads": cut(dense, n, 0) for n in sizes(options.heads)}
-    models |= {f"{n:>4} neurons": cut(dense, 0, n) for n in sizes(options.neurons)[:-1]}
+    models = {WHOLE: dense}
+    models |= {f"{n} heads": cut(dense, n, 0) for n in sizes(options.heads)}
+    models |= {f"{n} neurons": cut(dense, 0, n) for n in sizes(options.neurons)[:-1]}
     settings = [Setting(batch, length) for batch in options.batch for length in options.length]
     here = environment()
-    print(f"{here.cpu}, {here.threads} of {here.cores} cores, torch {here.packages['torch']}, float32, eager")
-    print(f"hidden size {options.hidden}, {options.heads} heads, {options.neurons} neurons")
-    print("ms a layer: median (quartiles), and how many times faster than the whole layer\n")
-    for row in bench(models, settings, rounds=options.rounds):
-        print(line(row))
+    print(f"{here.cpu}, {here.cores} cores, torch {here.packages['torch']}, float32, eager")
+    print(f"hidden size {options.hidden}, {options.heads} heads, {options.neurons} neurons; ms a layer\n")
+    rows = [row_of(found) for found in bench(models, settings, rounds=options.rounds, threads=options.threads)]
+    print_rows(rows)
+    write(options, rows, options.threads)
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in {"hidden": 384, "heads": 12, "neurons": 1536, "rounds": 15}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = with_threads(options_of(__doc__, hidden=384, heads=12, neurons=1536, rounds=15))
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--length", type=int, nargs="+", default=[128])
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def stack(hidden: int, heads: int, neurons: int) -> PreTrainedModel:
@@ -64,12 +66,14 @@ def cut(model: PreTrainedModel, heads: int, neurons: int) -> PreTrainedModel:
     return shrink(model, keep)
 
 
-def line(row: BenchRow) -> str:
-    found = row.timing("encoder")
-    assert found is not None and found.speedup is not None
-    low, middle, high = (value / LAYERS for value in (found.q25_ms, found.median_ms, found.q75_ms))
-    setting = f"batch {row.batch:>3} x {row.length:>4}  {row.model:<13}"
-    return f"{setting} {middle:7.3f}  ({low:.3f}-{high:.3f})  {found.speedup:5.2f}x"
+def row_of(found: BenchRow) -> Row:
+    """Times are of one layer of the stack."""
+    whole = found.timing("encoder")
+    assert whole is not None
+    one = {name: getattr(whole, name) / LAYERS for name in ("median_ms", "q25_ms", "q75_ms")}
+    times = whole.model_copy(update=one).model_dump(include=set(Times.model_fields), exclude_none=True)
+    case = {"batch": found.batch, "length": found.length}
+    return {"case": case, "variant": found.model, "baseline": WHOLE, "times": times}
 
 
 if __name__ == "__main__":

@@ -9,107 +9,119 @@ for exactly these numbers of heads and neurons in each layer.
 from __future__ import annotations
 
 import argparse
-import json
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-from rich.console import Console
+from transformers import PreTrainedModel
 
-from sparsebert.models.load import load_model
+from harness import options_of, print_table, with_task, write
+from sparsebert.models.source import resolve
 from sparsebert.pruning.assemble import assemble
-from sparsebert.pruning.calibration import calibrate
+from sparsebert.pruning.calibration import Calibrated, calibrate
+from sparsebert.pruning.knapsack import CostTable
 from sparsebert.pruning.search import Found, divergence, scorer
 from sparsebert.pruning.targets import Goal, meet
+from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.load import load_recipe
 from sparsebert.recipe.schema import Target
 from sparsebert.runs.context import RunContext, set_up
 from sparsebert.training.evaluate import predict_logits
 
-CRITERIA = ("obs", "magnitude", "random", "gradient", "activation")
+SHAPED_BY = "obs"
+CRITERIA = (SHAPED_BY, "magnitude", "random", "gradient", "activation")
+# Shapes come from a search among 20 candidates that keeps every layer.
+SEARCH = ("search.candidates=20", "search.drop_layers=false")
+Row = dict[str, Any]
+Context = RunContext[CompressRecipe]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments(argv)
+    rows = [row for seed in range(options.seeds) for row in one_seed(options, seed)]
+    print_scores(rows)
+    write(options, rows)
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = with_task(options_of(__doc__))
     parser.add_argument("--model", required=True, help="folder of the dense fine-tuned model")
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--data", help="folder of the GLUE tasks; none = the hub")
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 0.75, 0.875])
     parser.add_argument("--criteria", nargs="+", default=list(CRITERIA))
     parser.add_argument("--seeds", type=int, default=3, help="each draws other calibration examples")
-    parser.add_argument("--output", type=Path, help="also write the rows as JSON here")
-    candidates = parser.parse_args()
-    rows = [row for seed in range(candidates.seeds) for row in one_seed(candidates, seed)]
-    if candidates.output:
-        candidates.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print_table(rows)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    return parser.parse_args(argv)
 
 
-def one_seed(candidates: argparse.Namespace, seed: int) -> list[dict]:
-    targets = [Target(kind="sparsity", value=value) for value in candidates.sparsity]
-    recipe = load_recipe(
-        None,
-        ["search.candidates=20", "search.drop_layers=false"],
-        model=candidates.model,
-        task=candidates.task,
-        data=candidates.data,
-        seed=seed,
-    )
-    bench = set_up(recipe, Path("unused"))
-    kind, labels = bench.spec.kind, len(bench.spec.labels) or 1
-    model = load_model(candidates.model, num_labels=labels, kind=kind)
-    rows = [result(bench, model, "dense", 0.0, seed, None)]
+def one_seed(options: argparse.Namespace, seed: int) -> list[Row]:
+    asked = {"model": options.model, "task": options.task, "data": options.data, "seed": seed}
+    recipe = load_recipe(None, [*SEARCH, *options.set], kind="compress", **asked)
+    assert isinstance(recipe, CompressRecipe)
+    context = set_up(recipe, Path("unused"))
+    model = context.load(resolve(options.model))
+    rows = [scored(context, model, "dense", 0.0)]
     shapes: dict[float, Found] = {}
-    for criterion in ("obs", *(name for name in candidates.criteria if name != "obs")):
-        calibrated = calibrate(
-            model, model, bench.train, bench.collate, criterion, recipe.search.examples, 256, recipe.seed
-        )
-        for target in targets:
-            if criterion == "obs":
-                goal = Goal(target, recipe, bench.setting, model, model)
-                shapes[target.value], _ = meet(goal, no_latency, calibrated, scorer(model, calibrated, bench.collate))
-            small = assemble(model, calibrated.candidates, shapes[target.value].choices)
-            teacher = calibrated.teacher_logits
-            rows.append(
-                result(bench, small, criterion, target.value, seed, (teacher, calibrated.score_rows))
-                | {"shape": [(choice.heads, choice.neurons) for choice in shapes[target.value].choices]}
-            )
+    for criterion in dict.fromkeys((SHAPED_BY, *options.criteria)):
+        calibrated = calibrated_by(context, model, criterion)
+        for sparsity in options.sparsity:
+            if criterion == SHAPED_BY:
+                shapes[sparsity] = shape_for(context, model, calibrated, sparsity)
+            choices = shapes[sparsity].choices
+            small = assemble(model, calibrated.candidates, choices)
+            own = predict_logits(small, calibrated.score_rows, context.collate)
+            found = {
+                "divergence": divergence(calibrated.teacher_logits, own),
+                "shape": [(choice.heads, choice.neurons) for choice in choices],
+            }
+            rows.append(scored(context, small, criterion, sparsity) | found)
     return rows
 
 
-def no_latency():
+def calibrated_by(context: Context, model: PreTrainedModel, criterion: str) -> Calibrated:
+    search, seed = context.recipe.search, context.recipe.seed
+    return calibrate(
+        model, model, context.train, context.collate, criterion, search.examples, search.score_examples, seed
+    )
+
+
+def shape_for(context: Context, model: PreTrainedModel, calibrated: Calibrated, sparsity: float) -> Found:
+    goal = Goal(Target(kind="sparsity", value=sparsity), context.recipe, context.setting, model, model)
+    return meet(goal, no_latency, calibrated, scorer(model, calibrated, context.collate))[0]
+
+
+def no_latency() -> CostTable:
     raise AssertionError("sparsity targets need no latency table")
 
 
-def result(bench: RunContext, model, criterion: str, sparsity: float, seed: int, reference) -> dict:
-    scores = {score.metric: score.value for score in bench.score(model)}
-    row = {"task": bench.spec.name, "criterion": criterion, "sparsity": sparsity, "seed": seed, "scores": scores}
-    if reference is not None:
-        teacher, rows = reference
-        row["divergence"] = divergence(teacher, predict_logits(model, rows, bench.collate))
-    return row | {"metric": bench.spec.main_metric}
+def scored(context: Context, model: PreTrainedModel, criterion: str, sparsity: float) -> Row:
+    split = context.task.validation_name
+    found = context.score(context.predict(model))
+    return {
+        "task": context.spec.name,
+        "criterion": criterion,
+        "sparsity": sparsity,
+        "seed": context.recipe.seed,
+        "scores": {score.metric: score.value for score in found if score.split == split},
+        "metric": context.spec.main_metric,
+    }
 
 
-def print_table(rows: list[dict]) -> None:
+def print_scores(rows: Sequence[Row]) -> None:
     levels = sorted({row["sparsity"] for row in rows if row["sparsity"]})
-    print("| criterion | " + " | ".join(f"{level:g} of encoder weights removed" for level in levels) + " |")
-    print("|---|" + "---|" * len(levels))
+    lines = []
     for criterion in dict.fromkeys(row["criterion"] for row in rows):
-        cells = [cell([row for row in rows if (row["criterion"], row["sparsity"]) == (criterion, s)]) for s in levels]
-        dense = cell([row for row in rows if row["criterion"] == "dense"])
-        print(
-            f"| {criterion} | "
-            + (" | ".join([dense] * len(levels)) if criterion == "dense" else " | ".join(cells))
-            + " |"
-        )
+        asked = [0.0] * len(levels) if criterion == "dense" else levels
+        runs = [[row for row in rows if (row["criterion"], row["sparsity"]) == (criterion, one)] for one in asked]
+        lines.append([criterion, *map(spread, runs)])
+    print_table(["criterion", *(f"{level:g} of encoder weights removed" for level in levels)], lines)
 
 
-def cell(rows: list[dict]) -> str:
+def spread(rows: Sequence[Row]) -> str:
+    """Median (minimum–maximum) of the main metric, in percent; a run in which it has no value is left out."""
     values = [100 * row["scores"][row["metric"]] for row in rows if row["metric"] in row["scores"]]
-    return f"{np.median(values):.1f} ({min(values):.1f}-{max(values):.1f})" if values else "–"
+    return f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})" if values else "–"
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(max(1, torch.get_num_threads()))
-    Console(stderr=True).print(f"torch threads: {torch.get_num_threads()}")
     main()

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 
+from harness import Row, options_of, print_table, rows_of, with_threads, write
 from sparsebert.counts import example_inputs
 from sparsebert.models.layout import layout_of, scope_names
 from sparsebert.models.load import load_model
@@ -23,15 +22,16 @@ from sparsebert.models.source import resolve
 from sparsebert.recipe.schema import Rule
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.sparsifier import Sparsifier
-from sparsebert.timing import Variant, interleave, quartiles, ratios, torch_threads
+from sparsebert.timing import Variant, interleave, torch_threads
 
 BASE = {"sparsity": 0.9, "schedule": "one_shot", "stop": {"steps": 10**6}, "every": {"steps": 10**6}}
 SWAP = {"schedule": "constant", "update": {"kind": "swap", "grow": "gradient", "fraction": 0.3}}
+SWAPPING, NOT_SWAPPING = "RigL, a step that swaps", "RigL, a step without a swap"
 RULES = {
     "dense": None,
     "hard masks (magnitude)": BASE,
-    "RigL, a step without a swap": BASE | SWAP,
-    "RigL, a step that swaps": BASE | SWAP | {"every": {"steps": 1}},
+    NOT_SWAPPING: BASE | SWAP,
+    SWAPPING: BASE | SWAP | {"every": {"steps": 1}},
     "gate: movement, top-k every step": BASE | {"gate": "movement", "every": {"steps": 1}},
     "gate: movement, top-k every 10 steps": BASE | {"gate": "movement", "every": {"steps": 10}},
     "gate: soft movement + l0": BASE | {"gate": "soft_movement", "penalty": "l0"},
@@ -45,41 +45,39 @@ UNITS = [
 ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--length", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--output", type=Path, help="also write the rows as JSON here")
-    options = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments(argv)
     model = load_model(resolve(options.model), num_labels=2, kind="classification")
     inputs = example_inputs([model], options.batch, options.length)
     with torch_threads(options.threads) as threads:
         samples = interleave(
             [Variant(name, training_step(copy.deepcopy(model), name, inputs)) for name in RULES], options.rounds
         )
-    rows = [row(name, samples) for name in RULES]
-    print(f"batch {options.batch}, length {options.length}, {threads} threads, {options.rounds} interleaved rounds\n")
-    print("| variant | ms a step, median (quartiles) | over dense, median (quartiles) |\n|---|---|---|")
-    for one in rows:
-        low, ms, high = one["ms"]
-        least, ratio, most = one["over_dense"]
-        print(f"| {one['variant']} | {ms:.0f} ({low:.0f}-{high:.0f}) | {ratio:.3f} ({least:.3f}-{most:.3f}) |")
-    swap, plain = samples["RigL, a step that swaps"], samples["RigL, a step without a swap"]
-    q25, median, q75 = quartiles([one / two - 1 for one, two in zip(swap, plain, strict=True)])
-    print(f"\nA RigL update costs {median:.2f} ({q25:.2f}-{q75:.2f}) extra steps.")
-    if options.output:
-        setting = {"batch": options.batch, "length": options.length, "threads": threads, "rounds": options.rounds}
-        found = setting | {"rows": rows, "swap_extra_steps": [q25, median, q75]}
-        options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        baselines = {name: ["dense"] for name in RULES if name != "dense"}
+        baselines[SWAPPING] = ["dense", NOT_SWAPPING]
+        rows = rows_of({"batch": options.batch, "length": options.length}, samples, baselines)
+        print(f"batch {options.batch}, length {options.length}, {threads} threads, {options.rounds} rounds\n")
+        print_costs(rows)
+        write(options, rows, threads)
 
 
-def row(name: str, samples: dict[str, list[float]]) -> dict:
-    # `ratios` gives how many times faster; a cost is the other way round.
-    cost = [1 / one for one in ratios(samples[name], samples["dense"])]
-    return {"variant": name, "ms": quartiles(samples[name]), "over_dense": quartiles(cost)}
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = with_threads(options_of(__doc__, batch=32, length=64, rounds=15))
+    parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
+    return parser.parse_args(argv)
+
+
+def print_costs(rows: Sequence[Row]) -> None:
+    """Costs are the other way round than speedups: the time of a step over that of the baseline."""
+    lines = []
+    for row in rows:
+        found, cost = row["times"], ""
+        if row["baseline"] is not None:
+            least, middle, most = (1 / found[key] for key in ("speedup_q75", "speedup", "speedup_q25"))
+            cost = f"{middle:.3f} ({least:.3f}–{most:.3f})"
+        ms = f"{found['median_ms']:.0f} ({found['q25_ms']:.0f}–{found['q75_ms']:.0f})"
+        lines.append([row["variant"], row["baseline"] or "", ms, cost])
+    print_table(["rules", "baseline", "ms a step, median (quartiles)", "over the baseline, median (quartiles)"], lines)
 
 
 def training_step(model, name: str, inputs: dict[str, torch.Tensor]) -> Callable[[], None]:

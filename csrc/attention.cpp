@@ -76,14 +76,17 @@ struct Head {
 }  // namespace
 
 extern "C" void SB_NAME(sb_attention)(const SbAttention* call, const float* q, const float* k, const float* v,
-                                      const uint8_t* mask, float* y, float* scratch) {
+                                      const uint8_t* mask, float* y, float* workspace) {
     const SbAttention& c = *call;
     const int64_t wide = up_to(c.size, LANES), keys = up_to(c.keys, TURNED) * c.size, values = c.keys * wide;
-    const int64_t scores = TOKENS * (up_to(c.keys, TURNED) + PADDING), room = keys + values + scores + TOKENS * wide;
+    const int64_t scores = TOKENS * (up_to(c.keys, TURNED) + PADDING), sums = TOKENS * wide;
+    const int64_t per_thread = keys + values + scores + sums;
+    // Over sequences and heads: the keys and values of one such pair fit into a core's cache, and no two write to the
+    // same place.
 #pragma omp parallel for collapse(2) num_threads(c.threads) if (c.threads > 1) schedule(dynamic)
     for (int64_t b = 0; b < c.batch; b++)
         for (int64_t h = 0; h < c.heads; h++) {
-            float* const own = scratch + omp_get_thread_num() * room;
+            float* const own = workspace + omp_get_thread_num() * per_thread;
             const Head head{c,
                             {q + b * c.q.batch + h * c.q.head, c.q.token},
                             {k + b * c.k.batch + h * c.k.head, c.k.token},

@@ -73,10 +73,10 @@ void multiply_rows(const SbBlocks& layer, int64_t begin, int64_t end, int64_t to
 // What lies between layers, in two places that take turns. The tokens of a panel are side by side: rows would each lie
 // on a page of their own, and those of 2^n values on the same lines of the cache.
 struct Between {
-    float* room;
+    float* workspace;
     int64_t tokens, widest;
 
-    Places before(int64_t layer) const { return {room + layer % 2 * tokens * widest, WIDTH, tokens * WIDTH}; }
+    Places before(int64_t layer) const { return {workspace + layer % 2 * tokens * widest, WIDTH, tokens * WIDTH}; }
 };
 
 struct Chain {
@@ -116,7 +116,8 @@ struct Chain {
         finish(token, tokens);
     }
 
-    // Few tokens: all threads share the rows of each layer.
+    // Few tokens: all threads share the rows of each layer. Four parts a thread, as rows keep different numbers of
+    // blocks.
     void run_together(const Between& between) const {
         Given from = given(0, call.tokens, between);
         for (int64_t i = 0; i < call.layers; i++) {
@@ -134,17 +135,17 @@ struct Chain {
 }  // namespace
 
 extern "C" void SB_NAME(sb_blocks)(const SbChain* call, const SbBlocks* layers, const float* x, float* y,
-                                   float* scratch) {
+                                   float* workspace) {
     const Chain chain{*call, layers, x, y};
     const int64_t chunks = whole(call->tokens, call->chunk);
     int64_t widest = 0;
     for (int64_t i = 0; i < call->layers; i++) widest = widest < layers[i].inputs ? layers[i].inputs : widest;
     widest = whole(widest, WIDTH) * WIDTH;
-    if (chunks < call->threads) return chain.run_together({scratch, call->tokens, widest});
+    if (chunks < call->threads) return chain.run_together({workspace, call->tokens, widest});
 #pragma omp parallel for num_threads(call->threads) if (call->threads > 1) schedule(dynamic)
     for (int64_t c = 0; c < chunks; c++) {
         const int64_t token = c * call->chunk;
-        float* const own = scratch + omp_get_thread_num() * 2 * call->chunk * widest;
+        float* const own = workspace + omp_get_thread_num() * 2 * call->chunk * widest;
         chain.run_alone(token, smaller(call->chunk, call->tokens - token), {own, call->chunk, widest});
     }
 }

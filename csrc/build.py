@@ -27,7 +27,7 @@ ISAS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
 }
 KERNELS = ("attention", "blocks", "elements", "fff")
-HALVES = {
+BF16_ISAS = {
     "avx512_bf16": [*ISAS["avx512"], "-mavx512vbmi2", "-mavx512bf16"],
     "amx": [*ISAS["avx512"], "-mavx512vbmi2", "-mamx-tile", "-mamx-bf16"],
 }
@@ -37,8 +37,8 @@ PROBES = {"avx512_bf16": ("vdpbf16ps %zmm0, %zmm1, %zmm2", "BF16"), "amx": ("til
 # without AVX-512's dot products: walking was faster there.
 TILE_KERNELS = {
     "tile_fff": ("emulated", "amx"),
-    "tile_linear": ("emulated", *HALVES),
-    "tile_attention": ("emulated", *HALVES),
+    "tile_linear": ("emulated", *BF16_ISAS),
+    "tile_attention": ("emulated", *BF16_ISAS),
 }
 
 
@@ -68,8 +68,8 @@ def _link(mode: list[str], more: list[object], folder: Path) -> Path:
         raise BuildError("there is no C++ compiler; everything runs on the plain PyTorch path")
     if platform.machine() not in ("x86_64", "AMD64"):
         raise BuildError(f"the kernels are for x86-64, this is {platform.machine()}")
-    known = [isa for isa in HALVES if _knows(compiler, isa, folder)]
-    options = ISAS | {"emulated": []} | {isa: HALVES[isa] for isa in known}
+    known = [isa for isa in BF16_ISAS if _knows(compiler, isa, folder)]
+    options = ISAS | {"emulated": []} | {isa: BF16_ISAS[isa] for isa in known}
     objects = []
     for kernel, isas in ({kernel: tuple(ISAS) for kernel in KERNELS} | TILE_KERNELS).items():
         for isa in (isa for isa in isas if isa in options):
@@ -87,7 +87,7 @@ def _knows(compiler: str, isa: str, folder: Path) -> bool:
     probe = folder / "probe.cpp"
     probe.write_text(f'void probe() {{ asm volatile("{PROBES[isa][0]}"); }}\n', encoding="utf-8")
     try:
-        _run([compiler, *HALVES[isa], "-c", probe, "-o", folder / "probe.o"])
+        _run([compiler, *BF16_ISAS[isa], "-c", probe, "-o", folder / "probe.o"])
     except BuildError:
         return False
     return True

@@ -39,7 +39,8 @@ int apart(const std::vector<Value>& y, const std::vector<Value>& expected) {
     constexpr float MOST = sizeof(Value) == 2 ? 9e-3f : 1e-3f;
     int found = 0;
     for (size_t i = 0; i < y.size(); i++)
-        found += !(std::fabs(as_float(y[i]) - as_float(expected[i])) <= MOST * (1.0f + std::fabs(as_float(expected[i]))));
+        found +=
+            !(std::fabs(as_float(y[i]) - as_float(expected[i])) <= MOST * (1.0f + std::fabs(as_float(expected[i]))));
     return found;
 }
 
@@ -57,10 +58,10 @@ int differences(const Case& c) {
     for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {
         const int64_t steps = c.trees * c.tokens * levels, level = c.sort_level < levels ? c.sort_level : 0;
         std::vector<float> y(c.tokens * c.hidden, NAN);
-        std::vector<int32_t> room(2 * steps + 2 * c.tokens + (int64_t(1) << level) + 1, -1);
-        found += sb_fff(isa, &call, x.data(), y.data(), room.data()) != 0;
+        std::vector<int32_t> workspace(2 * steps + 2 * c.tokens + (int64_t(1) << level) + 1, -1);
+        found += sb_fff(isa, &call, x.data(), y.data(), workspace.data()) != 0;
         for (size_t i = 0; i < y.size(); i++) found += !std::isfinite(y[i]);
-        for (int64_t i = 0; i < steps; i++) found += room[i] < 0 || room[i] >= nodes;
+        for (int64_t i = 0; i < steps; i++) found += workspace[i] < 0 || workspace[i] >= nodes;
         if (isa == 0) first = y;
         found += apart(y, first);
         if (c.tokens != 1 || c.sort_level != 0) continue;
@@ -109,8 +110,8 @@ int block_differences(const LinearCase& c) {
     int found = 0;
     for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {
         std::vector<float> y(c.tokens * c.outputs, NAN);
-        std::vector<float> scratch(c.threads * 2 * c.chunk * ((c.inputs + 31) / 32 * 32), NAN);
-        found += 0 != sb_blocks(isa, &chain, &layer, x.data(), y.data(), scratch.data());
+        std::vector<float> workspace(c.threads * 2 * c.chunk * ((c.inputs + 31) / 32 * 32), NAN);
+        found += 0 != sb_blocks(isa, &chain, &layer, x.data(), y.data(), workspace.data());
         if (isa == 0) first = y;
         found += apart(y, first);
     }
@@ -128,9 +129,9 @@ int element_differences(const LinearCase& c) {
     int found = 0;
     for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {
         std::vector<Value> y(c.tokens * c.outputs, HALF ? Value(0xffff) : Value(NAN));
-        std::vector<float> scratch(c.threads * 64 * c.inputs, NAN);
+        std::vector<float> workspace(c.threads * 64 * c.inputs, NAN);
         found += 0 != sb_elements(isa, &call, x.data(), kept.values.data(), kept.starts.data(), kept.columns.data(),
-                                  c.bias ? bias.data() : nullptr, y.data(), scratch.data());
+                                  c.bias ? bias.data() : nullptr, y.data(), workspace.data());
         if (isa == 0) first = y;
         found += apart(y, first);
     }
@@ -158,8 +159,8 @@ int chain_differences(int64_t tokens, int64_t inputs, int64_t between, int32_t t
     int found = 0;
     for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {
         std::vector<float> y(tokens * inputs, NAN);
-        std::vector<float> scratch(threads * 2 * 12 * (((inputs < between ? between : inputs) + 31) / 32 * 32), NAN);
-        found += 0 != sb_blocks(isa, &chain, layers, x.data(), y.data(), scratch.data());
+        std::vector<float> workspace(threads * 2 * 12 * (((inputs < between ? between : inputs) + 31) / 32 * 32), NAN);
+        found += 0 != sb_blocks(isa, &chain, layers, x.data(), y.data(), workspace.data());
         if (isa == 0) first = y;
         found += apart(y, first);
     }
@@ -180,8 +181,8 @@ int attention_differences(int64_t batch, int64_t heads, int64_t tokens, int64_t 
     int found = 0;
     for (int32_t isa = 0; isa <= sb_best_isa(); isa++) {
         std::vector<float> y(batch * tokens * wide, NAN);
-        std::vector<float> scratch(threads * (turned * size + tokens * even + 12 * (turned + 16 + even)), NAN);
-        found += 0 != sb_attention(isa, &call, q.data(), k.data(), v.data(), mask.data(), y.data(), scratch.data());
+        std::vector<float> workspace(threads * (turned * size + tokens * even + 12 * (turned + 16 + even)), NAN);
+        found += 0 != sb_attention(isa, &call, q.data(), k.data(), v.data(), mask.data(), y.data(), workspace.data());
         if (isa == 0) first = y;
         found += apart(y, first);
     }

@@ -109,12 +109,12 @@ int chain_differences(const Case& c, int32_t isa) {
     const SbTileLayer there = layer_of(c, first, bias), again = layer_of(back, second, bias);
     const SbTileLayer layers[] = {there, again, there};
     const int64_t most = (c.inputs > c.outputs ? c.inputs : c.outputs) + 63;
-    std::vector<uint16_t> scratch(c.threads * (3 * c.chunk * most + c.height * most), 0xffff);
+    std::vector<uint16_t> workspace(c.threads * (3 * c.chunk * most + c.height * most), 0xffff);
     int refused = 0;
     const auto run = [&](int64_t count, const SbTileLayer* from, const std::vector<uint16_t>& given, int64_t outputs) {
         const SbTileChain call{c.tokens, count, c.chunk, {}, 1, c.threads};
         std::vector<uint16_t> y(c.tokens * outputs, 0xffff);
-        refused += sb_tile_linear(isa, &call, from, given.data(), y.data(), scratch.data());
+        refused += sb_tile_linear(isa, &call, from, given.data(), y.data(), workspace.data());
         return y;
     };
     const auto one = run(1, &there, x, c.outputs), two = run(1, &again, one, c.inputs);
@@ -131,15 +131,15 @@ struct Attention {
 int attention_differences(const Attention& c, int32_t isa) {
     const int64_t wide = c.heads * c.size, blocks = (c.tokens + 31) / 32, across = (c.size + 31) / 32;
     const int64_t rows = 32 * 32 * (across + blocks + 2), scores = 32 * (blocks * 32 + 16);
-    const int64_t room = 2 * blocks * across * 1024 + rows + 2 * scores;
+    const int64_t per_thread = 2 * blocks * across * 1024 + rows + 2 * scores;
     const auto x = drawn(c.batch * c.tokens * wide, 1);
     std::vector<uint8_t> mask(c.tokens);
     for (int64_t key = 0; key < c.tokens; key++) mask[key] = key % 2 == 0;
     const SbStrides strides{c.tokens * wide, wide, c.size};
     const SbAttention call{c.batch, c.heads, c.tokens, c.tokens, c.size, strides,  strides,
                            strides, 0,       0,        0,        0.5f,   c.threads};
-    std::vector<uint16_t> y(x.size(), 0xffff), scratch(c.threads * room, 0xffff);
-    int found = sb_tile_attention(isa, &call, x.data(), x.data(), x.data(), mask.data(), y.data(), scratch.data());
+    std::vector<uint16_t> y(x.size(), 0xffff), workspace(c.threads * per_thread, 0xffff);
+    int found = sb_tile_attention(isa, &call, x.data(), x.data(), x.data(), mask.data(), y.data(), workspace.data());
     for (int64_t at = 0; at < c.batch * c.tokens * c.heads; at++) {
         const int64_t first = at / (c.tokens * c.heads) * c.tokens, head = at % c.heads;
         const auto value = [&](int64_t token, int64_t d) {
@@ -168,9 +168,9 @@ int linear_differences(const Case& c, int32_t isa) {
     const std::vector<float> bias(c.outputs, 0.5f);
     SbTileChain call{c.tokens, 1, c.chunk, {}, sizeof(Value) == 2, c.threads};
     const SbTileLayer layer = layer_of(c, w, bias);
-    std::vector<uint16_t> scratch(c.threads * (c.chunk * (c.inputs + 63) + c.height * (c.inputs + 31)), 0xffff);
+    std::vector<uint16_t> workspace(c.threads * (c.chunk * (c.inputs + 63) + c.height * (c.inputs + 31)), 0xffff);
     const auto run = [&](std::vector<Value>& y) {
-        return sb_tile_linear(isa, &call, &layer, given.data(), y.data(), scratch.data());
+        return sb_tile_linear(isa, &call, &layer, given.data(), y.data(), workspace.data());
     };
     std::vector<Value> y(c.tokens * c.outputs), normed(y.size());
     int found = run(y);
@@ -232,7 +232,7 @@ struct Tree {
     std::vector<int32_t> nodes;
 };
 
-// Adds one token's output of the tree whose tiles begin at `offset` to `expected`, and counts what its way has wrong.
+// Adds one token's output of the tree whose tiles begin at `offset` to `expected`, and counts what its path has wrong.
 int walk(const TreeCase& c, const Tree& t, int64_t token, int64_t tree, int64_t offset, std::vector<double>& expected) {
     const int64_t levels = c.depth + 1, every = (int64_t(1) << levels) - 1;
     int found = 0;

@@ -11,7 +11,8 @@
 
 namespace {
 
-constexpr int64_t PANEL = 64;  // tokens
+// Tokens: four registers of AVX-512, so that one load of a weight and its column serves four products.
+constexpr int64_t PANEL = 64;
 
 struct Weights {
     const float* values;
@@ -38,6 +39,7 @@ void add_up(const Weights& w, int64_t i, int64_t end, const float* panel, float*
     constexpr int AT_ONCE = REGISTERS % 4 == 0 ? 4 : REGISTERS % 3 == 0 ? 3 : REGISTERS;
     const int64_t begin = i;
     for (int first = 0; first < REGISTERS; first += AT_ONCE, i = begin) {
+        // Two sums of each, as an addition waits for the one before: with one the multipliers would idle half the time.
         Lane even[AT_ONCE] = {}, odd[AT_ONCE] = {};
         const float* from = panel + first * REGISTER;
         for (; i + 2 <= end; i += 2) {
@@ -84,13 +86,14 @@ void outputs(const SbLinear& call, const Weights& w, int64_t from, int64_t to, i
 }
 
 template <typename Value>
-void elements(const SbLinear& call, const Weights& w, const Value* x, const float* bias, Value* y, float* scratch) {
+void elements(const SbLinear& call, const Weights& w, const Value* x, const float* bias, Value* y, float* workspace) {
     const int64_t panels = whole(call.tokens, PANEL), groups = whole(call.outputs, LANES);
-    // Few tokens: threads share the outputs instead.
+    // Few tokens: threads share the outputs instead, and each part turns the panel anew. Four parts a thread, so
+    // that rows with more weights than others are evened out.
     const int64_t parts = panels < call.threads ? smaller(groups, 4 * call.threads) : 1;
 #pragma omp parallel num_threads(call.threads) if (call.threads > 1)
     {
-        float* const panel = scratch + omp_get_thread_num() * PANEL * call.inputs;
+        float* const panel = workspace + omp_get_thread_num() * PANEL * call.inputs;
 #pragma omp for collapse(2) schedule(dynamic)
         for (int64_t p = 0; p < panels; p++)
             for (int64_t part = 0; part < parts; part++) {
@@ -112,10 +115,10 @@ void elements(const SbLinear& call, const Weights& w, const Value* x, const floa
 }  // namespace
 
 extern "C" void SB_NAME(sb_elements)(const SbLinear* call, const void* x, const float* values, const int32_t* starts,
-                                     const int32_t* columns, const float* bias, void* y, float* scratch) {
+                                     const int32_t* columns, const float* bias, void* y, float* workspace) {
     const Weights w{values, columns, starts};
     if (call->bf16)
-        elements(*call, w, static_cast<const uint16_t*>(x), bias, static_cast<uint16_t*>(y), scratch);
+        elements(*call, w, static_cast<const uint16_t*>(x), bias, static_cast<uint16_t*>(y), workspace);
     else
-        elements(*call, w, static_cast<const float*>(x), bias, static_cast<float*>(y), scratch);
+        elements(*call, w, static_cast<const float*>(x), bias, static_cast<float*>(y), workspace);
 }

@@ -8,7 +8,9 @@
 
 namespace {
 
-// With two registers of outputs each, as many as the sums of which fit into all registers.
+// With two registers of outputs each token has two sums: 24 of AVX-512's 32 registers, 12 of AVX2's 16. The others hold
+// weights and the input. More tokens would spill sums to memory in the inner loop, fewer would load each weight more
+// often.
 constexpr int TOKENS = REGISTER == 16 ? 12 : REGISTER == 8 ? 6 : 3;
 constexpr int WIDTH = 32;        // inputs of a block
 
@@ -39,6 +41,7 @@ struct BlockRow {
 template <int T, int S>
 void add_up(const BlockRow& row, int64_t first, Given x, const float* bias, Places y) {
     constexpr int POINTERS = (T + 2) / 3;
+    // T S sums that do not depend on one another: enough to keep both multipliers busy while each waits for its last.
     Lane acc[T][S] = {};
     for (int64_t b = 0; b < row.count; b++) {
         const int64_t column = row.column(b);

@@ -16,6 +16,7 @@ void normalize(const SbNorm& norm, int64_t wide, const Value* residual, Value* y
     for (int64_t h = 0; h < even; h += LANES) sums += together(h);
     for (int64_t h = even; h < wide; h++) total += one(y + h) + one(residual + h);
     const float mean = (total + sum(sums)) / float(wide);
+    // A second pass over values in the nearest cache: the mean of squares less the squared mean would cancel digits.
     for (int64_t h = 0; h < even; h += LANES) squares += (together(h) - mean) * (together(h) - mean);
     for (int64_t h = even; h < wide; h++) {
         const float apart = one(y + h) + one(residual + h) - mean;

@@ -6,6 +6,7 @@
 namespace {
 
 constexpr int64_t TURNED = 32;  // keys side by side
+// 2^-126 is the smallest normal float: power_of_two builds an exponent from bits and cannot go below.
 constexpr float LOWEST = -126.0f, LOG2_E = 1.44269504f, NOTHING = -__builtin_inff();
 
 inline int64_t up_to(int64_t count, int64_t multiple) { return whole(count, multiple) * multiple; }

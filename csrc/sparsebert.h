@@ -20,9 +20,10 @@ struct SbFff {
     int32_t activation, bf16, threads;
 };
 
-// x and y [tokens, hidden]. room receives the ways: nodes (int32) and logits (float), both [trees, tokens, depth + 1],
-// and then has [2 tokens + 2^sort_level + 1] of int32 for sorting. For one token that is not sorted it may be null.
-#define SB_FFF(isa) void sb_fff_##isa(const SbFff* call, const float* x, float* y, void* room);
+// x and y [tokens, hidden]. workspace receives the paths, nodes (int32) and logits (float), both
+// [trees, tokens, depth + 1], and then has [2 tokens + 2^sort_level + 1] of int32 for sorting. For one token that is
+// not sorted it may be null.
+#define SB_FFF(isa) void sb_fff_##isa(const SbFff* call, const float* x, float* y, void* workspace);
 SB_FFF(portable)
 SB_FFF(avx2)
 SB_FFF(avx512)
@@ -48,31 +49,31 @@ struct SbNorm {
 };
 
 // `layers` of them, each reading what the one before gives; `norm` follows the last. A thread takes `chunk` tokens
-// through all layers; scratch [threads, 2, chunk, the largest number of inputs, up to a multiple of 32].
+// through all layers; workspace [threads, 2, chunk, the largest number of inputs, up to a multiple of 32].
 struct SbChain {
     int64_t tokens, layers, chunk;
     SbNorm norm;
     int32_t threads;
 };
 #define SB_BLOCKS(isa)                                                                                  \
-    void sb_blocks_##isa(const SbChain* call, const SbBlocks* layers, const float* x, float* y, float* scratch);
+    void sb_blocks_##isa(const SbChain* call, const SbBlocks* layers, const float* x, float* y, float* workspace);
 SB_BLOCKS(portable)
 SB_BLOCKS(avx2)
 SB_BLOCKS(avx512)
 #undef SB_BLOCKS
 
-// A linear layer of single values, y = activation(x W^T + b). `activation`: as above. `bf16`: x and y are bfloat16, else
-// float.
+// A linear layer of single values, y = activation(x W^T + b). `activation`: as above. `bf16`: x and y are bfloat16,
+// else float.
 struct SbLinear {
     int64_t tokens, inputs, outputs;
     int32_t activation, bf16, threads;
 };
 
 // Output o has those from starts[o] to starts[o + 1], each at the input columns[i]. bias [outputs] or
-// null; scratch [threads, 64, inputs], best at a multiple of 64 bytes.
+// null; workspace [threads, 64, inputs], best at a multiple of 64 bytes.
 #define SB_ELEMENTS(isa)                                                                                          \
     void sb_elements_##isa(const SbLinear* call, const void* x, const float* values,             \
-                           const int32_t* starts, const int32_t* columns, const float* bias, void* y, float* scratch);
+                           const int32_t* starts, const int32_t* columns, const float* bias, void* y, float* workspace);
 SB_ELEMENTS(portable)
 SB_ELEMENTS(avx2)
 SB_ELEMENTS(avx512)
@@ -84,9 +85,9 @@ struct SbStrides {
 };
 
 // Attention of `queries` and `keys` [size] in every head and sequence. mask [keys] of bytes for each query, head and
-// sequence, or null: 0 = not seen. scale > 0. y [batch, queries, heads, size], zero where nothing is seen; scratch
-// [threads, room], room = up32(keys) size + keys up16(size) + 12 (up32(keys) + 16) + 12 up16(size), where upN is to the
-// next multiple of N.
+// sequence, or null: 0 = not seen. scale > 0. y [batch, queries, heads, size], zero where nothing is seen. workspace:
+// for each thread up32(keys) size + keys up16(size) + 12 (up32(keys) + 16) + 12 up16(size), where upN is to the next
+// multiple of N.
 struct SbAttention {
     int64_t batch, heads, queries, keys, size;
     SbStrides q, k, v;
@@ -96,17 +97,17 @@ struct SbAttention {
 };
 #define SB_ATTENTION(isa)                                                                            \
     void sb_attention_##isa(const SbAttention* call, const float* q, const float* k, const float* v, \
-                            const uint8_t* mask, float* y, float* scratch);
+                            const uint8_t* mask, float* y, float* workspace);
 SB_ATTENTION(portable)
 SB_ATTENTION(avx2)
 SB_ATTENTION(avx512)
 #undef SB_ATTENTION
 
-// The same of bfloat16, on tiles: scratch [threads, room], room = 2 up32(keys) up32(size) + 32 (up32(size) + 32) +
+// The same of bfloat16, on tiles. workspace: for each thread 2 up32(keys) up32(size) + 32 (up32(size) + 32) +
 // 32 (up32(keys) + 32) + 64 (up32(keys) + 16).
 #define SB_TILE_ATTENTION(isa)                                                                                  \
     void sb_tile_attention_##isa(const SbAttention* call, const uint16_t* q, const uint16_t* k, const uint16_t* v, \
-                                 const uint8_t* mask, uint16_t* y, uint16_t* scratch);
+                                 const uint8_t* mask, uint16_t* y, uint16_t* workspace);
 SB_TILE_ATTENTION(avx512_bf16)
 SB_TILE_ATTENTION(amx)
 SB_TILE_ATTENTION(emulated)
@@ -134,11 +135,11 @@ struct SbTileChain {
     int32_t bf16, threads;
 };
 
-// scratch [threads, room], best at a multiple of 64 bytes, with pad(n) = up32(n) + 32: room = chunk pad(inputs of the
-// first layer) + 2 chunk pad(the most inputs of another) + the most height up32(inputs) of a layer with masks.
+// workspace, best at a multiple of 64 bytes: with pad(n) = up32(n) + 32, for each thread chunk pad(inputs of the first
+// layer) + 2 chunk pad(the most inputs of another) + the most height up32(inputs) of a layer with masks.
 #define SB_TILE_LINEAR(isa)                                                                                    \
     void sb_tile_linear_##isa(const SbTileChain* call, const SbTileLayer* layers, const void* x, void* y,      \
-                              uint16_t* scratch);
+                              uint16_t* workspace);
 SB_TILE_LINEAR(avx512_bf16)
 SB_TILE_LINEAR(amx)
 SB_TILE_LINEAR(emulated)
@@ -174,16 +175,16 @@ int32_t sb_version();
 int32_t sb_best_isa();
 
 // With the given instruction set. 0 = done, 1 = this processor or build does not have it, or the kernel no form for it.
-int32_t sb_fff(int32_t isa, const SbFff* call, const float* x, float* y, void* room);
-int32_t sb_blocks(int32_t isa, const SbChain* call, const SbBlocks* layers, const float* x, float* y, float* scratch);
+int32_t sb_fff(int32_t isa, const SbFff* call, const float* x, float* y, void* workspace);
+int32_t sb_blocks(int32_t isa, const SbChain* call, const SbBlocks* layers, const float* x, float* y, float* workspace);
 int32_t sb_attention(int32_t isa, const SbAttention* call, const float* q, const float* k, const float* v,
-                     const uint8_t* mask, float* y, float* scratch);
+                     const uint8_t* mask, float* y, float* workspace);
 int32_t sb_tile_attention(int32_t isa, const SbAttention* call, const uint16_t* q, const uint16_t* k,
-                          const uint16_t* v, const uint8_t* mask, uint16_t* y, uint16_t* scratch);
+                          const uint16_t* v, const uint8_t* mask, uint16_t* y, uint16_t* workspace);
 int32_t sb_elements(int32_t isa, const SbLinear* call, const void* x, const float* values,
-                    const int32_t* starts, const int32_t* columns, const float* bias, void* y, float* scratch);
+                    const int32_t* starts, const int32_t* columns, const float* bias, void* y, float* workspace);
 int32_t sb_tile_linear(int32_t isa, const SbTileChain* call, const SbTileLayer* layers, const void* x, void* y,
-                       uint16_t* scratch);
+                       uint16_t* workspace);
 int32_t sb_tile_fff(int32_t isa, const SbTileFff* call, const uint16_t* x, const uint16_t* in, const float* bias,
                     const uint16_t* out, float* y, int32_t* nodes, float* logits, int32_t* numbers, uint16_t* rows);
 

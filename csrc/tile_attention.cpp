@@ -117,15 +117,15 @@ struct Head {
 }  // namespace
 
 extern "C" void SB_NAME(sb_tile_attention)(const SbAttention* call, const uint16_t* q, const uint16_t* k,
-                                           const uint16_t* v, const uint8_t* mask, uint16_t* y, uint16_t* scratch) {
+                                           const uint16_t* v, const uint8_t* mask, uint16_t* y, uint16_t* workspace) {
     const SbAttention& c = *call;
     const int64_t across = whole(c.size, WIDTH), blocks = whole(c.keys, WIDTH), tiles = across * blocks * BLOCK;
     const int64_t queries = MOST * (across + 1) * WIDTH, shares = MOST * (blocks + 1) * WIDTH;
-    const int64_t scores = MOST * (blocks * WIDTH + TILE), room = 2 * tiles + queries + shares + 2 * scores;
+    const int64_t scores = MOST * (blocks * WIDTH + TILE), per_thread = 2 * tiles + queries + shares + 2 * scores;
 #pragma omp parallel num_threads(c.threads) if (c.threads > 1)
     {
         Tiles held;
-        uint16_t* const own = scratch + omp_get_thread_num() * room;
+        uint16_t* const own = workspace + omp_get_thread_num() * per_thread;
         uint16_t* const after = own + 2 * tiles + queries + shares;
 #pragma omp for collapse(2) schedule(dynamic)
         for (int64_t b = 0; b < c.batch; b++)

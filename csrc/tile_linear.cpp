@@ -159,10 +159,10 @@ struct Chain {
     const SbTileLayer* layers;
     const Value* x;
     Value* y;
-    uint16_t* scratch;
+    uint16_t* workspace;
     Sizes sizes;
 
-    uint16_t* of_thread() const { return scratch + omp_get_thread_num() * sizes.all(); }
+    uint16_t* of_thread() const { return workspace + omp_get_thread_num() * sizes.all(); }
 
     Results<uint16_t> between(uint16_t* own, int64_t layer) const {
         return {own + sizes.copies + layer % 2 * sizes.between, stride_of(layers[layer].outputs)};
@@ -224,17 +224,18 @@ struct Chain {
         }
     }
 
-    // Few tokens: all threads share the rows of each layer, and what lies between layers.
+    // Few tokens: all threads share the rows of each layer, and what lies between layers. Four parts a thread, as rows
+    // keep different numbers of blocks. Each copies the inputs for itself rather than wait for one that does it.
     void run_together(Tiles& tiles, int64_t chunks) const {
         for (int64_t c = 0; c < chunks; c++) {
             const int64_t token = c * call.chunk;
             Chunk chunk = given(token, of_thread());
             for (int64_t i = 0; i < call.layers; i++) {
-                if (i > 0) chunk = after(i, chunk.count, scratch);
+                if (i > 0) chunk = after(i, chunk.count, workspace);
                 const int64_t rows = rows_of(i), parts = smaller(rows, 4 * call.threads);
 #pragma omp for schedule(dynamic)
                 for (int64_t part = 0; part < parts; part++)
-                    run(tiles, i, chunk, token, rows * part / parts, rows * (part + 1) / parts, scratch);
+                    run(tiles, i, chunk, token, rows * part / parts, rows * (part + 1) / parts, workspace);
             }
         }
 #pragma omp for
@@ -243,8 +244,8 @@ struct Chain {
 };
 
 template <typename Value>
-void forward(const SbTileChain& call, const SbTileLayer* layers, const void* x, void* y, uint16_t* scratch) {
-    const Chain<Value> chain{call, layers, static_cast<const Value*>(x), static_cast<Value*>(y), scratch,
+void forward(const SbTileChain& call, const SbTileLayer* layers, const void* x, void* y, uint16_t* workspace) {
+    const Chain<Value> chain{call, layers, static_cast<const Value*>(x), static_cast<Value*>(y), workspace,
                              Sizes(call, layers)};
     const int64_t chunks = whole(call.tokens, call.chunk);
 #pragma omp parallel num_threads(call.threads) if (call.threads > 1)
@@ -260,9 +261,9 @@ void forward(const SbTileChain& call, const SbTileLayer* layers, const void* x, 
 }  // namespace
 
 extern "C" void SB_NAME(sb_tile_linear)(const SbTileChain* call, const SbTileLayer* layers, const void* x, void* y,
-                                        uint16_t* scratch) {
+                                        uint16_t* workspace) {
     if (call->bf16)
-        forward<uint16_t>(*call, layers, x, y, scratch);
+        forward<uint16_t>(*call, layers, x, y, workspace);
     else
-        forward<float>(*call, layers, x, y, scratch);
+        forward<float>(*call, layers, x, y, workspace);
 }

@@ -1,4 +1,4 @@
-// Products of bf16 rows with blocks of weights, on tiles or in vector registers, and the way of values to bf16.
+// Products of bf16 rows with blocks of weights, on tiles or in vector registers, and the conversion of values to bf16.
 #pragma once
 
 #include "tiles.h"
@@ -106,7 +106,8 @@ inline void each(F f) {
     }
 }
 
-// sums [16 M, 16 N], rows `width` apart. They stay in tiles over all blocks of the row.
+// sums [16 M, 16 N], rows `width` apart. They stay in tiles over all blocks of the row: of the eight there are, 2 x 2
+// hold sums, two inputs and two weights, so that each tile that is loaded serves two products.
 template <int M, int N>
 void multiply(Tiles& tiles, Rows x, BlockRow row, float* sums, int64_t width) {
     constexpr int GIVEN = M * N, WEIGHT = GIVEN + 2;

@@ -15,7 +15,7 @@ from typing import Any
 import typer.main
 from recipe_page import cell, recipe_page
 
-from sparsebert.cli import app
+from sparsebert.cli.application import app
 from sparsebert.files import write_text_atomically
 
 DOCS = Path(__file__).parent

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 import sparsebert.runs.sweep  # noqa: F401
 from fault_injector import content, in_child, representatives, trace
-from sparsebert.cli import app
+from sparsebert.cli.application import app
 from sparsebert.records import FILE_NAME, PREDICTIONS
 from test_stages import DAMAGES
 from tiny_run import save_tiny, write_task

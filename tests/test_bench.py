@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from sparsebert import registry
-from sparsebert.commands.bench import tables
+from sparsebert.cli.bench_tables import tables
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
 from sparsebert.kernels import native

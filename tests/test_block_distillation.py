@@ -1,4 +1,4 @@
-"""Teaching trees: what a block gets and gives, a tree that learns it, and what tokens do, by hand."""
+"""Block-wise distillation: a block's inputs and outputs, a tree that learns them, and path statistics by hand."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from sparsebert.models.surgeon import convert_ffn, shrink
 from tiny import FAMILIES, HIDDEN, LAYERS, tiny_batch, tiny_model
 
 
-def test_routes_by_hand():
+def test_path_statistics_by_hand():
     # Four tokens of two texts in a tree of two levels: right, right | right, left.
-    ways = torch.tensor([[0, 2], [0, 2], [0, 2], [0, 1]])
-    found = path_statistics(ways, torch.tensor([True, False, True]))
+    paths = torch.tensor([[0, 2], [0, 2], [0, 2], [0, 1]])
+    found = path_statistics(paths, torch.tensor([True, False, True]))
     assert found.visits.tolist() == [4, 1, 3] and found.dead == 0
     entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) / math.log(2)
     assert found.entropy == pytest.approx((1, entropy))
-    # Of the two pairs inside a text one goes together; by chance 1/16 + 9/16 would.
+    # Of the two pairs inside a text one takes the same path; by chance 1/16 + 9/16 would.
     assert found.agreement == (1.0, 0.5) and found.chance == pytest.approx((1, 10 / 16))
-    assert path_statistics(ways[:1], torch.zeros(0, dtype=torch.bool)).dead == pytest.approx(1 / 3)
-    assert path_statistics(ways[:1], torch.zeros(0, dtype=torch.bool)).agreement == ()
+    assert path_statistics(paths[:1], torch.zeros(0, dtype=torch.bool)).dead == pytest.approx(1 / 3)
+    assert path_statistics(paths[:1], torch.zeros(0, dtype=torch.bool)).agreement == ()
 
 
 def test_dead_subtrees_are_counted_at_their_root():
     # Of four levels: one token goes left, left, left, the other right, left, right. Nodes 4 and 6 and what is below
     # them are dead, and the leaves 8 and 11.
-    ways = torch.tensor([[0, 1, 3, 7], [0, 2, 5, 12]])
-    found = path_statistics(ways, torch.tensor([True]))
+    paths = torch.tensor([[0, 1, 3, 7], [0, 2, 5, 12]])
+    found = path_statistics(paths, torch.tensor([True]))
     assert found.dead_subtrees == (0, 0, 2, 2)
     assert found.dead == pytest.approx(8 / 15)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_examples_are_what_the_block_gets_and_gives(family: str):
+def test_examples_are_the_blocks_inputs_and_outputs(family: str):
     model, batches = tiny_model(family), [tiny_batch(0), tiny_batch(1)]
     described, layer = layout_of(model).family, layout_of(model).layers[1].path
     found = block_examples(model, layer, described, batches)
@@ -65,7 +65,7 @@ def test_examples_are_what_the_block_gets_and_gives(family: str):
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
-def test_taught_trees_are_nearer_to_the_dense_model(family: str):
+def test_distilled_trees_are_nearer_to_the_dense_model(family: str):
     torch.manual_seed(0)
     dense = tiny_model(family)
     converted = convert_ffn(dense, depth=2, trees=8)
@@ -100,7 +100,7 @@ def test_layers_without_trees_are_left_alone():
     assert not tree.training
 
 
-def test_what_cannot_be_taught_is_refused():
+def test_what_cannot_be_distilled_is_refused():
     dense = tiny_model("bert")
     with pytest.raises(UserError, match="numbers of layers; got 3 and 2"):
         distill_blocks(dense, shrink(convert_ffn(dense, depth=1), {}, [0]), [tiny_batch()], BlockDistillation(steps=1))
@@ -111,14 +111,14 @@ def test_what_cannot_be_taught_is_refused():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_routes_of_all_layers_are_those_of_each(family: str):
+def test_path_statistics_of_all_layers_are_those_of_each(family: str):
     torch.manual_seed(0)
     model, batches = convert_ffn(tiny_model(family), depth=3, trees=2, layers=[0, 2]), [tiny_batch(0), tiny_batch(1)]
     found, layout = path_statistics_of(model, batches), layout_of(model)
     assert sorted(found) == [0, 2]
     for index, tree in trees_of(model).items():
         examples = block_examples(model, layout.layers[index].path, layout.family, batches)
-        for way, own in zip(tree.paths(examples.x), found[index], strict=True):
-            expected = path_statistics(way, examples.neighbours)
+        for path, own in zip(tree.paths(examples.x), found[index], strict=True):
+            expected = path_statistics(path, examples.neighbours)
             assert torch.equal(own.visits, expected.visits)
             assert own.agreement == expected.agreement and own.entropy == expected.entropy

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsebert.training.finetune import Outcome
+from sparsebert.training.finetune import FineTuned
 from test_sparse_training import rule, train
 from test_stages import DAMAGES
 from test_trainer import Interrupting, small
@@ -18,7 +18,7 @@ def interrupted(folder: Path) -> None:
         train(small(), folder, [rule()], Interrupting(5))
 
 
-def assert_same(one: Outcome, other: Outcome) -> None:
+def assert_same(one: FineTuned, other: FineTuned) -> None:
     assert one.masks.keys() == other.masks.keys()
     assert all(torch.equal(mask, other.masks[name]) for name, mask in one.masks.items())
     assert one.log == other.log

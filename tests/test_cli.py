@@ -13,9 +13,10 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from example_record import train_record
-from sparsebert.commands.compress import default_folder, targets
-from sparsebert.commands.output import remark, say, show
-from sparsebert.commands.settings import recipe_of
+from sparsebert.api import targets_of
+from sparsebert.cli.output import remark, say, show
+from sparsebert.cli.runs import default_folder
+from sparsebert.cli.settings import recipe_of
 from sparsebert.models.surgeon import convert_ffn
 from sparsebert.records import read_record, write_record
 from sparsebert.registry import names
@@ -49,7 +50,7 @@ def finished(home) -> SimpleNamespace:
 
 def test_help_imports_neither_torch_nor_pydantic():
     code = (
-        "import sys\nfrom sparsebert.cli import app\n"
+        "import sys\nfrom sparsebert.cli.application import app\n"
         "try:\n    app(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
         "heavy = {'torch', 'transformers', 'datasets', 'pydantic', 'numpy', 'matplotlib', 'yaml'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
@@ -102,14 +103,14 @@ def test_settings_win_over_options_and_options_over_the_file(tmp_path):
     assert (recipe.measure.batch, recipe.measure.length) == (8, 9)
     assert recipe.columns.text == ("à: b", "#c")
     assert recipe.finetune is not None and recipe.finetune.max_steps == 5
-    assert recipe_of(file, options, [], cleared=("finetune",)).finetune is None
+    assert recipe_of(file, {}, ["finetune=null"]).finetune is None
 
 
 def test_targets_are_sorted_from_weak_to_strong():
-    goals = {"speedup": [4.0, 2.0], "latency_ms": [3.0, 8.0], "size": [0.2, 0.5], "sparsity": None}
-    found = [(target["kind"], target["value"]) for target in targets(goals) or []]
+    goals = {"speedup": [4.0, 2.0], "latency_ms": [3.0, 8.0], "size": [0.2, 0.5], "sparsity": ()}
+    found = [(target["kind"], target["value"]) for target in targets_of(goals)]
     assert found == [("speedup", 2), ("speedup", 4), ("latency_ms", 8), ("latency_ms", 3), ("size", 0.5), ("size", 0.2)]
-    assert targets({"speedup": []}) is None
+    assert targets_of({"speedup": []}) == []
 
 
 def test_default_folder_names_model_task_and_recipe():

@@ -115,6 +115,35 @@ app([])
 """
 
 
+CTRL_C_WHILE_IMPORTING = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == WHEN:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.argv[1:] = ["info", "."]
+from sparsebert.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "words"),
+    [
+        ("typer", ""),
+        ("sparsebert.cli.application", ""),
+        ("sparsebert.cli.compress", ""),
+        ("pydantic", ""),
+        ("torch", "interrupted\n"),
+    ],
+)
+def test_ctrl_c_while_modules_are_imported_ends_without_a_traceback(when, words):
+    code = CTRL_C_WHILE_IMPORTING.replace("WHEN", repr(when))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=heed_all, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", words)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_signals_that_end_a_process_say_so(number, code):
     with subprocess.Popen(

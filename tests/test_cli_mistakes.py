@@ -58,6 +58,14 @@ MISTAKES = {
         ["--label-column", "labl", "--speedup", 2],
         ["no column 'labl'", "text, label, score"],
     ),
+    "training that is left out": (
+        ["--no-finetune", "--set", "finetune.epochs=2", "--speedup", 2],
+        ["--no-finetune and --set finetune.epochs=2 contradict each other", "leave one of the two out"],
+    ),
+    "training that is left out and given": (
+        ["--no-finetune", "--set", " finetune={epochs: 2}", "--speedup", 2],
+        ["--no-finetune and --set finetune={epochs: 2} contradict each other"],
+    ),
     "unknown key": (["--set", "finetune.epoch=1", "--speedup", 2], ["recipe key", "finetune.epoch", "epochs"]),
     "not a setting": (["--set", "seed", "--speedup", 2], ["key=value", "got seed"]),
     "value that is no YAML": (["--set", "task=[1", "--speedup", 2], ["value of a setting", "task=[1"]),

@@ -19,7 +19,7 @@ import yaml
 from transformers import BertTokenizer
 
 from sparsebert import registry
-from sparsebert.cli import app
+from sparsebert.cli.application import app
 from sparsebert.models.load import save_model
 from sparsebert.models.surgeon import shrink
 from sparsebert.recipe.load import parse_recipe
@@ -28,7 +28,7 @@ from tiny import NEURONS, tiny_model
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("results/**/README.md")])
 DECISIONS = sorted((DOCS / "adr").glob("*.md"))
 WORDS_A_DECISION = 450
 ANY = Component(kind="any")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,27 +13,12 @@ from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
 from sparsebert.kernels import native, operators
-from sparsebert.measurement import doctor
-from sparsebert.measurement.doctor import (
-    BF16,
-    BLOCKS,
-    FLOAT,
-    IN_BF16,
-    OWN,
-    OWN_BF16,
-    ROWS,
-    TRIALS,
-    TYPICAL,
-    VALUES,
-    Trial,
-    Zeros,
-    advice,
-    diagnose,
-    kernels,
-    matrix_trials,
-    structured_trials,
-    zeros_of,
-)
+from sparsebert.measurement import doctor, doctor_timing
+from sparsebert.measurement.doctor import diagnose, kernels
+from sparsebert.measurement.doctor_advice import advice
+from sparsebert.measurement.doctor_timing import SPARSITIES, TYPICAL, matrix_trials, model_trials
+from sparsebert.measurement.doctor_trial import Form, Precision, Trial
+from sparsebert.measurement.doctor_zeros import Zeros, zeros_of
 from sparsebert.models.accelerate import accelerate
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.surgeon import convert_ffn, shrink
@@ -42,10 +28,10 @@ from tiny_run import assert_refused, run_cli, save_tiny
 pytestmark = pytest.mark.usefixtures("short_samples")
 WEIGHTS = LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * NEURONS)
 NO_ZEROS = Zeros(0.0, 0.0, 0.0, False, 1.0)
-WHOLE = "whole model, half of the heads and neurons cut out"
 BUILT = native.isa() is not None
+FLOAT, BF16 = Precision.FLOAT32, Precision.BFLOAT16
 # Of one matrix and one of BERT-base in every form, and of the whole model cut, and in bfloat16.
-ALL_TRIALS = 2 * len(TRIALS) * ((3 if BUILT else 1) + 2 * native.has_tiles()) + 1 + native.has_tiles()
+ALL_TRIALS = 2 * len(SPARSITIES) * ((3 if BUILT else 1) + 2 * native.has_tiles()) + 1 + native.has_tiles()
 
 
 @torch.no_grad()
@@ -88,24 +74,49 @@ def test_two_of_four_is_seen_only_where_every_matrix_has_it():
 def test_trials_are_of_what_they_say():
     model = with_zeros("bert.encoder.layer.1.attention.output.dense.weight", slice(None), slice(8))
     single = matrix_trials(model, tokens=16, rounds=3)
-    forms = [(what, FLOAT) for what in ((BLOCKS, VALUES, ROWS) if BUILT else (ROWS,))]
-    forms += [(BLOCKS, BF16), (VALUES, BF16)] if native.has_tiles() else []
-    assert [(trial.what, trial.over, trial.sparsity, trial.shape) for trial in single] == [
+    forms = [(form, FLOAT) for form in ((Form.BLOCKS, Form.VALUES, Form.ROWS) if BUILT else (Form.ROWS,))]
+    forms += [(Form.BLOCKS, BF16), (Form.VALUES, BF16)] if native.has_tiles() else []
+    assert all(trial.precision is trial.baseline for trial in single)
+    assert [(trial.form, trial.baseline, trial.sparsity, trial.shape) for trial in single] == [
         (*form, sparsity, shape)
         for shape in ((HIDDEN, NEURONS), TYPICAL)
         for form in forms
         for sparsity in (0.5, 0.8, 0.9, 0.95)
     ]
-    whole = structured_trials(model, batch=1, length=8, rounds=3)
+    whole = model_trials(model, batch=1, length=8, rounds=3)
     # Half of every group; then 1 of 4 heads in one of six groups.
-    cut = [trial.sparsity for trial in whole if "cut out" in trial.what]
+    cut = [trial.sparsity for trial in whole if trial.form in (Form.HALVED, Form.LIVE)]
     assert cut == pytest.approx([0.5, 0.25 / 6])
-    assert (IN_BF16 in [trial.what for trial in whole]) is native.has_tiles()
+    assert ((Form.DENSE, BF16) in [(trial.form, trial.precision) for trial in whole]) is native.has_tiles()
     assert all(0 < trial.q25 <= trial.speedup <= trial.q75 for trial in single + whole)
 
 
+def trial(form: Form, sparsity: float, speed: float, precision: Precision = FLOAT, **more: Any) -> Trial:
+    return Trial(form, sparsity, speed, speed, speed, precision, **({"baseline": precision} | more))
+
+
 def trials(single: float, whole: float) -> list[Trial]:
-    return [Trial(ROWS, 0.9, single, single, single), Trial(WHOLE, 0.5, whole, whole, whole)]
+    return [trial(Form.ROWS, 0.9, single), trial(Form.HALVED, 0.5, whole, units=("head", "neuron"))]
+
+
+@pytest.mark.parametrize(
+    ("one", "what", "over"),
+    [
+        (trial(Form.ROWS, 0.9, 1, shape=(8, 8)), "one matrix, single weights, compressed sparse rows", "dense float32"),
+        (trial(Form.BLOCKS, 0.9, 1, BF16, shape=(8, 8)), "one matrix, 32 x 32 blocks, native kernel", "dense bfloat16"),
+        (trials(1, 1)[1], "whole model, half of the heads and neurons cut out", "dense float32"),
+        (trial(Form.LIVE, 0.1, 1), "whole model, its own dead heads and neurons cut out", "dense float32"),
+        (trial(Form.DENSE, 0, 1, BF16, baseline=FLOAT), "whole model, dense, in bfloat16", "dense float32"),
+        (trial(Form.KERNELS, 0.5, 1), "whole model, its zeros left out by the sparse kernels", "dense float32"),
+        (
+            trial(Form.KERNELS, 0.5, 1, BF16),
+            "whole model, its zeros left out by the sparse kernels, in bfloat16",
+            "dense bfloat16",
+        ),
+    ],
+)
+def test_a_trial_says_what_was_timed(one: Trial, what: str, over: str):
+    assert (one.what, one.over) == (what, over)
 
 
 @pytest.mark.parametrize(
@@ -131,14 +142,14 @@ def test_the_verdict_follows_from_what_was_measured(single: float, whole: float,
 
 
 def test_the_verdict_on_blocks_and_on_the_model_itself():
-    more = [Trial(BLOCKS, part, speed, speed, speed) for part, speed in ((0.5, 0.9), (0.8, 2.0), (0.9, 4.0))]
-    more += [Trial(VALUES, 0.8, 1.2, 1.2, 1.2), Trial(OWN, 0.6, 1.3, 1.3, 1.3)]
+    more = [trial(Form.BLOCKS, part, speed) for part, speed in ((0.5, 0.9), (0.8, 2.0), (0.9, 4.0))]
+    more += [trial(Form.VALUES, 0.8, 1.2), trial(Form.KERNELS, 0.6, 1.3)]
     said = " ".join(advice(NO_ZEROS, [*trials(0.4, 1.9), *more]))
     assert "Zero blocks of 32 x 32 pay from 80% on (2.00x the dense float32 product; 4.00x at 90%)." in said
     assert "Single zero weights pay from 80% on (1.20x" in said
     assert "With the sparse kernels this model is 1.30x as fast as it is dense." in said
-    more += [Trial(IN_BF16, 0.0, 3.0, 3.0, 3.0), Trial(VALUES, 0.9, 1.5, 1.5, 1.5, BF16)]
-    more += [Trial(BLOCKS, 0.9, 0.7, 0.7, 0.7, BF16), Trial(OWN_BF16, 0.6, 1.4, 1.4, 1.4, BF16)]
+    more += [trial(Form.DENSE, 0.0, 3.0, BF16, baseline=FLOAT), trial(Form.VALUES, 0.9, 1.5, BF16)]
+    more += [trial(Form.BLOCKS, 0.9, 0.7, BF16), trial(Form.KERNELS, 0.6, 1.4, BF16)]
     said = " ".join(advice(NO_ZEROS, [*trials(0.4, 1.9), *more]))
     assert "In bfloat16 the dense model is 3.00x as fast here: this is what zeros have to beat." in said
     assert "Single zero weights in bfloat16 pay from 90% on (1.50x the dense bfloat16 product; 1.50x at 90%)." in said
@@ -148,8 +159,8 @@ def test_the_verdict_on_blocks_and_on_the_model_itself():
 
 
 def test_the_verdict_names_the_matrices_and_a_small_one_says_nothing_of_large_ones():
-    small = [Trial(BLOCKS, part, 0.9, 0.9, 0.9, FLOAT, (32, 24)) for part in (0.5, 0.9)]
-    large = [Trial(BLOCKS, part, part * 8, part * 8, part * 8, FLOAT, TYPICAL) for part in (0.5, 0.9)]
+    small = [trial(Form.BLOCKS, part, 0.9, shape=(32, 24)) for part in (0.5, 0.9)]
+    large = [trial(Form.BLOCKS, part, part * 8, shape=TYPICAL) for part in (0.5, 0.9)]
     said = " ".join(advice(NO_ZEROS, [*small, *large]))
     assert "Zero blocks of 32 x 32 in this model's matrices of 32 x 24 are not faster here" in said
     assert "Zero blocks of 32 x 32 in BERT-base's matrices of 768 x 3072 pay from 50% on (4.00x the dense" in said
@@ -162,25 +173,25 @@ def test_a_model_with_matrices_as_large_is_timed_once():
 
 @pytest.mark.skipif(not BUILT, reason="the native library was not built: no C++ compiler, or not x86-64")
 def test_a_model_with_many_zeros_is_timed_with_the_kernels(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(doctor, "accelerate", functools.partial(accelerate, worth=0))
+    monkeypatch.setattr(doctor_timing, "accelerate", functools.partial(accelerate, worth=0))
     model = tiny_model("bert", hidden_size=256, intermediate_size=1024)
     with torch.no_grad():
         for name in encoder_linear_names(model):
             model.get_parameter(name)[:, 1:].zero_()
-    for isa, names in ((native.ISAS[0], {OWN: FLOAT}), (native.EMULATED, {OWN: FLOAT, OWN_BF16: BF16})):
+    for isa, precisions in ((native.ISAS[0], [FLOAT]), (native.EMULATED, [FLOAT, BF16])):
         monkeypatch.setenv(native.FORCE, isa)
-        own = [trial for trial in structured_trials(model, batch=2, length=8, rounds=3) if trial.what in names]
-        assert {trial.what: trial.over for trial in own} == names
-        assert [trial.sparsity for trial in own] == pytest.approx([zeros_of(model).elements] * len(names))
+        own = [one for one in model_trials(model, batch=2, length=8, rounds=3) if one.form is Form.KERNELS]
+        assert [(one.precision, one.baseline) for one in own] == [(each, each) for each in precisions]
+        assert [one.sparsity for one in own] == pytest.approx([zeros_of(model).elements] * len(precisions))
 
 
 def test_trials_are_not_of_the_zeros_that_are_there(monkeypatch: pytest.MonkeyPatch):
     model, densities = tiny_model("bert"), []
     for name in encoder_linear_names(model):
         model.get_parameter(name).data.zero_()
-    product = doctor._product
+    product = doctor_timing._product
     monkeypatch.setattr(
-        doctor, "_product", lambda *a: densities.append(float((a[1] != 0).float().mean())) or product(*a)
+        doctor_timing, "_product", lambda *a: densities.append(float((a[1] != 0).float().mean())) or product(*a)
     )
     matrix_trials(model, tokens=4, rounds=1)
     assert densities and min(densities) == 1
@@ -238,6 +249,9 @@ def test_the_command(tmp_path: Path):
     assert said.exit_code == 0, said.output
     found = json.loads(said.stdout)
     assert (found["threads"], found["rounds"], len(found["trials"])) == (1, 3, ALL_TRIALS)
+    halved = next(one for one in found["trials"] if one["form"] == "model_halved")
+    assert halved["what"] == "whole model, half of the heads and neurons cut out"
+    assert (halved["over"], halved["baseline"], halved["shape"]) == ("dense float32", "float32", None)
     words = run_cli("doctor", tmp_path / "model", "--length", "8", "--rounds", "3")
     assert words.stdout.startswith("Half of the heads and neurons") and "2:4 sparse tensor cores" in words.stdout
     assert_refused(run_cli("doctor", tmp_path / "none"), ["none"])

@@ -30,7 +30,7 @@ def tensors(tokens: int, hidden: int, trees: int, depth: int, seed: int = 0) -> 
 
 
 def exact(x, w_in, b_in, w_out, activation, visited) -> torch.Tensor:
-    """In fp64, along given ways [trees, tokens, levels]."""
+    """In fp64, along given paths [trees, tokens, levels]."""
     x, w_in, b_in, w_out = (one.double() for one in (x, w_in, b_in, w_out))
     y = torch.zeros_like(x)
     for tree in range(len(w_in)):
@@ -78,8 +78,8 @@ def test_native_is_as_exact_as_torch(shape: tuple[int, ...], isa: str, weights: 
     w_in, w_out = w_in.to(weights), w_out.to(weights)
     for activation in reference.ACTIVATIONS:
         for sort_level in (0, shape[3] // 2, shape[3]):
-            y, ways = native_fff.fff(x, w_in, b_in, w_out, activation, sort_level, isa)
-            visited, logits = native_fff.fff_ways(ways, len(w_in), len(x), shape[3] + 1)
+            y, paths = native_fff.fff(x, w_in, b_in, w_out, activation, sort_level, isa)
+            visited, logits = native_fff.fff_paths(paths, len(w_in), len(x), shape[3] + 1)
             expected = exact(x, w_in, b_in, w_out, activation, visited)
             plain = reference.fff(x, w_in, b_in, w_out, activation)
             scale = float(expected.abs().max()) if len(x) else 1.0
@@ -128,10 +128,10 @@ def test_calls_notice_weights_that_moved(tmp_path: Path):
 
     with torch.no_grad():
         torch.testing.assert_close(layer(x), exact_of(layer))
-        first = layer._forms._calls
+        first = layer._cache._calls
         layer.w_out.mul_(2)
         torch.testing.assert_close(layer(x), exact_of(layer))
-        assert layer._forms._calls is first
+        assert layer._cache._calls is first
         duplicate = copy.deepcopy(layer)
         duplicate.w_in.data = torch.randn(1, 31, 16)
         torch.save(duplicate, tmp_path / "layer.pt")
@@ -169,7 +169,7 @@ def test_calls_serve_only_the_weights_that_they_were_made_for():
     assert not any(calls.serve(*other) for other in others)
 
 
-def test_only_the_nodes_on_the_way_learn():
+def test_only_the_nodes_on_the_path_learn():
     torch.manual_seed(0)
     layer = FastFeedForward(6, 3, trees=2)
     x = torch.randn(5, 6)
@@ -182,7 +182,7 @@ def test_only_the_nodes_on_the_way_learn():
         assert set(layer.w_in.grad[tree].abs().sum(-1).nonzero().flatten().tolist()) == on_way
 
 
-def test_soft_ways_become_hard_ones():
+def test_soft_paths_become_hard_ones():
     torch.manual_seed(0)
     hard, x = FastFeedForward(8, 3, activation="relu"), torch.randn(30, 8)
     soft = FastFeedForward(8, 3, activation="relu", routing=Routing(soft=True))
@@ -290,15 +290,15 @@ def test_a_layer_can_be_copied_in_the_middle_of_training():
 
 @needs_native
 def test_a_layer_in_half_precision_is_looked_at_once(monkeypatch: pytest.MonkeyPatch):
-    # Without tiles, where many tokens go another way.
+    # Without tiles, where many tokens take another path.
     monkeypatch.setenv(native.FORCE, "portable")
     layer, x = FastFeedForward(16, 4).bfloat16().eval(), torch.randn(5, 16).bfloat16()
     with torch.no_grad():
         layer(x)
-        calls = layer._forms._calls
+        calls = layer._cache._calls
         expected = reference.fff(x.float(), layer.w_in, layer.b_in.float(), layer.w_out, "gelu")
         torch.testing.assert_close(layer(x).float(), expected, rtol=0.02, atol=0.02)
-        assert calls is not None and layer._forms._calls is calls
+        assert calls is not None and layer._cache._calls is calls
         layer.b_in.add_(1)
         expected = reference.fff(x.float(), layer.w_in, layer.b_in.float(), layer.w_out, "gelu")
         torch.testing.assert_close(layer(x).float(), expected, rtol=0.02, atol=0.02)

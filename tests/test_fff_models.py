@@ -28,7 +28,7 @@ def converted(family: str, **options):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_planted_models_are_saved_and_loaded_exactly(family: str, tmp_path: Path):
+def test_converted_models_are_saved_and_loaded_exactly(family: str, tmp_path: Path):
     model, batch = converted(family), tiny_batch()
     assert [tree.name for tree in trees_of(model)] == ["2x3"] * LAYERS
     model.save_pretrained(tmp_path)
@@ -87,7 +87,7 @@ def test_routing_is_saved_with_the_model(family: str, tmp_path: Path):
     assert [values[name] for name in ("fff_soft", "fff_hardening", "fff_balance")] == [True, 0.1 + 0.2, 3.0]
 
 
-def test_a_folder_that_says_nothing_of_routing_has_hard_ways(tmp_path: Path):
+def test_a_folder_that_says_nothing_of_routing_has_hard_paths(tmp_path: Path):
     model = converted("bert")
     set_routing(model, ROUTED)
     model.save_pretrained(tmp_path)
@@ -103,7 +103,7 @@ def test_a_folder_that_says_nothing_of_routing_has_hard_ways(tmp_path: Path):
             load_model(tmp_path)
 
 
-def test_what_was_trained_softly_is_evaluated_on_the_hard_way(tmp_path: Path):
+def test_what_was_trained_softly_is_evaluated_on_the_hard_path(tmp_path: Path):
     hard, batch = converted("bert"), tiny_batch()
     soft = copy.deepcopy(hard)
     set_routing(soft, Routing(soft=True))
@@ -117,7 +117,7 @@ def test_what_was_trained_softly_is_evaluated_on_the_hard_way(tmp_path: Path):
     assert apart > 1e-4
 
 
-def test_routing_stays_when_a_model_is_cut_copied_or_planted_again():
+def test_routing_stays_when_a_model_is_cut_copied_or_converted_again():
     model = converted("bert", layers=[0, 1])
     set_routing(model, ROUTED)
     assert routings(copy.deepcopy(model)) == {ROUTED}
@@ -125,7 +125,9 @@ def test_routing_stays_when_a_model_is_cut_copied_or_planted_again():
     assert routings(small) == {ROUTED} and (small.config.fff_soft, small.config.fff_balance) == (True, 3.0)
     more = convert_ffn(model, depth=1, layers=[2])
     assert [tree.name for tree in trees_of(more)] == ["2x3", "2x3", "1x1"] and routings(more) == {ROUTED}
-    with pytest.raises(UserError, match="no fast feedforward layers; got BertForSequenceClassification; plant some"):
+    with pytest.raises(
+        UserError, match="no fast feedforward layers; got BertForSequenceClassification; call convert_ffn"
+    ):
         set_routing(tiny_model("bert"), ROUTED)
 
 
@@ -159,7 +161,7 @@ def test_weights_of_trees_are_counted_and_not_pruned():
     assert scope_names(model)["ffn"] == ()
 
 
-def test_what_cannot_be_planted_is_refused():
+def test_what_cannot_be_converted_is_refused():
     for said, options in {
         "no such layer; got .*7": {"depth": 2, "layers": [7]},
         "depth": {"depth": 99},

@@ -1,4 +1,4 @@
-"""`sparsebert fff`: trees converted, taught and trained beside their controls, found again, and shown."""
+"""`sparsebert fff`: FFF conversion, block-wise distillation and training beside controls, found again, and shown."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ TWO = ("--trees", 2, "--depth", 2, "--set", "finetune.max_steps=4")
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> SimpleNamespace:
-    folder = tmp_path_factory.mktemp("forest")
+    folder = tmp_path_factory.mktemp("fff")
     return SimpleNamespace(folder=folder, tuned=save_tiny(folder / "tuned"), data=write_task(folder / "data"))
 
 
-def fff(home: SimpleNamespace, name: str, *candidates: object):
+def fff(home: SimpleNamespace, name: str, *options: object):
     out = home.folder / name
-    return run_cli("fff", home.tuned, "--task", "mine", "--data", home.data, "-o", out, *SHORT, *candidates)
+    return run_cli("fff", home.tuned, "--task", "mine", "--data", home.data, "-o", out, *SHORT, *options)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_all_models_load_with_the_auto_classes(whole):
 
 def test_the_report_shows_them(whole):
     folder, record, said = whole
-    assert "Fast feedforward layers, error after teaching" in said and "2x2" in said
+    assert "Fast feedforward layers, error after block-wise distillation" in said and "2x2" in said
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Fast feedforward layers" in page and "nodes that no token visits" in page
     assert describe(record.models[1]).startswith("layer 1: 4 heads, fast feedforward 2x2; layer 2")
@@ -142,7 +142,7 @@ def test_a_control_keeps_the_other_layers_whole(home):
     assert shapes == [(NEURONS,) * 3, (0, NEURONS, NEURONS), (2, NEURONS, NEURONS), (0, NEURONS, NEURONS)]
 
 
-def test_routing_of_the_recipe_is_taught_trained_and_kept(home):
+def test_routing_of_the_recipe_is_distilled_trained_and_kept(home):
     losses = []
     for name, weight in {"plain": 0, "hardened": 100}.items():
         wanted = ("trees.soft=true", f"trees.hardening={weight}", "finetune.max_steps=4", "finetune.save_steps=2")
@@ -158,7 +158,7 @@ def test_routing_of_the_recipe_is_taught_trained_and_kept(home):
     assert losses[0] < 20 and losses[1] == pytest.approx(losses[0] + 100 * LAYERS * math.log(2), rel=0.3)
 
 
-def test_flops_count_what_is_on_the_way():
+def test_flops_count_what_is_on_the_path():
     # Query, key, value and output, and two products of tokens with tokens: the same in both models.
     dense, tokens = tiny_model("bert"), 2 * 8
     torch.manual_seed(0)

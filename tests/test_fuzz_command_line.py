@@ -13,7 +13,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from fuzz import fuzzed, tree
-from sparsebert.cli import app
+from sparsebert.cli.application import app
 from tiny_run import run_cli, save_tiny, write_task
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from transformers import BertTokenizerFast
 from typer.testing import CliRunner
 
 from sparsebert import progress, registry
-from sparsebert.cli import app
+from sparsebert.cli.application import app
 from sparsebert.data.tokens import Reader
 from sparsebert.models.load import load_model, load_tokenizer
 from sparsebert.runtimes.pytorch import Prepared
@@ -285,12 +283,3 @@ def test_a_bar_is_shown_once_work_is_slow(monkeypatch):
         with screen.capture() as captured, progress.bar_if_slow("Predicting", 4) as done:
             done(3)
         assert ("Predicting" in captured.get()) == shown
-
-
-@pytest.mark.process
-def test_predicting_imports_nothing_that_only_training_needs():
-    code = "import sys, sparsebert.commands.predict; print(sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    loaded = done.stdout.splitlines()[-1]
-    unneeded = ("datasets", "pandas", "sklearn", "transformers.trainer", "sparsebert.training.trainer")
-    assert [name for name in unneeded if f"'{name}'" in loaded] == []

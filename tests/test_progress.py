@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from sparsebert import progress
-from sparsebert.commands.output import remark, say
+from sparsebert.cli.output import remark, say
 from sparsebert.progress import Steps, busy, line, tracked
 
 

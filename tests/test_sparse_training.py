@@ -29,9 +29,10 @@ from sparsebert.models.surgeon import live_units, shrink
 from sparsebert.recipe.schema import Rule, Training, When
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.sparsifier import LeakError, Sparsifier
+from sparsebert.training.callback import STATE_FILE
 from sparsebert.training.checkpoints import Checkpoints
-from sparsebert.training.finetune import Outcome, fine_tune
-from sparsebert.training.trainer import STATE_FILE, SparseTrainer
+from sparsebert.training.finetune import FineTuned, fine_tune
+from sparsebert.training.trainer import SparseTrainer
 from test_trainer import Interrupting
 from tiny import tiny_batch, tiny_model
 from toy import toy_collate, toy_rows
@@ -89,11 +90,11 @@ def small() -> PreTrainedModel:
     return tiny_model("bert", num_labels=2)
 
 
-def train(model: PreTrainedModel, folder: Path, rules: Sequence[Rule], collate=toy_collate, **more) -> Outcome:
+def train(model: PreTrainedModel, folder: Path, rules: Sequence[Rule], collate=toy_collate, **more) -> FineTuned:
     return fine_tune(model, ROWS, collate, TRAINING, folder, 0, "test", rules=rules, **more)
 
 
-Trained = Callable[[str], tuple[PreTrainedModel, Outcome]]
+Trained = Callable[[str], tuple[PreTrainedModel, FineTuned]]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A model of one's own that was trained without a break by a rule of HARD or GATED; each is trained once."""
 
     @functools.cache
-    def once(name: str) -> tuple[PreTrainedModel, Outcome]:
+    def once(name: str) -> tuple[PreTrainedModel, FineTuned]:
         model = small()
         return model, train(model, tmp_path_factory.mktemp("trained"), [(HARD | GATED)[name]])
 

@@ -59,7 +59,7 @@ def test_stages_are_as_exact_as_torch(shape: tuple[int, ...], isa: str):
 
 
 def along(x, w_in, b_in, w_out, activation, visited) -> torch.Tensor:
-    """In torch, in the type of the tensors, along given ways."""
+    """In torch, in the type of the tensors, along given paths."""
     y = torch.zeros_like(x)
     for tree in range(len(w_in)):
         for level in range(visited.shape[-1]):
@@ -94,14 +94,14 @@ def test_a_tree_in_bf16_goes_by_stages_for_many_tokens(monkeypatch: pytest.Monke
     assert [dispatch._goes_by_stages(flat[:count], layer.w_in) for count in (63, 64)] == [False, True]
     assert not dispatch._goes_by_stages(flat.float(), layer.w_in)
     with torch.no_grad():
-        found, packed = layer(x), layer._forms._tiles
+        found, packed = layer(x), layer._cache._tiles
         assert packed is not None
         monkeypatch.setattr(dispatch, "_goes_by_stages", lambda *_: False)
         near = {"rtol": 0.02, "atol": 0.02}
         torch.testing.assert_close(found, layer(x), **near)
         monkeypatch.undo()
         monkeypatch.setenv(native.FORCE, native.EMULATED)
-        assert torch.equal(layer(x), found) and layer._forms._tiles is packed
+        assert torch.equal(layer(x), found) and layer._cache._tiles is packed
         layer.w_out.mul_(2)
         torch.testing.assert_close(layer(x), 2 * found, **near)
         layer.w_out.data.mul_(2)

@@ -21,6 +21,7 @@ from sparsebert.timing import (
     orders,
     quartiles,
     ratios,
+    times,
     timing,
     torch_threads,
 )
@@ -135,6 +136,15 @@ def test_speedup_is_the_median_of_paired_ratios_not_the_ratio_of_medians() -> No
     assert found.tokens_per_s == 2 * 50 * 1000 / 2
     assert (found.scope, found.backend, found.dtype, found.attention) == ("encoder", "eager", "float32", "sdpa")
     assert (found.batch, found.length, found.threads, found.rounds) == (2, 50, 1, 3)
+
+
+def test_a_timing_is_its_times_and_what_they_are_of() -> None:
+    found = times([1, 2, 4], [2, 4, 16])
+    assert (found.rounds, found.q25_ms, found.median_ms, found.q75_ms, found.speedup) == (3, 1.5, 2, 3, 2)
+    whole = timing([1, 2, 4], [2, 4, 16], CONDITIONS)
+    assert dict(found).items() <= dict(whole).items() and whole.backend == "eager"
+    # Two sequences of 50 tokens in 2 ms.
+    assert whole.tokens_per_s == 50_000
 
 
 def test_without_a_baseline_there_is_no_speedup() -> None:

@@ -18,8 +18,9 @@ from transformers import (
 )
 
 from sparsebert.errors import UserError
+from sparsebert.training.callback import STATE_FILE
 from sparsebert.training.collate import padding_collator
-from sparsebert.training.trainer import STATE_FILE, SparseTrainer
+from sparsebert.training.trainer import SparseTrainer
 from test_trainer_script import ROWS, arguments, collate, leaks, rule, small, teacher_of
 from tiny import tiny_model
 from tiny_run import SPECIAL, WORDS

@@ -7,7 +7,7 @@ import sys
 
 import typer.main
 
-from sparsebert.cli import app
+from sparsebert.cli.application import app
 from sparsebert.recipe.load import SHIPPED, differing_keys, load_recipe
 from sparsebert.version import __version__
 from tiny_run import assert_refused, run_cli

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import BertTokenizerFast
 from typer.testing import CliRunner
 
-from sparsebert.cli import app
+from sparsebert.cli.application import app
 from sparsebert.models.families import HeadName
 from tiny import tiny_model
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 OWN_TASK = "custom"
+# A higher speedup or sparsity asks for more; a higher latency or size for less.
+FALLING = ("latency_ms", "size")
 Numbers = float | Sequence[float]
 
 
@@ -49,12 +51,21 @@ def compress(
     of the encoder's linear weights, 0-1. All else is as `run_recipe` takes it, or is a key of the recipe.
     """
     goals = {"speedup": speedup, "latency_ms": latency_ms, "size": size, "sparsity": sparsity}
-    targets = [{"kind": kind, "value": value} for kind, values in goals.items() for value in _several(values)]
+    targets = targets_of(goals)
     if targets:
         given["targets"] = targets
     if max_drop is not None:
         given["max_drop"] = max_drop
     return run_recipe("compress", model, **given)
+
+
+def targets_of(goals: Mapping[str, Numbers]) -> list[dict[str, Any]]:
+    """Targets as plain values, kind by kind, the weakest of a kind first."""
+    return [
+        {"kind": kind, "value": value}
+        for kind, values in goals.items()
+        for value in sorted(_several(values), reverse=kind in FALLING)
+    ]
 
 
 def train(model: Model | None = None, **given: Any) -> RunResult:
@@ -73,8 +84,9 @@ def fff(model: Model | None = None, *, trees: int | None = None, depth: int | No
     `trees` side by side in a layer, each with 2^(depth+1)-1 neurons; `depth` none = as many neurons as there were.
     """
     layer = {key: value for key, value in (("trees", trees), ("depth", depth)) if value is not None}
-    if layer or "recipe" not in given:
-        given["trees"] = {"trees": 1, **layer} if "recipe" not in given else layer
+    if "recipe" not in given or given["recipe"] is None:
+        layer = {"trees": 1, **layer}
+    given |= {f"trees.{key}": value for key, value in layer.items()}
     return run_recipe("fff", model, **given)
 
 
@@ -94,13 +106,17 @@ def bench(
     `models` are folders, hub names or runs, which stand for all of their models, or model objects by name. Raises
     UserError for what cannot be loaded, and for input that a model cannot take.
     """
-    from sparsebert.measurement.bench import Setting, verdicts
+    from sparsebert.measurement.bench import Setting
     from sparsebert.measurement.bench import bench as measure
-    from sparsebert.models.named import open_models
+    from sparsebert.measurement.verdicts import verdicts
+    from sparsebert.models.named import open_model, sources
+    from sparsebert.models.source import quiet
 
-    with silent(not progress), busy("Loading the models") as update:
-        opened = models if isinstance(models, Mapping) else open_models([str(name) for name in models])
-        settings = [Setting(*pair) for pair in product(_several(batch), _several(length))]
+    with silent(not progress), quiet(), busy("Loading the models") as update:
+        found = {} if isinstance(models, Mapping) else sources([str(name) for name in models])
+        opened = dict(models) if isinstance(models, Mapping) else {k: open_model(v) for k, v in found.items()}
+        pairs = product(*([one] if isinstance(one, int) else one for one in (batch, length)))
+        settings = [Setting(*pair) for pair in pairs]
         rows = measure(opened, settings, runtimes, rounds=rounds, threads=threads, seed=seed, progress=update)
     return BenchResult(tuple(rows), tuple(verdicts(rows)))
 

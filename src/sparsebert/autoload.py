@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
@@ -23,11 +22,14 @@ def install() -> None:
         sys.meta_path.insert(0, _WhenImported())
 
 
-class _WhenImported(MetaPathFinder):
+class _WhenImported:
     """Finds modules of transformers as usual, and registers once the table is there and none is half-imported.
 
     Registering needs the stock configurations, and these import the table themselves: done right after the table it
     would meet a module that is still being executed.
+
+    A finder without the abstract class of finders: `importlib.abc` would take most of the time that it takes to import
+    this package.
     """
 
     def __init__(self) -> None:

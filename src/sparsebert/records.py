@@ -134,8 +134,22 @@ class Shape(Part):
         return self
 
 
-class Timing(Part):
-    """One variant in one interleaved measurement; ratios are of paired rounds against the baseline."""
+class Times(Part):
+    """What was measured of one variant in interleaved rounds; ratios are of paired rounds against the baseline."""
+
+    rounds: Count
+    median_ms: Positive
+    q25_ms: Positive
+    q75_ms: Positive
+    speedup: Positive | None = None
+    speedup_q25: Positive | None = None
+    speedup_q75: Positive | None = None
+    speedup_low: Positive | None = Field(default=None, description="of the 95 % interval of the median ratio")
+    speedup_high: Positive | None = Field(default=None, description="of the same interval")
+
+
+class Timing(Times):
+    """The times of a forward pass, and what it was a pass of."""
 
     scope: Literal["encoder", "model"]
     backend: str
@@ -144,16 +158,7 @@ class Timing(Part):
     batch: Count
     length: Count
     threads: Count
-    rounds: Count
-    median_ms: Positive
-    q25_ms: Positive
-    q75_ms: Positive
     tokens_per_s: Positive
-    speedup: Positive | None = None
-    speedup_q25: Positive | None = None
-    speedup_q75: Positive | None = None
-    speedup_low: Positive | None = Field(default=None, description="of the 95 % interval of the median ratio")
-    speedup_high: Positive | None = Field(default=None, description="of the same interval")
 
 
 class TrainingRun(Part):
@@ -182,7 +187,7 @@ class SparsityAt(Part):
 class TreeFit(Part):
     """How one layer's fast feedforward layer does; lists are by level of its trees, means over the trees.
 
-    error: after teaching, squared error on held-out tokens over the variance of the block's output (1 = no better than
+    error: after block-wise distillation, squared error on held-out tokens over the variance of the block's output (1 = no better than
     the mean). The rest is of the finished model on the same tokens (see models/routes.py).
     """
 

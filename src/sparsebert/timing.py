@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import nn
 
 from sparsebert.errors import UserError
 from sparsebert.recipe.schema import MOST_THREADS
-from sparsebert.records import Timing
+from sparsebert.records import Times, Timing
 
 NS_PER_MS = 1e6
 LEVEL = 0.05
@@ -136,10 +136,10 @@ def orders(count: int, rounds: int) -> list[list[int]]:
     return [row[::-1] if turn % 2 else row for turn, row in enumerate(rows)]
 
 
-def timing(samples_ms: Sequence[float], baseline_ms: Sequence[float] | None, conditions: Conditions) -> Timing:
+def times(samples_ms: Sequence[float], baseline_ms: Sequence[float] | None) -> Times:
     """Summarise one variant; speedup = median of baseline/variant over the rounds (1 = as fast, higher = faster).
 
-    Raises ValueError for rounds that cannot be paired, and for times of zero, of which there is no rate.
+    Raises ValueError for rounds that cannot be paired, and for times of zero, of which there is no ratio.
     """
     if min(samples_ms) <= 0:
         raise ValueError("a time of zero has no tokens per second and no speedup")
@@ -147,24 +147,26 @@ def timing(samples_ms: Sequence[float], baseline_ms: Sequence[float] | None, con
     paired = None if baseline_ms is None else ratios(samples_ms, baseline_ms)
     ratio = (None, None, None) if paired is None else quartiles(paired)
     low, high = (None if paired is None else median_interval(paired)) or (None, None)
-    return Timing(
-        scope=conditions.scope,
-        backend=conditions.backend,
-        dtype=conditions.dtype,
-        attention=conditions.attention,
-        batch=conditions.batch,
-        length=conditions.length,
-        threads=conditions.threads,
+    return Times(
         rounds=len(samples_ms),
         median_ms=median,
         q25_ms=q25,
         q75_ms=q75,
-        tokens_per_s=1000 * conditions.batch * conditions.length / median,
         speedup=ratio[1],
         speedup_q25=ratio[0],
         speedup_q75=ratio[2],
         speedup_low=low,
         speedup_high=high,
+    )
+
+
+def timing(samples_ms: Sequence[float], baseline_ms: Sequence[float] | None, conditions: Conditions) -> Timing:
+    """The `times` of a forward pass under these conditions, with its rate. Raises ValueError as `times` does."""
+    found = times(samples_ms, baseline_ms)
+    return Timing(
+        **dict(found),
+        **asdict(conditions),
+        tokens_per_s=1000 * conditions.batch * conditions.length / found.median_ms,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the command line makes of an error: one line and an exit code, a traceback only when asked for."""
+"""Errors on the command line: one line on stderr and an exit code, with a traceback only when it is asked for."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ MEMORY = (
 THREADS = ("can't start new thread", "resource temporarily unavailable")
 NO_MEMORY = "There is not enough memory; use a smaller batch, shorter texts or fewer examples."
 NO_THREAD = "No further thread or process can be started; close others, free memory, or set OMP_NUM_THREADS=1."
+GOES_ON = "interrupted; the same command goes on from here"
 READER_GONE = 1
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -46,7 +47,7 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-def say(error: str) -> None:
+def print_error(error: str) -> None:
     """Print an error, on one line, to stderr; letters that would steer the terminal are shown as what they are."""
     line = " ".join(error.split())
     _tell("error: " + "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line))
@@ -54,11 +55,12 @@ def say(error: str) -> None:
 
 @contextmanager
 def cli_errors(debug: bool, interrupted: str = "interrupted") -> Iterator[None]:
-    """Run a command's work: progress on stderr, warnings of libraries hidden, known errors as one line, exit code 2.
+    """Run the work of a command in this block: errors that are known become one line on stderr and an exit code.
 
-    Known are UserError, what the operating system refuses, memory that is used up, and unreadable weight files. Any
-    other error is a bug of ours and keeps its traceback. Ctrl-C prints `interrupted` and exits with 130; so do SIGTERM
-    and SIGHUP, with 143 and 129. A reader of the output that has gone, as `head`, ends it without a word.
+    Known are UserError, what the operating system refuses, memory that is used up, and unreadable weight files: exit
+    code 2. Any other error is a bug of ours and keeps its traceback. Ctrl-C prints `interrupted` and exits with 130; so
+    do SIGTERM and SIGHUP, with 143 and 129. A reader of the output that has gone, as `head`, ends it without a word.
+    Without `debug`, warnings of libraries are hidden; with it, a known error shows its traceback too.
     """
     import rich
 
@@ -82,7 +84,7 @@ def cli_errors(debug: bool, interrupted: str = "interrupted") -> Iterator[None]:
                 raise
             if debug:
                 traceback.print_exc()
-            say(message)
+            print_error(message)
             raise typer.Exit(USER_ERROR) from None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from sparsebert.cli.errors import USER_ERROR, say
+from sparsebert.cli.errors import USER_ERROR, print_error
 from sparsebert.errors import UserError
 
 # Every whole number up to here is the same in all languages and formats.
@@ -32,10 +32,10 @@ class OneLineErrors(TyperGroup):
             if not standalone_mode:
                 raise
             message = error.format_message()
-            say(message if message.endswith("?") else str(UserError(message, fix="--help says more")))
+            print_error(message if message.endswith("?") else str(UserError(message, fix="--help says more")))
             sys.exit(USER_ERROR)
         except UserError as error:
-            say(str(error))
+            print_error(str(error))
             sys.exit(USER_ERROR)
         return sys.exit(ended) if standalone_mode else ended
 

@@ -1,4 +1,4 @@
-"""Teach fast feedforward layers what the dense blocks in their places compute, layer by layer."""
+"""Block-wise distillation: train each fast feedforward layer on the dense block that it replaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsebert.errors import DivergedError, UserError
 from sparsebert.fast_feedforward.layer import FastFeedForward
 from sparsebert.fast_feedforward.routing import PathStatistics, path_statistics
 from sparsebert.models.blocks import fff_place
-from sparsebert.models.families import Family
+from sparsebert.models.families import ModelFamily
 from sparsebert.models.layout import layout_of
 from sparsebert.modes import evaluating
 from sparsebert.progress import tracked
@@ -26,7 +26,7 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class BlockDistillation:
-    """How a tree is taught: AdamW on the squared error of random tokens, the rate going to zero as a cosine."""
+    """How a layer is distilled: AdamW on the squared error of random tokens, with a cosine schedule down to zero."""
 
     steps: int = 2000
     tokens: int = 512
@@ -36,10 +36,10 @@ class BlockDistillation:
 
 @dataclass(frozen=True)
 class Fit:
-    """How well one layer's tree does on tokens that it was not taught on.
+    """How well one fast feedforward layer reproduces its dense block, on tokens that were held out.
 
     error: squared error over the variance of what the dense block gives; 0 = the same, 1 = no better than the mean.
-    paths: what tokens do in each tree.
+    paths: statistics of the routing paths, by tree.
     """
 
     layer: int
@@ -49,7 +49,10 @@ class Fit:
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs and outputs of one dense block on real tokens [tokens, hidden]; neighbours [tokens - 1] as in `routes`."""
+    """Inputs and outputs of one dense block on real tokens [tokens, hidden].
+
+    neighbours [tokens - 1] are as in `path_statistics`.
+    """
 
     x: torch.Tensor
     y: torch.Tensor
@@ -59,9 +62,10 @@ class Examples:
 def distill_blocks(
     dense: PreTrainedModel, converted: PreTrainedModel, batches: Iterable[Batch], distillation: BlockDistillation
 ) -> list[Fit]:
-    """Train every tree of `converted` in place on what the dense model's block computes on `batches`.
+    """Train every fast feedforward layer of `converted` in place to compute what the dense model's block does.
 
-    Batches hold model inputs with an attention_mask. All of their tokens' inputs and outputs are held in memory, fp32.
+    `batches` hold model inputs with an attention_mask. A block's inputs and outputs on all of their tokens are held in
+    memory, in fp32.
     Raises UserError if the models have different numbers of layers, DivergedError if a loss is no number.
     """
     family = layout_of(dense).family
@@ -70,7 +74,7 @@ def distill_blocks(
         raise UserError("The models have different numbers of layers", got=f"{len(theirs)} and {len(own)}")
     wanted, seen = trees_of(converted), list(batches)
     fits = []
-    for index in tracked(list(wanted), "Teaching trees"):
+    for index in tracked(list(wanted), "Distilling blocks"):
         examples = block_examples(dense, theirs[index].path, family, seen)
         fits.append(_distill_one(index, wanted[index], examples, distillation))
     return fits
@@ -86,7 +90,7 @@ def trees_of(model: PreTrainedModel) -> dict[int, FastFeedForward]:
 
 @torch.no_grad()
 def path_statistics_of(model: PreTrainedModel, batches: Iterable[Batch]) -> dict[int, tuple[PathStatistics, ...]]:
-    """What the real tokens of the batches do in the trees of each layer that has them."""
+    """Statistics of the routing paths of all real tokens, by layer and tree."""
     trees, masks = trees_of(model), []
     paths: dict[int, list[torch.Tensor]] = {index: [] for index in trees}
     seen: dict[int, torch.Tensor] = {}
@@ -110,8 +114,8 @@ def path_statistics_of(model: PreTrainedModel, batches: Iterable[Batch]) -> dict
 
 
 @torch.no_grad()
-def block_examples(model: PreTrainedModel, layer: str, family: Family, batches: Iterable[Batch]) -> Examples:
-    """What the feedforward block of one layer gets and gives, on the real tokens of the batches."""
+def block_examples(model: PreTrainedModel, layer: str, family: ModelFamily, batches: Iterable[Batch]) -> Examples:
+    """Inputs and outputs of one layer's feedforward block on the real tokens of the batches."""
     x, y, masks = [], [], []
     ends = family.ffn.output if not family.ffn.block else family.ffn.block
     with _recorded(model, f"{layer}.{fff_place(family)}", f"{layer}.{ends}") as tape:
@@ -176,7 +180,7 @@ def _distill_one(layer: int, tree: FastFeedForward, examples: Examples, distilla
         optimizer.step()
         schedule.step()
     tree.train(was_training)
-    return Fit(layer, _error(tree, examples, kept), _ways(tree, examples))
+    return Fit(layer, _error(tree, examples, kept), _path_statistics(tree, examples))
 
 
 @torch.no_grad()
@@ -188,5 +192,5 @@ def _error(tree: FastFeedForward, examples: Examples, start: int) -> float:
         return float((tree(x) - y).square().mean() / variance)
 
 
-def _ways(tree: FastFeedForward, examples: Examples) -> tuple[PathStatistics, ...]:
+def _path_statistics(tree: FastFeedForward, examples: Examples) -> tuple[PathStatistics, ...]:
     return tuple(path_statistics(path, examples.neighbours) for path in tree.paths(examples.x))

@@ -19,13 +19,15 @@ DENSE_BELOW = 2
 
 @dataclass(frozen=True)
 class Routing:
-    """How training finds the paths.
+    """How training routes tokens.
 
-    soft: a token takes both paths, each with the sigmoid of the logit as its share (Belcak & Wattenhofer 2023,
-    arXiv:2308.14711, section 2); else only the hard one, as in arXiv:2311.10770. hardening: weight of the mean entropy
-    of the shares, which drives soft paths to hard ones (their loss, with their h). balance: weight of a term that is 1
-    where all nodes of a level are visited alike and grows to their number (Fedus et al. 2021, arXiv:2101.03961, eq. 4,
-    level by level). Raises UserError for a weight that is negative or no finite number.
+    soft: a token goes both ways at each node, the right one with the sigmoid of the logit as its share (Belcak &
+    Wattenhofer 2023, arXiv:2308.14711, section 2); else it takes the hard path alone, as in arXiv:2311.10770.
+    hardening: weight of the mean entropy of the shares, which drives soft routing to hard (their loss, with their h).
+    balance: weight of a term that is 1 where all nodes of a level are visited alike and rises to their number (Fedus et
+    al. 2021, arXiv:2101.03961, eq. 4, level by level).
+
+    Raises UserError for a weight that is negative or not finite.
     """
 
     soft: bool = False
@@ -47,10 +49,10 @@ class FastFeedForward(nn.Module):
     Every node is a neuron with an input row, an input bias and an output row; a token visits one node a level, and goes
     right where the logit is positive (arXiv:2311.10770). In training all logits are computed and those off the path are
     masked; in evaluation only the path is computed, by the kernel that `backend` names. Both give the same, up to
-    rounding, unless paths in training are soft. `penalty` holds the weighted terms of `routing` after a forward pass in
-    training; SparseTrainer adds it. A whole model's routing is kept in its config, see `set_routing`.
+    rounding, unless routing in training is soft. `penalty` holds the weighted terms of `routing` after a training pass;
+    SparseTrainer adds it. A whole model's routing is kept in its config, see `set_routing`.
 
-    Raises UserError for a depth, a number of trees or an activation that cannot be.
+    Raises UserError for a depth, a number of trees or an activation that is not supported.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class FastFeedForward(nn.Module):
         self.penalty: torch.Tensor | None = None
         # Which of the next batch's tokens the penalty is of, as the model's attention mask has it; None = of all.
         self.counted: torch.Tensor | None = None
-        self._forms = dispatch.FffForms()
+        self._cache = dispatch.FffCache()
         nodes = 2 ** (depth + 1) - 1
         self.w_in = nn.Parameter(torch.empty(trees, nodes, hidden))
         self.b_in = nn.Parameter(torch.empty(trees, nodes))
@@ -91,7 +93,7 @@ class FastFeedForward(nn.Module):
         return "dense" if self.depth < DENSE_BELOW else dispatch.fff_backend(self.w_in)
 
     def train(self, mode: bool = True) -> FastFeedForward:
-        """The penalty is of training only, and what counts in it of one batch."""
+        """Set the mode, and forget the penalty and `counted`, which are of one batch in training."""
         self.penalty, self.counted = None, None
         return super().train(mode)
 
@@ -100,8 +102,8 @@ class FastFeedForward(nn.Module):
         return {**self.__dict__, "penalty": None, "counted": None}
 
     def repack(self) -> None:
-        """After weights were written to in a path that torch does not count, see `SparseLinear.repack`."""
-        self._forms = dispatch.FffForms()
+        """Forget packed weights after a change to them that torch does not count, see `SparseLinear.repack`."""
+        self._cache = dispatch.FffCache()
 
     def reset_parameters(self) -> None:
         """As a linear layer of `hidden` inputs, and one of as many inputs as neurons that a token uses."""
@@ -115,9 +117,10 @@ class FastFeedForward(nn.Module):
         if x.shape[-1] != self.hidden or not x.is_floating_point():
             raise ValueError(f"the input must be [..., {self.hidden}] of floats, got {tuple(x.shape)} of {x.dtype}")
         flat = x if x.dim() == 2 else x.reshape(-1, self.hidden)
+        # The kernels have no backward pass, and for a shallow tree one dense product is faster than walking it.
         if self.training or torch.is_grad_enabled() or self.depth < DENSE_BELOW:
             return self._dense(flat).view_as(x)
-        y = dispatch.fff(flat, *self._weights(), self.activation, self._forms)
+        y = dispatch.fff(flat, *self._weights(), self.activation, self._cache)
         return y if x.dim() == 2 else y.view_as(x)
 
     @torch.no_grad()
@@ -139,16 +142,17 @@ class FastFeedForward(nn.Module):
 
     def _dense(self, x: torch.Tensor) -> torch.Tensor:
         logits = F.linear(x, self.w_in.flatten(0, 1), self.b_in.flatten()).view(len(x), self.trees, self.nodes)
-        on_way = _soft_share(logits) if self.training and self.routing.soft else _hard_share(logits)
+        share = _soft_share(logits) if self.training and self.routing.soft else _hard_share(logits)
         if self.training:
             self.penalty = self._penalty(logits)
-        active = ACTIVATIONS[self.activation](logits) * on_way
+        active = ACTIVATIONS[self.activation](logits) * share
         return active.flatten(1) @ self.w_out.flatten(0, 1)
 
     def _penalty(self, logits: torch.Tensor) -> torch.Tensor | None:
         terms, weight = [], self._weight(logits)
         inner = logits[..., : self.nodes // 2]
         if self.routing.hardening > 0 and self.depth > 0:
+            # The entropy of going right, from logits: p log p by itself is nan at p = 0.
             entropy = F.binary_cross_entropy_with_logits(inner, inner.sigmoid(), reduction="none")
             terms.append(self.routing.hardening * (weight * entropy).sum(dim=0).mean())
         if self.routing.balance > 0 and self.depth > 0:
@@ -183,6 +187,7 @@ def _hard_share(logits: torch.Tensor) -> torch.Tensor:
     for _ in range(levels_of(logits.shape[-1])):
         share.scatter_(-1, node, 1.0)
         node = 2 * node + 1 + (logits.gather(-1, node) > 0).long()
+        # The last level has no children; its result is not used.
         node = node.clamp_max(logits.shape[-1] - 1)
     return share
 
@@ -192,6 +197,7 @@ def _imbalance(hard: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
 
     `hard` and `soft` are those means over tokens [trees, nodes].
     """
+    # Counting visits has no gradient. It comes through the shares, and pushes those of crowded nodes down.
     products = hard * soft
     levels = levels_of(hard.shape[-1])
     terms = [2**level * products[:, 2**level - 1 : 2 ** (level + 1) - 1].sum(dim=-1) for level in range(1, levels)]

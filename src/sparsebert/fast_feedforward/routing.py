@@ -1,4 +1,4 @@
-"""What tokens do in a tree: who visits which node, how evenly, and whether neighbours go the same path."""
+"""Statistics of routing paths: which nodes tokens visit, how evenly, and whether neighbours take the same path."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 @dataclass(frozen=True)
 class PathStatistics:
-    """Of one tree and a stretch of text.
+    """Statistics of the routing paths in one tree, over a stretch of text.
 
     visits: tokens by node [nodes]. dead: the part of nodes that no token visits. dead_subtrees: by the level of their
     root [levels], subtrees that no token enters, those inside a larger one left out. entropy: by level, of the visits,

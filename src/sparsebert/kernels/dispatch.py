@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from sparsebert.kernels import native, native_attention, native_fff, native_tile_fff, operators, reference
 from sparsebert.kernels.native_linear import FLOAT, INPUTS, ResidualNorm, SparseLayer
-from sparsebert.kernels.packed import HEIGHTS, SINGLE, PackedMatrix, Seen, pack_matrix
+from sparsebert.kernels.packed import HEIGHTS, SINGLE, PackedMatrix, WeightVersions, pack_matrix
 from sparsebert.kernels.tiled import TiledMatrix, TiledTree, stages_of, tile_matrix, tile_tree
 
 # Tokens that must enter a subtree of the last stage on average, so that going by stages beats walking: with one the
@@ -26,18 +26,18 @@ def fff_backend(w_in: torch.Tensor) -> str:
     return "plain" if chosen is None else f"native {chosen}"
 
 
-class FffForms:
+class FffCache:
     """What kernels keep of one layer's weights from call to call."""
 
     def __init__(self) -> None:
         self._calls: native_fff.FffCalls | None = None
-        self._seen, self._bias_seen = Seen(), Seen()
+        self._versions, self._bias_versions = WeightVersions(), WeightVersions()
         self._tiles: TiledTree | None = None
         self._bias: torch.Tensor | None = None
 
-    def __reduce__(self) -> tuple[type[FffForms], tuple[()]]:
+    def __reduce__(self) -> tuple[type[FffCache], tuple[()]]:
         """Copies of the layer, in memory or in a file, have weights elsewhere."""
-        return FffForms, ()
+        return FffCache, ()
 
     def calls(
         self, w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, activation: str, isa_name: str
@@ -46,7 +46,7 @@ class FffForms:
         known = self._calls
         if known is not None and known.serve(w_in, b_in, w_out, activation, isa_name):
             return known
-        if not native_fff.takes(w_in, b_in, w_out):
+        if not native_fff.supports(w_in, b_in, w_out):
             return None
         self._calls = made = native_fff.FffCalls(w_in, b_in, w_out, activation, isa_name)
         return made
@@ -55,16 +55,16 @@ class FffForms:
         """As the kernels read it: float32, contiguous."""
         if b_in.dtype == torch.float32 and b_in.is_contiguous():
             return b_in
-        if self._bias is None or not self._bias_seen.same(b_in):
+        if self._bias is None or not self._bias_versions.same(b_in):
             self._bias = b_in.float().contiguous()
-            self._bias_seen.remember(b_in)
+            self._bias_versions.remember(b_in)
         return self._bias
 
     def tiles(self, w_in: torch.Tensor, w_out: torch.Tensor) -> TiledTree:
         """Packed anew when the weights have changed."""
-        if self._tiles is None or not self._seen.same(w_in, w_out):
+        if self._tiles is None or not self._versions.same(w_in, w_out):
             self._tiles = tile_tree(w_in, w_out)
-            self._seen.remember(w_in, w_out)
+            self._versions.remember(w_in, w_out)
         return self._tiles
 
 
@@ -74,24 +74,24 @@ def fff(
     b_in: torch.Tensor,
     w_out: torch.Tensor,
     activation: str,
-    forms: FffForms | None = None,
+    cache: FffCache | None = None,
 ) -> torch.Tensor:
     """Outputs [tokens, hidden] of a fast feedforward layer, in x's type; see `reference.fff`. Has no gradient.
 
-    `forms` are of the same weights and activation: calls that share them are faster, and many tokens go by stages on
+    `cache` is of the same weights and activation: calls that share it are faster, and many tokens go by stages on
     AMX tiles where there are any. An exported graph gets the plain form, whose gathers every runtime knows.
     """
     if _is_exported():
         return reference.fff(x, w_in, b_in, w_out, activation)
-    if _is_watched():
+    if _is_traced():
         return operators.fff_operator(x, w_in, b_in, w_out, activation)
     isa_name = native.isa()
-    if forms is None or isa_name is None:
+    if cache is None or isa_name is None:
         return operators.run_fff(x, w_in, b_in, w_out, activation)
     if isa_name in native.SPREADING and _goes_by_stages(x, w_in):
-        given = (x.contiguous(), forms.tiles(w_in, w_out), forms.bias(b_in))
+        given = (x.contiguous(), cache.tiles(w_in, w_out), cache.bias(b_in))
         return native_tile_fff.fff(*given, activation, isa_name)[0].to(x.dtype)
-    calls = forms.calls(w_in, forms.bias(b_in), w_out, activation, isa_name)
+    calls = cache.calls(w_in, cache.bias(b_in), w_out, activation, isa_name)
     if calls is None:
         return operators.run_fff(x, w_in, b_in, w_out, activation)
     if x.dtype == torch.float32:
@@ -122,10 +122,10 @@ def linear_runs(x: torch.Tensor, weight: torch.Tensor, height: int, tiled: bool 
         return False
     if x.is_cuda:
         return height != SINGLE and operators.has_triton()
-    takes = x.device.type == "cpu" and x.dtype in (INPUTS if height == SINGLE else FLOAT)
+    supported = x.device.type == "cpu" and x.dtype in (INPUTS if height == SINGLE else FLOAT)
     if torch.compiler.is_compiling():
-        return x.device.type == "cpu" and x.dtype == torch.bfloat16 if tiled else takes
-    return linear_is_tiled(weight, height) or (takes and native.isa() is not None)
+        return x.device.type == "cpu" and x.dtype == torch.bfloat16 if tiled else supported
+    return linear_is_tiled(weight, height) or (supported and native.isa() is not None)
 
 
 def linear_heights(weight: torch.Tensor) -> list[int]:
@@ -138,11 +138,11 @@ def linear_is_tiled(weight: torch.Tensor, height: int) -> bool:
 
     Without AMX single values are faster one by one, in float32, than spread over tiles.
     """
-    forms = native.SPREADING if height == SINGLE else native.TILED
-    return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and native.isa() in forms
+    isas = native.SPREADING if height == SINGLE else native.TILED
+    return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and native.isa() in isas
 
 
-def pack(weight: torch.Tensor, height: int) -> PackedMatrix | TiledMatrix:
+def pack_weight(weight: torch.Tensor, height: int) -> PackedMatrix | TiledMatrix:
     """What is left of a weight [outputs, inputs], as `sparse_linear` reads it here; height 32, 16 or 0 = single."""
     if linear_is_tiled(weight, height):
         return tile_matrix(weight, height)
@@ -174,7 +174,7 @@ def sparse_linear(
         return tiled_linear(x, weight, bias, activation, origin)
     source = (None, None) if origin is None else (origin.weight, origin.stamp)
     parts = (weight.values, weight.starts, weight.columns, bias, weight.outputs, weight.height, activation)
-    return operators.linear_operator(x, *parts, *source) if _is_watched() else operators.run_linear(x, *parts)
+    return operators.linear_operator(x, *parts, *source) if _is_traced() else operators.run_linear(x, *parts)
 
 
 def tiled_linear(
@@ -189,7 +189,7 @@ def tiled_linear(
     packed = (weight.values, weight.starts, weight.columns, weight.masks, weight.begins)
     parts = (x, *packed, bias, weight.outputs, weight.height, activation)
     of, stamp = (None, None) if origin is None else (origin.weight, origin.stamp)
-    run = operators.tiled_operator if _is_watched() else operators.run_tiled
+    run = operators.tiled_operator if _is_traced() else operators.run_tiled
     if norm is None:
         return run(*parts, of, stamp)
     return run(*parts, of, stamp, norm.residual, norm.gamma, norm.beta, norm.epsilon)
@@ -210,7 +210,7 @@ def sparse_chain(
         tensors += [weight.values, weight.starts, weight.columns, bias]
         numbers += [weight.outputs, weight.height, native.ACTIVATIONS[layer.activation]]
     parts = (x, tensors, numbers, norm.residual, norm.gamma, norm.beta, norm.epsilon)
-    if not _is_watched():
+    if not _is_traced():
         return operators.run_chain(*parts)
     return operators.chain_operator(*parts, [origin.weight for origin in origins], [origin.stamp for origin in origins])
 
@@ -225,7 +225,7 @@ def attention_runs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torc
         return False
     if torch.compiler.is_compiling():
         return q.dtype in native_attention.TYPES
-    return native_attention.takes(q.dtype, native.isa())
+    return native_attention.supports(q.dtype, native.isa())
 
 
 def attention(
@@ -234,7 +234,7 @@ def attention(
     """softmax(scale q k^T) v [batch, queries, heads, size] where `attention_runs`; see `native_attention.attention`."""
     return (
         operators.attention_operator(q, k, v, mask, scale)
-        if _is_watched()
+        if _is_traced()
         else operators.run_attention(q, k, v, mask, scale)
     )
 
@@ -244,6 +244,6 @@ def _is_exported() -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
 
 
-def _is_watched() -> bool:
+def _is_traced() -> bool:
     """Whether somebody wants to see operators: the compiler, or a counter of FLOPs. Else they only cost time."""
     return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()

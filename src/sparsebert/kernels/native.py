@@ -39,8 +39,8 @@ def library() -> ctypes.CDLL | None:
         built = ctypes.CDLL(str(FILE))
         found = built.sb_version()
     except (OSError, AttributeError) as error:
-        return _left_out(str(error))
-    return built if found == VERSION else _left_out(f"it is version {found} and must be {VERSION}")
+        return _unusable(str(error))
+    return built if found == VERSION else _unusable(f"it is version {found} and must be {VERSION}")
 
 
 def isa() -> str | None:
@@ -51,7 +51,7 @@ def isa() -> str | None:
     return _chosen(library(), os.environ.get(FORCE) or None)
 
 
-def _left_out(why: str) -> None:
+def _unusable(why: str) -> None:
     warnings.warn(f"The native kernels are not used, install sparsebert again to rebuild them: {why}", stacklevel=3)
 
 
@@ -77,14 +77,14 @@ def _chosen(built: ctypes.CDLL | None, forced: str | None) -> str | None:
     return forced or have[-1]
 
 
-def done(code: int, isa_name: str) -> None:
-    """Raise RuntimeError if a function gave that it cannot run with this instruction set."""
+def check_status(code: int, isa_name: str) -> None:
+    """Raise RuntimeError if a function returned that it cannot run with this instruction set."""
     if code != 0:
         raise RuntimeError(f"the native library refused the instruction set {isa_name}")
 
 
-def room(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Memory for a function to write to, whatever torch's default type and device are."""
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Uninitialised memory for a function to write to, whatever torch's default type and device are."""
     return torch.empty(shape, dtype=dtype, device="cpu")
 
 

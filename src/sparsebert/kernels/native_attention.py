@@ -28,7 +28,7 @@ class _Attention(ctypes.Structure):
     )
 
 
-def takes(dtype: torch.dtype, isa_name: str | None) -> bool:
+def supports(dtype: torch.dtype, isa_name: str | None) -> bool:
     """Whether there is a kernel for this type with this instruction set; None = no library."""
     return isa_name in native.TILED if dtype == torch.bfloat16 else dtype == torch.float32 and isa_name is not None
 
@@ -47,23 +47,26 @@ def attention(
     seen = None if mask is None else _expanded(mask, (batch, heads, queries, keys))
     around = (0, 0, 0) if seen is None else seen.stride()[:3]
     threads, half = torch.get_num_threads(), q.dtype == torch.bfloat16
-    needed = _room_on_tiles(keys, size) if half else _room(keys, size)
-    y, scratch = (native.room(*shape, dtype=q.dtype) for shape in ((batch, queries, heads, size), (threads * needed,)))
+    needed = _tile_workspace_size(keys, size) if half else _workspace_size(keys, size)
+    y = native.empty(batch, queries, heads, size, dtype=q.dtype)
+    workspace = native.empty(threads * needed, dtype=q.dtype)
     strides = [_Strides(part.stride(0), part.stride(2), part.stride(1)) for part in (q, k, v)]
     call = _Attention(batch, heads, queries, keys, size, *strides, *around, scale, threads)
     name = "sb_tile_attention" if half else "sb_attention"
     run = native.function(name, ctypes.POINTER(_Attention), *[ctypes.c_void_p] * 6)
     given = (q.data_ptr(), k.data_ptr(), v.data_ptr(), None if seen is None else seen.data_ptr())
-    native.done(run(native.number(isa_name), ctypes.byref(call), *given, y.data_ptr(), scratch.data_ptr()), isa_name)
+    written = (y.data_ptr(), workspace.data_ptr())
+    native.check_status(run(native.number(isa_name), ctypes.byref(call), *given, *written), isa_name)
     return y
 
 
-def _room(keys: int, size: int) -> int:
+def _workspace_size(keys: int, size: int) -> int:
+    # As csrc/sparsebert.h has it. Padded for whole vectors, and so that rows lie on different lines of the cache.
     turned, wide = -(-keys // TURNED) * TURNED, -(-size // LANES) * LANES
     return turned * size + keys * wide + TOKENS * (turned + LANES + wide)
 
 
-def _room_on_tiles(keys: int, size: int) -> int:
+def _tile_workspace_size(keys: int, size: int) -> int:
     blocks, across = -(-keys // TURNED), -(-size // TURNED)
     rows = TOKENS_ON_TILES * (across + 1 + blocks + 1) * TURNED
     return 2 * blocks * across * TURNED**2 + rows + 2 * TOKENS_ON_TILES * (blocks * TURNED + LANES)

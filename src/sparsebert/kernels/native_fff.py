@@ -28,20 +28,20 @@ class _Fff(ctypes.Structure):
 class _Plan:
     """What calls with as many tokens share.
 
-    steps: of all tokens. room: int32 for ways and sorting. alone: whether it can do without.
+    steps: of all tokens. workspace: int32 for paths and sorting. alone: whether it can do without.
     """
 
     call: _Fff
     address: int
     steps: int
-    room: int
+    workspace: int
     alone: bool
 
 
 class FffCalls:
     """The kernel for weights that stay where they are: what calls share is found out once.
 
-    A token's way takes less time than Python takes to look at its tensors. Only good while the weights are there: ask
+    Walking a tree takes less time than Python takes to look at the tensors. Only good while the weights are there: ask
     `serve` first. Raises ValueError for weights of other kinds than `fff` takes.
     """
 
@@ -72,22 +72,23 @@ class FffCalls:
         )
 
     def outputs(self, x: torch.Tensor) -> torch.Tensor:
-        """Of `fff`, without the ways."""
+        """Of `fff`, without the paths."""
         plan = self._plan(x, None)
         if not plan.alone:
-            return self._with_ways(plan, x)[0]
+            return self._with_paths(plan, x)[0]
         y = torch.empty_like(x)
-        native.done(self._run(self._isa, plan.address, x.data_ptr(), y.data_ptr(), None), self._isa_name)
+        native.check_status(self._run(self._isa, plan.address, x.data_ptr(), y.data_ptr(), None), self._isa_name)
         return y
 
-    def with_ways(self, x: torch.Tensor, sort_level: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def with_paths(self, x: torch.Tensor, sort_level: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         """See `fff`."""
-        return self._with_ways(self._plan(x, sort_level), x)
+        return self._with_paths(self._plan(x, sort_level), x)
 
-    def _with_ways(self, plan: _Plan, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        y, room = torch.empty_like(x), native.room(plan.room, dtype=torch.int32)
-        native.done(self._run(self._isa, plan.address, x.data_ptr(), y.data_ptr(), room.data_ptr()), self._isa_name)
-        return y, room
+    def _with_paths(self, plan: _Plan, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y, workspace = torch.empty_like(x), native.empty(plan.workspace, dtype=torch.int32)
+        status = self._run(self._isa, plan.address, x.data_ptr(), y.data_ptr(), workspace.data_ptr())
+        native.check_status(status, self._isa_name)
+        return y, workspace
 
     def _plan(self, x: torch.Tensor, sort_level: int | None) -> _Plan:
         if x.dtype != torch.float32 or not x.is_contiguous() or not x.is_cpu or x.dim() != 2:
@@ -106,10 +107,12 @@ class FffCalls:
         numbers = (native.ACTIVATIONS[self._activation], self._dtype == torch.bfloat16, threads)
         call = _Fff(tokens, hidden, trees, levels - 1, level, *self._places, *numbers)
         steps = trees * tokens * levels
-        room = 2 * steps + 2 * tokens + 2**levels + 1
+        workspace = 2 * steps + 2 * tokens + 2**levels + 1
+        # Texts of any length come by: without a bound there would be a plan for each.
         if len(self._plans) >= PLANS:
             self._plans.clear()
-        return self._plans.setdefault(key, _Plan(call, ctypes.addressof(call), steps, room, tokens == 1 and level == 0))
+        alone = tokens == 1 and level == 0
+        return self._plans.setdefault(key, _Plan(call, ctypes.addressof(call), steps, workspace, alone))
 
 
 def fff(
@@ -121,23 +124,23 @@ def fff(
     sort_level: int | None,
     isa_name: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Outputs [tokens, hidden], and the ways for `fff_ways`; see `reference.fff`.
+    """Outputs [tokens, hidden], and the paths for `fff_paths`; see `reference.fff`.
 
     x and b_in are float32, w_in and w_out float32 or bfloat16 (sums are float32), all contiguous, on the CPU. Tokens
     are sorted by the node that they reach at `sort_level`; 0 = not, None = where it pays. Raises ValueError for tensors
     of other kinds.
     """
-    return FffCalls(w_in, b_in, w_out, activation, isa_name).with_ways(x, sort_level)
+    return FffCalls(w_in, b_in, w_out, activation, isa_name).with_paths(x, sort_level)
 
 
-def fff_ways(ways: torch.Tensor, trees: int, tokens: int, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
+def fff_paths(paths: torch.Tensor, trees: int, tokens: int, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The nodes and logits of a call of `fff`, both [trees, tokens, levels]."""
     steps = trees * tokens * levels
-    nodes, logits = ways[:steps], ways[steps : 2 * steps].view(torch.float32)
+    nodes, logits = paths[:steps], paths[steps : 2 * steps].view(torch.float32)
     return nodes.view(trees, tokens, levels), logits.view(trees, tokens, levels)
 
 
-def takes(w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor) -> bool:
+def supports(w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor) -> bool:
     """Whether the kernel reads weights of this kind as they lie."""
     whole = all(weight.is_contiguous() and weight.is_cpu for weight in (w_in, b_in, w_out))
     return whole and w_in.dtype in WEIGHTS and b_in.dtype == torch.float32
@@ -153,5 +156,5 @@ def _check_weights(w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor) 
         raise ValueError("biases must be float32, and both weights of one type")
     if w_in.dtype not in WEIGHTS:
         raise ValueError(f"weights must be float32 or bfloat16, got {w_in.dtype}")
-    if not takes(w_in, b_in, w_out):
+    if not supports(w_in, b_in, w_out):
         raise ValueError("all tensors must be contiguous and on the CPU")

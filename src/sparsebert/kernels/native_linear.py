@@ -85,14 +85,14 @@ def linear(
         return chain(x, [layer], None, isa_name)
     _check(x, layer, INPUTS)
     threads = torch.get_num_threads()
-    y = native.room(len(x), weight.outputs, dtype=x.dtype)
-    scratch = native.room(threads * PANEL_TOKENS * weight.inputs)
+    y = native.empty(len(x), weight.outputs, dtype=x.dtype)
+    workspace = native.empty(threads * PANEL_TOKENS * weight.inputs)
     kind = native.ACTIVATIONS[activation]
     call = _Linear(len(x), weight.inputs, weight.outputs, kind, x.dtype == torch.bfloat16, threads)
     parts = (x, weight.values, weight.starts, weight.columns)
     run = native.function("sb_elements", ctypes.POINTER(_Linear), *[ctypes.c_void_p] * 7)
-    given = (*(part.data_ptr() for part in parts), pointer(bias), y.data_ptr(), scratch.data_ptr())
-    native.done(run(native.number(isa_name), ctypes.byref(call), *given), isa_name)
+    given = (*(part.data_ptr() for part in parts), pointer(bias), y.data_ptr(), workspace.data_ptr())
+    native.check_status(run(native.number(isa_name), ctypes.byref(call), *given), isa_name)
     return y
 
 
@@ -109,12 +109,12 @@ def chain(x: torch.Tensor, layers: Sequence[SparseLayer], norm: ResidualNorm | N
     outputs, widest = layers[-1].weight.outputs, max(layer.weight.inputs for layer in layers)
     tokens, threads = len(x), torch.get_num_threads()
     chunk = _chunk(tokens, sum(layer.weight.inputs for layer in layers), threads)
-    y, scratch = native.room(tokens, outputs), native.room(threads * 2 * chunk * (-(-widest // WIDTH) * WIDTH))
+    y, workspace = native.empty(tokens, outputs), native.empty(threads * 2 * chunk * (-(-widest // WIDTH) * WIDTH))
     call = _Chain(tokens, len(layers), chunk, norm_for(norm, tokens, outputs, torch.float32), threads)
     stages = (_Blocks * len(layers))(*[_stage(layer) for layer in layers])
     run = native.function("sb_blocks", ctypes.POINTER(_Chain), ctypes.POINTER(_Blocks), *[ctypes.c_void_p] * 3)
-    given = (x.data_ptr(), y.data_ptr(), scratch.data_ptr())
-    native.done(run(native.number(isa_name), ctypes.byref(call), stages, *given), isa_name)
+    given = (x.data_ptr(), y.data_ptr(), workspace.data_ptr())
+    native.check_status(run(native.number(isa_name), ctypes.byref(call), stages, *given), isa_name)
     return y
 
 
@@ -153,6 +153,7 @@ def pointer(tensor: torch.Tensor | None) -> int | None:
 
 def _chunk(tokens: int, inputs: int, threads: int) -> int:
     fit = min(MOST_AT_ONCE, max(GROUP, FLOATS_AT_ONCE // max(1, inputs) // GROUP * GROUP))
+    # No more than a thread's share, else threads would stand idle; whole groups, as the kernel takes 12 tokens at once.
     share = -(-tokens // threads)
     return min(fit, max(GROUP, -(-share // GROUP) * GROUP))
 

@@ -32,16 +32,18 @@ def fff(
     """
     _check(x, weight, b_in)
     tokens, levels, threads = len(x), levels_of(weight.nodes), torch.get_num_threads()
-    y = native.room(tokens, weight.hidden)
-    nodes = native.room(weight.trees, tokens, levels, dtype=torch.int32)
-    logits = native.room(weight.trees, tokens, levels)
+    y = native.empty(tokens, weight.hidden)
+    nodes = native.empty(weight.trees, tokens, levels, dtype=torch.int32)
+    logits = native.empty(weight.trees, tokens, levels)
     across = -(-weight.hidden // WIDTH)
-    numbers = native.room(4 * tokens + 2 ** (levels - 1) + 1, dtype=torch.int32)
-    rows = native.room(threads * ROWS_AT_ONCE * (across + 1) * WIDTH, dtype=torch.bfloat16)
+    numbers = native.empty(4 * tokens + 2 ** (levels - 1) + 1, dtype=torch.int32)
+    # One block of 32 more than needed: rows of 2^n values would all fall on the same lines of the cache.
+    rows = native.empty(threads * ROWS_AT_ONCE * (across + 1) * WIDTH, dtype=torch.bfloat16)
     call = _TileFff(tokens, weight.hidden, weight.trees, levels - 1, native.ACTIVATIONS[activation], threads)
     parts = (x, weight.w_in, b_in, weight.w_out, y, nodes, logits, numbers, rows)
     run = native.function("sb_tile_fff", ctypes.POINTER(_TileFff), *[ctypes.c_void_p] * 9)
-    native.done(run(native.number(isa_name), ctypes.byref(call), *(part.data_ptr() for part in parts)), isa_name)
+    status = run(native.number(isa_name), ctypes.byref(call), *(part.data_ptr() for part in parts))
+    native.check_status(status, isa_name)
     return y, nodes, logits
 
 

@@ -69,13 +69,14 @@ def chain(x: torch.Tensor, layers: Sequence[SparseLayer], norm: ResidualNorm | N
     ]
     tokens, outputs, threads = len(x), weights[-1].outputs, torch.get_num_threads()
     chunk = _chunk(tokens, any(weight.height == SINGLE for weight in weights), threads)
-    y, scratch = x.new_empty(tokens, outputs), native.room(threads * _room(chunk, weights), dtype=torch.bfloat16)
+    y = x.new_empty(tokens, outputs)
+    workspace = native.empty(threads * _workspace_size(chunk, weights), dtype=torch.bfloat16)
     following = norm_for(norm, tokens, outputs, x.dtype)
     call = _Chain(tokens, len(layers), chunk, following, x.dtype == torch.bfloat16, threads)
     stages = (_Layer * len(layers))(*map(_stage, weights, layers))
     run = native.function("sb_tile_linear", ctypes.POINTER(_Chain), ctypes.POINTER(_Layer), *[ctypes.c_void_p] * 3)
-    given = (x.data_ptr(), y.data_ptr(), scratch.data_ptr())
-    native.done(run(native.number(isa_name), ctypes.byref(call), stages, *given), isa_name)
+    given = (x.data_ptr(), y.data_ptr(), workspace.data_ptr())
+    native.check_status(run(native.number(isa_name), ctypes.byref(call), stages, *given), isa_name)
     return y
 
 
@@ -85,9 +86,10 @@ def _chunk(tokens: int, has_single: bool, threads: int) -> int:
     return max(GROUP, -(-wanted // GROUP) * GROUP)
 
 
-def _room(chunk: int, weights: Sequence[TiledMatrix]) -> int:
+def _workspace_size(chunk: int, weights: Sequence[TiledMatrix]) -> int:
     """Of a thread: copies of inputs, twice what lies between layers, and a row of blocks of spread values."""
     across = [-(-weight.inputs // WIDTH) for weight in weights]
+    # One block more a row: rows of 2^n values would all fall on the same lines of the cache.
     rows = across[0] + 1 + 2 * max((one + 1 for one in across[1:]), default=0)
     singles = (
         one * weight.block_height for one, weight in zip(across, weights, strict=True) if weight.height == SINGLE

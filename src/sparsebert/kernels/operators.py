@@ -51,7 +51,7 @@ fff_operator.register_fake(lambda x, *_: torch.empty_like(x, memory_format=torch
 
 @register_flop_formula(torch.ops.sparsebert.fff)
 def _fff_flops(x_shape: torch.Size, w_in_shape: torch.Size, *_: object, **__: object) -> int:
-    """Of the neurons on the way only: a product with an input row and one with an output row a level."""
+    """Of the neurons on the path only: a product with an input row and one with an output row a level."""
     (tokens, hidden), (trees, nodes, _hidden) = x_shape, w_in_shape
     return 4 * tokens * trees * reference.levels_of(nodes) * hidden
 
@@ -123,19 +123,19 @@ def run_tiled(
         norm = ResidualNorm(residual.contiguous(), gamma, beta, epsilon)
     packed = TiledMatrix(outputs, x.shape[1], height, values, starts, columns, masks, begins)
     if weight is not None and not _is_as_packed(weight, stamp):
-        return _ended(reference.linear(x, weight, bias, activation), norm)
+        return _add_norm(reference.linear(x, weight, bias, activation), norm)
     isa_name = native.isa()
     if isa_name is None or not native.has_tiles():
-        return _ended(reference.linear(x, untile_matrix(packed), bias, activation), norm)
+        return _add_norm(reference.linear(x, untile_matrix(packed), bias, activation), norm)
     shift = None if bias is None else bias.float()
-    return native_tile_linear.linear(x.contiguous(), packed, shift, activation, isa_name, _in_float(norm))
+    return native_tile_linear.linear(x.contiguous(), packed, shift, activation, isa_name, _float_norm(norm))
 
 
-def _in_float(norm: ResidualNorm | None) -> ResidualNorm | None:
+def _float_norm(norm: ResidualNorm | None) -> ResidualNorm | None:
     return None if norm is None else replace(norm, gamma=norm.gamma.float(), beta=norm.beta.float())
 
 
-def _ended(y: torch.Tensor, norm: ResidualNorm | None) -> torch.Tensor:
+def _add_norm(y: torch.Tensor, norm: ResidualNorm | None) -> torch.Tensor:
     if norm is None:
         return y
     return F.layer_norm(y + norm.residual, norm.gamma.shape, norm.gamma, norm.beta, norm.epsilon)
@@ -174,12 +174,12 @@ def run_chain(
     if isa_name is not None and (not half or isa_name in native.TILED):
         if half:
             layers = [replace(layer, bias=layer.bias.float()) for layer in layers]
-            return native_tile_linear.chain(x.contiguous(), layers, _in_float(norm), isa_name)
+            return native_tile_linear.chain(x.contiguous(), layers, _float_norm(norm), isa_name)
         return native_linear.chain(x.contiguous(), layers, norm, isa_name)
     for layer in layers:
         unpack = untile_matrix if half else unpack_matrix
         x = reference.linear(x, unpack(layer.weight), layer.bias, layer.activation)
-    return _ended(x, norm)
+    return _add_norm(x, norm)
 
 
 def _chain_in_a_graph(
@@ -198,7 +198,7 @@ def _chain_in_a_graph(
     names = list(native.ACTIVATIONS)
     for i, weight in enumerate(weights):
         x = reference.linear(x, weight, tensors[4 * i + 3], names[numbers[3 * i + 2]])
-    return _ended(x, ResidualNorm(residual, gamma, beta, epsilon))
+    return _add_norm(x, ResidualNorm(residual, gamma, beta, epsilon))
 
 
 chain_operator = torch.library.custom_op("sparsebert::sparse_chain", _chain_in_a_graph, mutates_args=())
@@ -216,7 +216,7 @@ def run_attention(
 ) -> torch.Tensor:
     """See `native_attention.attention`."""
     isa_name = native.isa()
-    if isa_name is None or not native_attention.takes(q.dtype, isa_name):
+    if isa_name is None or not native_attention.supports(q.dtype, isa_name):
         return F.scaled_dot_product_attention(q, k, v, mask, scale=scale).transpose(1, 2).contiguous()
     q, k, v = (part if part.stride(3) == 1 else part.contiguous() for part in (q, k, v))
     return native_attention.attention(q, k, v, mask, scale, isa_name)

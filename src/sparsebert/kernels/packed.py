@@ -57,7 +57,7 @@ def unpack_matrix(packed: PackedMatrix) -> torch.Tensor:
     return tiles.permute(0, 3, 1, 2).reshape(-1, across * WIDTH)[: packed.outputs, : packed.inputs]
 
 
-class Seen:
+class WeightVersions:
     """Which weights something was packed of, so that it is packed anew when they are others or were written to.
 
     They are kept, else others could take their place in memory unnoticed. A copy has seen nothing.
@@ -78,11 +78,11 @@ class Seen:
         """Nothing is packed."""
         self._weights = ()
 
-    def __deepcopy__(self, memo: object) -> Seen:
-        return Seen()
+    def __deepcopy__(self, memo: object) -> WeightVersions:
+        return WeightVersions()
 
-    def __reduce__(self) -> tuple[type[Seen], tuple[()]]:
-        return Seen, ()
+    def __reduce__(self) -> tuple[type[WeightVersions], tuple[()]]:
+        return WeightVersions, ()
 
 
 def stamp_of(weight: torch.Tensor) -> torch.Tensor:

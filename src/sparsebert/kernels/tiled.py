@@ -124,6 +124,7 @@ def to_tiles(matrix: torch.Tensor, height: int) -> torch.Tensor:
     *before, outputs, inputs = matrix.shape
     rows, across = -(-outputs // height), -(-inputs // WIDTH)
     whole = F.pad(matrix, (0, across * WIDTH - inputs, 0, rows * height - outputs))
+    # Inputs go in pairs, since the instruction multiplies and adds two neighbours at a time.
     split = whole.reshape(*before, rows, height // TILE, TILE, across, WIDTH // 2, 2)
     n = len(before)
     return split.permute(*range(n), n, n + 3, n + 1, n + 4, n + 2, n + 5).contiguous()

@@ -1,7 +1,7 @@
 """Fast feedforward layers on a GPU, in Triton. Also runs on a CPU, slowly, with TRITON_INTERPRET=1 set before import.
 
 Few tokens walk, one program each. Many go by stages of up to six levels: all 63 nodes of a stage's subtree are one
-dense product for the tokens that enter it, whose values off the way are then zeroed, so that the second product is
+dense product for the tokens that enter it, whose values off the path are then zeroed, so that the second product is
 dense too; between stages tokens are sorted by the subtree that they enter. Weights are read once a block of tokens.
 """
 
@@ -79,6 +79,7 @@ def _by_stages(
     for level in range(0, levels, STAGE_LEVELS):
         order, blocks = _grouped(node, level)
         deep = min(STAGE_LEVELS, levels - level)
+        # 16 is the least that `tl.dot` multiplies.
         sizes = {"LEVELS": deep, "WIDTH": max(16, 2**deep), "M": TOKENS_AT_ONCE, "K": INPUTS_AT_ONCE}
         how = {"FIRST": first and level == 0, "RELU": activation == "relu"}
         _stage[(len(blocks),)](x, w_in, b_in, w_out, y, order, blocks, node, hidden, **sizes, **how)
@@ -185,17 +186,19 @@ def _stage(
             weight = tl.load(
                 w_in + node[None, :] * hidden + cols[:, None], mask=real[None, :] & inside[:, None], other=0.0
             )
+            # In TF32 a logit near zero could change its sign, and its token would go to another child.
             logits += tl.dot(given, weight, input_precision="ieee")
         logits += tl.load(b_in + node, mask=real, other=0.0).to(tl.float32)[None, :]
+        # A token's node is its own, and registers cannot be indexed: its logit is picked by a sum over all nodes.
         at = tl.zeros([M], dtype=tl.int32)
-        on_way = tl.zeros([M, WIDTH], dtype=tl.int1)
+        on_path = tl.zeros([M, WIDTH], dtype=tl.int1)
         for _ in tl.static_range(LEVELS):
             mine = local[None, :] == at[:, None]
-            on_way = on_way | mine
+            on_path = on_path | mine
             logit = tl.sum(tl.where(mine, logits, 0.0), axis=1)
             at = 2 * at + 1 + (logit > 0).to(tl.int32)
         tl.store(entered + token, root * 2**LEVELS + at, mask=here)
-        active = tl.where(on_way, _active(logits, RELU), 0.0)
+        active = tl.where(on_path, _active(logits, RELU), 0.0)
         for k in range(0, hidden, K):
             cols = k + tl.arange(0, K)
             inside = cols < hidden

@@ -86,24 +86,24 @@ def _best(
     weight = linear.weight.detach()
     if float((weight != 0).float().mean()) > TRY_BELOW:
         return NOTHING
-    forms = {height: pack_matrix(weight, height) for height in dispatch.linear_heights(weight)}
-    worth = {height: form for height, form in forms.items() if form.density <= TRY_BELOW}
-    key = (weight.shape, linear.bias is None, joins, *(round(form.density, 1) for form in forms.values()))
+    packed = {height: pack_matrix(weight, height) for height in dispatch.linear_heights(weight)}
+    tried = [height for height, matrix in packed.items() if matrix.density <= TRY_BELOW]
+    key = (weight.shape, linear.bias is None, joins, *(round(matrix.density, 1) for matrix in packed.values()))
     if key not in measured:
-        gains = _timed({height: SparseLinear(linear, height).eval() for height in worth}, linear, tokens)
+        gains = _timed({height: SparseLinear(linear, height).eval() for height in tried}, linear, tokens)
         measured[key] = _choice(gains, joins, worth_it)
     return measured[key]
 
 
-def _timed(forms: dict[int, SparseLinear], linear: nn.Linear, tokens: int) -> dict[int, float]:
-    if not forms:
+def _timed(layers: dict[int, SparseLinear], linear: nn.Linear, tokens: int) -> dict[int, float]:
+    if not layers:
         return {}
     x = torch.randn(tokens, linear.in_features, generator=torch.Generator().manual_seed(0)).to(linear.weight)
     runs: dict[str, Callable[[], object]] = {
-        str(height): lambda form=form: _finished(form(x)) for height, form in forms.items()
+        str(height): lambda layer=layer: _finished(layer(x)) for height, layer in layers.items()
     }
     gains = _gains(lambda: _finished(F.linear(x, linear.weight, linear.bias)), runs)
-    return {height: gains[str(height)] for height in forms}
+    return {height: gains[str(height)] for height in layers}
 
 
 def _choice(gains: Mapping[int, float], joins: bool, worth_it: float) -> KernelChoice:

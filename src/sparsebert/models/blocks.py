@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 
 from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
 from sparsebert.models.empty import NoInputs, NoNeurons, NoOutputs, remove_heads
-from sparsebert.models.families import Family
+from sparsebert.models.families import ModelFamily
 
 
 class IdentityLayer(nn.Module):
@@ -31,7 +31,7 @@ class IdentityLayer(nn.Module):
 
 
 def resize_layer(
-    layer: nn.Module, family: Family, heads: int, neurons: int, head_size: int, config: PretrainedConfig
+    layer: nn.Module, family: ModelFamily, heads: int, neurons: int, head_size: int, config: PretrainedConfig
 ) -> None:
     """Cut a layer of stock size down to its first `heads` heads and `neurons` neurons; `config` is the model's."""
     parts, ffn = family.attention, family.ffn
@@ -51,7 +51,7 @@ def resize_layer(
 
 
 def install_fff(
-    layer: nn.Module, family: Family, hidden: int, tree: Sequence[int], activation: str, routing: Routing
+    layer: nn.Module, family: ModelFamily, hidden: int, tree: Sequence[int], activation: str, routing: Routing
 ) -> None:
     """Put a fast feedforward layer of [trees, depth] in place of a layer's feedforward block."""
     trees, depth = tree
@@ -64,12 +64,12 @@ def install_fff(
     layer.set_submodule(family.ffn.output, nn.Identity())
 
 
-def fff_place(family: Family) -> str:
+def fff_place(family: ModelFamily) -> str:
     """Where inside a layer a fast feedforward layer sits."""
     return family.ffn.block or family.ffn.inputs[0]
 
 
-def _empty_attention(layer: nn.Module, family: Family, config: PretrainedConfig) -> None:
+def _empty_attention(layer: nn.Module, family: ModelFamily, config: PretrainedConfig) -> None:
     parts, inside = family.attention, f"{family.attention.core}."
     output = parts.output.removeprefix(inside) if parts.output.startswith(inside) else ""
     inputs = [name.removeprefix(inside) for name in parts.inputs]
@@ -78,7 +78,7 @@ def _empty_attention(layer: nn.Module, family: Family, config: PretrainedConfig)
         layer.set_submodule(parts.output, NoInputs(_linear(layer, parts.output)))
 
 
-def _empty_ffn(layer: nn.Module, family: Family) -> None:
+def _empty_ffn(layer: nn.Module, family: ModelFamily) -> None:
     parts = family.ffn
     projections: dict[str, nn.Module] = {name: NoOutputs(_linear(layer, name)) for name in parts.inputs}
     projections[parts.output] = NoInputs(_linear(layer, parts.output))

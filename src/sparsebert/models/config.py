@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.models.families import Family, family_named
+from sparsebert.models.families import ModelFamily, family_named
 
 CONFIG_FILE, TOKENIZER_CONFIG_FILE, ADAPTER_FILE = "config.json", "tokenizer_config.json", "adapter_config.json"
 # The module whose file lies in each folder of a model of our own classes, for processes that do not know them.
@@ -160,7 +160,7 @@ def _check_labels(values: Mapping[str, Any], file: Path) -> None:
         )
 
 
-def _check_sizes(values: Mapping[str, Any], family: Family, file: Path) -> None:
+def _check_sizes(values: Mapping[str, Any], family: ModelFamily, file: Path) -> None:
     """Sizes that would take all memory, or all time, before anything else can find that they do not fit."""
     from sparsebert.models.shrunk import SHAPE_FIELDS, stock_config_class
 

@@ -50,7 +50,7 @@ class FfnParts:
 
 
 @dataclass(frozen=True)
-class Family:
+class ModelFamily:
     """One model family.
 
     `layers` is the module list under the base model. `heads_field`, `neurons_field` and `layers_field` are the
@@ -82,12 +82,12 @@ class Family:
         return dict(self.model_classes)[task]
 
 
-def family_of(config: PretrainedConfig) -> Family:
+def family_of(config: PretrainedConfig) -> ModelFamily:
     """The family of a stock or a shrunk configuration. Raises UserError, listing the families, for any other."""
     return family_named(config.model_type)
 
 
-def family_named(model_type: str) -> Family:
+def family_named(model_type: str) -> ModelFamily:
     """The family of a `model_type` as configurations carry it. Raises UserError for any other."""
     name = model_type.removeprefix(registry.SHRUNK_PREFIX)
     if name not in registry.names("family"):
@@ -138,7 +138,7 @@ _BERT_FFN = FfnParts(
     end="output",
 )
 
-BERT = Family(
+BERT = ModelFamily(
     name="bert",
     layers="encoder.layer",
     attention=_BERT_ATTENTION,
@@ -148,7 +148,7 @@ BERT = Family(
     optional_pooler=True,
 )
 
-ROBERTA = Family(
+ROBERTA = ModelFamily(
     name="roberta",
     layers="encoder.layer",
     attention=_BERT_ATTENTION,
@@ -159,7 +159,7 @@ ROBERTA = Family(
     optional_pooler=True,
 )
 
-ELECTRA = Family(
+ELECTRA = ModelFamily(
     name="electra",
     layers="encoder.layer",
     attention=_BERT_ATTENTION,
@@ -169,7 +169,7 @@ ELECTRA = Family(
     classifier="classifier.out_proj",
 )
 
-DISTILBERT = Family(
+DISTILBERT = ModelFamily(
     name="distilbert",
     layers="transformer.layer",
     attention=AttentionParts(
@@ -186,7 +186,7 @@ DISTILBERT = Family(
     layers_field="n_layers",
 )
 
-MODERNBERT = Family(
+MODERNBERT = ModelFamily(
     name="modernbert",
     layers="layers",
     attention=AttentionParts(inputs=("attn.Wqkv", "attn.Wqkv", "attn.Wqkv"), output="attn.Wo", core="attn"),
@@ -198,7 +198,7 @@ MODERNBERT = Family(
     layer_attributes=("attention_type",),
 )
 
-DEBERTA_V2 = Family(
+DEBERTA_V2 = ModelFamily(
     name="deberta-v2",
     layers="encoder.layer",
     attention=AttentionParts(

@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsebert.groups import Group, GroupKind, Slice
 from sparsebert.models.blocks import fff_place
-from sparsebert.models.families import Family, family_of, is_shrunk
+from sparsebert.models.families import ModelFamily, family_of, is_shrunk
 from sparsebert.models.wrapped import refuse_changed, refuse_wrapped
 
 _VALUE = 2
@@ -44,7 +44,7 @@ class Layout:
     Where `first_stays`, the first layer cannot be dropped, because a module beside the layers reads its output.
     """
 
-    family: Family
+    family: ModelFamily
     head_size: int
     layer_list: str
     layers: tuple[LayerLayout, ...]
@@ -152,7 +152,7 @@ def _kept_layers(config: PretrainedConfig, count: int) -> list[int]:
 
 
 def _layer(
-    family: Family, shapes: Mapping[str, torch.Size], path: str, index: int, original: int, head_size: int
+    family: ModelFamily, shapes: Mapping[str, torch.Size], path: str, index: int, original: int, head_size: int
 ) -> LayerLayout:
     heads = _group("head", shapes, path, index, family.attention.inputs, family.attention.output, head_size)
     neurons = _group("neuron", shapes, path, index, family.ffn.inputs, family.ffn.output, 1)

@@ -20,7 +20,7 @@ from huggingface_hub.dataclasses import strict
 from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.models.config import OWN_MODULE
-from sparsebert.models.families import Family, HeadName
+from sparsebert.models.families import HeadName, ModelFamily
 from sparsebert.models.source import PACKED_FILE
 
 if TYPE_CHECKING:
@@ -58,18 +58,18 @@ _AUTO: dict[HeadName, str] = {
 }
 
 
-def stock_config_class(family: Family) -> Any:
+def stock_config_class(family: ModelFamily) -> Any:
     """The configuration class that transformers has for a family."""
     return _load(family.config_class)
 
 
-def stock_model_class(family: Family, task: HeadName) -> Any:
+def stock_model_class(family: ModelFamily, task: HeadName) -> Any:
     """The model class that transformers has for a family and a task."""
     return _load(family.model_class(task))
 
 
 @functools.cache
-def config_class(family: Family) -> type[PretrainedConfig]:
+def config_class(family: ModelFamily) -> type[PretrainedConfig]:
     """The configuration class of a family's shrunk models: the stock fields, for the dense shape, plus `SHAPE_FIELDS`.
 
     `num_hidden_layers` (or its equal) counts the layers kept; `kept_layers` gives their places in the dense model.
@@ -95,7 +95,7 @@ def config_class(family: Family) -> type[PretrainedConfig]:
 
 
 @functools.cache
-def model_class(family: Family, task: HeadName) -> type[PreTrainedModel]:
+def model_class(family: ModelFamily, task: HeadName) -> type[PreTrainedModel]:
     """The shrunk model class of a family for a task."""
     stock = stock_model_class(family, task)
 
@@ -132,7 +132,7 @@ def register_configs() -> None:
 
 
 @functools.cache
-def register_models(family: Family) -> None:
+def register_models(family: ModelFamily) -> None:
     """Tell the Auto model classes about a family.
 
     A configuration calls this when it is made, which is before any Auto class can ask for its model. Registering
@@ -163,7 +163,7 @@ def _load(dotted: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _fill_shape(config: Any, family: Family) -> None:
+def _fill_shape(config: Any, family: ModelFamily) -> None:
     layers, heads = getattr(config, family.layers_field), getattr(config, family.heads_field)
     neurons = getattr(config, family.neurons_field)
     defaults = {
@@ -218,7 +218,7 @@ def _from_packed(cls: Any, stock: Any, name: Any, packed: Path, args: tuple[Any,
     return loaded
 
 
-def _cut(model: PreTrainedModel, family: Family) -> None:
+def _cut(model: PreTrainedModel, family: ModelFamily) -> None:
     from torch import nn
 
     from sparsebert.fast_feedforward.layer import Routing

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sparsebert.kernels import dispatch, reference
-from sparsebert.kernels.packed import SINGLE, PackedMatrix, Seen, stamp_of
+from sparsebert.kernels.packed import SINGLE, PackedMatrix, WeightVersions, stamp_of
 from sparsebert.kernels.tiled import TiledMatrix
 
 # A model that is unpickled must find the attention that `accelerate` gave it.
@@ -34,7 +34,7 @@ class SparseLinear(nn.Linear):
         for name in ("values", "starts", "columns", "masks", "begins"):
             self.register_buffer(name, None, persistent=False)
         self._tiled = False
-        self._seen = Seen()
+        self._versions = WeightVersions()
         self.train(linear.training)
         self.packed()
 
@@ -67,7 +67,7 @@ class SparseLinear(nn.Linear):
 
     def repack(self) -> None:
         """After writes that torch does not count: by `weight.data.mul_(mask)`, or to weights made in inference mode."""
-        self._seen.forget()
+        self._versions.forget()
         self._pack_if_changed()
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -92,11 +92,11 @@ class SparseLinear(nn.Linear):
 
     def _pack_if_changed(self) -> None:
         weight = self.weight
-        if dispatch.linear_is_tiled(weight, self.height) == self._tiled and self._seen.same(weight):
+        if dispatch.linear_is_tiled(weight, self.height) == self._tiled and self._versions.same(weight):
             return
-        made = dispatch.pack(weight, self.height)
+        made = dispatch.pack_weight(weight, self.height)
         self._tiled = isinstance(made, TiledMatrix)
         self.masks, self.begins = (made.masks, made.begins) if isinstance(made, TiledMatrix) else (None, None)
         self.values, self.starts, self.columns = made.values, made.starts, made.columns
-        self._seen.remember(weight)
+        self._versions.remember(weight)
         self._stamp = stamp_of(weight)

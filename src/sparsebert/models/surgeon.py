@@ -15,7 +15,7 @@ from sparsebert.errors import UserError
 from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
 from sparsebert.groups import Group, Slice
 from sparsebert.models.blocks import IdentityLayer, fff_place
-from sparsebert.models.families import Family, HeadName
+from sparsebert.models.families import HeadName, ModelFamily
 from sparsebert.models.layout import LayerLayout, Layout, base_of, has_module, layout_of, plain_layout
 from sparsebert.models.load import check_finite
 from sparsebert.models.shrunk import (
@@ -48,6 +48,7 @@ def mask_model(model: PreTrainedModel, keep: Keep, drop_layers: Iterable[int] = 
             tensor.index_fill_(part.dim, _entries(part, ~keep[group.name]).to(tensor.device), 0.0)
     for index in dropped:
         layer = model.get_submodule(layout.layers[index].path)
+        # Some models read these from their layers in the forward pass.
         attributes = {name: getattr(layer, name) for name in layout.family.layer_attributes}
         model.set_submodule(layout.layers[index].path, IdentityLayer(layout.family.layer_gives_tuple, attributes))
 
@@ -133,13 +134,15 @@ def convert_ffn(
 
 
 def set_routing(model: PreTrainedModel, routing: Routing) -> None:
-    """Say in place how further training finds the ways in a model's trees; it is saved with the model.
+    """Set in place how further training routes tokens through a model's trees; it is saved with the model.
 
     Raises UserError for a model without fast feedforward layers.
     """
     trees = [module for module in model.modules() if isinstance(module, FastFeedForward)]
     if not trees:
-        raise UserError("The model has no fast feedforward layers", got=type(model).__name__, fix="plant some first")
+        raise UserError(
+            "The model has no fast feedforward layers", got=type(model).__name__, fix="call convert_ffn first"
+        )
     config = model.config
     config.fff_soft = routing.soft
     config.fff_hardening, config.fff_balance = float(routing.hardening), float(routing.balance)
@@ -208,6 +211,7 @@ def _cut(model: PreTrainedModel, layout: Layout, layers: list[LayerLayout], keep
         _fold(model, layout, group, gone, tensors)
         for part in (*group.inputs, group.output):
             removed.setdefault((part.tensor, part.dim), []).append(_entries(part, gone))
+    # All parts of a fused matrix at once, as after one cut the entries of the others would have other numbers.
     for (name, dim), entries in removed.items():
         stays = torch.ones(tensors[name].shape[dim], dtype=torch.bool)
         stays[torch.cat(entries)] = False
@@ -220,6 +224,7 @@ def _fold(model: PreTrainedModel, layout: Layout, group: Group, gone: torch.Tens
     if not group.constant:
         return
     weight = tensors[group.output.tensor]
+    # In double precision: many small products are added up, and the removal is meant to be exact.
     columns = weight.index_select(1, _entries(group.output, gone).to(weight.device)).double()
     lost = columns @ _constant(model, layout, group, gone)
     if not lost.any():
@@ -242,6 +247,7 @@ def _constant(model: PreTrainedModel, layout: Layout, group: Group, gone: torch.
     if group.kind == "head":
         return values[0]
     activation = model.get_submodule(f"{layout.layers[group.layer].path}.{layout.family.ffn.activation}")
+    # A gated block multiplies the activated part with the other one.
     return torch.stack([activation(values[0]), *values[1:]]).prod(dim=0)
 
 
@@ -297,7 +303,7 @@ def _even_config(model: PreTrainedModel, layout: Layout, layers: list[LayerLayou
     return stock_config_class(layout.family)(**values)
 
 
-def _skeleton(model: PreTrainedModel, family: Family, config: PretrainedConfig, even: bool) -> PreTrainedModel:
+def _skeleton(model: PreTrainedModel, family: ModelFamily, config: PretrainedConfig, even: bool) -> PreTrainedModel:
     """The smaller model without values: on `meta`, so that no random numbers are drawn."""
     task = _task(model, family)
     build = stock_model_class(family, task) if even else model_class(family, task)
@@ -307,7 +313,7 @@ def _skeleton(model: PreTrainedModel, family: Family, config: PretrainedConfig, 
         return build(config, **({"add_pooling_layer": False} if without_pooler else {}))
 
 
-def _task(model: PreTrainedModel, family: Family) -> HeadName:
+def _task(model: PreTrainedModel, family: ModelFamily) -> HeadName:
     """The task of a model whose code is known, its base model's too: a subclass may compute what a copy would not."""
     tasks: dict[type, HeadName] = {
         build(family, task): task for task, _ in family.model_classes for build in (stock_model_class, model_class)
@@ -342,6 +348,7 @@ def _fill(small: PreTrainedModel, tensors: Tensors) -> None:
     # An attention core without heads has no projections, so their empty tensors have no place.
     places = set(small.state_dict())
     values = {name: tensor.clone() for name, tensor in tensors.items() if name in places or tensor.numel()}
+    # `assign`, as parameters on `meta` have no memory to copy into, and so that dtype and device stay.
     small.load_state_dict(values, strict=True, assign=True)
     small.tie_weights()
 

@@ -60,7 +60,9 @@ def calibrate(
     """
     layout = layout_of(model)
     rows = sample_rows(encoded, examples, seed)
+    # `rows` are in random order, so the first of them are a fair sample.
     score_rows = rows.select(range(min(score_examples, len(rows))))
+    # Sums do not depend on the order, and batches of like length hold little padding.
     batches = [batch for _, batch in batches_by_length(rows, collate, CALIBRATION_BATCH)]
     paths = [layer.path for layer in layout.layers]
     collected = collect_statistics(model, layout.groups, paths, tracked(batches, "Calibrating"), _task_loss, seed)
@@ -106,6 +108,7 @@ def _with_loss_rise(
     def rise(units: Sequence[int]) -> float:
         columns = statistics.columns(torch.tensor(list(units)))
         kept = weight.data[:, columns].clone()
+        # In place and back again: a copy of the model for each unit would cost more than the pass.
         weight.data[:, columns] = 0
         try:
             return loss() - before

@@ -13,6 +13,8 @@ from sparsebert.pruning.statistics import CalibrationStatistics
 DAMPING = 1e-4
 MORE = 10
 BATCH_FRACTION = 32
+# Updates also run over columns that are gone until these are cut out. Cutting copies all matrices, which only pays
+# once a fifth of them is gone.
 COMPACT_BELOW = 0.8
 
 
@@ -42,6 +44,8 @@ class _Path:
         self._inverse = torch.cholesky_inverse(_damped_root(statistics))
         self._width = statistics.width
         self._weight = statistics.weight.clone()
+        # With F = R^T R, the cost tr(F E E^T) of a change E is |R E|^2, a plain sum of squares. R W takes the same
+        # updates as W, since F multiplies from the left.
         self._weighted = _root(statistics.fisher) @ self._weight
         self._units = torch.arange(statistics.units)
         self._alive = torch.ones(statistics.units, dtype=torch.bool)
@@ -62,6 +66,8 @@ class _Path:
         gone = (worst[:, None] * self._width + torch.arange(self._width)).flatten()
         rows = self._inverse[gone]
         solved = torch.linalg.solve(rows[:, gone], rows)
+        # Elimination of these rows and columns from H^-1 leaves the inverse of H without them (Frantar & Alistarh 2022,
+        # lemma 1), so H is inverted once for the whole path.
         for matrix in (self._weight, self._weighted, self._inverse):
             matrix.addmm_(matrix[:, gone], solved, alpha=-1)
         self._alive[worst] = False
@@ -75,6 +81,7 @@ class _Path:
             scores = self._weighted.square().sum(dim=0) / self._inverse.diagonal()
         else:
             blocks = self._inverse.view(units, width, units, width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+            # Elimination has left zeros where units are gone, and those cannot be solved with.
             blocks = torch.where(self._alive[:, None, None], blocks, torch.eye(width, dtype=blocks.dtype))
             columns = self._weighted.view(-1, units, width).permute(1, 2, 0)
             scores = torch.sum(columns * torch.linalg.solve(blocks, columns), dim=(1, 2))
@@ -114,5 +121,6 @@ def _damped_root(statistics: CalibrationStatistics) -> torch.Tensor:
 
 
 def _root(fisher: torch.Tensor) -> torch.Tensor:
+    # Not Cholesky: with fewer gradients than outputs F is singular, and rounding may make an eigenvalue negative.
     values, vectors = torch.linalg.eigh(fisher)
     return values.clamp_min(0).sqrt()[:, None] * vectors.T

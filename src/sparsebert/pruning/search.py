@@ -20,8 +20,10 @@ from sparsebert.pruning.knapsack import CostTable, LayerChoice, layer_choices, s
 from sparsebert.training.collate import Collator
 from sparsebert.training.evaluate import predict_logits
 
+# Few blocks at a time, so that a trial is near the best shape so far; those by a factor of about e either way.
 MUTATED = 0.2
 SPREAD = 1.0
+# Each costs a pass over the scoring examples.
 MOST_SUBSETS = 200
 Scorer = Callable[[Sequence[LayerChoice]], float]
 
@@ -90,8 +92,11 @@ def search_shape(
     lowest = score(best)
     seen = {_shape(best)}
     for _ in tracked(range(candidates), "Searching shapes"):
+        # Log-normal factors: an error stays positive, and twice as much is as likely as half. What the estimates get
+        # wrong first is the scale between blocks, so that alone is varied, not the order of units within a block.
         trial = factors * np.exp(rng.normal(0, SPREAD, factors.shape) * (rng.random(factors.shape) < MUTATED))
         choices = share(_all_choices(calibrated, table, trial, drop_layers), budget, table.fixed)
+        # Many factors lead to one shape, and to assemble and score it is what takes the time.
         if _shape(choices) in seen:
             continue
         seen.add(_shape(choices))

@@ -151,7 +151,9 @@ def _one_batch(
     with torch.enable_grad():
         output = model(**inputs)
         logits = output.logits
+        # Hutchinson: g = J^T r with E[r r^T] = I has E[g g^T] = J^T J, in one backward pass instead of one a logit.
         direction = torch.randn(logits.shape, generator=generator)
+        # A constant added to all logits changes no probability, and must not count as a change.
         if logits.shape[-1] > 1:
             direction = direction - direction.mean(dim=-1, keepdim=True)
         watched = [tape.outputs for tape in tapes.values() if tape.outputs is not None]
@@ -180,10 +182,13 @@ def _add(sums: _Sums, tape: _Tape, mask: torch.Tensor, module: nn.Module, group:
     logit_gradient, loss_gradient = tape.passes
     x, g = tape.inputs[mask], logit_gradient[mask]
     share = g.square().sum(dim=1)
+    # A block that no logit depends on, as under a head of zeros, has no gradient at all.
     share = share / share.mean().clamp_min(torch.finfo(share.dtype).tiny)
     weights = FLOOR + (1 - FLOOR) * share
     sums.origin = x.mean(dim=0) if sums.origin is None else sums.origin
     centred = x - sums.origin
+    # Products within a batch in single precision, for speed; their sum over all batches in double, or late batches
+    # would be rounded away.
     sums.second += ((centred * weights[:, None]).T @ centred).double()
     sums.mean += (weights[:, None] * centred).sum(dim=0).double()
     sums.fisher += (g.T @ g).double()
@@ -191,13 +196,16 @@ def _add(sums: _Sums, tape: _Tape, mask: torch.Tensor, module: nn.Module, group:
     sums.weight += float(weights.sum())
     sums.tokens += len(x)
     sums.examples += len(mask)
+    # The gradient at the projection's input is W^T times that at its output, so no second hook is needed.
     per_column = tape.inputs * (loss_gradient @ module.get_parameter("weight").detach()) * mask[..., None]
     per_unit = per_column.sum(dim=1).view(len(mask), group.units, -1).sum(dim=2)
+    # The loss is a mean over the batch: the gradient of one example's own loss is `len(mask)` times as large.
     sums.taylor += per_unit.abs().sum(dim=0).double() * len(mask)
 
 
 def _skip_error(tape: _Tape, mask: torch.Tensor) -> float:
     assert tape.inputs is not None and tape.outputs is not None
+    # To first order: how the random combination of logits changes when the layer gives back its input.
     change = (tape.inputs - tape.outputs.detach()) * tape.passes[0]
     return float((change.sum(dim=2) * mask).square().sum())
 
@@ -211,6 +219,7 @@ def _finish(group: Group, sums: _Sums, parameters: dict[str, nn.Parameter], seed
         width=group.output.width,
         weight=weight,
         input_norm=_input_norm(group, parameters),
+        # From moments about the origin to the covariance, and from that to moments about zero.
         second=sums.second / sums.weight - torch.outer(mean, mean) + torch.outer(mean + origin, mean + origin),
         mean=mean + origin,
         fisher=sums.fisher / sums.examples,

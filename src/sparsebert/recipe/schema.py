@@ -139,7 +139,7 @@ class Measure(Plain, frozen=True):
 
 
 class Trees(Plain, frozen=True):
-    """Fast feedforward layers in place of feedforward blocks, first taught block by block, then trained together.
+    """Fast feedforward layers in place of feedforward blocks, first distilled block by block, then trained together.
 
     `soft`, `hardening` and `balance` are of both, and are saved with the model; a finished model takes hard ways only.
     """
@@ -150,10 +150,10 @@ class Trees(Plain, frozen=True):
     )
     layers: tuple[int, ...] | None = Field(default=None, description="from 0; none = all")
     activation: Literal["gelu", "relu"] = Field(default="gelu", description="of the neurons")
-    examples: int = Field(default=1024, ge=8, description="of the train split, whose tokens are taught on")
-    steps: int = Field(default=2000, ge=1, description="of the teaching, a layer")
+    examples: int = Field(default=1024, ge=8, description="of the train split, whose tokens are distilled on")
+    steps: int = Field(default=2000, ge=1, description="of the block-wise distillation, a layer")
     tokens: int = Field(default=512, ge=1, description="a step")
-    learning_rate: float = Field(default=2e-3, gt=0, description="of the teaching")
+    learning_rate: float = Field(default=2e-3, gt=0, description="of the block-wise distillation")
     soft: bool = Field(default=False, description="true = a token takes both ways at a node, each with a share")
     hardening: float = Field(default=0.0, ge=0, description="weight of a term that makes shares 0 or 1")
     balance: float = Field(default=0.0, ge=0, description="weight of a term that spreads tokens over the nodes")

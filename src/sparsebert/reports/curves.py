@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sparsebert.records import ModelResult, Record
 from sparsebert.reports import values as v
 from sparsebert.reports.families import Family, families, main_score
-from sparsebert.reports.rows import family_rows, points
+from sparsebert.reports.rows import family_rows, score_in_points
 from sparsebert.reports.tables import Cell, Section, Table, metric_name, score_notes
 from sparsebert.reports.theme import LIGHT, MARKERS, Theme, legend_above, new_figure, styled
 
@@ -123,7 +123,7 @@ def _curve(family: Family) -> Curve:
 
 def _point(asked: float, runs: Sequence[tuple[Record, ModelResult]]) -> CurvePoint | None:
     scores = [main_score(record, model.scores) for record, model in runs]
-    score = v.over_runs(points(one) for one in scores if one is not None)
+    score = v.over_runs(score_in_points(one) for one in scores if one is not None)
     sparsity = v.over_runs(v.Value(model.sparsity.encoder_linear) for _, model in runs)
     if score is None or sparsity is None:
         return None

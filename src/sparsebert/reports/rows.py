@@ -1,4 +1,4 @@
-"""Records to rows: the numbers of a report as plain data, before any of them becomes text."""
+"""Records to rows: the numbers of a report as exact data, before any of them becomes text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from sparsebert.records import ModelResult, Record, Score, Timing
 from sparsebert.reports.families import Family, baseline, headline, main_score, setting
-from sparsebert.reports.values import Value, over_runs, plain
+from sparsebert.reports.values import Value, exact, over_runs
 
 _MEGA = 1e6
 _GIGA = 1e9
@@ -123,7 +123,7 @@ def _family_row(family: Family, name: str) -> FamilyRow:
         examples=score.examples if score else None,
         score_points=each(lambda record, model: _points(record, model.scores)),
         baseline_points=None if score is None or score.baseline is None else 100 * score.baseline,
-        agreement=each(lambda _, model: plain(model.decisions and model.decisions.agreement)),
+        agreement=each(lambda _, model: exact(model.decisions and model.decisions.agreement)),
         change_points=each(_change),
         one_shot_points=each(lambda record, model: _points(record, model.one_shot_scores)),
         parameters=each(lambda _, model: Value(model.size.parameters)),
@@ -160,14 +160,14 @@ def _within_chance(record: Record, model: ModelResult) -> bool:
     return score.change_low <= 0 <= score.change_high
 
 
-def points(score: Score) -> Value:
+def score_in_points(score: Score) -> Value:
     """A score and its interval as points, 0-100."""
     return Value(100 * score.value, _percents(score.low), _percents(score.high))
 
 
 def _points(record: Record, scores: Sequence[Score]) -> Value | None:
     score = main_score(record, scores)
-    return None if score is None else points(score)
+    return None if score is None else score_in_points(score)
 
 
 def _percents(fraction: float | None) -> float | None:

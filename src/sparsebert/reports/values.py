@@ -47,7 +47,7 @@ def over_runs(values: Iterable[Value | None]) -> Value | None:
     return Value(statistics.median(middles), min(middles), max(middles), len(middles))
 
 
-def plain(value: float | None) -> Value | None:
+def exact(value: float | None) -> Value | None:
     """A number without spread."""
     return None if value is None else Value(value)
 

@@ -62,6 +62,7 @@ def dense_model(context: RunContext, training: Training) -> Dense:
                 context.work / "dense-training",
                 context.recipe.seed,
                 "Fine-tuning dense",
+                callbacks=context.callbacks,
             ).run
         save_model(model, context.tokenizer, folder)
         return Trained(run=run)
@@ -121,6 +122,7 @@ class Recovering:
                 seed,
                 title,
                 distiller=distiller,
+                callbacks=context.callbacks,
             ).run
         save_model(model, context.tokenizer, folder)
         return Trained(run=run)

@@ -39,7 +39,7 @@ Converted = tuple[PreTrainedModel, dict[int, float]]
 
 
 class Started(BaseModel):
-    """A model before its training: its scores, and by layer how near its trees came to the blocks."""
+    """A model before its training: its scores, and by layer how well it reproduces the dense block."""
 
     scores: tuple[Score, ...]
     errors: dict[int, float] = {}
@@ -83,7 +83,7 @@ def _depth(wanted: Trees, dense: Dense) -> int:
 
 
 def layers_to_change(wanted: Trees, model: PreTrainedModel) -> tuple[int, ...]:
-    """The layers whose blocks give path. Raises UserError for one that is not there, or has no such block."""
+    """The layers whose blocks are replaced. Raises UserError for one that is not there, or has no such block."""
     every = [layer.index for layer in layout_of(model).layers if layer.ffn is not None]
     chosen = every if wanted.layers is None else sorted(set(wanted.layers))
     if not chosen or not set(chosen) <= set(every):

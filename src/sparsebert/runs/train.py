@@ -218,6 +218,7 @@ def _carry_out(
         rules=phase.rules,
         sparsity=context.recipe.sparsity,
         held=held,
+        callbacks=context.callbacks,
     )
     save_model(model, context.tokenizer, folder / MODEL)
     masks = {name: mask.contiguous() for name, mask in outcome.masks.items()}

@@ -36,6 +36,8 @@ def fisher(block: int = 50, gradients: int = 32, damping: float = 1e-7) -> Crite
         grad = _blocks(view.grad * view.mask, block)
         inverse = view.state["inverse"]
         moved = torch.bmm(inverse, grad[:, :, None]).squeeze(2)
+        # One gradient at a time, so that neither F nor the gradients are ever held. F is a mean: the 1 / gradients in
+        # front of g g^T becomes this summand of the denominator.
         scale = gradients + (grad * moved).sum(dim=1)
         inverse.sub_(moved[:, :, None] * (moved / scale[:, None])[:, None, :])
         view.state["seen"] += 1
@@ -53,6 +55,7 @@ def fisher(block: int = 50, gradients: int = 32, damping: float = 1e-7) -> Crite
 
 
 def _saliency(view: View, block: int) -> torch.Tensor:
+    # Positive in exact arithmetic; the many rank-one updates in single precision may leave zero or less.
     diagonal = view.state["inverse"].diagonal(dim1=1, dim2=2).flatten()[: view.weight.numel()]
     return view.weight.float() ** 2 / (2 * diagonal.view_as(view.weight).clamp_min(TINY))
 
@@ -78,5 +81,6 @@ def _updated(view: View, keep: torch.Tensor, block: int) -> torch.Tensor:
 
 def _blocks(tensor: torch.Tensor, block: int) -> torch.Tensor:
     """A tensor's entries in rows of `block`, the last one filled with zeros."""
+    # The filling has no gradient, so its part of the inverse stays diagonal and changes no weight.
     flat = tensor.float().flatten()
     return F.pad(flat, (0, -len(flat) % block)).view(-1, block)

@@ -106,6 +106,7 @@ class GatedRule:
         self._every = max(1, moment(rule.every, times))
         assert rule.sparsity is not None
         refuse_return(self.sites, self._alive, self._schedule(0) if self._gate.scheduled else rule.sparsity)
+        # Noise is not saved, as step and seed give it again. A mask is: the scores have moved since it was drawn.
         waits = self._gate.scheduled and self._next < self._start
         if self._gate.noisy or not (self._loaded or waits):
             self._draw()
@@ -189,12 +190,15 @@ class GatedRule:
             if name in values:
                 _remove_gate(self._model, name)
                 tensor.data.mul_(values[name].to(tensor.dtype))
+            # Also tensors that carried no gate: a head that is closed at its output has queries, keys and values left.
             tensor.data.mul_(masks[name])
         self._leave()
         return masks
 
     def multiplier(self, index: int, tensor: str) -> torch.Tensor:
         """What a tensor of a site is multiplied with in a forward pass."""
+        # Not `training`: without dropout a model is trained in evaluation mode. Passes without gradients are evaluation
+        # and probing, which must see the model that would be saved.
         if not torch.is_grad_enabled():
             return self.sites[index].spread(self._settled(index))[tensor]
         values = self._gate.training(self._scores(index), self._drawn[index])
@@ -279,6 +283,7 @@ class _Gated(nn.Module):
         rule, index, tensor = self._of
         # Scores are float32 also in a model that is not, where steps of bfloat16 would be too coarse.
         masked = weight * rule.multiplier(index, tensor).to(weight.dtype)
+        # Without scores only the weight itself can earn its return, so a masked weight goes on learning.
         # Exact for multipliers 0 and 1, which are the only ones here.
         return weight + (masked - weight).detach() if rule.straight else masked
 

@@ -14,8 +14,11 @@ from sparsebert.sparse.sites import Site
 from sparsebert.sparse.updates import Budget
 from sparsebert.sparse.views import check_rate
 
+# The logit of 0.9: nearly all gates are open at first, so that training starts from the model as it was.
 CONVINCED = 2.197
+# The factor in CoFi's code, with which the sigmoid comes close to the mean of the noisy gate.
 NEAR_MEAN = 0.8
+# Keeps uniform noise away from 0 and 1, where its logit is infinite.
 EPSILON = 1e-6
 
 
@@ -201,6 +204,7 @@ class HardConcrete:
     def settled(self, scores: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """sigmoid(0.8 score / temperature), and exactly 0 for as many units as are expected to be closed."""
         values = torch.sigmoid(NEAR_MEAN * scores / self.temperature)
+        # In double precision: over thousands of units a sum in single precision may round to another number.
         closed = round(float((1 - self.open(scores, drawn)).double().sum()))
         return values.index_fill(0, torch.argsort(scores, stable=True)[:closed], 0.0)
 
@@ -246,9 +250,13 @@ def _best(at: Draw) -> list[torch.Tensor]:
 
 def _straight(values: torch.Tensor, gradient_of: torch.Tensor) -> torch.Tensor:
     """`values` exactly, with the gradient of something else."""
+    # A step function of scores has no gradient of its own almost everywhere; this is the straight-through estimator
+    # (Bengio et al. 2013, arXiv:1308.3432). The difference is exactly 0, so that masks stay exactly 0 or 1.
     return values + (gradient_of - gradient_of.detach())
 
 
 def _logistic_noise(key: str, units: int) -> torch.Tensor:
+    # A generator of its own, on the CPU: the global one depends on what else was drawn, and other devices have other
+    # sequences. The checksum, since Python salts `hash` of a string in every process.
     uniform = torch.rand(units, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
     return torch.logit(uniform, eps=EPSILON)

@@ -102,6 +102,7 @@ class HardRule:
             self._late = overflowed
             if not overflowed:
                 self._change(step, optimizer)
+        # Only now: criteria want the dense gradient (RigL grows by it), and the optimiser's moments must not.
         if self._holding:
             for name, tensor in self._tensors.items():
                 if tensor.grad is not None:
@@ -234,6 +235,7 @@ class HardRule:
         self._forget_windows()
 
     def _adopt(self, keeps: list[torch.Tensor], step: int, optimizer: torch.optim.Optimizer | None) -> None:
+        # First, as the correction makes up for weights whose values are gone once the masks are applied.
         self._correct(keeps, step)
         self._keeps, self._masks = keeps, _expand(self.sites, keeps)
         self._rewinding = self._update.rewinds
@@ -252,6 +254,7 @@ class HardRule:
                     self._tensors[name].data.copy_(values)
 
     def _forget_windows(self) -> None:
+        # A window's gradients were taken at the weights before this change, and say nothing of those after it.
         for (role, tensor), values in self._states.items():
             if self._criteria[role].window is not None:
                 fresh = self._criteria[role].start(self._tensors[tensor].detach())
@@ -349,6 +352,8 @@ def _expand(sites: Sequence[Site], keeps: Sequence[torch.Tensor]) -> Masks:
 
 
 def _clear_momentum(state: Mapping[str, Any], mask: torch.Tensor) -> None:
+    # The optimiser's moments of a pruned weight are stale. They would push it off zero for many steps, and if it grows
+    # back it would first follow an old direction. Step counts have another shape, and are kept.
     for value in state.values():
         if isinstance(value, torch.Tensor) and value.shape == mask.shape:
             value.mul_(mask)

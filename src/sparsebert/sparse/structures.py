@@ -206,9 +206,11 @@ class _Pattern:
                 got=sparsity,
                 allowed=f"at most {1 - self.n / self.m:g}",
             )
+        # Rounded down: on its way to the target a schedule asks for shares that no whole number of m gives.
         gone = math.floor((sparsity + SLACK) * self.m)
         keep = torch.ones(len(scores) // self.m, self.m, dtype=torch.bool, device=scores.device)
         if gone:
+            # Stable, as equal scores must be broken alike on all processes and after a resume.
             lowest = torch.argsort(scores.view(-1, self.m), dim=1, stable=True)[:, :gone]
             keep.scatter_(1, lowest, False)
         return keep.flatten()
@@ -265,6 +267,8 @@ class _Units:
         return {name: self._spread(name, keep).contiguous() for name in self.tensors}
 
     def spread(self, values: torch.Tensor) -> Masks:
+        # The output columns alone: a unit reaches the rest of the model only through them, and a gate on its other
+        # tensors too would scale it by a power of the gate.
         return {self.group.output.tensor: self._spread(self.group.output.tensor, values)}
 
     def choose(self, scores: torch.Tensor, sparsity: float) -> torch.Tensor:

@@ -178,6 +178,7 @@ class Swap:
     """
 
     grow: Mapping[str, Any] | str = "gradient"
+    # As in RigL's experiments: 0.3, falling as a cosine, until three quarters of the training.
     fraction: Mapping[str, Any] | float = field(
         default_factory=lambda: {"kind": "cosine", "initial": 0.3, "final": 0.0, "stop": {"percent": 75}}
     )
@@ -205,6 +206,7 @@ class Swap:
         asked, keeps = float(at.state.get("asked", torch.zeros(1))), at.keeps
         if at.sparsity > asked:
             keeps = _prune(at, at.sparsity, "init" if asked == 0 and self.init == "random" else "drop")
+            # Rounded to single precision it could lie under a constant schedule, and every moment would prune again.
             at.state["asked"] = torch.tensor([at.sparsity], dtype=torch.float64)
         if asked == 0 or at.step >= at.times.total:
             # What grows after the last step would stay zero.
@@ -272,6 +274,7 @@ def refuse_return(sites: Sequence[Site], keeps: Sequence[torch.Tensor], sparsity
     total = sum(site.weights for site in sites)
     removed = sum(site.weights * float((~keep).sum()) / site.units for site, keep in zip(sites, keeps, strict=True))
     largest = max(site.weights / site.units for site in sites)
+    # Budgets round to whole units, so that each site may have up to one more removed than was asked.
     if removed > sparsity * total + largest * len(sites) + SLACK:
         raise UserError(
             "The target is under the current sparsity",
@@ -285,4 +288,5 @@ def _prune(at: Moment, sparsity: float, role: str = "drop") -> Keeps:
     refuse_return(at.sites, at.keeps, sparsity)
     scores = [torch.where(keep, score, -torch.inf) for keep, score in zip(at.keeps, at.score(role), strict=True)]
     found = at.budget.keep(at.sites, scores, sparsity)
+    # Where less is asked of a site than is gone already, a budget opens units again, whatever their score.
     return [new & old for new, old in zip(found, at.keeps, strict=True)]

@@ -18,7 +18,7 @@ from scipy.special import stdtr, stdtrit
 
 from sparsebert.errors import UserError, unknown
 from sparsebert.records import PREDICTIONS, Record, read_record, record_files
-from sparsebert.reports.families import Family, families
+from sparsebert.reports.families import Family, baseline, families
 from sparsebert.tasks.bootstrap import LEVEL, resampled_scores
 from sparsebert.tasks.metrics import score
 
@@ -107,7 +107,9 @@ class _Spread:
 def contenders(
     paths: Sequence[Path], model: str | None = None, remark: Callable[[str], None] = lambda text: None
 ) -> list[Contender]:
-    """The model named `model` of every family in the runs found under `paths`; none = the last, of one family all.
+    """The model named `model` of every family in the runs found under `paths`; none = all of a single family.
+
+    Of several families, none = the last model, or of fast feedforward layers the first that is not the dense one.
 
     `remark` is told of failed runs, which are left out. Raises UserError where no run is left, for a family without
     that model, for a seed that is there twice, and where predictions are missing.
@@ -123,10 +125,18 @@ def contenders(
 
 def _names(family: Family, model: str | None, several: bool) -> Sequence[str]:
     if model is None:
-        return family.names[-1:] if several else family.names
+        return (_headline(family),) if several else family.names
     if model not in family.names:
         raise unknown("model", model, family.names)
     return (model,)
+
+
+def _headline(family: Family) -> str:
+    """The model that stands for a family where none is named."""
+    dense = baseline(family.first)
+    made = [name for name in family.names if dense is None or name != dense.name]
+    # Other kinds end with the model that was asked for most; here the controls come last.
+    return made[0] if family.first.kind == "fff" and made else family.names[-1]
 
 
 def differences(

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import PreTrainedModel, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 from sparsebert.environment import supports_bf16_training
@@ -27,7 +27,7 @@ from sparsebert.training.trainer import SparseTrainer
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FineTuned:
     """What a training did: the run, the masks that hold (by parameter, True = keep), and the log by step."""
 
     run: TrainingRun
@@ -48,8 +48,13 @@ def fine_tune(
     rules: Sequence[Rule] = (),
     sparsity: float | None = None,
     held: Mapping[str, torch.Tensor] | None = None,
-) -> Outcome:
+    hold_zeros: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> FineTuned:
     """Train `model` in place, and make it sparse by `rules`. `held` are masks of earlier training that stay.
+
+    With `hold_zeros` the zeros of a model that is sparse already stay too, see SparseTrainer. `callbacks` are the
+    user's own.
 
     Checkpoints go to `folder`; a call that finds one goes on from it, bit for bit on CPU. Raises DivergedError when
     the loss stops being a number, and UserError for rules that cannot be carried out.
@@ -57,7 +62,7 @@ def fine_tune(
     bf16 = supports_bf16_training()
     if training.freeze_embeddings:
         _freeze_embeddings(model)
-    checkpoints = Checkpoints(folder, _start_of(model, training, seed, rules, sparsity, held, distiller))
+    checkpoints = Checkpoints(folder, _start_of(model, training, seed, rules, sparsity, held, hold_zeros, distiller))
     trainer = SparseTrainer(
         model=model,
         args=_arguments(training, folder, seed, bf16),
@@ -66,12 +71,13 @@ def fine_tune(
         rules=rules,
         sparsity=sparsity,
         held=held,
+        hold_zeros=hold_zeros,
         distiller=distiller,
         dropout=training.dropout,
         one_cycle=training.lr_schedule == "one_cycle",
         order=EpochOrder(encoded["length"], training.batch_size, seed),
         title=title,
-        callbacks=[checkpoints],
+        callbacks=[checkpoints, *callbacks],
     )
     start = time.perf_counter()
     try:
@@ -91,7 +97,7 @@ def fine_tune(
         teacher=distiller is not None,
         left_dense=trainer.left_dense,
     )
-    return Outcome(run, trainer.masks, tuple(entry for entry in trainer.state.log_history if "loss" in entry))
+    return FineTuned(run, trainer.masks, tuple(entry for entry in trainer.state.log_history if "loss" in entry))
 
 
 def _start_of(
@@ -101,13 +107,14 @@ def _start_of(
     rules: Sequence[Rule],
     sparsity: float | None,
     held: Mapping[str, torch.Tensor] | None,
+    hold_zeros: bool,
     distiller: Distiller | None,
 ) -> str:
     """A digest of what decides a training, besides its rows: a checkpoint of another start is of another training."""
     weights = digest_of((*model.state_dict().items(), *(held or {}).items()))
     plain = [part.model_dump(mode="json") for part in (training, *rules)]
-    taught = None if distiller is None else distiller.weights.model_dump(mode="json")
-    return hashlib.sha256(json.dumps([weights, plain, seed, sparsity, taught]).encode()).hexdigest()
+    distilled = None if distiller is None else distiller.weights.model_dump(mode="json")
+    return hashlib.sha256(json.dumps([weights, plain, seed, sparsity, hold_zeros, distilled]).encode()).hexdigest()
 
 
 def _in_float32_again(model: PreTrainedModel) -> None:
@@ -130,12 +137,7 @@ def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None) -> None:
     if checkpoint is None or state is None or state.global_step < state.max_steps:
         trainer.train(resume_from_checkpoint=checkpoint)
         return
-    # Trainer would take one more step from a checkpoint of the last step in the middle of an epoch.
-    trainer._load_from_checkpoint(checkpoint)
-    trainer.state = state
-    trainer.load_state_of_masks(checkpoint)
-    trainer.begin_sparsity()
-    trainer.finish_sparsity()
+    trainer.restore(checkpoint, state)
 
 
 def _arguments(training: Training, folder: Path, seed: int, bf16: bool) -> TrainingArguments:

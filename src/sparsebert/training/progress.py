@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -11,21 +11,16 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from sparsebert.progress import console, line
 
 SPEEDS = ("runtime", "per_second")
-
-
-class Watched(Protocol):
-    """What the bar shows of a trainer."""
-
-    running_loss: float | None
-    running_sparsity: float | None
+SMOOTHING = 0.98
 
 
 class ProgressBar(TrainerCallback):
-    """One bar a training, on the first process only."""
+    """One bar a training, on the first process only. `sparsity` is shown from when it is set."""
 
-    def __init__(self, title: str, watched: Watched) -> None:
+    def __init__(self, title: str) -> None:
         self._title = title
-        self._watched = watched
+        self.sparsity: float | None = None
+        self._loss: float | None = None
         self._speaks = False
         self._progress: Progress | None = None
 
@@ -56,10 +51,15 @@ class ProgressBar(TrainerCallback):
         """Move the bar."""
         if self._progress is None:
             return
-        said = [] if self._watched.running_loss is None else [f"loss {self._watched.running_loss:.3f}"]
-        if self._watched.running_sparsity is not None:
-            said.append(f"sparsity {self._watched.running_sparsity:.1%}")
+        said = [] if self._loss is None else [f"loss {self._loss:.3f}"]
+        if self.sparsity is not None:
+            said.append(f"sparsity {self.sparsity:.1%}")
         self._progress.update(self._task, completed=state.global_step, said="  ".join(said))
+
+    def note_loss(self, loss: float) -> None:
+        """Show the running mean of the losses noted so far, the last ones weighing most."""
+        before = loss if self._loss is None else self._loss
+        self._loss = SMOOTHING * before + (1 - SMOOTHING) * loss
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A line an evaluation; where there is no terminal, and so no bar, also one for each logged loss."""

@@ -114,6 +114,7 @@ def cache_teacher(
     done = _finished(folder, of, hidden)
     if done is None:
         done = _made(teacher, encoded, collate, folder, hidden, of)
+        # Last of all, so that a cache that was cut short does not count as one.
         write_text_atomically(folder / DONE, done.model_dump_json())
     return TeacherCache(
         np.load(folder / LOGITS),
@@ -218,6 +219,7 @@ def _fill(teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder:
             layers = torch.stack(outputs).float().cpu()
             if states is None:
                 shape = (len(layers), int(offsets[-1]), layers.shape[-1])
+                # Half precision: by far the largest file, and rounding is small beside the student's error.
                 states = np.lib.format.open_memmap(folder / HIDDEN, "w+", dtype=np.float16, shape=shape)
                 _reserve(folder / HIDDEN)
                 squares = np.zeros(len(layers))

@@ -1,0 +1,116 @@
+"""What a model says of texts, as rows: for tables, JSON, and files of one row a text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PretrainedConfig
+
+from sparsebert.cli.texts import Texts
+from sparsebert.errors import UserError
+from sparsebert.files import atomic_file
+from sparsebert.models.heads import saved_kind
+
+OUTPUTS = (".csv", ".jsonl", ".json")
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where the answers of a model go: into a file (none = the screen), as JSON or not, with the ids of rows or not."""
+
+    model: str
+    file: Path | None
+    as_json: bool
+    show_ids: bool
+
+
+def check_output(file: Path, read: Path | None) -> None:
+    """Raise UserError for a suffix that says no format, for a folder, and for the file that the texts are read from."""
+    if file.suffix.lower() not in OUTPUTS:
+        raise UserError("Cannot tell the format of the output", got=file.name, allowed=", ".join(OUTPUTS))
+    if file.is_dir():
+        raise UserError("The output is a folder", got=file, fix="name a file")
+    if read is not None and read.exists() and file.exists() and file.samefile(read):
+        raise UserError("The output would replace the file of the texts", got=file, fix="choose another --output")
+
+
+def answers(config: PretrainedConfig, texts: Texts, start: int, logits: np.ndarray) -> Iterator[Answer]:
+    """One row for each of the texts from `start` on that `logits` [texts, outputs] are of.
+
+    A row has `id`, `text`, `text_2` of a pair, and `label` with its `probability` and the `probabilities` of all; for a
+    regression the `value`, or `values` by name where the model gives several.
+    """
+    names = _names(config, logits.shape[1])
+    for row, values in enumerate(logits.astype(np.float64), start=start):
+        answer = {"id": _plain(texts.ids[row]), "text": texts.first[row]}
+        if texts.second is not None:
+            answer["text_2"] = texts.second[row]
+        yield answer | (_numbers if saved_kind(config) == "regression" else _classes)(names, values)
+
+
+def _names(config: PretrainedConfig, outputs: int) -> list[str]:
+    found = [name for _, name in sorted((config.id2label or {}).items())]
+    if len(found) != outputs:
+        return [f"LABEL_{number}" for number in range(outputs)]
+    # Labels of one name would share one probability.
+    return [f"{name} ({row})" if found.count(name) > 1 else name for row, name in enumerate(found)]
+
+
+def _numbers(names: Sequence[str], values: np.ndarray) -> Answer:
+    if len(values) == 1:
+        return {"value": float(values[0])}
+    return {"values": dict(zip(names, values.tolist(), strict=True))}
+
+
+def _classes(names: Sequence[str], values: np.ndarray) -> Answer:
+    chances = np.exp(values - values.max())
+    chances /= chances.sum()
+    best = int(chances.argmax())
+    every = dict(zip(names, chances.tolist(), strict=True))
+    return {"label": names[best], "probability": float(chances[best]), "probabilities": every}
+
+
+def _plain(value: Any) -> Any:
+    """An id as JSON has it; what it has no kind for, such as a date, as text."""
+    number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return value if number or value is None else str(value)
+
+
+def flat(answer: Answer) -> Answer:
+    """A row without parts: those of `probabilities` and `values` stand beside the others, by name."""
+    single = {"probabilities": "probability", "values": "value"}
+    found: Answer = {}
+    for key, value in answer.items():
+        found |= {f"{single[key]}_{name}": part for name, part in value.items()} if key in single else {key: value}
+    return found
+
+
+def write_rows(rows: Iterable[Answer], file: Path) -> int:
+    """Write CSV or JSON lines as the rows come; a reader sees the whole file or what was there before. Gives the count.
+
+    A link in the place of the file is replaced, not followed.
+    """
+    count = 0
+    with atomic_file(file) as out:
+        for count, row in enumerate(rows, start=1):
+            out.write(_line(row, file.suffix.lower(), with_header=count == 1).encode("utf-8"))
+    return count
+
+
+def _line(row: Answer, suffix: str, with_header: bool) -> str:
+    if suffix == ".jsonl":
+        return json.dumps(row, ensure_ascii=False) + "\n"
+    line = io.StringIO(newline="")
+    plain: Mapping[str, Any] = flat(row)
+    writer = csv.writer(line, lineterminator="\n")
+    writer.writerows([list(plain), plain.values()] if with_header else [plain.values()])
+    return line.getvalue()

@@ -1,0 +1,113 @@
+"""What `sparsebert bench` prints: two tables a setting, and a verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from sparsebert.cli.output import say, show
+from sparsebert.measurement.bench import BenchRow, Match
+from sparsebert.records import Timing
+from sparsebert.reports import values as v
+
+
+def print_rows(rows: Sequence[BenchRow], said: Sequence[str]) -> None:
+    """Print the tables of every setting, then what is `said` of the rows, then what the numbers are."""
+    for setting in dict.fromkeys((row.batch, row.length) for row in rows):
+        shown = [row for row in rows if (row.batch, row.length) == setting and row.timings]
+        if shown:
+            for table in tables(shown):
+                show(table)
+                say("")
+    for text in said:
+        say(text)
+    say("Times: medians of interleaved rounds, with quartiles. Speedups: medians of paired rounds, with 95% intervals.")
+    matches = [match for row in rows if (match := _match(row))]
+    if matches:
+        count = f"{matches[0].sequences} random sequence{'s' if matches[0].sequences > 1 else ''}"
+        say(f"Outputs: largest difference over the largest output of what they are compared with, on {count}.")
+
+
+def tables(rows: Sequence[BenchRow]) -> list[Table]:
+    """Of one setting: how fast, and what else. Two, so that no number is broken at 80 columns."""
+    whole = rows[0].timings[0]
+    title = f"Batch {whole.batch}, {whole.length} tokens, threads {whole.threads}, {_rounds(rows)} rounds"
+    times = _table(["Model, ms", "Speedup", "Encoder, ms", "Speedup"], title)
+    for row in rows:
+        whole, encoder = row.timing("model"), row.timing("encoder")
+        times.add_row(Text(row.model), row.backend, _ms(whole), _speedup(whole), _ms(encoder), _speedup(encoder))
+    columns: dict[str, Callable[[BenchRow], str]] = {
+        "Tokens/s": _rate,
+        "Outputs\ndiffer by": lambda row: _check(_match(row)),
+    }
+    if any(row.backend_speedup is not None for row in rows):
+        columns[f"Over\n{rows[0].backend}"] = _over_first
+    if any(row.peak_memory_mb is not None for row in rows):
+        columns["Peak\nmemory"] = _memory
+    rest = _table(columns)
+    for row in rows:
+        rest.add_row(Text(row.model), _how(row), *(make(row) for make in columns.values()))
+    return [times, rest]
+
+
+def _table(numbers: Iterable[str], title: str | None = None) -> Table:
+    """Names of models may be broken where there is no room, and nothing else."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+    table.add_column("Model", overflow="fold")
+    table.add_column("Back end", no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _rounds(rows: Sequence[BenchRow]) -> str:
+    return " and ".join(map(str, dict.fromkeys(row.timings[0].rounds for row in rows)))
+
+
+def _match(row: BenchRow) -> Match | None:
+    return row.against_baseline or row.against_first_backend
+
+
+def _how(row: BenchRow) -> str:
+    return f"{row.backend}\n{row.timings[0].dtype}, {row.timings[0].attention}"
+
+
+def _rate(row: BenchRow) -> str:
+    return f"{row.timings[0].tokens_per_s:,.0f}"
+
+
+def _ms(timing: Timing | None) -> str:
+    if timing is None:
+        return v.DASH
+    return f"{v.digits(timing.median_ms)}\n{v.digits(timing.q25_ms)}–{v.digits(timing.q75_ms)}"
+
+
+def _speedup(timing: Timing | None) -> str:
+    return v.DASH if timing is None else _ratio(timing.speedup, timing.speedup_low, timing.speedup_high)
+
+
+def _over_first(row: BenchRow) -> str:
+    return _ratio(row.backend_speedup, row.backend_speedup_low, row.backend_speedup_high)
+
+
+def _ratio(middle: float | None, low: float | None, high: float | None) -> str:
+    """With its interval, which few rounds do not have."""
+    if middle is None:
+        return v.DASH
+    return v.times(middle) if low is None or high is None else f"{v.times(middle)}\n{low:.2f}–{high:.2f}"
+
+
+def _check(match: Match | None) -> str:
+    if match is None:
+        return v.DASH
+    differs = f"{100 * match.relative_difference:.2g}%"
+    if match.agreement is None:
+        return differs
+    return f"{differs}\n{round(match.agreement * match.sequences)} of {match.sequences} agree"
+
+
+def _memory(row: BenchRow) -> str:
+    return v.DASH if row.peak_memory_mb is None else f"{row.peak_memory_mb:,.0f} MB"

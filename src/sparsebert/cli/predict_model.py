@@ -1,0 +1,50 @@
+"""The model that `sparsebert predict` asks: fine-tuned for a task, and made ready to read texts."""
+
+from __future__ import annotations
+
+from sparsebert.data.tokens import Reader
+from sparsebert.errors import UserError
+from sparsebert.models.heads import TASKS, foreign_head, saved_kind
+from sparsebert.models.limits import SHORTEST, position_limit, reading_length, segment_types
+from sparsebert.models.load import load_config, load_tokenizer
+from sparsebert.models.named import is_run, open_model, sources
+from sparsebert.models.source import ModelSource, resolve
+from sparsebert.training.collate import padding_collator
+from sparsebert.training.inference import Inference
+
+
+def fine_tuned(model: str) -> ModelSource:
+    """Find a model by name. Raises UserError for a run, and for a model without a head for one answer a text."""
+    if is_run(model):
+        raise UserError("That is a run, not a model", got=model, allowed=", ".join(sources([model])))
+    source = resolve(model)
+    config = load_config(source)
+    head = foreign_head(config)
+    if head is not None:
+        raise UserError(f"predict does not know the head of {model}", got=head, allowed=f"models for {TASKS}")
+    kind = saved_kind(config)
+    if kind not in ("classification", "regression"):
+        got = ", ".join(config.architectures or ()) or "no architectures in its config.json"
+        raise UserError(f"{model} is not fine-tuned for a task", got=got, fix="run `sparsebert compress` first")
+    if kind == "classification" and config.num_labels == 1:
+        raise UserError(
+            f"{model} has a single class, which every text would get",
+            got=f"problem_type {config.problem_type} with one label",
+            allowed="two labels or more, or problem_type regression",
+        )
+    return source
+
+
+def inference_of(source: ModelSource, max_length: int | None, backend: str, batch: int) -> Inference:
+    """The model, loaded, to read `batch` texts at a time up to `max_length` tokens, none = what it reads by itself.
+
+    Raises UserError for a length that is too short for a text.
+    """
+    model, tokenizer = open_model(source), load_tokenizer(source)
+    config, limit = model.config, position_limit(model.config)
+    if max_length is not None and max_length < SHORTEST:
+        allowed = f"{SHORTEST} or more" if limit is None else f"{SHORTEST} to {limit}"
+        raise UserError("--max-length is too short for a text", got=max_length, allowed=allowed)
+    wanted = max_length or reading_length(config, tokenizer)
+    reader = Reader(tokenizer, min(wanted, limit or wanted), config.vocab_size, segment_types(config))
+    return Inference(model, reader, padding_collator(tokenizer), backend, batch)

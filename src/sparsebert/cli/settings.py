@@ -1,0 +1,58 @@
+"""From the options of the command line to a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsebert.errors import UserError
+
+if TYPE_CHECKING:
+    from sparsebert.recipe.base import Recipe
+
+
+def recipe_of(file: Path | None, options: Mapping[str, Any], settings: Sequence[str]) -> Recipe:
+    """The recipe of a command that runs none: the file, over it the options, over these `--set`.
+
+    `options` have dotted keys, None = not given. They are applied as settings, so that one value of a part leaves the
+    others alone.
+    """
+    from sparsebert.recipe.load import load_recipe
+
+    return load_recipe(file, [*as_settings(options), *settings])
+
+
+def check_contradiction(key: str, settings: Sequence[str]) -> None:
+    """Raises UserError for a setting of a key that `--no-KEY` clears."""
+    for setting in settings:
+        if setting.partition("=")[0].strip().split(".")[0] == key:
+            raise UserError(f"--no-{key} and --set {setting} contradict each other", fix="leave one of the two out")
+
+
+def as_settings(options: Mapping[str, Any]) -> list[str]:
+    """Options that are given, as `--set` would have them."""
+    import json
+
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
+
+
+def task_settings(
+    task: str | None,
+    data: str | None,
+    text: list[str] | None,
+    label: str | None,
+    regression: bool,
+    delimiter: str | None,
+    encoding: str | None,
+) -> dict[str, Any]:
+    """The recipe's keys for the options that say which task it is and where its texts and labels are."""
+    return {
+        "task": task,
+        "data": data,
+        "columns.text": text or None,
+        "columns.label": label,
+        "columns.kind": "regression" if regression else None,
+        "columns.delimiter": delimiter,
+        "columns.encoding": encoding,
+    }

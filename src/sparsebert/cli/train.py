@@ -1,0 +1,69 @@
+"""`sparsebert train`: a recipe with phases in, a sparse model, a table and a report out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparsebert.cli.errors import GOES_ON, cli_errors
+from sparsebert.cli.options import (
+    HOW,
+    DataOption,
+    DebugOption,
+    DelimiterOption,
+    EncodingOption,
+    JsonOption,
+    LabelColumnOption,
+    ModelArgument,
+    OutputFolderOption,
+    RecipeOption,
+    RegressionOption,
+    RestartOption,
+    SeedOption,
+    SetOption,
+    TaskOption,
+    TextColumnOption,
+    TrainExamplesOption,
+)
+from sparsebert.cli.settings import task_settings
+
+if TYPE_CHECKING:
+    pass
+
+
+def train(
+    model: ModelArgument = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(metavar="PART", help="Target of every rule that names none, 0-1.", rich_help_panel=HOW),
+    ] = None,
+    task: TaskOption = None,
+    data: DataOption = None,
+    text_column: TextColumnOption = None,
+    label_column: LabelColumnOption = None,
+    regression: RegressionOption = False,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
+    train_examples: TrainExamplesOption = None,
+    recipe: RecipeOption = None,
+    settings: SetOption = None,
+    output: OutputFolderOption = None,
+    seed: SeedOption = None,
+    restart: RestartOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train a model sparse, by the phases and rules of a recipe. Run it again to go on after a stop."""
+    options = {
+        "model": model,
+        "sparsity": sparsity,
+        **task_settings(task, data, text_column, label_column, regression, delimiter, encoding),
+        "train_examples": train_examples,
+        "seed": seed,
+    }
+    with cli_errors(debug, interrupted=GOES_ON):
+        from sparsebert import api
+        from sparsebert.cli.runs import How, run_and_show
+
+        run_and_show(api.train, options, How(recipe, settings or [], output, restart, as_json))

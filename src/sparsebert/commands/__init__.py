@@ -1,1 +1,0 @@
-"""The work behind the command line: one file a command, imported when it runs."""
