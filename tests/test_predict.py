@@ -76,12 +76,6 @@ def test_capitals_in_a_suffix(model, tmp_path):
     )
 
 
-def test_several_labels_at_once_are_refused(tmp_path):
-    several = save_tiny(tmp_path / "model", problem_type="multi_label_classification")
-    said = run_cli("predict", several, "good")
-    assert_refused(said, ["several labels at once", "problem_type multi_label_classification"])
-
-
 def test_a_tokenizer_with_more_words_than_the_model(tmp_path):
     small = save_tiny(tmp_path / "model", vocab_size=20)
     assert len(found(run_cli("predict", small, "good", "--json"))["predictions"]) == 1

@@ -194,8 +194,8 @@ def test_every_public_name_is_there() -> None:
 def test_every_registered_name_leads_somewhere() -> None:
     counts = {kind: len(registry.names(kind)) for kind in registry._TABLE}
     assert counts == {
-        "run_type": 3,
-        "recipe": 3,
+        "run_type": 4,
+        "recipe": 4,
         "unit_criterion": 6,
         "structure": 6,
         "criterion": 9,
@@ -205,6 +205,8 @@ def test_every_registered_name_leads_somewhere() -> None:
         "gate": 4,
         "penalty": 4,
         "family": 6,
+        "task_kind": 3,
+        "metric": 7,
         "backend": 5,
     }
     assert all(registry.get(kind, one) is not None for kind in counts for one in registry.names(kind))

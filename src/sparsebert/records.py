@@ -134,7 +134,7 @@ class Shape(Part):
         return self
 
 
-class Times(Part):
+class TimeSummary(Part):
     """What was measured of one variant in interleaved rounds; ratios are of paired rounds against the baseline."""
 
     rounds: Count
@@ -148,7 +148,7 @@ class Times(Part):
     speedup_high: Positive | None = Field(default=None, description="of the same interval")
 
 
-class Timing(Times):
+class Timing(TimeSummary):
     """The times of a forward pass, and what it was a pass of."""
 
     scope: Literal["encoder", "model"]
@@ -187,8 +187,8 @@ class SparsityAt(Part):
 class TreeFit(Part):
     """How one layer's fast feedforward layer does; lists are by level of its trees, means over the trees.
 
-    error: after block-wise distillation, squared error on held-out tokens over the variance of the block's output (1 = no better than
-    the mean). The rest is of the finished model on the same tokens (see models/routes.py).
+    error: after block-wise distillation, squared error on held-out tokens over the variance of the block's output (1 =
+    no better than the mean). The rest is of the finished model on the same tokens (see fast_feedforward/routing.py).
     """
 
     layer: int

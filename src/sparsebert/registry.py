@@ -23,11 +23,13 @@ _TABLE: dict[str, dict[str, str]] = {
         "compress": "sparsebert.runs.compress:Compress",
         "train": "sparsebert.runs.train:Train",
         "fff": "sparsebert.runs.fff:Fff",
+        "finetune": "sparsebert.runs.finetune:Finetune",
     },
     "recipe": {
         "compress": "sparsebert.recipe.compress:CompressRecipe",
         "train": "sparsebert.recipe.train:TrainRecipe",
         "fff": "sparsebert.recipe.fff:FffRecipe",
+        "finetune": "sparsebert.recipe.finetune:FinetuneRecipe",
     },
     "unit_criterion": {
         "obs": "sparsebert.pruning.criteria:obs",
@@ -96,6 +98,20 @@ _TABLE: dict[str, dict[str, str]] = {
         "electra": "sparsebert.models.families:ELECTRA",
         "modernbert": "sparsebert.models.families:MODERNBERT",
         "deberta-v2": "sparsebert.models.families:DEBERTA_V2",
+    },
+    "task_kind": {
+        "classification": "sparsebert.tasks.classification:CLASSIFICATION",
+        "regression": "sparsebert.tasks.regression:REGRESSION",
+        "multilabel": "sparsebert.tasks.multilabel:MULTILABEL",
+    },
+    "metric": {
+        "accuracy": "sparsebert.tasks.metrics:ACCURACY",
+        "f1": "sparsebert.tasks.metrics:F1",
+        "matthews": "sparsebert.tasks.metrics:MATTHEWS",
+        "pearson": "sparsebert.tasks.metrics:PEARSON",
+        "spearman": "sparsebert.tasks.metrics:SPEARMAN",
+        "micro_f1": "sparsebert.tasks.multilabel:MICRO_F1",
+        "macro_f1": "sparsebert.tasks.multilabel:MACRO_F1",
     },
     "backend": {
         "eager": "sparsebert.runtimes.pytorch:eager",

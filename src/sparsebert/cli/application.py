@@ -15,6 +15,7 @@ COMMANDS = (
     "compress",
     "train",
     "fff",
+    "finetune",
     "pack",
     "sweep",
     "bench",

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sparsebert import registry
+from sparsebert.errors import UserError
 from sparsebert.recipe.plain_yaml import check_plain, check_text
 
 # More than any machine gains from; far more end the process, as each is a thread of the system.
@@ -62,8 +64,10 @@ class Columns(Plain, frozen=True):
         default=(), description="one text column, or two for pairs; none given = the column `text`"
     )
     label: str = Field(default="label", description="the label column")
-    kind: Literal["classification", "regression"] = Field(
-        default="classification", description="whether labels are classes or numbers to predict"
+    kind: str = Field(
+        default="classification",
+        description="what labels are, such as one class a text (classification) or a number (regression); one of your "
+        "own as package.module:name",
     )
     delimiter: str | None = Field(
         default=None,
@@ -72,6 +76,15 @@ class Columns(Plain, frozen=True):
     encoding: str | None = Field(
         default=None, description="of CSV and JSONL, such as cp1252; none = by the byte order mark, else UTF-8"
     )
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            registry.check("task_kind", value)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return value
 
 
 class Training(Plain, frozen=True):

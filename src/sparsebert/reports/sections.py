@@ -27,10 +27,10 @@ from sparsebert.reports.usage import loading, pipeline
 from sparsebert.reports.visits import CELLS, MOST_TREES, Tree
 
 _TREES = (
-    '<p class="caption">Error: after block-wise distillation, of the tree against its block on tokens held out (1 = no better than '
-    "the block's mean). The rest is of the finished model: nodes that no token visits, subtrees that none enters "
-    "(those inside a larger one are not counted), how evenly tokens spread over the leaves (1 = evenly), and how often "
-    "neighbouring tokens meet at one.</p>"
+    '<p class="caption">Error: after block-wise distillation, of the tree against its block on tokens held out (1 = no '
+    "better than the block's mean). The rest is of the finished model: nodes that no token visits, subtrees that none "
+    "enters (those inside a larger one are not counted), how evenly tokens spread over the leaves (1 = evenly), and "
+    "how often neighbouring tokens meet at one.</p>"
 )
 _ZEROS = (
     '<p class="caption">Part of each matrix that was zero when training ended, before heads and neurons without a '

@@ -11,7 +11,10 @@ from sparsebert.reports import values as v
 from sparsebert.reports.families import Family
 from sparsebert.reports.rows import FamilyRow, TimingRow, family_rows, timing_rows
 
-_OF_NUMBERS = ("pearson", "spearman")
+_GUESSES = {
+    **dict.fromkeys(("accuracy", "f1", "matthews"), "majority class"),
+    **dict.fromkeys(("pearson", "spearman"), "mean of the labels"),
+}
 _TARGETS: dict[str, Callable[[float], str]] = {
     "speedup": lambda value: f"{value:g}× faster",
     "latency_ms": lambda value: f"{value:g} ms",
@@ -126,7 +129,7 @@ def metric_name(metric: str) -> str:
 
 def constant_guess(metric: str) -> str:
     """What a model would give that has learnt nothing but the frequencies of the labels."""
-    return "mean of the labels" if metric in _OF_NUMBERS else "majority class"
+    return _GUESSES.get(metric, "most frequent answer")
 
 
 def times_cell(value: v.Value | None, small: str = "") -> Cell:

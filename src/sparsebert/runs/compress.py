@@ -245,6 +245,7 @@ class FamilyMaker:
                 recipe.search.examples,
                 recipe.search.score_examples,
                 recipe.seed,
+                kind=self._context.kind,
             )
         return self._calibrated
 
