@@ -80,8 +80,26 @@ def test_the_licence_is_there():
     assert "CC0 1.0" in (FOLDER / "LICENSE").read_text(encoding="utf-8")
 
 
-def test_reviews_take_neither_data_nor_columns(tmp_path):
-    with pytest.raises(UserError, match=r"'reviews' ships in the package and takes no data.*--task custom"):
-        load_task("reviews", str(tmp_path))
-    with pytest.raises(UserError, match=r"columns of task 'reviews' are fixed"):
-        load_task("reviews", None, Columns(text=("body",)))
+def test_three_reviews_of_one_domain_are_one_example_and_none_is_used_twice():
+    task = load_task("review-domains", None)
+    assert task.spec.labels == ("books", "films", "food", "gadgets", "services", "travel")
+    for split, rows in (("train", task.train), ("validation", task.validation)):
+        with (FOLDER / f"{split}.csv").open(encoding="utf-8", newline="") as file:
+            single = list(csv.DictReader(file))
+        own = {domain: [row["text"] for row in single if row["domain"] == domain] for domain in task.spec.labels}
+        made = {domain: [] for domain in task.spec.labels}
+        for text, label in zip(rows["text_a"], rows["label"], strict=True):
+            made[task.spec.labels[label]].append(text)
+        for domain, texts in own.items():
+            groups = [texts[start : start + 3] for start in range(0, len(texts) - 2, 3)]
+            assert made[domain] == [" ".join(group) for group in groups]
+    assert (len(task.train), len(task.validation)) == (648, 162)
+    assert not task.subset and task.validation_name == "validation"
+
+
+@pytest.mark.parametrize("name", ["reviews", "review-domains"])
+def test_tasks_of_reviews_take_neither_data_nor_columns(tmp_path, name):
+    with pytest.raises(UserError, match=rf"'{name}' ships in the package and takes no data.*--task custom"):
+        load_task(name, str(tmp_path))
+    with pytest.raises(UserError, match=rf"columns of task '{name}' are fixed"):
+        load_task(name, None, Columns(text=("body",)))

@@ -8,11 +8,12 @@ import pytest
 from sparsebert.errors import UserError
 from sparsebert.tasks.table import task_names, task_spec
 
+REVIEWS = ["reviews", "review-domains"]
 GLUE = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
 
 
-def test_the_nine_glue_tasks_and_reviews():
-    assert task_names() == ["reviews", *GLUE]
+def test_two_tasks_of_reviews_and_the_nine_of_glue():
+    assert task_names() == [*REVIEWS, *GLUE]
 
 
 def test_specs_are_consistent():
@@ -22,7 +23,7 @@ def test_specs_are_consistent():
         assert len(spec.columns) in (1, 2)
         assert (spec.kind == "regression") == (spec.labels == ())
         assert spec.main_metric == spec.metrics[0]
-        assert spec.source == (() if name == "reviews" else ("nyu-mll/glue", name))
+        assert spec.source == (() if name in REVIEWS else ("nyu-mll/glue", name))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,9 @@ def test_labels_and_main_metric(name, labels, main):
 
 
 def test_unknown_task_names_the_nearest():
-    with pytest.raises(UserError, match=r"Unknown task 'mlni'.*allowed: reviews, cola.*Did you mean 'mnli'"):
+    with pytest.raises(
+        UserError, match=r"Unknown task 'mlni'.*allowed: reviews, review-domains, cola.*Did you mean 'mnli'"
+    ):
         task_spec("mlni")
 
 

@@ -63,36 +63,10 @@ def test_several_families_are_several_lines_with_bars_over_seeds():
     assert [point[1] for point in vertical[3]] == pytest.approx([87.27 - 0.34 * 6.71 / 3, 87.27 + 0.23 * 6.71 / 3])
 
 
-def with_speedup(record, low, high):
-    """The record with this interval of the speedup of `4x`."""
-    models = tuple(
-        model.model_copy(
-            update={
-                "timings": tuple(
-                    one.model_copy(update={"speedup_low": low, "speedup_high": high}) for one in model.timings
-                )
-            }
-        )
-        if model.name == "4x"
-        else model
-        for model in record.models
-    )
-    return record.model_copy(update={"models": models})
-
-
-def styles(*records):
-    """How the points of each family are joined: a line, or none."""
-    return [container.lines[0].get_linestyle() for container in axes_of(pareto_plot(families(records))).containers]
-
-
-def test_a_line_joins_only_models_that_were_made_from_each_other_and_are_surely_faster():
-    assert styles(full_record()) == ["-"]
-    # 2x reaches 1.98 * 1.02, and 8x begins at 6.48 * 0.98.
-    assert styles(with_speedup(full_record(), 2.1, 6.3)) == ["-"]
-    assert styles(with_speedup(full_record(), 2.0, 4.0)) == styles(with_speedup(full_record(), 3, 6.4)) == ["None"]
-    arms = full_record().model_copy(update={"kind": "fff"})
-    assert styles(arms) == ["None"]
-    assert styles(full_record(), train_record()) == ["-", "None"]
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_parts_of_a_bar_are_told_apart_without_colours(theme):
+    greys = [float(np.dot(to_rgba(colour)[:3], (0.299, 0.587, 0.114))) for colour in (theme.soft, theme.heads)]
+    assert abs(greys[0] - greys[1]) > 0.2
 
 
 def test_every_point_has_bars_both_ways_and_the_baseline_is_drawn_where_it_is_in_view():

@@ -142,8 +142,8 @@ def test_what_no_model_has_is_no_column():
 
 
 def test_settings_that_are_not_given_are_no_part_of_a_name():
-    labels = [family.label for family in families([example_record(), example_record(sparsity=0.5)])]
-    assert labels == ["all-MiniLM-L6-v2 on sst2", "sparsity=0.5"]
+    labels = [family.label for family in families([example_record(), example_record(train_examples=500)])]
+    assert labels == ["all-MiniLM-L6-v2 on sst2", "train_examples=500"]
 
 
 def test_the_headline_is_the_setting_that_the_recipe_asked_for():

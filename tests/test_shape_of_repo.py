@@ -229,3 +229,12 @@ def test_make_lists_every_target() -> None:
     checks = {"test", "test-faults", "lint", "types", "contracts"}
     assert phony == {"help", "demo", "bench", "docs", "results", "format", "clean"} | checks
     assert phony == set(re.findall(r"^([a-z-]+):.* ## ", makefile, re.MULTILINE))
+
+
+def test_the_demo_installs_nothing_that_only_developers_need() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    needed = dict(re.findall(r"^([a-z-]+): (\S+) ## ", makefile, re.MULTILINE))
+    assert needed.pop("demo") == "$(DEMO_READY)" and set(needed.values()) == {"$(READY)"}
+    rules = dict(re.findall(r"^\$\((\w+)\): .*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
+    extras = {stamp: re.findall(r"-e '\.\[(.*)\]'", commands) for stamp, commands in rules.items()}
+    assert extras == {"DEMO_READY": ["quickstart"], "READY": ["quickstart,onnx,triton,dev"]}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 
 from sparsebert.data.files import own_data
@@ -18,7 +19,7 @@ from sparsebert.files import home_of
 from sparsebert.recipe.schema import Columns
 from sparsebert.tasks.table import TaskSpec, task_names, task_spec
 
-REVIEWS = Path(__file__).parent / "reviews"
+PACKAGED = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,34 @@ def _load(task: str, data: str | None, columns: Columns, seed: int) -> Task:
         return Task(own.spec, own.train, own.validation, own.validation_name, notes=own.notes)
     spec = task_spec(task)
     _check_use(spec, data, columns)
-    if spec.name == "reviews":
-        wanted = (spec.label, *spec.columns)
-        splits = {name: RawSplit(name, read_file(REVIEWS / f"{name}.csv", wanted)) for name in ("train", "validation")}
+    if spec.packaged:
+        splits = {name: _packaged(spec, name) for name in (spec.train_split, *spec.validation_splits)}
     else:
         splits = folder_splits(spec, home_of(data)) if data else hub_splits(spec)
     return _assemble(spec, splits)
+
+
+def _packaged(spec: TaskSpec, split: str) -> RawSplit:
+    rows = read_file(PACKAGED / spec.packaged / f"{split}.csv", (spec.label, *spec.columns))
+    return RawSplit(split, rows if spec.bundle == 1 else _bundled(rows, spec))
+
+
+def _bundled(rows: pa.Table, spec: TaskSpec) -> pa.Table:
+    """Each `spec.bundle` rows of one label as one, in the order of the file; no row is used twice.
+
+    What is left over of a label is dropped: an example of fewer texts would be harder than the others.
+    """
+    waiting: dict[str, list[tuple[str, ...]]] = {}
+    texts: dict[str, list[str]] = {name: [] for name in (spec.label, *spec.columns)}
+    for label, *own in zip(*(rows.column(name).to_pylist() for name in texts), strict=True):
+        held = waiting.setdefault(label, [])
+        held.append(tuple(own))
+        if len(held) == spec.bundle:
+            texts[spec.label].append(label)
+            for name, parts in zip(spec.columns, zip(*held, strict=True), strict=True):
+                texts[name].append(" ".join(parts))
+            held.clear()
+    return pa.table(texts)
 
 
 def _check_use(spec: TaskSpec, data: str | None, columns: Columns) -> None:
@@ -79,8 +102,8 @@ def _check_use(spec: TaskSpec, data: str | None, columns: Columns) -> None:
         raise UserError(f"The columns of task '{spec.name}' are fixed", got=columns, fix=own)
     if data is None:
         return
-    if spec.name == "reviews":
-        raise UserError("Task 'reviews' ships in the package and takes no data", got=data, fix=own)
+    if spec.packaged:
+        raise UserError(f"Task '{spec.name}' ships in the package and takes no data", got=data, fix=own)
     if not home_of(data).exists():
         raise UserError("The data path does not exist", got=data)
     if not home_of(data).is_dir():
@@ -90,7 +113,7 @@ def _check_use(spec: TaskSpec, data: str | None, columns: Columns) -> None:
 def _assemble(spec: TaskSpec, splits: dict[str, RawSplit]) -> Task:
     # Every benchmark file is used as it is, also where a pair has one empty side.
     rows = {
-        name: standard_rows(raw.rows, spec, f"{spec.name} {raw.name}", empty_text=spec.name != "reviews")
+        name: standard_rows(raw.rows, spec, f"{spec.name} {raw.name}", empty_text=not spec.packaged)
         for name, raw in splits.items()
     }
     first, *others = spec.validation_splits

@@ -25,7 +25,7 @@ def size_plot(family: Family, theme: Theme = LIGHT) -> Figure:
         for row, model in enumerate(models):
             parts = _parts(model.size.embedding_parameters, model.size.encoder_linear_parameters, model.size.parameters)
             left = 0.0
-            for part, colour in zip(parts, (theme.muted, theme.heads, theme.faint), strict=True):
+            for part, colour in zip(parts, (theme.soft, theme.heads, theme.ink), strict=True):
                 axes.barh(row, part, left=left, height=0.62, color=colour, edgecolor=theme.paper, linewidth=1)
                 left += part
             axes.text(left + full * 0.012, row, v.megabytes(model.size.file_bytes / 1e6), va="center")
@@ -71,7 +71,7 @@ def _finish_bars(axes: Axes, names: Sequence[str], full: float, theme: Theme) ->
 
     _finish(axes, names, full, "Parameters in millions (beside the bar: file size)", theme)
     labels = ("embeddings", "encoder linear layers", "rest")
-    handles = [Patch(color=c, label=n) for c, n in zip((theme.muted, theme.heads, theme.faint), labels, strict=True)]
+    handles = [Patch(color=c, label=n) for c, n in zip((theme.soft, theme.heads, theme.ink), labels, strict=True)]
     axes.legend(
         handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, handlelength=1, borderpad=0
     )

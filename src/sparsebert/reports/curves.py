@@ -69,9 +69,10 @@ def curve_table(found: Sequence[Curve]) -> Table:
 
 
 def curve_plot(found: Sequence[Curve], theme: Theme = LIGHT) -> Figure | None:
-    """Score against sparsity reached, one line a recipe, with bars; None without curves.
+    """Score against sparsity reached, one colour a recipe, with bars; None without curves.
 
-    Bars are the 95 % interval of one run where it is recorded, and minimum to maximum of several.
+    Bars are the 95 % interval of one run where it is recorded, and minimum to maximum of several. A line joins the
+    points of a recipe only where each is the median of several runs: through single runs it would draw their noise.
     """
     if not found:
         return None
@@ -104,7 +105,7 @@ def _draw(axes: Axes, curve: Curve, index: int, theme: Theme) -> ErrorbarContain
         yerr=[[score.reach[side] for score in scores] for side in (0, 1)],
         color=theme.series[colour],
         marker=MARKERS[(index + again) % len(MARKERS)],
-        linestyle=("-", "--", ":")[again % 3],
+        linestyle=("-", "--", ":")[again % 3] if all(score.runs > 1 for score in scores) else "none",
         markeredgecolor=theme.paper,
         linewidth=1,
         elinewidth=1.2,

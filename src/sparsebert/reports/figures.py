@@ -12,7 +12,7 @@ from sparsebert.files import write_bytes_atomically
 from sparsebert.records import ModelResult, Shape
 from sparsebert.reports import values as v
 from sparsebert.reports.bars import latency_plot, size_plot
-from sparsebert.reports.curves import Curve, curve_plot
+from sparsebert.reports.curves import Curve, CurvePoint, curve_plot
 from sparsebert.reports.escape import in_html
 from sparsebert.reports.families import Family
 from sparsebert.reports.maps import describe, shape_map
@@ -102,10 +102,14 @@ def sizes(family: Family, with_name: bool) -> str:
 
 def curve(found: Sequence[Curve]) -> str:
     """The plot of score against sparsity as HTML; empty without curves."""
-    words = "; ".join(
-        f"{one.label}: " + ", ".join(f"{p.score.mid:.1f} at {p.sparsity.mid:.0%}" for p in one.points) for one in found
-    )
+    words = "; ".join(f"{one.label}: {', '.join(map(_point, one.points))}" for one in found)
     return _picture(lambda theme: curve_plot(found, theme), words)
+
+
+def _point(point: CurvePoint) -> str:
+    spread = v.show_spread(point.score, v.percent)
+    told = f" ({spread})" if spread else ""
+    return f"{v.percent(point.score.mid)}{told} at {v.fraction(point.sparsity.mid)}"
 
 
 def write_pngs(

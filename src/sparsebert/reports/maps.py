@@ -79,11 +79,11 @@ def _draw_model(axes: Axes, model: ModelResult, width: float, layers: int, theme
     axes.set_ylim(layers * _PITCH + 0.6, -_TOP)
     bar = _LEFT + _HEAD * shape.full_heads + _GAP
     axes.text(0, -2.3, short(model.name), fontsize=12, fontweight="bold", va="center", color=theme.ink)
-    axes.text(_LEFT, -0.75, f"heads of {shape.full_heads}", fontsize=8.5, color=theme.muted, va="center")
-    axes.text(bar, -0.75, f"neurons of {shape.full_neurons}", fontsize=8.5, color=theme.muted, va="center")
+    axes.text(_LEFT, -0.75, f"heads of {shape.full_heads}", fontsize=9, color=theme.muted, va="center")
+    axes.text(bar, -0.75, f"neurons of {shape.full_neurons}", fontsize=9, color=theme.muted, va="center")
     for layer, neurons in enumerate(shape.neurons):
         top = layer * _PITCH + 0.2
-        axes.text(_LEFT - 0.45, top + 0.5, str(layer + 1), fontsize=8.5, color=theme.muted, ha="right", va="center")
+        axes.text(_LEFT - 0.45, top + 0.5, str(layer + 1), fontsize=9, color=theme.muted, ha="right", va="center")
         if layer in shape.dropped_layers:
             _draw_band(axes, _LEFT, top, bar + _BAR - _LEFT, "layer dropped", theme)
         else:
@@ -132,7 +132,7 @@ def _draw_neurons(axes: Axes, kept: int, full: int, left: float, top: float, the
 
 def _draw_band(axes: Axes, left: float, top: float, width: float, text: str, theme: Theme) -> None:
     _box(axes, left, top + 0.12, width, 0.76, theme.paper, hatch="////", edgecolor=theme.faint)
-    label = axes.text(left + width / 2, top + 0.5, text, fontsize=8.5, ha="center", va="center")
+    label = axes.text(left + width / 2, top + 0.5, text, fontsize=9, ha="center", va="center")
     label.set_bbox({"facecolor": theme.paper, "edgecolor": "none", "pad": 1.5})
 
 
@@ -144,4 +144,4 @@ def _box(axes: Axes, left: float, top: float, width: float, height: float, colou
 
 def _number(axes: Axes, left: float, top: float, number: int, theme: Theme) -> None:
     colour = theme.ink if number else theme.muted
-    axes.text(left, top + 0.5, str(number), fontsize=8.5, color=colour, va="center")
+    axes.text(left, top + 0.5, str(number), fontsize=9, color=colour, va="center")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.container import ErrorbarContainer
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
@@ -35,13 +36,18 @@ class _Point:
     x: v.Value
     y: v.Value
 
+    @property
+    def change(self) -> v.Value | None:
+        """Of the score, in points; the dense model is what changes are counted from."""
+        return _exactly(0.0) if self.row.dense else self.row.change_points
+
 
 def pareto_plot(groups: Sequence[Family], theme: Theme = LIGHT) -> Figure | None:
     """Score against the measured speedup of the whole model, or of the encoder where nothing else was measured.
 
     None where no model has both numbers. The dense model is a point at 1x, and a dashed line at its score where there
     is one; so is the score of always giving the majority class, where that is in view. Bars are as in FamilyRow. A line
-    joins only members of a family that were each made from the last, and only if each is surely faster than the last.
+    joins neighbours on the Pareto front of a `compress` family that differ by more than chance (see _segments).
     """
     rows, scope = family_rows(groups), speed_scope(groups)
     lines = [_points([row for row in rows if row.family == family.label], scope) for family in groups]
@@ -52,18 +58,17 @@ def pareto_plot(groups: Sequence[Family], theme: Theme = LIGHT) -> Figure | None
     with styled(theme):
         figure = new_figure(6.0, 4.0)
         axes = figure.add_subplot()
-        entries = [
-            (label, _draw_points(axes, line, index, label in compressed and _rises(line), theme))
-            for index, (label, line) in enumerate(shown)
-        ]
-        _dense_lines(axes, shown, theme)
+        entries = [(label, _draw_points(axes, line, index, theme)) for index, (label, line) in enumerate(shown)]
+        for index, (label, line) in enumerate(shown):
+            _join(axes, _segments(line) if label in compressed else [], theme.series[index % len(theme.series)])
+        levels = _dense_lines(axes, shown, theme)
         _speed_axis(axes, [point.x for _, line in shown for point in line], scope)
         _score_axis(axes, [line for _, line in shown])
         _baseline(axes, [point.row for _, line in shown for point in line], theme)
         if len(shown) > 1:
             legend_above(figure, axes, entries)
         figure.draw_without_rendering()
-        _label_points(axes, [line for _, line in shown], theme)
+        _label_points(axes, [line for _, line in shown], levels, theme)
         return figure
 
 
@@ -74,27 +79,57 @@ def speed_scope(groups: Sequence[Family]) -> TimingScope:
     return "encoder" if encoder_only else "model"
 
 
-def _rises(line: Sequence[_Point]) -> bool:
-    """Whether the speedup of every point is surely above that of the last, so that a line is no line through noise."""
-    reached = [(x.mid if x.low is None else x.low, x.mid if x.high is None else x.high) for x in (p.x for p in line)]
-    return all(above[0] > below[1] for below, above in pairwise(reached))
+def _front(line: Sequence[_Point]) -> list[_Point]:
+    """The points, slowest first, that no other one matches in both speed and score while it beats them in one."""
+
+    def beaten(point: _Point) -> bool:
+        return any(
+            other.x.mid >= point.x.mid
+            and other.y.mid >= point.y.mid
+            and (other.x.mid, other.y.mid) != (point.x.mid, point.y.mid)
+            for other in line
+        )
+
+    return [point for point in line if not beaten(point)]
+
+
+def _segments(line: Sequence[_Point]) -> list[tuple[_Point, _Point]]:
+    """Neighbours on the front of which the faster one is surely faster and surely scores less.
+
+    Scores are compared by their change from the same dense model: paired by example, its interval is the narrower one.
+    Overlapping intervals, or none, mean that the slope between the two may be chance, and then no line is drawn.
+    """
+    return [
+        (slower, faster)
+        for slower, faster in pairwise(_front(line))
+        if v.surely_apart(slower.x, faster.x) and v.surely_apart(slower.change, faster.change)
+    ]
 
 
 def _points(rows: Sequence[FamilyRow], scope: TimingScope) -> list[_Point]:
     points = []
     for row in rows:
         measured = row.model_speedup if scope == "model" else row.encoder_speedup
-        speed = v.Value(1.0) if row.dense else measured
+        speed = _exactly(1.0) if row.dense else measured
         if speed is not None and row.score_points is not None:
             points.append(_Point(row, speed, row.score_points))
     return sorted(points, key=lambda point: point.x.mid)
+
+
+def _exactly(number: float) -> v.Value:
+    return v.Value(number, number, number)
+
+
+def _join(axes: Axes, segments: Sequence[tuple[_Point, _Point]], colour: str) -> None:
+    for ends in segments:
+        axes.plot([end.x.mid for end in ends], [end.y.mid for end in ends], color=colour, linewidth=2, zorder=2)
 
 
 def _reach(points: Sequence[v.Value]) -> list[list[float]]:
     return [[value.reach[side] for value in points] for side in (0, 1)]
 
 
-def _draw_points(axes: Axes, line: Sequence[_Point], index: int, joined: bool, theme: Theme) -> ErrorbarContainer:
+def _draw_points(axes: Axes, line: Sequence[_Point], index: int, theme: Theme) -> ErrorbarContainer:
     colour = theme.series[index % len(theme.series)]
     across, up = [point.x for point in line], [point.y for point in line]
     return axes.errorbar(
@@ -107,19 +142,20 @@ def _draw_points(axes: Axes, line: Sequence[_Point], index: int, joined: bool, t
         markersize=7.5,
         markeredgecolor=theme.paper,
         markeredgewidth=1.2,
-        linestyle="-" if joined else "none",
-        linewidth=2,
+        linestyle="none",
         elinewidth=1.2,
         capsize=2.5,
         zorder=3,
     )
 
 
-def _dense_lines(axes: Axes, shown: Sequence[tuple[str, Sequence[_Point]]], theme: Theme) -> None:
+def _dense_lines(axes: Axes, shown: Sequence[tuple[str, Sequence[_Point]]], theme: Theme) -> list[Line2D]:
+    """A dashed line at the score of each dense model, with the score where there is only one."""
+    drawn = []
     levels = {round(p.y.mid, 6): index for index, (_, line) in enumerate(shown) for p in line if p.row.dense}
     for level, index in levels.items():
         colour = theme.muted if len(levels) == 1 else theme.series[index % len(theme.series)]
-        axes.axhline(level, color=colour, linestyle=(0, (5, 4)), linewidth=1.2, zorder=1)
+        drawn.append(axes.axhline(level, color=colour, linestyle=(0, (5, 4)), linewidth=1.2, zorder=1))
     if len(levels) == 1:
         place = (1, next(iter(levels)))
         axes.annotate(
@@ -132,14 +168,15 @@ def _dense_lines(axes: Axes, shown: Sequence[tuple[str, Sequence[_Point]]], them
             va="bottom",
             color=theme.muted,
         )
+    return drawn
 
 
-def _label_points(axes: Axes, lines: Sequence[Sequence[_Point]], theme: Theme) -> None:
+def _label_points(axes: Axes, lines: Sequence[Sequence[_Point]], levels: Sequence[Line2D], theme: Theme) -> None:
     """Name the points below a single line; of several lines, name the highest point of each name, above it."""
     from matplotlib.patheffects import withStroke
 
     single = len(lines) == 1
-    taken = [text.get_window_extent() for text in axes.texts]
+    taken = [one.get_window_extent() for one in (*axes.texts, *levels)]
     highest: dict[str, _Point] = {}
     for point in (point for line in lines for point in line if not point.row.dense):
         known = highest.setdefault(point.row.name, point)

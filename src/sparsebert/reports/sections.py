@@ -52,7 +52,8 @@ def results(
     """
     if found:
         bars = "Bars: minimum–maximum over seeds, or of one run the 95% interval where it is recorded."
-        caption = f'<p class="caption">{bars} Every point is of runs of its own; lines only lead the eye.</p>'
+        lines = "Every point is of runs of its own; a line joins only points that are medians of several runs."
+        caption = f'<p class="caption">{bars} {lines}</p>'
         yield (PageBlock("Score against sparsity", caption + figures.curve(found), "figure"),)
         yield (PageBlock("Score by sparsity", in_scroll(curve_table(found))),)
     if not groups:
@@ -77,7 +78,10 @@ def _score(groups: Sequence[Family]) -> Iterator[PageBlock]:
     plot = figures.pareto(groups)
     several = any(len(family.records) > 1 for family in groups)
     bars = "Bars: minimum–maximum over the runs." if several else "Bars: the ranges of the table above."
-    line = "A line joins models that were each made from the last, where each is surely faster."
+    line = (
+        "A line joins neighbours on the Pareto front of one search, and only where the faster one is surely faster and "
+        "surely scores less: their intervals of speedup, and of the change from dense, do not overlap."
+    )
     caption = f'<p class="caption">Up and to the right is better. {bars} {line}</p>'
     if plot:
         yield PageBlock("Score against measured speed", caption + plot, "figure")

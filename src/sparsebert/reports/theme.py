@@ -25,11 +25,15 @@ FIGURE_LETTERS, LEGEND_LETTERS, HANDLE_LETTERS, LEGEND_COLUMNS, LEGEND_LINE = 66
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a figure. `series` tells families apart (Okabe and Ito's set, safe for colour-blind readers)."""
+    """Colours of a figure. `series` tells families apart (Okabe and Ito's set, safe for colour-blind readers).
+
+    `soft` lies between `muted` and `faint`, and is told from `heads` in a print without colours.
+    """
 
     paper: str
     ink: str
     muted: str
+    soft: str
     faint: str
     heads: str
     neurons: str
@@ -40,6 +44,7 @@ LIGHT = Theme(
     paper="#ffffff",
     ink="#1b2430",
     muted="#5d6b7a",
+    soft="#b4bec8",
     faint="#dfe5eb",
     heads="#0072b2",
     neurons="#d9822b",
@@ -49,6 +54,7 @@ DARK = Theme(
     paper="#171d26",
     ink="#e6ebf1",
     muted="#9aa7b5",
+    soft="#5c6a7a",
     faint="#364150",
     heads="#56b4e9",
     neurons="#e69f00",

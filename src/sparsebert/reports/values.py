@@ -28,6 +28,16 @@ class Value:
         return max(0.0, self.mid - low), max(0.0, high - self.mid)
 
 
+def surely_apart(one: Value | None, other: Value | None) -> bool:
+    """Whether two numbers differ by more than chance: the ranges of both are known and share no value."""
+    if one is None or other is None:
+        return False
+    low, high, other_low, other_high = one.low, one.high, other.low, other.high
+    if low is None or high is None or other_low is None or other_high is None:
+        return False
+    return high < other_low or other_high < low
+
+
 def over_runs(values: Iterable[Value | None]) -> Value | None:
     """One value as it is; several as median, minimum and maximum of their middles; none as None."""
     present = [value for value in values if value is not None]

@@ -105,9 +105,9 @@ def visit_key(theme: Theme = LIGHT) -> Figure:
             (1.5, "even share", "center"),
             (2.9, "8 times", "right"),
         ):
-            axes.text(place, 0.12, text, fontsize=8.5, color=theme.muted, ha=side, va="center")
+            axes.text(place, 0.12, text, fontsize=9, color=theme.muted, ha=side, va="center")
         axes.add_patch(Rectangle((3.3, 0.28), 0.3, 0.17, facecolor=theme.neurons))
-        axes.text(3.7, 0.365, "never visited", fontsize=8.5, color=theme.ink, va="center")
+        axes.text(3.7, 0.365, "never visited", fontsize=9, color=theme.ink, va="center")
         return figure
 
 
@@ -129,8 +129,8 @@ def _draw_tree(axes: Axes, tree: Tree, height: float, theme: Theme) -> None:
     axes.set_ylim(height, 0)
     right = _WIDTH - _RIGHT
     axes.text(_LEFT, 0.12, _title(tree), fontsize=10, fontweight="bold", va="center", color=theme.ink)
-    axes.text(_LEFT, 0.3, _summary(tree), fontsize=8.5, color=theme.muted, va="center")
-    axes.text(_WIDTH - 0.12, 0.3, "unused", fontsize=7.5, color=theme.muted, ha="right", va="center")
+    axes.text(_LEFT, 0.3, _summary(tree), fontsize=9, color=theme.muted, va="center")
+    axes.text(_WIDTH - 0.12, 0.3, "unused", fontsize=9, color=theme.muted, ha="right", va="center")
     for level, row in enumerate(tree.levels):
         top = _TOP - 0.12 + level * _ROW
         axes.imshow(
@@ -145,9 +145,9 @@ def _draw_tree(axes: Axes, tree: Tree, height: float, theme: Theme) -> None:
         upright = np.tile([top, top + _ROW * 0.86, np.nan], len(edges))
         axes.plot(across, upright, color=theme.paper, linewidth=0.8 if len(edges) < CELLS // 2 else 0.4)
         middle = top + _ROW * 0.43
-        axes.text(_LEFT - 0.06, middle, str(level + 1), fontsize=7.5, color=theme.muted, ha="right", va="center")
+        axes.text(_LEFT - 0.06, middle, str(level + 1), fontsize=9, color=theme.muted, ha="right", va="center")
         colour = theme.ink if (row == 0).any() else theme.muted
-        axes.text(_WIDTH - 0.12, middle, _percent(row), fontsize=7.5, color=colour, ha="right", va="center")
+        axes.text(_WIDTH - 0.12, middle, _percent(row), fontsize=9, color=colour, ha="right", va="center")
 
 
 def _image(row: np.ndarray, tokens: int, theme: Theme) -> np.ndarray:

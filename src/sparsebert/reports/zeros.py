@@ -36,7 +36,7 @@ def zeros_map(model: ModelResult, theme: Theme = LIGHT) -> Figure | None:
         for column, matrix in enumerate(matrices):
             words = "\n".join(short(word) for word in reversed(matrix_words(matrix)))
             middle = _LEFT + (column + 0.5) * _WIDTH
-            axes.text(middle, _TOP - 0.08, words, fontsize=8.5, color=theme.muted, ha="center", va="bottom")
+            axes.text(middle, _TOP - 0.08, words, fontsize=9, color=theme.muted, ha="center", va="bottom")
         for row, layer in enumerate(layers):
             top = _TOP + row * _ROW
             axes.text(_LEFT - 0.1, top + _ROW / 2, layer, fontsize=9, color=theme.muted, ha="right", va="center")

@@ -1,4 +1,4 @@
-"""The table of tasks: the nine of GLUE, and `reviews`, which ships in the package. Plain data, no torch."""
+"""The table of tasks: two about reviews that ship in the package, and the nine of GLUE. Plain data, no torch."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class TaskSpec:
     Hugging Face hub; empty for regression. The first of `metrics` is the main one, the order being that of the GLUE
     tables: F1 before accuracy for the two paraphrase tasks, Pearson before Spearman. The first of
     `validation_splits` is the one that decides; `source` is the hub id and configuration, empty if not on the hub.
+    `packaged` is the folder under `sparsebert/data` of a task that ships in the package, else empty. `bundle` rows of
+    one label make one example of such a task: one sentence alone may not say enough.
     """
 
     name: str
@@ -31,6 +33,8 @@ class TaskSpec:
     train_split: str = "train"
     validation_splits: tuple[str, ...] = ("validation",)
     source: tuple[str, ...] = ()
+    packaged: str = ""
+    bundle: int = 1
 
     @property
     def main_metric(self) -> str:
@@ -45,6 +49,17 @@ _SPECS = (
         labels=("negative", "positive"),
         metrics=("accuracy",),
         description="Is a one-sentence review favourable? Ships in the package, no network needed",
+        packaged="reviews",
+    ),
+    TaskSpec(
+        name="review-domains",
+        columns=("text",),
+        labels=("books", "films", "food", "gadgets", "services", "travel"),
+        metrics=("accuracy",),
+        label="domain",
+        description="What are three reviews of one kind about? Ships in the package, no network needed",
+        packaged="reviews",
+        bundle=3,
     ),
     TaskSpec(
         name="cola",
