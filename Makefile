@@ -15,7 +15,7 @@ READY := .venv/.ready
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(DEMO_READY) ## compress the quickstart model to 2x, 4x and 8x, in minutes; writes demo/report.html
+demo: $(DEMO_READY) ## compress the quickstart model to 2x, 4x, 8x and 16x, in minutes; writes demo/report.html
 	@$(BIN)/sparsebert compress --recipe quickstart -o demo
 
 test: $(READY) ## run the tests

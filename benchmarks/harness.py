@@ -1,7 +1,8 @@
 """What the benchmarks share: their options, the form of a row, the table and the JSON file that they write.
 
 A row is one variant in one case against one baseline: `{"case": {...}, "variant": ..., "baseline": ..., "times": ...}`
-with times as in `sparsebert.records.Times`. A file holds rows, and where and with which options they were measured.
+with times as in `sparsebert.records.TimeSummary`. A file holds rows, and where and with which options they were
+measured.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from sparsebert.environment import environment
 from sparsebert.measurement.bench import BenchRow, Setting, bench
 from sparsebert.models.layout import layout_of
 from sparsebert.models.surgeon import shrink
-from sparsebert.records import Times
+from sparsebert.records import TimeSummary
 
 LAYERS = 3
 PARTS = (1.0, 0.75, 0.5, 0.25, 0.0)
@@ -71,7 +71,7 @@ def row_of(found: BenchRow) -> Row:
     whole = found.timing("encoder")
     assert whole is not None
     one = {name: getattr(whole, name) / LAYERS for name in ("median_ms", "q25_ms", "q75_ms")}
-    times = whole.model_copy(update=one).model_dump(include=set(Times.model_fields), exclude_none=True)
+    times = whole.model_copy(update=one).model_dump(include=set(TimeSummary.model_fields), exclude_none=True)
     case = {"batch": found.batch, "length": found.length}
     return {"case": case, "variant": found.model, "baseline": WHOLE, "times": times}
 

@@ -21,7 +21,7 @@ from sparsebert.models.source import resolve
 from sparsebert.pruning.assemble import assemble
 from sparsebert.pruning.calibration import Calibrated, calibrate
 from sparsebert.pruning.knapsack import CostTable
-from sparsebert.pruning.search import Found, divergence, scorer
+from sparsebert.pruning.search import Found, scorer
 from sparsebert.pruning.targets import Goal, meet
 from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.load import load_recipe
@@ -69,9 +69,9 @@ def one_seed(options: argparse.Namespace, seed: int) -> list[Row]:
                 shapes[sparsity] = shape_for(context, model, calibrated, sparsity)
             choices = shapes[sparsity].choices
             small = assemble(model, calibrated.candidates, choices)
-            own = predict_logits(small, calibrated.score_rows, context.collate)
+            own = predict_logits(small, calibrated.score_rows, context.collate, kind=calibrated.kind)
             found = {
-                "divergence": divergence(calibrated.teacher_logits, own),
+                "divergence": calibrated.kind.divergence(calibrated.teacher_logits, own),
                 "shape": [(choice.heads, choice.neurons) for choice in choices],
             }
             rows.append(scored(context, small, criterion, sparsity) | found)

@@ -18,14 +18,15 @@ from sparsebert.cli.bench_tables import tables
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
 from sparsebert.kernels import native
-from sparsebert.measurement.bench import BenchRow, Match, Setting, backend_verdict, bench, verdict
+from sparsebert.measurement.bench import BenchRow, Match, Setting, bench, runtime_verdict, verdict
 from sparsebert.measurement.memory import peak_memory
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import load_model
 from sparsebert.records import Timing
-from sparsebert.runtimes import pytorch as backends
-from sparsebert.runtimes.pytorch import BackendError, compiled, eager, eager_bf16, ready, sparse, sparse_bf16
+from sparsebert.runtimes import pytorch
+from sparsebert.runtimes.pytorch import COMPILE, EAGER, EAGER_BF16, SPARSE, SPARSE_BF16
+from sparsebert.runtimes.runtime import RuntimeUnavailableError, ready
 from sparsebert.timing import Conditions, timing
 from tiny import FAMILIES, HIDDEN, tiny_model
 
@@ -56,7 +57,7 @@ def measured(speedup: float | None, low: float | None = None, high: float | None
     return plain.model_copy(update={"speedup": speedup, "speedup_q25": low, "speedup_q75": high})
 
 
-def test_every_model_setting_and_back_end_has_a_row() -> None:
+def test_every_model_setting_and_runtime_has_a_row() -> None:
     dense = tiny_model("bert")
     models = {"dense": dense, "same": copy.deepcopy(dense), "moved": shifted(dense, 0.5)}
     rows = bench(models, [SMALL, Setting(1, 16)], ["eager", "eager-bf16"], threads=1, **QUICK)
@@ -96,10 +97,10 @@ def test_what_each_row_is_compared_with() -> None:
     assert moved_half is not None and moved_half.largest_difference == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_back_end_has_a_verdict_of_its_own() -> None:
+def test_a_runtime_has_a_verdict_of_its_own() -> None:
     rows = by_name(bench({"dense": tiny_model("bert")}, [SMALL], ["eager", "eager-bf16"], **QUICK))
     row = rows["dense", "eager-bf16"]
-    assert backend_verdict(rows["dense", "eager"], "eager") is None
+    assert runtime_verdict(rows["dense", "eager"], "eager") is None
     for speedup, said in {
         (
             2.0,
@@ -115,7 +116,7 @@ def test_a_back_end_has_a_verdict_of_its_own() -> None:
         (1.02, 0.99, 1.04): "dense on eager-bf16 is no faster than on eager: 1.02x its speed (model",
     }.items():
         names = ("backend_speedup", "backend_speedup_low", "backend_speedup_high")
-        found = backend_verdict(row.model_copy(update=dict(zip(names, speedup, strict=True))), "eager")
+        found = runtime_verdict(row.model_copy(update=dict(zip(names, speedup, strict=True))), "eager")
         assert found is not None and found.startswith(said) and found.endswith(" rounds)")
 
 
@@ -206,7 +207,7 @@ def test_rows_are_json_and_progress_is_told() -> None:
 
 def test_bad_input() -> None:
     models = {"a": tiny_model("bert")}
-    with pytest.raises(UserError, match=r"Unknown backend 'eagr'; allowed: eager, .*Did you mean 'eager'"):
+    with pytest.raises(UserError, match=r"Unknown runtime 'eagr'; allowed: eager, .*Did you mean 'eager'"):
         bench(models, [SMALL], ["eagr"])
     with pytest.raises(UserError, match="no positions for that length; got 65"):
         bench(models, [Setting(1, 65)])
@@ -226,41 +227,45 @@ def test_a_model_in_bfloat16_is_what_transformers_loads_in_it(family: str, tmp_p
     assert {name: b.dtype for name, b in cast.named_buffers()} == {n: b.dtype for n, b in loaded.named_buffers()}
 
 
-def test_every_registered_back_end_gives_the_outputs_of_eager_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_registered_runtime_gives_the_outputs_of_eager_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert registry.names("backend") == ["eager", "eager-bf16", "compile", "sparse", "sparse-bf16"]
+    assert registry.names("runtime") == ["eager", "eager-bf16", "compile", "sparse", "sparse-bf16", "onnx"]
     model = tiny_model("electra")
     inputs = example_inputs([model], 2, 8)
     expected = model(**inputs)[0]
-    assert torch.equal(eager(model, inputs).run(inputs), expected)
-    half = eager_bf16(model, inputs)
+    assert torch.equal(EAGER.prepare(model, inputs).run(inputs), expected)
+    half = EAGER_BF16.prepare(model, inputs)
     assert half.dtype == "bfloat16" and half.run(inputs).dtype == torch.bfloat16
     torch.testing.assert_close(half.run(inputs).float(), expected, atol=0.2, rtol=0.1)
-    with pytest.raises(BackendError, match=r"'compile' is not available: no C\+\+ compiler found \(no-such-compiler\)"):
-        compiled(model, inputs)
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"'compile' is not available: no C\+\+ compiler found \(no-such-compiler\)"
+    ):
+        COMPILE.prepare(model, inputs)
 
 
-def test_the_sparse_back_end_runs_where_it_gains(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sparse_runtime_runs_where_it_gains(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("bert", hidden_size=256, intermediate_size=1024)
     inputs = example_inputs([model], 2, 8)
-    with pytest.raises(BackendError, match="'sparse' is not available: no kernel is faster than the dense product"):
-        sparse(model, inputs)
+    with pytest.raises(
+        RuntimeUnavailableError, match="'sparse' is not available: no kernel is faster than the dense product"
+    ):
+        SPARSE.prepare(model, inputs)
     with torch.no_grad():
         for name in encoder_linear_names(model):
             model.get_parameter(name)[:, 1:].zero_()
     if native.isa() is not None:
         expected = model(**inputs)[0]
-        ready = sparse(model, inputs)
+        ready = SPARSE.prepare(model, inputs)
         assert ready.dtype == "float32" and ready.module is not model
         torch.testing.assert_close(ready.run(inputs), expected)
     monkeypatch.setenv(native.FORCE, native.NONE)
     with pytest.raises(
-        BackendError, match=r"no sparse kernels for torch.float32 on this cpu \(native library: not built"
+        RuntimeUnavailableError, match=r"no sparse kernels for torch.float32 on this cpu \(native library: not built"
     ):
-        sparse(model, inputs)
+        SPARSE.prepare(model, inputs)
 
 
-def test_the_sparse_back_end_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sparse_runtime_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("bert", hidden_size=64, num_hidden_layers=1)
     with torch.no_grad():
         for name in encoder_linear_names(model):
@@ -269,25 +274,27 @@ def test_the_sparse_back_end_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> Non
     if native.isa() is None:
         return
     monkeypatch.setenv(native.FORCE, native.NONE)
-    with pytest.raises(BackendError, match=r"'sparse-bf16' is not available: .* for torch.bfloat16 on this cpu"):
-        sparse_bf16(model, inputs)
-    monkeypatch.setattr(backends, "accelerate", functools.partial(accelerate, worth=0))
-    expected = eager_bf16(model, inputs).run(inputs)
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"'sparse-bf16' is not available: .* for torch.bfloat16 on this cpu"
+    ):
+        SPARSE_BF16.prepare(model, inputs)
+    monkeypatch.setattr(pytorch, "accelerate", functools.partial(accelerate, worth=0))
+    expected = EAGER_BF16.prepare(model, inputs).run(inputs)
     for isa in ("portable", native.EMULATED):
         monkeypatch.setenv(native.FORCE, isa)
-        ready = sparse_bf16(model, inputs)
+        ready = SPARSE_BF16.prepare(model, inputs)
         assert ready.dtype == "bfloat16" and ready.module is not None and sparse_layers(ready.module)
         torch.testing.assert_close(ready.run(inputs), expected, atol=0.05, rtol=0.05)
 
 
 def test_the_attention_that_ran_is_named() -> None:
     inputs = example_inputs([tiny_model("bert")], 2, 8)
-    assert eager(tiny_model("bert", attn_implementation="eager"), inputs).attention == "eager"
-    assert eager(tiny_model("deberta-v2"), inputs).attention == "eager"
-    assert eager(tiny_model("bert"), inputs).attention == "sdpa"
+    assert EAGER.prepare(tiny_model("bert", attn_implementation="eager"), inputs).attention == "eager"
+    assert EAGER.prepare(tiny_model("deberta-v2"), inputs).attention == "eager"
+    assert EAGER.prepare(tiny_model("bert"), inputs).attention == "sdpa"
 
 
-def test_a_back_end_that_is_not_available_has_a_row_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_that_is_not_available_has_a_row_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     rows = by_name(bench({"a": tiny_model("bert")}, [SMALL], ["compile", "eager"], **QUICK))
     assert rows["a", "compile"].unavailable == "no C++ compiler found (no-such-compiler)"

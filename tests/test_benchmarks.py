@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sparsebert.kernels import native
-from sparsebert.records import Times, read_record
+from sparsebert.records import TimeSummary, read_record
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
 ROOT = Path(__file__).parents[1]
@@ -54,12 +54,12 @@ def tables(printed: str) -> list[list[dict[str, str]]]:
 
 
 def written(file: Path) -> list[dict[str, Any]]:
-    """The rows of a benchmark's file; their times are checked to be `Times`, quartiles in order."""
+    """The rows of a benchmark's file; their times are checked to be a `TimeSummary`, quartiles in order."""
     plain = json.loads(file.read_text(encoding="utf-8"))
     assert plain["environment"]["cpu"] and plain["options"] and "output" not in plain["options"]
     for row in plain["rows"]:
         if "times" in row:
-            times = Times.model_validate(row["times"])
+            times = TimeSummary.model_validate(row["times"])
             assert times.rounds >= 2 and 0 < times.q25_ms <= times.median_ms <= times.q75_ms
             assert (times.speedup is None) == (row["baseline"] is None)
     return plain["rows"]

@@ -175,7 +175,7 @@ def test_folder_of_the_user_is_left_alone(home, tmp_path):
 
 
 OTHER_MISTAKES = {
-    "bench back end": (["bench", "MODEL", "--backend", "eagre"], ["Unknown backend 'eagre'", "Did you mean 'eager'?"]),
+    "bench runtime": (["bench", "MODEL", "--runtime", "eagre"], ["Unknown runtime 'eagre'", "Did you mean 'eager'?"]),
     "bench length": (["bench", "MODEL", "--length", "65"], ["no positions for that length", "1 to 64"]),
     "bench batch": (["bench", "MODEL", "--batch", "0"], ["at least 1"]),
     "bench nothing there": (["bench", "./nowhere"], ["model folder does not exist"]),

@@ -14,7 +14,8 @@ from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of, scope_names
 from sparsebert.models.surgeon import shrink
 from sparsebert.pruning.calibration import calibrate
-from sparsebert.recipe.schema import Rule, Training
+from sparsebert.pruning.target_kinds import CountedTarget, DenseCost, TimedTarget, weakest_first
+from sparsebert.recipe.schema import Rule, Target, Training
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.scope import select
 from sparsebert.sparse.sparsifier import Sparsifier
@@ -142,6 +143,28 @@ def test_units_of_an_emptied_model_are_ranked(name: str):
 
 def test_every_unit_criterion_was_tried():
     assert len(registry.names("unit_criterion")) == 6
+
+
+# A weaker and a stronger value of each target kind.
+TARGETS = {"speedup": (2, 4), "latency_ms": (100, 40), "size": (0.8, 0.3), "sparsity": (0.3, 0.8)}
+
+
+@pytest.mark.parametrize("name", registry.names("target"))
+def test_a_target_kind_reaches_what_its_budget_allows_and_asks_for_less_with_more(name: str):
+    kind, fixed = registry.get("target", name), 0.0 if name == "sparsity" else 30.0
+    dense, (weak, strong) = DenseCost(126.0, fixed), (Target(kind=name, value=value) for value in TARGETS[name])
+    assert weakest_first([strong, weak]) == (weak, strong)
+    assert kind.budget(strong.value, dense) < kind.budget(weak.value, dense) < 156.0
+    for target in (weak, strong):
+        assert target.label == f"{target.value:g}{kind.suffix}"
+        assert kind.value_at(kind.budget(target.value, dense), dense) == pytest.approx(target.value)
+        assert kind.reached(target.value, target.value) == pytest.approx(1)
+    assert isinstance(kind, TimedTarget) != isinstance(kind, CountedTarget)
+    assert not isinstance(kind, TimedTarget) or kind.corrected(90.0, 30.0, 1.0) == 90.0
+
+
+def test_every_target_kind_was_tried():
+    assert list(TARGETS) == registry.names("target")
 
 
 def test_a_scope_of_empty_blocks_alone_says_so():

@@ -8,9 +8,10 @@ import torch
 from sparsebert.counts import sizes
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.surgeon import shrink
-from sparsebert.pruning.costs import measured_table, parameter_table, stack_of
+from sparsebert.pruning.costs import _between, measured_table, parameter_table, stack_of
 from sparsebert.pruning.knapsack import LayerChoice
-from tiny import FAMILIES, HEADS, LAYERS, tiny_batch, tiny_model
+from sparsebert.timing import Samples
+from tiny import AS_ONE_PROGRAM, FAMILIES, HEADS, LAYERS, tiny_batch, tiny_model
 
 SHAPES = [(4, 24), (1, 24), (3, 5), (2, 0), (0, 8)]
 
@@ -68,3 +69,22 @@ def test_measured_table_has_every_size_and_rises():
     assert min(*table.attention.values(), *table.ffn.values()) >= 0
     assert table.layer > 0 and table.fixed > 0
     assert table.attention[HEADS] > 1.3 * table.attention[1]
+
+
+def test_costs_of_a_runtime_that_runs_the_whole_are_differences_of_whole_models():
+    # By hand: 10 outside the layers, 1 for a bare layer, 2 more for its heads, 4 for its neurons; one round is noisy.
+    whole = {(3, (0, 0)): 13.0, (1, (0, 0)): 11.0, (3, (2, 0)): 19.0, (3, (0, 8)): 25.0}
+    samples = {shape: Samples((ms, ms, 2 * ms), None, 1) for shape, ms in whole.items()}
+    fixed, encoder = _between(samples, [(0, 0), (2, 0), (0, 8)], 3)
+    assert fixed == pytest.approx(10) and encoder == pytest.approx({(0, 0): 1, (2, 0): 3, (0, 8): 5})
+    alone, of_one = _between({(1, size): samples[3, size] for size in ((0, 0), (2, 0))}, [(0, 0), (2, 0)], 1)
+    assert alone == pytest.approx(13) and of_one == pytest.approx({(0, 0): 0, (2, 0): 6})
+
+
+def test_a_table_of_whole_models_says_so():
+    model = tiny_model("bert", hidden_size=192, intermediate_size=40)
+    table = measured_table(model, 8, 64, AS_ONE_PROGRAM)
+    assert table.scope == "model" and sorted(table.attention) == list(range(HEADS + 1))
+    assert min(*table.attention.values(), *table.ffn.values(), table.layer) >= 0
+    assert table.fixed > 0 and table.attention[HEADS] > table.attention[1]
+    assert measured_table(model, 1, 8).scope == "encoder"

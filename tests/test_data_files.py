@@ -140,7 +140,7 @@ GOOD = rows_of(["a", "b", "c", "d"], ["x", "y", "x", "y"])
         (
             rows_of(["a", "b"], ["1", "0.5"]),
             Columns(),
-            "column 'label': a class label must be .*got 0.5; .*--regression",
+            "column 'label': a class label must be .*got 0.5; .*--kind regression",
         ),
         (rows_of(["a", "b"], [["x"], ["y"]]), Columns(), "row 1: a class label must be .*got list"),
         (rows_of(["a", "b"], [1, "x"]), Columns(kind="regression"), "row 2: .*must be a finite number; got 'x'"),

@@ -15,12 +15,13 @@ from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
 from sparsebert.models.surgeon import shrink
 from sparsebert.recipe.schema import Distill
+from sparsebert.tasks.classification import CLASSIFICATION
+from sparsebert.tasks.regression import REGRESSION
 from sparsebert.training.distill import (
     Distiller,
     attention_loss,
     check_match,
     hidden_loss,
-    logit_loss,
     nearest_loss,
 )
 from sparsebert.training.teacher import TeacherCache, cache_teacher, layer_outputs
@@ -36,11 +37,13 @@ def test_logit_loss_is_the_softened_relative_entropy(temperature: float):
     student, teacher = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
     p, q = (np.exp(x / temperature) / np.exp(x / temperature).sum(axis=1, keepdims=True) for x in (teacher, student))
     expected = temperature**2 * np.mean(scipy.stats.entropy(p, q, axis=1))
-    assert float(logit_loss(torch.tensor(student), torch.tensor(teacher), temperature)) == pytest.approx(expected)
+    assert float(
+        CLASSIFICATION.distillation(torch.tensor(student), torch.tensor(teacher), temperature)
+    ) == pytest.approx(expected)
 
 
 def test_logit_loss_of_one_output_is_the_squared_error():
-    assert float(logit_loss(torch.tensor([[1.0], [4.0]]), torch.tensor([[3.0], [4.0]]), 2.0)) == 2.0
+    assert float(REGRESSION.distillation(torch.tensor([[1.0], [4.0]]), torch.tensor([[3.0], [4.0]]), 2.0)) == 2.0
 
 
 def test_hidden_loss_by_hand():
@@ -311,7 +314,7 @@ def test_every_teaching_layer_finds_its_nearest(tmp_path: Path):
 
 def test_the_loss_is_the_weighted_sum():
     cache = TeacherCache(
-        np.zeros((1, 2), np.float32), np.zeros((3, 4, 2), np.float16), np.array([0, 4]), (1.0, 2.0, 4.0)
+        np.zeros((1, 2), np.float32), np.zeros((3, 4, 2), np.float16), np.array([0, 4]), (1.0, 2.0, 4.0), CLASSIFICATION
     )
     batch = {
         "teacher_logits": torch.tensor([[0.0, 1.0]]),

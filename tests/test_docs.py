@@ -22,6 +22,7 @@ from sparsebert import registry
 from sparsebert.cli.application import app
 from sparsebert.models.load import save_model
 from sparsebert.models.surgeon import shrink
+from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import parse_recipe
 from sparsebert.recipe.schema import Component, Plain, Rule
 from tiny import NEURONS, tiny_model
@@ -143,6 +144,8 @@ def test_generated_pages_are_current(generated: dict[Path, str]) -> None:
 def test_the_recipe_page_has_every_key_and_part_with_words(generated: dict[Path, str]) -> None:
     rows = re.findall(r"^\| `([^`]+)` \|.*\| (.*) \|$", generated[Path("recipes.md")], re.MULTILINE)
     keys = [field.alias or key for model in Plain.__subclasses__() for key, field in model.model_fields.items()]
+    for kind in registry.names("recipe"):
+        keys += [key for key in registry.get("recipe", kind).model_fields if key not in Recipe.model_fields]
     names = [
         one
         for kind in (*(kind for kind, _ in Rule(gate=ANY, penalty=ANY).components()), "unit_criterion")

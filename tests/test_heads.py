@@ -11,9 +11,11 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForTokenClassification, BertModel
 
 from sparsebert.errors import UserError
-from sparsebert.models.heads import has_task_head, saved_kind, unknown_head
+from sparsebert.models.heads import has_task_head, saved_head, saved_kind, unknown_head
 from sparsebert.models.load import load_config, load_model, save_model
 from sparsebert.models.surgeon import shrink
+from sparsebert.tasks.classification import CLASSIFICATION
+from sparsebert.tasks.regression import REGRESSION
 from tiny import tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny
 
@@ -51,25 +53,26 @@ def rewrite(folder: Path, **values: object) -> Path:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_class_says_what_was_saved(name: str):
-    assert saved_kind(config(name)) == KINDS[name]
+    assert saved_head(config(name)) == KINDS[name]
     assert unknown_head(config(name)) == (name if name in UNKNOWN else None)
-    assert saved_kind(config()) == "base" and unknown_head(config()) is None
+    assert saved_head(config()) == "base" and unknown_head(config()) is None
 
 
 def test_one_label_without_a_problem_type_is_a_regression():
     classifier = "BertForSequenceClassification"
     assert saved_kind(config(classifier, num_labels=1)) == "regression"
-    assert saved_kind(config(classifier, num_labels=1, problem_type="multi_label_classification")) == "classification"
+    assert saved_kind(config(classifier, num_labels=1, problem_type="multi_label_classification")) == "multilabel"
     assert saved_kind(config(classifier, num_labels=3, problem_type="regression")) == "regression"
 
 
 def test_a_head_for_another_problem_is_no_head_for_the_task():
     classifier, names = "BertForSequenceClassification", {0: "no", 1: "yes"}
-    assert has_task_head(config(classifier, id2label=names), 2, ("No", "yes"))
-    assert has_task_head(config(classifier, id2label=names), 2, ("yes", "no"))
-    assert not has_task_head(config(classifier, id2label=names), 2, ("yes", "maybe"))
-    assert not has_task_head(config(classifier, num_labels=2, problem_type="multi_label_classification"), 2)
-    assert has_task_head(config(classifier, num_labels=1), 1)
+    assert has_task_head(config(classifier, id2label=names), CLASSIFICATION, 2, ("No", "yes"))
+    assert has_task_head(config(classifier, id2label=names), CLASSIFICATION, 2, ("yes", "no"))
+    assert not has_task_head(config(classifier, id2label=names), CLASSIFICATION, 2, ("yes", "maybe"))
+    several = config(classifier, num_labels=2, problem_type="multi_label_classification")
+    assert not has_task_head(several, CLASSIFICATION, 2)
+    assert has_task_head(config(classifier, num_labels=1), REGRESSION, 1)
 
 
 @pytest.mark.parametrize(("labels", "problem"), [(1, None), (1, "regression"), (3, "multi_label_classification")])

@@ -20,6 +20,7 @@ from sparsebert.models.load import load_config, load_model
 from sparsebert.models.surgeon import shrink
 from sparsebert.recipe.load import load_recipe
 from sparsebert.runs.context import RunContext, set_up
+from sparsebert.tasks.classification import CLASSIFICATION
 from test_heads import rewrite
 from tiny import FAMILIES, tiny_batch, tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
@@ -79,7 +80,7 @@ def test_which_row_stands_for_which_label():
 
 def test_a_model_with_its_labels_in_another_order_is_fine_tuned_for_the_task(tmp_path: Path, data: Path):
     model = named(tmp_path / "model", "Yes", "No")
-    assert has_task_head(load_config(model), 2, ("no", "yes"))
+    assert has_task_head(load_config(model), CLASSIFICATION, 2, ("no", "yes"))
     bench, given = context(model, data, tmp_path / "out"), load_model(model)
     fresh = bench.fresh()
     assert own_names(fresh.config) == ["no", "yes"]
@@ -128,7 +129,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("command", ["compress", "train", "fff"])
-@pytest.mark.parametrize("head", [*HEADS, "BertForSequenceClassification", "MyBertForSequenceClassification"])
+@pytest.mark.parametrize("head", [*HEADS, "MyBertForSequenceClassification"])
 def test_a_head_for_another_task_is_never_thrown_away(head: str, command: str, tmp_path: Path, data: Path):
     save_tiny(tmp_path / "model")
     if head in HEADS:

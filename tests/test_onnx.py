@@ -1,16 +1,27 @@
-"""Models with trees as ONNX: the ways are gathered, step by step, for any batch and length."""
+"""The runtime `onnx`, and models with trees as ONNX: paths are gathered, step by step, for any batch and length."""
 
 from __future__ import annotations
 
+import copy
+import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
+from sparsebert.measurement.bench import Setting, bench
 from sparsebert.models.accelerate import accelerate
-from sparsebert.models.surgeon import convert_ffn
-from tiny import NAMES, Logits, tiny_batch, tiny_model
+from sparsebert.models.layout import encoder_linear_names
+from sparsebert.models.load import Packing, load_model, save_model
+from sparsebert.models.surgeon import convert_ffn, shrink
+from sparsebert.runtimes import onnx
+from sparsebert.runtimes.onnx import ONNX
+from sparsebert.runtimes.runtime import RuntimeUnavailableError
+from sparsebert.timing import torch_threads
+from tiny import FAMILIES, HEADS, NAMES, NEURONS, Logits, tiny_batch, tiny_model
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -35,7 +46,98 @@ def test_an_exported_tree_gives_the_same(family: str, sizes: dict[str, Any], tmp
     assert program is not None
     program.save(tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
-    for other in (batch, tiny_batch(1, rows=4, length=9)):
+    for other in (batch, tiny_batch(1, rows=5, length=9)):
         [found] = session.run(None, {name: other[name].numpy() for name in NAMES})
         with torch.no_grad():
             torch.testing.assert_close(torch.tensor(found), sparse(**other).logits, rtol=1e-4, atol=1e-5)
+
+
+def altered(what: str) -> PreTrainedModel:
+    """A model with blocks and a layer gone, with narrower blocks, with zeros, or with trees."""
+    dense = tiny_model("bert")
+    gone = {"layer.0.heads": torch.zeros(HEADS, dtype=torch.bool), "layer.1.neurons": torch.zeros(NEURONS) > 0}
+    fewer = {"layer.0.heads": torch.arange(HEADS) != 1, "layer.1.neurons": torch.arange(NEURONS) < 5}
+    zeros = copy.deepcopy(dense)
+    with torch.no_grad():
+        for name in encoder_linear_names(zeros):
+            zeros.get_parameter(name)[:, ::2].zero_()
+    made = {
+        "gone": lambda: shrink(dense, gone, [2]),
+        "fewer": lambda: shrink(dense, fewer),
+        "zeros": lambda: zeros,
+        "trees": lambda: convert_ffn(dense, depth=3, trees=2).eval(),
+    }
+    return made[what]()
+
+
+ALTERED = ("gone", "fewer", "zeros", "trees")
+
+
+@pytest.mark.parametrize("what", [*FAMILIES, *ALTERED])
+def test_the_runtime_gives_the_outputs_of_torch_for_other_shapes_too(what: str):
+    layers: dict[str, Any] = {"num_hidden_layers": 1}
+    if what == "modernbert":
+        layers = {"num_hidden_layers": 2, "layer_types": ["full_attention", "sliding_attention"]}
+    model = altered(what) if what in ALTERED else tiny_model(what, **layers)
+    prepared = ONNX.prepare(model, tiny_batch(rows=1))
+    assert (prepared.dtype, prepared.module, prepared.any_shape, prepared.predicts) == ("float32", None, True, True)
+    for rows, length in ((1, 12), (5, 9), (2, 31)):
+        batch = tiny_batch(1, rows, length)
+        with torch.no_grad():
+            torch.testing.assert_close(prepared.run(batch), model(**batch)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_packed_model_runs_as_the_dense_one_it_is_read_as(tmp_path: Path):
+    model = shrink(altered("zeros"), {}, [1, 2])
+    save_model(model, None, tmp_path, Packing())
+    assert [file.name for file in tmp_path.glob("*.safetensors")] == ["packed.safetensors"]
+    batch = tiny_batch(1)
+    found = ONNX.prepare(load_model(tmp_path), batch).run(batch)
+    with torch.no_grad():
+        torch.testing.assert_close(found, model(**batch)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_it_runs_on_as_many_threads_as_torch_and_leaves_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    asked, make = [], onnxruntime.InferenceSession
+
+    def session(file: Path, options: Any, **more: Any) -> Any:
+        asked.append((file.parent.parent, options.intra_op_num_threads, more["providers"]))
+        return make(file, options, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with torch_threads(2):
+        ONNX.prepare(tiny_model("bert", num_hidden_layers=1), tiny_batch())
+    assert asked == [(tmp_path, 2, ["CPUExecutionProvider"])]
+    assert not list(tmp_path.iterdir())
+
+
+def test_bench_compares_its_outputs_and_speed_with_eager(capsys: pytest.CaptureFixture[str]):
+    quick = {"rounds": 3, "min_sample_ms": 0.1, "warmup_ms": 0.0}
+    rows = bench({"a": tiny_model("bert", num_hidden_layers=1)}, [Setting(1, 8)], ["eager", "onnx"], **quick)
+    row = rows[1]
+    assert row.unavailable is None and [(t.scope, t.backend, t.dtype) for t in row.timings] == [
+        ("model", "onnx", "float32")
+    ]
+    assert row.backend_speedup is not None and row.against_first_backend is not None
+    assert row.against_first_backend.relative_difference < 1e-4 and row.against_first_backend.agreement == 1.0
+    assert "".join(capsys.readouterr()) == ""
+
+
+def test_what_cannot_be_exported_says_why(monkeypatch: pytest.MonkeyPatch):
+    model = tiny_model("bert", num_hidden_layers=1)
+
+    def branching(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+    monkeypatch.setattr(type(model.dropout), "forward", branching)
+    words = "The runtime 'onnx' is not available: the model cannot be exported: "
+    with pytest.raises(RuntimeUnavailableError, match=words):
+        ONNX.prepare(model, tiny_batch())
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(onnx, "find_spec", lambda name: None if name.startswith("onnxr") else find_spec(name))
+    words = r"'onnx' is not available: not installed: onnxruntime \(pip install 'sparsebert\[onnx\]'\)\.$"
+    with pytest.raises(RuntimeUnavailableError, match=words):
+        ONNX.prepare(tiny_model("bert"), tiny_batch())

@@ -18,7 +18,7 @@ from sparsebert import progress, registry
 from sparsebert.cli.application import app
 from sparsebert.data.tokens import Reader
 from sparsebert.models.load import load_model, load_tokenizer
-from sparsebert.runtimes.pytorch import Prepared
+from sparsebert.runtimes.runtime import Prepared, Runtime
 from sparsebert.training import inference
 from sparsebert.training.collate import padding_collator
 from tiny import tiny_model
@@ -74,12 +74,6 @@ def test_capitals_in_a_suffix(model, tmp_path):
     assert_refused(
         run_cli("predict", model, "--file", tmp_path / "texts.CSV"), ["no column 'text'", "allowed: body, id"]
     )
-
-
-def test_several_labels_at_once_are_refused(tmp_path):
-    several = save_tiny(tmp_path / "model", problem_type="multi_label_classification")
-    said = run_cli("predict", several, "good")
-    assert_refused(said, ["several labels at once", "problem_type multi_label_classification"])
 
 
 def test_a_tokenizer_with_more_words_than_the_model(tmp_path):
@@ -243,36 +237,46 @@ def test_every_text_has_its_own_answer_in_whatever_order_they_are_read(model, mo
 def test_what_runs_as_one_program_gets_few_shapes_and_only_those_it_was_made_for(model, monkeypatch):
     made = []
 
-    def whole(ready: Any, example: dict[str, torch.Tensor]) -> Prepared:
-        made.append(tuple(example["input_ids"].shape))
+    class Whole(Runtime):
+        def prepare(self, model: Any, inputs: Any) -> Prepared:
+            made.append(tuple(inputs["input_ids"].shape))
 
-        def run(given: dict[str, torch.Tensor]) -> torch.Tensor:
-            assert {value.shape for value in given.values()} == {example["input_ids"].shape}
-            return ready(**given)[0]
+            def run(given: Any) -> torch.Tensor:
+                assert {value.shape for value in given.values()} == {inputs["input_ids"].shape}
+                return model(**given)[0]
 
-        return Prepared(run, "float32", "sdpa", True, None)
+            return Prepared(run, "float32", "sdpa", True, None, any_shape=False)
 
     expected = found(given_bytes(model, "\n".join(MANY).encode()))["predictions"]
-    monkeypatch.setitem(registry._TABLE["backend"], "whole", "somewhere:whole")
+    monkeypatch.setitem(registry._TABLE["runtime"], "whole", "somewhere:whole")
     get = registry.get
-    monkeypatch.setattr(registry, "get", lambda kind, name: whole if name == "whole" else get(kind, name))
-    said = run_cli("predict", model, "-", "--json", "--backend", "whole", "--batch", 3, stdin="\n".join(MANY))
+    monkeypatch.setattr(registry, "get", lambda kind, name: Whole() if name == "whole" else get(kind, name))
+    said = run_cli("predict", model, "-", "--json", "--runtime", "whole", "--batch", 3, stdin="\n".join(MANY))
     for row, other in zip(found(said)["predictions"], expected, strict=True):
         assert row["probability"] == pytest.approx(other["probability"], abs=1e-5)
     assert sorted(made) == [(3, 16), (3, 32)]
-    assert run_cli("predict", model, "good", "--backend", "whole").exit_code == 0
+    assert run_cli("predict", model, "good", "--runtime", "whole").exit_code == 0
     assert made[2:] == [(1, 16)]
 
 
-def test_back_ends_and_threads(model):
+def test_runtimes_and_threads(model):
     plain = found(run_cli("predict", model, "good", "--json", "--threads", 1, "--batch", 1))["predictions"]
-    half = found(run_cli("predict", model, "good", "--json", "--backend", "eager-bf16"))["predictions"]
+    half = found(run_cli("predict", model, "good", "--json", "--runtime", "eager-bf16"))["predictions"]
     assert plain[0]["probability"] == pytest.approx(half[0]["probability"], abs=0.02)
     assert plain != half
     assert_refused(
-        run_cli("predict", model, "good", "--backend", "eagre"), ["Unknown backend", "Did you mean 'eager'?"]
+        run_cli("predict", model, "good", "--runtime", "eagre"), ["Unknown runtime", "Did you mean 'eager'?"]
     )
     assert_refused(run_cli("predict", model, "good", "--threads", 0), ["no number of threads"])
+
+
+def test_onnx_answers_as_eager_for_texts_of_any_length(model):
+    pytest.importorskip("onnxruntime")
+    texts = "\n".join(MANY[:7])
+    expected = found(run_cli("predict", model, "-", "--json", stdin=texts))["predictions"]
+    said = found(run_cli("predict", model, "-", "--json", "--runtime", "onnx", "--batch", 3, stdin=texts))
+    for row, other in zip(said["predictions"], expected, strict=True):
+        assert row["label"] == other["label"] and row["probability"] == pytest.approx(other["probability"], abs=1e-5)
 
 
 def test_a_bar_is_shown_once_work_is_slow(monkeypatch):

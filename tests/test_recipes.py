@@ -337,7 +337,7 @@ def test_every_command_that_trains_takes_the_columns_of_own_data(home, tmp_path,
     model = ("--model", home / "base", home / "trained.yaml") if command == "sweep" else (home / "base",)
     recipe = ("--recipe", home / "trained.yaml") if command == "train" else ()
     data = ("--task", "mine", "--data", home / "data")
-    columns = ("--text-column", "label", "--label-column", "text", "--regression")
+    columns = ("--text-column", "label", "--label-column", "text", "--kind", "regression")
     said = run_cli(command, *model, *recipe, *data, *columns, "-o", tmp_path / "out")
     assert said.exit_code == 2
     assert "column 'text', row 1: the label of a regression must be a finite number" in " ".join(said.stderr.split())

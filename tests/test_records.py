@@ -79,7 +79,7 @@ def test_a_model_lies_in_a_folder_of_its_run(tmp_path: Path, field: str, name: s
     ("where", "value", "words"),
     [
         ("kind", "prune", "Input should be 'compress', 'train' or 'fff' at kind"),
-        ("models.1.target_kind", "energy", "Input should be 'speedup', .* at models.1.target_kind"),
+        ("models.1.target_kind", 5, "Input should be a valid string at models.1.target_kind"),
         ("models.1.name", "dense", "models need names of their own"),
         ("models.1.shape.full_heads", 0, "greater than 0 at models.1.shape.full_heads"),
         ("models.1.shape.heads", [1, 2], "one entry a layer in each of its lists, .* at models.1.shape"),
@@ -87,7 +87,7 @@ def test_a_model_lies_in_a_folder_of_its_run(tmp_path: Path, field: str, name: s
         ("models.1.shape.dropped_layers", [6], "a dropped layer must be one of the layers"),
         ("models.1.shape.kept_heads", [[0]] * 6, "as many as it has left"),
         ("models.1.timings.0.median_ms", 0, "greater than 0 at models.1.timings.0.median_ms"),
-        ("recipe.targets.0.kind", "energy", "in the recipe, targets.0.kind: Input should be 'speedup'"),
+        ("recipe.targets.0.value", 0.5, "in the recipe, targets.0: .*target speedup must lie between 1 and 1000"),
         ("recipe.measure", 5, "in the recipe, measure: Input should be"),
         ("recipe.sparsity", "much", "in the recipe, sparsity: Input should be a valid number"),
     ],

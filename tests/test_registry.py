@@ -9,6 +9,8 @@ import pytest
 
 from sparsebert import registry
 from sparsebert.errors import UserError
+from sparsebert.measurement.bench import Setting, bench
+from tiny import tiny_model
 
 
 def test_own_components_are_found_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -35,3 +37,28 @@ def test_what_cannot_be_found_is_one_error(name: str, words: str):
         with pytest.raises(UserError) as caught:
             find("schedule", name)
         assert words in str(caught.value)
+
+
+OWN_RUNTIME = """
+from sparsebert.runtimes.pytorch import EAGER
+from sparsebert.runtimes.runtime import Runtime
+
+class Slow(Runtime):
+    def prepare(self, model, inputs):
+        return EAGER.prepare(model, inputs)
+
+SLOW = Slow()
+"""
+
+
+def test_a_runtime_of_the_users_own_is_measured_beside_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "my_runtimes.py").write_text(OWN_RUNTIME, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    quick = {"rounds": 3, "min_sample_ms": 0.1, "warmup_ms": 0.0}
+    rows = bench({"a": tiny_model("bert")}, [Setting(1, 8)], ["eager", "my_runtimes:SLOW"], **quick)
+    match = rows[1].against_first_backend
+    assert rows[1].backend == "my_runtimes:SLOW" and match is not None and match.largest_difference == 0
+    words = r"runtime 'my_runtimes:Slow' is of another kind; got ABCMeta; allowed: an instance of .*runtime\.Runtime\."
+    with pytest.raises(UserError, match=words):
+        registry.get("runtime", "my_runtimes:Slow")
+    del sys.modules["my_runtimes"]

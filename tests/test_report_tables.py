@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from example_record import example_record, failed_record, full_record, noisy_record, sparse_record, train_record
-from sparsebert.records import Record
+from sparsebert.pruning.target_kinds import SPEEDUP
+from sparsebert.records import ModelResult, Record
 from sparsebert.reports import (
     as_html,
     as_json,
@@ -146,10 +147,21 @@ def test_settings_that_are_not_given_are_no_part_of_a_name():
     assert labels == ["all-MiniLM-L6-v2 on sst2", "train_examples=500"]
 
 
+def also_in_onnx(model: ModelResult) -> ModelResult:
+    """Timed as one program too, in 3 ms and 1.5 times as fast as dense."""
+    own = {"scope": "model", "backend": "onnx", "median_ms": 3.0, "speedup": 1.5}
+    return model.model_copy(update={"timings": (*model.timings, model.timings[0].model_copy(update=own))})
+
+
 def test_the_headline_is_the_setting_that_the_recipe_asked_for():
     assert rows_of(example_record())["dense"].latency_ms.mid == pytest.approx(14.2 + 0.35 + 0.004 * 128 / 8)
     asked = example_record(measure={"batch": 32, "length": 25})
     assert rows_of(asked)["dense"].latency_ms.mid == pytest.approx(83.5 + 0.35 + 0.004 * 32 * 25 / 8)
+    in_onnx = example_record(measure={"runtime": "onnx"})
+    assert rows_of(in_onnx)["dense"].latency_ms is None
+    rows = rows_of(in_onnx.model_copy(update={"models": tuple(map(also_in_onnx, in_onnx.models))}))
+    assert rows["dense"].latency_ms.mid == 3.0 and rows["2x"].encoder_speedup is None
+    assert SPEEDUP.reported(rows["2x"]) == 1.5
     never_timed = example_record(measure={"batch": 64})
     assert rows_of(never_timed)["dense"].latency_ms is None
 

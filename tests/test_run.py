@@ -247,7 +247,7 @@ def test_max_drop_stops_where_too_much_is_lost(home):
 
 
 def test_regression_is_scored_as_regression(home):
-    options = ("--regression", "--label-column", "score", "--no-finetune", "--sparsity", 0.5)
+    options = ("--kind", "regression", "--label-column", "score", "--no-finetune", "--sparsity", 0.5)
     record = compress(home, home.base, "regression", *options)
     assert record.main_metric == "pearson"
     assert {score.metric for score in record.models[1].scores} == {"pearson", "spearman"}

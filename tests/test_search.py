@@ -14,7 +14,9 @@ from sparsebert.pruning import search
 from sparsebert.pruning.calibration import Calibrated, calibrate
 from sparsebert.pruning.costs import parameter_table
 from sparsebert.pruning.knapsack import CostTable, LayerChoice
-from sparsebert.pruning.search import divergence, scorer, search_even, search_layers, search_shape
+from sparsebert.pruning.search import scorer, search_even, search_layers, search_shape
+from sparsebert.tasks.classification import CLASSIFICATION
+from sparsebert.tasks.regression import REGRESSION
 from tiny import HEADS, LAYERS, NEURONS, tiny_model
 from toy import calibrated_with, toy_collate, toy_rows
 
@@ -39,12 +41,12 @@ def test_divergence_is_the_mean_relative_entropy():
     rng = np.random.default_rng(0)
     teacher, student = rng.normal(size=(6, 3)), rng.normal(size=(6, 3))
     p, q = (np.exp(x) / np.exp(x).sum(axis=1, keepdims=True) for x in (teacher, student))
-    assert divergence(teacher, student) == pytest.approx(np.mean(scipy.stats.entropy(p, q, axis=1)))
-    assert divergence(teacher, teacher + 5) == pytest.approx(0, abs=1e-12)
+    assert CLASSIFICATION.divergence(teacher, student) == pytest.approx(np.mean(scipy.stats.entropy(p, q, axis=1)))
+    assert CLASSIFICATION.divergence(teacher, teacher + 5) == pytest.approx(0, abs=1e-12)
 
 
 def test_divergence_of_one_output_is_the_squared_error():
-    assert divergence(np.array([[1.0], [2.0]]), np.array([[0.0], [5.0]])) == 5.0
+    assert REGRESSION.divergence(np.array([[1.0], [2.0]]), np.array([[0.0], [5.0]])) == 5.0
 
 
 @pytest.mark.parametrize("part", [0.95, 0.5, 0.2, 0.02])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +14,9 @@ from sparsebert.groups import Group, Slice
 from sparsebert.models.layout import layout_of
 from sparsebert.pruning.obs import obs_candidates
 from sparsebert.pruning.statistics import FLOOR, CalibrationBatch, Collected, collect_statistics
+from sparsebert.tasks.classification import CLASSIFICATION, Classification
+from sparsebert.tasks.kind import TaskKind
+from sparsebert.tasks.regression import REGRESSION
 from tiny import FAMILIES, tiny_batch, tiny_model
 
 UNITS, WIDTH, HIDDEN, LABELS, SEED = 3, 2, 4, 3, 11
@@ -74,10 +76,8 @@ def cross_entropy(output: Any, batch: CalibrationBatch) -> torch.Tensor:
     return nn.functional.cross_entropy(output.logits, batch["labels"])
 
 
-def collected(
-    model: nn.Module, *batches: CalibrationBatch, loss: Callable[[Any, CalibrationBatch], torch.Tensor] = cross_entropy
-) -> Collected:
-    return collect_statistics(model, [GROUP], ["layer"], batches, loss, SEED)
+def collected(model: nn.Module, *batches: CalibrationBatch, kind: TaskKind = CLASSIFICATION) -> Collected:
+    return collect_statistics(model, [GROUP], ["layer"], batches, kind, SEED)
 
 
 def directions(*shapes: tuple[int, int]) -> list[np.ndarray]:
@@ -138,7 +138,7 @@ def test_fisher_tends_to_the_gauss_newton_matrix():
 
 def test_a_single_output_is_not_centred():
     model, batch = Toy(labels=1), toy_batch()
-    squares = collected(model, batch, loss=lambda output, batch: output.logits.square().mean())
+    squares = collected(model, batch, kind=REGRESSION)
     hand = by_hand(model, batch, directions((4, 1))[0])
     expected = hand["g"].T @ hand["g"] / 4
     assert np.abs(expected).max() > 0.01
@@ -207,13 +207,13 @@ def test_input_norm_is_over_weights_and_biases():
 
 
 def test_the_model_is_left_as_it_was():
+    class Failing(Classification):
+        def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no loss")
+
     model = Toy().train()
-
-    def fail(output: Any, batch: CalibrationBatch) -> torch.Tensor:
-        raise RuntimeError("no loss")
-
     with pytest.raises(RuntimeError, match="no loss"):
-        collected(model, toy_batch(), loss=fail)
+        collected(model, toy_batch(), kind=Failing())
     collected(model, toy_batch())
     assert model.training
     assert not any(module._forward_hooks for module in model.modules())
@@ -226,7 +226,7 @@ def test_every_family_gives_evidence_for_every_group(family: str):
     layout = layout_of(model)
     batch = tiny_batch() | {"labels": torch.tensor([0, 1, 2])}
     found = collect_statistics(
-        model, layout.groups, [layer.path for layer in layout.layers], [batch], cross_entropy, SEED
+        model, layout.groups, [layer.path for layer in layout.layers], [batch], CLASSIFICATION, SEED
     )
     assert list(found.groups) == [group.name for group in layout.groups]
     assert all(error > 0 for error in found.skip_errors.values()) and len(found.skip_errors) == 3
@@ -243,7 +243,7 @@ def test_input_norm_reads_the_right_parts_of_a_fused_matrix():
     group = layout_of(model).groups[0]
     batch = tiny_batch() | {"labels": torch.tensor([0, 1, 2])}
     found = (
-        collect_statistics(model, [group], ["model.layers.0"], [batch], cross_entropy, SEED)
+        collect_statistics(model, [group], ["model.layers.0"], [batch], CLASSIFICATION, SEED)
         .groups[group.name]
         .input_norm
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from sparsebert.pruning.targets import CLOSE_ENOUGH, Goal, measure_pair, meet
 from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.schema import Search, Target
 from sparsebert.timing import Samples
-from tiny import HEADS, LAYERS, NEURONS, tiny_model
+from tiny import AS_ONE_PROGRAM, HEADS, LAYERS, NEURONS, tiny_model
 from toy import calibrated_with, toy_collate, toy_rows
 
 MODEL = tiny_model("bert", num_labels=2)
@@ -145,6 +146,30 @@ def test_speedups_are_corrected_by_measurement(
     # One unit of cost is the grain of these choices: 4 a head.
     assert achieved == pytest.approx(value, rel=CLOSE_ENOUGH + 4 / (126 / value))
     assert 2 <= len(found) <= 4
+
+
+def test_speedups_of_whole_models_are_met_where_layers_cannot_be_measured_alone(
+    thin: Calibrated, monkeypatch: pytest.MonkeyPatch
+):
+    # Of 156, and 30 of it stays: twice as fast leaves 48 for the layers, which is 2.6 times as fast for them.
+    found: list[Sequence[LayerChoice]] = []
+    measuring(monkeypatch, found, lambda cost: (156 / (30 + cost), 30 + cost))
+    table = replace(TABLE, scope="model")
+    _, achieved = meet(goal("speedup", 2.0, candidates=8), lambda: table, thin, removed)
+    assert achieved == pytest.approx(2, rel=CLOSE_ENOUGH + 4 / 78)
+    assert 42 <= sum(choice.cost for choice in found[0]) <= 48
+    message = r"The target speedup 6 cannot be met; allowed: the nearest reachable is about 4\.88\."
+    with pytest.raises(UserError, match=message):
+        meet(goal("speedup", 6), lambda: table, thin, removed)
+
+
+def test_a_pair_in_a_runtime_that_runs_the_whole_has_the_ratio_of_the_whole(monkeypatch: pytest.MonkeyPatch):
+    def measure(variants: Sequence[Any], rounds: int, compared: Any) -> dict[str, Samples]:
+        assert all(one.part_ns is None for one in variants)
+        return {"dense": Samples((6.0, 6.0), None, 1), "small": Samples((2.0, 2.0), None, 1)}
+
+    monkeypatch.setattr(targets, "measure", measure)
+    assert measure_pair(MODEL, MODEL, Setting(1, 8), 3, 1, AS_ONE_PROGRAM) == (3.0, 2.0)
 
 
 def test_what_was_measured_is_kept_where_the_corrected_budget_cannot_be_met(

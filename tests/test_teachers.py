@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import BertTokenizerFast
+from transformers import BertTokenizerFast, PreTrainedModel
 
 from sparsebert.models.load import load_model, load_tokenizer, save_model
 from sparsebert.models.surgeon import shrink
@@ -118,3 +118,36 @@ def test_a_teacher_of_another_family_is_asked_in_its_own_tokens(home, tmp_path):
     BertTokenizerFast.from_pretrained(save_tiny(tmp_path / "words")).save_pretrained(tmp_path / "roberta")
     logits = with_teacher(home, "roberta", tmp_path / "roberta", "phases.0.distill.hidden=0")
     assert logits.shape == (64, 2) and np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(("bias", "said"), [(9.0, 'predicts one class, "yes"'), (0.0, None)])
+def test_a_teacher_no_better_than_a_constant_answer_is_a_note(bias: float, said: str | None, home, tmp_path):
+    model = load_model(save_tiny(tmp_path / "teacher"))
+    model.config.id2label, model.config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
+    good, bad = (len(SPECIAL) + place for place in (0, 1))
+    with torch.no_grad():
+        if bias:
+            model.classifier.bias[1] += 100 * bias
+        else:
+            know(model, good, bad)
+    model.save_pretrained(tmp_path / "teacher")
+    settings = (f"phases.0.teacher={tmp_path / 'teacher'}", "phases.0.distill.hidden=0")
+    notes = [note for note in read_record(trained(home, f"chance-{bias}", *settings)).notes if "The teacher" in note]
+    assert len(notes) == (said is not None)
+    words = (said, str(tmp_path / "teacher"), "worth as little") if said else ()
+    assert all(word in notes[0] for word in words)
+
+
+def know(model: PreTrainedModel, good: int, bad: int) -> None:
+    """Make a classifier that goes by two words: trained on nothing else than texts of theirs."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(150):
+        ids = torch.randint(len(SPECIAL) + 2, len(SPECIAL) + len(WORDS), (16, 8), generator=generator)
+        labels = torch.randint(2, (16,), generator=generator)
+        ids[torch.arange(16), torch.randint(8, (16,), generator=generator)] = torch.where(labels == 1, good, bad)
+        with torch.enable_grad():
+            loss = model(ids, labels=labels).loss
+            optimizer.zero_grad()
+            loss.backward()
+        optimizer.step()

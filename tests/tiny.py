@@ -5,6 +5,7 @@ Biases and norms are random too: ones and zeros hide bugs.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from transformers import PreTrainedModel
 from sparsebert import registry
 from sparsebert.models.families import HeadName
 from sparsebert.models.shrunk import stock_config_class, stock_model_class
+from sparsebert.runtimes.pytorch import EAGER
+from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "modernbert", "deberta-v2")
 NAMES = ("input_ids", "attention_mask")
@@ -96,3 +99,14 @@ class Logits(nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits [batch, labels]."""
         return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+class AsOneProgram(Runtime):
+    """Plain torch that does not let its layers be called one by one, as compiled programs do not."""
+
+    def prepare(self, model: PreTrainedModel, inputs: ModelInputs) -> Prepared:
+        """Of any shape."""
+        return replace(EAGER.prepare(model, inputs), module=None)
+
+
+AS_ONE_PROGRAM = AsOneProgram()

@@ -15,6 +15,7 @@ from sparsebert.models.layout import layout_of
 from sparsebert.pruning.calibration import Calibrated
 from sparsebert.pruning.candidates import Candidate, levels
 from sparsebert.pruning.statistics import CalibrationStatistics
+from sparsebert.tasks.classification import CLASSIFICATION
 from sparsebert.training.collate import Batch
 
 
@@ -92,4 +93,4 @@ def calibrated_with(model: PreTrainedModel, skip_errors: Sequence[float], unit_e
         each = unit_errors[group.layer]
         counts = levels(group.units, group.output.width)
         candidates[group.name] = flat_options(group, lambda count, g=group, e=each: e * (g.units - count), counts)
-    return Calibrated(layout, candidates, tuple(skip_errors), toy_rows(8), np.zeros((8, 2)))
+    return Calibrated(layout, candidates, tuple(skip_errors), toy_rows(8), np.zeros((8, 2)), CLASSIFICATION)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.files import home_of
 from sparsebert.progress import busy, silent
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 OWN_TASK = "custom"
-# A higher speedup or sparsity asks for more; a higher latency or size for less.
-FALLING = ("latency_ms", "size")
 Numbers = float | Sequence[float]
 
 
@@ -64,7 +63,7 @@ def targets_of(goals: Mapping[str, Numbers]) -> list[dict[str, Any]]:
     return [
         {"kind": kind, "value": value}
         for kind, values in goals.items()
-        for value in sorted(_several(values), reverse=kind in FALLING)
+        for value in sorted(_several(values), reverse=registry.get("target", kind).falling)
     ]
 
 

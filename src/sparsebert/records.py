@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sparsebert.errors import UserError
 from sparsebert.files import write_text_atomically
-from sparsebert.recipe.schema import FolderName, Target, TargetKind
+from sparsebert.recipe.schema import FolderName, RecordedTarget
 
 SCHEMA = 1
 # Fields of models that nothing ever filled.
@@ -134,7 +134,7 @@ class Shape(Part):
         return self
 
 
-class Times(Part):
+class TimeSummary(Part):
     """What was measured of one variant in interleaved rounds; ratios are of paired rounds against the baseline."""
 
     rounds: Count
@@ -148,7 +148,7 @@ class Times(Part):
     speedup_high: Positive | None = Field(default=None, description="of the same interval")
 
 
-class Timing(Times):
+class Timing(TimeSummary):
     """The times of a forward pass, and what it was a pass of."""
 
     scope: Literal["encoder", "model"]
@@ -247,7 +247,7 @@ class ModelResult(Part):
     model_type: str | None = Field(
         default=None, description="of its configuration; own classes have `sparsebert-` in front"
     )
-    target_kind: TargetKind | None = None
+    target_kind: str | None = None
     target_value: float | None = None
     shape: Shape
     scores: tuple[Score, ...] = ()
@@ -283,7 +283,7 @@ class _Told(BaseModel):
     model: str | None = None
     name: str | None = None
     sparsity: float | None = None
-    targets: tuple[Target, ...] | None = None
+    targets: tuple[RecordedTarget, ...] | None = None
     phases: tuple[_ToldPhase, ...] | None = None
     measure: dict[str, Any] | None = None
 

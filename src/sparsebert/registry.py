@@ -10,8 +10,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
 from sparsebert.errors import UserError, unknown
 
 # In front of a family's name: the types of our own model classes.
@@ -99,13 +97,39 @@ _TABLE: dict[str, dict[str, str]] = {
         "modernbert": "sparsebert.models.families:MODERNBERT",
         "deberta-v2": "sparsebert.models.families:DEBERTA_V2",
     },
-    "backend": {
-        "eager": "sparsebert.runtimes.pytorch:eager",
-        "eager-bf16": "sparsebert.runtimes.pytorch:eager_bf16",
-        "compile": "sparsebert.runtimes.pytorch:compiled",
-        "sparse": "sparsebert.runtimes.pytorch:sparse",
-        "sparse-bf16": "sparsebert.runtimes.pytorch:sparse_bf16",
+    "task_kind": {
+        "classification": "sparsebert.tasks.classification:CLASSIFICATION",
+        "regression": "sparsebert.tasks.regression:REGRESSION",
+        "multilabel": "sparsebert.tasks.multilabel:MULTILABEL",
     },
+    "metric": {
+        "accuracy": "sparsebert.tasks.metrics:ACCURACY",
+        "f1": "sparsebert.tasks.metrics:F1",
+        "matthews": "sparsebert.tasks.metrics:MATTHEWS",
+        "pearson": "sparsebert.tasks.metrics:PEARSON",
+        "spearman": "sparsebert.tasks.metrics:SPEARMAN",
+        "micro_f1": "sparsebert.tasks.multilabel:MICRO_F1",
+        "macro_f1": "sparsebert.tasks.multilabel:MACRO_F1",
+    },
+    "target": {
+        "speedup": "sparsebert.pruning.target_kinds:SPEEDUP",
+        "latency_ms": "sparsebert.pruning.target_kinds:LATENCY_MS",
+        "size": "sparsebert.pruning.target_kinds:SIZE",
+        "sparsity": "sparsebert.pruning.target_kinds:SPARSITY",
+    },
+    "runtime": {
+        "eager": "sparsebert.runtimes.pytorch:EAGER",
+        "eager-bf16": "sparsebert.runtimes.pytorch:EAGER_BF16",
+        "compile": "sparsebert.runtimes.pytorch:COMPILE",
+        "sparse": "sparsebert.runtimes.pytorch:SPARSE",
+        "sparse-bf16": "sparsebert.runtimes.pytorch:SPARSE_BF16",
+        "onnx": "sparsebert.runtimes.onnx:ONNX",
+    },
+}
+# Kinds of which a component of the user's own has to be an instance of one class.
+_CLASSES = {
+    "runtime": "sparsebert.runtimes.runtime:Runtime",
+    "target": "sparsebert.pruning.target_kinds:TargetKind",
 }
 
 
@@ -118,11 +142,11 @@ def get(kind: str, name: str) -> Any:
     """The component itself: one of the table, or the user's own, named as `package.module:attribute`.
 
     The user's modules are looked for where Python looks, and in the working directory. Raises UserError with the
-    allowed names, and the nearest one, for an unknown name, and for an own component that cannot be imported.
+    allowed names, and the nearest one, for an unknown name, and for an own component that cannot be imported or is no
+    such component.
     """
     if name in _TABLE[kind]:
-        module, attribute = _TABLE[kind][name].split(":")
-        return getattr(importlib.import_module(module), attribute)
+        return _import(_TABLE[kind][name])
     if _OWN.fullmatch(name):
         return _own(kind, name)
     raise unknown(kind.replace("_", " "), name, _TABLE[kind])
@@ -134,18 +158,26 @@ def check(kind: str, name: str) -> None:
         get(kind, name)
 
 
+def _import(path: str) -> Any:
+    module, attribute = path.split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def _own(kind: str, name: str) -> Any:
-    module, attribute = name.split(":")
     # A command's own search path begins with its folder, not with the user's.
     path = list(sys.path)
     sys.path.insert(0, os.getcwd())
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = _import(name)
     except (ImportError, AttributeError) as error:
         what = f"The {kind.replace('_', ' ')} '{name}' cannot be imported: {error}"
         raise UserError(what, fix="give package.module:attribute, with the package installed or here") from None
     finally:
         sys.path[:] = path
+    if kind in _CLASSES and not isinstance(found, wanted := _import(_CLASSES[kind])):
+        what = f"The {kind.replace('_', ' ')} '{name}' is of another kind"
+        raise UserError(what, got=type(found).__name__, allowed=f"an instance of {wanted.__module__}.{wanted.__name__}")
+    return found
 
 
 def make(kind: str, name: str, options: Mapping[str, Any], **context: Any) -> Any:
@@ -172,6 +204,9 @@ def make(kind: str, name: str, options: Mapping[str, Any], **context: Any) -> An
 
 
 def _typed(what: str, value: Any, annotation: Any) -> Any:
+    # Here, because the command line asks for names before it needs anything that is slow to import.
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
     try:
         return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:

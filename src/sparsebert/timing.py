@@ -21,7 +21,7 @@ from torch import nn
 
 from sparsebert.errors import UserError
 from sparsebert.recipe.schema import MOST_THREADS
-from sparsebert.records import Times, Timing
+from sparsebert.records import TimeSummary, Timing
 
 NS_PER_MS = 1e6
 LEVEL = 0.05
@@ -136,7 +136,7 @@ def orders(count: int, rounds: int) -> list[list[int]]:
     return [row[::-1] if turn % 2 else row for turn, row in enumerate(rows)]
 
 
-def times(samples_ms: Sequence[float], baseline_ms: Sequence[float] | None) -> Times:
+def times(samples_ms: Sequence[float], baseline_ms: Sequence[float] | None) -> TimeSummary:
     """Summarise one variant; speedup = median of baseline/variant over the rounds (1 = as fast, higher = faster).
 
     Raises ValueError for rounds that cannot be paired, and for times of zero, of which there is no ratio.
@@ -147,7 +147,7 @@ def times(samples_ms: Sequence[float], baseline_ms: Sequence[float] | None) -> T
     paired = None if baseline_ms is None else ratios(samples_ms, baseline_ms)
     ratio = (None, None, None) if paired is None else quartiles(paired)
     low, high = (None if paired is None else median_interval(paired)) or (None, None)
-    return Times(
+    return TimeSummary(
         rounds=len(samples_ms),
         median_ms=median,
         q25_ms=q25,

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from sparsebert.cli.texts import Texts
 from sparsebert.errors import UserError
 from sparsebert.files import atomic_file
 from sparsebert.models.heads import saved_kind
+from sparsebert.tasks.kind import task_kind
 
+SEPARATOR = "|"
 OUTPUTS = (".csv", ".jsonl", ".json")
 Answer = dict[str, Any]
 
@@ -46,15 +48,16 @@ def check_output(file: Path, read: Path | None) -> None:
 def answers(config: PretrainedConfig, texts: Texts, start: int, logits: np.ndarray) -> Iterator[Answer]:
     """One row for each of the texts from `start` on that `logits` [texts, outputs] are of.
 
-    A row has `id`, `text`, `text_2` of a pair, and `label` with its `probability` and the `probabilities` of all; for a
-    regression the `value`, or `values` by name where the model gives several.
+    A row has `id`, `text`, `text_2` of a pair, and what the kind of task that the model was saved for makes of it.
     """
-    names = _names(config, logits.shape[1])
+    name = saved_kind(config)
+    assert name is not None, "the model is for no known task"
+    kind, names = task_kind(name), _names(config, logits.shape[1])
     for row, values in enumerate(logits.astype(np.float64), start=start):
         answer = {"id": _plain(texts.ids[row]), "text": texts.first[row]}
         if texts.second is not None:
             answer["text_2"] = texts.second[row]
-        yield answer | (_numbers if saved_kind(config) == "regression" else _classes)(names, values)
+        yield answer | kind.answer(names, values)
 
 
 def _names(config: PretrainedConfig, outputs: int) -> list[str]:
@@ -65,20 +68,6 @@ def _names(config: PretrainedConfig, outputs: int) -> list[str]:
     return [f"{name} ({row})" if found.count(name) > 1 else name for row, name in enumerate(found)]
 
 
-def _numbers(names: Sequence[str], values: np.ndarray) -> Answer:
-    if len(values) == 1:
-        return {"value": float(values[0])}
-    return {"values": dict(zip(names, values.tolist(), strict=True))}
-
-
-def _classes(names: Sequence[str], values: np.ndarray) -> Answer:
-    chances = np.exp(values - values.max())
-    chances /= chances.sum()
-    best = int(chances.argmax())
-    every = dict(zip(names, chances.tolist(), strict=True))
-    return {"label": names[best], "probability": float(chances[best]), "probabilities": every}
-
-
 def _plain(value: Any) -> Any:
     """An id as JSON has it; what it has no kind for, such as a date, as text."""
     number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
@@ -86,11 +75,14 @@ def _plain(value: Any) -> Any:
 
 
 def flat(answer: Answer) -> Answer:
-    """A row without parts: those of `probabilities` and `values` stand beside the others, by name."""
+    """A row without parts: `probabilities` and `values` stand beside the others, by name; lists become text."""
     single = {"probabilities": "probability", "values": "value"}
     found: Answer = {}
     for key, value in answer.items():
-        found |= {f"{single[key]}_{name}": part for name, part in value.items()} if key in single else {key: value}
+        if key in single:
+            found |= {f"{single[key]}_{name}": part for name, part in value.items()}
+        else:
+            found[key] = SEPARATOR.join(value) if isinstance(value, list) else value
     return found
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsebert import registry
 from sparsebert.cli.errors import cli_errors
 from sparsebert.cli.options import (
     COMMON,
@@ -47,11 +48,11 @@ def bench(
         typer.Option(help="Measure at the median length of this task's validation texts.", rich_help_panel=SPEED),
     ] = None,
     data: DataOption = None,
-    backend: Annotated[
+    runtime: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="eager (default), eager-bf16, compile, sparse, sparse-bf16, or all; repeatable.",
+            help=f"{', '.join(registry.names('runtime'))}, or all; repeatable. Default eager.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -78,7 +79,7 @@ def bench(
         made = recipe_of(recipe, options, settings or [])
         named = any(setting.startswith(("task=", "data=")) for setting in settings or [])
         natural = named or any(given is not None for given in (task, data, recipe))
-        _put(_measured(models, made, batch or [], length or [], backend or [], natural, memory), output, as_json)
+        _put(_measured(models, made, batch or [], length or [], runtime or [], natural, memory), output, as_json)
 
 
 def _measured(
@@ -86,7 +87,7 @@ def _measured(
     recipe: Recipe,
     batches: Sequence[int],
     lengths: Sequence[int],
-    backends: Sequence[str],
+    runtimes: Sequence[str],
     natural: bool,
     memory: bool,
 ) -> list[BenchRow]:
@@ -105,7 +106,7 @@ def _measured(
         rows = measure(
             {name: open_model(source) for name, source in found.items()},
             settings,
-            _backends(backends),
+            _runtimes(runtimes),
             rounds=recipe.measure.rounds,
             threads=recipe.measure.threads,
             seed=recipe.seed,
@@ -147,20 +148,17 @@ def _natural_length(recipe: Recipe, model: ModelSource) -> int:
     return int(np.median(list(rows["length"])))
 
 
-def _backends(given: Sequence[str]) -> list[str]:
-    from sparsebert import registry
-
+def _runtimes(given: Sequence[str]) -> list[str]:
     if ALL in given:
-        return registry.names("backend")
-    return list(dict.fromkeys(given)) or registry.names("backend")[:1]
+        return registry.names("runtime")
+    return list(dict.fromkeys(given)) or registry.names("runtime")[:1]
 
 
 def _with_memory(row: BenchRow, found: Mapping[str, ModelSource]) -> BenchRow:
-    """Memory is that of plain loading and running, so it belongs to the rows of that back end only."""
-    from sparsebert import registry
+    """Memory is that of plain loading and running, so it belongs to the rows of that runtime only."""
     from sparsebert.measurement.memory import peak_memory
 
-    if row.backend != registry.names("backend")[0]:
+    if row.backend != registry.names("runtime")[0]:
         return row
     peak = peak_memory(found[row.model].path, row.batch, row.length)
     return row.model_copy(update={"peak_memory_mb": peak})

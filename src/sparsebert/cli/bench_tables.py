@@ -57,7 +57,7 @@ def _table(numbers: Iterable[str], title: str | None = None) -> Table:
     """Names of models may be broken where there is no room, and nothing else."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
     table.add_column("Model", overflow="fold")
-    table.add_column("Back end", no_wrap=True)
+    table.add_column("Runtime", no_wrap=True)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     return table

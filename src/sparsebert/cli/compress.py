@@ -16,10 +16,10 @@ from sparsebert.cli.options import (
     DelimiterOption,
     EncodingOption,
     JsonOption,
+    KindOption,
     LabelColumnOption,
     OutputFolderOption,
     RecipeOption,
-    RegressionOption,
     RestartOption,
     SeedOption,
     SetOption,
@@ -91,7 +91,7 @@ def compress(
     data: DataOption = None,
     text_column: TextColumnOption = None,
     label_column: LabelColumnOption = None,
-    regression: RegressionOption = False,
+    kind: KindOption = None,
     delimiter: DelimiterOption = None,
     encoding: EncodingOption = None,
     train_examples: TrainExamplesOption = None,
@@ -122,6 +122,15 @@ def compress(
         int | None,
         typer.Option(metavar="TOKENS", help="Default: median of the validation texts.", rich_help_panel=SPEED),
     ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Measure targets in it, for example onnx; one that runs a model as one program gives speedups of "
+            "the whole model. Default eager.",
+            rich_help_panel=SPEED,
+        ),
+    ] = None,
     threads: ThreadsOption = None,
     recipe: RecipeOption = None,
     settings: SetOption = None,
@@ -134,7 +143,7 @@ def compress(
     """Make a family of smaller, faster models for a task, with a report. Run it again to go on after a stop."""
     options = {
         "model": model,
-        **task_settings(task, data, text_column, label_column, regression, delimiter, encoding),
+        **task_settings(task, data, text_column, label_column, kind, delimiter, encoding),
         "speedup": speedup,
         "latency_ms": latency,
         "size": size,
@@ -147,6 +156,7 @@ def compress(
         "max_length": max_length,
         "measure.batch": batch,
         "measure.length": length,
+        "measure.runtime": runtime,
         "measure.threads": threads,
         "seed": seed,
     }

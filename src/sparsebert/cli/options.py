@@ -70,8 +70,14 @@ TextColumnOption = Annotated[
 LabelColumnOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Label column of your file.", rich_help_panel=DATA)
 ]
-RegressionOption = Annotated[
-    bool, typer.Option("--regression", help="The labels are numbers to predict.", rich_help_panel=DATA)
+KindOption = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        metavar="NAME",
+        help="What labels are: classification (default), regression, multilabel.",
+        rich_help_panel=DATA,
+    ),
 ]
 DelimiterOption = Annotated[
     str | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsebert import registry
 from sparsebert.cli.errors import cli_errors
 from sparsebert.cli.options import (
     COMMON,
@@ -54,9 +55,9 @@ def predict(
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Texts at a time.", rich_help_panel=HOW)] = 32,
-    backend: Annotated[
+    runtime: Annotated[
         str,
-        typer.Option(metavar="NAME", help="eager, eager-bf16, compile, sparse or sparse-bf16.", rich_help_panel=HOW),
+        typer.Option(metavar="NAME", help=f"{', '.join(registry.names('runtime'))}.", rich_help_panel=HOW),
     ] = "eager",
     threads: ThreadsOption = None,
     output: Annotated[
@@ -74,21 +75,20 @@ def predict(
 ) -> None:
     """Say what a model makes of texts: label and probabilities, or a number for regression."""
     with cli_errors(debug):
-        from sparsebert import registry
         from sparsebert.cli.answers import Destination, check_output
         from sparsebert.cli.output import quiet_libraries
         from sparsebert.cli.predict_model import fine_tuned, inference_of
         from sparsebert.cli.texts import texts_of
         from sparsebert.data.text import Written
 
-        registry.get("backend", backend)
+        registry.get("runtime", runtime)
         if output:
             check_output(output, file)
         with quiet_libraries():
             source = fine_tuned(model)
             read = texts_of(texts or [], file, text_column or [], id_column, Written(delimiter, encoding))
-            # A back end chooses kernels by the tokens of a batch, so it must not wait for more texts than there are.
-            inference = inference_of(source, max_length, backend, min(batch, len(read.first)))
+            # A runtime chooses kernels by the tokens of a batch, so it must not wait for more texts than there are.
+            inference = inference_of(source, max_length, runtime, min(batch, len(read.first)))
             _answer(inference, read, threads, Destination(model, output, as_json, show_ids=id_column is not None))
 
 

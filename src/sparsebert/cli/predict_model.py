@@ -9,6 +9,7 @@ from sparsebert.models.limits import SHORTEST, position_limit, reading_length, s
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.named import is_run, open_model, sources
 from sparsebert.models.source import ModelSource, resolve
+from sparsebert.tasks.kind import task_kind
 from sparsebert.training.collate import padding_collator
 from sparsebert.training.inference import Inference
 
@@ -23,19 +24,19 @@ def fine_tuned(model: str) -> ModelSource:
     if head is not None:
         raise UserError(f"predict does not know the head of {model}", got=head, allowed=f"models for {TASKS}")
     kind = saved_kind(config)
-    if kind not in ("classification", "regression"):
+    if kind is None:
         got = ", ".join(config.architectures or ()) or "no architectures in its config.json"
         raise UserError(f"{model} is not fine-tuned for a task", got=got, fix="run `sparsebert compress` first")
-    if kind == "classification" and config.num_labels == 1:
+    if task_kind(kind).exclusive and config.num_labels == 1:
         raise UserError(
             f"{model} has a single class, which every text would get",
             got=f"problem_type {config.problem_type} with one label",
-            allowed="two labels or more, or problem_type regression",
+            allowed="two labels or more, or another problem_type",
         )
     return source
 
 
-def inference_of(source: ModelSource, max_length: int | None, backend: str, batch: int) -> Inference:
+def inference_of(source: ModelSource, max_length: int | None, runtime: str, batch: int) -> Inference:
     """The model, loaded, to read `batch` texts at a time up to `max_length` tokens, none = what it reads by itself.
 
     Raises UserError for a length that is too short for a text.
@@ -47,4 +48,4 @@ def inference_of(source: ModelSource, max_length: int | None, backend: str, batc
         raise UserError("--max-length is too short for a text", got=max_length, allowed=allowed)
     wanted = max_length or reading_length(config, tokenizer)
     reader = Reader(tokenizer, min(wanted, limit or wanted), config.vocab_size, segment_types(config))
-    return Inference(model, reader, padding_collator(tokenizer), backend, batch)
+    return Inference(model, reader, padding_collator(tokenizer), runtime, batch)

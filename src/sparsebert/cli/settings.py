@@ -42,7 +42,7 @@ def task_settings(
     data: str | None,
     text: list[str] | None,
     label: str | None,
-    regression: bool,
+    kind: str | None,
     delimiter: str | None,
     encoding: str | None,
 ) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def task_settings(
         "data": data,
         "columns.text": text or None,
         "columns.label": label,
-        "columns.kind": "regression" if regression else None,
+        "columns.kind": kind,
         "columns.delimiter": delimiter,
         "columns.encoding": encoding,
     }

@@ -18,8 +18,8 @@ from sparsebert.cli.options import (
     DelimiterOption,
     EncodingOption,
     JsonOption,
+    KindOption,
     LabelColumnOption,
-    RegressionOption,
     RestartOption,
     SetOption,
     TaskOption,
@@ -62,7 +62,7 @@ def sweep(
     data: DataOption = None,
     text_column: TextColumnOption = None,
     label_column: LabelColumnOption = None,
-    regression: RegressionOption = False,
+    kind: KindOption = None,
     delimiter: DelimiterOption = None,
     encoding: EncodingOption = None,
     train_examples: TrainExamplesOption = None,
@@ -78,7 +78,7 @@ def sweep(
     """Run a recipe over a grid of values and seeds. Finished points are skipped, so run it again to go on."""
     options = {
         "model": model,
-        **task_settings(task, data, text_column, label_column, regression, delimiter, encoding),
+        **task_settings(task, data, text_column, label_column, kind, delimiter, encoding),
         "train_examples": train_examples,
     }
     with cli_errors(debug, interrupted=GOES_ON):

@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow as pa
 
 from sparsebert.data.read import column
-from sparsebert.data.rows import UNLABELLED
 from sparsebert.errors import UserError
+from sparsebert.tasks.class_names import UNLABELLED
 
 METADATA = b"huggingface"
 
 
 def declared_names(raw: pa.Table, label: str, where: str) -> tuple[str, ...]:
-    """The names of a ClassLabel column in the order of their numbers; empty if the file declares none.
+    """The names of a column of ClassLabel, or of lists of them, in the order of their numbers; empty if none.
 
     Raises UserError for a declaration that cannot be read.
     """
@@ -26,8 +26,8 @@ def declared_names(raw: pa.Table, label: str, where: str) -> tuple[str, ...]:
         feature: Any = json.loads(stored)
         for key in ("info", "features", label):
             feature = feature.get(key, {})
-        kind = feature.get("_type")
-        names = feature.get("names", ()) if kind == "ClassLabel" else ()
+        feature = feature.get("feature", feature)
+        names = feature.get("names", ()) if feature.get("_type") == "ClassLabel" else ()
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{where}: the features that its metadata declare cannot be read ({error})") from None
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
@@ -39,20 +39,25 @@ def declared_names(raw: pa.Table, label: str, where: str) -> tuple[str, ...]:
 
 
 def with_names(raw: pa.Table, label: str, names: tuple[str, ...], where: str) -> pa.Table:
-    """The table with the numbers of a ClassLabel column replaced by their names, and nothing else changed.
+    """The table with the numbers of a column of classes, or of lists of them, replaced by their names.
 
     Raises UserError for a number that has no name, and for values that are no numbers.
     """
     found = [
-        _name(value, names, f"{where}, column '{label}', row {row}")
+        _named(value, names, f"{where}, column '{label}', row {row}")
         for row, value in enumerate(column(raw, label, where), start=1)
     ]
-    return raw.set_column(raw.column_names.index(label), label, pa.array(found, type=pa.string()))
+    kind = pa.list_(pa.string()) if any(isinstance(value, list) for value in found) else pa.string()
+    return raw.set_column(raw.column_names.index(label), label, pa.array(found, type=kind))
 
 
-def _name(value: Any, names: tuple[str, ...], where: str) -> str | None:
-    if value is None:
-        return None
+def _named(value: Any, names: tuple[str, ...], where: str) -> Any:
+    if isinstance(value, list):
+        return [_name(one, names, where) for one in value]
+    return None if value is None else _name(value, names, where)
+
+
+def _name(value: Any, names: tuple[str, ...], where: str) -> str:
     if not isinstance(value, int) or not 0 <= value < len(names):
         unlabelled = value == UNLABELLED and isinstance(value, int)
         fix = f"{UNLABELLED} marks a row without a label: drop such rows" if unlabelled else ""

@@ -1,4 +1,4 @@
-"""The user's own data: one file, or a folder with train.* and validation.* (or dev.*); classification or regression."""
+"""The user's own data: one file, or a folder with train.* and validation.* (or dev.*)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from sparsebert.data.decimals import with_points
 from sparsebert.data.declared import declared_names, with_names
 from sparsebert.data.read import DELIMITER, SUFFIXES, column, has_columns, read_file
-from sparsebert.data.rows import MISSING, class_names, refuse_missing_words, standard_rows
+from sparsebert.data.rows import standard_rows
 from sparsebert.data.text import Written
 from sparsebert.errors import UserError
 from sparsebert.recipe.schema import Columns
+from sparsebert.tasks.class_names import MISSING
+from sparsebert.tasks.kind import TextColumn, task_kind
 from sparsebert.tasks.table import TaskSpec
 
 HELD_OUT = 0.1
@@ -39,8 +40,9 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
     """Read a file, or a folder with `train.*` and maybe `validation.*`, `valid.*`, `val.*` or `dev.*`.
 
     Files are csv, jsonl or parquet. Names of classes that a parquet file declares stay in the order of their numbers.
-    Without a validation file a seeded tenth of the rows is held out, the same share of each class, and no text is in
-    both parts; where a file has texts of the train file, a note says how many. The classes are those of the train file.
+    Without a validation file a seeded tenth of the rows is held out, the same share of each stratum of the task's kind,
+    such as a class, and no text is in both parts; where a file has texts of the train file, a note says how many. The
+    classes are those of the train file.
     Raises UserError for anything that cannot be read or does not fit.
     """
     train_file, validation_file = _find(task, path)
@@ -56,7 +58,7 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
         notes += _places_note(spec, read, column(more.table, columns.label, validation_file.name), validation_file.name)
         notes += _shared(rows, validation, train_file.name)
         return OwnData(spec, rows, validation, "validation", tuple(dict.fromkeys(notes)))
-    train, validation = hold_out(rows, seed, stratify=spec.kind == "classification")
+    train, validation = hold_out(rows, seed, task_kind(spec.kind).strata(np.asarray(rows["label"][:])))
     note = f"no validation file was given: {len(validation)} of {len(rows)} rows were held out with seed {seed}"
     return OwnData(spec, train, validation, "held_out", (*notes, note))
 
@@ -71,20 +73,15 @@ class _Read:
 
 
 def _read(file: Path, texts: Sequence[str], columns: Columns) -> _Read:
+    kind = task_kind(columns.kind)
     raw = read_file(file, (columns.label, *texts), Written(columns.delimiter, columns.encoding))
-    delimiter, where = (raw.schema.metadata or {}).get(DELIMITER), f"{file.name}, column '{columns.label}'"
-    if columns.kind == "classification":
-        if delimiter is not None:
-            refuse_missing_words(column(raw, columns.label, file.name), where)
-        declared = declared_names(raw, columns.label, file.name)
+    delimiter = (raw.schema.metadata or {}).get(DELIMITER)
+    if delimiter is None:
+        declared = declared_names(raw, columns.label, file.name) if kind.named else ()
         return _Read(with_names(raw, columns.label, declared, file.name) if declared else raw, declared)
-    if delimiter in (None, b","):
-        return _Read(raw)
-    values = column(raw, columns.label, file.name)
-    numbers = with_points(values, where)
-    note = f"commas in column '{columns.label}' are read as decimal points"
-    table = raw.set_column(raw.column_names.index(columns.label), columns.label, pa.array(numbers, type=pa.string()))
-    return _Read(table, notes=(note,) if numbers != values else ())
+    given = TextColumn(column(raw, columns.label, file.name), file.name, columns.label, delimiter.decode())
+    values, notes = kind.from_text(given)
+    return _Read(raw.set_column(raw.column_names.index(columns.label), columns.label, pa.array(values)), notes=notes)
 
 
 def _names_note(spec: TaskSpec) -> tuple[str, ...]:
@@ -101,21 +98,20 @@ def _places_note(spec: TaskSpec, read: _Read, values: Sequence[object], where: s
     return (f"numbers in {where} are taken to be places in the alphabet of the train file's classes: {taken}",)
 
 
-def hold_out(rows: Dataset, seed: int, stratify: bool) -> tuple[Dataset, Dataset]:
-    """Split off about HELD_OUT of the rows, of each label if `stratify`; order within the two parts is kept.
+def hold_out(rows: Dataset, seed: int, strata: np.ndarray) -> tuple[Dataset, Dataset]:
+    """Split off about HELD_OUT of the rows, of each of the `strata` [rows]; order within the two parts is kept.
 
-    Rows of equal texts stay together and count for the label of the first of them. A label with one text stays in
+    Rows of equal texts stay together and count for the stratum of the first of them. A stratum with one text stays in
     train; of any other at least one text is held out. Raises UserError if nothing can be held out.
     """
     first: dict[tuple[str, ...], int] = {}
     leader = np.array([first.setdefault(text, row) for row, text in enumerate(_texts(rows))])
     copies = np.bincount(leader)
     leaders = np.flatnonzero(copies)
-    labels = np.asarray(rows["label"][:]) if stratify else np.zeros(len(rows), dtype=int)
     generator = np.random.default_rng(seed)
     chosen: list[int] = []
-    for label in np.unique(labels):
-        chosen += _choose(generator.permutation(leaders[labels[leaders] == label]), copies)
+    for stratum in np.unique(strata):
+        chosen += _choose(generator.permutation(leaders[strata[leaders] == stratum]), copies)
     if not chosen:
         raise UserError("Too few different texts to hold some out", got=len(leaders), fix="add validation.csv")
     held = np.isin(leader, chosen)
@@ -186,15 +182,14 @@ def _text_columns(columns: Columns) -> tuple[str, ...]:
 
 
 def _spec(task: str, read: _Read, texts: tuple[str, ...], columns: Columns, where: str) -> TaskSpec:
-    regression = columns.kind == "regression"
-    values = column(read.table, columns.label, where)
+    kind, values = task_kind(columns.kind), column(read.table, columns.label, where)
     # Also where names are declared: a column of one label is nothing to learn from.
-    labels = () if regression else class_names(values, f"{where}, column '{columns.label}'")
+    names = kind.label_names(values, f"{where}, column '{columns.label}'")
     return TaskSpec(
         name=task,
         columns=texts,
-        labels=read.declared or labels,
-        metrics=("pearson", "spearman") if regression else ("accuracy", "matthews"),
+        labels=read.declared or names,
+        metrics=kind.metrics,
         description=f"the user's own data, {where}",
         label=columns.label,
         kind=columns.kind,

@@ -141,7 +141,7 @@ class FastFeedForward(nn.Module):
         return w_in, b_in, w_out
 
     def _dense(self, x: torch.Tensor) -> torch.Tensor:
-        logits = F.linear(x, self.w_in.flatten(0, 1), self.b_in.flatten()).view(len(x), self.trees, self.nodes)
+        logits = F.linear(x, self.w_in.flatten(0, 1), self.b_in.flatten()).view(x.shape[0], self.trees, self.nodes)
         share = _soft_share(logits) if self.training and self.routing.soft else _hard_share(logits)
         if self.training:
             self.penalty = self._penalty(logits)

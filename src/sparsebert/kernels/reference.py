@@ -39,7 +39,8 @@ def fff_route(x: torch.Tensor, w_in: torch.Tensor, b_in: torch.Tensor) -> tuple[
     """
     trees, nodes, _ = w_in.shape
     levels = levels_of(nodes)
-    node = torch.zeros(trees, len(x), dtype=torch.long, device=x.device)
+    # Not len(x), which an exporter takes for a constant.
+    node = torch.zeros(trees, x.shape[0], dtype=torch.long, device=x.device)
     tree = torch.arange(trees, device=x.device)[:, None]
     visited, logits = [], []
     for _ in range(levels):

@@ -1,6 +1,6 @@
 """Compare models: interleaved times, output checks and a verdict in words.
 
-All models and back ends of one setting share one measurement, so that every ratio is of paired rounds.
+All models and runtimes of one setting share one measurement, so that every ratio is of paired rounds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
 from sparsebert.records import Part, Timing
-from sparsebert.runtimes.pytorch import BackendError, ModelInputs, Prepared
+from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime, RuntimeUnavailableError
 from sparsebert.timing import (
     NARROW,
     Conditions,
@@ -62,10 +62,11 @@ class Match(Part):
 
 
 class BenchRow(Part):
-    """One model on one back end in one setting.
+    """One model in one runtime in one setting.
 
-    A speedup in `timings` is over the first model on the same back end; `backend_speedup` is over the same model on
-    the first back end. The two matches are against the same two. Where a back end cannot run, `unavailable` says why.
+    `backend` is the name of the runtime, as in a Timing. A speedup in `timings` is over the first model in the same
+    runtime; `backend_speedup` is over the same model in the first runtime. The two matches are against the same two.
+    Where a runtime cannot run, `unavailable` says why.
     """
 
     model: str
@@ -91,7 +92,7 @@ class BenchRow(Part):
 def bench(
     models: Mapping[str, PreTrainedModel],
     settings: Sequence[Setting],
-    backends: Sequence[str] = ("eager",),
+    runtimes: Sequence[str] = ("eager",),
     *,
     rounds: int = 15,
     threads: int | None = None,
@@ -100,28 +101,28 @@ def bench(
     warmup_ms: float = 200,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[BenchRow]:
-    """Measure every model on every back end in every setting; the first model is the baseline.
+    """Measure every model in every runtime in every setting; the first model is the baseline.
 
     Inputs are random tokens without padding, the same for all. The time of the encoder (its layers only) comes from
-    the same forward passes, on back ends that run layer by layer and for models that have layers. Raises UserError
-    for an unknown back end and for input that a model cannot take.
+    the same forward passes, in runtimes that run layer by layer and for models that have layers. Raises UserError
+    for an unknown runtime and for input that a model cannot take.
     """
-    if not models or not settings or not backends:
-        raise UserError("A benchmark needs at least one model, one setting and one back end")
-    functions = {name: registry.get("backend", name) for name in backends}
+    if not models or not settings or not runtimes:
+        raise UserError("A benchmark needs at least one model, one setting and one runtime")
+    found: dict[str, Runtime] = {name: registry.get("runtime", name) for name in runtimes}
     rows: list[BenchRow] = []
     with torch_threads(threads) as count:
         for setting in settings:
             where = f"batch {setting.batch}, length {setting.length}"
             progress(f"{where}: preparing")
             inputs, *more = _batches(models, setting, seed)
-            ready, missing = _prepare(models, functions, inputs)
+            ready, missing = _prepare(models, found, inputs)
             progress(f"{where}: {len(ready)} variants, {rounds} rounds")
             samples = _measure(ready, inputs, rounds, min_sample_ms, warmup_ms)
             results = _Results(setting, count, ready, missing, samples, _outputs(ready, [inputs, *more]))
             rows += [
-                _row(results, key, _Key(next(iter(models)), key.backend), _Key(key.model, backends[0]))
-                for key in _keys(models, functions)
+                _row(results, key, _Key(next(iter(models)), key.runtime), _Key(key.model, runtimes[0]))
+                for key in _keys(models, found)
             ]
     return rows
 
@@ -142,8 +143,8 @@ def verdict(model: str, baseline: str, measured: Timing) -> str:
     return _said(model, baseline, measured.speedup, range_, how, measured.rounds)
 
 
-def backend_verdict(row: BenchRow, first: str) -> str | None:
-    """Say in words whether a row's back end is faster than the `first` for the same model; None if it is that."""
+def runtime_verdict(row: BenchRow, first: str) -> str | None:
+    """Say in words whether a row's runtime is faster than the `first` for the same model; None if it is that."""
     range_ = _range(row.backend_speedup_low, row.backend_speedup_high, row.backend_speedup_q25, row.backend_speedup_q75)
     if row.backend_speedup is None or range_ is None:
         return None
@@ -178,7 +179,7 @@ def _said(one: str, other: str, middle: float, range_: _Range, how: str, rounds:
 
 class _Key(NamedTuple):
     model: str
-    backend: str
+    runtime: str
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,8 @@ class _Results:
     outputs: Mapping[_Key, Tensor]
 
 
-def _keys(models: Iterable[str], backends: Iterable[str]) -> list[_Key]:
-    return [_Key(model, backend) for backend in backends for model in models]
+def _keys(models: Iterable[str], runtimes: Iterable[str]) -> list[_Key]:
+    return [_Key(model, runtime) for runtime in runtimes for model in models]
 
 
 def _batches(models: Mapping[str, PreTrainedModel], setting: Setting, seed: int) -> list[dict[str, Tensor]]:
@@ -209,14 +210,14 @@ def _batches(models: Mapping[str, PreTrainedModel], setting: Setting, seed: int)
 
 
 def _prepare(
-    models: Mapping[str, PreTrainedModel], functions: Mapping[str, Callable[..., Prepared]], inputs: ModelInputs
+    models: Mapping[str, PreTrainedModel], runtimes: Mapping[str, Runtime], inputs: ModelInputs
 ) -> tuple[dict[_Key, Prepared], dict[_Key, str]]:
     ready: dict[_Key, Prepared] = {}
     missing: dict[_Key, str] = {}
-    for key in _keys(models, functions):
+    for key in _keys(models, runtimes):
         try:
-            ready[key] = functions[key.backend](models[key.model], inputs)
-        except BackendError as error:
+            ready[key] = runtimes[key.runtime].prepare(models[key.model], inputs)
+        except RuntimeUnavailableError as error:
             missing[key] = error.reason
     return ready, missing
 
@@ -225,7 +226,7 @@ def _measure(
     ready: Mapping[_Key, Prepared], inputs: ModelInputs, rounds: int, min_sample_ms: float, warmup_ms: float
 ) -> dict[_Key, Samples]:
     with ExitStack() as stack:
-        variants = {key: _variant("/".join(key), prepared, inputs, stack) for key, prepared in ready.items()}
+        variants = {key: variant_of("/".join(key), prepared, inputs, stack) for key, prepared in ready.items()}
         pairs = [(variants[own].name, variants[base].name) for own, base in _pairs(list(ready))]
         found = measure(
             list(variants.values()), rounds, compared=pairs, warmup_ms=warmup_ms, min_sample_ms=min_sample_ms
@@ -234,17 +235,18 @@ def _measure(
 
 
 def _pairs(keys: Sequence[_Key]) -> Iterator[tuple[_Key, _Key]]:
-    """What is compared: every model with the first on its back end, every back end with the first of its model."""
+    """What is compared: every model with the first in its runtime, every runtime with the first of its model."""
     for index, key in enumerate(keys):
         for other in (
-            next(one for one in keys if one.backend == key.backend),
+            next(one for one in keys if one.runtime == key.runtime),
             next(one for one in keys if one.model == key.model),
         ):
             if other in keys[:index]:
                 yield key, other
 
 
-def _variant(name: str, prepared: Prepared, inputs: ModelInputs, stack: ExitStack) -> Variant:
+def variant_of(name: str, prepared: Prepared, inputs: ModelInputs, stack: ExitStack) -> Variant:
+    """What is timed of a model; where its layers are called one by one, also the time in them, until `stack` closes."""
     device = inputs["input_ids"].device
 
     def call() -> None:
@@ -271,10 +273,10 @@ def _output(prepared: Prepared, batches: Sequence[ModelInputs]) -> Tensor:
 
 
 def _row(results: _Results, key: _Key, baseline: _Key, first: _Key) -> BenchRow:
-    """`baseline`: first model, same back end. `first`: same model, first back end."""
+    """`baseline`: first model, same runtime. `first`: same model, first runtime."""
     row = BenchRow(
         model=key.model,
-        backend=key.backend,
+        backend=key.runtime,
         batch=results.setting.batch,
         length=results.setting.length,
         unavailable=results.missing.get(key),
@@ -302,7 +304,7 @@ def _row(results: _Results, key: _Key, baseline: _Key, first: _Key) -> BenchRow:
 def _timings(results: _Results, key: _Key, baseline: Samples | None) -> tuple[Timing, ...]:
     conditions = Conditions(
         scope="model",
-        backend=key.backend,
+        backend=key.runtime,
         dtype=results.ready[key].dtype,
         attention=results.ready[key].attention,
         batch=results.setting.batch,

@@ -17,7 +17,7 @@ from sparsebert.measurement.doctor_advice import about_trees, advice
 from sparsebert.measurement.doctor_timing import matrix_trials, model_trials
 from sparsebert.measurement.doctor_trial import Trial
 from sparsebert.measurement.doctor_zeros import BLOCK, Zeros, zeros_of
-from sparsebert.runtimes.pytorch import ready
+from sparsebert.runtimes.runtime import ready
 from sparsebert.timing import torch_threads
 
 BLOCKS = f"matrices with zero blocks ({BLOCK} or {BLOCK // 2} x {WIDTH})"

@@ -20,7 +20,7 @@ from sparsebert.measurement.doctor_zeros import BLOCK, zeros_of
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import layout_of
 from sparsebert.models.surgeon import live_units, shrink
-from sparsebert.runtimes.pytorch import ready
+from sparsebert.runtimes.runtime import ready
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 # The largest matrices of BERT-base, as an output projection has them: what sparsity gains grows with the matrix.

@@ -17,7 +17,7 @@ from transformers import AutoConfig
 
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
-from sparsebert.models.heads import AUTO, saved_kind
+from sparsebert.models.heads import AUTO, saved_head
 from sparsebert.models.source import disk_bytes
 
 STATUS = Path("/proc/self/status")
@@ -45,7 +45,7 @@ def peak_memory(folder: Path, batch: int, length: int) -> float:
 def main(arguments: list[str]) -> None:
     """Load, run once, print {"peak_memory_mb": ...}."""
     folder, batch, length = arguments[0], int(arguments[1]), int(arguments[2])
-    auto = AUTO[saved_kind(AutoConfig.from_pretrained(folder, trust_remote_code=False))]
+    auto = AUTO[saved_head(AutoConfig.from_pretrained(folder, trust_remote_code=False))]
 
     def load_and_run(batch: int, length: int) -> None:
         model = auto.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()

@@ -4,45 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import transformers
-from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, PretrainedConfig
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
+from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.models.families import family_of
+from sparsebert.models.families import HeadName, family_of
 from sparsebert.models.labels import head_order
+from sparsebert.tasks.kind import TaskKind, task_kind
 
-HeadKind = Literal["classification", "regression", "masked_lm", "base"]
-AUTO: dict[HeadKind, Any] = {
+AUTO: dict[str, Any] = {
     "base": AutoModel,
     "classification": AutoModelForSequenceClassification,
-    "regression": AutoModelForSequenceClassification,
     "masked_lm": AutoModelForMaskedLM,
 }
 CLASSIFIER, LANGUAGE_MODEL = "ForSequenceClassification", "ForMaskedLM"
-TASKS = "classification, regression"
+TASKS = ", ".join(registry.names("task_kind"))
 # Ends of the names of classes that nobody has fine-tuned for a task yet.
 _PRETRAINING = ("Model", LANGUAGE_MODEL, "ForCausalLM", "ForPreTraining", "ForNextSentencePrediction")
 
 
-def saved_kind(config: PretrainedConfig) -> HeadKind:
-    """The kind of model that the configuration's class stands for; base for a head of any other kind.
+def saved_head(config: PretrainedConfig) -> HeadName:
+    """The head of the configuration's class; base for one of any other kind.
 
     Of a class that transformers does not have nothing is known but the family.
     """
     names = [name for name in config.architectures or () if is_known(name)]
     if any(name.endswith(CLASSIFIER) for name in names):
-        # As transformers itself reads one label without a problem type.
-        alone = config.num_labels == 1 and config.problem_type is None
-        return "regression" if alone or config.problem_type == "regression" else "classification"
+        return "classification"
     return "masked_lm" if any(name.endswith(LANGUAGE_MODEL) for name in names) else "base"
+
+
+def saved_kind(config: PretrainedConfig) -> str | None:
+    """The name of the task kind that a model was saved as fine-tuned for; None for one that is for none of them."""
+    return _kind_with(saved_head(config), config)
+
+
+def kind_of(model: PreTrainedModel) -> TaskKind:
+    """The task kind that a model in memory is for, by its configuration. Raises UserError if that is for none."""
+    head = "masked_lm" if type(model).__name__.endswith(LANGUAGE_MODEL) else "classification"
+    name = _kind_with(head, model.config)
+    if name is None:
+        got = f"problem_type {model.config.problem_type}"
+        raise UserError("The model is for no known task", got=got, allowed=TASKS)
+    return task_kind(name)
+
+
+def _kind_with(head: HeadName, config: PretrainedConfig) -> str | None:
+    for name in registry.names("task_kind"):
+        kind = task_kind(name)
+        if kind.head == head and kind.recognises(config.num_labels, config.problem_type):
+            return name
+    return None
 
 
 def unknown_head(config: PretrainedConfig) -> str | None:
     """The configuration's class where it has a head that this package neither loads nor saves, else None."""
     base = family_of(config).model_class("base").rpartition(":")[2]
-    if saved_kind(config) != "base":
+    if saved_head(config) != "base":
         return None
     return next((name for name in config.architectures or () if name.removeprefix("Sparse") != base), None)
 
@@ -58,8 +85,6 @@ def foreign_head(config: PretrainedConfig) -> str | None:
             return f"{name}, a class of somebody's own"
         if not name.endswith((CLASSIFIER, *_PRETRAINING)):
             return name
-        if name.endswith(CLASSIFIER) and config.problem_type == "multi_label_classification":
-            return f"{name} for several labels at once (problem_type {config.problem_type})"
     return None
 
 
@@ -87,15 +112,14 @@ def check_start(config: PretrainedConfig, model: str) -> None:
         )
 
 
-def has_task_head(config: PretrainedConfig, num_labels: int, label_names: Sequence[str] = ()) -> bool:
-    """True if this is a sequence classification model with these labels, so that it counts as fine-tuned.
+def has_task_head(config: PretrainedConfig, kind: TaskKind, num_labels: int, label_names: Sequence[str] = ()) -> bool:
+    """True if this is a model with the head of a task of this kind and these labels, so that it counts as fine-tuned.
 
-    One label is a regression. Labels may come in another order, which `take_labels` mends; their names are compared,
-    ignoring case, only where both the configuration and the task have names. A model that may give several labels at
-    once counts for no task here.
+    Labels may come in another order, which `take_labels` mends; their names are compared, ignoring case, only where
+    both the configuration and the task have names.
     """
-    if saved_kind(config) != ("regression" if num_labels == 1 else "classification"):
+    if saved_head(config) != kind.head or not kind.recognises(config.num_labels, config.problem_type):
         return False
-    if config.num_labels != num_labels or config.problem_type == "multi_label_classification":
+    if config.num_labels != num_labels:
         return False
     return not label_names or head_order(config, label_names) is not None

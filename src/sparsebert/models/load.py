@@ -31,15 +31,15 @@ from sparsebert.models.config import (
     read_config,
     read_json,
 )
-from sparsebert.models.families import family_of, is_shrunk
-from sparsebert.models.heads import AUTO, HeadKind, has_task_head, saved_kind
+from sparsebert.models.families import HeadName, family_of, is_shrunk
+from sparsebert.models.heads import AUTO, has_task_head, saved_head
 from sparsebert.models.layout import base_of
 from sparsebert.models.pack import write_packed
 from sparsebert.models.source import PACKED_FILE, ModelSource, has_tokenizer, quiet, resolve
 from sparsebert.models.weights import check_files, check_report, check_size
+from sparsebert.tasks.kind import TaskKind, task_kind
 
 __all__ = [
-    "HeadKind",
     "ModelSource",
     "Packing",
     "check_finite",
@@ -75,15 +75,17 @@ class Packing:
 def load_model(
     source: ModelSource | Path | str,
     num_labels: int | None = None,
-    kind: HeadKind | None = None,
+    kind: str | None = None,
     attention: str | None = None,
     dtype: torch.dtype | None = None,
+    head: HeadName | None = None,
 ) -> PreTrainedModel:
-    """Load a model in evaluation mode; `kind` none = for classes if their number is given, else as what it was saved.
+    """Load a model in evaluation mode, for a task of a `kind`, or with a `head`.
 
+    Without both it is for classes if their number is given, else what it was saved as.
     A task head that the file lacks, or has for other labels, is drawn at random; a base model has a pooler only if the
     file has one. `attention` is a transformers implementation (`sdpa`, `eager` …), none = the model's default; `dtype`
-    none = as saved. Regression has one label. Raises UserError for a family that is not supported, for a configuration
+    none = as saved. Raises UserError for a family that is not supported, for a configuration
     that no model can be built from, and for weights that are missing, truncated, of the wrong shape, of more layers
     than the configuration has, or not finite.
     """
@@ -91,8 +93,9 @@ def load_model(
     config = load_config(folder)
     if kind is None and num_labels is not None:
         kind = "classification"
-    new_head = kind is not None and _set_task(config, num_labels, kind)
-    auto = AUTO[kind or saved_kind(config)]
+    task = None if kind is None else task_kind(kind)
+    new_head = task is not None and _set_task(config, num_labels, task)
+    auto = AUTO[head or (task.head if task else saved_head(config))]
     held = check_files(folder)
     check_size(_without_values(auto, config, attention, folder), held, folder)
     with quiet():
@@ -213,12 +216,10 @@ def _folder(source: ModelSource | Path | str) -> Path:
     return resolve(str(source)).path
 
 
-def _set_task(config: PretrainedConfig, num_labels: int | None, kind: HeadKind) -> bool:
+def _set_task(config: PretrainedConfig, num_labels: int | None, kind: TaskKind) -> bool:
     """Write the task into the configuration; True if it had another number of labels."""
-    if kind not in ("classification", "regression"):
-        return False
-    config.problem_type = "regression" if kind == "regression" else "single_label_classification"
-    wanted = 1 if kind == "regression" else num_labels
+    config.problem_type = kind.problem_type
+    wanted = kind.num_outputs or num_labels
     if wanted is None or config.num_labels == wanted:
         return False
     config.num_labels = wanted

@@ -12,11 +12,13 @@ from transformers import PreTrainedModel
 
 from sparsebert import registry
 from sparsebert.groups import Group
+from sparsebert.models.heads import kind_of
 from sparsebert.models.layout import Layout, layout_of
 from sparsebert.progress import tracked
 from sparsebert.pruning.candidates import Candidate, levels
 from sparsebert.pruning.criteria import UnitCriterion
 from sparsebert.pruning.statistics import CalibrationBatch, CalibrationStatistics, collect_statistics
+from sparsebert.tasks.kind import TaskKind
 from sparsebert.training.collate import Collator, batches_by_length, inputs_of
 from sparsebert.training.evaluate import predict_logits
 
@@ -27,7 +29,7 @@ CALIBRATION_BATCH = 32
 class Calibrated:
     """For every group its candidates by units kept, for every layer the error of skipping it, and examples to score on.
 
-    `teacher_logits` [rows, labels] are the dense model's on `score_rows`.
+    `teacher_logits` [rows, labels] are the dense model's on `score_rows`, and `kind` says what they are.
     """
 
     layout: Layout
@@ -35,6 +37,7 @@ class Calibrated:
     skip_errors: tuple[float, ...]
     score_rows: Dataset
     teacher_logits: np.ndarray
+    kind: TaskKind
 
 
 def sample_rows(encoded: Dataset, count: int, seed: int) -> Dataset:
@@ -53,11 +56,14 @@ def calibrate(
     score_examples: int,
     seed: int,
     counts_of: Callable[[int, int], list[int]] = levels,
+    kind: TaskKind | None = None,
 ) -> Calibrated:
     """Gather statistics on `examples` rows of the train split and work out every group's candidates.
 
-    `counts_of` gives the numbers of units to look at, most first, for a group's units and their width.
+    `counts_of` gives the numbers of units to look at, most first, for a group's units and their width. `kind`
+    is that of the task, none = what the model's configuration tells.
     """
+    kind = kind or kind_of(model)
     layout = layout_of(model)
     rows = sample_rows(encoded, examples, seed)
     # `rows` are in random order, so the first of them are a fair sample.
@@ -65,14 +71,14 @@ def calibrate(
     # Sums do not depend on the order, and batches of like length hold little padding.
     batches = [batch for _, batch in batches_by_length(rows, collate, CALIBRATION_BATCH)]
     paths = [layer.path for layer in layout.layers]
-    collected = collect_statistics(model, layout.groups, paths, tracked(batches, "Calibrating"), _task_loss, seed)
+    collected = collect_statistics(model, layout.groups, paths, tracked(batches, "Calibrating"), kind, seed)
     criterion: UnitCriterion = registry.get("unit_criterion", criterion_name)
     wants_loss = criterion_name == "loss_increase"
     candidates = {}
     for group in tracked(layout.groups, f"Ranking units ({criterion_name})"):
         statistics = collected.groups[group.name]
         if wants_loss:
-            statistics = _with_loss_rise(statistics, model, group, batches)
+            statistics = _with_loss_rise(statistics, model, group, batches, kind)
         counts = counts_of(group.units, group.output.width)
         found = criterion.candidates(statistics, counts)
         candidates[group.name] = dict(zip(counts, found, strict=True))
@@ -81,26 +87,24 @@ def calibrate(
         candidates,
         tuple(collected.skip_errors[path] for path in paths),
         score_rows,
-        predict_logits(teacher, score_rows, collate),
+        predict_logits(teacher, score_rows, collate, kind=kind),
+        kind,
     )
 
 
-def _task_loss(output: object, batch: CalibrationBatch) -> torch.Tensor:
-    logits = output.logits  # pyright: ignore[reportAttributeAccessIssue]
-    if logits.shape[-1] == 1:
-        return torch.nn.functional.mse_loss(logits.squeeze(-1), batch["labels"].to(logits.dtype))
-    return torch.nn.functional.cross_entropy(logits, batch["labels"])
-
-
 def _with_loss_rise(
-    statistics: CalibrationStatistics, model: PreTrainedModel, group: Group, batches: Sequence[CalibrationBatch]
+    statistics: CalibrationStatistics,
+    model: PreTrainedModel,
+    group: Group,
+    batches: Sequence[CalibrationBatch],
+    kind: TaskKind,
 ) -> CalibrationStatistics:
     """Statistics that can also tell the rise of the mean training loss when units lose their output columns."""
     weight = model.get_parameter(group.output.tensor)
 
     def loss() -> float:
         with torch.inference_mode():
-            sums = [len(batch["labels"]) * float(_task_loss(model(**inputs_of(batch)), batch)) for batch in batches]
+            sums = [len(batch["labels"]) * float(_loss(kind, model, batch)) for batch in batches]
         return sum(sums) / sum(len(batch["labels"]) for batch in batches)
 
     before = loss()
@@ -116,3 +120,7 @@ def _with_loss_rise(
             weight.data[:, columns] = kept
 
     return replace(statistics, loss_rise=rise)
+
+
+def _loss(kind: TaskKind, model: PreTrainedModel, batch: CalibrationBatch) -> torch.Tensor:
+    return kind.loss(kind.outputs(model(**inputs_of(batch))), batch["labels"])

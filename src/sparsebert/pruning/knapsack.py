@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -28,13 +29,15 @@ class CostTable:
     """What a layer costs, in the unit of the target (milliseconds, parameters).
 
     attention[h] and ffn[n]: an attention block with h heads, a feedforward block with n neurons; `layer`: what a
-    layer costs besides; `fixed`: what the model costs besides its layers. A dropped layer costs nothing.
+    layer costs besides; `fixed`: what the model costs besides its layers. A dropped layer costs nothing. `scope`: what
+    a ratio of costs is of, the layers alone, or the whole model where layers cannot be measured alone.
     """
 
     attention: Mapping[int, float]
     ffn: Mapping[int, float]
     layer: float
     fixed: float = 0.0
+    scope: Literal["encoder", "model"] = "encoder"
 
     def cost(self, heads: int, neurons: int) -> float:
         """Cost of one layer; sizes between table entries are interpolated."""

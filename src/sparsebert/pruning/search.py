@@ -8,7 +8,6 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
-from scipy.special import log_softmax
 from transformers import PreTrainedModel
 
 from sparsebert.errors import UnreachableError, UserError
@@ -39,34 +38,19 @@ class Found:
     factors: np.ndarray
 
 
-def divergence(teacher: np.ndarray, student: np.ndarray) -> float:
-    """Mean KL(teacher || student) of logits [rows, labels] in nats; the mean squared error when there is one output."""
-    if teacher.shape[-1] == 1:
-        return float(np.mean((teacher - student) ** 2))
-    log_teacher, log_student = log_softmax(teacher, axis=-1), log_softmax(student, axis=-1)
-    return float(np.mean(np.sum(np.exp(log_teacher) * (log_teacher - log_student), axis=-1)))
-
-
 def scorer(model: PreTrainedModel, calibrated: Calibrated, collate: Collator, by_loss: bool = False) -> Scorer:
     """A function from choices to the divergence of the model they give, on the calibration examples.
 
     With `by_loss` it is the task's training loss instead, for the criterion that goes by its rise.
     """
-    labels = np.array(list(calibrated.score_rows["label"]))
+    kind, labels = calibrated.kind, np.array(list(calibrated.score_rows["label"]))
 
     def score(choices: Sequence[LayerChoice]) -> float:
         small = assemble(model, calibrated.candidates, choices)
-        logits = predict_logits(small, calibrated.score_rows, collate)
-        return task_loss(logits, labels) if by_loss else divergence(calibrated.teacher_logits, logits)
+        logits = predict_logits(small, calibrated.score_rows, collate, kind=kind)
+        return kind.mean_loss(logits, labels) if by_loss else kind.divergence(calibrated.teacher_logits, logits)
 
     return score
-
-
-def task_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean cross-entropy of logits [rows, labels] in nats; the mean squared error when there is one output."""
-    if logits.shape[-1] == 1:
-        return float(np.mean((logits[:, 0] - labels) ** 2))
-    return float(-np.mean(log_softmax(logits, axis=-1)[np.arange(len(labels)), labels]))
 
 
 def search_shape(

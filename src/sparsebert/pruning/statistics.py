@@ -11,10 +11,10 @@ from torch import nn
 
 from sparsebert.groups import Group
 from sparsebert.modes import evaluating
+from sparsebert.tasks.kind import TaskKind
 
 FLOOR = 0.1
 CalibrationBatch = dict[str, torch.Tensor]
-Scalar = Callable[[Any, CalibrationBatch], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -97,16 +97,16 @@ def collect_statistics(
     groups: Sequence[Group],
     layers: Sequence[str],
     batches: Iterable[CalibrationBatch],
-    loss: Scalar,
+    kind: TaskKind,
     seed: int,
 ) -> Collected:
     """Run `batches` through the model once, forward and twice backward, and sum up the statistics of every group.
 
-    Two gradients are taken: of a random combination of the centred logits (for `fisher`; the Gauss-Newton matrix
-    J^T J of the logits, by Hutchinson's estimator) and of `loss` (for `taylor`; Michel et al. 2019,
-    arXiv:1905.10650, eq. 2, and Molchanov et al. 2017, arXiv:1611.06440, eq. 9).
+    Two gradients are taken: of a random combination of the outputs, centred where those are of a softmax (for
+    `fisher`; the Gauss-Newton matrix J^T J of the outputs, by Hutchinson's estimator) and of the loss (for `taylor`;
+    Michel et al. 2019, arXiv:1905.10650, eq. 2, and Molchanov et al. 2017, arXiv:1611.06440, eq. 9).
     Tokens are weighted by their share of the squared gradient, a tenth spread evenly: what later layers ignore
-    need not be preserved. `batches` hold model inputs with an attention_mask [B, T], and whatever `loss` reads.
+    need not be preserved. `batches` hold model inputs with an attention_mask [B, T], and `labels`.
     """
     generator = torch.Generator().manual_seed(seed)
     modules = {group.name: model.get_submodule(group.module) for group in groups}
@@ -121,7 +121,7 @@ def collect_statistics(
     try:
         with evaluating(model):
             for batch in batches:
-                _one_batch(model, batch, loss, generator, tapes)
+                _one_batch(model, batch, kind, generator, tapes)
                 mask = batch["attention_mask"].bool()
                 examples += len(mask)
                 for group in groups:
@@ -145,20 +145,19 @@ def _watch(tape: _Tape) -> Callable[..., None]:
 
 
 def _one_batch(
-    model: nn.Module, batch: CalibrationBatch, loss: Scalar, generator: torch.Generator, tapes: dict[str, _Tape]
+    model: nn.Module, batch: CalibrationBatch, kind: TaskKind, generator: torch.Generator, tapes: dict[str, _Tape]
 ) -> None:
     inputs = {key: value for key, value in batch.items() if key in ("input_ids", "attention_mask", "token_type_ids")}
     with torch.enable_grad():
-        output = model(**inputs)
-        logits = output.logits
+        logits = kind.outputs(model(**inputs))
         # Hutchinson: g = J^T r with E[r r^T] = I has E[g g^T] = J^T J, in one backward pass instead of one a logit.
         direction = torch.randn(logits.shape, generator=generator)
-        # A constant added to all logits changes no probability, and must not count as a change.
-        if logits.shape[-1] > 1:
+        # A constant added to all logits of a softmax changes no probability, and must not count as a change.
+        if kind.exclusive:
             direction = direction - direction.mean(dim=-1, keepdim=True)
         watched = [tape.outputs for tape in tapes.values() if tape.outputs is not None]
         first = torch.autograd.grad((logits * direction).sum(), watched, retain_graph=True)
-        second = torch.autograd.grad(loss(output, batch), watched)
+        second = torch.autograd.grad(kind.loss(logits, batch["labels"]), watched)
     for tape, a, b in zip(tapes.values(), first, second, strict=True):
         tape.passes = [a.detach(), b.detach()]
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from transformers import PreTrainedModel
 
+from sparsebert import registry
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UnreachableError
-from sparsebert.measurement.bench import Setting
+from sparsebert.measurement.bench import Setting, variant_of
 from sparsebert.models.layout import layout_of
 from sparsebert.progress import busy
 from sparsebert.pruning.assemble import assemble
@@ -19,9 +21,12 @@ from sparsebert.pruning.calibration import Calibrated
 from sparsebert.pruning.costs import parameter_table
 from sparsebert.pruning.knapsack import CostTable
 from sparsebert.pruning.search import Found, Scorer, search_even, search_layers, search_shape
+from sparsebert.pruning.target_kinds import CountedTarget, DenseCost, TimedTarget
 from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.schema import Target
-from sparsebert.timing import Variant, encoder_timer, measure, torch_threads
+from sparsebert.runtimes.pytorch import EAGER
+from sparsebert.runtimes.runtime import Runtime
+from sparsebert.timing import measure, torch_threads
 
 CLOSE_ENOUGH = 0.02
 ATTEMPTS = 4
@@ -48,9 +53,11 @@ def meet(
     Whole layers are as many as come nearest. Raises UnreachableError, with the nearest reachable value, for a target
     that cannot be met.
     """
-    timed = goal.target.kind in ("speedup", "latency_ms")
-    table = latency_table() if timed else _counting_table(goal)
-    budget = _budget(goal, table)
+    kind = goal.target.rules
+    timed = isinstance(kind, TimedTarget)
+    table = _counting_table(goal, kind.counts) if isinstance(kind, CountedTarget) else latency_table()
+    dense = _dense_cost(goal, table)
+    budget = kind.budget(goal.target.value, dense)
     if goal.recipe.shape == "layers":
         found = search_layers(calibrated, table, _layers_for(calibrated, table, budget), score)
         return found, _achieved(goal, calibrated, found, table)
@@ -69,7 +76,8 @@ def meet(
             best = found, achieved
         if attempt > 0 and _miss(goal, achieved) <= CLOSE_ENOUGH:
             break
-        budget = _corrected(goal, table, budget, achieved)
+        if isinstance(kind, TimedTarget):
+            budget = kind.corrected(budget, dense.fixed, achieved / goal.target.value)
         candidates, factors = goal.recipe.search.candidates // (1 if attempt == 0 else 4), found.factors
     assert best is not None
     return best
@@ -96,35 +104,25 @@ def _search(
         ) from error
 
 
-def _counting_table(goal: Goal) -> CostTable:
-    if goal.target.kind == "sparsity":
+def _counting_table(goal: Goal, counts: Literal["bytes", "encoder_weights"]) -> CostTable:
+    if counts == "encoder_weights":
         return parameter_table(goal.dense, 1, encoder_linear_only=True)
     bytes_each = next(goal.dense.parameters()).element_size()
     return parameter_table(goal.dense, bytes_each, encoder_linear_only=False)
 
 
-def _full_cost(goal: Goal, table: CostTable) -> float:
+def _dense_cost(goal: Goal, table: CostTable) -> DenseCost:
     layers = layout_of(goal.dense).layers
-    return sum(
+    full = sum(
         table.cost(layer.attention.units if layer.attention else 0, layer.ffn.units if layer.ffn else 0)
         for layer in layers
     )
-
-
-def _budget(goal: Goal, table: CostTable) -> float:
-    full, value = _full_cost(goal, table), goal.target.value
-    if goal.target.kind == "speedup":
-        return full / value + table.fixed
-    if goal.target.kind == "latency_ms":
-        return value
-    if goal.target.kind == "size":
-        return value * (full + table.fixed)
-    return (1 - value) * full
+    return DenseCost(full, table.fixed) if table.scope == "encoder" else DenseCost(full + table.fixed, 0.0)
 
 
 def _nearest(goal: Goal, calibrated: Calibrated, table: CostTable) -> float:
     """The most that the narrowest layers would reach, one of them or all if none may go, in the target's unit."""
-    layers, full = calibrated.layout.layers, _full_cost(goal, table)
+    layers = calibrated.layout.layers
     heads, neurons = 0, 0
     if goal.recipe.even:
         heads = calibrated.layout.full_heads
@@ -132,49 +130,43 @@ def _nearest(goal: Goal, calibrated: Calibrated, table: CostTable) -> float:
             count for layer in layers if layer.ffn for count in calibrated.candidates[layer.ffn.name] if count
         )
     least = table.cost(heads, neurons) * (1 if goal.recipe.search.drop_layers else len(layers))
-    if goal.target.kind == "speedup":
-        return full / max(least, 1e-9)
-    if goal.target.kind == "latency_ms":
-        return table.fixed + least
-    if goal.target.kind == "size":
-        return (table.fixed + least) / (full + table.fixed)
-    return 1 - least / full
+    return goal.target.rules.value_at(table.fixed + least, _dense_cost(goal, table))
 
 
 def _achieved(goal: Goal, calibrated: Calibrated, found: Found, table: CostTable) -> float:
-    full = _full_cost(goal, table)
-    if goal.target.kind == "size":
-        return found.cost / (full + table.fixed)
-    if goal.target.kind == "sparsity":
-        return 1 - (found.cost - table.fixed) / full
+    kind = goal.target.rules
+    if not isinstance(kind, TimedTarget):
+        return kind.value_at(found.cost, _dense_cost(goal, table))
     small = assemble(goal.current, calibrated.candidates, found.choices)
-    speedup, latency_ms = measure_pair(
-        goal.dense, small, goal.setting, goal.recipe.measure.rounds, goal.recipe.measure.threads
-    )
-    return speedup if goal.target.kind == "speedup" else latency_ms
+    wanted = goal.recipe.measure
+    runtime: Runtime = registry.get("runtime", wanted.runtime)
+    speedup, latency_ms = measure_pair(goal.dense, small, goal.setting, wanted.rounds, wanted.threads, runtime)
+    return kind.measured(speedup, latency_ms)
 
 
 def measure_pair(
-    dense: PreTrainedModel, small: PreTrainedModel, setting: Setting, rounds: int, threads: int | None
+    dense: PreTrainedModel,
+    small: PreTrainedModel,
+    setting: Setting,
+    rounds: int,
+    threads: int | None,
+    runtime: Runtime = EAGER,
 ) -> tuple[float, float]:
     """Encoder speedup of `small` over `dense` (median ratio of interleaved rounds) and its whole-model median in ms.
 
-    Where the machine is noisy, `rounds` become more (see clock.measure).
+    The speedup is of the whole model in a runtime that runs it as one program. Where the machine is noisy, `rounds`
+    become more (see timing.measure). Raises RuntimeUnavailableError where the runtime cannot run one of the two.
     """
     inputs = example_inputs([dense, small], setting.batch, setting.length)
     with ExitStack() as stack:
         stack.enter_context(busy("Measuring the candidate against the dense model"))
         stack.enter_context(torch_threads(threads))
-        clocks = [
-            stack.enter_context(encoder_timer(model, [layer.path for layer in layout_of(model).layers]))
-            for model in (dense, small)
-        ]
         variants = [
-            Variant("dense", lambda: dense(**inputs), lambda: clocks[0].total_ns),
-            Variant("small", lambda: small(**inputs), lambda: clocks[1].total_ns),
+            variant_of(name, runtime.prepare(model, inputs), inputs, stack)
+            for name, model in (("dense", dense), ("small", small))
         ]
         samples = measure(variants, rounds, compared=[("small", "dense")])
-    base, own = np.array(samples["dense"].part_ms), np.array(samples["small"].part_ms)
+    base, own = (np.array(found.part_ms or found.whole_ms) for found in (samples["dense"], samples["small"]))
     return float(np.median(base / own)), float(np.median(samples["small"].whole_ms))
 
 
@@ -189,9 +181,3 @@ def _layers_for(calibrated: Calibrated, table: CostTable, budget: float) -> int:
 
 def _miss(goal: Goal, achieved: float) -> float:
     return abs(achieved / goal.target.value - 1)
-
-
-def _corrected(goal: Goal, table: CostTable, budget: float, achieved: float) -> float:
-    """The budget scaled by the error; a speedup is of the layers alone, so what lies outside them is left as it is."""
-    ratio = achieved / goal.target.value
-    return table.fixed + (budget - table.fixed) * ratio if goal.target.kind == "speedup" else budget / ratio

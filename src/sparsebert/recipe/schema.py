@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sparsebert import registry
+from sparsebert.errors import UserError
 from sparsebert.recipe.plain_yaml import check_plain, check_text
+
+if TYPE_CHECKING:
+    from sparsebert.pruning.target_kinds import TargetKind
 
 # More than any machine gains from; far more end the process, as each is a thread of the system.
 MOST_THREADS = 1024
@@ -62,8 +67,10 @@ class Columns(Plain, frozen=True):
         default=(), description="one text column, or two for pairs; none given = the column `text`"
     )
     label: str = Field(default="label", description="the label column")
-    kind: Literal["classification", "regression"] = Field(
-        default="classification", description="whether labels are classes or numbers to predict"
+    kind: str = Field(
+        default="classification",
+        description="what labels are, such as one class a text (classification) or a number (regression); one of your "
+        "own as package.module:name",
     )
     delimiter: str | None = Field(
         default=None,
@@ -72,6 +79,15 @@ class Columns(Plain, frozen=True):
     encoding: str | None = Field(
         default=None, description="of CSV and JSONL, such as cp1252; none = by the byte order mark, else UTF-8"
     )
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            registry.check("task_kind", value)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return value
 
 
 class Training(Plain, frozen=True):
@@ -136,6 +152,20 @@ class Measure(Plain, frozen=True):
     )
     threads: int | None = Field(default=None, ge=1, le=MOST_THREADS, description="none = what torch would use")
     timed: bool = Field(default=True, description="false = no timings of the finished models, as in long sweeps")
+    runtime: str = Field(
+        default="eager",
+        description="in which targets of speed and latency are measured; where it runs a model as one program "
+        "(compile, onnx) a speedup is of the whole model, not of the encoder",
+    )
+
+    @field_validator("runtime")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            registry.check("runtime", value)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return value
 
 
 class Trees(Plain, frozen=True):
@@ -171,31 +201,48 @@ class Search(Plain, frozen=True):
     drop_layers: bool = Field(default=True, description="whether whole layers may go")
 
 
-TargetKind = Literal["speedup", "latency_ms", "size", "sparsity"]
-
-
 class Target(Plain, frozen=True):
     """One member of the family: a speedup, a whole-model latency, a part of the bytes, or a sparsity."""
 
-    kind: TargetKind = Field(
-        description="times faster encoder, milliseconds a forward pass, part of the bytes on disk, or part of the "
-        "encoder's weights to remove"
+    kind: str = Field(
+        description="speedup: times faster encoder; latency_ms: milliseconds a forward pass; size: part of the bytes "
+        "on disk; sparsity: part of the encoder's weights to remove; or your own, as package.module:NAME"
     )
     value: float = Field(description="speedup above 1, latency above 0, size and sparsity between 0 and 1")
 
     @model_validator(mode="after")
     def _in_range(self) -> Target:
-        ranges = {"speedup": (1, 1000), "latency_ms": (0, 1e6), "size": (0, 1), "sparsity": (0, 1)}
-        low, high = ranges[self.kind]
+        try:
+            low, high = self.rules.low, self.rules.high
+        except UserError as error:
+            raise ValueError(str(error)) from None
         if not low < self.value < high:
             raise ValueError(f"target {self.kind} must lie between {low} and {high}, got {self.value:g}")
+        folder_name(self.label)
         return self
+
+    @property
+    def rules(self) -> TargetKind:
+        """What its kind says about ranges, budgets and what was achieved."""
+        return registry.get("target", self.kind)
 
     @property
     def label(self) -> str:
         """Short name, also the member's folder."""
-        suffix = {"speedup": "x", "latency_ms": "ms", "size": "-size", "sparsity": "-sparsity"}[self.kind]
-        return f"{self.value:g}{suffix}"
+        return f"{self.value:g}{self.rules.suffix}"
+
+
+class RecordedTarget(BaseModel):
+    """A target as a record tells it: one of a kind of somebody's own is not checked, as a reader need not have it."""
+
+    kind: str
+    value: float
+
+    @model_validator(mode="after")
+    def _in_range(self) -> RecordedTarget:
+        if self.kind in registry.names("target"):
+            Target(kind=self.kind, value=self.value)
+        return self
 
 
 class When(Plain, frozen=True):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sparsebert.reports import values as v
+from sparsebert.reports.asked import target_text
 from sparsebert.reports.decisions import judged, warnings
 from sparsebert.reports.escape import in_html
 from sparsebert.reports.families import Family
 from sparsebert.reports.rows import FamilyRow, family_rows
-from sparsebert.reports.tables import constant_guess, few_runs, metric_name, target_text
+from sparsebert.reports.tables import constant_guess, few_runs, metric_name
 
 
 def summary_cards(family: Family) -> str:
@@ -22,7 +23,8 @@ def summary_cards(family: Family) -> str:
 
 def _card(row: FamilyRow, warning: str) -> str:
     listed = "".join(f"<dt>{in_html(name)}</dt><dd>{_spread(text, spread)}</dd>" for name, text, spread in _facts(row))
-    target = target_text(row.target_kind, row.target_value) + (" encoder" if row.target_kind == "speedup" else "")
+    only_whole = row.encoder_speedup is None and row.model_speedup is not None
+    target = target_text(row.target_kind, row.target_value, long=not only_whole)
     small = ", ".join(filter(None, (target and f"asked: {target}", few_runs(row))))
     asked = f"<small>{in_html(small)}</small>" if small else ""
     warned = f'<p class="warning">{in_html(warning)}</p>' if warning else ""

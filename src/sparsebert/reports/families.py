@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsebert.recipe.load import flat_values
-from sparsebert.recipe.schema import Target
 from sparsebert.records import ModelResult, Record, Score, Timing
+from sparsebert.reports.asked import target_label
 
 _SELF_EXPLAINING = ("model", "task", "criterion", "shape", "targets")
 _STRUCTURAL = ("phases", "rules", "kind")
@@ -79,7 +79,7 @@ def main_score(record: Record, scores: Sequence[Score]) -> Score | None:
 
 
 def headline(record: Record, model: ModelResult, scope: str) -> Timing | None:
-    """The timing of `model` in the setting that the record's targets are about."""
+    """The timing of `model` in the setting and the runtime that the record's targets are about."""
     wanted = _headline_setting(record)
     found = (t for t in model.timings if t.scope == scope and setting(t)[1:] == wanted)
     return next(found, None)
@@ -92,10 +92,11 @@ def setting(timing: Timing) -> tuple[str, int, int, str, str, int]:
 
 def _headline_setting(record: Record) -> tuple[int, int, str, str, int] | None:
     measure: dict[str, Any] = record.recipe.get("measure") or {}
-    for timing in (t for model in record.models for t in model.timings if t.scope == "encoder"):
-        if timing.batch == (measure.get("batch") or timing.batch) and timing.length == (
-            measure.get("length") or timing.length
-        ):
+    found = [t for model in record.models for t in model.timings]
+    # A runtime that runs the whole as one program has no times of encoders.
+    for timing in sorted(found, key=lambda one: one.scope != "encoder"):
+        had = {"batch": timing.batch, "length": timing.length, "runtime": timing.backend}
+        if all((measure.get(name) or value) == value for name, value in had.items()):
             return setting(timing)[1:]
     return None
 
@@ -143,7 +144,7 @@ def _told_apart(firsts: Sequence[Record], apart_from: Sequence[str]) -> list[str
 
 def _settings(record: Record) -> dict[str, object]:
     """By dotted name; its targets as one text, none = empty."""
-    targets = [Target.model_validate(target).label for target in record.recipe.get("targets") or ()]
+    targets = [target_label(target["kind"], float(target["value"])) for target in record.recipe.get("targets") or ()]
     rest = {key: value for key, value in record.recipe.items() if key != "targets"}
     return dict(flat_values(rest)) | {"task": record.task, "targets": " ".join(targets)}
 

@@ -8,15 +8,13 @@ from itertools import groupby
 
 from sparsebert.records import ModelResult
 from sparsebert.reports import values as v
+from sparsebert.reports.asked import target_text
 from sparsebert.reports.families import Family
 from sparsebert.reports.rows import FamilyRow, TimingRow, family_rows, timing_rows
 
-_OF_NUMBERS = ("pearson", "spearman")
-_TARGETS: dict[str, Callable[[float], str]] = {
-    "speedup": lambda value: f"{value:g}× faster",
-    "latency_ms": lambda value: f"{value:g} ms",
-    "size": lambda value: f"{100 * value:g}% of bytes",
-    "sparsity": lambda value: f"{100 * value:g}% sparse",
+_GUESSES = {
+    **dict.fromkeys(("accuracy", "f1", "matthews"), "majority class"),
+    **dict.fromkeys(("pearson", "spearman"), "mean of the labels"),
 }
 
 
@@ -73,11 +71,6 @@ def timing_table(groups: Sequence[Family]) -> Table:
     return Table("Timings", columns, tuple(sections), _notes(groups))
 
 
-def target_text(kind: str | None, value: float | None) -> str:
-    """A target in words: `4× faster`, `8 ms`, `25% of bytes`, `90% sparse`; empty without a target."""
-    return "" if kind is None or value is None else _TARGETS[kind](value)
-
-
 _Column = tuple[Cell, Callable[[FamilyRow], Cell]]
 
 
@@ -126,7 +119,7 @@ def metric_name(metric: str) -> str:
 
 def constant_guess(metric: str) -> str:
     """What a model would give that has learnt nothing but the frequencies of the labels."""
-    return "mean of the labels" if metric in _OF_NUMBERS else "majority class"
+    return _GUESSES.get(metric, "most frequent answer")
 
 
 def times_cell(value: v.Value | None, small: str = "") -> Cell:

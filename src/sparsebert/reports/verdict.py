@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sparsebert.reports import values as v
+from sparsebert.reports.asked import known_target, target_text
 from sparsebert.reports.families import Family
 from sparsebert.reports.rows import FamilyRow, family_rows
-from sparsebert.reports.tables import metric_name, target_text
+from sparsebert.reports.tables import metric_name
 
 _MISS = 0.05
 _NOTICEABLE = 1.05
@@ -130,13 +131,8 @@ def _miss_words(row: FamilyRow) -> str:
 
 def _reached(row: FamilyRow) -> float | None:
     """Part of the target that was reached, 1 or more when met."""
-    checks: dict[str, tuple[v.Value | None, Callable[[float, float], float]]] = {
-        "speedup": (row.encoder_speedup, lambda got, asked: got / asked),
-        "latency_ms": (row.latency_ms, lambda got, asked: asked / got),
-        "size": (row.bytes_sparsity, lambda got, asked: asked / max(1 - got, 1e-9)),
-        "sparsity": (row.encoder_sparsity, lambda got, asked: got / asked),
-    }
-    if row.target_kind is None or row.target_value is None:
+    kind = known_target(row.target_kind)
+    if kind is None or row.target_value is None:
         return None
-    value, ratio = checks[row.target_kind]
-    return None if value is None else ratio(value.mid, row.target_value)
+    got = kind.reported(row)
+    return None if got is None else kind.reached(got, row.target_value)

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel
 
+from sparsebert import registry
 from sparsebert.counts import zero_share
 from sparsebert.environment import cpu_name
 from sparsebert.errors import UnreachableError, UserError
@@ -22,6 +23,7 @@ from sparsebert.pruning.costs import measured_table
 from sparsebert.pruning.knapsack import CostTable
 from sparsebert.pruning.search import Found, scorer
 from sparsebert.pruning.shapes import head_importance, heads_left, shape_of
+from sparsebert.pruning.target_kinds import weakest_first
 from sparsebert.pruning.targets import Goal, meet
 from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.schema import Target
@@ -86,19 +88,10 @@ class Compress(RunType[CompressRecipe]):
 def wanted_targets(recipe: CompressRecipe) -> tuple[Target, ...]:
     """The recipe's targets, or for `max_drop` a ladder of sparsities. Raises UserError where neither is given."""
     if recipe.targets:
-        return _mildest_first(recipe.targets)
+        return weakest_first(recipe.targets)
     if recipe.max_drop is None:
         raise UserError("Nothing to do: no target", fix="give --speedup, --latency, --size, --sparsity or --max-drop")
     return tuple(Target(kind="sparsity", value=value) for value in LADDER)
-
-
-def _mildest_first(targets: Sequence[Target]) -> tuple[Target, ...]:
-    """Each member starts from the one before. Of one kind: which of two kinds asks for more only a search can say."""
-    queues = {
-        kind: iter(sorted((one for one in targets if one.kind == kind), key=lambda one: one.value, reverse=falls))
-        for kind, falls in (("speedup", False), ("latency_ms", True), ("size", True), ("sparsity", False))
-    }
-    return tuple(next(queues[target.kind]) for target in targets)
 
 
 def check_blocks(model: PreTrainedModel) -> None:
@@ -245,15 +238,17 @@ class FamilyMaker:
                 recipe.search.examples,
                 recipe.search.score_examples,
                 recipe.seed,
+                kind=self._context.kind,
             )
         return self._calibrated
 
     def _table(self) -> CostTable:
-        setting = self._context.setting
+        setting, name = self._context.setting, self._context.recipe.measure.runtime
         file = self._context.work / f"latency-{setting.batch}x{setting.length}.json"
 
         def work() -> LatencyTable:
             with torch_threads(self._context.recipe.measure.threads):
-                return LatencyTable(table=measured_table(self._dense.model, setting.batch, setting.length))
+                runtime = registry.get("runtime", name)
+                return LatencyTable(table=measured_table(self._dense.model, setting.batch, setting.length, runtime))
 
-        return once(Stage(file), LatencyTable, work, after=f"{self._dense.digest} {cpu_name()}").result.table
+        return once(Stage(file), LatencyTable, work, after=f"{self._dense.digest} {cpu_name()} {name}").result.table

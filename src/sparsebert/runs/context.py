@@ -35,6 +35,7 @@ from sparsebert.recipe.base import Recipe
 from sparsebert.records import Decisions, Inputs, Score
 from sparsebert.reports import values as v
 from sparsebert.runs.scoring import decisions, split_scores
+from sparsebert.tasks.kind import ConstantAnswer, TaskKind, task_kind
 from sparsebert.tasks.metrics import score
 from sparsebert.tasks.table import TaskSpec
 from sparsebert.training.collate import Collator, padding_collator
@@ -71,6 +72,15 @@ class RunContext(Generic[R]):
         return self.task.spec
 
     @property
+    def kind(self) -> TaskKind:
+        """The kind of the task."""
+        return task_kind(self.spec.kind)
+
+    def has_head(self, config: PretrainedConfig) -> bool:
+        """Whether a saved model is fine-tuned for the task."""
+        return _has_head(config, self.spec)
+
+    @property
     def work(self) -> Path:
         """Intermediate files: safe to delete once the run has finished."""
         return self.folder / "work"
@@ -87,19 +97,19 @@ class RunContext(Generic[R]):
         return list(dict.fromkeys(found))
 
     def predict(self, model: PreTrainedModel) -> Predictions:
-        """Logits [rows, labels] on every validation split."""
-        return {split: predict_logits(model, rows, self.collate) for split, rows in self.validations.items()}
+        """Outputs [rows, outputs] on every validation split."""
+        return {
+            split: predict_logits(model, rows, self.collate, kind=self.kind) for split, rows in self.validations.items()
+        }
 
     def labels(self, split: str) -> np.ndarray:
         """What the rows of a validation split are labelled."""
         return np.array(list(self.validations[split]["label"]))
 
     @cached_property
-    def usual(self) -> int | None:
-        """The class that most train rows have; None for regression."""
-        if self.spec.kind == "regression":
-            return None
-        return int(np.bincount(list(self.train["label"])).argmax())
+    def constant(self) -> ConstantAnswer:
+        """The best answer that does not look at the text, by the train rows."""
+        return self.kind.constant(np.array(list(self.train["label"])), self.spec.labels)
 
     def main_value(self, predictions: Predictions) -> float | None:
         """The main metric on the split that decides, on its own; None where it has no value."""
@@ -115,7 +125,7 @@ class RunContext(Generic[R]):
             one
             for split, logits in predictions.items()
             for one in split_scores(
-                self.spec, split, logits, self.labels(split), self.usual, None if dense is None else dense[split]
+                self.spec, split, logits, self.labels(split), self.constant, None if dense is None else dense[split]
             )
         )
 
@@ -128,8 +138,8 @@ class RunContext(Generic[R]):
     def load(self, source: ModelSource | Path) -> PreTrainedModel:
         """A model with the task's head and labels, in float32, also where its file is not: halves cannot be trained."""
         labels = self.spec.labels
-        model = load_model(source, num_labels=len(labels) or 1, kind=self.spec.kind, dtype=torch.float32)
-        if labels and has_task_head(model.config, len(labels), labels):
+        model = load_model(source, num_labels=len(labels) or None, kind=self.spec.kind, dtype=torch.float32)
+        if labels and self.has_head(model.config):
             take_labels(model, labels)
         elif labels:
             if _has_rows(load_config(source), len(labels)):
@@ -161,7 +171,7 @@ class RunContext(Generic[R]):
         """The largest |logit| difference relative to the largest logit. Raises RuntimeError if that is no rounding."""
         probe = self.probe()
         with torch.inference_mode():
-            expected, got = masked(**probe).logits, small(**probe).logits
+            expected, got = (self.kind.outputs(model(**probe)) for model in (masked, small))
         difference = float((expected - got).abs().max() / expected.abs().max().clamp_min(1e-6))
         if difference > TOLERANCE:
             raise RuntimeError(f"the cut model differs from the masked one by {difference:.2e}, relative")
@@ -192,7 +202,7 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     encoded = {name: encode(rows, tokenizer, *takes) for name, rows in validations.items()}
     notes = [*task.notes, *_fit(tokenizer, train.max_length), train.note and f"train: {train.note}"]
     notes += [one.note and f"{name}: {one.note}" for name, one in encoded.items()]
-    notes += _notes_about(config, len(task.spec.labels) or 1, task.spec.labels)
+    notes += _notes_about(config, task.spec)
     notes += _notes_about_teachers(recipe.given_teachers, task.spec.labels)
     context = RunContext(
         recipe,
@@ -220,14 +230,19 @@ def _fit(tokenizer: PreTrainedTokenizerBase, length: int) -> list[str]:
     return ["The tokenizer pads on the left; here texts are padded on the right, and that is saved with the models"]
 
 
-def _notes_about(config: PretrainedConfig, num_labels: int, label_names: Sequence[str]) -> list[str]:
+def _has_head(config: PretrainedConfig, spec: TaskSpec) -> bool:
+    kind = task_kind(spec.kind)
+    return has_task_head(config, kind, kind.num_outputs or len(spec.labels), spec.labels)
+
+
+def _notes_about(config: PretrainedConfig, spec: TaskSpec) -> list[str]:
     notes = []
     if config.dtype not in (None, torch.float32):
         saved = str(config.dtype).removeprefix("torch.")
         notes.append(
             f"The model is saved in {saved}; it is worked on in float32, and sizes are against its float32 file"
         )
-    notes += _notes_about_head(config, num_labels, label_names)
+    notes += _notes_about_head(config, spec)
     return notes
 
 
@@ -248,12 +263,13 @@ def _has_rows(config: PretrainedConfig, num_labels: int) -> bool:
     return config.num_labels == num_labels and any(name.endswith(CLASSIFIER) for name in config.architectures or ())
 
 
-def _notes_about_head(config: PretrainedConfig, num_labels: int, label_names: Sequence[str]) -> list[str]:
-    """What was made of a classifier or regression that the model brings along."""
+def _notes_about_head(config: PretrainedConfig, spec: TaskSpec) -> list[str]:
+    """What was made of a head for texts that the model brings along."""
+    label_names = spec.labels
     if not any(name.endswith(CLASSIFIER) for name in config.architectures or ()):
         return []
     own, wanted = ", ".join(own_names(config)), ", ".join(label_names) or "one value"
-    if not has_task_head(config, num_labels, label_names):
+    if not _has_head(config, spec):
         has = "one value" if config.num_labels == 1 else own
         return [f"The model's head gives {has}, and the task wants {wanted}: it is not recognised, and trained anew"]
     if not label_names:

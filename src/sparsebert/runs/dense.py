@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from transformers import PreTrainedModel, set_seed
 
 from sparsebert.models.layout import layout_of
-from sparsebert.models.load import has_task_head, load_config, save_model
+from sparsebert.models.load import load_config, save_model
 from sparsebert.models.source import resolve
 from sparsebert.progress import line
 from sparsebert.pruning.shapes import shape_of
@@ -49,11 +49,10 @@ def dense_model(context: RunContext, training: Training) -> Dense:
     """The model handed in, fine-tuned first if it has no head for the task; kept in `dense/`."""
     folder, done = context.folder / "dense", context.work / "dense.json"
     source = resolve(context.recipe.model)
-    labels = len(context.spec.labels) or 1
 
     def work() -> Trained:
         model, run = context.fresh(), None
-        if not has_task_head(load_config(source), labels, context.spec.labels):
+        if not context.has_head(load_config(source)):
             run = fine_tune(
                 model,
                 context.train,
@@ -88,7 +87,8 @@ def dense_entry(context: RunContext, dense: Dense) -> Entry:
 
 def teacher_cache(context: RunContext, dense: Dense, distill: Distill) -> TeacherCache:
     """The dense model's outputs on the train split, computed once a run."""
-    return cache_teacher(dense.model, context.train, context.collate, context.work / "teacher", distill.hidden > 0)
+    folder, hidden = context.work / "teacher", distill.hidden > 0
+    return cache_teacher(dense.model, context.train, context.collate, folder, hidden, context.kind)
 
 
 @dataclass(frozen=True)

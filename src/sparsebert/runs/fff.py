@@ -144,6 +144,7 @@ def _thinned(context: FffContext, dense: Dense, neurons: int, layers: Sequence[i
         recipe.search.score_examples,
         recipe.seed,
         lambda units, width: [units] if width > 1 else [units, min(neurons, units)],
+        context.kind,
     )
     choices = []
     for layer in calibrated.layout.layers:

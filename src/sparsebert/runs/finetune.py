@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, set_seed
 
 from sparsebert.models.layout import layout_of
-from sparsebert.models.load import has_task_head, load_config, save_model
+from sparsebert.models.load import load_config, save_model
 from sparsebert.models.source import resolve
 from sparsebert.pruning.shapes import shape_of
 from sparsebert.recipe.finetune import FinetuneRecipe
@@ -16,7 +16,7 @@ from sparsebert.runs.dense import Trained
 from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.sparse_model import save_sparse, start_of, zeros_by_tensor
 from sparsebert.runs.stages import Stage, once
-from sparsebert.runs.teachers import check_teacher, given_teacher
+from sparsebert.runs.teachers import check_teacher, given_teacher, teacher_doubts
 from sparsebert.training.distill import Distiller
 from sparsebert.training.finetune import fine_tune
 from sparsebert.training.teacher import cache_teacher
@@ -39,7 +39,8 @@ class Finetune(RunType[FinetuneRecipe]):
         """The fine-tuned model; where it had the task's head, its scores before training stand beside those after."""
         context.steps.begin("Fine-tuning")
         start, folder, work = context.fresh(), context.folder / NAME, context.work / "model"
-        before = context.score(context.predict(start)) if _has_head(context) else ()
+        knows = context.has_head(load_config(resolve(context.recipe.model)))
+        before = context.score(context.predict(start)) if knows else ()
         stage = Stage(context.work / "trained.json", (work,), context.work / "training")
         run = once(stage, Trained, lambda: _train(context, work)).result.run
         trained = context.load(work)
@@ -53,12 +54,8 @@ class Finetune(RunType[FinetuneRecipe]):
             "training": run,
             "sparsity_by_tensor": zeros_by_tensor(model),
         }
-        return Made([Entry(NAME, folder, model, predictions, facts)], (), start_of(start), has_dense=False)
-
-
-def _has_head(context: FinetuneContext) -> bool:
-    labels = context.spec.labels
-    return has_task_head(load_config(resolve(context.recipe.model)), len(labels) or 1, labels)
+        notes = teacher_doubts(context, context.recipe.given_teachers)
+        return Made([Entry(NAME, folder, model, predictions, facts)], notes, start_of(start), has_dense=False)
 
 
 def _train(context: FinetuneContext, folder: Path) -> Trained:
@@ -87,6 +84,8 @@ def _distiller(context: FinetuneContext, model: PreTrainedModel) -> Distiller | 
     if recipe.teacher is None:
         return None
     teacher, hidden = given_teacher(context, recipe), recipe.distill.hidden > 0
-    cache = cache_teacher(teacher.model, teacher.rows, teacher.collate, context.work / "teacher-0", hidden)
+    cache = cache_teacher(
+        teacher.model, teacher.rows, teacher.collate, context.work / "teacher-0", hidden, context.kind
+    )
     maps = teacher.model if recipe.distill.attention > 0 else None
     return Distiller(cache, recipe.distill, tuple(range(len(layout_of(model).layers))), maps)

@@ -57,14 +57,8 @@ def collapse(context: RunContext, name: str, scores: Sequence[Score], decided: D
     if decided is not None and decided.only_class is not None:
         return f'{name} predicts one class, "{decided.only_class}", for every validation example{_beside(score)}'
     if score is not None and score.above_baseline is False:
-        return f"{name} is no better than {_constant(context)}{_beside(score)}"
+        return f"{name} is no better than {context.constant.said}{_beside(score)}"
     return None
-
-
-def _constant(context: RunContext) -> str:
-    if context.usual is None:
-        return "always giving the mean"
-    return f'always saying "{context.spec.labels[context.usual]}"'
 
 
 def _beside(score: Score | None) -> str:
@@ -80,8 +74,8 @@ def _between(low: float, high: float) -> str:
 
 
 def least_drop(context: RunContext) -> float | None:
-    """Points that the split which decides could at best tell from chance; None for regression, which counts nothing."""
-    if context.usual is None:
+    """Points that the split which decides could at best tell from chance; None where nothing is counted."""
+    if not context.kind.exclusive:
         return None
     return 100 * FEWEST_FLIPS / len(context.validations[context.task.validation_name])
 

@@ -28,7 +28,10 @@ def measure_models(context: RunContext, made: Made) -> tuple[ModelResult, ...]:
     if not made.has_dense and made.start is not None:
         models = {"dense": made.start.model, **models}
     with busy("Measuring the family") as update:
-        rows = bench(models, context.settings, rounds=measure.rounds, threads=measure.threads, progress=update)
+        runtimes = list(dict.fromkeys(["eager", measure.runtime]))
+        rows = bench(
+            models, context.settings, runtimes, rounds=measure.rounds, threads=measure.threads, progress=update
+        )
         return tuple(_result(context, made, entry, rows) for entry in made.entries)
 
 

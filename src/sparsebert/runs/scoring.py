@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from sparsebert.records import Decisions, Flip, Score
 from sparsebert.tasks.bootstrap import difference_interval, interval, resampled_scores
+from sparsebert.tasks.kind import ConstantAnswer, task_kind
 from sparsebert.tasks.metrics import constant_scores, score_with_reasons
 from sparsebert.tasks.table import TaskSpec
 
@@ -23,23 +24,23 @@ def split_scores(
     split: str,
     logits: np.ndarray,
     labels: np.ndarray,
-    usual: int | None,
+    constant: ConstantAnswer,
     dense: np.ndarray | None = None,
 ) -> list[Score]:
-    """The task's metrics on one split, each with its interval and what always giving `usual` (a class) would score.
+    """The task's metrics on one split, each with its interval and what the `constant` answer would score.
 
     With the `dense` model's logits of the same rows, also the interval of the difference from it. A metric without a
     value is left out.
     """
     values, _ = score_with_reasons(spec.metrics, logits, labels)
-    constant = constant_scores(spec.metrics, usual, labels, len(spec.labels))
+    baselines = constant_scores(spec.metrics, constant.outputs, labels)
     return [
         Score(
             metric=name,
             value=value,
             split=split,
             examples=len(logits),
-            baseline=constant.get(name),
+            baseline=baselines.get(name),
             **_intervals(name, logits, labels, dense),
         )
         for name, value in values.items()
@@ -60,9 +61,9 @@ def _intervals(
 def decisions(
     spec: TaskSpec, rows: Dataset, logits: np.ndarray, labels: np.ndarray, dense: np.ndarray | None
 ) -> Decisions | None:
-    """What a classifier says of `rows` (`text_a`, perhaps `text_b`); None for regression and for very many classes."""
+    """What a classifier says of `rows` (`text_a`, perhaps `text_b`); None for another kind and very many classes."""
     classes = len(spec.labels)
-    if not 2 <= classes <= MOST_CLASSES:
+    if not task_kind(spec.kind).exclusive or classes > MOST_CLASSES:
         return None
     own = logits.argmax(axis=-1)
     table = np.bincount(labels * classes + own, minlength=classes**2).reshape(classes, classes)

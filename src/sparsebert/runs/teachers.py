@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,12 +12,14 @@ from transformers import PreTrainedModel
 from sparsebert.data.encode import encode
 from sparsebert.errors import UserError
 from sparsebert.models.limits import position_limit, segment_types
-from sparsebert.models.load import has_task_head, load_config, load_tokenizer
+from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import resolve
 from sparsebert.recipe.schema import Distill
 from sparsebert.runs.context import RunContext
+from sparsebert.runs.remarks import collapse
 from sparsebert.training.collate import Collator, padding_collator
 from sparsebert.training.distill import check_match
+from sparsebert.training.evaluate import predict_logits
 
 SAMPLE_ROWS = 1000
 
@@ -37,7 +40,7 @@ class Distilled(Protocol):
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher, the rows of the train split as it reads them, and how these become batches."""
+    """A teacher, rows as it reads them, and how these become batches."""
 
     model: PreTrainedModel
     rows: Dataset
@@ -59,17 +62,33 @@ def given_teacher(context: RunContext, phase: Distilled, most: int | None = None
     the phase compares what the models give token by token.
     """
     assert phase.teacher is not None
-    source, labels = resolve(phase.teacher), context.spec.labels
-    config = load_config(source)
-    if not has_task_head(config, len(labels) or 1, labels):
-        raise UserError("The teacher is not fine-tuned for this task", got=phase.teacher, fix="give teacher: dense")
-    model, tokenizer = context.load(source), load_tokenizer(source)
     texts = context.task.train if most is None else context.task.train.select(range(min(most, len(context.task.train))))
-    takes = (context.recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
-    teacher = Teacher(model, encode(texts, tokenizer, *takes).dataset, padding_collator(tokenizer))
+    teacher = _teacher(context, phase.teacher, texts)
     if phase.distill.hidden > 0 or phase.distill.attention > 0:
         _check_tokens(context, phase, teacher)
     return teacher
+
+
+def teacher_doubts(context: RunContext, names: Sequence[str]) -> tuple[str, ...]:
+    """A line for each of the named teachers that is no better than an answer that does not look at the text."""
+    found = []
+    for name in names:
+        teacher = _teacher(context, name, context.task.validation)
+        outputs = predict_logits(teacher.model, teacher.rows, teacher.collate, kind=context.kind)
+        predictions = {context.task.validation_name: outputs}
+        said = collapse(context, f"The teacher {name}", context.score(predictions), context.decide(predictions))
+        found += [f"{said}. What is learned from it is worth as little"] if said else []
+    return tuple(found)
+
+
+def _teacher(context: RunContext, name: str, texts: Dataset) -> Teacher:
+    source = resolve(name)
+    config = load_config(source)
+    if not context.has_head(config):
+        raise UserError("The teacher is not fine-tuned for this task", got=name, fix="give teacher: dense")
+    model, tokenizer = context.load(source), load_tokenizer(source)
+    takes = (context.recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
+    return Teacher(model, encode(texts, tokenizer, *takes).dataset, padding_collator(tokenizer))
 
 
 def _check_tokens(context: RunContext, phase: Distilled, teacher: Teacher) -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, set_seed
 from sparsebert import registry
 from sparsebert.files import write_bytes_atomically
 from sparsebert.models.layout import layout_of, scope_names
-from sparsebert.models.load import has_task_head, load_config, save_model
+from sparsebert.models.load import load_config, save_model
 from sparsebert.models.source import resolve
 from sparsebert.models.surgeon import Keep, live_units, shrink
 from sparsebert.progress import line
@@ -27,7 +27,7 @@ from sparsebert.runs.dense import Dense, dense_entry, dense_model
 from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.sparse_model import save_sparse, start_of, zeros_by_tensor
 from sparsebert.runs.stages import Done, Stage, once
-from sparsebert.runs.teachers import Teacher, check_teacher, given_teacher
+from sparsebert.runs.teachers import Teacher, check_teacher, given_teacher, teacher_doubts
 from sparsebert.sparse.hard import make_penalty
 from sparsebert.sparse.schedules import Times, moment
 from sparsebert.sparse.sites import Masks
@@ -64,7 +64,7 @@ class Train(RunType[TrainRecipe]):
 
     def make(self, context: TrainContext) -> Made:
         """Carry out the phases; finished ones are found again. They are sound, as `check` says."""
-        notes = unused_targets(context.recipe)
+        notes = (*unused_targets(context.recipe), *teacher_doubts(context, context.recipe.given_teachers))
         for note in notes:
             line(note)
         dense = dense_model(context, context.recipe.dense) if has_dense(context) else None
@@ -175,8 +175,7 @@ def has_dense(context: TrainContext) -> bool:
     """Whether there is a dense model to compare with: as a teacher, because it is asked for, or as it is given."""
     if context.recipe.baseline or any(phase.teacher == "dense" for phase in context.recipe.phases):
         return True
-    config = load_config(resolve(context.recipe.model))
-    return has_task_head(config, len(context.spec.labels) or 1, context.spec.labels)
+    return context.has_head(load_config(resolve(context.recipe.model)))
 
 
 def _phase(
@@ -230,7 +229,8 @@ def _distiller(context: TrainContext, phase: Phase, dense: Dense | None, model: 
     if phase.teacher is None:
         return None
     teacher, folder = _teacher(context, phase, dense)
-    cache = cache_teacher(teacher.model, teacher.rows, teacher.collate, folder, phase.distill.hidden > 0)
+    hidden = phase.distill.hidden > 0
+    cache = cache_teacher(teacher.model, teacher.rows, teacher.collate, folder, hidden, context.kind)
     layers = tuple(range(len(layout_of(model).layers)))
     return Distiller(cache, phase.distill, layers, teacher.model if phase.distill.attention > 0 else None)
 

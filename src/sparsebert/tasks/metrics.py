@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from sparsebert.errors import UserError, unknown
-
-
-class UndefinedMetricError(ValueError):
-    """The metric has no value on these rows; the message says why."""
+from sparsebert import registry
+from sparsebert.errors import UserError
+from sparsebert.tasks import resampled
+from sparsebert.tasks.metric import Metric, UndefinedMetricError
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -41,7 +40,7 @@ def matthews(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 
 def pearson(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Linear correlation, -1 to 1. `predictions` [rows]. Undefined if either side is constant."""
+    """Linear correlation, -1 to 1. `predictions` [rows] or [rows, 1]. Undefined if either side is constant."""
     return _correlation(stats.pearsonr, predictions, labels)
 
 
@@ -50,15 +49,20 @@ def spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
     return _correlation(stats.spearmanr, predictions, labels)
 
 
-Metric = Callable[[np.ndarray, np.ndarray], float]
-METRICS: dict[str, Metric] = {
-    "accuracy": accuracy,
-    "f1": f1,
-    "matthews": matthews,
-    "pearson": pearson,
-    "spearman": spearman,
-}
-REGRESSION = frozenset({"pearson", "spearman"})
+def _of_classes(outputs: tuple[int, ...], labels: tuple[int, ...]) -> bool:
+    return len(outputs) == 2 and outputs[1] > 1 and labels == outputs[:1]
+
+
+def _of_numbers(outputs: tuple[int, ...], labels: tuple[int, ...]) -> bool:
+    return int(np.prod(outputs[1:])) == 1 and labels == outputs[:1]
+
+
+ACCURACY = Metric(accuracy, resampled.accuracy, _of_classes)
+F1 = Metric(f1, resampled.f1, _of_classes)
+MATTHEWS = Metric(matthews, resampled.matthews, _of_classes)
+# A correlation has none with a constant, which has no relation to anything.
+PEARSON = Metric(pearson, resampled.pearson, _of_numbers, of_constant=0.0)
+SPEARMAN = Metric(spearman, resampled.spearman, _of_numbers, of_constant=0.0)
 
 
 def score(metrics: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -75,35 +79,28 @@ def score_with_reasons(
     metric, no rows, shapes that do not fit, or outputs that are not finite.
     """
     logits, labels = np.asarray(logits), np.asarray(labels)
-    _check(metrics, logits, labels)
+    known: dict[str, Metric] = {name: registry.get("metric", name) for name in metrics}
+    _check(known, logits, labels)
     values: dict[str, float] = {}
     reasons: dict[str, str] = {}
-    for name in metrics:
-        predictions = logits.reshape(-1) if name in REGRESSION else logits
+    for name, metric in known.items():
         try:
-            values[name] = METRICS[name](predictions, labels)
+            values[name] = metric.value(logits, labels)
         except UndefinedMetricError as error:
             reasons[name] = str(error)
     return values, reasons
 
 
-def constant_scores(metrics: Sequence[str], usual: int | None, labels: np.ndarray, classes: int) -> dict[str, float]:
-    """What always giving the class `usual` scores, by metric name; a metric without a value there is left out.
-
-    A correlation has none with a constant (`usual` = None: the mean), and stands for no relation at 0.
-    """
-    if usual is None:
-        return {name: 0.0 for name in metrics if name in REGRESSION}
-    return score(metrics, np.tile(np.eye(classes)[usual], (len(labels), 1)), labels)
+def constant_scores(metrics: Sequence[str], outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """What giving `outputs` [outputs] for every row scores, by metric name; a metric without a value is left out."""
+    fixed: dict[str, float | None] = {name: registry.get("metric", name).of_constant for name in metrics}
+    values = score([name for name in metrics if fixed[name] is None], np.tile(outputs, (len(labels), 1)), labels)
+    return values | {name: value for name, value in fixed.items() if value is not None}
 
 
-def _check(metrics: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> None:
-    for name in metrics:
-        if name not in METRICS:
-            raise unknown("metric", name, METRICS)
-        outputs = int(np.prod(logits.shape[1:]))
-        fits = outputs == 1 if name in REGRESSION else logits.ndim == 2 and outputs > 1
-        if labels.ndim != 1 or logits.shape[:1] != labels.shape or not fits:
+def _check(metrics: Mapping[str, Metric], logits: np.ndarray, labels: np.ndarray) -> None:
+    for name, metric in metrics.items():
+        if not metric.fits(logits.shape, labels.shape):
             raise UserError(f"The outputs do not fit metric '{name}'", got=f"{logits.shape} for {labels.shape} labels")
     if len(labels) == 0:
         raise UserError("There are no rows to score")
@@ -115,7 +112,7 @@ def _correlation(function: Callable[..., tuple[float, float]], predictions: np.n
     if len(labels) < 2:
         raise UndefinedMetricError("a correlation needs two rows")
     # Single precision would lose digits in the sums.
-    sides = (predictions.astype(np.float64), labels.astype(np.float64))
+    sides = (predictions.reshape(-1).astype(np.float64), labels.astype(np.float64))
     for side, name in zip(sides, ("predictions", "labels"), strict=True):
         if np.ptp(side) == 0:
             raise UndefinedMetricError(f"all {name} are the same")

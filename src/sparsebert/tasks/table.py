@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from sparsebert.errors import unknown
 
-TaskKind = Literal["classification", "regression"]
 GLUE_HUB = "nyu-mll/glue"
 
 
@@ -17,10 +15,10 @@ class TaskSpec:
 
     `columns` are the one or two text columns. `labels` are the class names in the order of their numbers, as on the
     Hugging Face hub; empty for regression. The first of `metrics` is the main one, the order being that of the GLUE
-    tables: F1 before accuracy for the two paraphrase tasks, Pearson before Spearman. The first of
-    `validation_splits` is the one that decides; `source` is the hub id and configuration, empty if not on the hub.
-    `packaged` is the folder under `sparsebert/data` of a task that ships in the package, else empty. `bundle` rows of
-    one label make one example of such a task: one sentence alone may not say enough.
+    tables: F1 before accuracy for the two paraphrase tasks, Pearson before Spearman. `kind` names a task kind.
+    The first of `validation_splits` is the one that decides; `source` is the hub id and configuration, empty if not on
+    the hub. `packaged` is the folder under `sparsebert/data` of a task that ships in the package, else empty. `bundle`
+    rows of one label make one example of such a task: one sentence alone may not say enough.
     """
 
     name: str
@@ -29,7 +27,7 @@ class TaskSpec:
     metrics: tuple[str, ...]
     description: str
     label: str = "label"
-    kind: TaskKind = "classification"
+    kind: str = "classification"
     train_split: str = "train"
     validation_splits: tuple[str, ...] = ("validation",)
     source: tuple[str, ...] = ()

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -99,8 +98,9 @@ class Distiller:
     def loss(self, output: Any, layers: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
         """Weighted sum of the task loss and what the teacher says of logits, `layers` and attention (see Distill)."""
         total = self.weights.labels * output.loss
-        total = total + self.weights.logits * logit_loss(
-            output.logits, batch["teacher_logits"], self.weights.temperature
+        kind = self.cache.kind
+        total = total + self.weights.logits * kind.distillation(
+            kind.outputs(output), batch["teacher_logits"], self.weights.temperature
         )
         if self.wants_hidden:
             student = torch.stack(tuple(layers))
@@ -170,18 +170,6 @@ def check_labels(student: PreTrainedModel, outputs: int, labels: tuple[str, ...]
             got=f"{', '.join(labels)} and {', '.join(own)}",
             fix="give both models the same id2label, and the rows of their heads in that order",
         )
-
-
-def logit_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """T^2 KL(teacher || student) of softened logits [B, labels]; the squared error when there is one output.
-
-    Hinton et al. 2015, arXiv:1503.02531, section 2.
-    """
-    if student.shape[-1] == 1:
-        return F.mse_loss(student, teacher)
-    log_student = F.log_softmax(student / temperature, dim=-1)
-    log_teacher = F.log_softmax(teacher / temperature, dim=-1)
-    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
 
 
 def hidden_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

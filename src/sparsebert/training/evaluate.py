@@ -5,21 +5,33 @@ from __future__ import annotations
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import nn
+from transformers import PreTrainedModel
 
+from sparsebert.models.heads import kind_of
 from sparsebert.modes import evaluating
+from sparsebert.tasks.kind import TaskKind
 from sparsebert.training.collate import Collator, batches_by_length, inputs_of
 
 EVAL_BATCH = 64
 
 
-def predict_logits(model: nn.Module, encoded: Dataset, collate: Collator, batch_size: int = EVAL_BATCH) -> np.ndarray:
-    """Logits [rows, labels] in fp32, in the order of the data set; the model's training mode is left as it was."""
+def predict_logits(
+    model: PreTrainedModel,
+    encoded: Dataset,
+    collate: Collator,
+    batch_size: int = EVAL_BATCH,
+    kind: TaskKind | None = None,
+) -> np.ndarray:
+    """Outputs [rows, outputs] in fp32, in the order of the data set; the model's training mode is left as it was.
+
+    `kind` says which these are, none = the one that the model's configuration tells.
+    """
+    kind = kind or kind_of(model)
     device = next(model.parameters()).device
     logits: dict[int, np.ndarray] = {}
     with evaluating(model), torch.inference_mode():
         for rows, batch in batches_by_length(encoded, collate, batch_size):
             inputs = {key: value.to(device) for key, value in inputs_of(batch).items()}
-            for row, values in zip(rows, model(**inputs).logits.float().cpu().numpy(), strict=True):
+            for row, values in zip(rows, kind.outputs(model(**inputs)).float().cpu().numpy(), strict=True):
                 logits[row] = values
     return np.stack([logits[row] for row in range(len(encoded))])

@@ -1,4 +1,4 @@
-"""Texts in, logits out, by any back end: texts of like length go together, and many are read a part at a time."""
+"""Texts in, logits out, in any runtime: texts of like length go together, and many are read a part at a time."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from transformers import PreTrainedModel
 
 from sparsebert import registry
 from sparsebert.data.tokens import Reader, TokenColumns
-from sparsebert.runtimes.pytorch import ModelInputs, Prepared
+from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime
 from sparsebert.training.collate import Batch, PaddingCollator
 
 WINDOW_TEXTS = 4096
 SHORTEST_ROUNDED = 16
-"""Tokens: what a whole-program back end pads the shortest texts to."""
+"""Tokens: what the shortest texts are padded to for a program of one shape."""
 
 
 @dataclass
 class Inference:
-    """A model, how it reads texts, the name of the back end that runs it, and how many texts go together."""
+    """A model, how it reads texts, the name of the runtime, and how many texts go together."""
 
     model: PreTrainedModel
     reader: Reader
     collate: PaddingCollator
-    backend: str
+    runtime: str
     batch: int
-    _plain: Prepared | None = field(default=None, init=False)
+    _flexible: Prepared | None = field(default=None, init=False)
     _programs: dict[tuple[int, ...], Prepared] = field(default_factory=dict, init=False)
 
     def logits(
@@ -37,7 +37,7 @@ class Inference:
         """Yield fp32 logits [texts, outputs] and how many texts were cut, for some texts at a time, in their order.
 
         `done` is told how many texts are ready after each batch. Raises UserError for texts without tokens, and for a
-        back end that cannot run here.
+        runtime that cannot run here.
         """
         for start in range(0, len(first), WINDOW_TEXTS):
             part = slice(start, start + WINDOW_TEXTS)
@@ -58,20 +58,20 @@ class Inference:
         return np.stack([found[row] for row in range(len(lengths))])
 
     def _prepare(self, rows: list[dict[str, list[int]]]) -> None:
-        """Ask the back end once, with a batch of middling length; what runs as one program is asked for every shape."""
-        if self._plain is not None or self._programs:
+        """Ask the runtime once, with a batch of middling length; where it takes that shape alone, for every shape."""
+        if self._flexible is not None or self._programs:
             return
         example = self._rounded(self.collate(rows))
         prepared = self._of(example)
-        if prepared.module is None:
-            self._programs[tuple(example["input_ids"].shape)] = prepared
+        if prepared.any_shape:
+            self._flexible = prepared
         else:
-            self._plain = prepared
+            self._programs[tuple(example["input_ids"].shape)] = prepared
 
     def _run(self, rows: list[dict[str, list[int]]]) -> np.ndarray:
         batch = self.collate(rows)
-        if self._plain is not None:
-            return self._plain.run(self._here(batch)).float().cpu().numpy()
+        if self._flexible is not None:
+            return self._flexible.run(self._here(batch)).float().cpu().numpy()
         batch = self._rounded(batch)
         shape = tuple(batch["input_ids"].shape)
         if shape not in self._programs:
@@ -79,7 +79,8 @@ class Inference:
         return self._programs[shape].run(self._here(batch)).float().cpu().numpy()[: len(rows)]
 
     def _of(self, batch: Batch) -> Prepared:
-        return registry.get("backend", self.backend)(self.model, self._here(batch))
+        runtime: Runtime = registry.get("runtime", self.runtime)
+        return runtime.prepare(self.model, self._here(batch))
 
     def _here(self, batch: Batch) -> ModelInputs:
         return {name: value.to(self.model.device) for name, value in batch.items()}

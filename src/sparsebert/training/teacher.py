@@ -22,9 +22,11 @@ from transformers import PreTrainedModel
 from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.files import digests, write_text_atomically
+from sparsebert.models.heads import kind_of
 from sparsebert.models.labels import has_no_names, own_names
 from sparsebert.models.layout import layout_of
 from sparsebert.models.limits import position_limit
+from sparsebert.tasks.kind import TaskKind
 from sparsebert.training.collate import MODEL_INPUTS, Batch, Collator, batches_by_length, inputs_of
 from sparsebert.training.fingerprint import digest_of
 
@@ -36,14 +38,15 @@ class TeacherCache:
     """The teacher's logits [rows, labels] and layer outputs [layers, tokens, hidden] (half precision) on disk.
 
     `offsets[row]` is the first token of a row. `scale[layer]` is the mean square of that layer's outputs, by which
-    hidden-state errors are divided so that every layer counts alike. `labels` are the names of the logits' columns, if
-    the teacher has any.
+    hidden-state errors are divided so that every layer counts alike. `kind` is that of the
+    task, and `labels` are the names of the logits' columns, if the teacher has any.
     """
 
     logits: np.ndarray
     hidden: np.ndarray | None
     offsets: np.ndarray
     scale: tuple[float, ...]
+    kind: TaskKind
     labels: tuple[str, ...] = ()
 
     def add_to(self, batch: Batch, layers: Sequence[int]) -> Batch:
@@ -101,19 +104,26 @@ def layer_outputs(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
 
 
 def cache_teacher(
-    teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder: Path, hidden: bool
+    teacher: PreTrainedModel,
+    encoded: Dataset,
+    collate: Collator,
+    folder: Path,
+    hidden: bool,
+    kind: TaskKind | None = None,
 ) -> TeacherCache:
     """Run the teacher once over `encoded` and store what it says in `folder`; a finished cache is read back.
 
     `encoded` holds the token rows of the teacher's own tokenizer. A cache of another teacher or of other rows, one with
-    a damaged file, and one without hidden states where they are wanted, is made anew. Raises UserError for tokens
+    a damaged file, and one without hidden states where they are wanted, is made anew. `kind` says what the teacher's
+    outputs are, none = what its configuration tells. Raises UserError for tokens
     that the teacher does not have, and for a disk that is full.
     """
     _check_tokens(teacher, encoded)
+    kind = kind or kind_of(teacher)
     of = _digest_of(teacher, encoded)
     done = _finished(folder, of, hidden)
     if done is None:
-        done = _made(teacher, encoded, collate, folder, hidden, of)
+        done = _made(teacher, kind, encoded, collate, folder, hidden, of)
         # Last of all, so that a cache that was cut short does not count as one.
         write_text_atomically(folder / DONE, done.model_dump_json())
     return TeacherCache(
@@ -121,6 +131,7 @@ def cache_teacher(
         np.load(folder / HIDDEN, mmap_mode="r") if done.hidden else None,
         np.load(folder / OFFSETS),
         tuple(np.load(folder / SCALE).tolist()),
+        kind,
         names_of_labels(teacher),
     )
 
@@ -158,11 +169,19 @@ def _finished(folder: Path, of: str, hidden: bool) -> _Done | None:
     return done if fits and done.files == _digests(folder, done.hidden) else None
 
 
-def _made(teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder: Path, hidden: bool, of: str) -> _Done:
+def _made(
+    teacher: PreTrainedModel,
+    kind: TaskKind,
+    encoded: Dataset,
+    collate: Collator,
+    folder: Path,
+    hidden: bool,
+    of: str,
+) -> _Done:
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        _fill(teacher.eval(), encoded, collate, folder, hidden)
+        _fill(teacher.eval(), kind, encoded, collate, folder, hidden)
         return _Done(of=of, hidden=hidden, files=_digests(folder, hidden))
     except OSError as error:
         raise UserError(
@@ -200,7 +219,9 @@ def _lists(encoded: Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
     return lengths.to_numpy().astype(np.int64), values.to_numpy().astype(np.int64)
 
 
-def _fill(teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder: Path, hidden: bool) -> None:
+def _fill(
+    teacher: PreTrainedModel, kind: TaskKind, encoded: Dataset, collate: Collator, folder: Path, hidden: bool
+) -> None:
     offsets = np.concatenate([[0], np.cumsum(np.asarray(encoded["length"], dtype=np.int64))])
     np.save(folder / OFFSETS, offsets)
     logits: np.ndarray | None = None
@@ -210,10 +231,10 @@ def _fill(teacher: PreTrainedModel, encoded: Dataset, collate: Collator, folder:
         for rows, batch in batches_by_length(encoded, collate, batch_size=64):
             inputs = {key: value.to(teacher.device) for key, value in inputs_of(batch).items()}
             with layer_outputs(teacher) if hidden else nullcontext([]) as outputs:
-                output = teacher(**inputs)
+                found = kind.outputs(teacher(**inputs)).float().cpu().numpy()
             if logits is None:
-                logits = np.zeros((len(encoded), output.logits.shape[-1]), dtype=np.float32)
-            logits[rows] = output.logits.float().cpu().numpy()
+                logits = np.zeros((len(encoded), *found.shape[1:]), dtype=np.float32)
+            logits[rows] = found
             if not hidden:
                 continue
             layers = torch.stack(outputs).float().cpu()

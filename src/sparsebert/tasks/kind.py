@@ -1,0 +1,143 @@
+"""The kind of a task: all that `run`, `train`, `pruning` and reports do not know of labels, outputs, loss and metrics.
+
+One file a kind, registered in `registry.py` under "task_kind"; a user's own is named `package.module:name`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from sparsebert import registry
+from sparsebert.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"] | None
+
+
+@dataclass(frozen=True)
+class TextColumn:
+    """The label column of a CSV file, where all values are text; `delimiter` stands between the file's columns."""
+
+    values: Sequence[str]
+    file: str
+    name: str
+    delimiter: str
+
+    @property
+    def where(self) -> str:
+        """The column in an error."""
+        return f"{self.file}, column '{self.name}'"
+
+
+@dataclass(frozen=True)
+class ConstantAnswer:
+    """The best answer that does not look at the text: `outputs` [outputs] give it, `said` is it in words."""
+
+    outputs: np.ndarray
+    said: str
+
+
+class TaskKind(ABC):
+    """A kind of task. It holds no state, so that it can be compared, copied and sent to other processes.
+
+    Below, `names` are the label names in the order of their numbers, empty where labels have none; `outputs` are the
+    numbers of the model that its answers are made from, one row a text; `where` names a column in errors.
+    """
+
+    head: str
+    """Key of the Auto class of transformers whose head the model has, as in `models.heads.AUTO`."""
+    problem_type: ProblemType
+    """What a saved configuration says. The head must train by the loss of this class that transformers takes for it."""
+    metrics: tuple[str, ...]
+    """Names of registered metrics for the user's own data, the main one first."""
+    named: bool
+    """Whether labels have names, which are then in the model's configuration too."""
+    exclusive: bool
+    """Whether just one label is right, and the largest output decides: the outputs are logits of a softmax.
+
+    Then a number added to all of them changes nothing, and decisions fill a table of confusion.
+    """
+    num_outputs: int | None
+    """How many outputs a model has; None = one for each name."""
+
+    @abstractmethod
+    def from_text(self, column: TextColumn) -> tuple[Sequence[Any], tuple[str, ...]]:
+        """The values of a CSV file as a file with types would have them, and notes for the user.
+
+        Raises UserError for text that may mean one thing or another.
+        """
+
+    @abstractmethod
+    def label_names(self, values: Sequence[Any], where: str) -> tuple[str, ...]:
+        """Names of the labels in a column. Raises UserError for bad values, and where there is nothing to learn."""
+
+    @abstractmethod
+    def labels(self, values: Sequence[Any], names: tuple[str, ...], where: str) -> list[Any]:
+        """Labels as a model trains on them: whole numbers, floats, or lists of floats, all of one length.
+
+        The collator makes one tensor of them, int64 or float32 [texts] or [texts, numbers]. Raises UserError, which
+        names the row, for a value that is missing or does not fit.
+        """
+
+    @abstractmethod
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        """A whole number for each text [texts]: of texts with the same number a like share is held out."""
+
+    @abstractmethod
+    def recognises(self, num_labels: int | None, problem_type: str | None) -> bool:
+        """Whether a saved model, whose class has this kind's head, was fine-tuned for this kind of task."""
+
+    @abstractmethod
+    def outputs(self, output: Any) -> torch.Tensor:
+        """Outputs [texts, outputs] of what a model of transformers gives for a batch."""
+
+    @abstractmethod
+    def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The mean loss of a batch that training minimises, differentiable [].
+
+        `labels` are a batch's, as the collator makes them.
+        """
+
+    @abstractmethod
+    def mean_loss(self, outputs: np.ndarray, labels: np.ndarray) -> float:
+        """The same loss of many texts at once, without gradients."""
+
+    @abstractmethod
+    def divergence(self, teacher: np.ndarray, student: np.ndarray) -> float:
+        """How far one model's outputs are from another's, 0 where these say the same; a mean over texts."""
+
+    @abstractmethod
+    def distillation(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+        """What a student is to minimise to answer as its teacher, differentiable [].
+
+        Where outputs become probabilities, both are first divided by `temperature`, and the loss is multiplied by its
+        square, so that gradients stay as large (Hinton et al. 2015, arXiv:1503.02531, section 2).
+        """
+
+    @abstractmethod
+    def constant(self, labels: np.ndarray, names: Sequence[str]) -> ConstantAnswer:
+        """What to answer to any text, knowing only the train labels: a model must beat that to be worth anything."""
+
+    @abstractmethod
+    def answer(self, names: Sequence[str], outputs: np.ndarray) -> dict[str, Any]:
+        """What a model says of one text, from its `outputs` [outputs] in float64, as `predict` shows and writes it.
+
+        Values are text, numbers, lists of text, or numbers by name under `probabilities` or `values`.
+        """
+
+
+def task_kind(name: str) -> TaskKind:
+    """The kind of a registered name, or the user's own. Raises UserError for what is none."""
+    found = registry.get("task_kind", name)
+    if not isinstance(found, TaskKind):
+        raise UserError(
+            f"'{name}' is no task kind", got=type(found).__name__, allowed="an instance of a class made from TaskKind"
+        )
+    return found
