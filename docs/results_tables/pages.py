@@ -12,6 +12,7 @@ from results_tables.values import ROOT
 REGION = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 TABLES: dict[str, Callable[[], str]] = {
     "structured-sst2": pruning.structured,
+    "structured-sst2-short": pruning.structured_short,
     "structured-sst2-sizes": pruning.structured_sizes,
     "settings-sst2": pruning.settings,
     "settings-sst2-targets": pruning.settings_targets,
@@ -46,7 +47,8 @@ TABLES: dict[str, Callable[[], str]] = {
 
 def pages() -> list[Path]:
     """The pages that have regions."""
-    return sorted([*(ROOT / "results").glob("*/README.md"), *(ROOT / "docs" / "results").glob("*.md")])
+    found = [*(ROOT / "results").glob("*/README.md"), *(ROOT / "docs" / "results").glob("*.md")]
+    return sorted([ROOT / "README.md", *found])
 
 
 def rewritten(text: str) -> str:
