@@ -10,7 +10,7 @@ DEMO_READY := .venv/.demo-ready
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults lint types contracts bench docs results format clean
+.PHONY: help demo test test-faults lint types contracts bench docs site results format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench: $(READY) ## time a layer at every size on this machine
 docs: $(READY) ## write docs/cli and docs/recipes.md from the code
 	@$(BIN)/python docs/generate.py
 
+site: $(READY) ## build the documentation as a site, into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 results: $(READY) ## write the tables of results/ and docs/results from the records
 	@cd docs && ../$(BIN)/python -m results_tables
 
@@ -47,8 +50,8 @@ format: $(READY) ## format the code and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-clean: ## remove .venv, caches and the demo; never runs/
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist demo
+clean: ## remove .venv, caches, the demo and the site; never runs/
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist demo site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEMO_READY): pyproject.toml constraints.txt hatch_build.py $(wildcard csrc/*)
@@ -61,5 +64,5 @@ $(DEMO_READY): pyproject.toml constraints.txt hatch_build.py $(wildcard csrc/*)
 
 $(READY): $(DEMO_READY)
 	@echo "Installing the developer's tools into .venv ..."
-	@$(INSTALL) -e '.[quickstart,onnx,triton,dev]'
+	@$(INSTALL) -e '.[quickstart,onnx,triton,dev,docs]'
 	@touch $@

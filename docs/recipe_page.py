@@ -239,5 +239,5 @@ def _said(made: Any) -> str:
 
 
 def cell(text: str) -> str:
-    """Text that may stand in a table."""
-    return text.replace("|", "\\|")
+    """Text that may stand in a table: outside of code, a star is no emphasis."""
+    return re.sub(r"`[^`]*`|\*", lambda match: "\\*" if match[0] == "*" else match[0], text).replace("|", "\\|")

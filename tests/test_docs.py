@@ -141,6 +141,12 @@ def test_generated_pages_are_current(generated: dict[Path, str]) -> None:
     assert old == [], "run `make docs`"
 
 
+def test_stars_in_generated_tables_are_no_emphasis(generated: dict[Path, str]) -> None:
+    rows = [line for page in generated.values() for line in page.splitlines() if line.startswith("|")]
+    assert [row for row in rows if re.search(r"(?<!\\)\*", re.sub(r"`[^`]*`", "", row))] == []
+    assert "train.\\* and validation.\\*;" in generated[Path("cli/compress.md")]
+
+
 def test_the_recipe_page_has_every_key_and_part_with_words(generated: dict[Path, str]) -> None:
     rows = re.findall(r"^\| `([^`]+)` \|.*\| (.*) \|$", generated[Path("recipes.md")], re.MULTILINE)
     keys = [field.alias or key for model in Plain.__subclasses__() for key, field in model.model_fields.items()]

@@ -28,6 +28,7 @@ TEXT = sorted(
         "*.toml",
         "*.txt",
         "*.yaml",
+        "*.yml",
         "Makefile",
         ".ci/*",
         "docs/**/*.md",
@@ -220,8 +221,8 @@ def test_every_recipe_is_valid() -> None:
 
 
 def test_tools_are_pinned_in_one_place() -> None:
-    tools = PYPROJECT["project"]["optional-dependencies"]["dev"]
-    assert all("==" in tool for tool in tools)
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    assert all("==" in tool for tool in [*extras["dev"], *extras["docs"]])
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert [repository["repo"] for repository in hooks["repos"]] == ["local"]
 
@@ -230,7 +231,7 @@ def test_make_lists_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split())
     checks = {"test", "test-faults", "lint", "types", "contracts"}
-    assert phony == {"help", "demo", "bench", "docs", "results", "format", "clean"} | checks
+    assert phony == {"help", "demo", "bench", "docs", "site", "results", "format", "clean"} | checks
     assert phony == set(re.findall(r"^([a-z-]+):.* ## ", makefile, re.MULTILINE))
 
 
@@ -240,4 +241,4 @@ def test_the_demo_installs_nothing_that_only_developers_need() -> None:
     assert needed.pop("demo") == "$(DEMO_READY)" and set(needed.values()) == {"$(READY)"}
     rules = dict(re.findall(r"^\$\((\w+)\): .*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
     extras = {stamp: re.findall(r"-e '\.\[(.*)\]'", commands) for stamp, commands in rules.items()}
-    assert extras == {"DEMO_READY": ["quickstart"], "READY": ["quickstart,onnx,triton,dev"]}
+    assert extras == {"DEMO_READY": ["quickstart"], "READY": ["quickstart,onnx,triton,dev,docs"]}
