@@ -19,7 +19,7 @@ from tiny_run import run_cli
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS, BENCHMARKS = ROOT / "results", ROOT / "docs", ROOT / "benchmarks"
 STUDIES = sorted(folder for folder in RESULTS.iterdir() if folder.is_dir())
-PAGES = sorted([*RESULTS.glob("*/README.md"), *(DOCS / "results").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", *RESULTS.glob("*/README.md"), *(DOCS / "results").glob("*.md")])
 RECORDS = sorted(RESULTS.rglob("record.json"))
 ROWS = [file for file in sorted(RESULTS.rglob("*.json")) if file.name not in ("record.json", "bench.json")]
 # One folder of runs a study.

@@ -5,11 +5,13 @@ A value that could not be computed is absent. Units are in the names; times are 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.files import write_text_atomically
 from sparsebert.recipe.schema import FolderName, RecordedTarget
@@ -314,7 +316,7 @@ class Record(Part):
     """One run."""
 
     schema_version: int = SCHEMA
-    kind: str = Field(description="the type of run")
+    kind: Annotated[str, AfterValidator(partial(registry.spelled, "run_type"))] = Field(description="the type of run")
     status: Literal["finished", "failed"]
     message: str | None = None
     failed_step: int | None = None

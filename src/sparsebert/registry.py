@@ -152,6 +152,13 @@ def get(kind: str, name: str) -> Any:
     raise unknown(kind.replace("_", " "), name, _TABLE[kind])
 
 
+def spelled(kind: str, name: str) -> str:
+    """The name, if it is registered or has the form of the user's own; imports neither. Raises ValueError for others."""
+    if name not in _TABLE[kind] and not _OWN.fullmatch(name):
+        raise ValueError(str(unknown(kind.replace("_", " "), name, _TABLE[kind])))
+    return name
+
+
 def check(kind: str, name: str) -> None:
     """Raises UserError for a name that `get` would not find; imports only what is the user's own."""
     if name not in _TABLE[kind]:
