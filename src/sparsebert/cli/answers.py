@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,16 @@ from transformers import PretrainedConfig
 from sparsebert.cli.texts import Texts
 from sparsebert.errors import UserError
 from sparsebert.files import atomic_file
+from sparsebert.measurement.text_loss import TextLoss, text_losses
 from sparsebert.models.heads import saved_kind
 from sparsebert.tasks.kind import task_kind
+from sparsebert.training.inference import Inference
 
 SEPARATOR = "|"
 OUTPUTS = (".csv", ".jsonl", ".json")
 Answer = dict[str, Any]
+Ask = Callable[[Inference, Texts, Callable[[int], None]], Iterator[tuple[list[Answer], int]]]
+"""Gives the rows of some texts at a time, in order, and how many of these texts were cut."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +49,38 @@ def check_output(file: Path, read: Path | None) -> None:
         raise UserError("The output would replace the file of the texts", got=file, fix="choose another --output")
 
 
-def answers(config: PretrainedConfig, texts: Texts, start: int, logits: np.ndarray) -> Iterator[Answer]:
-    """One row for each of the texts from `start` on that `logits` [texts, outputs] are of.
+def answers(inference: Inference, texts: Texts, done: Callable[[int], None]) -> Iterator[tuple[list[Answer], int]]:
+    """Of a fine-tuned model: `id`, `text`, `text_2` of a pair, and what the kind of its task makes of the outputs."""
+    start = 0
+    for logits, cut in inference.logits(texts.first, texts.second, done):
+        yield list(_answers(inference.model.config, texts, start, logits)), cut
+        start += len(logits)
 
-    A row has `id`, `text`, `text_2` of a pair, and what the kind of task that the model was saved for makes of it.
-    """
+
+def losses(inference: Inference, texts: Texts, done: Callable[[int], None]) -> Iterator[tuple[list[Answer], int]]:
+    """Of a masked language model: `id`, `text`, `tokens`, `loss` and `pseudo_perplexity`, none where it has no loss."""
+    start = 0
+    for found, cut in text_losses(inference, texts.first, done):
+        yield [_row(texts, row) | _loss(one) for row, one in enumerate(found, start=start)], cut
+        start += len(found)
+
+
+def _loss(one: TextLoss) -> Answer:
+    return {"tokens": one.tokens, "loss": one.loss, "pseudo_perplexity": one.pseudo_perplexity}
+
+
+def _row(texts: Texts, row: int) -> Answer:
+    found = {"id": _plain(texts.ids[row]), "text": texts.first[row]}
+    return found if texts.second is None else found | {"text_2": texts.second[row]}
+
+
+def _answers(config: PretrainedConfig, texts: Texts, start: int, logits: np.ndarray) -> Iterator[Answer]:
+    """One row for each of the texts from `start` on that `logits` [texts, outputs] are of."""
     name = saved_kind(config)
     assert name is not None, "the model is for no known task"
     kind, names = task_kind(name), _names(config, logits.shape[1])
     for row, values in enumerate(logits.astype(np.float64), start=start):
-        answer = {"id": _plain(texts.ids[row]), "text": texts.first[row]}
-        if texts.second is not None:
-            answer["text_2"] = texts.second[row]
-        yield answer | kind.answer(names, values)
+        yield _row(texts, row) | kind.answer(names, values)
 
 
 def _names(config: PretrainedConfig, outputs: int) -> list[str]:

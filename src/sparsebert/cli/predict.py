@@ -1,10 +1,10 @@
-"""`sparsebert predict`: texts in, labels with probabilities (or values) out."""
+"""`sparsebert predict`: texts in, labels with probabilities (or values, or losses) out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,17 +21,20 @@ from sparsebert.cli.options import (
     TextColumnOption,
     ThreadsOption,
 )
+from sparsebert.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sparsebert.cli.answers import Answer, Destination
+    from sparsebert.cli.answers import Answer, Ask, Destination
     from sparsebert.cli.texts import Texts
     from sparsebert.training.inference import Inference
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Folder or hub name of a fine-tuned model.")],
+    model: Annotated[
+        str, typer.Argument(help="Folder or hub name of a fine-tuned model, or of a masked language model for --loss.")
+    ],
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; - reads lines.")] = None,
     file: Annotated[
         Path | None,
@@ -54,11 +57,21 @@ def predict(
             rich_help_panel=DATA,
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Texts at a time.", rich_help_panel=HOW)] = 32,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Texts at a time; masked tokens with --loss.", rich_help_panel=HOW)
+    ] = 32,
     runtime: Annotated[
         str,
         typer.Option(metavar="NAME", help=f"{', '.join(registry.names('runtime'))}.", rich_help_panel=HOW),
     ] = "eager",
+    loss: Annotated[
+        bool,
+        typer.Option(
+            "--loss",
+            help="Of a masked language model: mean loss of a text's tokens, each masked once, in nats.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
     threads: ThreadsOption = None,
     output: Annotated[
         Path | None,
@@ -75,24 +88,28 @@ def predict(
 ) -> None:
     """Say what a model makes of texts: label and probabilities, or a number for regression."""
     with cli_errors(debug):
-        from sparsebert.cli.answers import Destination, check_output
+        from sparsebert.cli.answers import Destination, answers, check_output, losses
         from sparsebert.cli.output import quiet_libraries
-        from sparsebert.cli.predict_model import fine_tuned, inference_of
+        from sparsebert.cli.predict_model import fine_tuned, inference_of, masked_lm
         from sparsebert.cli.texts import texts_of
         from sparsebert.data.text import Written
 
         registry.get("runtime", runtime)
         if output:
             check_output(output, file)
+        if loss and len(text_column or []) > 1:
+            raise UserError("--loss takes one text a row", got=f"{len(text_column or [])} text columns")
         with quiet_libraries():
-            source = fine_tuned(model)
+            source = masked_lm(model) if loss else fine_tuned(model)
             read = texts_of(texts or [], file, text_column or [], id_column, Written(delimiter, encoding))
-            # A runtime chooses kernels by the tokens of a batch, so it must not wait for more texts than there are.
-            inference = inference_of(source, max_length, runtime, min(batch, len(read.first)))
-            _answer(inference, read, threads, Destination(model, output, as_json, show_ids=id_column is not None))
+            # A runtime chooses kernels by the tokens of a batch, so it must not wait for more texts than there are; of
+            # losses each text fills as many rows as it has tokens.
+            inference = inference_of(source, max_length, runtime, batch if loss else min(batch, len(read.first)))
+            to = Destination(model, output, as_json, show_ids=id_column is not None)
+            _answer(inference, read, losses if loss else answers, threads, to)
 
 
-def _answer(inference: Inference, texts: Texts, threads: int | None, to: Destination) -> None:
+def _answer(inference: Inference, texts: Texts, ask: Ask, threads: int | None, to: Destination) -> None:
     """One row a text, in order: an empty line is an empty text and has its row; a note says how many there are."""
     from sparsebert.cli.answers import write_rows
     from sparsebert.cli.output import remark, say
@@ -101,7 +118,7 @@ def _answer(inference: Inference, texts: Texts, threads: int | None, to: Destina
 
     notes = [texts.note] if texts.note else []
     with torch_threads(threads), bar_if_slow("Predicting", len(texts.first)) as done:
-        rows = _rows(inference, texts, notes, done)
+        rows = _rows(inference, texts, ask, notes, done)
         if to.file and to.file.suffix.lower() != ".json" and not to.as_json:
             said = f"{write_rows(rows, to.file)} rows written to {to.file}"
         else:
@@ -112,16 +129,17 @@ def _answer(inference: Inference, texts: Texts, threads: int | None, to: Destina
         say(said)
 
 
-def _rows(inference: Inference, texts: Texts, notes: list[str], done: Callable[[int], None]) -> Iterator[Answer]:
+def _rows(
+    inference: Inference, texts: Texts, ask: Ask, notes: list[str], done: Callable[[int], None]
+) -> Iterator[Answer]:
     """The answers, in order; what was cut is added to the notes at the end."""
-    from sparsebert.cli.answers import answers
     from sparsebert.data.tokens import cut_note
 
-    start = truncated = 0
-    for logits, cut in inference.logits(texts.first, texts.second, done):
-        yield from answers(inference.model.config, texts, start, logits)
-        start, truncated = start + len(logits), truncated + cut
-    notes += [note for note in [cut_note(truncated, start, inference.reader.limit)] if note]
+    truncated = 0
+    for rows, cut in ask(inference, texts, done):
+        yield from rows
+        truncated += cut
+    notes += [note for note in [cut_note(truncated, len(texts.first), inference.reader.limit)] if note]
 
 
 def _put(rows: list[Answer], notes: list[str], to: Destination) -> str:
@@ -153,5 +171,13 @@ def _table(rows: Sequence[Answer], show_ids: bool) -> Table:
     shown = [flat({key: value for key, value in row.items() if key not in hidden}) for row in rows]
     drawn = table(*(escape(name[:1].upper() + name[1:].replace("_", " ")) for name in shown[0]))
     for row in shown:
-        drawn.add_row(*(f"{value:.3f}" if isinstance(value, float) else escape(str(value)) for value in row.values()))
+        drawn.add_row(*(escape(_cell(value)) for value in row.values()))
     return drawn
+
+
+def _cell(value: Any) -> str:
+    from sparsebert.reports.values import DASH
+
+    if value is None:
+        return DASH
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,10 +1,12 @@
-"""The model that `sparsebert predict` asks: fine-tuned for a task, and made ready to read texts."""
+"""The model that `sparsebert predict` asks, fine-tuned or a masked language model, made ready to read texts."""
 
 from __future__ import annotations
 
+from transformers import PretrainedConfig
+
 from sparsebert.data.tokens import Reader
 from sparsebert.errors import UserError
-from sparsebert.models.heads import TASKS, foreign_head, saved_kind
+from sparsebert.models.heads import LANGUAGE_MODEL, TASKS, foreign_head, saved_head, saved_kind
 from sparsebert.models.limits import SHORTEST, position_limit, reading_length, segment_types
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.named import is_run, open_model, sources
@@ -16,17 +18,16 @@ from sparsebert.training.inference import Inference
 
 def fine_tuned(model: str) -> ModelSource:
     """Find a model by name. Raises UserError for a run, and for a model without a head for one answer a text."""
-    if is_run(model):
-        raise UserError("That is a run, not a model", got=model, allowed=", ".join(sources([model])))
-    source = resolve(model)
+    source = _single(model)
     config = load_config(source)
     head = foreign_head(config)
     if head is not None:
         raise UserError(f"predict does not know the head of {model}", got=head, allowed=f"models for {TASKS}")
     kind = saved_kind(config)
     if kind is None:
-        got = ", ".join(config.architectures or ()) or "no architectures in its config.json"
-        raise UserError(f"{model} is not fine-tuned for a task", got=got, fix="run `sparsebert compress` first")
+        loss = "add --loss for the loss of texts, or " if saved_head(config) == "masked_lm" else ""
+        fix = f"{loss}run `sparsebert compress` first"
+        raise UserError(f"{model} is not fine-tuned for a task", got=_classes(config), fix=fix)
     if task_kind(kind).exclusive and config.num_labels == 1:
         raise UserError(
             f"{model} has a single class, which every text would get",
@@ -34,6 +35,28 @@ def fine_tuned(model: str) -> ModelSource:
             allowed="two labels or more, or another problem_type",
         )
     return source
+
+
+def masked_lm(model: str) -> ModelSource:
+    """Find a masked language model by name. Raises UserError for a run, and for a model with another head."""
+    source = _single(model)
+    config = load_config(source)
+    if saved_head(config) != "masked_lm":
+        allowed = f"classes that end in {LANGUAGE_MODEL}"
+        raise UserError(
+            f"--loss needs a masked language model, and {model} is none", got=_classes(config), allowed=allowed
+        )
+    return source
+
+
+def _single(model: str) -> ModelSource:
+    if is_run(model):
+        raise UserError("That is a run, not a model", got=model, allowed=", ".join(sources([model])))
+    return resolve(model)
+
+
+def _classes(config: PretrainedConfig) -> str:
+    return ", ".join(config.architectures or ()) or "no architectures in its config.json"
 
 
 def inference_of(source: ModelSource, max_length: int | None, runtime: str, batch: int) -> Inference:

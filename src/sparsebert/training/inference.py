@@ -14,6 +14,7 @@ from sparsebert.data.tokens import Reader, TokenColumns
 from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime
 from sparsebert.training.collate import Batch, PaddingCollator
 
+TokenRow = dict[str, list[int]]
 WINDOW_TEXTS = 4096
 SHORTEST_ROUNDED = 16
 """Tokens: what the shortest texts are padded to for a program of one shape."""
@@ -49,16 +50,20 @@ class Inference:
         order = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
         groups = [order[start : start + self.batch] for start in range(0, len(order), self.batch)]
         found: dict[int, np.ndarray] = {}
-        with torch.inference_mode():
-            self._prepare(_rows(columns, groups[len(groups) // 2]))
-            for group in groups:
-                for row, values in zip(group, self._run(_rows(columns, group)), strict=True):
-                    found[row] = values
-                done(len(group))
+        self.prepare(_rows(columns, groups[len(groups) // 2]))
+        for group in groups:
+            outputs = self.run(_rows(columns, group)).float().cpu().numpy()
+            for row, values in zip(group, outputs, strict=True):
+                found[row] = values
+            done(len(group))
         return np.stack([found[row] for row in range(len(lengths))])
 
-    def _prepare(self, rows: list[dict[str, list[int]]]) -> None:
-        """Ask the runtime once, with a batch of middling length; where it takes that shape alone, for every shape."""
+    @torch.inference_mode()
+    def prepare(self, rows: Sequence[TokenRow]) -> None:
+        """Ask the runtime once, with a batch of middling length; where it takes that shape alone, for every shape.
+
+        Raises UserError for a runtime that cannot run here.
+        """
         if self._flexible is not None or self._programs:
             return
         example = self._rounded(self.collate(rows))
@@ -68,15 +73,20 @@ class Inference:
         else:
             self._programs[tuple(example["input_ids"].shape)] = prepared
 
-    def _run(self, rows: list[dict[str, list[int]]]) -> np.ndarray:
+    @torch.inference_mode()
+    def run(self, rows: Sequence[TokenRow]) -> torch.Tensor:
+        """The model's first output [rows, ...] for one batch, where the model is, in the runtime's dtype.
+
+        Of an output for every token the second dimension is that of the longest row, or longer.
+        """
         batch = self.collate(rows)
         if self._flexible is not None:
-            return self._flexible.run(self._here(batch)).float().cpu().numpy()
+            return self._flexible.run(self._here(batch))
         batch = self._rounded(batch)
         shape = tuple(batch["input_ids"].shape)
         if shape not in self._programs:
             self._programs[shape] = self._of(batch)
-        return self._programs[shape].run(self._here(batch)).float().cpu().numpy()[: len(rows)]
+        return self._programs[shape].run(self._here(batch))[: len(rows)]
 
     def _of(self, batch: Batch) -> Prepared:
         runtime: Runtime = registry.get("runtime", self.runtime)
@@ -100,5 +110,5 @@ class Inference:
         }
 
 
-def _rows(columns: TokenColumns, chosen: Sequence[int]) -> list[dict[str, list[int]]]:
+def _rows(columns: TokenColumns, chosen: Sequence[int]) -> list[TokenRow]:
     return [{name: values[row] for name, values in columns.items()} for row in chosen]
