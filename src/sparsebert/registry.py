@@ -153,7 +153,7 @@ def get(kind: str, name: str) -> Any:
 
 
 def spelled(kind: str, name: str) -> str:
-    """The name, if it is registered or has the form of the user's own; imports neither. Raises ValueError for others."""
+    """The name, if it is registered or of the form of the user's own; imports neither. Raises ValueError for others."""
     if name not in _TABLE[kind] and not _OWN.fullmatch(name):
         raise ValueError(str(unknown(kind.replace("_", " "), name, _TABLE[kind])))
     return name
