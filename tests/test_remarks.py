@@ -12,7 +12,8 @@ from example_record import example_record
 from sparsebert.recipe.load import load_recipe
 from sparsebert.records import ModelResult, Timing
 from sparsebert.runs.context import RunContext, set_up
-from sparsebert.runs.remarks import answers, doubt, fell_too_far, least_drop, too_few_examples
+from sparsebert.runs.max_drop import answers, fell_too_far, least_drop, too_few_examples
+from sparsebert.runs.remarks import doubt
 from tiny_run import save_tiny
 
 NO, YES = 45, 25

@@ -30,7 +30,7 @@ from sparsebert.recipe.schema import Target
 from sparsebert.records import ModelResult, Score, Shape
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.dense import Dense, Recovering, Trained, dense_entry, dense_model
-from sparsebert.runs.remarks import answers, fell_too_far, least_drop, too_far, too_few_examples
+from sparsebert.runs.max_drop import answers, fell_too_far, least_drop, too_far, too_few_examples
 from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.stages import Stage, once
 from sparsebert.timing import torch_threads
