@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sparsebert.errors import UserError
+from sparsebert.groups import GroupKind
 from sparsebert.pruning.knapsack import BINS, CostTable, LayerChoice, layer_choices, share
 from toy import both
 
@@ -44,6 +45,15 @@ def test_choices_of_a_layer_are_the_front():
         (2, 8, False, 7.0, 0.5),
         (2, 16, False, 11.0, 0.0),
     ]
+
+
+def test_a_choice_costs_to_the_bit_what_the_table_says():
+    # Added up in another order, these give 0.6 and not 0.6000000000000001.
+    table = CostTable({"head": {1: 0.2, 0: 0.0}, "neuron": {8: 0.3, 0: 0.0}}, layer=0.1)
+    errors: dict[GroupKind, dict[int, float]] = {"head": {1: 0.0, 0: 1.0}, "neuron": {8: 0.0, 0: 2.0}}
+    found = layer_choices(table, errors, skip_error=None)
+    assert [one.cost for one in found] == [table.cost(one.kept) for one in found]
+    assert found[-1].cost == 0.6000000000000001
 
 
 def test_a_layer_that_may_not_go_has_no_such_choice():
