@@ -72,7 +72,7 @@ def one_seed(options: argparse.Namespace, seed: int) -> list[Row]:
             own = predict_logits(small, calibrated.score_rows, context.collate, kind=calibrated.kind)
             found = {
                 "divergence": calibrated.kind.divergence(calibrated.teacher_logits, own),
-                "shape": [(choice.heads, choice.neurons) for choice in choices],
+                "shape": [tuple(choice.kept.values()) for choice in choices],
             }
             rows.append(scored(context, small, criterion, sparsity) | found)
     return rows

@@ -15,7 +15,7 @@ from sparsebert.pruning.calibration import calibrate
 from sparsebert.pruning.knapsack import LayerChoice
 from sparsebert.pruning.shapes import shape_of
 from tiny import FAMILIES, HEADS, NEURONS, tiny_batch, tiny_model
-from toy import toy_collate, toy_rows
+from toy import both, toy_collate, toy_rows
 
 
 def logits(model: PreTrainedModel) -> torch.Tensor:
@@ -24,7 +24,7 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
 
 
 def choice(heads: int, neurons: int, dropped: bool = False) -> LayerChoice:
-    return LayerChoice(heads, neurons, dropped, 0.0, 0.0)
+    return LayerChoice(both(heads, neurons), dropped, 0.0, 0.0)
 
 
 SHAPES = {
@@ -48,12 +48,8 @@ def test_masked_equals_shrunk(family: str, criterion: str, shape: str):
     torch.testing.assert_close(logits(small), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
     assert (expected - logits(model)).abs().max() > 1e-3
     assert dropped == [index for index, one in enumerate(choices) if one.dropped]
-    shapes = [
-        (layer.attention.units if layer.attention else 0, layer.ffn.units if layer.ffn else 0)
-        for layer in layout_of(small).layers
-    ]
-    assert shapes == [(one.heads, one.neurons) for one in choices if not one.dropped]
-    assert {int(mask.sum()) for mask in keep.values()} <= {one.heads for one in choices} | {16, 8, 0}
+    assert [layer.units for layer in layout_of(small).layers] == [one.kept for one in choices if not one.dropped]
+    assert {int(mask.sum()) for mask in keep.values()} <= {one.kept["head"] for one in choices} | {16, 8, 0}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

@@ -12,6 +12,7 @@ from sparsebert.pruning.costs import _between, measured_table, parameter_table, 
 from sparsebert.pruning.knapsack import LayerChoice
 from sparsebert.timing import Samples
 from tiny import AS_ONE_PROGRAM, FAMILIES, HEADS, LAYERS, tiny_batch, tiny_model
+from toy import both
 
 SHAPES = [(4, 24), (1, 24), (3, 5), (2, 0), (0, 8)]
 
@@ -24,7 +25,7 @@ def test_linear_parameters_are_those_of_the_shrunk_model(family: str):
     for heads, neurons in SHAPES:
         small = stack_of(model, layout_of(model), LAYERS, (heads, neurons))
         held = sizes(small, encoder_linear_names(small)).encoder_linear_parameters
-        assert LAYERS * table.cost(heads, neurons) == held
+        assert LAYERS * table.cost(both(heads, neurons)) == held
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -33,14 +34,15 @@ def test_bytes_are_those_of_the_shrunk_model(family: str):
     table = parameter_table(model, 4, encoder_linear_only=False)
     for heads, neurons in SHAPES:
         small = stack_of(model, layout_of(model), LAYERS, (heads, neurons))
-        choice = LayerChoice(heads, neurons, False, table.cost(heads, neurons), 0.0)
+        choice = LayerChoice(both(heads, neurons), False, table.cost(both(heads, neurons)), 0.0)
         assert table.total([choice] * LAYERS) == sizes(small, ()).weight_bytes
 
 
 def test_a_dropped_layer_takes_all_its_bytes_along():
     model = tiny_model("bert")
     table = parameter_table(model, 4, encoder_linear_only=False)
-    full, gone = LayerChoice(4, 24, False, table.cost(4, 24), 0.0), LayerChoice(0, 0, True, 0.0, 0.0)
+    full = LayerChoice(both(4, 24), False, table.cost(both(4, 24)), 0.0)
+    gone = LayerChoice(both(0, 0), True, 0.0, 0.0)
     assert table.total([full, gone, full]) == sizes(shrink(model, {}, [1]), ()).weight_bytes
 
 
@@ -49,9 +51,7 @@ def test_stack_shares_the_embeddings_and_copies_the_layers():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     small = stack_of(model, layout_of(model), 2, (3, 8))
     layers = layout_of(small).layers
-    assert [(layer.attention.units, layer.ffn.units) for layer in layers if layer.attention and layer.ffn] == [
-        (3, 8)
-    ] * 2
+    assert [layer.units for layer in layers] == [both(3, 8)] * 2
     name = "bert.embeddings.word_embeddings.weight"
     assert small.get_parameter(name) is model.get_parameter(name)
     with torch.no_grad():
@@ -63,12 +63,13 @@ def test_stack_shares_the_embeddings_and_copies_the_layers():
 def test_measured_table_has_every_size_and_rises():
     model = tiny_model("bert", hidden_size=192, intermediate_size=40)
     table = measured_table(model, 8, 64)
-    assert sorted(table.attention) == list(range(HEADS + 1))
-    assert sorted(table.ffn) == [0, 8, 16, 24, 32, 40]
-    assert table.attention[0] == table.ffn[0] == 0
-    assert min(*table.attention.values(), *table.ffn.values()) >= 0
+    heads, neurons = table.blocks["head"], table.blocks["neuron"]
+    assert sorted(heads) == list(range(HEADS + 1))
+    assert sorted(neurons) == [0, 8, 16, 24, 32, 40]
+    assert heads[0] == neurons[0] == 0
+    assert min(*heads.values(), *neurons.values()) >= 0
     assert table.layer > 0 and table.fixed > 0
-    assert table.attention[HEADS] > 1.3 * table.attention[1]
+    assert heads[HEADS] > 1.3 * heads[1]
 
 
 def test_costs_of_a_runtime_that_runs_the_whole_are_differences_of_whole_models():
@@ -84,7 +85,8 @@ def test_costs_of_a_runtime_that_runs_the_whole_are_differences_of_whole_models(
 def test_a_table_of_whole_models_says_so():
     model = tiny_model("bert", hidden_size=192, intermediate_size=40)
     table = measured_table(model, 8, 64, AS_ONE_PROGRAM)
-    assert table.scope == "model" and sorted(table.attention) == list(range(HEADS + 1))
-    assert min(*table.attention.values(), *table.ffn.values(), table.layer) >= 0
-    assert table.fixed > 0 and table.attention[HEADS] > table.attention[1]
+    heads, neurons = table.blocks["head"], table.blocks["neuron"]
+    assert table.scope == "model" and sorted(heads) == list(range(HEADS + 1))
+    assert min(*heads.values(), *neurons.values(), table.layer) >= 0
+    assert table.fixed > 0 and heads[HEADS] > heads[1]
     assert measured_table(model, 1, 8).scope == "encoder"

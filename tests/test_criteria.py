@@ -168,8 +168,7 @@ def test_calibration_measures_the_rise_of_the_loss():
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     batch = toy_collate([rows[index] for index in range(16)])
     for layer in layout_of(model).layers:
-        assert layer.attention is not None
-        group = layer.attention
+        group = layer.groups["head"]
         before = loss_without(model, group, None, batch)
         rises = [loss_without(model, group, unit, batch) - before for unit in range(group.units)]
         for count, option in found.candidates[group.name].items():

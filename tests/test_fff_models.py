@@ -43,12 +43,11 @@ def test_a_tree_stands_where_the_block_was(family: str):
     dense, batch = tiny_model(family), tiny_batch()
     model = converted(family, layers=[1])
     [tree] = trees_of(model)
-    assert [layer.ffn is None for layer in layout_of(model).layers] == [False, True, False]
+    assert ["neuron" not in layer.groups for layer in layout_of(model).layers] == [False, True, False]
     with torch.no_grad():
         tree.w_out.zero_()
         # An empty tree is the model without that block.
-        block = layout_of(dense).layers[1].ffn
-        assert block is not None
+        block = layout_of(dense).layers[1].groups["neuron"]
         dense.get_parameter(block.output.tensor).zero_()
         bias = block.output.tensor.removesuffix("weight") + "bias"
         if bias in dict(dense.named_parameters()):

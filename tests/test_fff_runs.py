@@ -163,7 +163,7 @@ def test_flops_count_what_is_on_the_path():
     dense, tokens = tiny_model("bert"), 2 * 8
     torch.manual_seed(0)
     tree = convert_ffn(dense, depth=3, trees=2)
-    assert layout_of(tree).layers[0].ffn is None
+    assert "neuron" not in layout_of(tree).layers[0].groups
     less = LAYERS * 4 * tokens * HIDDEN * (NEURONS - 2 * 4)
     assert flops(dense, 2, 8) - flops(tree, 2, 8) == less
 

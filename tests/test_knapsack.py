@@ -9,29 +9,33 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sparsebert.errors import UserError
+from sparsebert.groups import GroupKind
 from sparsebert.pruning.knapsack import BINS, CostTable, LayerChoice, layer_choices, share
+from toy import both
 
-TABLE = CostTable(attention={0: 0.0, 1: 3.0, 2: 4.0}, ffn={0: 0.0, 8: 2.0, 16: 6.0}, layer=1.0, fixed=10.0)
+TABLE = CostTable({"head": {0: 0.0, 1: 3.0, 2: 4.0}, "neuron": {0: 0.0, 8: 2.0, 16: 6.0}}, layer=1.0, fixed=10.0)
 
 
 def choice(cost: float, error: float) -> LayerChoice:
-    return LayerChoice(0, 0, False, cost, error)
+    return LayerChoice(both(0, 0), False, cost, error)
 
 
 def test_cost_adds_up_and_interpolates():
-    assert TABLE.cost(2, 16) == 1 + 4 + 6
-    assert TABLE.cost(1, 12) == 1 + 3 + 4
-    assert TABLE.cost(0, 2) == 1 + 0 + 0.5
+    assert TABLE.cost(both(2, 16)) == 1 + 4 + 6
+    assert TABLE.cost(both(1, 12)) == 1 + 3 + 4
+    assert TABLE.cost(both(0, 2)) == 1 + 0 + 0.5
 
 
 def test_total_counts_dropped_layers_as_nothing():
-    layers = [LayerChoice(2, 16, False, 11.0, 0.0), LayerChoice(0, 0, True, 0.0, 5.0)]
+    layers = [LayerChoice(both(2, 16), False, 11.0, 0.0), LayerChoice(both(0, 0), True, 0.0, 5.0)]
     assert TABLE.total(layers) == 21.0
 
 
 def test_choices_of_a_layer_are_the_front():
-    found = layer_choices(TABLE, {2: 0.0, 1: 1.0, 0: 5.0}, {16: 0.0, 8: 0.5, 0: 9.0}, skip_error=14.5)
-    shapes = [(one.heads, one.neurons, one.dropped, one.cost, one.error) for one in found]
+    found = layer_choices(
+        TABLE, {"head": {2: 0.0, 1: 1.0, 0: 5.0}, "neuron": {16: 0.0, 8: 0.5, 0: 9.0}}, skip_error=14.5
+    )
+    shapes = [(*one.kept.values(), one.dropped, one.cost, one.error) for one in found]
     # Left out, because another is as cheap and better: (1, 0) at 4 and 10, (2, 0) at 5 and 9, (0, 16) at 7 and 5.
     assert shapes == [
         (0, 0, True, 0.0, 14.5),
@@ -43,12 +47,23 @@ def test_choices_of_a_layer_are_the_front():
     ]
 
 
+def test_a_choice_costs_to_the_bit_what_the_table_says():
+    # Added up in another order, these give 0.6 and not 0.6000000000000001.
+    table = CostTable({"head": {1: 0.2, 0: 0.0}, "neuron": {8: 0.3, 0: 0.0}}, layer=0.1)
+    errors: dict[GroupKind, dict[int, float]] = {"head": {1: 0.0, 0: 1.0}, "neuron": {8: 0.0, 0: 2.0}}
+    found = layer_choices(table, errors, skip_error=None)
+    assert [one.cost for one in found] == [table.cost(one.kept) for one in found]
+    assert found[-1].cost == 0.6000000000000001
+
+
 def test_a_layer_that_may_not_go_has_no_such_choice():
-    assert not any(one.dropped for one in layer_choices(TABLE, {2: 0.0}, {16: 0.0}, skip_error=None))
+    assert not any(
+        one.dropped for one in layer_choices(TABLE, {"head": {2: 0.0}, "neuron": {16: 0.0}}, skip_error=None)
+    )
 
 
 def test_a_skip_that_costs_no_error_beats_all():
-    found = layer_choices(TABLE, {2: 0.0, 0: 1.0}, {16: 0.0}, skip_error=0.0)
+    found = layer_choices(TABLE, {"head": {2: 0.0, 0: 1.0}, "neuron": {16: 0.0}}, skip_error=0.0)
     assert [(one.dropped, one.cost) for one in found] == [(True, 0.0)]
 
 

@@ -24,9 +24,9 @@ def test_all_six_registered_families_are_tested():
 
 def test_bert_groups_are_the_slices_drawn_by_hand():
     layer = "bert.encoder.layer.1"
-    groups = layout_of(tiny_model("bert")).layers[1]
+    groups = layout_of(tiny_model("bert")).layers[1].groups
     heads = [f"{layer}.attention.self.{name}" for name in ("query", "key", "value")]
-    assert groups.attention == Group(
+    assert groups["head"] == Group(
         name="layer.1.heads",
         kind="head",
         layer=1,
@@ -35,7 +35,7 @@ def test_bert_groups_are_the_slices_drawn_by_hand():
         output=Slice(f"{layer}.attention.output.dense.weight", 1, 8),
         constant=(Slice(f"{layer}.attention.self.value.bias", 0, 8),),
     )
-    assert groups.ffn == Group(
+    assert groups["neuron"] == Group(
         name="layer.1.neurons",
         kind="neuron",
         layer=1,
@@ -48,12 +48,11 @@ def test_bert_groups_are_the_slices_drawn_by_hand():
 
 def test_fused_matrices_of_modernbert_hold_their_parts_one_after_another():
     layer = layout_of(tiny_model("modernbert")).layers[0]
-    assert layer.attention is not None
-    assert layer.ffn is not None
-    assert [part.offset for part in layer.attention.inputs] == [0, 32, 64, 0, 32, 64]
-    assert layer.attention.constant == (Slice("model.layers.0.attn.Wqkv.bias", 0, 8, 64),)
-    assert [part.offset for part in layer.ffn.inputs] == [0, 24, 0, 24]
-    assert layer.ffn.constant == (
+    heads, neurons = layer.groups["head"], layer.groups["neuron"]
+    assert [part.offset for part in heads.inputs] == [0, 32, 64, 0, 32, 64]
+    assert heads.constant == (Slice("model.layers.0.attn.Wqkv.bias", 0, 8, 64),)
+    assert [part.offset for part in neurons.inputs] == [0, 24, 0, 24]
+    assert neurons.constant == (
         Slice("model.layers.0.mlp.Wi.bias", 0, 1, 0),
         Slice("model.layers.0.mlp.Wi.bias", 0, 1, 24),
     )
@@ -61,11 +60,10 @@ def test_fused_matrices_of_modernbert_hold_their_parts_one_after_another():
 
 def test_biases_that_do_not_exist_are_not_named():
     layer = layout_of(tiny_model("modernbert", attention_bias=False, mlp_bias=False)).layers[0]
-    assert layer.attention is not None
-    assert layer.ffn is not None
-    assert {part.tensor for part in layer.attention.inputs} == {"model.layers.0.attn.Wqkv.weight"}
-    assert layer.attention.constant == ()
-    assert layer.ffn.constant == ()
+    heads, neurons = layer.groups["head"], layer.groups["neuron"]
+    assert {part.tensor for part in heads.inputs} == {"model.layers.0.attn.Wqkv.weight"}
+    assert heads.constant == ()
+    assert neurons.constant == ()
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -109,7 +107,7 @@ def test_a_shrunk_model_has_uneven_groups_and_missing_blocks(family):
         ("layer.1.neurons", NEURONS),
     ]
     assert [layer.original_index for layer in layout.layers] == [0, 2]
-    assert layout.layers[1].attention is None
+    assert "head" not in layout.layers[1].groups
     assert (layout.full_layers, layout.full_heads, layout.full_neurons) == (LAYERS, HEADS, NEURONS)
 
 

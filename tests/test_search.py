@@ -18,10 +18,12 @@ from sparsebert.pruning.search import scorer, search_even, search_layers, search
 from sparsebert.tasks.classification import CLASSIFICATION
 from sparsebert.tasks.regression import REGRESSION
 from tiny import HEADS, LAYERS, NEURONS, tiny_model
-from toy import calibrated_with, toy_collate, toy_rows
+from toy import both, calibrated_with, toy_collate, toy_rows
 
 TABLE = CostTable(
-    attention={heads: 4.0 * heads for heads in range(HEADS + 1)}, ffn={0: 0.0, NEURONS: 24.0}, layer=2.0, fixed=7.0
+    {"head": {heads: 4.0 * heads for heads in range(HEADS + 1)}, "neuron": {0: 0.0, NEURONS: 24.0}},
+    layer=2.0,
+    fixed=7.0,
 )
 FULL = LAYERS * 42.0
 
@@ -34,7 +36,7 @@ def calibrated() -> Calibrated:
 def removed(choices: Sequence[LayerChoice]) -> float:
     """A stand-in for a divergence: disagrees with the calibration about which layer matters."""
     wanted = [3.0, 5.0, 1.0]
-    return sum(w * (HEADS + NEURONS - c.heads - c.neurons) for w, c in zip(wanted, choices, strict=True))
+    return sum(w * (HEADS + NEURONS - sum(c.kept.values())) for w, c in zip(wanted, choices, strict=True))
 
 
 def test_divergence_is_the_mean_relative_entropy():
@@ -70,7 +72,7 @@ def test_same_seed_same_shape(calibrated: Calibrated):
 def test_search_without_candidates_trusts_the_errors(calibrated: Calibrated):
     # 42 have to go: layer 1 as a whole for 1.5, or its heads and those of layer 2 and three more for 2.1.
     found = search_shape(calibrated, TABLE, 84 + TABLE.fixed, removed, 0, 0, drop_layers=True)
-    assert [(c.heads, c.neurons, c.dropped) for c in found.choices] == [(4, 24, False), (0, 0, True), (4, 24, False)]
+    assert [(*c.kept.values(), c.dropped) for c in found.choices] == [(4, 24, False), (0, 0, True), (4, 24, False)]
     assert found.tried == 1 and np.array_equal(found.factors, np.ones((LAYERS, 3)))
 
 
@@ -90,7 +92,7 @@ def test_no_shape_is_scored_twice(calibrated: Calibrated):
         return removed(choices)
 
     found = search_shape(calibrated, TABLE, 60, score, 40, 0, drop_layers=True)
-    shapes = [tuple((c.heads, c.neurons, c.dropped) for c in choices) for choices in scored]
+    shapes = [tuple((*c.kept.values(), c.dropped) for c in choices) for choices in scored]
     assert len(shapes) == len(set(shapes)) == found.tried
 
 
@@ -116,7 +118,7 @@ def test_layers_control_finds_the_best_subset(calibrated: Calibrated, count: int
     assert found.divergence == PAIRS[best]
     assert found.tried == [0, 3, 3, 1][count]
     assert found.cost == TABLE.fixed + 42 * count
-    assert all((c.heads, c.neurons) == (HEADS, NEURONS) for c in found.choices if not c.dropped)
+    assert all(c.kept == both(HEADS, NEURONS) for c in found.choices if not c.dropped)
 
 
 def test_layers_control_is_greedy_where_subsets_are_many(calibrated: Calibrated, monkeypatch: pytest.MonkeyPatch):
@@ -133,7 +135,7 @@ def test_layers_control_rejects_none(calibrated: Calibrated):
 
 
 def widths(choices: Sequence[LayerChoice]) -> set[tuple[int, int]]:
-    return {(choice.heads, choice.neurons) for choice in choices if not choice.dropped}
+    return {(choice.kept["head"], choice.kept["neuron"]) for choice in choices if not choice.dropped}
 
 
 @pytest.mark.parametrize("part", [1.0, 0.9, 0.7, 0.5])
@@ -183,7 +185,7 @@ def test_scorer_is_zero_for_the_whole_model_and_not_for_a_part():
     assert calibrated.teacher_logits.shape == (8, 2) and len(calibrated.score_rows) == 8
     score = scorer(model, calibrated, toy_collate)
     table = parameter_table(model, 1, encoder_linear_only=True)
-    full = LayerChoice(HEADS, NEURONS, False, table.cost(HEADS, NEURONS), 0.0)
+    full = LayerChoice(both(HEADS, NEURONS), False, table.cost(both(HEADS, NEURONS)), 0.0)
     assert score([full] * LAYERS) == pytest.approx(0, abs=1e-6)
-    one_head = LayerChoice(1, NEURONS, False, 0.0, 0.0)
+    one_head = LayerChoice(both(1, NEURONS), False, 0.0, 0.0)
     assert score([full, one_head, full]) > 1e-5

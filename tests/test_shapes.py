@@ -79,7 +79,7 @@ def heads_of(folder: Path, model: ModelResult) -> list[torch.Tensor]:
     return [
         loaded.get_parameter(QUERY.format(layer)).detach().reshape(-1, HIDDEN // HEADS, HIDDEN)
         for layer, there in enumerate(layout_of(loaded).layers)
-        if there.attention
+        if there.units["head"]
     ]
 
 

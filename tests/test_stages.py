@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from sparsebert.pruning.knapsack import CostTable
 from sparsebert.runs.compress import LatencyTable
 from sparsebert.runs.stages import Stage, once
+from toy import both
 
 DAMAGES = {
     "gone": lambda file: file.unlink(),
@@ -125,10 +126,10 @@ def test_scratch_is_gone_when_the_stage_is_done(tmp_path: Path):
 
 
 def test_a_latency_table_comes_back_as_it_was(tmp_path: Path):
-    table = CostTable(attention={0: 0.0, 12: 1 / 3}, ffn={0: 0.0, 3072: 0.1 + 0.2}, layer=1e-7, fixed=2 / 3)
+    table = CostTable({"head": {0: 0.0, 12: 1 / 3}, "neuron": {0: 0.0, 3072: 0.1 + 0.2}}, layer=1e-7, fixed=2 / 3)
     stage = Stage(tmp_path / "table.json")
     written = once(stage, LatencyTable, lambda: LatencyTable(table=table))
-    read = once(stage, LatencyTable, lambda: LatencyTable(table=CostTable({}, {}, 0.0)))
+    read = once(stage, LatencyTable, lambda: LatencyTable(table=CostTable({}, 0.0)))
     assert read.result.table == written.result.table == table
-    assert read.result.table.cost(6, 3072) == table.cost(6, 3072)
+    assert read.result.table.cost(both(6, 3072)) == table.cost(both(6, 3072))
     assert json.loads(stage.file.read_text())["made"] == {}

@@ -27,7 +27,9 @@ from toy import calibrated_with, toy_collate, toy_rows
 
 MODEL = tiny_model("bert", num_labels=2)
 TABLE = CostTable(
-    attention={heads: 4.0 * heads for heads in range(HEADS + 1)}, ffn={0: 0.0, NEURONS: 24.0}, layer=2.0, fixed=30.0
+    {"head": {heads: 4.0 * heads for heads in range(HEADS + 1)}, "neuron": {0: 0.0, NEURONS: 24.0}},
+    layer=2.0,
+    fixed=30.0,
 )
 
 
@@ -49,7 +51,7 @@ def goal(kind: str, value: float, **recipe: Any) -> Goal:
 
 
 def removed(choices: Sequence[LayerChoice]) -> float:
-    return float(sum(HEADS + NEURONS - c.heads - c.neurons for c in choices))
+    return float(sum(HEADS + NEURONS - sum(c.kept.values()) for c in choices))
 
 
 def no_table() -> CostTable:
@@ -195,7 +197,7 @@ def test_a_wide_margin_outside_the_layers_does_not_upset_the_correction(
 ):
     # Scaling the whole budget would overshoot by 1,000 / 63 each time and leave the table.
     found: list[Sequence[LayerChoice]] = []
-    table = CostTable(attention=TABLE.attention, ffn=TABLE.ffn, layer=TABLE.layer, fixed=1000.0)
+    table = replace(TABLE, fixed=1000.0)
     measuring(monkeypatch, found, lambda cost: (1.1 * 126 / cost, 0.0))
     _, achieved = meet(goal("speedup", 2), lambda: table, thin, removed)
     assert achieved == pytest.approx(2, rel=0.08)

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from sparsebert.groups import Group
+from sparsebert.groups import Group, GroupKind
 from sparsebert.models.layout import layout_of
 from sparsebert.pruning.calibration import Calibrated
 from sparsebert.pruning.candidates import Candidate, levels
@@ -77,6 +77,11 @@ def evidence_of(
         seed=3,
         loss_rise=lambda gone: sum(np.sin(7 * unit) + 1 for unit in gone),
     )
+
+
+def both(heads: int, neurons: int) -> dict[GroupKind, int]:
+    """The units of a layer by kind."""
+    return {"head": heads, "neuron": neurons}
 
 
 def flat_options(group: Group, error: Callable[[int], float], counts: Sequence[int]) -> dict[int, Candidate]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 GroupKind = Literal["head", "neuron"]
+# The kinds that a layer has one group of. Costs and errors of a layer are added up in this order.
+LAYER_KINDS: tuple[GroupKind, ...] = ("head", "neuron")
 
 
 @dataclass(frozen=True)

@@ -97,11 +97,8 @@ def _result_of(folder: Path) -> ModelResult | None:
 
 def _layers(layout: Layout, trees: Mapping[int, FastFeedForward]) -> list[dict[str, int | str]]:
     return [
-        {
-            "layer": layer.original_index + 1,
-            "heads": layer.attention.units if layer.attention else 0,
-            "neurons": layer.ffn.units if layer.ffn else 0,
-        }
+        {"layer": layer.original_index + 1}
+        | {f"{kind}s": units for kind, units in layer.units.items()}
         | ({"tree": trees[layer.index].name} if layer.index in trees else {})
         for layer in layout.layers
     ]

@@ -130,7 +130,7 @@ def _finished(y: torch.Tensor) -> torch.Tensor:
 def _attention_gain(model: PreTrainedModel, tokens: int) -> float:
     """How many times faster than torch's the native attention is, in sequences of LENGTH."""
     layout = layout_of(model)
-    heads = max((layer.attention.units for layer in layout.layers if layer.attention), default=0)
+    heads = max((layer.units["head"] for layer in layout.layers), default=0)
     if heads == 0:
         return 0.0
     length = min(tokens, LENGTH)

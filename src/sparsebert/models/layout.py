@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from sparsebert.groups import Group, GroupKind, Slice
+from sparsebert.groups import LAYER_KINDS, Group, GroupKind, Slice
 from sparsebert.models.blocks import fff_place
-from sparsebert.models.families import ModelFamily, family_of, is_shrunk
+from sparsebert.models.families import AttentionParts, FfnParts, ModelFamily, family_of, is_shrunk
 from sparsebert.models.wrapped import refuse_changed, refuse_wrapped
 
 _VALUE = 2
@@ -23,18 +23,20 @@ _VALUE = 2
 
 @dataclass(frozen=True)
 class LayerLayout:
-    """One layer: `index` in this model, `original_index` in the dense one; a block that is gone is None."""
+    """One layer: `index` in this model, `original_index` in the dense one.
+
+    `groups` are the blocks that are there, attention first; one that is gone has no entry.
+    """
 
     index: int
     path: str
     original_index: int
-    attention: Group | None
-    ffn: Group | None
+    groups: Mapping[GroupKind, Group]
 
     @property
-    def groups(self) -> tuple[Group, ...]:
-        """The blocks that are there, attention first."""
-        return tuple(group for group in (self.attention, self.ffn) if group)
+    def units(self) -> dict[GroupKind, int]:
+        """The number of units of every kind, 0 where the block is gone."""
+        return {kind: self.groups[kind].units if kind in self.groups else 0 for kind in LAYER_KINDS}
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Layout:
     @property
     def groups(self) -> tuple[Group, ...]:
         """All groups that have units, from the first layer to the last."""
-        return tuple(group for layer in self.layers for group in layer.groups)
+        return tuple(group for layer in self.layers for group in layer.groups.values())
 
     def group(self, name: str) -> Group:
         """The group of that name, for example `layer.3.heads`. Raises KeyError if there is none."""
@@ -154,9 +156,11 @@ def _kept_layers(config: PretrainedConfig, count: int) -> list[int]:
 def _layer(
     family: ModelFamily, shapes: Mapping[str, torch.Size], path: str, index: int, original: int, head_size: int
 ) -> LayerLayout:
-    heads = _group("head", shapes, path, index, family.attention.inputs, family.attention.output, head_size)
-    neurons = _group("neuron", shapes, path, index, family.ffn.inputs, family.ffn.output, 1)
-    return LayerLayout(index, path, original, heads, neurons)
+    found = (
+        _group("head", shapes, path, index, family.attention, head_size),
+        _group("neuron", shapes, path, index, family.ffn, 1),
+    )
+    return LayerLayout(index, path, original, {group.kind: group for group in found if group})
 
 
 def _group(
@@ -164,11 +168,10 @@ def _group(
     shapes: Mapping[str, torch.Size],
     path: str,
     layer: int,
-    inputs: tuple[str, ...],
-    output: str,
+    parts: AttentionParts | FfnParts,
     width: int,
 ) -> Group | None:
-    read_by = f"{path}.{output}.weight"
+    inputs, read_by = parts.inputs, f"{path}.{parts.output}.weight"
     units = shapes[read_by][1] // width if read_by in shapes else 0
     if not units:
         return None

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsebert.errors import UserError
 from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
-from sparsebert.groups import Group, Slice
+from sparsebert.groups import LAYER_KINDS, Group, GroupKind, Slice
 from sparsebert.models.blocks import IdentityLayer, fff_place
 from sparsebert.models.families import HeadName, ModelFamily
 from sparsebert.models.layout import LayerLayout, Layout, base_of, has_module, layout_of, plain_layout
@@ -182,7 +182,7 @@ def _silenced(model: PreTrainedModel, layout: Layout) -> set[int]:
 
 def _check_masks(layout: Layout, keep: Keep, dropped: set[int]) -> None:
     units = {group.name: group.units for group in layout.groups}
-    of_dropped = {f"layer.{index}.{kind}s" for index in dropped for kind in ("head", "neuron")}
+    of_dropped = {f"layer.{index}.{kind}s" for index in dropped for kind in LAYER_KINDS}
     for name, mask in keep.items():
         if name not in units:
             if name in of_dropped:
@@ -206,7 +206,7 @@ def _cut(model: PreTrainedModel, layout: Layout, layers: list[LayerLayout], keep
     """All tensors of the model by name, with removed units folded into output biases and cut away."""
     tensors = dict(model.state_dict())
     removed: dict[tuple[str, int], list[torch.Tensor]] = {}
-    for group in (group for layer in layers for group in layer.groups if group.name in keep):
+    for group in (group for layer in layers for group in layer.groups.values() if group.name in keep):
         gone = ~keep[group.name]
         _fold(model, layout, group, gone, tensors)
         for part in (*group.inputs, group.output):
@@ -251,10 +251,9 @@ def _constant(model: PreTrainedModel, layout: Layout, group: Group, gone: torch.
     return torch.stack([activation(values[0]), *values[1:]]).prod(dim=0)
 
 
-def _kept_units(group: Group | None, keep: Keep) -> int:
-    if group is None:
-        return 0
-    return int(keep[group.name].sum()) if group.name in keep else group.units
+def _kept_units(layers: list[LayerLayout], kind: GroupKind, keep: Keep) -> list[int]:
+    masks = [keep.get(layer.groups[kind].name) if kind in layer.groups else None for layer in layers]
+    return [layer.units[kind] if mask is None else int(mask.sum()) for layer, mask in zip(layers, masks, strict=True)]
 
 
 def _stock_values(model: PreTrainedModel, layout: Layout, layers: list[LayerLayout]) -> dict[str, Any]:
@@ -270,8 +269,8 @@ def _stock_values(model: PreTrainedModel, layout: Layout, layers: list[LayerLayo
 
 def _shrunk_config(model: PreTrainedModel, layout: Layout, layers: list[LayerLayout], keep: Keep) -> PretrainedConfig:
     shape = {
-        "layer_heads": [_kept_units(layer.attention, keep) for layer in layers],
-        "layer_neurons": [_kept_units(layer.ffn, keep) for layer in layers],
+        "layer_heads": _kept_units(layers, "head", keep),
+        "layer_neurons": _kept_units(layers, "neuron", keep),
         "kept_layers": [layer.original_index for layer in layers],
         "head_size": layout.head_size,
         "original_layers": layout.full_layers,
@@ -291,8 +290,7 @@ def _trees(model: PreTrainedModel, layer: LayerLayout) -> list[int]:
 
 
 def _even_config(model: PreTrainedModel, layout: Layout, layers: list[LayerLayout], keep: Keep) -> PretrainedConfig:
-    heads = [_kept_units(layer.attention, keep) for layer in layers]
-    neurons = [_kept_units(layer.ffn, keep) for layer in layers]
+    heads, neurons = _kept_units(layers, "head", keep), _kept_units(layers, "neuron", keep)
     if set(heads) != {layout.full_heads}:
         raise UserError("A stock model needs all heads in every layer", got=f"heads {heads}", allowed=layout.full_heads)
     if len(set(neurons)) != 1 or neurons[0] == 0:

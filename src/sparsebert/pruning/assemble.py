@@ -37,8 +37,9 @@ def masked_model(
     keep: dict[str, torch.Tensor] = {}
     dropped = [index for index, choice in enumerate(choices) if choice.dropped]
     for layer, choice in zip(layout.layers, choices, strict=True):
-        for group, count in ((layer.attention, choice.heads), (layer.ffn, choice.neurons)):
-            if group is None or choice.dropped or count == group.units:
+        for kind, group in layer.groups.items():
+            count = choice.kept[kind]
+            if choice.dropped or count == group.units:
                 continue
             found = candidates[group.name][count]
             mask = torch.zeros(group.units, dtype=torch.bool)

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from sparsebert.counts import example_inputs
+from sparsebert.groups import LAYER_KINDS, GroupKind
 from sparsebert.measurement.bench import variant_of
 from sparsebert.models.layout import Layout, layout_of
 from sparsebert.models.surgeon import shrink
@@ -23,9 +24,11 @@ from sparsebert.timing import Samples, measure
 
 TABLE_LAYERS = 3
 TABLE_ROUNDS = 7
-LayerSize = tuple[int, int]
+# Units of every kind, in the order of LAYER_KINDS.
+LayerSize = tuple[int, ...]
 # How many layers, and of which size.
 StackShape = tuple[int, LayerSize]
+BARE: LayerSize = (0,) * len(LAYER_KINDS)
 
 
 def measured_table(model: PreTrainedModel, batch: int, length: int, runtime: Runtime = EAGER) -> CostTable:
@@ -38,19 +41,22 @@ def measured_table(model: PreTrainedModel, batch: int, length: int, runtime: Run
     Raises RuntimeUnavailableError where the runtime cannot run one of the stacks.
     """
     layout = layout_of(model)
-    attention, ffn = layout.layers[0].attention, layout.layers[0].ffn
-    assert attention is not None and ffn is not None
-    sizes = [(heads, 0) for heads in levels(attention.units, layout.head_size)]
-    sizes += [(0, neurons) for neurons in levels(ffn.units, 1) if neurons]
+    groups = layout.layers[0].groups
+    counts: dict[GroupKind, list[int]] = {
+        kind: levels(groups[kind].units, groups[kind].output.width) for kind in groups
+    }
+    # Every kind has a stack without any unit, and it is the same one.
+    sizes = list(dict.fromkeys(_alone(kind, units) for kind in counts for units in counts[kind]))
     count = min(TABLE_LAYERS, len(layout.layers))
-    shapes = [(count, size) for size in sizes] + [(1, (0, 0))] * (count > 1)
+    shapes = [(count, size) for size in sizes] + [(1, BARE)] * (count > 1)
     samples = _time_stacks(model, layout, shapes, batch, length, runtime)
     layered = all(found.part_ms is not None for found in samples.values())
     outside, encoder = (_inside if layered else _between)(samples, sizes, count)
-    base = encoder[0, 0]
+    base = encoder[BARE]
     return CostTable(
-        attention={heads: max(encoder[heads, 0] - base, 0.0) for heads, neurons in sizes if not neurons},
-        ffn={0: 0.0, **{n: max(encoder[0, n] - base, 0.0) for heads, n in sizes if not heads and n}},
+        blocks={
+            kind: {units: max(encoder[_alone(kind, units)] - base, 0.0) for units in counts[kind]} for kind in counts
+        },
         layer=base,
         fixed=outside,
         scope="encoder" if layered else "model",
@@ -73,7 +79,7 @@ def _time_stacks(
 def _inside(
     samples: Mapping[StackShape, Samples], sizes: Sequence[LayerSize], count: int
 ) -> tuple[float, dict[LayerSize, float]]:
-    """Median ms outside the layers, and inside them a layer, for each (heads, neurons)."""
+    """Median ms outside the layers, and inside them a layer, for each size."""
     inside = {size: np.array(samples[count, size].part_ms) for size in sizes}
     outside = {size: np.array(samples[count, size].whole_ms) - inside[size] for size in sizes}
     return (
@@ -90,18 +96,23 @@ def _between(
     A model with one layer cannot say what that costs without heads and neurons, so this is then taken for nothing.
     """
     whole = {shape: np.array(found.whole_ms) for shape, found in samples.items()}
-    bare = whole[count, (0, 0)]
-    layer = max(float(np.median(bare - whole[1, (0, 0)])) / (count - 1), 0.0) if count > 1 else 0.0
+    bare = whole[count, BARE]
+    layer = max(float(np.median(bare - whole[1, BARE])) / (count - 1), 0.0) if count > 1 else 0.0
     more = {size: float(np.median(whole[count, size] - bare)) / count for size in sizes}
     return float(np.median(bare)) - count * layer, {size: layer + more[size] for size in sizes}
 
 
+def _alone(kind: GroupKind, units: int) -> LayerSize:
+    """A layer with units of one kind and no others."""
+    return tuple(units if own == kind else 0 for own in LAYER_KINDS)
+
+
 def stack_of(model: PreTrainedModel, layout: Layout, count: int, size: LayerSize) -> PreTrainedModel:
-    """The first `count` layers of `model`, each cut to (heads, neurons); embeddings and head are shared with it."""
+    """The first `count` layers of `model`, each cut to `size`; embeddings and head are shared with it."""
     keep = {}
     for layer in layout.layers[:count]:
-        for group, units in zip((layer.attention, layer.ffn), size, strict=True):
-            assert group is not None
+        for kind, units in zip(LAYER_KINDS, size, strict=True):
+            group = layer.groups[kind]
             keep[group.name] = torch.arange(group.units) < units
     small = shrink(model, keep, range(count, len(layout.layers)))
     _share_outside(model, small, layout.layer_list)
@@ -109,31 +120,27 @@ def stack_of(model: PreTrainedModel, layout: Layout, count: int, size: LayerSize
 
 
 def parameter_table(model: PreTrainedModel, bytes_each: int, encoder_linear_only: bool) -> CostTable:
-    """Bytes (or, with `bytes_each` 1, parameters) of heads, neurons and layers.
+    """Bytes (or, with `bytes_each` 1, parameters) of units of every kind, and of layers.
 
     With `encoder_linear_only` biases, norms and embeddings cost nothing, as in the encoder sparsity.
     """
     layout = layout_of(model)
     layer = layout.layers[0]
-    assert layer.attention is not None and layer.ffn is not None
     shapes = dict(model.named_parameters())
-    per_unit = []
-    for group in (layer.attention, layer.ffn):
+    each: dict[GroupKind, int] = {}
+    for kind, group in layer.groups.items():
         parts = [
             part for part in (*group.inputs, group.output) if not encoder_linear_only or shapes[part.tensor].ndim > 1
         ]
-        per_unit.append(
-            sum(shapes[part.tensor].numel() // shapes[part.tensor].shape[part.dim] * part.width for part in parts)
-        )
-    heads, neurons = (per_unit[0] * bytes_each, per_unit[1] * bytes_each)
+        entries = (shapes[part.tensor].numel() // shapes[part.tensor].shape[part.dim] * part.width for part in parts)
+        each[kind] = sum(entries) * bytes_each
     in_layer = sum(p.numel() for name, p in shapes.items() if name.startswith(f"{layer.path}.")) * bytes_each
-    units = heads * layer.attention.units + neurons * layer.ffn.units
+    units = sum(each[kind] * group.units for kind, group in layer.groups.items())
     everything = sum(parameter.numel() for parameter in model.parameters()) * bytes_each
     rest = 0 if encoder_linear_only else in_layer - units
     fixed = 0 if encoder_linear_only else everything - len(layout.layers) * in_layer
     return CostTable(
-        attention={count: float(heads * count) for count in range(layer.attention.units + 1)},
-        ffn={0: 0.0, layer.ffn.units: float(neurons * layer.ffn.units)},
+        blocks={kind: {0: 0.0, group.units: float(each[kind] * group.units)} for kind, group in layer.groups.items()},
         layer=float(rest),
         fixed=float(fixed),
     )

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Literal
 
 import numpy as np
 
 from sparsebert.errors import UnreachableError
+from sparsebert.groups import GroupKind
 
 BINS = 1000
 
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """One way to leave one layer: heads and neurons kept, or the whole layer gone."""
+    """One way to leave one layer: so many units of each kind kept, or the whole layer gone."""
 
-    heads: int
-    neurons: int
+    kept: Mapping[GroupKind, int]
     dropped: bool
     cost: float
     error: float
@@ -28,20 +30,20 @@ class LayerChoice:
 class CostTable:
     """What a layer costs, in the unit of the target (milliseconds, parameters).
 
-    attention[h] and ffn[n]: an attention block with h heads, a feedforward block with n neurons; `layer`: what a
-    layer costs besides; `fixed`: what the model costs besides its layers. A dropped layer costs nothing. `scope`: what
-    a ratio of costs is of, the layers alone, or the whole model where layers cannot be measured alone.
+    blocks[kind][n]: the block with n units of that kind; `layer`: what a layer costs besides; `fixed`: what the model
+    costs besides its layers. A dropped layer costs nothing. `scope`: what a ratio of costs is of, the layers alone, or
+    the whole model where layers cannot be measured alone.
     """
 
-    attention: Mapping[int, float]
-    ffn: Mapping[int, float]
+    blocks: Mapping[GroupKind, Mapping[int, float]]
     layer: float
     fixed: float = 0.0
     scope: Literal["encoder", "model"] = "encoder"
 
-    def cost(self, heads: int, neurons: int) -> float:
-        """Cost of one layer; sizes between table entries are interpolated."""
-        return self.layer + _interpolate(self.attention, heads) + _interpolate(self.ffn, neurons)
+    def cost(self, kept: Mapping[GroupKind, int]) -> float:
+        """Cost of one layer with these units; sizes between table entries are interpolated."""
+        # Not `sum`, which rounds otherwise from Python 3.12 on: a layer costs to the bit what `layer_choices` says.
+        return reduce(add, (_interpolate(block, kept[kind]) for kind, block in self.blocks.items()), self.layer)
 
     def total(self, choices: Sequence[LayerChoice]) -> float:
         """Cost of the whole model."""
@@ -49,21 +51,24 @@ class CostTable:
 
 
 def layer_choices(
-    table: CostTable,
-    head_errors: Mapping[int, float],
-    neuron_errors: Mapping[int, float],
-    skip_error: float | None,
+    table: CostTable, errors: Mapping[GroupKind, Mapping[int, float]], skip_error: float | None
 ) -> list[LayerChoice]:
-    """All combinations for one layer that no other beats in both cost and error; skip_error None = may not go."""
-    choices = [
-        LayerChoice(heads, neurons, False, table.cost(heads, neurons), head_error + neuron_error)
-        for heads, head_error in head_errors.items()
-        for neurons, neuron_error in neuron_errors.items()
-    ]
+    """All combinations for one layer that no other beats in both cost and error; skip_error None = may not go.
+
+    errors[kind][n]: the error of the block with n units of that kind.
+    """
+    choices = [LayerChoice({}, False, table.layer, 0.0)]
+    for kind, block in table.blocks.items():
+        options = [(count, _interpolate(block, count), error) for count, error in errors[kind].items()]
+        choices = [
+            LayerChoice({**choice.kept, kind: count}, False, choice.cost + cost, choice.error + error)
+            for choice in choices
+            for count, cost, error in options
+        ]
     if skip_error is not None:
-        choices.append(LayerChoice(0, 0, True, 0.0, skip_error))
+        choices.append(LayerChoice(dict.fromkeys(table.blocks, 0), True, 0.0, skip_error))
     front: list[LayerChoice] = []
-    for choice in sorted(choices, key=lambda c: (c.cost, c.error, -c.heads)):
+    for choice in sorted(choices, key=lambda c: (c.cost, c.error, [-count for count in c.kept.values()])):
         if not front or choice.error < front[-1].error:
             front.append(choice)
     return front

@@ -11,6 +11,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from sparsebert.errors import UnreachableError, UserError
+from sparsebert.groups import LAYER_KINDS, Group
 from sparsebert.models.layout import LayerLayout
 from sparsebert.progress import tracked
 from sparsebert.pruning.assemble import assemble
@@ -67,11 +68,12 @@ def search_shape(
 
     Each candidate scales the estimated errors of some blocks by random factors, solves again, and is kept if the
     assembled model's outputs diverge less (ZipLM, arXiv:2302.04089, section 3.2, with the divergence from the dense
-    model as the loss). Same seed, same shape. `start` are the factors [layers, 3] of an earlier search to go on from.
+    model as the loss). Same seed, same shape. `start` are the factors [layers, kinds + 1], the last for the layer as a
+    whole, of an earlier search to go on from.
     Raises UnreachableError when the budget cannot be met.
     """
     rng = np.random.default_rng(seed)
-    factors = np.ones((len(calibrated.layout.layers), 3)) if start is None else start
+    factors = _ones(calibrated, table) if start is None else start
     best = share(_all_choices(calibrated, table, factors, drop_layers), budget, table.fixed)
     lowest = score(best)
     seen = {_shape(best)}
@@ -116,7 +118,7 @@ def search_layers(calibrated: Calibrated, table: CostTable, keep: int, score: Sc
         while len(best) > keep:
             best = min((best - {layer} for layer in sorted(best - fixed)), key=try_kept)
     choices = _dropping(full, best)
-    return Found(tuple(choices), table.total(choices), try_kept(best), len(tried), np.ones((total, 3)))
+    return Found(tuple(choices), table.total(choices), try_kept(best), len(tried), _ones(calibrated, table))
 
 
 def search_even(calibrated: Calibrated, table: CostTable, budget: float, score: Scorer, drop_layers: bool) -> Found:
@@ -132,9 +134,9 @@ def search_even(calibrated: Calibrated, table: CostTable, budget: float, score: 
     while True:
         width = _widest(calibrated, table, budget, kept)
         if width is not None:
-            choices = _even_choices(layers, table, kept, width)
-            ones = np.ones((len(layers), 3))
-            found.append(Found(tuple(choices), table.total(choices), score(choices), len(found) + 1, ones))
+            choices = _dropping([_full_choice(layer, table, width) for layer in layers], frozenset(kept))
+            cost, tried = table.total(choices), len(found) + 1
+            found.append(Found(tuple(choices), cost, score(choices), tried, _ones(calibrated, table)))
         removable = kept[1:] if calibrated.layout.first_stays or calibrated.layout.family.first_norm else kept
         if not drop_layers or len(kept) == 1:
             break
@@ -145,29 +147,21 @@ def search_even(calibrated: Calibrated, table: CostTable, budget: float, score: 
 
 
 def _widest(calibrated: Calibrated, table: CostTable, budget: float, kept: Sequence[int]) -> int | None:
-    groups = [(calibrated.layout.layers[index].attention, calibrated.layout.layers[index].ffn) for index in kept]
-    widths: set[int] = set.intersection(*(set(calibrated.candidates[ffn.name]) if ffn else {0} for _, ffn in groups))
+    layers = [calibrated.layout.layers[index] for index in kept]
+    blocks = [layer.groups.get("neuron") for layer in layers]
+    widths: set[int] = set.intersection(*(set(calibrated.candidates[ffn.name]) if ffn else {0} for ffn in blocks))
     for width in sorted(widths - {0}, reverse=True):
-        cost = table.fixed + sum(table.cost(attention.units if attention else 0, width) for attention, _ in groups)
-        if cost <= budget:
+        if table.fixed + sum(_full_choice(layer, table, width).cost for layer in layers) <= budget:
             return width
     return None
 
 
-def _even_choices(
-    layers: Sequence[LayerLayout], table: CostTable, kept: Sequence[int], width: int
-) -> list[LayerChoice]:
-    choices = []
-    for layer in layers:
-        heads = layer.attention.units if layer.attention else 0
-        cost = table.cost(heads, width)
-        stays = layer.index in kept
-        choices.append(LayerChoice(heads, width, False, cost, 0.0) if stays else LayerChoice(0, 0, True, 0.0, 0.0))
-    return choices
+def _ones(calibrated: Calibrated, table: CostTable) -> np.ndarray:
+    return np.ones((len(calibrated.layout.layers), len(table.blocks) + 1))
 
 
-def _shape(choices: Sequence[LayerChoice]) -> tuple[tuple[int, int, bool], ...]:
-    return tuple((choice.heads, choice.neurons, choice.dropped) for choice in choices)
+def _shape(choices: Sequence[LayerChoice]) -> tuple[tuple[int | bool, ...], ...]:
+    return tuple((*choice.kept.values(), choice.dropped) for choice in choices)
 
 
 def _all_choices(
@@ -179,26 +173,27 @@ def _all_choices(
     return [
         layer_choices(
             table,
-            _errors(calibrated, layer.attention.name if layer.attention else None, factors[index, 0]),
-            _errors(calibrated, layer.ffn.name if layer.ffn else None, factors[index, 1]),
-            skips[index] * float(factors[index, 2]) if drop_layers and index != stays else None,
+            {kind: _errors(calibrated, layer.groups.get(kind), row[place]) for place, kind in enumerate(table.blocks)},
+            skips[index] * float(row[-1]) if drop_layers and index != stays else None,
         )
-        for index, layer in enumerate(calibrated.layout.layers)
+        for index, (layer, row) in enumerate(zip(calibrated.layout.layers, factors, strict=True))
     ]
 
 
-def _errors(calibrated: Calibrated, group: str | None, factor: float) -> dict[int, float]:
+def _errors(calibrated: Calibrated, group: Group | None, factor: float) -> dict[int, float]:
     if group is None:
         return {0: 0.0}
-    return {count: option.error * float(factor) for count, option in calibrated.candidates[group].items()}
+    return {count: option.error * float(factor) for count, option in calibrated.candidates[group.name].items()}
 
 
-def _full_choice(layer: LayerLayout, table: CostTable) -> LayerChoice:
-    heads = layer.attention.units if layer.attention else 0
-    neurons = layer.ffn.units if layer.ffn else 0
-    return LayerChoice(heads, neurons, False, table.cost(heads, neurons), 0.0)
+def _full_choice(layer: LayerLayout, table: CostTable, width: int | None = None) -> LayerChoice:
+    """All of a layer, or all but for a feedforward block of this width."""
+    kept = dict(layer.units)
+    if width is not None:
+        kept["neuron"] = width
+    return LayerChoice(kept, False, table.cost(kept), 0.0)
 
 
 def _dropping(full: Sequence[LayerChoice], kept: frozenset[int]) -> list[LayerChoice]:
-    gone = LayerChoice(0, 0, True, 0.0, 0.0)
+    gone = LayerChoice(dict.fromkeys(LAYER_KINDS, 0), True, 0.0, 0.0)
     return [choice if index in kept else gone for index, choice in enumerate(full)]

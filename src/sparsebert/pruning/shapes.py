@@ -33,15 +33,14 @@ def shape_of(
     heads, neurons = [0] * len(full.layers), [0] * len(full.layers)
     numbers: list[tuple[int, ...]] = [()] * len(full.layers)
     for index, (layer, place) in enumerate(zip(own.layers, origin, strict=True)):
-        heads[place] = layer.attention.units if layer.attention else 0
-        neurons[place] = layer.ffn.units if layer.ffn else 0
+        heads[place], neurons[place] = layer.units["head"], layer.units["neuron"]
         numbers[place] = known[index] if known else ()
     return Shape(
         heads=tuple(heads),
         neurons=tuple(neurons),
         dropped_layers=tuple(sorted(set(range(len(full.layers))) - set(origin))),
-        full_heads=max(_units(full)) or full.full_heads,
-        full_neurons=max(layer.ffn.units if layer.ffn else 0 for layer in full.layers) or full.full_neurons,
+        full_heads=max(_heads(full)) or full.full_heads,
+        full_neurons=max(layer.units["neuron"] for layer in full.layers) or full.full_neurons,
         kept_heads=tuple(numbers) if known else (),
         head_importance=tuple(map(tuple, importance)),
     )
@@ -57,7 +56,7 @@ def heads_left(model: PreTrainedModel, keep: Keep, dropped: Sequence[int] = (), 
     for layer, own in zip(layout_of(model).layers, before, strict=True):
         if layer.index in dropped:
             continue
-        mask = keep.get(layer.attention.name) if layer.attention else None
+        mask = keep.get(layer.groups["head"].name) if "head" in layer.groups else None
         found.append(own if mask is None else tuple(own[unit] for unit in mask.nonzero().flatten().tolist()))
     return tuple(found)
 
@@ -76,10 +75,10 @@ def head_importance(
     """
     found = [[0.0] * shape.full_heads for _ in shape.heads]
     for layer, own, place in zip(layout.layers, numbers, origin, strict=True):
-        if layer.attention is None:
+        if "head" not in layer.groups:
             continue
-        left, worst = set(range(layer.attention.units)), 0.0
-        for _, option in sorted(candidates[layer.attention.name].items(), reverse=True):
+        left, worst = set(range(layer.units["head"])), 0.0
+        for _, option in sorted(candidates[layer.groups["head"].name].items(), reverse=True):
             worst = max(worst, option.error)
             for unit in left - set(option.units.tolist()):
                 found[place][own[unit]] = worst
@@ -87,15 +86,15 @@ def head_importance(
     return tuple(map(tuple, found))
 
 
-def _units(layout: Layout) -> list[int]:
-    return [layer.attention.units if layer.attention else 0 for layer in layout.layers]
+def _heads(layout: Layout) -> list[int]:
+    return [layer.units["head"] for layer in layout.layers]
 
 
 def _counted(layout: Layout) -> Heads:
-    return tuple(tuple(range(units)) for units in _units(layout))
+    return tuple(tuple(range(units)) for units in _heads(layout))
 
 
 def _untouched(own: Layout, origin: Sequence[int], full: Layout) -> Heads:
     """The numbers of the heads where all layers that stayed have all of theirs, else nothing."""
-    same = _units(own) == [_units(full)[place] for place in origin]
+    same = _heads(own) == [_heads(full)[place] for place in origin]
     return _counted(own) if same else ()

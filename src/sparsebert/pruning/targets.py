@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from sparsebert import registry
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UnreachableError
+from sparsebert.groups import LAYER_KINDS
 from sparsebert.measurement.bench import Setting, variant_of
 from sparsebert.models.layout import layout_of
 from sparsebert.progress import busy
@@ -113,23 +114,19 @@ def _counting_table(goal: Goal, counts: Literal["bytes", "encoder_weights"]) -> 
 
 def _dense_cost(goal: Goal, table: CostTable) -> DenseCost:
     layers = layout_of(goal.dense).layers
-    full = sum(
-        table.cost(layer.attention.units if layer.attention else 0, layer.ffn.units if layer.ffn else 0)
-        for layer in layers
-    )
+    full = sum(table.cost(layer.units) for layer in layers)
     return DenseCost(full, table.fixed) if table.scope == "encoder" else DenseCost(full + table.fixed, 0.0)
 
 
 def _nearest(goal: Goal, calibrated: Calibrated, table: CostTable) -> float:
     """The most that the narrowest layers would reach, one of them or all if none may go, in the target's unit."""
     layers = calibrated.layout.layers
-    heads, neurons = 0, 0
+    kept = dict.fromkeys(LAYER_KINDS, 0)
     if goal.recipe.even:
-        heads = calibrated.layout.full_heads
-        neurons = min(
-            count for layer in layers if layer.ffn for count in calibrated.candidates[layer.ffn.name] if count
-        )
-    least = table.cost(heads, neurons) * (1 if goal.recipe.search.drop_layers else len(layers))
+        blocks = [layer.groups["neuron"].name for layer in layers if "neuron" in layer.groups]
+        narrowest = min(count for name in blocks for count in calibrated.candidates[name] if count)
+        kept |= {"head": calibrated.layout.full_heads, "neuron": narrowest}
+    least = table.cost(kept) * (1 if goal.recipe.search.drop_layers else len(layers))
     return goal.target.rules.value_at(table.fixed + least, _dense_cost(goal, table))
 
 
@@ -173,7 +170,7 @@ def measure_pair(
 def _layers_for(calibrated: Calibrated, table: CostTable, budget: float) -> int:
     """The number of whole layers whose cost is nearest to the budget, as a ratio."""
     layer = calibrated.layout.layers[0]
-    each = table.cost(layer.attention.units if layer.attention else 0, layer.ffn.units if layer.ffn else 0)
+    each = table.cost(layer.units)
     room = max(budget - table.fixed, each * 1e-3)
     counts = range(1, len(calibrated.layout.layers) + 1)
     return min(counts, key=lambda count: abs(np.log(count * each / room)))

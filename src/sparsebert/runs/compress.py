@@ -100,16 +100,16 @@ def check_blocks(model: PreTrainedModel) -> None:
     And for one with many zeros, which the updates of weights and the fine-tuning would not keep.
     """
     layers = layout_of(model).layers
-    missing = [layer.index for layer in layers if layer.attention is None or layer.ffn is None]
+    missing = [layer.index for layer in layers if 0 in layer.units.values()]
     if missing or not layers:
         what = f"layers without a head or a neuron: {', '.join(map(str, missing))}" if layers else "no layers"
         fix = "give the model that it was made from, or use `sparsebert train`"
         raise UserError("Only a model with heads and neurons in every layer can be compressed", got=what, fix=fix)
-    shapes = sorted({(layer.attention.units, layer.ffn.units) for layer in layers if layer.attention and layer.ffn})
+    shapes = sorted({tuple(layer.units.items()) for layer in layers})
     if len(shapes) > 1:
         raise UserError(
             "Only a model whose layers are alike can be compressed",
-            got=", ".join(f"{heads} heads and {neurons} neurons" for heads, neurons in shapes),
+            got=", ".join(" and ".join(f"{count} {kind}s" for kind, count in shape) for shape in shapes),
             fix="give the model that it was made from, with all targets at once",
         )
     zeros = zero_share(model, encoder_linear_names(model))

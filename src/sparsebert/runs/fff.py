@@ -84,7 +84,7 @@ def _depth(wanted: Trees, dense: Dense) -> int:
 
 def layers_to_change(wanted: Trees, model: PreTrainedModel) -> tuple[int, ...]:
     """The layers whose blocks are replaced. Raises UserError for one that is not there, or has no such block."""
-    every = [layer.index for layer in layout_of(model).layers if layer.ffn is not None]
+    every = [layer.index for layer in layout_of(model).layers if "neuron" in layer.groups]
     chosen = every if wanted.layers is None else sorted(set(wanted.layers))
     if not chosen or not set(chosen) <= set(every):
         raise UserError("There is no such layer with a feedforward block", got=chosen, allowed=every)
@@ -148,10 +148,10 @@ def _thinned(context: FffContext, dense: Dense, neurons: int, layers: Sequence[i
     )
     choices = []
     for layer in calibrated.layout.layers:
-        heads = layer.attention.units if layer.attention else 0
-        units = layer.ffn.units if layer.ffn else 0
-        kept = min(neurons, units) if layer.index in layers else units
-        choices.append(LayerChoice(heads, kept, dropped=False, cost=0.0, error=0.0))
+        kept = dict(layer.units)
+        if layer.index in layers:
+            kept["neuron"] = min(neurons, kept["neuron"])
+        choices.append(LayerChoice(kept, dropped=False, cost=0.0, error=0.0))
     return assemble(dense.model, calibrated.candidates, choices)
 
 

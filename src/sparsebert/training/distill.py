@@ -138,7 +138,7 @@ def check_match(student: PreTrainedModel, teacher: PreTrainedModel, weights: Dis
         )
     if weights.hidden > 0:
         _check_width(student, teacher.config.hidden_size)
-    heads = [[layer.attention.units if layer.attention else 0 for layer in layers] for layers in (theirs, own)]
+    heads = [[layer.units["head"] for layer in layers] for layers in (theirs, own)]
     if weights.attention > 0 and heads[0] != heads[1]:
         raise UserError(
             "Teacher and student have different numbers of heads", got=heads[1], fix="set distill.attention to 0"
