@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset
-from transformers import TrainerCallback
+from transformers import BertTokenizerFast, TrainerCallback
 
 import sparsebert
 from sparsebert.errors import UserError
@@ -91,6 +91,39 @@ def test_objects_are_kept_as_files_and_give_the_same_models(home: Path, family: 
     assert again.record == result.record
 
 
+def test_another_tokenizer_is_another_run(home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    data = rows(home / "data" / "train.csv")
+    model, tokenizer = load_model(home / "model"), load_tokenizer(home / "model")
+    words = sorted(tokenizer.get_vocab(), key=lambda word: (word[0] != "[", word))
+    other = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)})
+    given = {"data": data, "training": {"max_steps": 1}, "measure": {"timed": False}, "progress": False}
+    capfd.readouterr()
+    first = sparsebert.finetune(model, tokenizer=tokenizer, output=tmp_path / "first", **given)
+    assert "".join(capfd.readouterr()) == ""
+    tokenizer(["good", "bad w1"], padding=True, truncation=True, max_length=4)
+    again = sparsebert.finetune(model, tokenizer=tokenizer, output=tmp_path / "first", **given)
+    assert again.record == first.record
+    changed = sparsebert.finetune(model, tokenizer=other, output=tmp_path / "second", **given)
+    assert changed.record.recipe["model"] != first.record.recipe["model"]
+    assert changed["finetuned"].load()[1].get_vocab() == other.get_vocab()
+
+
+def test_one_run_stands_for_itself(home: Path, family: sparsebert.RunResult):
+    for one in (family, family.folder, str(family.folder)):
+        assert sparsebert.report(one) == family.folder / "report.html"
+    quick: dict[str, Any] = {"length": 8, "rounds": 1, "progress": False}
+    found = sparsebert.bench(family, **quick)
+    assert [row.model for row in found.rows] == list(family.models)
+    assert len(sparsebert.bench(str(home / "model"), runtimes="eager", **quick).rows) == 1
+    with pytest.raises(UserError, match="needs at least one round; got 0"):
+        sparsebert.bench(family, length=8, rounds=0)
+    with pytest.raises(UserError, match="A report needs at least one run"):
+        sparsebert.report([])
+    failed = family.record.model_copy(update={"models": (), "message": "The loss became nan."})
+    with pytest.raises(UserError, match=r"The run has no models.*The loss became nan"):
+        sparsebert.RunResult(failed, family.folder).best()
+
+
 def test_callbacks_take_part_in_every_training(home: Path, tmp_path: Path):
     class Count(TrainerCallback):
         steps = 0
@@ -122,6 +155,19 @@ def test_fff(home: Path, tmp_path: Path):
 
 BAD = {
     "A model object needs its tokenizer": lambda home: {"model": load_model(home / "model")},
+    "This is no model of transformers itself; got DataParallel; give model.module": lambda home: {
+        "model": torch.nn.DataParallel(load_model(home / "model")),
+        "tokenizer": load_tokenizer(home / "model"),
+    },
+    "The model is neither a name nor a model of transformers; got int": lambda home: {"model": 3},
+    "The tokenizer is none of transformers; got str": lambda home: {
+        "model": load_model(home / "model"),
+        "tokenizer": str(home / "model"),
+    },
+    "it lies on the device meta": lambda home: {
+        "model": load_model(home / "model").to("meta"),
+        "tokenizer": load_tokenizer(home / "model"),
+    },
     "A model that is named has its own tokenizer": lambda home: {
         "tokenizer": load_tokenizer(home / "model"),
     },

@@ -65,6 +65,7 @@ def test_a_recipe_that_does_not_say_its_kind_is_known_by_its_keys(values: dict[s
     [
         (["criterion=random", "phases=[{name: a}]"], "train", "Unknown recipe key 'criterion'"),
         (["criterion=random", "phases=[{name: a}]"], "train", "It is a key of compress and fff."),
+        (["kind=my:Own"], "compress", "is of kind my:Own; use `sparsebert sweep`, or run_recipe of sparsebert.api."),
         (["kind=train"], "compress", "The recipe is of kind train; use `sparsebert train`."),
         (["trees.depth=2"], "compress", "The recipe has trees, so it is one of fff; use `sparsebert fff`."),
         ([], "train", "The recipe has no phases"),
@@ -95,6 +96,86 @@ def test_a_run_type_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(UserError, match=r"Unknown recipe key .copeis.*Did you mean .copies"):
         load_recipe(None, [*given, "copeis=2"])
     del sys.modules["my_runs"]
+
+
+BROKEN = """
+from typing import Any
+
+from sparsebert.models.load import save_model
+from sparsebert.recipe.base import Recipe
+from sparsebert.runs.run_type import Entry, Made, RunType
+
+
+class NoRunType:
+    pass
+
+
+class NoRecipe(RunType):
+    def check(self, context):
+        return 1
+
+    def make(self, context):
+        return Made([])
+
+
+class DictRecipe(NoRecipe):
+    recipe = dict
+
+
+class NotWritten(RunType):
+    recipe = Recipe
+
+
+class NoModels(NoRecipe):
+    recipe = Recipe
+
+
+class Twice(NoModels):
+    def make(self, context):
+        model, folder = context.fresh(), context.folder / "a"
+        save_model(model, context.tokenizer, folder)
+        return Made([Entry("a", folder, model, context.predict(model))] * self.count)
+
+    count = 2
+
+
+class NoShape(Twice):
+    count = 1
+
+
+INSTANCE = NoModels()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "begun"),
+    [
+        ("NoRunType", "is of another kind; got NoRunType; allowed: a class derived from", False),
+        ("INSTANCE", "is of another kind; got NoModels; allowed: a class derived from", False),
+        ("NoRecipe", "has no recipe; give it an attribute `recipe`, a class made from Recipe", False),
+        ("DictRecipe", "has no recipe; got <class 'dict'>", False),
+        ("NotWritten", "has methods that are not written: check, make", False),
+        ("NoModels", "made no models", True),
+        ("Twice", "made two models of one name or folder; got a, a", True),
+        ("NoShape", "The facts of the model 'a' do not fit: shape: Field required", True),
+    ],
+)
+def test_a_run_type_that_is_not_whole_is_one_error(
+    name: str, words: str, begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "broken_runs.py").write_text(BROKEN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    save_tiny(tmp_path / "model")
+    write_task(tmp_path / "data", 16, 8)
+    given = [f"kind=broken_runs:{name}", "model=model", "task=mine", "data=data", "measure.timed=false"]
+    with pytest.raises(UserError) as caught:
+        run(load_recipe(None, given), tmp_path / "out", "a test")
+    assert words in str(caught.value)
+    assert (tmp_path / "out").exists() == begun
+    if begun:
+        assert read_record(tmp_path / "out").message == str(caught.value)
+        assert not (tmp_path / "out" / "finished.json").exists()
+    del sys.modules["broken_runs"]
 
 
 def test_keys_of_another_kind_leave_nothing_behind(tmp_path: Path):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Model = str | Path | PreTrainedModel
     Data = str | Path | Dataset | Mapping[str, Dataset]
+    Run = str | Path | RunResult
 
 RUNS = Path("runs")
 OWN_TASK = "custom"
@@ -90,11 +91,11 @@ def fff(model: Model | None = None, *, trees: int | None = None, depth: int | No
 
 
 def bench(
-    models: Sequence[str | Path] | Mapping[str, PreTrainedModel],
+    models: Run | Sequence[Run] | Mapping[str, PreTrainedModel],
     *,
     batch: int | Sequence[int] = 1,
     length: int | Sequence[int] = 128,
-    runtimes: Sequence[str] = ("eager",),
+    runtimes: str | Sequence[str] = ("eager",),
     rounds: int = 15,
     threads: int | None = None,
     seed: int = 0,
@@ -103,7 +104,7 @@ def bench(
     """Time models in interleaved rounds; the first is the baseline. Every `batch` with every `length` in tokens.
 
     `models` are folders, hub names or runs, which stand for all of their models, or model objects by name. Raises
-    UserError for what cannot be loaded, and for input that a model cannot take.
+    UserError for what cannot be loaded, for input that a model cannot take, and for less than one round.
     """
     from sparsebert.measurement.bench import Setting
     from sparsebert.measurement.bench import bench as measure
@@ -111,8 +112,11 @@ def bench(
     from sparsebert.models.named import open_model, sources
     from sparsebert.models.source import quiet
 
+    if rounds < 1:
+        raise UserError("A benchmark needs at least one round", got=rounds)
+    runtimes = [runtimes] if isinstance(runtimes, str) else runtimes
     with silent(not progress), quiet(), busy("Loading the models") as update:
-        found = {} if isinstance(models, Mapping) else sources([str(name) for name in models])
+        found = {} if isinstance(models, Mapping) else sources([str(path) for path in _places(models)])
         opened = dict(models) if isinstance(models, Mapping) else {k: open_model(v) for k, v in found.items()}
         pairs = product(*([one] if isinstance(one, int) else one for one in (batch, length)))
         settings = [Setting(*pair) for pair in pairs]
@@ -120,19 +124,28 @@ def bench(
     return BenchResult(tuple(rows), tuple(verdicts(rows)))
 
 
-def report(runs: Sequence[str | Path | RunResult], output: str | Path | None = None) -> Path:
+def report(runs: Run | Sequence[Run], output: str | Path | None = None) -> Path:
     """Write one HTML page about runs, with its figures beside it, and give its path.
 
-    Without `output` it is `report.html` in the folder of a single run, else here.
+    Without `output` it is `report.html` in the folder of a single run, else here. Raises UserError where there is no
+    run.
     """
     from sparsebert.reports import write_report
 
-    folders = [one.folder if isinstance(one, RunResult) else Path(one) for one in runs]
+    folders = [Path(path) for path in _places(runs)]
+    if not folders:
+        raise UserError("A report needs at least one run", fix="give folders of runs, or what compress and others give")
     files = [file for folder in folders for file in record_files(folder)]
     page = Path(output) if output else default_page(folders)
     # Pages that are asked for by name may share a folder, with each other or with a run's own page.
     pictures = page.parent / "plots" if output is None else page.with_name(f"{page.stem}-plots")
     return write_report([read_record(file) for file in files], page, pictures, files)
+
+
+def _places(given: Run | Sequence[Run]) -> list[str | Path]:
+    """One run or model, or several: their folders and names."""
+    several = [given] if isinstance(given, str | Path | RunResult) else given
+    return [one.folder if isinstance(one, RunResult) else one for one in several]
 
 
 def default_page(runs: Sequence[Path]) -> Path:

@@ -131,6 +131,8 @@ _CLASSES = {
     "runtime": "sparsebert.runtimes.runtime:Runtime",
     "target": "sparsebert.pruning.target_kinds:TargetKind",
 }
+# Kinds of which it has to be a class derived from one.
+_BASES = {"run_type": "sparsebert.runs.run_type:RunType"}
 
 
 def names(kind: str) -> list[str]:
@@ -181,10 +183,23 @@ def _own(kind: str, name: str) -> Any:
         raise UserError(what, fix="give package.module:attribute, with the package installed or here") from None
     finally:
         sys.path[:] = path
-    if kind in _CLASSES and not isinstance(found, wanted := _import(_CLASSES[kind])):
-        what = f"The {kind.replace('_', ' ')} '{name}' is of another kind"
-        raise UserError(what, got=type(found).__name__, allowed=f"an instance of {wanted.__module__}.{wanted.__name__}")
+    _check_class(kind, name, found)
     return found
+
+
+def _check_class(kind: str, name: str, found: Any) -> None:
+    what = f"The {kind.replace('_', ' ')} '{name}' is of another kind"
+    if kind in _CLASSES and not isinstance(found, wanted := _import(_CLASSES[kind])):
+        raise UserError(what, got=type(found).__name__, allowed=f"an instance of {wanted.__module__}.{wanted.__name__}")
+    if kind not in _BASES:
+        return
+    wanted = _import(_BASES[kind])
+    if not inspect.isclass(found) or not issubclass(found, wanted):
+        got = found.__name__ if inspect.isclass(found) else type(found).__name__
+        raise UserError(what, got=got, allowed=f"a class derived from {wanted.__module__}.{wanted.__name__}")
+    if inspect.isabstract(found):
+        absent = ", ".join(sorted(found.__abstractmethods__))
+        raise UserError(f"The {kind.replace('_', ' ')} '{name}' has methods that are not written: {absent}")
 
 
 def make(kind: str, name: str, options: Mapping[str, Any], **context: Any) -> Any:

@@ -66,6 +66,8 @@ class RunResult:
         The dense model itself where no other is. It is chosen on the validation split that the scores are of. Raises
         UserError for a run without a dense model or without scores.
         """
+        if not self.record.models:
+            raise UserError("The run has no models", got=self.folder, fix=self.record.message or "run it again")
         first, scores = self.record.models[0], {one.name: self._main(one) for one in self.record.models}
         dense = scores[first.name]
         if first.name != "dense" or dense is None:

@@ -48,14 +48,21 @@ def _check_kind(values: Mapping[str, Any], wanted: str | None) -> None:
     if wanted is None or found == wanted:
         return
     why = f"is of kind {found}" if "kind" in values else f"has {mark}, so it is one of {found}"
-    raise UserError(f"The recipe {why}", fix=f"use `sparsebert {found}`")
+    own = found not in registry.names("run_type")
+    command = "sweep`, or run_recipe of sparsebert.api" if own else f"{found}`"
+    raise UserError(f"The recipe {why}", fix=f"use `sparsebert {command}")
 
 
 def recipe_class(kind: str) -> type[Recipe]:
-    """The recipe of a run type. Raises UserError for an unknown one, with the nearest."""
+    """The recipe of a run type. Raises UserError for an unknown one, with the nearest, and for one without a recipe."""
     if kind in registry.names("recipe"):
         return registry.get("recipe", kind)
-    return registry.get("run_type", kind).recipe
+    found = getattr(registry.get("run_type", kind), "recipe", None)
+    if isinstance(found, type) and issubclass(found, Recipe):
+        return found
+    raise UserError(
+        f"The run type '{kind}' has no recipe", got=found, fix="give it an attribute `recipe`, a class made from Recipe"
+    )
 
 
 def recipe_file(path: Path | str) -> Path:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+from pydantic import ValidationError
 from safetensors.numpy import save
 
 from sparsebert.counts import Footprint, footprint, sizes, sparsity
+from sparsebert.errors import UserError
 from sparsebert.files import digests, write_bytes_atomically
 from sparsebert.measurement.bench import BenchRow, bench
 from sparsebert.models.layout import encoder_linear_names
@@ -49,7 +52,8 @@ def _result(context: RunContext, made: Made, entry: Entry, rows: Iterable[BenchR
     is_dense = entry is first and made.has_dense
     before = _footprint(first) if made.start is None or is_dense else made.start.footprint
     after = _footprint(entry)
-    return ModelResult(
+    return _checked(
+        entry,
         name=entry.name,
         folder=entry.folder.name,
         model_type=entry.model.config.model_type,
@@ -63,6 +67,17 @@ def _result(context: RunContext, made: Made, entry: Entry, rows: Iterable[BenchR
         timings=tuple(timing for row in rows if row.model == entry.name for timing in row.timings),
         **entry.facts,
     )
+
+
+def _checked(entry: Entry, **fields: Any) -> ModelResult:
+    """Raises UserError for facts of a run type that are missing, unknown or of another type."""
+    try:
+        return ModelResult(**fields)
+    except ValidationError as error:
+        said = " | ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise UserError(
+            f"The facts of the model '{entry.name}' do not fit: {said}", fix="see records.ModelResult for its fields"
+        ) from None
 
 
 def _footprint(entry: Entry) -> Footprint:

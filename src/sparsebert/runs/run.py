@@ -25,7 +25,7 @@ from sparsebert.runs.context import RunContext, set_up
 from sparsebert.runs.inputs import inputs_of
 from sparsebert.runs.remarks import remarks
 from sparsebert.runs.results import CARD, measure_models, write_predictions
-from sparsebert.runs.run_type import RunType
+from sparsebert.runs.run_type import Made, RunType
 from sparsebert.timing import torch_threads
 
 REPORT = "report.html"
@@ -93,6 +93,7 @@ def _finish(run_type: RunType, context: RunContext, command: str, started: float
     folder = context.folder
     try:
         made = run_type.make(context)
+        _check_made(made, recipe_kind=context.recipe.kind)
         context.steps.begin(LAST_STEPS[0])
         models = measure_models(context, made)
         notes = (*made.notes, *remarks(context, models), *run_type.conclude(context, models))
@@ -113,6 +114,15 @@ def _finish(run_type: RunType, context: RunContext, command: str, started: float
     write_record(record, folder)
     mark_finished(folder)
     return record
+
+
+def _check_made(made: Made, recipe_kind: str) -> None:
+    """Raises UserError for models that a record cannot hold: none, or two under one name or in one folder."""
+    if not made.entries:
+        raise UserError(f"The run type '{recipe_kind}' made no models", fix="give at least one entry")
+    for each in ([entry.name for entry in made.entries], [entry.folder.name for entry in made.entries]):
+        if len(set(each)) < len(each):
+            raise UserError(f"The run type '{recipe_kind}' made two models of one name or folder", got=", ".join(each))
 
 
 def _remove_models(folder: Path, record: Record) -> None:
