@@ -175,6 +175,7 @@ BAD = {
         "data": IterableDataset.from_generator(lambda: iter([{"text": "a"}]))
     },
     "A recipe cannot hold this value of seed": lambda home: {"seed": object()},
+    "The recipe is of kind train; use `sparsebert train`.": lambda home: {"kind": "train"},
     "Unknown recipe key 'sparsities'": lambda home: {"sparsities": 0.5},
     "The recipe is of kind train; use `sparsebert train`": lambda home: {"recipe": "random"},
 }

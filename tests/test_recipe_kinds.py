@@ -183,3 +183,7 @@ def test_keys_of_another_kind_leave_nothing_behind(tmp_path: Path):
     said = run_cli("train", tmp_path / "model", "--recipe", "random", "--set", "max_drop=1", "-o", tmp_path / "out")
     assert_refused(said, ["Unknown recipe key 'max_drop'", "It is a key of compress."])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_single_text_column_needs_no_list():
+    assert parse_recipe({"columns": {"text": "body"}}).columns.text == ("body",)

@@ -158,6 +158,7 @@ def default_page(runs: Sequence[Path]) -> Path:
 def run_recipe(
     kind: str | None,
     model: Model | None = None,
+    /,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     task: str | None = None,

@@ -89,6 +89,12 @@ class Columns(Plain, frozen=True):
             raise ValueError(str(error)) from None
         return value
 
+    @field_validator("text", mode="before")
+    @classmethod
+    def _one_text(cls, value: Any) -> Any:
+        """A single column needs no list."""
+        return (value,) if isinstance(value, str) else value
+
 
 class Training(Plain, frozen=True):
     """One call of the trainer. `max_steps` wins over `epochs` when it is positive, as in transformers."""
