@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsebert.pruning.candidates import candidate, candidates_by_score, levels
-from toy import evidence_of, samples
+from toy import samples, statistics_of
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def sampled_error(root: np.ndarray, change: np.ndarray) -> float:
 @pytest.mark.parametrize("width", [1, 4])
 def test_error_is_the_weighted_change_on_the_samples(width: int, centred: bool):
     x = samples(6, width, 8)
-    statistics = evidence_of(x, width, seed=8, centred=centred)
+    statistics = statistics_of(x, width, seed=8, centred=centred)
     units = torch.tensor([0, 2, 5])
     kept = statistics.columns(units)
     weight = statistics.weight[:, kept] * 1.1
@@ -61,7 +61,7 @@ def test_error_is_the_weighted_change_on_the_samples(width: int, centred: bool):
 
 def test_scores_keep_the_highest_and_leave_weights_and_bias_alone():
     x = samples(4, 2, 9)
-    statistics = evidence_of(x, 2, seed=9)
+    statistics = statistics_of(x, 2, seed=9)
     found = candidates_by_score(statistics, torch.tensor([0.3, 2.0, -1.0, 0.4]), [4, 2, 1, 0])
     assert [one.units.tolist() for one in found] == [[0, 1, 2, 3], [1, 3], [1], []]
     assert torch.equal(found[1].weight, statistics.weight[:, [2, 3, 6, 7]].float())
@@ -73,9 +73,9 @@ def test_scores_keep_the_highest_and_leave_weights_and_bias_alone():
 
 
 def test_equal_scores_keep_the_first_units():
-    found = candidates_by_score(evidence_of(samples(5, 1, 1), 1), torch.ones(5), [3])
+    found = candidates_by_score(statistics_of(samples(5, 1, 1), 1), torch.ones(5), [3])
     assert found[0].units.tolist() == [0, 1, 2]
 
 
 def test_columns_of_units_follow_one_another():
-    assert evidence_of(samples(4, 3, 1), 3).columns(torch.tensor([1, 3])).tolist() == [3, 4, 5, 9, 10, 11]
+    assert statistics_of(samples(4, 3, 1), 3).columns(torch.tensor([1, 3])).tolist() == [3, 4, 5, 9, 10, 11]

@@ -25,7 +25,7 @@ from sparsebert.pruning.criteria import (
 )
 from sparsebert.pruning.statistics import CalibrationStatistics
 from tiny import tiny_model
-from toy import evidence_of, samples, toy_collate, toy_rows
+from toy import samples, statistics_of, toy_collate, toy_rows
 
 NAMES = registry.names("unit_criterion")
 SCORED = [name for name in NAMES if isinstance(registry.get("unit_criterion", name), Scored)]
@@ -44,7 +44,7 @@ def tensors(statistics: CalibrationStatistics) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", NAMES)
 def test_contract(name: str, width: int):
     criterion: UnitCriterion = registry.get("unit_criterion", name)
-    statistics = evidence_of(samples(20, width, 4), width, seed=4)
+    statistics = statistics_of(samples(20, width, 4), width, seed=4)
     before = {key: value.clone() for key, value in tensors(statistics).items()}
     counts = [20, 13, 12, 1, 0]
     found, again = criterion.candidates(statistics, counts), criterion.candidates(statistics, counts)
@@ -69,7 +69,7 @@ def test_contract(name: str, width: int):
 @pytest.mark.parametrize("name", SCORED)
 def test_the_highest_scores_are_kept(name: str, width: int):
     criterion: Scored = registry.get("unit_criterion", name)
-    statistics = evidence_of(samples(12, width, 6), width, seed=6)
+    statistics = statistics_of(samples(12, width, 6), width, seed=6)
     scores = criterion.score(statistics)
     assert scores.shape == (12,) and len(scores.unique()) == 12
     kept = criterion.candidates(statistics, [5])[0].units
@@ -79,7 +79,7 @@ def test_the_highest_scores_are_kept(name: str, width: int):
 
 def test_magnitude_by_hand():
     statistics = replace(
-        evidence_of(samples(2, 2, 0), 2, d=2),
+        statistics_of(samples(2, 2, 0), 2, d=2),
         weight=torch.tensor([[3.0, 0.0, 1.0, 1.0], [0.0, 4.0, 1.0, 1.0]]),
         input_norm=torch.tensor([5.0, 8.0]),
     )
@@ -88,7 +88,7 @@ def test_magnitude_by_hand():
 
 def test_activation_by_hand():
     statistics = replace(
-        evidence_of(samples(2, 2, 0), 2, d=2),
+        statistics_of(samples(2, 2, 0), 2, d=2),
         weight=torch.tensor([[3.0, 0.0, 1.0, 0.0], [4.0, 2.0, 0.0, 1.0]]),
         activation=torch.tensor([1.0, 10.0, 2.0, 3.0]),
     )
@@ -96,13 +96,13 @@ def test_activation_by_hand():
 
 
 def test_gradient_is_the_gathered_taylor_term():
-    statistics = evidence_of(samples(4, 1, 0), 1)
+    statistics = statistics_of(samples(4, 1, 0), 1)
     assert torch.equal(gradient_score(statistics), statistics.taylor)
 
 
 def test_random_is_decided_by_seed_and_name_in_every_process():
     # From zlib.crc32(b"3:layer.0.neurons") = 184499697; Python's own hash of a string differs between processes.
-    statistics = evidence_of(samples(3, 1, 0), 1)
+    statistics = statistics_of(samples(3, 1, 0), 1)
     generator = torch.Generator().manual_seed(184499697)
     assert random_score(statistics).tolist() == torch.rand(3, generator=generator, dtype=torch.float64).tolist()
     assert not torch.equal(random_score(statistics), random_score(replace(statistics, name="layer.1.neurons")))
@@ -111,7 +111,7 @@ def test_random_is_decided_by_seed_and_name_in_every_process():
 
 def test_loss_increase_of_few_units_is_the_rise_itself():
     rises = [0.5, -0.25, 3.0, 0.125]
-    statistics = replace(evidence_of(samples(4, 2, 0), 2), loss_rise=lambda gone: sum(rises[unit] for unit in gone))
+    statistics = replace(statistics_of(samples(4, 2, 0), 2), loss_rise=lambda gone: sum(rises[unit] for unit in gone))
     assert loss_increase_score(statistics).tolist() == rises
 
 
@@ -125,7 +125,7 @@ def test_loss_increase_of_many_units_shares_the_rise_of_a_chunk():
         return 10.0
 
     statistics = replace(
-        evidence_of(samples(32, 1, 0), 1, d=1),
+        statistics_of(samples(32, 1, 0), 1, d=1),
         weight=torch.ones(1, 32, dtype=torch.float64),
         activation=hint,
         loss_rise=rise,
@@ -137,7 +137,7 @@ def test_loss_increase_of_many_units_shares_the_rise_of_a_chunk():
 
 def test_loss_increase_without_a_loss_says_what_is_missing():
     with pytest.raises(UserError, match="'loss_increase' needs the training loss"):
-        loss_increase_score(replace(evidence_of(samples(4, 1, 0), 1), loss_rise=None))
+        loss_increase_score(replace(statistics_of(samples(4, 1, 0), 1), loss_rise=None))
 
 
 def test_an_unknown_criterion_lists_the_known_ones():

@@ -18,8 +18,10 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from sparsebert.errors import UserError
 from sparsebert.models import source
+from sparsebert.models.heads import has_task_head
 from sparsebert.models.layout import layout_of
-from sparsebert.models.load import has_task_head, load_config, load_model, load_tokenizer, resolve, save_model
+from sparsebert.models.load import load_config, load_model, load_tokenizer, save_model
+from sparsebert.models.source import resolve
 from sparsebert.models.surgeon import shrink
 from sparsebert.tasks.classification import CLASSIFICATION
 from test_surgeon import outputs, random_keep

@@ -15,14 +15,14 @@ from sparsebert.errors import UserError
 from sparsebert.pruning.candidates import Candidate
 from sparsebert.pruning.obs import DAMPING, obs_candidates
 from sparsebert.pruning.statistics import CalibrationStatistics
-from toy import evidence_of, samples
+from toy import samples, statistics_of
 
 
 def small(
     second: list[list[float]], weight: list[list[float]], mean: list[float] | None = None
 ) -> CalibrationStatistics:
     """CalibrationStatistics with the given moments, width 1, and a Fisher matrix of ones on the diagonal."""
-    like = evidence_of(samples(len(second), 1, 0), 1, d=len(weight), fisher=np.eye(len(weight)))
+    like = statistics_of(samples(len(second), 1, 0), 1, d=len(weight), fisher=np.eye(len(weight)))
     tensor = torch.tensor
     values = {"second": tensor(second).double(), "weight": tensor(weight).double()}
     if mean is None:
@@ -92,7 +92,7 @@ def test_a_bias_takes_the_mean_up():
 )
 def test_weights_are_the_least_squares_refit(width: int, units: int, left: int, seed: int, centred: bool):
     x = samples(units, width, seed)
-    statistics = evidence_of(x, width, seed=seed, centred=centred)
+    statistics = statistics_of(x, width, seed=seed, centred=centred)
     counts = [units, min(left, units - 1)]
     for found, count in zip(obs_candidates(statistics, counts), counts, strict=True):
         assert len(found.units) == count
@@ -104,7 +104,7 @@ def test_weights_are_the_least_squares_refit(width: int, units: int, left: int, 
 
 def test_batches_and_compaction_keep_the_refit_exact():
     x = samples(96, 1, 5, count=500)
-    statistics = evidence_of(x, 1, seed=5)
+    statistics = statistics_of(x, 1, seed=5)
     for found in obs_candidates(statistics, [90, 64, 33, 7]):
         weight, shift = refit(statistics, x, found.units)
         np.testing.assert_allclose(found.weight.numpy(), weight, rtol=1e-5, atol=1e-6)
@@ -114,7 +114,7 @@ def test_batches_and_compaction_keep_the_refit_exact():
 @pytest.mark.parametrize("width", [1, 4])
 def test_the_cheapest_unit_goes_first(width: int):
     x = samples(6, width, 2)
-    statistics = evidence_of(x, width, seed=2)
+    statistics = statistics_of(x, width, seed=2)
     best = obs_candidates(statistics, [5])[0]
     errors = []
     for gone in range(6):
@@ -127,7 +127,7 @@ def test_the_cheapest_unit_goes_first(width: int):
 
 def test_fisher_decides_who_goes_but_not_the_update():
     x = samples(8, 1, 3)
-    first, second = (evidence_of(x, 1, d=2, seed=3, fisher=np.diag(diagonal)) for diagonal in ([1, 0], [0, 1]))
+    first, second = (statistics_of(x, 1, d=2, seed=3, fisher=np.diag(diagonal)) for diagonal in ([1, 0], [0, 1]))
     left, right = obs_candidates(first, [7])[0], obs_candidates(second, [7])[0]
     assert left.units.tolist() != right.units.tolist()
     for statistics, found in ((second, left), (first, right)):
@@ -138,7 +138,7 @@ def test_fisher_decides_who_goes_but_not_the_update():
 @pytest.mark.parametrize("width", [1, 4])
 @pytest.mark.parametrize("seed", range(5))
 def test_the_path_is_nested_and_its_errors_rise(width: int, seed: int):
-    found = obs_candidates(evidence_of(samples(10, width, seed), width, seed=seed), range(10, -1, -1))
+    found = obs_candidates(statistics_of(samples(10, width, seed), width, seed=seed), range(10, -1, -1))
     errors = np.array([one.error for one in found])
     assert (np.diff(errors) > -1e-4 * errors[-1]).all()
     assert errors[-1] > 10 * errors[1] > 0
@@ -148,7 +148,7 @@ def test_the_path_is_nested_and_its_errors_rise(width: int, seed: int):
 
 @pytest.mark.parametrize("width", [1, 4])
 def test_keeping_all_changes_nothing(width: int):
-    statistics = evidence_of(samples(5, width, 1), width)
+    statistics = statistics_of(samples(5, width, 1), width)
     found = obs_candidates(statistics, [5])[0]
     assert torch.equal(found.weight, statistics.weight.float())
     assert found.error == 0
@@ -158,7 +158,7 @@ def test_keeping_all_changes_nothing(width: int):
 def test_a_unit_that_is_never_active_goes_first_and_costs_nothing():
     x = samples(6, 1, 4)
     x[:, 2] = 0
-    statistics = evidence_of(x, 1, seed=4)
+    statistics = statistics_of(x, 1, seed=4)
     found = obs_candidates(statistics, [5])[0]
     assert found.units.tolist() == [0, 1, 3, 4, 5]
     assert found.error == pytest.approx(0, abs=1e-12)
@@ -176,7 +176,7 @@ def test_moments_that_are_not_positive_definite_get_more_damping():
 @pytest.mark.parametrize("width", [1, 4])
 def test_inputs_that_never_change_are_taken_up_by_the_bias(scale: float, width: int):
     x = np.repeat(scale * samples(6, width, 2, count=1), 50, axis=0).astype(np.float32)
-    statistics = evidence_of(x, width, seed=2)
+    statistics = statistics_of(x, width, seed=2)
     rounding = torch.tensor(np.random.default_rng(0).normal(size=statistics.second.shape) * 1e-7 * scale**2)
     statistics = replace(statistics, second=statistics.second + rounding + rounding.T)
     for found in obs_candidates(statistics, [5, 1, 0]):
@@ -188,13 +188,13 @@ def test_inputs_that_never_change_are_taken_up_by_the_bias(scale: float, width: 
 
 @pytest.mark.parametrize("name", ["second", "fisher"])
 def test_moments_that_overflow_are_refused(name: str):
-    statistics = evidence_of(samples(6, 1, 2), 1)
+    statistics = statistics_of(samples(6, 1, 2), 1)
     with pytest.raises(UserError, match=r"inputs or gradients of layer\.0\.neurons are too large to be squared"):
         obs_candidates(replace(statistics, **{name: getattr(statistics, name) * torch.inf}), [3])
 
 
-def test_evidence_is_left_as_it_was():
-    statistics = evidence_of(samples(6, 2, 1), 2)
+def test_statistics_are_left_as_they_were():
+    statistics = statistics_of(samples(6, 2, 1), 2)
     before = {name: value.clone() for name, value in vars(statistics).items() if isinstance(value, torch.Tensor)}
     obs_candidates(statistics, [3, 0])
     assert len(before) == 7

@@ -221,7 +221,7 @@ def test_the_model_is_left_as_it_was():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_gives_evidence_for_every_group(family: str):
+def test_every_family_gives_statistics_for_every_group(family: str):
     model = tiny_model(family)
     layout = layout_of(model)
     batch = tiny_batch() | {"labels": torch.tensor([0, 1, 2])}

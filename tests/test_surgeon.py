@@ -16,7 +16,8 @@ from transformers import BertForSequenceClassification, BertForTokenClassificati
 from sparsebert.errors import UserError
 from sparsebert.models.families import HeadName
 from sparsebert.models.layout import layout_of
-from sparsebert.models.surgeon import check_finite, convert_ffn, mask_model, shrink
+from sparsebert.models.load import check_finite
+from sparsebert.models.surgeon import convert_ffn, mask_model, shrink
 from tiny import FAMILIES, HEADS, LAYERS, NEURONS, tiny_batch, tiny_model
 
 NONE = torch.zeros(HEADS, dtype=torch.bool)

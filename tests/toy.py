@@ -52,7 +52,7 @@ def samples(units: int, width: int, seed: int, count: int = 200) -> np.ndarray:
     return rng.normal(size=(count, n)) @ (np.eye(n) + 0.3 * rng.normal(size=(n, n))) + rng.normal(size=n)
 
 
-def evidence_of(
+def statistics_of(
     x: np.ndarray, width: int, d: int = 5, seed: int = 0, centred: bool = True, fisher: np.ndarray | None = None
 ) -> CalibrationStatistics:
     """Statistics whose moments are those of `x` [count, n]; the rest is random, `loss_rise` a sum over units."""

@@ -7,7 +7,7 @@ import sys
 def main() -> None:
     """Entry point of the `sparsebert` command.
 
-    Everything is imported inside the guard, so that Ctrl-C ends the command with exit code 130 at any moment.
+    Everything is imported inside the function, so that Ctrl-C ends the command with exit code 130 at any moment.
     """
     try:
         # Nothing that is imported becomes garbage, and searching it would take a twentieth of the time of `--help`.

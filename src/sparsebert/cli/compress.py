@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -29,9 +29,6 @@ from sparsebert.cli.options import (
     TrainExamplesOption,
 )
 from sparsebert.cli.settings import task_settings
-
-if TYPE_CHECKING:
-    pass
 
 GOALS = "Goal (one kind or several; each target starts from the last)"
 

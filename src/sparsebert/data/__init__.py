@@ -1,1 +1,1 @@
-"""Tasks: which data, which labels, which metrics. This package file imports nothing, so the task table stays cheap."""
+"""From files and the hub to checked rows, and from these to tokens."""

@@ -32,24 +32,12 @@ from sparsebert.models.config import (
     read_json,
 )
 from sparsebert.models.families import HeadName, family_of, is_shrunk
-from sparsebert.models.heads import AUTO, has_task_head, saved_head
+from sparsebert.models.heads import AUTO, saved_head
 from sparsebert.models.layout import base_of
 from sparsebert.models.pack import write_packed
 from sparsebert.models.source import PACKED_FILE, ModelSource, has_tokenizer, quiet, resolve
 from sparsebert.models.weights import check_files, check_report, check_size
 from sparsebert.tasks.kind import TaskKind, task_kind
-
-__all__ = [
-    "ModelSource",
-    "Packing",
-    "check_finite",
-    "has_task_head",
-    "load_config",
-    "load_model",
-    "load_tokenizer",
-    "resolve",
-    "save_model",
-]
 
 # What transformers and torch raise for values of a configuration that do not go together.
 _MISFITS = (

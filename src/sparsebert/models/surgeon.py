@@ -1,4 +1,4 @@
-"""From masks to a smaller model: mask in place, shrink to a new model, and check the weights.
+"""From masks to a smaller model: mask in place, or shrink to a new one; and fast feedforward layers into a copy.
 
 A mask says for every unit of a group whether to keep it (True); a group that is not named keeps all.
 """
@@ -17,7 +17,6 @@ from sparsebert.groups import LAYER_KINDS, Group, GroupKind, Slice
 from sparsebert.models.blocks import IdentityLayer, fff_place
 from sparsebert.models.families import HeadName, ModelFamily
 from sparsebert.models.layout import LayerLayout, Layout, base_of, has_module, layout_of, plain_layout
-from sparsebert.models.load import check_finite
 from sparsebert.models.shrunk import (
     FFF_FIELDS,
     SHAPE_FIELDS,
@@ -29,8 +28,6 @@ from sparsebert.models.shrunk import (
 
 Keep = Mapping[str, torch.Tensor]
 Tensors = dict[str, torch.Tensor]
-
-__all__ = ["Keep", "check_finite", "mask_model", "shrink"]
 
 
 @torch.no_grad()

@@ -177,7 +177,7 @@ class Measure(Plain, frozen=True):
 class Trees(Plain, frozen=True):
     """Fast feedforward layers in place of feedforward blocks, first distilled block by block, then trained together.
 
-    `soft`, `hardening` and `balance` are of both, and are saved with the model; a finished model takes hard ways only.
+    `soft`, `hardening` and `balance` are of both, and are saved with the model; a finished model takes hard paths only.
     """
 
     trees: int = Field(default=1, ge=1, description="trees side by side in a layer, whose outputs are summed")

@@ -145,9 +145,9 @@ def _layers(groups: Sequence[Family], trees: Sequence[Sequence[Tree]], named: bo
     if maps:
         yield (PageBlock("What is left of each layer", _map_caption(groups) + maps),)
     yield from _training(groups, named)
-    planted = [record for family in groups for record in family.records]
-    if tree_table(planted).sections:
-        yield (PageBlock("Fast feedforward layers", _planted(planted, groups, trees, named)),)
+    records = [record for family in groups for record in family.records]
+    if tree_table(records).sections:
+        yield (PageBlock("Fast feedforward layers", _fast_feedforward(records, groups, trees, named)),)
 
 
 def _training(groups: Sequence[Family], named: bool) -> Iterator[PageRow]:
@@ -162,7 +162,9 @@ def _training(groups: Sequence[Family], named: bool) -> Iterator[PageRow]:
         yield (PageBlock(table.title, f'{_ZEROS}<div class="zeros">{drawn}</div>{numbers}'),)
 
 
-def _planted(records: Sequence[Record], groups: Sequence[Family], trees: Sequence[Sequence[Tree]], named: bool) -> str:
+def _fast_feedforward(
+    records: Sequence[Record], groups: Sequence[Family], trees: Sequence[Sequence[Tree]], named: bool
+) -> str:
     levels = f"<details><summary>Level by level</summary>{in_scroll(level_table(records), 'inline')}</details>"
     return f"{_TREES}{in_scroll(tree_table(records))}{levels}{_visits(groups, trees, named)}"
 

@@ -1,1 +1,1 @@
-"""The main job in its parts: calibrate, price, search, assemble."""
+"""Types of run, and what they share: context, stages, cache, claims, results, sweeps."""

@@ -120,7 +120,7 @@ class Exponential:
 
 
 def schedule_of(spec: float | Mapping[str, Any], times: Times) -> Schedule:
-    """A number is constant; a mapping names a schedule and its values, `start` and `stop` as parts.When.
+    """A number is constant; a mapping names a schedule and its values, `start` and `stop` as recipe.schema.When.
 
     Raises UserError for what is neither, for an unknown kind or key, and for a schedule that does not fit into `times`.
     """

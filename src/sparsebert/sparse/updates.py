@@ -173,7 +173,7 @@ class Swap:
     moment alone, and on the way to a target this is gradual pruning with regrowth (Liu et al. 2021, arXiv:2106.10404).
     RigL grows by gradient (Evci et al. 2020, arXiv:1911.11134, section 3), SET at random (Mocanu et al. 2018,
     arXiv:1707.04780), and with `fraction` 0 a static mask is left. `fraction` of the kept units is swapped, a number or
-    a schedule over the training (start and stop as parts.When). What was just dropped may grow again. `init`: the
+    a schedule over the training (`start` and `stop` as in rules). What was just dropped may grow again. `init`: the
     first mask keeps units at `random`, or the best by the rule's `criterion`. Grown weights start at zero.
     """
 
