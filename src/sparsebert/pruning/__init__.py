@@ -1,1 +1,1 @@
-"""Removing whole units once, by what calibration examples say: statistics, criteria, budgets. Knows nothing of BERT."""
+"""Pruning after training: whole units removed once, by what calibration examples say."""

@@ -13,11 +13,11 @@ from sparsebert.models.surgeon import Keep, mask_model, shrink
 from sparsebert.pruning.candidates import Candidate
 from sparsebert.pruning.knapsack import LayerChoice
 
-Options = Mapping[str, Mapping[int, Candidate]]
+Candidates = Mapping[str, Mapping[int, Candidate]]
 
 
 def assemble(
-    model: PreTrainedModel, candidates: Options, choices: Sequence[LayerChoice], even: bool = False
+    model: PreTrainedModel, candidates: Candidates, choices: Sequence[LayerChoice], even: bool = False
 ) -> PreTrainedModel:
     """The smaller model of `choices` (one a layer of `model`); `model` is not changed."""
     masked, keep, dropped = masked_model(model, candidates, choices)
@@ -26,7 +26,7 @@ def assemble(
 
 @torch.no_grad()
 def masked_model(
-    model: PreTrainedModel, candidates: Options, choices: Sequence[LayerChoice]
+    model: PreTrainedModel, candidates: Candidates, choices: Sequence[LayerChoice]
 ) -> tuple[PreTrainedModel, Keep, list[int]]:
     """A full-size copy with the candidates' weights in place and removed units at zero; its masks and dropped layers.
 

@@ -73,11 +73,10 @@ def calibrate(
     paths = [layer.path for layer in layout.layers]
     collected = collect_statistics(model, layout.groups, paths, tracked(batches, "Calibrating"), kind, seed)
     criterion: UnitCriterion = registry.get("unit_criterion", criterion_name)
-    wants_loss = criterion_name == "loss_increase"
     candidates = {}
     for group in tracked(layout.groups, f"Ranking units ({criterion_name})"):
         statistics = collected.groups[group.name]
-        if wants_loss:
+        if criterion.wants_loss:
             statistics = _with_loss_rise(statistics, model, group, batches, kind)
         counts = counts_of(group.units, group.output.width)
         found = criterion.candidates(statistics, counts)

@@ -1,4 +1,4 @@
-"""Options: for one group, what is left and what it costs in error, at each number of units kept."""
+"""Candidates: for one group, what is left and what it costs in error, at each number of units kept."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def candidate(statistics: CalibrationStatistics, units: torch.Tensor, weight: to
 def candidates_by_score(
     statistics: CalibrationStatistics, scores: torch.Tensor, counts: Sequence[int]
 ) -> list[Candidate]:
-    """Options that keep the highest scores [units], weights as they are and nothing moved into the bias."""
+    """Candidates that keep the highest scores [units], weights as they are and nothing moved into the bias."""
     order = torch.argsort(scores, descending=True, stable=True)
     return [_plain_candidate(statistics, order[:count].sort().values) for count in counts]
 

@@ -18,7 +18,16 @@ CHUNKS = 16
 
 
 class UnitCriterion(Protocol):
-    """How to thin a group: one Candidate for each of `counts`, numbers of units to keep, most first."""
+    """How to thin a group: one Candidate for each of `counts`, numbers of units to keep, most first.
+
+    One that `wants_loss` may call `statistics.loss_rise`, and its shapes are searched by the training loss instead of
+    the divergence from the dense model.
+    """
+
+    @property
+    def wants_loss(self) -> bool:
+        """Whether it goes by the training loss."""
+        ...
 
     def candidates(self, statistics: CalibrationStatistics, counts: Sequence[int]) -> list[Candidate]:
         """The Candidate at each count."""
@@ -30,6 +39,7 @@ class Scored:
     """A criterion that ranks the units once and leaves the rest of the weights alone."""
 
     score: Callable[[CalibrationStatistics], torch.Tensor]
+    wants_loss: bool = False
 
     def candidates(self, statistics: CalibrationStatistics, counts: Sequence[int]) -> list[Candidate]:
         """Keep the highest scores at every count."""
@@ -38,7 +48,9 @@ class Scored:
 
 @dataclass(frozen=True)
 class OptimalBrainSurgeon:
-    """Remove the unit whose loss is least once all others make up for it; see oneshot.hessian."""
+    """Remove the unit whose loss is least once all others make up for it; see pruning/obs.py."""
+
+    wants_loss: bool = False
 
     def candidates(self, statistics: CalibrationStatistics, counts: Sequence[int]) -> list[Candidate]:
         """Follow one path of removals and note the weights at every count."""
@@ -95,4 +107,4 @@ magnitude = Scored(magnitude_score)
 random = Scored(random_score)
 gradient = Scored(gradient_score)
 activation = Scored(activation_score)
-loss_increase = Scored(loss_increase_score)
+loss_increase = Scored(loss_increase_score, wants_loss=True)

@@ -190,7 +190,7 @@ class Trees(Plain, frozen=True):
     steps: int = Field(default=2000, ge=1, description="of the block-wise distillation, a layer")
     tokens: int = Field(default=512, ge=1, description="a step")
     learning_rate: float = Field(default=2e-3, gt=0, description="of the block-wise distillation")
-    soft: bool = Field(default=False, description="true = a token takes both ways at a node, each with a share")
+    soft: bool = Field(default=False, description="true = a token takes both children of a node, each with a share")
     hardening: float = Field(default=0.0, ge=0, description="weight of a term that makes shares 0 or 1")
     balance: float = Field(default=0.0, ge=0, description="weight of a term that spreads tokens over the nodes")
     controls: bool = Field(

@@ -190,7 +190,7 @@ class FamilyMaker:
 
     def _find(self, target: Target, folder: Path) -> Member:
         calibrated = self._calibrate()
-        by_loss = self._context.recipe.criterion == "loss_increase"
+        by_loss = registry.get("unit_criterion", self._context.recipe.criterion).wants_loss
         score = scorer(self._last, calibrated, self._context.collate, by_loss)
         goal = Goal(target, self._context.recipe, self._context.setting, self._dense.model, self._last)
         found, achieved = meet(goal, self._table, calibrated, score)
