@@ -78,7 +78,7 @@ def _session(model: PreTrainedModel, inputs: ModelInputs) -> onnxruntime.Inferen
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # A file, as a program in memory may hold no more than 2 GB; the session has read it when it is there.
+    # A file, as a program in memory may hold no more than 2 GB; ONNX Runtime has read it once it is loaded.
     with tempfile.TemporaryDirectory(prefix="sparsebert-onnx-") as folder:
         file = Path(folder) / "model.onnx"
         _export(model, inputs, file)
