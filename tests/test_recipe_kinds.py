@@ -73,6 +73,7 @@ def test_a_recipe_that_does_not_say_its_kind_is_known_by_its_keys(values: dict[s
         (["kind=compres"], None, "Unknown run type 'compres'; allowed: compress, train, fff"),
         (["kind=3"], None, "The kind of a recipe is a word; got 3"),
         (["kind=no_module:Name"], None, "The run type 'no_module:Name' cannot be imported"),
+        (["trees.depth=1", "criterion=obss"], "fff", "Unknown unit criterion 'obss'; allowed: obs, "),
         (["measure.x=1"], None, "Unknown recipe key 'measure.x'; allowed: batch"),
         (["phases=[{rules: [{start: {step: 1}, sparsity: 0.5}]}]"], None, "allowed: steps, epochs, percent"),
     ],

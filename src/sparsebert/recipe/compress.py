@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from sparsebert import registry
-from sparsebert.errors import UserError
 from sparsebert.recipe.base import Recipe
-from sparsebert.recipe.schema import Distill, Recovery, Search, Target, Training
+from sparsebert.recipe.schema import Distill, Recovery, Search, Target, Training, UnitCriterionName
 
 
 class CompressRecipe(Recipe, frozen=True):
@@ -22,7 +20,7 @@ class CompressRecipe(Recipe, frozen=True):
         ge=0,
         description="instead of targets: points of the task's main metric, 0-100, that may be lost",
     )
-    criterion: str = Field(default="obs", description="which heads and neurons go first")
+    criterion: UnitCriterionName = Field(default="obs", description="which heads and neurons go first")
     shape: Literal["search", "layers"] = Field(default="search", description="any shape, or whole layers only")
     even: bool = Field(default=False, description="one width for all layers, so that plain transformers loads it")
     dense: Training = Field(
@@ -31,15 +29,6 @@ class CompressRecipe(Recipe, frozen=True):
     finetune: Recovery | None = Field(default=Recovery(), description="training of what was made; none = no training")
     distill: Distill = Field(default=Distill(), description="what is learned from the dense model")
     search: Search = Field(default=Search(), description="how long to look for the best shape")
-
-    @field_validator("criterion")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        try:
-            registry.check("unit_criterion", value)
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return value
 
     @model_validator(mode="after")
     def _one_goal(self) -> CompressRecipe:

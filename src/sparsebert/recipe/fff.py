@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from sparsebert.recipe.base import Recipe
-from sparsebert.recipe.schema import Distill, Recovery, Search, Training, Trees
+from sparsebert.recipe.schema import Distill, Recovery, Search, Training, Trees, UnitCriterionName
 
 
 class FffRecipe(Recipe, frozen=True):
@@ -15,7 +15,7 @@ class FffRecipe(Recipe, frozen=True):
 
     kind: Literal["fff"] = Field(default="fff", description="the type of run")
     trees: Trees = Field(description="what takes the place of feedforward blocks")
-    criterion: str = Field(default="obs", description="which neurons the dense control keeps")
+    criterion: UnitCriterionName = Field(default="obs", description="which neurons the dense control keeps")
     dense: Training = Field(
         default=Training(), description="fine-tuning of the dense model, if it is not fine-tuned for the task yet"
     )

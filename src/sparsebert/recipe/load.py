@@ -43,7 +43,7 @@ def load_recipe(path: Path | str | None, settings: Sequence[str] = (), **overrid
 
 def _check_kind(values: Mapping[str, Any], wanted: str | None) -> None:
     """Raises UserError for a recipe that says, by its kind or by its keys, that it is of another kind than `wanted`."""
-    mark = next((key for key in MARKS if key in values), None)
+    mark = _mark(values)
     found = values.get("kind") or (MARKS[mark] if mark else wanted)
     if wanted is None or found == wanted:
         return
@@ -51,6 +51,11 @@ def _check_kind(values: Mapping[str, Any], wanted: str | None) -> None:
     own = found not in registry.names("run_type")
     command = "sweep`, or run_recipe of sparsebert.api" if own else f"{found}`"
     raise UserError(f"The recipe {why}", fix=f"use `sparsebert {command}")
+
+
+def _mark(values: Mapping[str, Any]) -> str | None:
+    """The key by which the kind of a recipe is known that does not say it."""
+    return next((key for key in MARKS if key in values), None)
 
 
 def recipe_class(kind: str) -> type[Recipe]:
@@ -93,8 +98,8 @@ def read_value(text: str, what: str, got: object) -> Any:
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
     """Validate plain values, of the kind that `load_recipe` says. Raises UserError with the first problems."""
-    marked = next((kind for key, kind in MARKS.items() if key in values), USUAL)
-    kind = values.get("kind") or marked
+    mark = _mark(values)
+    kind = values.get("kind") or (MARKS[mark] if mark else USUAL)
     if not isinstance(kind, str):
         raise UserError("The kind of a recipe is a word", got=kind, allowed=", ".join(registry.names("recipe")))
     owner = recipe_class(kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -40,6 +41,16 @@ def _one_line(value: str) -> str:
     return value
 
 
+def registered(kind: str, name: str) -> str:
+    """The name of a component of this kind, the user's own included. Raises ValueError for one that is not found."""
+    try:
+        registry.check(kind, name)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+UnitCriterionName = Annotated[str, AfterValidator(partial(registered, "unit_criterion"))]
 # Every text of a recipe or a record that becomes a part of a path, or is shown as a title, is one of these.
 FolderName = Annotated[str, AfterValidator(folder_name)]
 Title = Annotated[str, AfterValidator(_one_line)]
@@ -67,7 +78,7 @@ class Columns(Plain, frozen=True):
         default=(), description="one text column, or two for pairs; none given = the column `text`"
     )
     label: str = Field(default="label", description="the label column")
-    kind: str = Field(
+    kind: Annotated[str, AfterValidator(partial(registered, "task_kind"))] = Field(
         default="classification",
         description="what labels are, such as one class a text (classification) or a number (regression); one of your "
         "own as package.module:name",
@@ -79,15 +90,6 @@ class Columns(Plain, frozen=True):
     encoding: str | None = Field(
         default=None, description="of CSV and JSONL, such as cp1252; none = by the byte order mark, else UTF-8"
     )
-
-    @field_validator("kind")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        try:
-            registry.check("task_kind", value)
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return value
 
     @field_validator("text", mode="before")
     @classmethod
@@ -158,20 +160,11 @@ class Measure(Plain, frozen=True):
     )
     threads: int | None = Field(default=None, ge=1, le=MOST_THREADS, description="none = what torch would use")
     timed: bool = Field(default=True, description="false = no timings of the finished models, as in long sweeps")
-    runtime: str = Field(
+    runtime: Annotated[str, AfterValidator(partial(registered, "runtime"))] = Field(
         default="eager",
         description="in which targets of speed and latency are measured; where it runs a model as one program "
         "(compile, onnx) a speedup is of the whole model, not of the encoder",
     )
-
-    @field_validator("runtime")
-    @classmethod
-    def _is_known(cls, value: str) -> str:
-        try:
-            registry.check("runtime", value)
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return value
 
 
 class Trees(Plain, frozen=True):

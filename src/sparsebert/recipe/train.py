@@ -6,10 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sparsebert import registry
-from sparsebert.errors import UserError
 from sparsebert.recipe.base import Recipe
-from sparsebert.recipe.schema import Phase, Training
+from sparsebert.recipe.schema import Phase, Training, registered
 
 
 class TrainRecipe(Recipe, frozen=True):
@@ -44,10 +42,7 @@ class TrainRecipe(Recipe, frozen=True):
             if rule.sparsity is None and self.sparsity is None:
                 raise ValueError("a rule has no target: give it, or the recipe, a sparsity")
             for kind, part in rule.components():
-                try:
-                    registry.check(kind, part.kind)
-                except UserError as error:
-                    raise ValueError(str(error)) from None
+                registered(kind, part.kind)
         return self
 
     @property
