@@ -138,13 +138,12 @@ def _natural_length(recipe: Recipe, model: ModelSource) -> int:
 
     from sparsebert.data.encode import encode
     from sparsebert.data.load import load_task
-    from sparsebert.models.limits import position_limit, segment_types
+    from sparsebert.models.limits import token_limits
     from sparsebert.models.load import load_config, load_tokenizer
 
     task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed)
-    config = load_config(model)
-    takes = (recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
-    rows = encode(task.validation, load_tokenizer(model), *takes).dataset
+    limits = token_limits(load_config(model))
+    rows = encode(task.validation, load_tokenizer(model), recipe.max_length, *limits).dataset
     return int(np.median(list(rows["length"])))
 
 

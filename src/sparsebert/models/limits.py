@@ -28,6 +28,11 @@ def segment_types(config: PretrainedConfig) -> int:
     return 0 if family_of(config).name in ("distilbert", "modernbert") else int(config.type_vocab_size)
 
 
+def token_limits(config: PretrainedConfig) -> tuple[int | None, int, int]:
+    """What token rows must keep to: the longest input, how many token ids there are, and how many segment types."""
+    return position_limit(config), config.vocab_size, segment_types(config)
+
+
 def reading_length(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens that are read of a text unless another number is given: the length that was saved with the tokenizer.
 

@@ -27,7 +27,7 @@ from sparsebert.models.labels import (
     own_names,
     take_labels,
 )
-from sparsebert.models.limits import position_limit, segment_types
+from sparsebert.models.limits import token_limits
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
 from sparsebert.progress import Steps, line
@@ -196,7 +196,7 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     check_start(config, source.name)
     tokenizer = load_tokenizer(source)
     task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples)
-    takes = (recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
+    takes = (recipe.max_length, *token_limits(config))
     train = encode(task.train, tokenizer, *takes)
     validations = {task.validation_name: task.validation, **task.more_validation}
     encoded = {name: encode(rows, tokenizer, *takes) for name, rows in validations.items()}

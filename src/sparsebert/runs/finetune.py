@@ -16,10 +16,9 @@ from sparsebert.runs.dense import Trained
 from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.sparse_model import save_sparse, start_of, zeros_by_tensor
 from sparsebert.runs.stages import Stage, once
-from sparsebert.runs.teachers import check_teacher, given_teacher, teacher_doubts
+from sparsebert.runs.teachers import check_teacher, distiller_of, given_teacher, teacher_doubts
 from sparsebert.training.distill import Distiller
 from sparsebert.training.finetune import fine_tune
-from sparsebert.training.teacher import cache_teacher
 
 NAME = "finetuned"
 FinetuneContext = RunContext[FinetuneRecipe]
@@ -83,9 +82,4 @@ def _distiller(context: FinetuneContext, model: PreTrainedModel) -> Distiller | 
     recipe = context.recipe
     if recipe.teacher is None:
         return None
-    teacher, hidden = given_teacher(context, recipe), recipe.distill.hidden > 0
-    cache = cache_teacher(
-        teacher.model, teacher.rows, teacher.collate, context.work / "teacher-0", hidden, context.kind
-    )
-    maps = teacher.model if recipe.distill.attention > 0 else None
-    return Distiller(cache, recipe.distill, tuple(range(len(layout_of(model).layers))), maps)
+    return distiller_of(context, recipe, given_teacher(context, recipe), context.work / "teacher-0", model)

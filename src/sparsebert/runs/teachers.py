@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from datasets import Dataset
@@ -11,15 +12,17 @@ from transformers import PreTrainedModel
 
 from sparsebert.data.encode import encode
 from sparsebert.errors import UserError
-from sparsebert.models.limits import position_limit, segment_types
+from sparsebert.models.layout import layout_of
+from sparsebert.models.limits import token_limits
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import resolve
 from sparsebert.recipe.schema import Distill
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.remarks import collapse
 from sparsebert.training.collate import Collator, padding_collator
-from sparsebert.training.distill import check_match
+from sparsebert.training.distill import Distiller, check_match
 from sparsebert.training.evaluate import predict_logits
+from sparsebert.training.teacher import cache_teacher
 
 SAMPLE_ROWS = 1000
 
@@ -69,6 +72,16 @@ def given_teacher(context: RunContext, phase: Distilled, most: int | None = None
     return teacher
 
 
+def distiller_of(
+    context: RunContext, phase: Distilled, teacher: Teacher, folder: Path, student: PreTrainedModel
+) -> Distiller:
+    """What teaches a student that has all of the teacher's layers; the teacher's outputs are kept in `folder`."""
+    hidden = phase.distill.hidden > 0
+    cache = cache_teacher(teacher.model, teacher.rows, teacher.collate, folder, hidden, context.kind)
+    layers = tuple(range(len(layout_of(student).layers)))
+    return Distiller(cache, phase.distill, layers, teacher.model if phase.distill.attention > 0 else None)
+
+
 def teacher_doubts(context: RunContext, names: Sequence[str]) -> tuple[str, ...]:
     """A line for each of the named teachers that is no better than an answer that does not look at the text."""
     found = []
@@ -87,8 +100,8 @@ def _teacher(context: RunContext, name: str, texts: Dataset) -> Teacher:
     if not context.has_head(config):
         raise UserError("The teacher is not fine-tuned for this task", got=name, fix="give teacher: dense")
     model, tokenizer = context.load(source), load_tokenizer(source)
-    takes = (context.recipe.max_length, position_limit(config), config.vocab_size, segment_types(config))
-    return Teacher(model, encode(texts, tokenizer, *takes).dataset, padding_collator(tokenizer))
+    rows = encode(texts, tokenizer, context.recipe.max_length, *token_limits(config)).dataset
+    return Teacher(model, rows, padding_collator(tokenizer))
 
 
 def _check_tokens(context: RunContext, phase: Distilled, teacher: Teacher) -> None:

@@ -27,14 +27,13 @@ from sparsebert.runs.dense import Dense, dense_entry, dense_model
 from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.sparse_model import save_sparse, start_of, zeros_by_tensor
 from sparsebert.runs.stages import Done, Stage, once
-from sparsebert.runs.teachers import Teacher, check_teacher, given_teacher, teacher_doubts
+from sparsebert.runs.teachers import Teacher, check_teacher, distiller_of, given_teacher, teacher_doubts
 from sparsebert.sparse.hard import make_penalty
 from sparsebert.sparse.schedules import Times, moment
 from sparsebert.sparse.sites import Masks
 from sparsebert.sparse.sparsifier import Sparsifier
 from sparsebert.training.distill import Distiller
 from sparsebert.training.finetune import fine_tune
-from sparsebert.training.teacher import cache_teacher
 
 MASKS = "masks.safetensors"
 DONE, MODEL, CHECKPOINTS = "done.json", "model", "training"
@@ -229,10 +228,7 @@ def _distiller(context: TrainContext, phase: Phase, dense: Dense | None, model: 
     if phase.teacher is None:
         return None
     teacher, folder = _teacher(context, phase, dense)
-    hidden = phase.distill.hidden > 0
-    cache = cache_teacher(teacher.model, teacher.rows, teacher.collate, folder, hidden, context.kind)
-    layers = tuple(range(len(layout_of(model).layers)))
-    return Distiller(cache, phase.distill, layers, teacher.model if phase.distill.attention > 0 else None)
+    return distiller_of(context, phase, teacher, folder, model)
 
 
 def _teacher(context: TrainContext, phase: Phase, dense: Dense | None) -> tuple[Teacher, Path]:
