@@ -13,9 +13,8 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from example_record import train_record
-from sparsebert.api import targets_of
+from sparsebert.api import default_folder, targets_of
 from sparsebert.cli.output import remark, say, show
-from sparsebert.cli.runs import default_folder
 from sparsebert.cli.settings import recipe_of
 from sparsebert.models.surgeon import convert_ffn
 from sparsebert.records import read_record, write_record

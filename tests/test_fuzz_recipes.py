@@ -13,7 +13,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from fuzz import assert_short, fuzzed
-from sparsebert.cli.runs import default_folder
+from sparsebert.api import default_folder
 from sparsebert.errors import UserError
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import SHIPPED, flat_values, load_recipe, parse_recipe

@@ -5,21 +5,18 @@ Each gives a `RunResult`; the same call again goes on from what is on disk, or r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel
 
 from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.files import home_of
 from sparsebert.progress import busy, silent
 from sparsebert.recipe.base import Recipe
-from sparsebert.recipe.load import load_recipe
-from sparsebert.records import read_record, record_files
+from sparsebert.recipe.load import load_recipe, setting
+from sparsebert.records import Record, read_record, record_files
 from sparsebert.result import BenchResult, RunResult
 
 if TYPE_CHECKING:
@@ -130,16 +127,22 @@ def report(runs: Run | Sequence[Run], output: str | Path | None = None) -> Path:
     Without `output` it is `report.html` in the folder of a single run, else here. Raises UserError where there is no
     run.
     """
+    return report_records(runs, output)[0]
+
+
+def report_records(runs: Run | Sequence[Run], output: str | Path | None) -> tuple[Path, list[Path], list[Record]]:
+    """As `report`; the page, the files of the records that it is about, and these."""
     from sparsebert.reports import write_report
 
     folders = [Path(path) for path in _places(runs)]
     if not folders:
         raise UserError("A report needs at least one run", fix="give folders of runs, or what compress and others give")
     files = [file for folder in folders for file in record_files(folder)]
+    records = [read_record(file) for file in files]
     page = Path(output) if output else default_page(folders)
     # Pages that are asked for by name may share a folder, with each other or with a run's own page.
     pictures = page.parent / "plots" if output is None else page.with_name(f"{page.stem}-plots")
-    return write_report([read_record(file) for file in files], page, pictures, files)
+    return write_report(records, page, pictures, files), files, records
 
 
 def _places(given: Run | Sequence[Run]) -> list[str | Path]:
@@ -209,27 +212,11 @@ def default_folder(recipe: Recipe) -> Path:
 def _recipe(
     kind: str | None, recipe: Path | str | Recipe | None, values: Mapping[str, Any], settings: Sequence[str]
 ) -> Recipe:
-    given = [_setting(key, value) for key, value in _dotted(values)]
+    given = [setting(key, value) for key, value in _dotted(values)]
     if not isinstance(recipe, Recipe):
         return load_recipe(recipe, [*given, *settings], kind=kind)
-    own = [_setting(key, value) for key, value in recipe.plain().items()]
+    own = [setting(key, value) for key, value in recipe.plain().items()]
     return load_recipe(None, [*own, *given, *settings], kind=kind)
-
-
-def _setting(key: str, value: Any) -> str:
-    try:
-        return f"{key}={json.dumps(value, ensure_ascii=False, default=_plain)}"
-    except TypeError as error:
-        raise UserError(f"A recipe cannot hold this value of {key}: {error}", got=value) from None
-
-
-def _plain(value: Any) -> Any:
-    """A part of a recipe, such as a Rule, as plain values; only what was given, so that defaults stay defaults."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} is no plain value")
 
 
 def _dotted(values: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsebert.errors import UserError, unknown
-from sparsebert.records import ModelResult, Record, Score, read_record
+from sparsebert.records import ModelResult, Record, read_record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,14 +68,17 @@ class RunResult:
         """
         if not self.record.models:
             raise UserError("The run has no models", got=self.folder, fix=self.record.message or "run it again")
-        first, scores = self.record.models[0], {one.name: self._main(one) for one in self.record.models}
-        dense = scores[first.name]
-        if first.name != "dense" or dense is None:
+        from sparsebert.reports.families import main_score
+
+        models = self.record.models
+        scores = {one.name: main_score(self.record, one.scores) for one in models}
+        dense = scores[models[0].name]
+        if models[0].name != "dense" or dense is None:
             raise UserError("The run has no dense model with a score, so no model has a drop", got=self.folder)
         within = [
             one
-            for one in self.record.models
-            if (score := scores[one.name]) is not None and 100 * (dense.value - score.value) <= max_drop + 1e-9
+            for one in models
+            if (score := scores[one.name]) is not None and is_within(max_drop, dense.value, score.value)
         ]
         return self.models[min(within, key=lambda one: one.size.file_bytes).name]
 
@@ -85,13 +88,16 @@ class RunResult:
             raise unknown("model of the run", name, self.models)
         return self.models[name]
 
-    def _main(self, model: ModelResult) -> Score | None:
-        return next((one for one in model.scores if one.metric == self.record.main_metric), None)
-
     def _repr_html_(self) -> str:
         from sparsebert.reports import as_html, families, family_table
 
         return as_html(family_table(families([self.record])))
+
+
+def is_within(max_drop: float, dense: float, value: float) -> bool:
+    """Whether a score is at most `max_drop` points (0-100) below the dense model's."""
+    # Rounding must not refuse a drop of just what was asked for.
+    return 100 * (dense - value) <= max_drop + 1e-9
 
 
 def open_run(folder: Path | str) -> RunResult:

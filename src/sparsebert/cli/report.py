@@ -39,11 +39,9 @@ def report(
     """Write one HTML page, and its figures as PNG, about one or several runs."""
     with cli_errors(debug):
         from sparsebert import api
-        from sparsebert.records import read_record, record_files
 
-        page = api.report(runs, output)
-        files = [file for run in runs for file in record_files(run)]
-        _print([read_record(file) for file in files], files, page, as_json)
+        page, files, records = api.report_records(runs, output)
+        _print(records, files, page, as_json)
 
 
 def _print(records: Sequence[Record], files: Sequence[Path], page: Path, json_wanted: bool) -> None:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsebert.api import default_folder
+from sparsebert.api import RUNS
 from sparsebert.cli.output import put_json, quiet_libraries, remark, say, show
 from sparsebert.cli.settings import check_contradiction
 from sparsebert.files import home_of
-from sparsebert.recipe.load import parse_recipe
 from sparsebert.records import FILE_NAME, Record
 from sparsebert.reports import as_json, as_rich, families, family_rows, family_table
 from sparsebert.reports.verdict import sentences
@@ -54,7 +53,8 @@ def run_and_show(
             restart=how.restart,
             command=command_line(),
         )
-    folder = home_of(str(how.output or default_folder(parse_recipe(result.record.recipe))))
+    # As it was typed, or from here: the result has the whole path.
+    folder = home_of(str(how.output)) if how.output else RUNS / result.folder.name
     if how.as_json:
         put_json(_plain(result.record, folder))
     else:

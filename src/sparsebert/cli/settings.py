@@ -32,9 +32,9 @@ def check_contradiction(key: str, settings: Sequence[str]) -> None:
 
 def as_settings(options: Mapping[str, Any]) -> list[str]:
     """Options that are given, as `--set` would have them."""
-    import json
+    from sparsebert.recipe.load import setting
 
-    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
+    return [setting(key, value) for key, value in options.items() if value is not None]
 
 
 def task_settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -31,14 +32,31 @@ def load_recipe(path: Path | str | None, settings: Sequence[str] = (), **overrid
     is given, an unknown key (with the nearest one), or a bad value.
     """
     values = _read(recipe_file(path)) if path else {}
-    for setting in settings:
-        key, found, text = setting.partition("=")
+    for given in settings:
+        key, found, text = given.partition("=")
         if not found:
-            raise UserError("A setting must look like key=value", got=setting, fix="for example --set seed=1")
-        _assign(values, key.strip().split("."), read_value(text, "The value of a setting is not readable", setting))
+            raise UserError("A setting must look like key=value", got=given, fix="for example --set seed=1")
+        _assign(values, key.strip().split("."), read_value(text, "The value of a setting is not readable", given))
     _check_kind(values, overrides.get("kind"))
     values.update({key: value for key, value in overrides.items() if value is not None})
     return parse_recipe(values)
+
+
+def setting(key: str, value: Any) -> str:
+    """A key and its value as a setting, as `load_recipe` reads it. Raises UserError for what no recipe can hold."""
+    try:
+        return f"{key}={json.dumps(value, ensure_ascii=False, default=_as_plain)}"
+    except TypeError as error:
+        raise UserError(f"A recipe cannot hold this value of {key}: {error}", got=value) from None
+
+
+def _as_plain(value: Any) -> Any:
+    """A part of a recipe, such as a Rule, as plain values; only what was given, so that defaults stay defaults."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no plain value")
 
 
 def _check_kind(values: Mapping[str, Any], wanted: str | None) -> None:

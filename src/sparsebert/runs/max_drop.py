@@ -8,6 +8,7 @@ from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.records import ModelResult, Score, Timing
 from sparsebert.reports import values as v
 from sparsebert.reports.tables import metric_name
+from sparsebert.result import is_within
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.remarks import collapse, main_score
 
@@ -20,8 +21,7 @@ def fell_too_far(context: RunContext[CompressRecipe], dense: float | None, value
     limit = context.recipe.max_drop
     if limit is None:
         return False
-    # Rounding must not refuse a drop of just what was asked for.
-    return dense is None or value is None or 100 * (dense - value) > limit + 1e-9
+    return dense is None or value is None or not is_within(limit, dense, value)
 
 
 def too_far(context: RunContext[CompressRecipe], name: str, dense: float | None, value: float | None) -> str:
