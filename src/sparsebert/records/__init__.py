@@ -1,0 +1,61 @@
+"""Record: what one run measured, on what, and how. One JSON a run; reports read only this."""
+
+from sparsebert.records.measured import (
+    Count,
+    Decisions,
+    Flip,
+    Part,
+    Positive,
+    Score,
+    Shape,
+    Size,
+    Sparsity,
+    TimeSummary,
+    Timing,
+)
+from sparsebert.records.record import (
+    FILE_NAME,
+    PREDICTIONS,
+    VISITS,
+    Environment,
+    Inputs,
+    ModelResult,
+    Record,
+    SplitOf,
+    read_record,
+    record_files,
+    write_record,
+)
+from sparsebert.records.trained import (
+    SparsityAt,
+    TrainingRun,
+    TreeFit,
+)
+
+__all__ = [
+    "FILE_NAME",
+    "PREDICTIONS",
+    "VISITS",
+    "Count",
+    "Decisions",
+    "Environment",
+    "Flip",
+    "Inputs",
+    "ModelResult",
+    "Part",
+    "Positive",
+    "Record",
+    "Score",
+    "Shape",
+    "Size",
+    "Sparsity",
+    "SparsityAt",
+    "SplitOf",
+    "TimeSummary",
+    "Timing",
+    "TrainingRun",
+    "TreeFit",
+    "read_record",
+    "record_files",
+    "write_record",
+]

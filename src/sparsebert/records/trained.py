@@ -1,0 +1,50 @@
+"""What training did: steps, losses, sparsities on the way, and how trees fit."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from sparsebert.records.measured import Part
+
+
+class TrainingRun(Part):
+    """What one call of the trainer did."""
+
+    steps: int
+    epochs: float
+    examples: int
+    seconds: float
+    final_loss: float | None = Field(default=None, description="mean over the last full interval between checkpoints")
+    dtype: str
+    teacher: bool
+    left_dense: tuple[str, ...] = Field(default=(), description="matrices that no rule and no earlier mask covers")
+
+
+class SparsityAt(Part):
+    """What the log of a sparse training said at a step: the fraction pruned of all that rules cover."""
+
+    step: int = Field(description="of its phase")
+    loss: float
+    phase: str | None = None
+    sparsity: float | None = None
+    more: dict[str, float] = Field(default={}, description="what single rules say, for example reactivated units")
+
+
+class TreeFit(Part):
+    """How one layer's fast feedforward layer does; lists are by level of its trees, means over the trees.
+
+    error: after block-wise distillation, squared error on held-out tokens over the variance of the block's output (1 =
+    no better than the mean). The rest is of the finished model on the same tokens (see fast_feedforward/routing.py).
+    """
+
+    layer: int
+    name: str
+    error: float
+    dead: float = Field(description="fraction of nodes that no token visits")
+    dead_subtrees: tuple[float, ...] = Field(
+        default=(),
+        description="subtrees of a tree that no token enters, by the level of their root, none inside another",
+    )
+    entropy: tuple[float, ...] = Field(min_length=1, description="of the visits, over that of an even spread")
+    agreement: tuple[float, ...] = Field(default=(), description="part of neighbouring tokens at the same node")
+    chance: tuple[float, ...] = Field(default=(), description="the same for tokens that are not neighbours")
