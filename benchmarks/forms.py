@@ -93,7 +93,7 @@ def points(options: argparse.Namespace) -> list[Point]:
 
 
 def recipe(options: argparse.Namespace, form: str, sparsity: float, seed: int) -> Recipe:
-    training = {"max_steps": options.steps, "learning_rate": 1e-4, "freeze_embeddings": True, "dropout": False}
+    training = {"max_steps": options.steps, "learning_rate": 1e-4, "freeze_embeddings": True, "dropout": 0}
     return parse_recipe(
         {
             "name": f"{form} {sparsity:.0%}",

@@ -15,10 +15,12 @@ from pydantic.fields import FieldInfo
 from sparsebert import registry
 from sparsebert.pruning.criteria import Scored
 from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.finetune import BySize
 from sparsebert.recipe.schema import (
     Columns,
     Component,
     Distill,
+    Evaluate,
     Measure,
     Phase,
     Recovery,
@@ -75,7 +77,8 @@ none as `null`. What the words mean is in the [concepts](concepts.md).
 SECTIONS: dict[str, tuple[type[BaseModel], str]] = {
     "Columns": (Columns, "Of `columns`."),
     "Targets": (Target, "Each entry of `targets`, as `{kind: speedup, value: 4}`."),
-    "Training": (Training, "Of `dense`, `finetune`, and of `training` in a phase."),
+    "Training": (Training, "Of `dense`, `finetune`, and of `training` in a phase or of the recipe."),
+    "Evaluation": (Evaluate, "Of `evaluate` in a training."),
     "Distillation": (Distill, "Of `distill`, of the recipe or of a phase."),
     "Measurement": (Measure, "Of `measure`."),
     "Search": (Search, "Of `search`."),
@@ -140,7 +143,7 @@ def recipe_page() -> str:
 
 def _keys(title: str, model: type[BaseModel], where: str, leave: type[BaseModel] | None = None) -> list[str]:
     known = {} if leave is None else leave.model_fields
-    said = [inspect.getdoc(model) or "", *([_differences(Recovery, Training)] if model is Training else [])]
+    said = [inspect.getdoc(model) or "", *(_differing() if model is Training else ())]
     head = ["", " ".join([where, *said]).strip(), "", "| key | value | default | |", "|---|---|---|---|"]
     rows = [_key(name, field) for name, field in model.model_fields.items() if name not in known]
     return [f"## {title}", *head, *rows, ""]
@@ -161,10 +164,13 @@ def _key(name: str, field: FieldInfo) -> str:
     return f"| `{field.alias or name}` | {cell(values)} | {_default(field)} | {cell(field.description or '')} |"
 
 
-def _differences(own: type[BaseModel], other: type[BaseModel]) -> str:
-    fields = own.model_fields.items()
-    new = [f"`{name}: {_plain(f.default)}`" for name, f in fields if f.default != other.model_fields[name].default]
-    return f"`finetune` has other defaults: {', '.join(new)}."
+def _differing() -> Iterator[str]:
+    for where, own in (("`finetune` of compress and fff", Recovery), ("`training` of finetune", BySize)):
+        fields = own.model_fields.items()
+        new = [
+            f"`{name}: {_plain(f.default)}`" for name, f in fields if f.default != Training.model_fields[name].default
+        ]
+        yield f"{where} has other defaults: {', '.join(new)}."
 
 
 def _words(annotation: Any) -> str:
@@ -178,7 +184,9 @@ def _words(annotation: Any) -> str:
         return " or ".join("`null`" if one is type(None) else _words(one) for one in inner)
     if get_origin(annotation) is tuple:
         return f"list: {_words(inner[0])}" if inner[1:] == (...,) else f"[{', '.join(_words(one) for one in inner)}]"
-    linked = {Recovery: "Training"} | {model: title for title, (model, _) in SECTIONS.items()}
+    linked: dict[Any, str] = {Recovery: "Training", BySize: "Training"} | {
+        model: title for title, (model, _) in SECTIONS.items()
+    }
     return names[annotation] if annotation in names else _link(linked[annotation])
 
 
@@ -203,6 +211,8 @@ def _plain(value: Any) -> str:
         return value.kind
     if isinstance(value, When):
         return _plain(value.model_dump(exclude_none=True))
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(exclude_defaults=True))
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_plain(one)}" for key, one in value.items()) + "}"
     if isinstance(value, tuple):

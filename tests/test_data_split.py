@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
 import pytest
 from datasets import Dataset
 
-from sparsebert.data.files import hold_out
+from sparsebert.data.hold_out import hold_out
 from sparsebert.data.load import load_task
 from sparsebert.tasks.classification import CLASSIFICATION
+from sparsebert.tasks.kind import TaskKind
 from sparsebert.tasks.regression import REGRESSION
 
 
@@ -18,9 +18,8 @@ def rows_of(texts: list[str], labels: list, **more: list[str]) -> Dataset:
     return Dataset.from_dict({"text_a": texts, **more, "label": labels})
 
 
-def strata_of(rows: Dataset, by_class: bool) -> np.ndarray:
-    kind = CLASSIFICATION if by_class else REGRESSION
-    return kind.strata(np.array(rows["label"][:]))
+def kind_of(by_class: bool) -> TaskKind:
+    return CLASSIFICATION if by_class else REGRESSION
 
 
 def texts_of(rows: Dataset) -> set[str]:
@@ -30,44 +29,44 @@ def texts_of(rows: Dataset) -> set[str]:
 @pytest.mark.parametrize("stratify", [True, False])
 def test_equal_texts_stay_on_one_side(stratify):
     rows = rows_of([f"text {row % 100}" for row in range(400)], [row % 2 for row in range(400)])
-    train, validation = hold_out(rows, 0, strata_of(rows, stratify))
+    train, validation = hold_out(rows, 0, kind_of(stratify))
     assert not texts_of(train) & texts_of(validation)
     assert (len(train), len(validation)) == (360, 40)
     assert Counter(validation["label"]) == {0: 20, 1: 20} or not stratify
-    again, other = (hold_out(rows, seed, strata_of(rows, stratify))[1] for seed in (0, 1))
+    again, other = (hold_out(rows, seed, kind_of(stratify))[1] for seed in (0, 1))
     assert texts_of(again) == texts_of(validation) != texts_of(other)
 
 
 def test_a_text_of_both_labels_stays_on_one_side():
     rows = rows_of([f"text {row // 2}" for row in range(200)], [row % 2 for row in range(200)])
-    train, validation = hold_out(rows, 0, strata_of(rows, True))
+    train, validation = hold_out(rows, 0, kind_of(True))
     assert not texts_of(train) & texts_of(validation)
     assert Counter(validation["label"]) == {0: 10, 1: 10}
 
 
 def test_pairs_are_equal_if_both_sides_are():
     rows = rows_of(["same"] * 40, [0, 1] * 20, text_b=[f"text {row // 2}" for row in range(40)])
-    train, validation = hold_out(rows, 0, strata_of(rows, False))
+    train, validation = hold_out(rows, 0, kind_of(False))
     assert len(validation) == 4
     assert not set(train["text_b"]) & set(validation["text_b"])
 
 
 def test_a_text_too_frequent_for_the_share_leaves_room_for_others():
     rows = rows_of(["often"] * 50 + [f"text {row}" for row in range(50)], [0] * 100)
-    _, validation = hold_out(rows, 0, strata_of(rows, True))
+    _, validation = hold_out(rows, 0, kind_of(True))
     assert len(validation) == 10
     assert "often" not in texts_of(validation)
 
 
 def test_where_all_texts_are_too_frequent_the_rarest_is_held_out():
     rows = rows_of(["a"] * 30 + ["b"] * 20 + ["c"] * 25, [0] * 75)
-    assert texts_of(hold_out(rows, 0, strata_of(rows, True))[1]) == {"b"}
+    assert texts_of(hold_out(rows, 0, kind_of(True))[1]) == {"b"}
 
 
 def test_a_class_with_one_text_stays_in_train():
     rows = rows_of(["only"] * 6 + [f"text {row}" for row in range(10)], [1] * 6 + [0] * 10)
     for seed in range(5):
-        train, validation = hold_out(rows, seed, strata_of(rows, True))
+        train, validation = hold_out(rows, seed, kind_of(True))
         assert Counter(validation["label"]) == {0: 1}
         assert len(train) == 15
 

@@ -71,7 +71,7 @@ def test_a_penalty_weighs_the_same_beside_a_loss_of_ones_own(tmp_path: Path):
         model, l1 = small(), rule(penalty={"kind": "l1", "weight": 0.5}, sparsity=0.0, stop={"percent": 100})
         given = {"train_dataset": ROWS, "data_collator": collate, "rules": [l1], "order": SequentialSampler(ROWS)}
         own = arguments(tmp_path, **values, **parts)
-        SparseTrainer(model, own, compute_loss_func=by_items, dropout=False, **given).train()
+        SparseTrainer(model, own, compute_loss_func=by_items, dropout=0, **given).train()
         return model.get_parameter(QUERY).detach()
 
     whole = moved(8)

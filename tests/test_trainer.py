@@ -278,7 +278,7 @@ def test_without_dropout_the_first_loss_is_that_of_evaluation(
     with torch.no_grad():
         expected, noisy = float(model(**inputs).loss), float(model.train()(**inputs).loss)
     assert abs(noisy - expected) > 0.01
-    run = train(model.eval(), tmp_path, Training(max_steps=1, batch_size=32, save_steps=1, dropout=False))
+    run = train(model.eval(), tmp_path, Training(max_steps=1, batch_size=32, save_steps=1, dropout=0))
     assert run.final_loss == pytest.approx(expected, rel=1e-4)
     with torch.no_grad():
         torch.manual_seed(0)

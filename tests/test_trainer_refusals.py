@@ -58,7 +58,7 @@ def test_a_teacher_is_found_although_unused_columns_are_removed(tmp_path: Path):
     models = []
     for removed in (True, False):
         model, own = small(), arguments(tmp_path / "run", remove_unused_columns=removed)
-        given = {"train_dataset": ROWS, "data_collator": padded, "distiller": teacher_of(tmp_path), "dropout": False}
+        given = {"train_dataset": ROWS, "data_collator": padded, "distiller": teacher_of(tmp_path), "dropout": 0}
         SparseTrainer(model, own, **given).train()
         models.append(model)
     one, other = (model.state_dict() for model in models)

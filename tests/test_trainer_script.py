@@ -244,7 +244,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(distilled: bool, tmp
         values = {"optim": "sgd", "max_steps": 1, "learning_rate": 1.0, "max_grad_norm": 0.0}
         parts = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": 8 // batch}
         l1 = rule(penalty={"kind": "l1", "weight": 0.01}, sparsity=0.0, stop={"percent": 100}, scope=["ffn"])
-        given = {"train_dataset": ROWS, "order": SequentialSampler(ROWS), "rules": [l1], "dropout": False}
+        given = {"train_dataset": ROWS, "order": SequentialSampler(ROWS), "rules": [l1], "dropout": 0}
         model, more = small(), {"data_collator": collate}
         if distilled:
             more = {"data_collator": toy_collate, "distiller": teacher_of(tmp_path)}
@@ -276,8 +276,8 @@ def test_evaluation_asks_no_teacher(tmp_path: Path):
         SparseTrainer(small(), smoothed, distiller=teacher_of(tmp_path), **given)
 
 
-@pytest.mark.parametrize("dropout", [False, True])
-def test_checkpointed_layers_are_computed_again(dropout: bool, tmp_path: Path):
+@pytest.mark.parametrize("dropout", [0, None])
+def test_checkpointed_layers_are_computed_again(dropout: float | None, tmp_path: Path):
     model, passes = small(), []
     model.get_submodule("bert.encoder.layer.0.attention").register_forward_hook(lambda *_: passes.append(1))
     given = {"train_dataset": ROWS, "data_collator": collate, "dropout": dropout}
@@ -343,7 +343,7 @@ def test_a_penalty_weighs_the_same_under_accumulation(tmp_path: Path):
             small(),
             arguments(tmp_path, **values, **parts),
             rules=[heavy.model_copy(update={"stop": When(percent=100)})],
-            dropout=False,
+            dropout=0,
             train_dataset=ROWS,
             data_collator=collate,
         )
@@ -355,8 +355,8 @@ def test_a_penalty_weighs_the_same_under_accumulation(tmp_path: Path):
     assert (moved(4) - moved(8)).abs().max() < 0.2
 
 
-@pytest.mark.parametrize("dropout", [True, False])
-def test_the_routing_of_trees_is_trained_too(dropout: bool, tmp_path: Path):
+@pytest.mark.parametrize("dropout", [None, 0])
+def test_the_routing_of_trees_is_trained_too(dropout: float | None, tmp_path: Path):
     set_routing(converted := convert_ffn(small(), depth=3), Routing(balance=0.5, hardening=0.25))
     save_model(converted, None, tmp_path / "converted")
     model = load_model(tmp_path / "converted")
@@ -385,7 +385,7 @@ def test_the_routing_of_trees_is_trained_too(dropout: bool, tmp_path: Path):
 
 def test_padding_counts_in_no_routing_term(tmp_path: Path):
     set_routing(converted := convert_ffn(small(), depth=3), Routing(balance=0.5, hardening=0.25))
-    made = SparseTrainer(converted, arguments(tmp_path), dropout=False, train_dataset=ROWS, data_collator=collate)
+    made = SparseTrainer(converted, arguments(tmp_path), dropout=0, train_dataset=ROWS, data_collator=collate)
     batch = collate([ROWS[index] for index in range(8)])
     padded = {key: nn.functional.pad(value, (0, 5)) if value.dim() > 1 else value for key, value in batch.items()}
     trees = trees_of(converted).values()

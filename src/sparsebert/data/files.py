@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
 from sparsebert.data.declared import declared_names, with_names
+from sparsebert.data.hold_out import hold_out, row_texts
 from sparsebert.data.read import DELIMITER, SUFFIXES, column, has_columns, read_file
 from sparsebert.data.rows import standard_rows
 from sparsebert.data.text import Written
@@ -20,8 +20,6 @@ from sparsebert.tasks.class_names import MISSING
 from sparsebert.tasks.kind import TextColumn, task_kind
 from sparsebert.tasks.table import TaskSpec
 
-HELD_OUT = 0.1
-"""Fraction of the rows that validates where the user gives no validation file."""
 VALIDATION_STEMS = ("validation", "valid", "val", "dev")
 
 
@@ -58,7 +56,7 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
         notes += _places_note(spec, read, column(more.table, columns.label, validation_file.name), validation_file.name)
         notes += _shared(rows, validation, train_file.name)
         return OwnData(spec, rows, validation, "validation", tuple(dict.fromkeys(notes)))
-    train, validation = hold_out(rows, seed, task_kind(spec.kind).strata(np.asarray(rows["label"][:])))
+    train, validation = hold_out(rows, seed, task_kind(spec.kind))
     note = f"no validation file was given: {len(validation)} of {len(rows)} rows were held out with seed {seed}"
     return OwnData(spec, train, validation, "held_out", (*notes, note))
 
@@ -98,53 +96,13 @@ def _places_note(spec: TaskSpec, read: _Read, values: Sequence[object], where: s
     return (f"numbers in {where} are taken to be places in the alphabet of the train file's classes: {taken}",)
 
 
-def hold_out(rows: Dataset, seed: int, strata: np.ndarray) -> tuple[Dataset, Dataset]:
-    """Split off about HELD_OUT of the rows, of each of the `strata` [rows]; order within the two parts is kept.
-
-    Rows of equal texts stay together and count for the stratum of the first of them. A stratum with one text stays in
-    train; of any other at least one text is held out. Raises UserError if nothing can be held out.
-    """
-    first: dict[tuple[str, ...], int] = {}
-    leader = np.array([first.setdefault(text, row) for row, text in enumerate(_texts(rows))])
-    copies = np.bincount(leader)
-    leaders = np.flatnonzero(copies)
-    generator = np.random.default_rng(seed)
-    chosen: list[int] = []
-    for stratum in np.unique(strata):
-        chosen += _choose(generator.permutation(leaders[strata[leaders] == stratum]), copies)
-    if not chosen:
-        raise UserError("Too few different texts to hold some out", got=len(leaders), fix="add validation.csv")
-    held = np.isin(leader, chosen)
-    parts = (np.flatnonzero(~held), np.flatnonzero(held))
-    train, validation = (Dataset.from_dict(rows[part.tolist()]) for part in parts)
-    return train, validation
-
-
-def _choose(order: np.ndarray, copies: np.ndarray) -> list[int]:
-    """Texts of `order` that together have HELD_OUT of its rows, or a little less; one at least, unless it is alone."""
-    if len(order) < 2:
-        return []
-    room = max(round(HELD_OUT * int(copies[order].sum())), 1)
-    chosen: list[int] = []
-    for text in order.tolist():
-        if copies[text] <= room:
-            chosen.append(text)
-            room -= copies[text]
-    return chosen or [min(order.tolist(), key=lambda text: copies[text])]
-
-
 def _shared(train: Dataset, validation: Dataset, train_name: str) -> tuple[str, ...]:
     """A note where validation rows have texts of train rows."""
-    known = set(_texts(train))
-    count = sum(text in known for text in _texts(validation))
+    known = set(row_texts(train))
+    count = sum(text in known for text in row_texts(validation))
     if count == 0:
         return ()
     return (f"{count} of {len(validation)} validation rows have texts that are also in {train_name}",)
-
-
-def _texts(rows: Dataset) -> list[tuple[str, ...]]:
-    sides = [rows[name][:] for name in ("text_a", "text_b") if name in rows.column_names]
-    return list(zip(*sides, strict=True))
 
 
 def _find(task: str, path: Path) -> tuple[Path, Path | None]:

@@ -12,13 +12,16 @@ from datasets import Dataset
 
 from sparsebert.data.files import own_data
 from sparsebert.data.glue import RawSplit, folder_splits, hub_splits
+from sparsebert.data.hold_out import hold_out
 from sparsebert.data.read import read_file
 from sparsebert.data.rows import standard_rows
 from sparsebert.errors import UserError, unknown
 from sparsebert.files import home_of
 from sparsebert.recipe.schema import Columns
+from sparsebert.tasks.kind import task_kind
 from sparsebert.tasks.table import TaskSpec, task_names, task_spec
 
+HELD_OUT = "held_out"
 PACKAGED = Path(__file__).parent
 
 
@@ -41,14 +44,33 @@ class Task:
 
 
 def load_task(
-    task: str, data: str | None, columns: Columns | None = None, seed: int = 0, train_examples: int | None = None
+    task: str,
+    data: str | None,
+    columns: Columns | None = None,
+    seed: int = 0,
+    train_examples: int | None = None,
+    held_out: float | None = None,
 ) -> Task:
     """Load a task of the table (package, folder or hub), or the user's own file under any other name.
 
-    With `train_examples` only the first n train rows after a seeded shuffle are used. Raises UserError for an
-    unknown task, missing or unreadable data, a missing column, empty text, or a label that does not fit.
+    With `train_examples` only the first n train rows after a seeded shuffle are used. With `held_out` this part of
+    them (0-1) takes the place of all validation splits, which are then not looked at. Raises UserError for an unknown
+    task, missing or unreadable data, a missing column, empty text, or a label that does not fit.
     """
-    loaded = _load(task, data, columns or Columns(), seed)
+    loaded = _first(_load(task, data, columns or Columns(), seed), seed, train_examples)
+    return loaded if held_out is None else _chosen_on_train(loaded, seed, held_out)
+
+
+def _chosen_on_train(loaded: Task, seed: int, share: float) -> Task:
+    train, held = hold_out(loaded.train, seed, task_kind(loaded.spec.kind), share)
+    note = f"scores are of {len(held)} train rows that were held out with seed {seed}, not of the validation split"
+    notes = tuple(one for one in loaded.notes if not one.startswith(loaded.spec.validation_splits))
+    return replace(
+        loaded, train=train, validation=held, validation_name=HELD_OUT, more_validation={}, notes=(*notes, note)
+    )
+
+
+def _first(loaded: Task, seed: int, train_examples: int | None) -> Task:
     if train_examples is None or train_examples >= len(loaded.train):
         return loaded
     order = np.random.default_rng(seed).permutation(len(loaded.train))[:train_examples]

@@ -37,6 +37,16 @@ class Recipe(Plain, frozen=True):
     train_examples: int | None = Field(
         default=None, ge=8, description="use only the first n rows, after a shuffle with data_seed"
     )
+    hold_out: float | None = Field(
+        default=None,
+        gt=0,
+        lt=0.9,
+        description="part of the train rows that takes the place of the validation splits, so that a setting can be "
+        "chosen without a look at these; none = scores are of the validation splits",
+    )
+    score_train: bool = Field(
+        default=False, description="true = every finished model's scores and mean loss on all train rows too"
+    )
     measure: Measure = Field(default=Measure(), description="batch, length and rounds of timings")
 
     model_config = ConfigDict(populate_by_name=True)

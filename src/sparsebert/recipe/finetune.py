@@ -7,14 +7,38 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from sparsebert.recipe.base import Recipe
-from sparsebert.recipe.schema import Distill, Training
+from sparsebert.recipe.schema import Distill, Evaluate, Training
+
+# Upper bounds of train rows, and the passes over so many: small tasks need more of them to see as many steps.
+EPOCHS = ((5_000, 10.0), (20_000, 6.0), (80_000, 3.0))
+EPOCHS_BEYOND = 2.0
+
+
+class BySize(Training, frozen=True):
+    """A training whose length fits the task, and that keeps the best of the models it passes by."""
+
+    epochs: float | None = Field(  # type: ignore[assignment]
+        default=None,
+        gt=0,
+        description="passes over the training examples; none = 10 of up to 5,000, 6 of up to 20,000, 3 of up to 80,000 "
+        "rows, 2 of more",
+    )
+    evaluate: Evaluate | None = Field(
+        default=Evaluate(patience=3), description="scores while training; none = only in the end"
+    )
+
+    def of_rows(self, rows: int) -> Training:
+        """The training of a task with so many train rows."""
+        fitting = next((epochs for most, epochs in EPOCHS if rows <= most), EPOCHS_BEYOND)
+        chosen = fitting if self.epochs is None else self.epochs
+        return Training(**{**dict(self), "epochs": chosen})
 
 
 class FinetuneRecipe(Recipe, frozen=True):
     """A model fine-tuned for a task, from labels or a teacher; its shape stays, and zeros that it has are held."""
 
     kind: Literal["finetune"] = Field(default="finetune", description="the type of run")
-    training: Training = Field(default=Training(), description="how long, and at which rate")
+    training: BySize = Field(default=BySize(), description="how long, and at which rate")
     teacher: str | None = Field(
         default=None, description="folder or hub name of a model that is fine-tuned for the task; none = labels only"
     )

@@ -98,6 +98,49 @@ class Columns(Plain, frozen=True):
         return (value,) if isinstance(value, str) else value
 
 
+class When(Plain, frozen=True):
+    """A moment or a period of training, in exactly one unit; turned into optimiser steps once, when training starts."""
+
+    steps: int | None = Field(default=None, ge=0, description="optimiser steps")
+    epochs: float | None = Field(default=None, ge=0, description="passes over the training examples")
+    percent: float | None = Field(default=None, ge=0, le=100, description="of all steps of the phase")
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> When:
+        if sum(value is not None for value in (self.steps, self.epochs, self.percent)) != 1:
+            raise ValueError("give exactly one of steps, epochs and percent")
+        return self
+
+    def in_steps(self, total: int, per_epoch: float) -> int:
+        """The moment in optimiser steps, of `total` in the phase and `per_epoch` in an epoch."""
+        if self.steps is not None:
+            return self.steps
+        if self.epochs is not None:
+            return round(self.epochs * per_epoch)
+        assert self.percent is not None
+        return round(self.percent * total / 100)
+
+
+class Evaluate(Plain, frozen=True):
+    """Scores while training goes on, by which it may end early, and the best checkpoint may be kept.
+
+    What is chosen on `validation` is scored on the rows that it was chosen on: such a score is the best of several.
+    """
+
+    every: When = Field(default=When(epochs=1.0), description="a period of training")
+    split: Literal["held_out", "validation"] = Field(
+        default="held_out",
+        description="held_out: train rows that are not trained on; validation: the split that decides",
+    )
+    hold_out: float = Field(default=0.1, gt=0, lt=0.9, description="part of the train rows, where they are held out")
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="end after so many evaluations without a better main metric; none = no early end",
+    )
+    keep: Literal["best", "last"] = Field(default="best", description="which checkpoint the model is in the end")
+
+
 class Training(Plain, frozen=True):
     """One call of the trainer. `max_steps` wins over `epochs` when it is positive, as in transformers."""
 
@@ -112,16 +155,23 @@ class Training(Plain, frozen=True):
     )
     save_steps: int = Field(default=200, ge=1, description="optimiser steps between checkpoints")
     freeze_embeddings: bool = Field(default=False, description="leave token and position embeddings as they are")
-    dropout: bool = Field(
-        default=True, description="false = no dropout while training, as suits learning from a teacher"
+    dropout: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="rate of every dropout of the model while training; 0 = none, as suits learning from a teacher; "
+        "none = the model's own rates",
     )
+    evaluate: Evaluate | None = Field(default=None, description="scores while training; none = only in the end")
 
 
 class Recovery(Training, frozen=True):
     """Training of a cut model, from its teacher: a higher rate, and no dropout, as the teacher is the regulariser."""
 
     learning_rate: float = Field(default=1e-4, gt=0, description="highest rate of AdamW, after warm-up")
-    dropout: bool = Field(default=False, description="true = with dropout while training")
+    dropout: float | None = Field(
+        default=0.0, ge=0, lt=1, description="rate of every dropout while training; none = the model's own rates"
+    )
 
 
 class Distill(Plain, frozen=True):
@@ -242,29 +292,6 @@ class RecordedTarget(BaseModel):
         if self.kind in registry.names("target"):
             Target(kind=self.kind, value=self.value)
         return self
-
-
-class When(Plain, frozen=True):
-    """A moment or a period of training, in exactly one unit; turned into optimiser steps once, when training starts."""
-
-    steps: int | None = Field(default=None, ge=0, description="optimiser steps")
-    epochs: float | None = Field(default=None, ge=0, description="passes over the training examples")
-    percent: float | None = Field(default=None, ge=0, le=100, description="of all steps of the phase")
-
-    @model_validator(mode="after")
-    def _one_unit(self) -> When:
-        if sum(value is not None for value in (self.steps, self.epochs, self.percent)) != 1:
-            raise ValueError("give exactly one of steps, epochs and percent")
-        return self
-
-    def in_steps(self, total: int, per_epoch: float) -> int:
-        """The moment in optimiser steps, of `total` in the phase and `per_epoch` in an epoch."""
-        if self.steps is not None:
-            return self.steps
-        if self.epochs is not None:
-            return round(self.epochs * per_epoch)
-        assert self.percent is not None
-        return round(self.percent * total / 100)
 
 
 class Component(BaseModel):

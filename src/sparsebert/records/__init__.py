@@ -27,6 +27,7 @@ from sparsebert.records.record import (
     write_record,
 )
 from sparsebert.records.trained import (
+    Evaluation,
     SparsityAt,
     TrainingRun,
     TreeFit,
@@ -39,6 +40,7 @@ __all__ = [
     "Count",
     "Decisions",
     "Environment",
+    "Evaluation",
     "Flip",
     "Inputs",
     "ModelResult",

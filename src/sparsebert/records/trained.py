@@ -7,6 +7,15 @@ from pydantic import Field
 from sparsebert.records.measured import Part
 
 
+class Evaluation(Part):
+    """What a model scored while its training went on."""
+
+    step: int
+    split: str
+    scores: dict[str, float] = Field(description="by metric; one without a value is absent")
+    loss: float | None = None
+
+
 class TrainingRun(Part):
     """What one call of the trainer did."""
 
@@ -17,6 +26,8 @@ class TrainingRun(Part):
     final_loss: float | None = Field(default=None, description="mean over the last full interval between checkpoints")
     dtype: str
     teacher: bool
+    evaluations: tuple[Evaluation, ...] = ()
+    best_step: int | None = Field(default=None, description="of the evaluation whose model was kept; none = the last")
     left_dense: tuple[str, ...] = Field(default=(), description="matrices that no rule and no earlier mask covers")
 
 

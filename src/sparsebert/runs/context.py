@@ -195,7 +195,7 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     config = load_config(source)
     check_start(config, source.name)
     tokenizer = load_tokenizer(source)
-    task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples)
+    task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples, recipe.hold_out)
     takes = (recipe.max_length, *token_limits(config))
     train = encode(task.train, tokenizer, *takes)
     validations = {task.validation_name: task.validation, **task.more_validation}

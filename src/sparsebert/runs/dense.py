@@ -19,8 +19,8 @@ from sparsebert.runs.context import RunContext
 from sparsebert.runs.remarks import doubt
 from sparsebert.runs.run_type import Entry
 from sparsebert.runs.stages import Stage, once
+from sparsebert.runs.training import train_model
 from sparsebert.training.distill import Distiller
-from sparsebert.training.finetune import fine_tune
 from sparsebert.training.teacher import TeacherCache, cache_teacher
 
 
@@ -53,16 +53,7 @@ def dense_model(context: RunContext, training: Training) -> Dense:
     def work() -> Trained:
         model, run = context.fresh(), None
         if not context.has_head(load_config(source)):
-            run = fine_tune(
-                model,
-                context.train,
-                context.collate,
-                training,
-                context.work / "dense-training",
-                context.recipe.seed,
-                "Fine-tuning dense",
-                callbacks=context.callbacks,
-            ).run
+            run = train_model(context, model, training, context.work / "dense-training", "Fine-tuning dense").run
         save_model(model, context.tokenizer, folder)
         return Trained(run=run)
 
@@ -110,19 +101,9 @@ class Recovering:
         """
         model, run = context.load(work / "one-shot"), None
         if self.training is not None:
-            seed, title = context.recipe.seed, f"Fine-tuning {folder.name}"
-            set_seed(seed)
+            set_seed(context.recipe.seed)
             distiller = Distiller(teacher_cache(context, self.dense, self.distill), self.distill, origin)
-            run = fine_tune(
-                model,
-                context.train,
-                context.collate,
-                self.training,
-                work / "training",
-                seed,
-                title,
-                distiller=distiller,
-                callbacks=context.callbacks,
-            ).run
+            title = f"Fine-tuning {folder.name}"
+            run = train_model(context, model, self.training, work / "training", title, distiller=distiller).run
         save_model(model, context.tokenizer, folder)
         return Trained(run=run)

@@ -17,8 +17,8 @@ from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.sparse_model import save_sparse, start_of, zeros_by_tensor
 from sparsebert.runs.stages import Stage, once
 from sparsebert.runs.teachers import check_teacher, distiller_of, given_teacher, teacher_doubts
+from sparsebert.runs.training import train_model
 from sparsebert.training.distill import Distiller
-from sparsebert.training.finetune import fine_tune
 
 NAME = "finetuned"
 FinetuneContext = RunContext[FinetuneRecipe]
@@ -62,17 +62,14 @@ def _train(context: FinetuneContext, folder: Path) -> Trained:
     # A model of its own: the one that is compared with stays as it was.
     model = context.fresh()
     set_seed(recipe.seed)
-    run = fine_tune(
+    run = train_model(
+        context,
         model,
-        context.train,
-        context.collate,
-        recipe.training,
+        recipe.training.of_rows(len(context.train)),
         context.work / "training",
-        recipe.seed,
         "Fine-tuning",
         distiller=_distiller(context, model),
         hold_zeros=recipe.hold_zeros,
-        callbacks=context.callbacks,
     ).run
     save_model(model, context.tokenizer, folder)
     return Trained(run=run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 from safetensors.numpy import save
 
@@ -15,11 +16,14 @@ from sparsebert.measurement.bench import BenchRow, bench
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.source import disk_bytes
 from sparsebert.progress import busy
-from sparsebert.records import PREDICTIONS, ModelResult
+from sparsebert.records import PREDICTIONS, ModelResult, Score
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.run_type import Entry, Made
+from sparsebert.runs.scoring import split_scores
+from sparsebert.training.evaluate import predict_logits
 
 CARD = "README.md"
+TRAIN = "train"
 
 
 def measure_models(context: RunContext, made: Made) -> tuple[ModelResult, ...]:
@@ -57,7 +61,7 @@ def _result(context: RunContext, made: Made, entry: Entry, rows: Iterable[BenchR
         name=entry.name,
         folder=entry.folder.name,
         model_type=entry.model.config.model_type,
-        scores=context.score(entry.predictions, compared),
+        scores=(*context.score(entry.predictions, compared), *_train_scores(context, entry)),
         decisions=context.decide(entry.predictions, compared),
         sparsity=sparsity(before, after),
         size=sizes(
@@ -67,6 +71,17 @@ def _result(context: RunContext, made: Made, entry: Entry, rows: Iterable[BenchR
         timings=tuple(timing for row in rows if row.model == entry.name for timing in row.timings),
         **entry.facts,
     )
+
+
+def _train_scores(context: RunContext, entry: Entry) -> tuple[Score, ...]:
+    """Metrics and mean loss on the train rows, where the recipe asks for them."""
+    if not context.recipe.score_train:
+        return ()
+    with busy(f"Scoring {entry.name} on the train rows"):
+        outputs = predict_logits(entry.model, context.train, context.collate, kind=context.kind)
+    labels = np.array(list(context.train["label"]))
+    loss = Score(metric="loss", value=context.kind.mean_loss(outputs, labels), split=TRAIN, examples=len(labels))
+    return (*split_scores(context.spec, TRAIN, outputs, labels, context.constant), loss)
 
 
 def _checked(entry: Entry, **fields: Any) -> ModelResult:

@@ -24,7 +24,7 @@ from sparsebert.runs.claim import RECIPE_FILE, check_inputs, finished_record
 from sparsebert.runs.inputs import inputs_of
 from sparsebert.runs.run import run
 
-DECIDE_INPUTS = ("model", "task", "data", "columns", "train_examples", "data_seed")
+DECIDE_INPUTS = ("model", "task", "data", "columns", "train_examples", "data_seed", "hold_out")
 MOST_VALUES, MOST_POINTS = 1000, 10_000
 # File systems take 255 bytes.
 LONGEST_FOLDER = 240
@@ -168,7 +168,9 @@ def _inputs_of(recipe: Recipe, read: dict[str, Inputs]) -> Inputs:
     plain = recipe.plain()
     key = json.dumps([recipe.given_teachers, *(plain[name] for name in DECIDE_INPUTS)])
     if key not in read:
-        task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples)
+        task = load_task(
+            recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples, recipe.hold_out
+        )
         read[key] = inputs_of(recipe, task)
     return read[key]
 

@@ -28,12 +28,12 @@ from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.sparse_model import save_sparse, start_of, zeros_by_tensor
 from sparsebert.runs.stages import Done, Stage, once
 from sparsebert.runs.teachers import Teacher, check_teacher, distiller_of, given_teacher, teacher_doubts
+from sparsebert.runs.training import train_model
 from sparsebert.sparse.hard import make_penalty
 from sparsebert.sparse.schedules import Times, moment
 from sparsebert.sparse.sites import Masks
 from sparsebert.sparse.sparsifier import Sparsifier
 from sparsebert.training.distill import Distiller
-from sparsebert.training.finetune import fine_tune
 
 MASKS = "masks.safetensors"
 DONE, MODEL, CHECKPOINTS = "done.json", "model", "training"
@@ -204,19 +204,16 @@ def _carry_out(
     if phase.resets:
         _apply(model, held)
     set_seed(context.recipe.seed)
-    outcome = fine_tune(
+    outcome = train_model(
+        context,
         model,
-        context.train,
-        context.collate,
         phase.training,
         folder / CHECKPOINTS,
-        context.recipe.seed,
         phase.name,
         distiller=_distiller(context, phase, dense, model),
         rules=phase.rules,
         sparsity=context.recipe.sparsity,
         held=held,
-        callbacks=context.callbacks,
     )
     save_model(model, context.tokenizer, folder / MODEL)
     masks = {name: mask.contiguous() for name, mask in outcome.masks.items()}

@@ -63,7 +63,7 @@ _SPECS = (
         name="cola",
         columns=("sentence",),
         labels=("unacceptable", "acceptable"),
-        metrics=("matthews",),
+        metrics=("matthews", "accuracy"),
         description="Is the sentence grammatical English?",
         source=(GLUE_HUB, "cola"),
     ),

@@ -38,8 +38,9 @@ class Checkpoints(TrainerCallback):
         saved = self._folder / f"checkpoint-{state.global_step}"
         manifest = _Manifest(start=self._start, files=digests([saved], saved))
         write_text_atomically(saved / MANIFEST, manifest.model_dump_json())
+        best = Path(state.best_model_checkpoint) if state.best_model_checkpoint else saved
         for other in self._folder.glob("checkpoint-*"):
-            if other != saved:
+            if other.name not in (saved.name, best.name):
                 remove_folder(other)
 
     def last(self) -> str | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -24,6 +26,7 @@ from sparsebert.training.collate import Collator, EpochOrder
 from sparsebert.training.distill import Distiller
 from sparsebert.training.fingerprint import digest_of
 from sparsebert.training.trainer import SparseTrainer
+from sparsebert.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,14 @@ def fine_tune(
     sparsity: float | None = None,
     held: Mapping[str, torch.Tensor] | None = None,
     hold_zeros: bool = False,
+    watch: Watch | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> FineTuned:
     """Train `model` in place, and make it sparse by `rules`. `held` are masks of earlier training that stay.
 
-    With `hold_zeros` the zeros of a model that is sparse already stay too, see SparseTrainer. `callbacks` are the
-    user's own.
+    With `hold_zeros` the zeros of a model that is sparse already stay too, see SparseTrainer. `watch` is what it is
+    scored on meanwhile; where that keeps the best of the models, it is the one in the end. `callbacks` are the user's
+    own.
 
     Checkpoints go to `folder`; a call that finds one goes on from it, bit for bit on CPU. Raises DivergedError when
     the loss stops being a number, and UserError for rules that cannot be carried out.
@@ -65,7 +70,7 @@ def fine_tune(
     checkpoints = Checkpoints(folder, _start_of(model, training, seed, rules, sparsity, held, hold_zeros, distiller))
     trainer = SparseTrainer(
         model=model,
-        args=_arguments(training, folder, seed, bf16),
+        args=_arguments(training, folder, seed, bf16, len(encoded), watch),
         train_dataset=encoded,
         data_collator=collate,
         rules=rules,
@@ -73,15 +78,16 @@ def fine_tune(
         held=held,
         hold_zeros=hold_zeros,
         distiller=distiller,
+        watch=watch,
         dropout=training.dropout,
         one_cycle=training.lr_schedule == "one_cycle",
         order=EpochOrder(encoded["length"], training.batch_size, seed),
         title=title,
-        callbacks=[checkpoints, *callbacks],
+        callbacks=[checkpoints, *(watch.callbacks() if watch else ()), *callbacks],
     )
     start = time.perf_counter()
     try:
-        _train_or_resume(trainer, checkpoints.last())
+        _train_or_resume(trainer, checkpoints.last(), watch)
     finally:
         trainer.progress.close()
         model.requires_grad_(True)
@@ -95,6 +101,8 @@ def fine_tune(
         final_loss=_last_logged_loss(trainer.state),
         dtype="bfloat16 autocast" if bf16 else "float32",
         teacher=distiller is not None,
+        evaluations=watch.evaluations(trainer.state.log_history) if watch else (),
+        best_step=trainer.state.best_global_step if watch and watch.keeps_best else None,
         left_dense=trainer.left_dense,
     )
     return FineTuned(run, trainer.masks, tuple(entry for entry in trainer.state.log_history if "loss" in entry))
@@ -132,15 +140,23 @@ def _freeze_embeddings(model: PreTrainedModel) -> None:
             module.requires_grad_(False)
 
 
-def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None) -> None:
+def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None, watch: Watch | None) -> None:
     state = None if checkpoint is None else TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-    if checkpoint is None or state is None or state.global_step < state.max_steps:
+    ended = state is not None and watch is not None and watch.has_ended(state)
+    if checkpoint is None or state is None or (state.global_step < state.max_steps and not ended):
         trainer.train(resume_from_checkpoint=checkpoint)
         return
     trainer.restore(checkpoint, state)
 
 
-def _arguments(training: Training, folder: Path, seed: int, bf16: bool) -> TrainingArguments:
+def _arguments(
+    training: Training, folder: Path, seed: int, bf16: bool, rows: int, watch: Watch | None
+) -> TrainingArguments:
+    per_epoch = math.ceil(rows / training.batch_size)
+    steps = training.max_steps if training.max_steps > 0 else math.ceil(training.epochs * per_epoch)
+    often: dict[str, Any] = {"save_steps": training.save_steps}
+    if watch is not None:
+        often |= watch.arguments(steps, per_epoch)
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=training.epochs,
@@ -152,7 +168,7 @@ def _arguments(training: Training, folder: Path, seed: int, bf16: bool) -> Train
         # Of no effect for one_cycle, which the trainer makes itself.
         lr_scheduler_type="linear" if training.lr_schedule == "one_cycle" else training.lr_schedule,
         save_strategy="steps",
-        save_steps=training.save_steps,
+        **often,
         logging_strategy="steps",
         logging_steps=training.save_steps,
         report_to=[],

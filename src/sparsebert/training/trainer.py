@@ -27,7 +27,7 @@ from sparsebert.sparse.sites import Masks
 from sparsebert.sparse.sparsifier import Sparsifier
 from sparsebert.training.callback import SparsityCallback
 from sparsebert.training.distill import Distiller
-from sparsebert.training.dropout import switch_off_dropout
+from sparsebert.training.dropout import set_dropout, switch_off_dropout
 from sparsebert.training.losses import (
     ForwardPass,
     LossTerm,
@@ -40,6 +40,7 @@ from sparsebert.training.losses import (
 from sparsebert.training.probe import first_examples, length_of, mean_loss
 from sparsebert.training.progress import ProgressBar
 from sparsebert.training.rates import add_gates, one_cycle
+from sparsebert.training.watch import Watch
 
 
 class SparseTrainer(Trainer):
@@ -49,10 +50,11 @@ class SparseTrainer(Trainer):
     that stay as they are, and `hold_zeros` adds those of the zeros that the encoder's linear weights have at the start
     (of weights with more than 1 % of them). After `train()` the model is plain again, its pruned weights are exactly
     zero, and `masks` tells which; a second `train()` keeps them. `distiller` adds what a teacher says to the loss of
-    training, whose rows the collator gives as `rows`; `dropout=False` trains without dropout, `order` replaces the
-    sampler, `one_cycle` the learning rate's schedule (warm-up as in `args`). The best model is looked for among those
-    whose masks are final, and has the masks of its checkpoint. Raises DivergedError at the first loss that is not a
-    number, LeakError if a pruned weight is not zero.
+    training, whose rows the collator gives as `rows`; `watch` scores the model meanwhile. `dropout` is the rate of
+    every dropout, 0 = none, None = the model's own; `order` replaces the sampler, `one_cycle` the learning rate's
+    schedule (warm-up as in `args`). The best model is looked for among those whose masks are final, and has the masks
+    of its checkpoint. Raises DivergedError at the first loss that is not a number, LeakError if a pruned weight is not
+    zero.
     """
 
     def __init__(
@@ -65,7 +67,8 @@ class SparseTrainer(Trainer):
         held: Mapping[str, torch.Tensor] | None = None,
         hold_zeros: bool = False,
         distiller: Distiller | None = None,
-        dropout: bool = True,
+        watch: Watch | None = None,
+        dropout: float | None = None,
         order: Sampler[int] | None = None,
         one_cycle: bool = False,
         title: str = "Training",
@@ -74,12 +77,15 @@ class SparseTrainer(Trainer):
         self.is_in_train = False
         if model is not None and (rules or held or hold_zeros):
             refuse_wrapped(model)
+        if watch is not None:
+            kwargs["eval_dataset"] = watch.rows
         super().__init__(model, args, *more, **kwargs)
-        self._refuse(distiller)
+        self._refuse(distiller, dropout)
         # Most models take the number of items and ignore it: their mean over a micro-batch would count in full, as many
         # times as gradients are accumulated.
         self.model_accepts_loss_kwargs = False
         self.distiller = distiller
+        self.watch = watch
         self.dropout = dropout
         self.order = order
         self.one_cycle = one_cycle
@@ -152,6 +158,8 @@ class SparseTrainer(Trainer):
         self.state = state
         self.sparsity_callback.load(checkpoint)
         self.sparsity_callback.begin(self.args, state, self.get_train_dataloader())
+        if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self._load_best_model()
         self.sparsity_callback.finish(state)
 
     def compute_loss(
@@ -163,7 +171,7 @@ class SparseTrainer(Trainer):
     ) -> Any:
         """The sum of the loss terms in training, else the task loss. Raises DivergedError if that is no number."""
         learns = torch.is_grad_enabled()
-        if not self.dropout:
+        if self.dropout == 0:
             switch_off_dropout(model, checkpointed=learns and bool(self.args.gradient_checkpointing))
         terms = self.loss_terms if learns else ()
         # What the collator adds for a distiller is not for the model.
@@ -205,6 +213,15 @@ class SparseTrainer(Trainer):
             logs = logs | self.sparsifier.log()
         super().log(logs, *args, **kwargs)
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The scores of what is watched; without that, as Trainer evaluates."""
+        if self.watch is None:
+            return super().evaluate(*args, **kwargs)
+        metrics = self.watch.scores(self.student, self.data_collator)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
     def probe_loss(self) -> float:
         """Mean loss on the first training examples, with the weights as they are."""
         assert self.train_dataset is not None
@@ -239,7 +256,10 @@ class SparseTrainer(Trainer):
         """Make rules and loss terms ready for a model, on which nothing has been carried out."""
         self.student: PreTrainedModel = model
         if self.distiller is not None:
-            self.distiller.check(model, length_of(self.train_dataset))
+            rows = length_of(self.train_dataset)
+            self.distiller.check(model, rows and rows + (self.watch.left_out if self.watch else 0))
+        if self.dropout:
+            set_dropout(model, self.dropout)
         self.sparsity_callback.start(model)
         task = TaskLoss() if self.distiller is None else TeacherLoss(self.distiller, model)
         fast = [module for module in model.modules() if isinstance(module, FastFeedForward)]
@@ -250,7 +270,9 @@ class SparseTrainer(Trainer):
         """Trainer divides what is accumulated, but not where the user's own function does."""
         return 1 if self.compute_loss_func is None else self.current_gradient_accumulation_steps
 
-    def _refuse(self, distiller: Distiller | None) -> None:
+    def _refuse(self, distiller: Distiller | None, dropout: float | None) -> None:
+        if dropout is not None and not 0 <= dropout < 1:
+            raise UserError("The rate of dropout must lie from 0 to below 1", got=dropout, fix="None = the model's own")
         if self.args.n_gpu > 1:
             raise UserError(
                 "One process trains on one GPU",
@@ -278,6 +300,9 @@ class SparseTrainer(Trainer):
             self._model_columns, self._signature_columns = own, list(dict.fromkeys((*own, *wanted)))
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """A metric without a value makes no model the best."""
+        if self.watch is not None and self.args.metric_for_best_model not in metrics:
+            return False
         return self.sparsifier.settled(self.state.global_step) and super()._determine_best_metric(metrics, trial)
 
     def _load_best_model(self) -> None:

@@ -1,0 +1,65 @@
+"""A training of a run: on the run's rows, with its seed, scored on rows that are not trained on if a recipe asks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from sparsebert.data.hold_out import held_rows
+from sparsebert.data.load import HELD_OUT
+from sparsebert.errors import UserError
+from sparsebert.recipe.schema import Evaluate, Training
+from sparsebert.runs.context import RunContext
+from sparsebert.training.finetune import FineTuned, fine_tune
+from sparsebert.training.watch import Watch
+
+
+def train_model(
+    context: RunContext, model: PreTrainedModel, training: Training, folder: Path, title: str, **more: Any
+) -> FineTuned:
+    """Train a model in place on the run's rows, as `fine_tune` does, which is given `more`."""
+    rows, watch = rows_of(context, training.evaluate)
+    return fine_tune(
+        model,
+        rows,
+        context.collate,
+        training,
+        folder,
+        context.recipe.seed,
+        title,
+        watch=watch,
+        callbacks=context.callbacks,
+        **more,
+    )
+
+
+def rows_of(context: RunContext, evaluate: Evaluate | None) -> tuple[Dataset, Watch | None]:
+    """The rows to train on, and those to score on meanwhile. Raises UserError where too few can be held out."""
+    if evaluate is None:
+        return context.train, None
+    watch = Watch(
+        evaluate,
+        context.validations[context.task.validation_name],
+        context.task.validation_name,
+        context.kind,
+        context.spec.metrics,
+    )
+    if evaluate.split == "validation":
+        return context.train, watch
+    held = _held(context, evaluate.hold_out)
+    parts = [context.train.select(np.flatnonzero(part)) for part in (~held, held)]
+    return parts[0], replace(watch, rows=parts[1], split=HELD_OUT, left_out=len(parts[1]))
+
+
+def _held(context: RunContext, share: float) -> np.ndarray:
+    try:
+        return held_rows(context.task.train, context.recipe.data_seed, context.kind, share)
+    except UserError as error:
+        raise UserError(
+            f"No train rows can be held out to score a training on: {error}", fix="give more rows, or no `evaluate`"
+        ) from None
