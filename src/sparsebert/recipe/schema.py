@@ -363,6 +363,11 @@ class Phase(Plain, frozen=True):
     name: FolderName = Field(default="sparse", description="of its own in the recipe; also a folder's name")
     training: Training = Field(default=Training(), description="how long, and at which rate")
     teacher: str | None = Field(default=None, description="`dense`, or a folder or hub name; none = labels only")
+    cuts: bool = Field(
+        default=False,
+        description="true = heads and neurons that earlier phases pruned are cut away first, so that this training is "
+        "cheaper; sparsities of its rules are then of what is left",
+    )
     resets: bool = Field(default=False, description="true = start again from the first phase's weights, masks kept")
     distill: Distill = Field(default=Distill(), description="what is learned from the teacher, where there is one")
     rules: tuple[Rule, ...] = Field(default=(), description="what becomes sparse; none = earlier masks are held")

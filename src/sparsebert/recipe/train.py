@@ -38,6 +38,11 @@ class TrainRecipe(Recipe, frozen=True):
         names = [phase.name for phase in self.phases]
         if len(set(names)) != len(names):
             raise ValueError(f"two phases have the same name: {', '.join(names)}")
+        if self.phases[0].cuts:
+            raise ValueError(f"phase '{self.phases[0].name}' cuts, but no phase before it has pruned anything")
+        for phase in self.phases:
+            if phase.cuts and phase.teacher is not None and phase.distill.attention > 0:
+                raise ValueError(f"phase '{phase.name}' cuts heads, so it cannot learn from a teacher's attention maps")
         for rule in (rule for phase in self.phases for rule in phase.rules):
             if rule.sparsity is None and self.sparsity is None:
                 raise ValueError("a rule has no target: give it, or the recipe, a sparsity")

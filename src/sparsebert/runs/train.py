@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from safetensors.torch import load_file, save
 from transformers import PreTrainedModel, set_seed
 
 from sparsebert import registry
 from sparsebert.files import write_bytes_atomically
-from sparsebert.models.layout import layout_of, scope_names
+from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
 from sparsebert.models.load import load_config, save_model
 from sparsebert.models.source import resolve
 from sparsebert.models.surgeon import Keep, live_units, shrink
 from sparsebert.progress import line
-from sparsebert.pruning.shapes import heads_left, shape_of
+from sparsebert.pruning.shapes import Heads, heads_left, shape_of
 from sparsebert.recipe.schema import Component, Phase, Rule
 from sparsebert.recipe.train import TrainRecipe
 from sparsebert.records import SparsityAt, TrainingRun
@@ -49,6 +49,7 @@ class PhaseDone(BaseModel):
 
     run: TrainingRun
     timeline: tuple[SparsityAt, ...]
+    heads: Heads | None = Field(default=None, description="numbers of the heads left by layer, where some were cut")
 
 
 class Train(RunType[TrainRecipe]):
@@ -113,6 +114,10 @@ def _rehearse(context: TrainContext, phase: Phase, model: PreTrainedModel, held:
 
     None after gates, whose masks only training gives.
     """
+    if phase.cuts:
+        _apply(model, held)
+        model = shrink(model, live_units(model))
+        held = _outside(model, held)
     training = phase.training
     per_epoch = math.ceil(len(context.train) / training.batch_size)
     total = training.max_steps if training.max_steps > 0 else math.ceil(training.epochs * per_epoch)
@@ -150,15 +155,17 @@ def _train_phases(context: TrainContext, dense: Dense | None, start: PreTrainedM
     done: dict[str, PhaseDone] = {}
     digest = "" if dense is None else dense.digest
     for index, phase in enumerate(phases):
-        found = _phase(context, index, folders, dense, digest)
+        last = done[phases[index - 1].name] if index else None
+        found = _phase(context, index, folders, dense, digest, last)
         done[phase.name], digest = found.result, found.digest
     trained = context.load(folders[-1] / MODEL)
     keep = live_units(trained)
     small, difference = _cut(context, trained, keep)
+    heads = heads_left(trained, keep, numbers=done[phases[-1].name].heads)
     folder = context.folder / "sparse"
     save_sparse(small, context.tokenizer, folder, packed=context.recipe.packed)
     facts = {
-        "shape": shape_of(small, range(len(layout_of(start).layers)), start, heads_left(trained, keep)),
+        "shape": shape_of(small, range(len(layout_of(start).layers)), start, heads),
         "phases": {name: one.run for name, one in done.items()},
         "timeline": tuple(row for one in done.values() for row in one.timeline),
         "sparsity_by_tensor": zeros_by_tensor(trained),
@@ -178,7 +185,12 @@ def has_dense(context: TrainContext) -> bool:
 
 
 def _phase(
-    context: TrainContext, index: int, folders: Sequence[Path], dense: Dense | None, after: str
+    context: TrainContext,
+    index: int,
+    folders: Sequence[Path],
+    dense: Dense | None,
+    after: str,
+    last: PhaseDone | None,
 ) -> Done[PhaseDone]:
     """A phase that is found again, or carried out; its model is not needed where the next one is finished."""
     phase, folder, before = context.recipe.phases[index], folders[index], folders[index - 1] if index else None
@@ -186,7 +198,7 @@ def _phase(
     return once(
         _stage(folder),
         PhaseDone,
-        lambda: _carry_out(context, phase, folder, before, dense),
+        lambda: _carry_out(context, phase, folder, before, dense, last),
         after,
         later=[_stage(other) for other in folders[index + 1 : index + 2]],
     )
@@ -197,12 +209,23 @@ def _stage(folder: Path) -> Stage:
 
 
 def _carry_out(
-    context: TrainContext, phase: Phase, folder: Path, before: Path | None, dense: Dense | None
+    context: TrainContext,
+    phase: Phase,
+    folder: Path,
+    before: Path | None,
+    dense: Dense | None,
+    last: PhaseDone | None,
 ) -> PhaseDone:
     model = context.fresh() if before is None or phase.resets else context.load(before / MODEL)
     held = load_file(before / MASKS) if before is not None else {}
     if phase.resets:
         _apply(model, held)
+    heads = None if last is None else last.heads
+    if phase.cuts:
+        keep = live_units(model)
+        heads = heads_left(model, keep, numbers=heads)
+        model = _cut(context, model, keep)[0]
+        held = _outside(model, held)
     set_seed(context.recipe.seed)
     outcome = train_model(
         context,
@@ -214,11 +237,19 @@ def _carry_out(
         rules=phase.rules,
         sparsity=context.recipe.sparsity,
         held=held,
+        hold_zeros=phase.cuts,
     )
     save_model(model, context.tokenizer, folder / MODEL)
     masks = {name: mask.contiguous() for name, mask in outcome.masks.items()}
     write_bytes_atomically(folder / MASKS, save(masks))
-    return PhaseDone(run=outcome.run, timeline=tuple(_row(entry, phase.name) for entry in outcome.log))
+    return PhaseDone(run=outcome.run, timeline=tuple(_row(entry, phase.name) for entry in outcome.log), heads=heads)
+
+
+def _outside(model: PreTrainedModel, masks: Masks) -> Masks:
+    """The masks of what a cut leaves alone; those of the encoder's linear weights are the zeros that are left."""
+    cut = set(encoder_linear_names(model))
+    outside = {name: mask for name, mask in masks.items() if name not in cut}
+    return {name: mask for name, mask in outside.items() if mask.shape == model.get_parameter(name).shape}
 
 
 def _distiller(context: TrainContext, phase: Phase, dense: Dense | None, model: PreTrainedModel) -> Distiller | None:
