@@ -190,6 +190,23 @@ def test_training_cost(script: Any, home: SimpleNamespace, tmp_path: Path, capsy
     assert costs == [pytest.approx(1 / speedup, abs=0.001) for speedup in speedups]
 
 
+def test_trainer_overhead(
+    script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "overhead.json"
+    sizes = words("--model", home.model, "--steps", 2, "--batch", 2, "--length", 8, "--threads", 1, "--rounds", 3)
+    script("trainer_overhead").main([*sizes, "--output", str(file)])
+    rows = written(file)
+    assert [(row["variant"], row["baseline"]) for row in rows] == [
+        ("bare Trainer", None),
+        ("fine_tune", "bare Trainer"),
+        ("fine_tune, two evaluations", "bare Trainer"),
+    ]
+    (lines,) = tables(capsys.readouterr().out)
+    cost = float(lines[1]["over the bare Trainer, median (quartiles)"].split()[0])
+    assert cost == pytest.approx(1 / rows[1]["times"]["speedup"], abs=0.001)
+
+
 def test_one_shot(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "one-shot.json"
     task = words("--model", home.model, "--task", "mine", "--data", home.data, "--seeds", 2)
