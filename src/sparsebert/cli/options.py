@@ -93,3 +93,13 @@ TrainExamplesOption = Annotated[
     int | None, typer.Option(metavar="N", help="Use only N training rows.", rich_help_panel=DATA)
 ]
 ThreadsOption = Annotated[int | None, typer.Option(help="Default: what torch takes.", rich_help_panel=SPEED)]
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="WHERE",
+        help="Where runs go: local (one after the other), local:N (N processes of this machine), ray (the cluster of "
+        "RAY_ADDRESS, else this machine) or ray://HOST:PORT. Default local.",
+        rich_help_panel=HOW,
+    ),
+]

@@ -1,4 +1,4 @@
-"""`sparsebert sweep`: a recipe over a grid and seeds in, a table of curves and one report out."""
+"""`sparsebert sweep`: recipes over a grid and seeds in, a table of curves and one report out."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from sparsebert.cli.options import (
     JsonOption,
     KindOption,
     LabelColumnOption,
+    OnOption,
     RestartOption,
     SetOption,
     TaskOption,
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
 
 def sweep(
     recipe: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
-            metavar="RECIPE", help="Recipe in YAML, or a name of `sparsebert recipes`.", autocompletion=shipped
+            metavar="RECIPE...",
+            help="Recipes in YAML, or names of `sparsebert recipes`.",
+            autocompletion=shipped,
         ),
     ],
     grid: Annotated[
@@ -57,6 +60,7 @@ def sweep(
     keep_models: Annotated[
         bool, typer.Option("--keep-models", help="Keep every model, not only records.", rich_help_panel=HOW)
     ] = False,
+    on: OnOption = None,
     model: Annotated[str | None, typer.Option(help="Folder or hub name.", rich_help_panel=DATA)] = None,
     task: TaskOption = None,
     data: DataOption = None,
@@ -75,7 +79,7 @@ def sweep(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Run a recipe over a grid of values and seeds. Finished points are skipped, so run it again to go on."""
+    """Run recipes over a grid of values and seeds. Finished points are skipped, so run it again to go on."""
     options = {
         "model": model,
         **task_settings(task, data, text_column, label_column, kind, delimiter, encoding),
@@ -83,12 +87,12 @@ def sweep(
     }
     with cli_errors(debug, interrupted=GOES_ON):
         from sparsebert.files import home_of
-        from sparsebert.runs.sweep import axis, points
+        from sparsebert.runs.sweep import axis, points_of
 
         given = [*as_settings(options), *(settings or [])]
-        todo = points(recipe, given, [axis(text) for text in grid or []], range(seeds))
+        todo = points_of(recipe, given, [axis(text) for text in grid or []], range(seeds))
         folder = home_of(str(output or Path("runs") / f"sweep-{_hash(todo)}"))
-        made = _run(todo, folder, keep_models, restart)
+        made = _run(todo, folder, keep_models, restart, on)
         if made:
             _print(list(made.values()), [folder / name for name in made], folder, as_json)
         _check(todo, made, folder)
@@ -100,15 +104,17 @@ def _hash(todo: Sequence[Point]) -> str:
     return hashlib.sha256(" ".join(point.recipe.hash for point in todo).encode()).hexdigest()[:12]
 
 
-def _run(todo: Sequence[Point], folder: Path, keep_models: bool, restart: bool) -> dict[str, Record]:
-    """Run every point that is not finished; the records by the names of their points."""
+def _run(todo: Sequence[Point], folder: Path, keep_models: bool, restart: bool, on: str | None) -> dict[str, Record]:
+    """Run every point that is not finished; the records by the names of their points, in the order of these."""
     from sparsebert.cli.output import quiet_libraries
     from sparsebert.cli.runs import command_line
     from sparsebert.runs import sweep as points
 
     with quiet_libraries():
-        made = points.sweep(todo, folder, command_line(), keep_models, restart)
-        return {point.name: record for point, record in made}
+        made = {
+            point.name: record for point, record in points.sweep(todo, folder, command_line(), keep_models, restart, on)
+        }
+    return {point.name: made[point.name] for point in todo if point.name in made}
 
 
 def _print(records: Sequence[Record], runs: Sequence[Path], folder: Path, json_wanted: bool) -> None:

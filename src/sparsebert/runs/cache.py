@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.files import PREFIX, clear_leftovers, folder_beside, open_lock, remove_folder, write_text_atomically
+from sparsebert.progress import line
 from sparsebert.recipe.base import Recipe
 from sparsebert.records import Inputs
 
@@ -98,7 +99,7 @@ def take_from_cache(parts: Sequence[SharedPart], folder: Path, cache: Path) -> l
             for source in sorted((cache / part.name).glob(_flat(pattern))):
                 given[source.name.replace(SLASH, "/")] = source
     new = [name for name in given if not (folder / name).exists()]
-    before = _taken(folder)
+    before = given_before(folder)
     if new:
         # First, so that a run that is killed while it is given something still knows that it is not its own.
         write_text_atomically(folder / TAKEN, json.dumps([*before, *new]))
@@ -107,11 +108,30 @@ def take_from_cache(parts: Sequence[SharedPart], folder: Path, cache: Path) -> l
     return [*before, *new]
 
 
-def _taken(folder: Path) -> list[str]:
+def given_before(folder: Path) -> list[str]:
+    """What a run was ever given by others."""
     try:
         return [str(name) for name in json.loads((folder / TAKEN).read_bytes())]
     except (FileNotFoundError, ValueError):
         return []
+
+
+@contextmanager
+def one_maker(part: SharedPart, folder: Path, cache: Path) -> Iterator[None]:
+    """Inside, no other run makes this part; what one has made there is given to the next.
+
+    So runs that work at the same time train their dense model once, and the others wait for it.
+    """
+    lock = open_lock(cache / f"{part.name}{LOCK}")
+    try:
+        if not _is_alone(lock):
+            line("Waiting for another run, which makes the same dense model")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        take_from_cache([part], folder, cache)
+        yield
+        add_to_cache([part], folder, cache)
+    finally:
+        os.close(lock)
 
 
 def add_to_cache(parts: Sequence[SharedPart], folder: Path, cache: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +51,8 @@ TOLERANCE = 1e-4
 class RunContext(Generic[R]):
     """Token rows of both splits (`row` numbers the train rows), and where things go.
 
-    `callbacks` are the user's own, of every training.
+    `callbacks` are the user's own, of every training. Inside a `share()` no other run trains the same
+    dense model.
     """
 
     recipe: R
@@ -64,6 +66,7 @@ class RunContext(Generic[R]):
     inputs: Inputs | None = None
     steps: Steps = field(default_factory=lambda: Steps(0))
     callbacks: tuple[TrainerCallback, ...] = ()
+    share: Callable[[], AbstractContextManager[None]] = nullcontext
     _opened: list[PreTrainedModel] = field(default_factory=list)
 
     @property

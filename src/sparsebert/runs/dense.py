@@ -58,7 +58,8 @@ def dense_model(context: RunContext, training: Training) -> Dense:
         return Trained(run=run)
 
     context.steps.begin("The dense model")
-    made = once(Stage(done, (folder,), context.work / "dense-training"), Trained, work)
+    with context.share():
+        made = once(Stage(done, (folder,), context.work / "dense-training"), Trained, work)
     model = context.load(folder)
     layers = layout_of(model).layers
     return Dense(model, made.result, shape_of(model, tuple(range(len(layers))), model), made.digest)

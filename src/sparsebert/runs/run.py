@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from transformers import TrainerCallback
@@ -19,10 +22,10 @@ from sparsebert.recipe.base import Recipe
 from sparsebert.records import Inputs, ModelResult, Record, write_record
 from sparsebert.reports.card import model_card
 from sparsebert.reports.page import write_report
-from sparsebert.runs.cache import add_to_cache, shared_parts, take_from_cache
+from sparsebert.runs.cache import add_to_cache, given_before, one_maker, shared_parts, take_from_cache
 from sparsebert.runs.claim import claimed, finished, finished_record, mark_finished
 from sparsebert.runs.context import RunContext, set_up
-from sparsebert.runs.inputs import inputs_of
+from sparsebert.runs.inputs import differences, inputs_of
 from sparsebert.runs.remarks import remarks
 from sparsebert.runs.results import CARD, measure_models, write_predictions
 from sparsebert.runs.run_type import Made, RunType
@@ -41,15 +44,18 @@ def run(
     restart: bool = False,
     keep_models: bool = True,
     callbacks: Sequence[TrainerCallback] = (),
+    notes: Sequence[str] = (),
+    expected: Inputs | None = None,
 ) -> Record:
     """Carry out a recipe: check it, make its models, measure them together, write record, cards and report.
 
     Everything that is finished is kept in `folder` and found again when the same recipe runs there again on the same
     data and models; with other ones it is refused, unless `restart` lets it begin anew. A run that has finished is only
     read. `cache` holds what other runs have made of the same dense model and teachers (see runs/cache.py). Without
-    `keep_models` only record, predictions and report stay. `callbacks` are the user's own, of every training. Raises
-    UserError for what the user can mend; once the folder is claimed, that also leaves a Record with `status: failed`,
-    unless one that is finished is there.
+    `keep_models` only record, predictions and report stay. `callbacks` are the user's own, of every training; `notes`
+    go into the record. Raises UserError for what the user can mend, also where the data and models here are not those
+    that are `expected`; once the folder is claimed, that also leaves a Record with `status: failed`, unless one that is
+    finished is there.
     """
     started = time.perf_counter()
     run_type: RunType = registry.get("run_type", recipe.kind)()
@@ -57,6 +63,8 @@ def run(
         context = set_up(recipe, folder, callbacks)
         steps = run_type.check(context) + len(LAST_STEPS)
         inputs = inputs_of(recipe, context.task)
+        if expected is not None:
+            _check_same(expected, inputs)
     with claimed(folder, recipe, inputs, restart) as begun, torch_threads(begun.threads):
         if (record := finished(folder, recipe)) is not None:
             line("This run has finished before, and its models are as it left them; nothing is measured anew")
@@ -65,15 +73,25 @@ def run(
             return record
         shared = [] if cache is None else shared_parts(recipe, begun)
         taken = [] if cache is None else take_from_cache(shared, folder, cache)
-        notes = (*context.notes, *_notes_about(begun, inputs), *_taken_note(taken))
-        context = replace(context, notes=notes, inputs=begun, steps=Steps(steps))
-        for note in notes:
+        told = (*context.notes, *_notes_about(begun, inputs), *notes)
+        for note in (*told, *_taken_note(taken)):
             line(f"Note: {note}")
+        share = nullcontext if cache is None else partial(one_maker, shared[0], folder, cache)
+        context = replace(context, notes=told, inputs=begun, steps=Steps(steps), share=share)
         try:
             return _finish(run_type, context, command, started, keep_models)
         finally:
             if cache is not None:
                 add_to_cache(shared, folder, cache)
+
+
+def _check_same(expected: Inputs, found: Inputs) -> None:
+    if different := differences(expected, found):
+        raise UserError(
+            f"{platform.node()} has something else than the machine that gives out the runs; "
+            f"different: {'; '.join(different)}",
+            fix="let both see the same files, and install the same packages",
+        )
 
 
 def _notes_about(begun: Inputs, now: Inputs) -> list[str]:
@@ -157,5 +175,5 @@ def _record(
         task=context.spec.name,
         main_metric=context.spec.main_metric,
         models=models,
-        notes=(*context.notes, *notes),
+        notes=(*context.notes, *_taken_note(given_before(context.folder)), *notes),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,19 @@ from typing import Any
 import yaml
 
 from sparsebert.data.load import load_task
-from sparsebert.errors import BusyError, UserError
+from sparsebert.errors import UserError
 from sparsebert.files import refuse_links
 from sparsebert.progress import line
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import load_recipe, read_value
 from sparsebert.records import FILE_NAME, Inputs, Record, read_record
+from sparsebert.runs.board import Board, board
 from sparsebert.runs.cache import shared_cache
 from sparsebert.runs.claim import RECIPE_FILE, check_inputs, finished_record
+from sparsebert.runs.executors import Executor, Failed, executor
+from sparsebert.runs.executors.base import InProcess
 from sparsebert.runs.inputs import inputs_of
-from sparsebert.runs.run import run
+from sparsebert.runs.job import RunAnswer, RunJob, carry_out
 
 DECIDE_INPUTS = ("model", "task", "data", "columns", "train_examples", "data_seed", "hold_out")
 MOST_VALUES, MOST_POINTS = 1000, 10_000
@@ -90,6 +94,26 @@ def points(
     return found
 
 
+def points_of(
+    files: Sequence[Path | None], settings: Sequence[str], axes: Sequence[Axis], seeds: Sequence[int]
+) -> list[Point]:
+    """As `points`, for several recipes: the name of a point then begins with its recipe's.
+
+    Raises UserError, too, for two recipes of one name.
+    """
+    if len(files) == 1:
+        return points(files[0], settings, axes, seeds)
+    found = []
+    for seed in seeds:
+        for file in files:
+            found += [
+                Point(f"{_word(str(one.recipe.name))}_{one.name}", one.recipe)
+                for one in points(file, settings, axes, [seed])
+            ]
+    _check_folders(found)
+    return found
+
+
 def _check_keys(keys: Sequence[str], settings: Sequence[str]) -> None:
     if len(set(keys)) != len(keys):
         raise UserError("Two grids are of the same key", got=", ".join(keys))
@@ -115,41 +139,119 @@ def _setting(value: Any) -> str:
 
 
 def sweep(
-    todo: Sequence[Point], folder: Path, command: str, keep_models: bool, restart: bool = False
+    todo: Sequence[Point],
+    folder: Path,
+    command: str,
+    keep_models: bool,
+    restart: bool = False,
+    on: str | None = None,
 ) -> Iterator[tuple[Point, Record]]:
     """Run every point in `folder`/NAME and yield its record; a finished one is only read.
 
-    A point that fails with an error of the user does not stop the others; it leaves a failed record, or nothing where
-    it was refused before it started, or where another process works on it. Points with the same dense model or teacher
-    share them, so each is trained and asked once. Without `keep_models` only records, predictions and reports of what
-    was run now stay, and of a point that failed what it takes to go on; with it a finished point whose models are gone
-    is run again. `restart` runs finished points again too. Raises UserError for a finished point that was made from
-    other data or models than there are now, and for a folder that is a run's or has links in it.
+    `on` says where, see `executor`; with several workers records come in the order in which they finish. A point that
+    fails with an error of the user, or whose workers die, does not stop the others; it leaves a failed record, or
+    nothing where it was refused before it started, or where another process works on it. Points with the same dense
+    model or teacher share them, so each is trained and asked once. Without `keep_models` only records, predictions and
+    reports of what was run now stay, and of a point that failed what it takes to go on; with it a finished point whose
+    models are gone is run again. `restart` runs finished points again too. Raises UserError for a finished point that
+    was made from other data or models than there are now, for a folder that is a run's or has links in it, and for
+    workers that cannot be had or do not see the folder.
     """
     if (folder / RECIPE_FILE).is_file():
         raise UserError("The output folder of a sweep is that of a run", got=folder, fix="choose another --output")
     if folder.is_dir():
         refuse_links(folder)
-    read: dict[str, Inputs] = {}
-    with shared_cache(folder) as cache:
-        for number, point in enumerate(todo, 1):
-            place = folder / point.name
-            known = None if restart else _finished(place, point.recipe, keep_models, read)
-            line(f"[{number}/{len(todo)}] {point.name}" + (" (done)" if known else ""))
-            record = known or _run(point, place, command, cache, keep_models, restart)
-            if record is not None:
-                yield point, record
+    workers = executor(on)
+    workers.check(folder)
+    with shared_cache(folder) as cache, board(len(todo), workers.workers) as told:
+        yield from _Sweep(folder, command, cache, keep_models, restart, workers, told).records(todo)
 
 
-def _run(point: Point, place: Path, command: str, cache: Path, keep_models: bool, restart: bool) -> Record | None:
-    try:
-        return run(point.recipe, place, command, cache, restart=restart, keep_models=keep_models)
-    except UserError as error:
-        line(f"{point.name} failed: {error}", style="red")
-        if isinstance(error, BusyError) or not (place / FILE_NAME).is_file():
+class _Sweep:
+    """The jobs of a sweep, and what comes of them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        command: str,
+        cache: Path,
+        keep_models: bool,
+        restart: bool,
+        workers: Executor,
+        told: Board,
+    ) -> None:
+        self._folder, self._command, self._cache = folder, command, cache
+        self._keep_models, self._restart = keep_models, restart
+        self._workers, self._told = workers, told
+        self._read: dict[str, Inputs] = {}
+        # Points that were finished before, until it is their turn to be given.
+        self._known: deque[tuple[Point, Record]] = deque()
+
+    def records(self, todo: Sequence[Point]) -> Iterator[tuple[Point, Record]]:
+        """Of all points that have one."""
+        points = {point.name: point for point in todo}
+        for job, answer in self._workers.map(carry_out, self._jobs(todo)):
+            yield from self._finished_before()
+            if (record := self._record(job, answer)) is not None:
+                yield points[job.name], record
+        yield from self._finished_before()
+
+    def _finished_before(self) -> Iterator[tuple[Point, Record]]:
+        while self._known:
+            yield self._known.popleft()
+
+    def _jobs(self, todo: Sequence[Point]) -> Iterator[RunJob]:
+        for point in todo:
+            place = self._folder / point.name
+            known = None if self._restart else _finished(place, point.recipe, self._keep_models, self._read)
+            if known is not None:
+                self._told.found(point.name)
+                self._known.append((point, known))
+                continue
+            job = self._job(point, place)
+            self._told.begun(point.name)
+            yield job
+
+    def _job(self, point: Point, place: Path) -> RunJob:
+        away = not isinstance(self._workers, InProcess)
+        far = self._workers.patience_s > 0
+        return RunJob(
+            point.name,
+            point.recipe.plain(),
+            str(place),
+            self._command,
+            str(self._cache),
+            self._restart,
+            self._keep_models,
+            notes=_beside(point.recipe, self._workers.workers),
+            is_away=away,
+            patience_s=self._workers.patience_s,
+            expected=_inputs_of(point.recipe, self._read).model_dump(mode="json") if far else None,
+        )
+
+    def _record(self, job: RunJob, answer: RunAnswer | Failed) -> Record | None:
+        """What a point left; none where it left nothing of its own."""
+        error = answer.message if isinstance(answer, Failed) else answer.error
+        self._told.ended(job.name, error)
+        if isinstance(answer, Failed):
+            for text in answer.traceback.splitlines():
+                line(text)
+        place = Path(job.folder)
+        if error is None:
+            return read_record(place)
+        if isinstance(answer, Failed) or answer.is_busy or not (place / FILE_NAME).is_file():
             return None
         record = read_record(place)
-        return record if record.message == str(error) else None
+        return record if record.message == error else None
+
+
+def _beside(recipe: Recipe, workers: int) -> tuple[str, ...]:
+    """What a reader of times must know."""
+    if workers == 1 or not recipe.measure.timed:
+        return ()
+    return (
+        f"Times were taken while up to {workers} runs of the sweep worked at once; what shared a machine is slower",
+    )
 
 
 def _finished(place: Path, recipe: Recipe, with_models: bool, read: dict[str, Inputs]) -> Record | None:
@@ -197,5 +299,8 @@ def _steps(text: str, parts: Sequence[str]) -> tuple[float, ...]:
 
 def _folder_word(setting: str) -> str:
     key, _, value = setting.partition("=")
-    word = f"{key.rsplit('.', 1)[-1]}={value}"
-    return "".join(letter if letter.isalnum() or letter in "=.-+" else "-" for letter in word)
+    return _word(f"{key.rsplit('.', 1)[-1]}={value}")
+
+
+def _word(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "=.-+" else "-" for letter in text)

@@ -1,0 +1,134 @@
+"""What all executors have in common: jobs in, results or failures out, in the order in which they finish."""
+
+from __future__ import annotations
+
+import traceback
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from sparsebert.errors import UserError
+from sparsebert.progress import line
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+RETRIES = 2
+"""How many times a job begins again whose worker has died."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job without a result: why, in one line, and where in the code unless it was a mistake of the user."""
+
+    message: str
+    traceback: str = ""
+
+
+class Executor(ABC):
+    """Runs jobs, `workers` of them at once (a cluster may grow and shrink).
+
+    `patience_s` is how long the worker of a dead machine may live on, so that what it holds is not free yet.
+    """
+
+    workers: int = 1
+    patience_s: float = 0.0
+
+    @abstractmethod
+    def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result | Failed]]:
+        """Each job with what `work` made of it, as soon as it is there.
+
+        `jobs` are pulled one by one, each when a worker is free for it, and after the results that came before. A
+        UserError is a Failed; so is every error of another process, and a job whose workers died one after the other.
+        `work`, jobs and results travel between processes: a function of a module, and plain values.
+        """
+
+    def check(self, folder: Path) -> None:
+        """Raises UserError, naming them, if there are machines that do not see `folder`, or the current one."""
+        blind = sorted({machine for place in (folder, Path.cwd()) for machine in self.blind(place)})
+        if blind:
+            raise UserError(
+                f"Not all machines see {folder.absolute()} and the current folder",
+                got=", ".join(blind),
+                fix="work in a folder that all of them have under the same path, as on NFS",
+            )
+
+    def blind(self, folder: Path) -> list[str]:
+        """Names of the machines of the workers that do not see `folder`."""
+        return []
+
+
+class InProcess(Executor):
+    """One job after the other, here."""
+
+    def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result | Failed]]:
+        """As Executor says; an error that is not the user's is raised."""
+        for job in jobs:
+            try:
+                result: Result | Failed = work(job)
+            except UserError as error:
+                result = Failed(str(error))
+            yield job, result
+
+
+class Attempt(Generic[Result]):
+    """A block that ends with a result or a failure, whatever is raised in it; Ctrl-C and the like pass through."""
+
+    outcome: Result | Failed
+
+    def __enter__(self) -> Attempt[Result]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        if isinstance(error, UserError):
+            self.outcome = Failed(str(error))
+        else:
+            said = "".join(traceback.format_exception(error))
+            self.outcome = Failed(traceback.format_exception_only(error)[-1].strip(), said)
+        return True
+
+
+def attempt(work: Callable[[Job], Result], job: Job) -> Result | Failed:
+    """What a worker makes of a job: it lives on after every error, which its caller is told."""
+    with Attempt[Result]() as tried:
+        tried.outcome = work(job)
+    return tried.outcome
+
+
+@dataclass(frozen=True)
+class Task(Generic[Job]):
+    """A job and how many of its workers have died."""
+
+    job: Job
+    deaths: int = 0
+
+
+class Queue(Generic[Job]):
+    """Tasks that begin again, then new ones, each asked of `jobs` only when it can begin."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._new = iter(jobs)
+        self._again: deque[Task[Job]] = deque()
+
+    def take(self) -> Task[Job] | None:
+        """The next; none = there is nothing to begin now."""
+        if self._again:
+            return self._again.popleft()
+        for job in self._new:
+            return Task(job)
+        return None
+
+    def lost(self, task: Task[Job], how: str) -> Failed | None:
+        """Note that a worker died: the task begins again (none), or has failed for good."""
+        if task.deaths < RETRIES:
+            line(f"A worker died ({how}); its job begins again, {task.deaths + 1} of at most {RETRIES} times")
+            self._again.append(Task(task.job, task.deaths + 1))
+            return None
+        return Failed(f"{task.deaths + 1} workers died of it, the last one so: {how}")

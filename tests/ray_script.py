@@ -1,0 +1,56 @@
+"""A sweep on a Ray cluster of two nodes of one CPU each, started here; one node is killed in the middle.
+
+Arguments: the folder with the model and the data, and the output folder. Prints what came of every point as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+from ray.cluster_utils import Cluster
+
+from sparsebert.recipe.load import load_recipe
+from sparsebert.runs.claim import RECIPE_FILE
+from sparsebert.runs.executors.cluster import STORE_BYTES
+from sparsebert.runs.sweep import Point, sweep
+
+LIMIT_S = 120
+SMALL = {"num_cpus": 1, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+
+
+def main() -> None:
+    """Two points run at once when the second node dies."""
+    home, out = map(Path, sys.argv[1:])
+    cluster = Cluster(initialize_head=True, head_node_args=SMALL)
+    node = cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+    todo = [
+        Point(f"seed={seed}", load_recipe(home / "recipe.yaml", seed=seed, model=str(home / "model"), data="data"))
+        for seed in range(4)
+    ]
+    os.chdir(home)
+    killer = threading.Thread(target=kill_in_the_middle, args=(cluster, node, out), daemon=True)
+    killer.start()
+    found = {}
+    for point, record in sweep(todo, out, "test", keep_models=False, on=f"ray://{cluster.address}"):
+        found[point.name] = [record.status, [score.value for score in record.models[-1].scores], record.notes]
+    killer.join(LIMIT_S)
+    print(json.dumps({"records": found, "killed": not killer.is_alive(), "nodes": len(cluster.list_all_nodes())}))
+
+
+def kill_in_the_middle(cluster: Cluster, node: object, out: Path) -> None:
+    """As soon as both have begun with a run."""
+    end = time.monotonic() + LIMIT_S
+    while len(list(out.glob(f"*/{RECIPE_FILE}"))) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    cluster.remove_node(node, allow_graceful=False)
+
+
+if __name__ == "__main__":
+    main()
