@@ -133,7 +133,20 @@ def test_a_worker_has_its_share_before_it_imports_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "on", ["", "here", "local:", "local:0", "local:-1", "local:two", "local:2.5", "local:1025", "local:" + 5000 * "9", "ray:", "rays://a:1"]
+    "on",
+    [
+        "",
+        "here",
+        "local:",
+        "local:0",
+        "local:-1",
+        "local:two",
+        "local:2.5",
+        "local:1025",
+        "local:" + 5000 * "9",
+        "ray:",
+        "rays://a:1",
+    ],
 )
 def test_other_words_are_refused(on: str) -> None:
     with pytest.raises(UserError, match=r"local:1 to local:1,024|local, local:N, ray, ray://HOST:PORT"):

@@ -23,7 +23,7 @@ def test_all_records_are_there_after_a_node_was_killed(tmp_path: Path, monkeypat
     pytest.importorskip("ray")
     save_tiny(tmp_path / "model", "base")
     write_task(tmp_path / "data")
-    quick_recipe(tmp_path / "recipe.yaml", steps=60)
+    quick_recipe(tmp_path / "recipe.yaml", steps=40)
     script = Path(__file__).with_name("ray_script.py")
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path), str(tmp_path / "out")],
@@ -32,17 +32,16 @@ def test_all_records_are_there_after_a_node_was_killed(tmp_path: Path, monkeypat
         timeout=LIMIT_S,
     )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
+    # What Ray says of its nodes is no result.
+    said = json.loads(done.stdout)
     assert said["killed"] and said["nodes"] == 1
     assert done.stderr.count("A worker died (") == 1, done.stderr
-    names = [f"seed={seed}" for seed in range(4)]
+    names = [f"seed={seed}" for seed in range(3)]
     assert sorted(said["records"]) == names
     assert {record[0] for record in said["records"].values()} == {"finished"}
     monkeypatch.chdir(tmp_path)
-    for name in (names[0], names[-1]):
-        recipe = load_recipe(
-            tmp_path / "recipe.yaml", seed=int(name[-1]), model=str(tmp_path / "model"), data="data"
-        )
+    for name in names[:2]:
+        recipe = load_recipe(tmp_path / "recipe.yaml", seed=int(name[-1]), model=str(tmp_path / "model"), data="data")
         [(_, alone)] = sweep([Point("alone", recipe)], tmp_path / f"alone-{name}", "test", keep_models=False)
         there = read_record(tmp_path / "out" / name)
         assert there.models[0].scores == alone.models[0].scores and there.recipe_hash == alone.recipe_hash

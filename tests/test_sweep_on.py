@@ -21,7 +21,7 @@ TEACHER = ("--set", "phases.0.teacher=dense", "--set", "dense.max_steps=6")
 
 
 def quick_recipe(file: Path, steps: int = 4) -> Path:
-    training = {"max_steps": steps, "save_steps": 2, "batch_size": 16, "learning_rate": 1e-3}
+    training = {"max_steps": steps, "save_steps": 10, "batch_size": 16, "learning_rate": 1e-3}
     phase = {"name": "prune", "training": training, "rules": [{"every": {"steps": 1}}]}
     values = {"schema": 1, "task": "mine", "sparsity": 0.5, "phases": [phase], "measure": {"timed": False}}
     file.write_text(json.dumps(values), encoding="utf-8")
@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_task(folder / "data")
     quick_recipe(folder / "one.yaml")
     quick_recipe(folder / "two.yaml", steps=3)
-    quick_recipe(folder / "long.yaml", steps=3000)
+    quick_recipe(folder / "long.yaml", steps=200)
     return folder
 
 
@@ -56,7 +56,7 @@ def test_two_workers_give_the_records_of_one(home: Path, tmp_path: Path) -> None
         said = run_cli(*words(home, tmp_path / on[5:], *grid, "--on", on, "--json", recipes=("one", "two")))
         assert said.exit_code == 0, said.output
         found[on] = records(tmp_path / on[5:])
-        assert [row["scores"] for row in json.loads(said.stdout)["models"]]
+        assert len(json.loads(said.stdout)["models"]) == 8
     names = [f"{recipe}_sparsity={value}_seed=0" for recipe in ("one", "two") for value in (0.3, 0.6)]
     assert sorted(found["local"]) == sorted(found["local:2"]) == sorted(names)
     for name, alone in found["local"].items():
@@ -109,8 +109,7 @@ def start(home: Path, out: Path, *more: object, recipes: tuple[str, ...]) -> sub
 
 def test_a_worker_that_is_killed_begins_again(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    short = ("--set", "phases.0.training.max_steps=300")
-    process = start(home, out, "--seeds", 2, *short, recipes=("long",))
+    process = start(home, out, "--seeds", 2, recipes=("long",))
     wait_for(lambda: len(list(out.glob("*/work/*/training/checkpoint-*"))) >= 2, process)
     os.kill(workers_of(process)[0], signal.SIGKILL)
     said = process.communicate(timeout=LIMIT_S)[1]
@@ -148,10 +147,12 @@ def test_stopping_the_command_stops_its_workers_and_leaves_what_is_finished(
         time.sleep(0.01)
     before = (out / "one_seed=0" / FILE_NAME).stat().st_mtime_ns
     assert list(records(out)) == ["one_seed=0"]
-    short = ("--set", "phases.0.training.max_steps=3", "--on", "local:2")
-    again = run_cli(*words(home, out, *short, recipes=("one", "two")))
-    assert again.exit_code == 2 or again.exit_code == 0
-    assert (out / "one_seed=0" / FILE_NAME).stat().st_mtime_ns == before
+    if how == signal.SIGINT:
+        # Elsewhere than before, from the checkpoint that is there.
+        again = run_cli(*words(home, out, recipes=("one", "long")))
+        assert again.exit_code == 0 and "one_seed=0 (done)" in again.stderr, again.output
+        assert sorted(records(out)) == ["long_seed=0", "one_seed=0"]
+        assert (out / "one_seed=0" / FILE_NAME).stat().st_mtime_ns == before
 
 
 def test_points_of_several_recipes_have_their_names_in_front(home: Path) -> None:
@@ -182,4 +183,12 @@ def test_bad_input_is_one_line_and_writes_nothing(
     recipes = tuple(word for word in arguments if word in ("one", "two", "nothing"))
     said = run_cli(*words(home, tmp_path / "out", *arguments[len(recipes) :], recipes=recipes))
     assert_refused(said, expected)
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_processes_of_one_run_are_refused(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    task = ("--task", "mine", "--data", home / "data")
+    said = run_cli("finetune", home / "model", *task, "-o", tmp_path / "out")
+    assert_refused(said, ["A run works in one process, and 2 were started for it (WORLD_SIZE)", "SparseTrainer"])
     assert not (tmp_path / "out").exists()

@@ -20,13 +20,13 @@ MOST_FAILED = 10
 
 @dataclass
 class Board:
-    """What has become of `total` jobs; `workers` of them run at once. One alone speaks for itself, so it gets no table.
+    """What has become of `total` jobs; there is no table where these speak for themselves, one after the other.
 
     `begun` and `ended` are to be called in turn for every job that is run, `found` for one that was done before.
     """
 
     total: int
-    workers: int
+    they_speak: bool
     seen: int = 0
     done: int = 0
     running: dict[str, float] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Board:
         """It begins."""
         self.seen += 1
         self.running[name] = time.monotonic()
-        if self.workers == 1 or not console.is_terminal:
+        if self.they_speak or not console.is_terminal:
             line(f"[{self.seen}/{self.total}] {name}")
 
     def ended(self, name: str, error: str | None = None) -> None:
@@ -53,7 +53,7 @@ class Board:
             line(f"{name} failed: {error}", style="red")
             return
         self.done += 1
-        if self.workers > 1 and not console.is_terminal:
+        if not self.they_speak and not console.is_terminal:
             line(f"{name} is done, after {seconds}")
 
     def __rich__(self) -> Table:
@@ -70,10 +70,10 @@ class Board:
 
 
 @contextmanager
-def board(total: int, workers: int) -> Iterator[Board]:
-    """A board, shown for as long as the block lasts where several work at once on a terminal."""
-    made = Board(total, workers)
-    if workers == 1 or not console.is_terminal or console.quiet:
+def board(total: int, they_speak: bool) -> Iterator[Board]:
+    """A board, shown for as long as the block lasts on a terminal, unless the jobs speak for themselves."""
+    made = Board(total, they_speak)
+    if they_speak or not console.is_terminal or console.quiet:
         yield made
         return
     with Live(made, console=console, refresh_per_second=2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from sparsebert.runs.run_type import Made, RunType
 from sparsebert.timing import torch_threads
 
 REPORT = "report.html"
+WORLD_SIZE = "WORLD_SIZE"
 LAST_STEPS = ("Measuring all models together", "Writing the report")
 
 
@@ -58,6 +60,7 @@ def run(
     finished is there.
     """
     started = time.perf_counter()
+    _refuse_launchers()
     run_type: RunType = registry.get("run_type", recipe.kind)()
     with busy("Reading the model and the data"):
         context = set_up(recipe, folder, callbacks)
@@ -83,6 +86,16 @@ def run(
         finally:
             if cache is not None:
                 add_to_cache(shared, folder, cache)
+
+
+def _refuse_launchers() -> None:
+    """Raises UserError under torchrun and the like, whose processes would all want the same folder."""
+    count = os.environ.get(WORLD_SIZE, "")
+    if count.isdigit() and int(count) > 1:
+        raise UserError(
+            f"A run works in one process, and {count} were started for it ({WORLD_SIZE})",
+            fix="start a script of your own with SparseTrainer so, or spread runs with `sparsebert sweep --on`",
+        )
 
 
 def _check_same(expected: Inputs, found: Inputs) -> None:

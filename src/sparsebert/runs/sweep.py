@@ -163,7 +163,7 @@ def sweep(
         refuse_links(folder)
     workers = executor(on)
     workers.check(folder)
-    with shared_cache(folder) as cache, board(len(todo), workers.workers) as told:
+    with shared_cache(folder) as cache, board(len(todo), isinstance(workers, InProcess)) as told:
         yield from _Sweep(folder, command, cache, keep_models, restart, workers, told).records(todo)
 
 

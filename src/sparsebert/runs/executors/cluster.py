@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,9 +36,10 @@ class OnRay(Executor):
 
     def __init__(self, address: str | None, cpus_per_job: int, gpus_per_job: float | None) -> None:
         self._ray = _ray()
-        self._cpus = cpus_per_job
-        with busy("Joining the Ray cluster"):
-            _join(self._ray, address or os.environ.get(ADDRESS))
+        self._cpus, self._address = cpus_per_job, address or os.environ.get(ADDRESS)
+        # One that is the caller's own is left as it is.
+        self._is_ours = not self._ray.is_initialized()
+        self._join()
         found = self._ray.cluster_resources()
         self._gpus = min(1.0, found.get("GPU", 0.0)) if gpus_per_job is None else gpus_per_job
         self.workers = self._places()
@@ -62,13 +63,17 @@ class OnRay(Executor):
             max_retries=0,
         )
         queue, running = Queue(jobs), dict[Any, Task[Job]]()
+        self._join()
         try:
             while True:
                 while len(running) < max(1, self._places()) and (task := queue.take()) is not None:
                     running[remote.remote(work, task.job, os.getcwd(), self._cpus)] = task
                 if not running:
                     return
-                for reference in self._ray.wait(list(running), num_returns=1)[0]:
+                # Ray says on stdout what it has to say of its nodes.
+                with redirect_stdout(sys.stderr):
+                    done, _ = self._ray.wait(list(running), num_returns=1)
+                for reference in done:
                     task = running.pop(reference)
                     outcome = self._outcome(queue, task, reference)
                     if outcome is not None:
@@ -76,6 +81,8 @@ class OnRay(Executor):
         finally:
             for reference in running:
                 self._ray.cancel(reference, force=True)
+            if self._is_ours:
+                self._ray.shutdown()
 
     def blind(self, folder: Path) -> list[str]:
         """As Executor says: asks every node that runs jobs for a new file in `folder`, or where that will be made."""
@@ -91,6 +98,11 @@ class OnRay(Executor):
             done, late = self._ray.wait(list(asked), num_returns=len(asked), timeout=PROBE_S)
             unseen = [one for one in done if not self._ray.get(one)]
         return [asked[one]["NodeManagerHostname"] for one in (*unseen, *late)]
+
+    def _join(self) -> None:
+        if not self._ray.is_initialized():
+            with busy("Joining the Ray cluster"):
+                _join(self._ray, self._address)
 
     def _outcome(self, queue: Queue[Job], task: Task[Job], reference: Any) -> Any:
         """A result or a failure; none where the task begins again."""
@@ -117,9 +129,13 @@ def _task(work: Callable[[Job], Result], job: Job, folder: str, threads: int) ->
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
 
+    def there(given: Job) -> Result:
+        # Where the command was given: its paths may be relative.
+        os.chdir(folder)
+        return work(given)
+
     torch.set_num_threads(threads)
-    os.chdir(folder)
-    return attempt(work, job)
+    return attempt(there, job)
 
 
 def _ray() -> ModuleType:
@@ -133,8 +149,6 @@ def _ray() -> ModuleType:
 
 def _join(ray: ModuleType, address: str | None) -> None:
     """Raises UserError where nobody answers within a few seconds."""
-    if ray.is_initialized():
-        return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     with _own_signals():
         if address is None or address == "local":
