@@ -75,6 +75,14 @@ def finetune(model: Model | None = None, **given: Any) -> RunResult:
     return run_recipe("finetune", model, **given)
 
 
+def prune_curve(model: Model | None = None, **given: Any) -> RunResult:
+    """Remove more and more of a fine-tuned network without retraining, and score it at each point.
+
+    The curves are the `prune_study` of the record's one model.
+    """
+    return run_recipe("prune-curve", model, **given)
+
+
 def fff(model: Model | None = None, *, trees: int | None = None, depth: int | None = None, **given: Any) -> RunResult:
     """Put fast feedforward layers in place of dense ones, distilled from the model itself, beside controls.
 

@@ -22,12 +22,14 @@ _TABLE: dict[str, dict[str, str]] = {
         "train": "sparsebert.runs.train:Train",
         "fff": "sparsebert.runs.fff:Fff",
         "finetune": "sparsebert.runs.finetune:Finetune",
+        "prune-curve": "sparsebert.runs.prune_curve:PruneCurves",
     },
     "recipe": {
         "compress": "sparsebert.recipe.compress:CompressRecipe",
         "train": "sparsebert.recipe.train:TrainRecipe",
         "fff": "sparsebert.recipe.fff:FffRecipe",
         "finetune": "sparsebert.recipe.finetune:FinetuneRecipe",
+        "prune-curve": "sparsebert.recipe.prune_curve:PruneCurveRecipe",
     },
     "unit_criterion": {
         "obs": "sparsebert.pruning.criteria:obs",

@@ -10,12 +10,13 @@ import typer
 from sparsebert.cli.usage import App, OneLineErrors
 from sparsebert.version import __version__
 
-# Each is the function of that name in the file of that name.
+# Each is the function of that name in the file of that name, in both with _ for -.
 COMMANDS = (
     "compress",
     "train",
     "fff",
     "finetune",
+    "prune-curve",
     "pack",
     "sweep",
     "bench",
@@ -55,4 +56,5 @@ def _of_all_commands(
 
 
 for _name in COMMANDS:
-    app.command()(getattr(import_module(f"sparsebert.cli.{_name}"), _name))
+    _function = _name.replace("-", "_")
+    app.command()(getattr(import_module(f"sparsebert.cli.{_function}"), _function))

@@ -35,11 +35,12 @@ def run_and_show(
     options: Mapping[str, Any],
     how: How,
     cleared: Sequence[str] = (),
+    more: Callable[[Record], Mapping[str, Any]] = lambda record: {},
 ) -> RunResult:
     """Call one of the package's functions with what was given, and print what it gave as a table or as JSON.
 
-    `options` are keys of the recipe, None = not given; `cleared` are the keys of `--no-KEY` options, which become none.
-    Raises UserError for a setting of a key that is cleared.
+    `options` are keys of the recipe, None = not given; `cleared` are the keys of `--no-KEY` options, which become none;
+    `more` gives what this command alone has to say in JSON. Raises UserError for a setting of a key that is cleared.
     """
     for key in cleared:
         check_contradiction(key, how.settings)
@@ -56,7 +57,7 @@ def run_and_show(
     # As it was typed, or from here: the result has the whole path.
     folder = home_of(str(how.output)) if how.output else RUNS / result.folder.name
     if how.as_json:
-        put_json(_plain(result.record, folder))
+        put_json({**_plain(result.record, folder), **more(result.record)})
     else:
         _print(result.record, folder)
     return result

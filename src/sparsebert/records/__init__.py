@@ -1,5 +1,6 @@
 """Record: what one run measured, on what, and how. One JSON a run; reports read only this."""
 
+from sparsebert.records.curve import LayerRank, PruneCurve, PrunePoint, PruneStudy, WeightHistogram
 from sparsebert.records.measured import (
     Count,
     Decisions,
@@ -43,9 +44,13 @@ __all__ = [
     "Evaluation",
     "Flip",
     "Inputs",
+    "LayerRank",
     "ModelResult",
     "Part",
     "Positive",
+    "PruneCurve",
+    "PrunePoint",
+    "PruneStudy",
     "Record",
     "Score",
     "Shape",
@@ -57,6 +62,7 @@ __all__ = [
     "Timing",
     "TrainingRun",
     "TreeFit",
+    "WeightHistogram",
     "read_record",
     "record_files",
     "write_record",

@@ -12,6 +12,7 @@ from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.files import write_text_atomically
 from sparsebert.recipe.schema import FolderName, RecordedTarget
+from sparsebert.records.curve import PruneStudy
 from sparsebert.records.measured import Decisions, Part, Score, Shape, Size, Sparsity, Timing
 from sparsebert.records.trained import SparsityAt, TrainingRun, TreeFit
 
@@ -65,6 +66,7 @@ class ModelResult(Part):
     timeline: tuple[SparsityAt, ...] = ()
     trees: tuple[TreeFit, ...] = ()
     sparsity_by_tensor: dict[str, float] = Field(default={}, description="fraction of zeros of each encoder matrix")
+    prune_study: PruneStudy | None = Field(default=None, description="what removal without retraining takes of it")
 
     @model_validator(mode="before")
     @classmethod

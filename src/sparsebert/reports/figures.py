@@ -17,6 +17,8 @@ from sparsebert.reports.escape import in_html
 from sparsebert.reports.families import Family
 from sparsebert.reports.maps import describe, shape_map
 from sparsebert.reports.plots import pareto_plot
+from sparsebert.reports.prune_curve import prune_groups
+from sparsebert.reports.prune_plots import prune_plot, weight_plot
 from sparsebert.reports.rows import family_rows
 from sparsebert.reports.theme import DARK, LIGHT, Theme, to_png, to_svg
 from sparsebert.reports.training import describe_training, timeline_plot
@@ -37,14 +39,14 @@ def pareto(groups: Sequence[Family]) -> str:
     """The plot of score against speed as HTML; empty where no model has both."""
     said = (f"{family.label}, {name}: {text}" for family in groups for name, text in sentences(family))
     words = " ".join(said)
-    return _picture(lambda theme: pareto_plot(groups, theme), words)
+    return picture(lambda theme: pareto_plot(groups, theme), words)
 
 
 def maps(family: Family, with_name: bool) -> str:
     """One map a model, side by side where there is room; under the family's name if asked."""
     heading = f"<h3>{in_html(family.label)}</h3>" if with_name else ""
     models = cut_models(family)
-    drawn = (_picture(lambda theme, m=m: shape_map([m], theme), f"{m.name}: {describe(m)}") for m in models)
+    drawn = (picture(lambda theme, m=m: shape_map([m], theme), f"{m.name}: {describe(m)}") for m in models)
     return f'{heading}<div class="maps">{"".join(drawn)}</div>' if models else ""
 
 
@@ -52,7 +54,7 @@ def zeros(family: Family, with_name: bool) -> str:
     """One picture a sparse model, of the zeros in its matrices; empty without. Under the name if asked."""
     heading = f"<h3>{in_html(family.label)}</h3>" if with_name else ""
     models = _first_models(family)
-    drawn = "".join(_picture(lambda theme, m=m: zeros_map(m, theme), f"{m.name}: {describe_zeros(m)}") for m in models)
+    drawn = "".join(picture(lambda theme, m=m: zeros_map(m, theme), f"{m.name}: {describe_zeros(m)}") for m in models)
     return heading + drawn if drawn else ""
 
 
@@ -60,7 +62,7 @@ def latencies(family: Family, with_name: bool) -> str:
     """The bars of the times of a forward pass as HTML; empty where none was measured."""
     heading = f"<h3>{in_html(family.label)}</h3>" if with_name else ""
     said = (f"{row.name} {v.show(row.latency_ms, v.digits)} ms" for row in family_rows([family]))
-    drawn = _picture(lambda theme: latency_plot(family, theme), ", ".join(said))
+    drawn = picture(lambda theme: latency_plot(family, theme), ", ".join(said))
     return heading + drawn if drawn else ""
 
 
@@ -81,8 +83,8 @@ def visits(trees: Sequence[Tree]) -> str:
     """The key of the colours and one picture a tree as HTML; empty without trees."""
     if not trees:
         return ""
-    key = _picture(visit_key, "Colours: from an eighth of an even share of the tokens to eight times it; never visited")
-    drawn = (_picture(lambda theme, t=tree: visit_map([t], theme), describe_tree(tree)) for tree in trees)
+    key = picture(visit_key, "Colours: from an eighth of an even share of the tokens to eight times it; never visited")
+    drawn = (picture(lambda theme, t=tree: visit_map([t], theme), describe_tree(tree)) for tree in trees)
     return f'<div class="key">{key}</div><div class="trees">{"".join(drawn)}</div>'
 
 
@@ -90,20 +92,20 @@ def training(family: Family, with_name: bool) -> str:
     """One plot a sparse training, of sparsity and loss; empty where none was logged. Under the name if asked."""
     heading = f"<h3>{in_html(family.label)}</h3>" if with_name else ""
     models = _first_models(family)
-    drawn = "".join(_picture(lambda theme, m=m: timeline_plot(m, theme), describe_training(m)) for m in models)
+    drawn = "".join(picture(lambda theme, m=m: timeline_plot(m, theme), describe_training(m)) for m in models)
     return heading + drawn if drawn else ""
 
 
 def sizes(family: Family, with_name: bool) -> str:
     """The bars of parameters and file sizes as HTML."""
     heading = f"<h3>{in_html(family.label)}</h3>" if with_name else ""
-    return heading + _picture(lambda theme: size_plot(family, theme), f"Parameters and file sizes of {family.label}")
+    return heading + picture(lambda theme: size_plot(family, theme), f"Parameters and file sizes of {family.label}")
 
 
 def curve(found: Sequence[Curve]) -> str:
     """The plot of score against sparsity as HTML; empty without curves."""
     words = "; ".join(f"{one.label}: {', '.join(map(_point, one.points))}" for one in found)
-    return _picture(lambda theme: curve_plot(found, theme), words)
+    return picture(lambda theme: curve_plot(found, theme), words)
 
 
 def _point(point: CurvePoint) -> str:
@@ -126,6 +128,7 @@ def write_pngs(
     Pictures of single families are of `alone`, None = of all.
     What has nothing to show is left out. A family also has a `zeros` picture of a sparse model, a `training` picture
     where its training was logged, and a `visits` picture where it has trees; `trees` holds those of each family.
+    Prune curves have a `prune-curve` and a `weights` picture for all networks of one kind together.
     """
     single = groups if alone is None else alone
     several = len(single) > 1
@@ -138,10 +141,20 @@ def write_pngs(
         drawn += [(f"zeros{ending}", zeros_map(model)) for model in models]
         drawn += [(f"training{ending}", timeline_plot(model)) for model in models]
         drawn += [(f"visits{ending}", visit_map(own)) for own in trees[number - 1 : number] if own]
+    drawn += _prune_pictures(groups)
     return [_write(folder / f"{name}.png", figure) for name, figure in drawn if figure is not None]
 
 
-def _picture(draw: Callable[[Theme], Figure | None], words: str) -> str:
+def _prune_pictures(groups: Sequence[Family]) -> list[tuple[str, Figure | None]]:
+    found = prune_groups(record for family in groups for record in family.records)
+    endings = [f"-{number}-{_slug(one.label)}" if len(found) > 1 else "" for number, one in enumerate(found, 1)]
+    curves = [(f"prune-curve{end}", prune_plot(one)) for one, end in zip(found, endings, strict=True)]
+    weights = [(f"weights{end}", weight_plot(one.studies[0].weights)) for one, end in zip(found, endings, strict=True)]
+    return [*curves, *weights]
+
+
+def picture(draw: Callable[[Theme], Figure | None], words: str) -> str:
+    """A figure for light and dark screens as HTML, with what it shows in words; empty where there is none to draw."""
     light, dark = draw(LIGHT), draw(DARK)
     if light is None or dark is None:
         return ""

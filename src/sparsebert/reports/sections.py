@@ -20,6 +20,7 @@ from sparsebert.reports.decisions import (
 )
 from sparsebert.reports.escape import in_html
 from sparsebert.reports.families import Family
+from sparsebert.reports.prune_page import prune_blocks
 from sparsebert.reports.tables import family_table, timing_table
 from sparsebert.reports.training import sparsity_table
 from sparsebert.reports.trees import level_table, tree_table
@@ -58,6 +59,7 @@ def results(
         yield (PageBlock("Score by sparsity", in_scroll(curve_table(found))),)
     if not groups:
         return
+    yield from prune_blocks(groups)
     named = len(groups) > 1
     if len(alone) > 1 and any(family.first.main_metric for family in alone):
         yield (PageBlock("Side by side", in_scroll(comparison_table(alone))),)

@@ -142,8 +142,11 @@ def micro_f1(outputs: np.ndarray, labels: np.ndarray) -> float:
 
 
 def macro_f1(outputs: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over labels of each one's F1, 0-1, without those that no text has and none is given."""
-    return _f1(outputs, labels, "macro")
+    """Mean over labels of each one's F1, 0-1, without those that no text has and none is given.
+
+    Of classes too, `labels` [rows]: the largest output is the one class given.
+    """
+    return _f1(*_as_sets(outputs, labels), "macro")
 
 
 def _f1(outputs: np.ndarray, labels: np.ndarray, average: str) -> float:
@@ -164,7 +167,7 @@ def _resampled_micro(outputs: np.ndarray, labels: np.ndarray, drawn: Drawn) -> n
 
 
 def _resampled_macro(outputs: np.ndarray, labels: np.ndarray, drawn: Drawn) -> np.ndarray:
-    right, wrong = _sums(outputs, labels, drawn)
+    right, wrong = _sums(*_as_sets(outputs, labels), drawn)
     defined = right + wrong > 0
     each = np.where(defined, _ratio(2 * right, 2 * right + wrong), 0.0)
     return _ratio(each.sum(axis=1), defined.sum(axis=1))
@@ -182,9 +185,21 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0)
 
 
-def _fits(outputs: tuple[int, ...], labels: tuple[int, ...]) -> bool:
+def _as_sets(outputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Classes as sets of one label each; sets as they are."""
+    if labels.ndim == 2:
+        return outputs, labels
+    every = np.eye(outputs.shape[-1])
+    return every[outputs.argmax(axis=-1)], every[labels]
+
+
+def _of_sets(outputs: tuple[int, ...], labels: tuple[int, ...]) -> bool:
     return len(outputs) == 2 and outputs == labels
 
 
-MICRO_F1 = Metric(micro_f1, _resampled_micro, _fits)
-MACRO_F1 = Metric(macro_f1, _resampled_macro, _fits)
+def _of_sets_or_classes(outputs: tuple[int, ...], labels: tuple[int, ...]) -> bool:
+    return _of_sets(outputs, labels) or (len(outputs) == 2 and outputs[1] > 1 and labels == outputs[:1])
+
+
+MICRO_F1 = Metric(micro_f1, _resampled_micro, _of_sets)
+MACRO_F1 = Metric(macro_f1, _resampled_macro, _of_sets_or_classes)
