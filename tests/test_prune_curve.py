@@ -150,10 +150,19 @@ def test_json_and_the_table(home: Path):
 
 def test_the_report_has_the_pictures(home: Path):
     folder = home / "whole-run"
-    assert {"prune-curve.png", "weights.png"} <= {file.name for file in (folder / "plots").iterdir()}
+    assert {"prune-curve.png", "prune-speed.png", "weights.png"} <= {file.name for file in (folder / "plots").iterdir()}
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Where it begins to lose" in page and "How the weights are spread" in page
     assert "50% of the weights" in page
+
+
+def test_models_are_kept_where_that_is_asked_for(home: Path):
+    record = prune_curve(home, "kept", "--methods", "layers", "--keep-models", *UNTIMED)
+    whole, one, two = curve_of(record, "layers-loss").points
+    assert (whole.folder, one.folder, two.folder) == (None, "layers-loss-1", "layers-loss-2")
+    small = load_model(home / "kept" / "layers-loss-2")
+    assert small.config.kept_layers == [layer for layer in range(3) if layer not in two.skipped_layers]
+    assert disk_bytes(home / "kept" / "layers-loss-2") == pytest.approx(two.bytes_on_disk, rel=0.01)
 
 
 def test_from_python(home: Path, tmp_path: Path):

@@ -71,6 +71,9 @@ def prune_curve(
         int | None,
         typer.Option(metavar="N", help="Training rows that the loss is ranked by. Default 1,024.", rich_help_panel=HOW),
     ] = None,
+    keep_models: Annotated[
+        bool, typer.Option("--keep-models", help="Save the model of every point too.", rich_help_panel=HOW)
+    ] = False,
     task: TaskOption = None,
     data: DataOption = None,
     text_column: TextColumnOption = None,
@@ -96,6 +99,7 @@ def prune_curve(
         "scope": _listed(scope),
         "greedy": greedy or None,
         "loss_examples": loss_examples,
+        "keep_models": keep_models or None,
         **task_settings(task, data, text_column, label_column, kind, delimiter, encoding),
         "train_examples": train_examples,
         "seed": seed,

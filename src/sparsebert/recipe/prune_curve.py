@@ -55,6 +55,8 @@ class PruneCurveRecipe(Recipe, frozen=True):
         default=1.0, ge=0, le=100, description="points (0-100) below the whole network that count as no drop"
     )
 
+    keep_models: bool = Field(default=False, description="true = the network of every point is saved in a folder too")
+
     @field_validator("steps")
     @classmethod
     def _rising(cls, steps: tuple[float, ...]) -> tuple[float, ...]:

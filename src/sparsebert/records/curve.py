@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from sparsebert.recipe.schema import FolderName
 from sparsebert.records.measured import Count, Part, Score, Sparsity, Timing
 
 
@@ -25,6 +26,7 @@ class PrunePoint(Part):
 
     asked: float | None = Field(default=None, ge=0, lt=1, description="part of the weights in scope, of single weights")
     skipped_layers: tuple[int, ...] = Field(default=(), description="of the network, in the order of removal")
+    folder: FolderName | None = Field(default=None, description="beside the record, where its network was kept")
     sparsity: Sparsity = Field(description="against the network as it was given, whose own zeros count")
     bytes_on_disk: Count = Field(description="as it would be saved, packed where that is smaller")
     losses: dict[str, float] = Field(description="the task's mean loss by split")

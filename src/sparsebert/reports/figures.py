@@ -18,7 +18,7 @@ from sparsebert.reports.families import Family
 from sparsebert.reports.maps import describe, shape_map
 from sparsebert.reports.plots import pareto_plot
 from sparsebert.reports.prune_curve import prune_groups
-from sparsebert.reports.prune_plots import prune_plot, weight_plot
+from sparsebert.reports.prune_plots import prune_plot, speed_plot, weight_plot
 from sparsebert.reports.rows import family_rows
 from sparsebert.reports.theme import DARK, LIGHT, Theme, to_png, to_svg
 from sparsebert.reports.training import describe_training, timeline_plot
@@ -128,7 +128,7 @@ def write_pngs(
     Pictures of single families are of `alone`, None = of all.
     What has nothing to show is left out. A family also has a `zeros` picture of a sparse model, a `training` picture
     where its training was logged, and a `visits` picture where it has trees; `trees` holds those of each family.
-    Prune curves have a `prune-curve` and a `weights` picture for all networks of one kind together.
+    Prune curves have a `prune-curve`, a `prune-speed` and a `weights` picture for all networks of one kind together.
     """
     single = groups if alone is None else alone
     several = len(single) > 1
@@ -148,9 +148,11 @@ def write_pngs(
 def _prune_pictures(groups: Sequence[Family]) -> list[tuple[str, Figure | None]]:
     found = prune_groups(record for family in groups for record in family.records)
     endings = [f"-{number}-{_slug(one.label)}" if len(found) > 1 else "" for number, one in enumerate(found, 1)]
-    curves = [(f"prune-curve{end}", prune_plot(one)) for one, end in zip(found, endings, strict=True)]
-    weights = [(f"weights{end}", weight_plot(one.studies[0].weights)) for one, end in zip(found, endings, strict=True)]
-    return [*curves, *weights]
+    drawn: list[tuple[str, Figure | None]] = []
+    for one, end in zip(found, endings, strict=True):
+        drawn += [(f"prune-curve{end}", prune_plot(one)), (f"prune-speed{end}", speed_plot(one))]
+        drawn.append((f"weights{end}", weight_plot(one.studies[0].weights)))
+    return drawn
 
 
 def picture(draw: Callable[[Theme], Figure | None], words: str) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sparsebert.records import PruneCurve, PrunePoint, PruneStudy, Record
+from sparsebert.records import PruneCurve, PrunePoint, PruneStudy, Record, Timing
 from sparsebert.reports import values as v
 from sparsebert.reports.families import short_name
 from sparsebert.reports.rows import score_in_points
@@ -99,6 +99,21 @@ def score_at(points: Sequence[PrunePoint], metric: str, split: str) -> v.Value |
     """In points (0-100): with its interval of one network, median and range of several; None without a value."""
     found = (point.score(metric, split) for point in points)
     return v.over_runs(score_in_points(one) for one in found if one is not None)
+
+
+def model_times(points: Sequence[PrunePoint]) -> list[Timing]:
+    """The whole model's time at each point, in the first setting and runtime; of points that were timed."""
+    found = (next((time for time in point.timings if time.scope == "model"), None) for point in points)
+    return [time for time in found if time is not None]
+
+
+def speedup_at(points: Sequence[PrunePoint]) -> v.Value | None:
+    """Over the whole network in the same rounds; of that itself 1, without a spread. None where it was not timed."""
+    times = model_times(points)
+    if times and all(time.speedup is None for time in times):
+        return v.Value(1.0)
+    ratios = [(time.speedup, time.speedup_low, time.speedup_high) for time in times]
+    return v.over_runs(v.Value(mid, low, high) for mid, low, high in ratios if mid is not None)
 
 
 def held_until(curve: PruneCurve, within: float, metric: str, split: str) -> PrunePoint | None:

@@ -9,16 +9,21 @@ from sparsebert.reports.escape import in_html
 from sparsebert.reports.families import Family
 from sparsebert.reports.figures import picture
 from sparsebert.reports.prune_curve import PrunedNetworks, prune_groups
-from sparsebert.reports.prune_plots import prune_plot, weight_plot
+from sparsebert.reports.prune_plots import prune_plot, speed_plot, weight_plot
 from sparsebert.reports.prune_tables import drop_sentences, drop_table, networks_text, point_table
 
 _CURVES = (
     "Nothing was trained after a removal. Dashes: the whole network; dots: a constant answer. Bars: {bars}. Each point "
     "of a line is the same {networks} without more; layers are skipped, so that the residual stream passes by."
 )
+_SPEEDS = (
+    "Measured in the same rounds as the whole network, in the first setting and runtime. A product of dense matrices "
+    "takes as long where most weights are zero; the runtime `sparse` leaves zeros out."
+)
 _WEIGHTS = (
     "All layers together, before anything was removed; of the {whose}. Two separate peaks of |w| would mean that there "
-    "are weights of two sorts. Bins reach four times the root mean square of their kind."
+    "are weights of two sorts. Zeros are left out; bins reach four times the "
+    "root mean square of their kind."
 )
 
 
@@ -29,6 +34,9 @@ def prune_blocks(groups: Sequence[Family]) -> Iterator[PageRow]:
         return
     yield (PageBlock("Score as more is removed", "".join(_curves(one, len(found) > 1) for one in found), "figure"),)
     yield (PageBlock("Where it begins to lose", in_scroll(drop_table(found))),)
+    speeds = "".join(_speeds(one, len(found) > 1) for one in found)
+    if speeds:
+        yield (PageBlock("Speed as more is removed", speeds, "figure"),)
     yield (PageBlock("How the weights are spread", "".join(_weights(one, len(found) > 1) for one in found), "figure"),)
     yield (PageBlock("All points of the curves", "".join(_points(one, len(found) > 1) for one in found)),)
 
@@ -39,6 +47,12 @@ def _curves(group: PrunedNetworks, named: bool) -> str:
     caption = _CURVES.format(bars=bars, networks="network" if one else networks_text(group))
     words = "; ".join(f"{label}: {said}" for label, said in drop_sentences(group))
     return _heading(group, named) + _caption(caption) + picture(lambda theme: prune_plot(group, theme), words)
+
+
+def _speeds(group: PrunedNetworks, named: bool) -> str:
+    words = "Speedup of the whole model against sparsity; the numbers are in the table of all points"
+    drawn = picture(lambda theme: speed_plot(group, theme), words)
+    return _heading(group, named) + _caption(_SPEEDS) + drawn if drawn else ""
 
 
 def _weights(group: PrunedNetworks, named: bool) -> str:

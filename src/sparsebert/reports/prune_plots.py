@@ -14,6 +14,7 @@ from sparsebert.reports.prune_curve import (
     PrunedNetworks,
     prune_lines,
     score_at,
+    speedup_at,
     whole_sparsity,
 )
 from sparsebert.reports.tables import constant_guess, metric_name
@@ -54,6 +55,25 @@ def prune_plot(group: PrunedNetworks, theme: Theme = LIGHT) -> Figure:
         return figure
 
 
+def speed_plot(group: PrunedNetworks, theme: Theme = LIGHT) -> Figure | None:
+    """Measured speedup of the whole model against sparsity, with bars as in Value; None where none was timed."""
+    lines = prune_lines(group)
+    pairs = [[(whole_sparsity(points), speedup_at(points)) for points in line.points] for line in lines]
+    if not any(speed for line in pairs for _, speed in line):
+        return None
+    with styled(theme):
+        figure = new_figure(6.0, PANEL[1] + 0.5)
+        axes = figure.add_subplot()
+        handles: list[Any] = [_line(axes, line, index, theme) for index, line in enumerate(pairs)]
+        axes.set_xlabel("Removed of the whole network, %")
+        axes.set_ylabel("Speedup, whole model")
+        axes.set_ylim(bottom=0)
+        axes.grid(True)
+        axes.tick_params(length=0)
+        figure.legend(handles, [line.label for line in lines], loc="outside upper left", ncols=2, frameon=False)
+        return figure
+
+
 def weight_plot(kinds: Sequence[WeightHistogram], theme: Theme = LIGHT) -> Figure | None:
     """Density of the weights of each kind of matrix, with their signs and by size; None where nothing is known."""
     if not kinds:
@@ -72,7 +92,7 @@ def weight_plot(kinds: Sequence[WeightHistogram], theme: Theme = LIGHT) -> Figur
             axes.set_ylim(bottom=0)
             axes.grid(True)
             axes.tick_params(length=0)
-        signed.set_ylabel("Density of the weights that are not zero")
+        signed.set_ylabel("Density")
         handles = signed.patches
         figure.legend(handles, [one.kind for one in kinds], loc="outside upper left", ncols=3, frameon=False)
         return figure
@@ -86,6 +106,12 @@ def _density(one: WeightHistogram, counts: Sequence[int], sides: int) -> np.ndar
 
 def _draw(axes: Axes, line: PrunedLine, metric: str, split: str, index: int, theme: Theme) -> ErrorbarContainer:
     pairs = [(whole_sparsity(points), score_at(points, metric, split)) for points in line.points]
+    return _line(axes, pairs, index, theme)
+
+
+def _line(
+    axes: Axes, pairs: Sequence[tuple[v.Value | None, v.Value | None]], index: int, theme: Theme
+) -> ErrorbarContainer:
     shown = [(x, y) for x, y in pairs if x is not None and y is not None]
     return axes.errorbar(
         [100 * x.mid for x, _ in shown],

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sparsebert.records import PruneCurve, PrunePoint, Timing
+from sparsebert.records import PruneCurve, PrunePoint
 from sparsebert.reports import values as v
 from sparsebert.reports.prune_curve import (
     PrunedLine,
     PrunedNetworks,
     held_until,
     last_within,
+    model_times,
     prune_lines,
     score_at,
+    speedup_at,
     whole_sparsity,
 )
 from sparsebert.reports.tables import Cell, Section, Table, constant_guess, metric_name, times_cell
@@ -90,12 +92,14 @@ def drop_sentences(group: PrunedNetworks) -> list[tuple[str, str]]:
 
 
 def removed_text(points: Sequence[PrunePoint]) -> str:
-    """`45% of the weights`, or `2 layers (4, 1)`, counted from 0, without numbers where networks differ in them."""
+    """`nothing`, `45% of the weights`, or `2 layers (4, 1)` by number from 0, without these where networks differ."""
     first = points[0]
+    if not first.removed:
+        return "nothing"
     if first.asked is not None:
         return f"{100 * first.asked:g}% of the weights"
     count = len(first.skipped_layers)
-    alike = count and len({point.skipped_layers for point in points}) == 1
+    alike = len({point.skipped_layers for point in points}) == 1
     which = f" ({', '.join(map(str, first.skipped_layers))})" if alike else ""
     return f"{count} layer{'' if count == 1 else 's'}{which}"
 
@@ -179,7 +183,7 @@ def _point_row(group: PrunedNetworks, points: Sequence[PrunePoint], splits: Sequ
     files = v.over_runs(v.Value(point.bytes_on_disk / 1e6) for point in points)
     losses = (v.over_runs(v.exact(point.losses.get(split)) for point in points) for split in splits)
     scores = (score_at(points, metric, split) for metric, split in group.panels)
-    times = [time for point in points if (time := _of_model(point)) is not None]
+    times = model_times(points)
     milliseconds = v.over_runs(v.Value(time.median_ms, time.q25_ms, time.q75_ms) for time in times)
     return (
         Cell(removed_text(points)),
@@ -188,24 +192,14 @@ def _point_row(group: PrunedNetworks, points: Sequence[PrunePoint], splits: Sequ
         *(Cell(v.show(score, v.percent), v.show_spread(score, v.percent)) for score in scores),
         *(Cell(v.show(loss, v.digits), v.show_spread(loss, v.digits)) for loss in losses),
         Cell(v.show(milliseconds, v.digits), v.show_spread(milliseconds, v.digits)),
-        times_cell(_speedup(times)),
+        times_cell(speedup_at(points)),
     )
 
 
-def _of_model(point: PrunePoint) -> Timing | None:
-    """The whole model's time in the first setting and runtime."""
-    return next((time for time in point.timings if time.scope == "model"), None)
-
-
-def _speedup(times: Sequence[Timing]) -> v.Value | None:
-    ratios = [(time.speedup, time.speedup_low, time.speedup_high) for time in times]
-    return v.over_runs(v.Value(mid, low, high) for mid, low, high in ratios if mid is not None)
-
-
 def _timing_notes(group: PrunedNetworks) -> list[str]:
-    timed = (_of_model(point) for curve in group.studies[0].curves for point in curve.points)
-    time = next(filter(None, timed), None)
-    if time is None:
+    found = model_times([point for curve in group.studies[0].curves for point in curve.points])
+    if not found:
         return []
+    time = found[0]
     how = f"{time.backend}, batch {time.batch}, {time.length} tokens, threads: {time.threads}"
     return [f"Times: of the whole model, {how}; speedups are over the whole network in the same rounds."]

@@ -64,8 +64,11 @@ class PruneCurves(RunType[PruneCurveRecipe]):
         scorer = Scorer(context, model)
         predictions = {split: scorer.before[split] for split in context.validations}
         context.say(WHOLE, predictions)
-        ways = [way(context, model, digest, *curve) for curve in context.recipe.curves]
-        points = {one.name: _points(scorer, one, digest) for one in ways}
+        ways, points = [], {}
+        for method, criterion in context.recipe.curves:
+            context.steps.begin(f"{method} by {criterion}")
+            ways.append(way(context, model, digest, method, criterion))
+            points[ways[-1].name] = _points(scorer, ways[-1], digest)
         times = _times(context, model, ways, digest) if context.recipe.measure.timed else {}
         study = PruneStudy(
             within=context.recipe.within,
@@ -94,11 +97,19 @@ def _check_head(context: CurveContext) -> None:
 
 def _points(scorer: Scorer, one: Way, digest: str) -> list[PrunePoint]:
     context = scorer.context
-    context.steps.begin(f"{one.name}: {len(one.steps)} points")
 
     def point(number: int, step: Step) -> PrunePoint:
-        stage = Stage(context.work / f"{one.name}-{number}.json")
-        work = lambda: scorer.point(step.make(), step.asked, step.skipped)  # noqa: E731
+        name = f"{one.name}-{number}"
+        folder = context.folder / name if context.recipe.keep_models and number else None
+
+        def work() -> PrunePoint:
+            model = step.make()
+            if folder is not None:
+                save_sparse(model, context.tokenizer, folder, packed=True)
+            found = scorer.point(model, step.asked, step.skipped)
+            return found.model_copy(update={"folder": folder and folder.name})
+
+        stage = Stage(context.work / f"{name}.json", (folder,) if folder is not None else ())
         return once(stage, PrunePoint, work, after=digest).result
 
     return [point(number, step) for number, step in enumerate(tracked(one.steps, one.name))]
