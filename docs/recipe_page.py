@@ -145,7 +145,10 @@ def _keys(title: str, model: type[BaseModel], where: str, leave: type[BaseModel]
     known = {} if leave is None else leave.model_fields
     said = [inspect.getdoc(model) or "", *(_differing() if model is Training else ())]
     head = ["", " ".join([where, *said]).strip(), "", "| key | value | default | |", "|---|---|---|---|"]
-    rows = [_key(name, field) for name, field in model.model_fields.items() if name not in known]
+    own = {name: field for name, field in model.model_fields.items() if name not in known}
+    # Keys of every recipe that have another default here.
+    own |= {n: f for n, f in model.model_fields.items() if n in known and n != "kind" and f.default != known[n].default}
+    rows = [_key(name, field) for name, field in own.items()]
     return [f"## {title}", *head, *rows, ""]
 
 

@@ -151,7 +151,9 @@ def test_the_recipe_page_has_every_key_and_part_with_words(generated: dict[Path,
     rows = re.findall(r"^\| `([^`]+)` \|.*\| (.*) \|$", generated[Path("recipes.md")], re.MULTILINE)
     keys = [field.alias or key for model in Plain.__subclasses__() for key, field in model.model_fields.items()]
     for kind in registry.names("recipe"):
-        keys += [key for key in registry.get("recipe", kind).model_fields if key not in Recipe.model_fields]
+        fields, base = registry.get("recipe", kind).model_fields, Recipe.model_fields
+        keys += [key for key in fields if key not in base]
+        keys += [key for key in base if key != "kind" and fields[key].default != base[key].default]
     names = [
         one
         for kind in (*(kind for kind, _ in Rule(gate=ANY, penalty=ANY).components()), "unit_criterion")

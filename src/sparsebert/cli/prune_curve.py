@@ -8,6 +8,7 @@ import typer
 
 from sparsebert.cli.errors import GOES_ON, cli_errors
 from sparsebert.cli.options import (
+    DATA,
     HOW,
     DataOption,
     DebugOption,
@@ -24,7 +25,6 @@ from sparsebert.cli.options import (
     SetOption,
     TaskOption,
     TextColumnOption,
-    TrainExamplesOption,
 )
 from sparsebert.cli.settings import task_settings
 
@@ -81,7 +81,12 @@ def prune_curve(
     kind: KindOption = None,
     delimiter: DelimiterOption = None,
     encoding: EncodingOption = None,
-    train_examples: TrainExamplesOption = None,
+    train_examples: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Training rows that points are scored on too. Default 2,000.", rich_help_panel=DATA
+        ),
+    ] = None,
     recipe: RecipeOption = None,
     settings: SetOption = None,
     output: OutputFolderOption = None,

@@ -39,7 +39,7 @@ class Timed(BaseModel):
 
 
 @dataclass(frozen=True)
-class Scorer:
+class PointScorer:
     """Compares what is left of a network with the whole of it."""
 
     context: CurveContext

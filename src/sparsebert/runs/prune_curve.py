@@ -20,7 +20,7 @@ from sparsebert.pruning.histogram import weight_histograms
 from sparsebert.pruning.shapes import shape_of
 from sparsebert.recipe.prune_curve import PruneCurveRecipe
 from sparsebert.records import PruneCurve, PrunePoint, PruneStudy, Timing
-from sparsebert.runs.curve_points import AT_ONCE, WHOLE, CurveContext, Scorer, Timed, time_points
+from sparsebert.runs.curve_points import AT_ONCE, WHOLE, CurveContext, PointScorer, Timed, time_points
 from sparsebert.runs.remarks import collapse
 from sparsebert.runs.removals import Step, Way, loss_rows, way, weights_in_scope
 from sparsebert.runs.run_type import Entry, Made, RunType
@@ -61,7 +61,7 @@ class PruneCurves(RunType[PruneCurveRecipe]):
 
         digest = once(Stage(context.work / "whole.json", (folder,)), Kept, copied).digest
         model = context.load(folder)
-        scorer = Scorer(context, model)
+        scorer = PointScorer(context, model)
         predictions = {split: scorer.before[split] for split in context.validations}
         context.say(WHOLE, predictions)
         ways, points = [], {}
@@ -95,7 +95,7 @@ def _check_head(context: CurveContext) -> None:
         )
 
 
-def _points(scorer: Scorer, one: Way, digest: str) -> list[PrunePoint]:
+def _points(scorer: PointScorer, one: Way, digest: str) -> list[PrunePoint]:
     context = scorer.context
 
     def point(number: int, step: Step) -> PrunePoint:
