@@ -56,7 +56,10 @@ def prune_plot(group: PrunedNetworks, theme: Theme = LIGHT) -> Figure:
 
 
 def speed_plot(group: PrunedNetworks, theme: Theme = LIGHT) -> Figure | None:
-    """Measured speedup of the whole model against sparsity, with bars as in Value; None where none was timed."""
+    """Measured speedup of the whole model against sparsity, with bars as in Value; None where none was timed.
+
+    No line joins the points: each was timed by itself, and a line would draw the noise.
+    """
     lines = prune_lines(group)
     pairs = [[(whole_sparsity(points), speedup_at(points)) for points in line.points] for line in lines]
     if not any(speed for line in pairs for _, speed in line):
@@ -64,7 +67,7 @@ def speed_plot(group: PrunedNetworks, theme: Theme = LIGHT) -> Figure | None:
     with styled(theme):
         figure = new_figure(6.0, PANEL[1] + 0.5)
         axes = figure.add_subplot()
-        handles: list[Any] = [_line(axes, line, index, theme) for index, line in enumerate(pairs)]
+        handles: list[Any] = [_line(axes, line, index, theme, joined=False) for index, line in enumerate(pairs)]
         axes.set_xlabel("Removed of the whole network, %")
         axes.set_ylabel("Speedup, whole model")
         axes.set_ylim(bottom=0)
@@ -110,7 +113,11 @@ def _draw(axes: Axes, line: PrunedLine, metric: str, split: str, index: int, the
 
 
 def _line(
-    axes: Axes, pairs: Sequence[tuple[v.Value | None, v.Value | None]], index: int, theme: Theme
+    axes: Axes,
+    pairs: Sequence[tuple[v.Value | None, v.Value | None]],
+    index: int,
+    theme: Theme,
+    joined: bool = True,
 ) -> ErrorbarContainer:
     shown = [(x, y) for x, y in pairs if x is not None and y is not None]
     return axes.errorbar(
@@ -121,6 +128,7 @@ def _line(
         marker=MARKERS[index % len(MARKERS)],
         markersize=5,
         markeredgecolor=theme.paper,
+        linestyle="-" if joined else "none",
         linewidth=1.3,
         elinewidth=1,
         capsize=2,
