@@ -19,6 +19,8 @@ from sparsebert.records import Size, Sparsity
 
 # Of one forward pass. Activations of more fit into no memory, and asking for them ends the process.
 MOST_TOKENS = 2**24
+ROWS_A_TEXT = "rows_a_text"
+"""The attribute of a model that takes more rows of a batch than one for each text, such as two for a pair."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,15 @@ def flops(model: PreTrainedModel, batch: int, length: int) -> int:
 def example_inputs(models: Sequence[PreTrainedModel], batch: int, length: int, seed: int = 0) -> dict[str, Tensor]:
     """Random tokens that every one of `models` knows, [batch, length], with a full attention mask.
 
-    Ids are uniform over the smallest vocabulary, without padding tokens. Raises UserError for an empty input or
-    one of more than MOST_TOKENS, and for a length that a model has no positions for.
+    Models that read the sides of a pair apart take two rows for each of `batch` pairs, one below the other. Ids are uniform over the smallest vocabulary, without padding tokens. Raises UserError for an empty input or
+    one of more than MOST_TOKENS, for a length that a model has no positions for, and for models of both sorts at once.
     """
     if batch < 1 or length < 1:
         raise UserError("Batch and length must be at least 1", got=f"{batch} x {length}")
+    rows = {int(vars(model).get(ROWS_A_TEXT, 1)) for model in models}
+    if len(rows) > 1:
+        raise UserError("Models that read pairs apart and others take no input in common", fix="give one sort only")
+    batch = batch * rows.pop()
     if batch * length > MOST_TOKENS:
         allowed = f"up to {MOST_TOKENS:,} tokens"
         raise UserError("That is more input than fits into memory", got=f"{batch} x {length}", allowed=allowed)

@@ -103,6 +103,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "classification": "sparsebert.tasks.classification:CLASSIFICATION",
         "regression": "sparsebert.tasks.regression:REGRESSION",
         "multilabel": "sparsebert.tasks.multilabel:MULTILABEL",
+        "pair_classification": "sparsebert.tasks.pair:PAIR_CLASSIFICATION",
+        "pair_similarity": "sparsebert.tasks.pair:PAIR_SIMILARITY",
     },
     "metric": {
         "accuracy": "sparsebert.tasks.metrics:ACCURACY",

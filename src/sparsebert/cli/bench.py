@@ -140,10 +140,12 @@ def _natural_length(recipe: Recipe, model: ModelSource) -> int:
     from sparsebert.data.load import load_task
     from sparsebert.models.limits import token_limits
     from sparsebert.models.load import load_config, load_tokenizer
+    from sparsebert.tasks.kind import task_kind
 
     task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed)
     limits = token_limits(load_config(model))
-    rows = encode(task.validation, load_tokenizer(model), recipe.max_length, *limits).dataset
+    apart = task_kind(task.spec.kind).apart
+    rows = encode(task.validation, load_tokenizer(model), recipe.max_length, *limits, apart).dataset
     return int(np.median(list(rows["length"])))
 
 

@@ -1,4 +1,4 @@
-"""The splits of a GLUE task, from a folder `DIR/<task>/<split>.parquet` or from the Hugging Face hub."""
+"""The splits of a task of the table, from a folder `DIR/<task>/<split>.parquet` or from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ HUB_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class RawSplit:
-    """Rows as they were stored, and the name of the split they truly are."""
+    """Rows as they were stored, the name of the split they truly are, and what was decided when they were read."""
 
     name: str
     rows: pa.Table
+    notes: tuple[str, ...] = ()
 
     @property
     def is_subset(self) -> bool:
@@ -35,12 +36,12 @@ class RawSplit:
 
 
 def folder_splits(spec: TaskSpec, folder: Path) -> dict[str, RawSplit]:
-    """Splits found in `folder/<task>`, keyed by official name; `<split>_subset.parquet` serves where the split is not.
+    """Splits found in the task's folder, keyed by official name; `<split>_subset.parquet` serves where the split is not.
 
     Raises UserError if the train or the deciding validation split is missing or unreadable.
     """
-    home = folder / spec.name
-    if not home.is_dir():
+    home = next((folder / name for name in spec.folders if (folder / name).is_dir()), None)
+    if home is None:
         raise UserError(f"No folder '{spec.name}' in the data folder", got=folder, fix=_layout(spec))
     found = {}
     for split in (spec.train_split, *spec.validation_splits):

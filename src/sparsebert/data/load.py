@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
+from sparsebert.data.cs224n import course_splits
 from sparsebert.data.files import own_data
 from sparsebert.data.glue import RawSplit, folder_splits, hub_splits
 from sparsebert.data.hold_out import hold_out
@@ -89,6 +90,8 @@ def _load(task: str, data: str | None, columns: Columns, seed: int) -> Task:
     _check_use(spec, data, columns)
     if spec.packaged:
         splits = {name: _packaged(spec, name) for name in (spec.train_split, *spec.validation_splits)}
+    elif spec.course:
+        splits = course_splits(spec, home_of(data) if data else None)
     else:
         splits = folder_splits(spec, home_of(data)) if data else hub_splits(spec)
     return _assemble(spec, splits)
@@ -144,6 +147,7 @@ def _assemble(spec: TaskSpec, splits: dict[str, RawSplit]) -> Task:
         for name, raw in splits.items()
         if raw.is_subset
     ]
+    notes += [note for raw in splits.values() for note in raw.notes]
     notes += [f"{name} is missing in the data folder, so it has no score" for name in others if name not in rows]
     return Task(
         spec=spec,

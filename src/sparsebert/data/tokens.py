@@ -10,7 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from sparsebert.errors import UserError
 
-TokenColumns = dict[str, list[list[int]]]
+TokenColumns = dict[str, Any]
+"""Lists of numbers by name, one a text; `second`, of pairs that are read apart, holds one number a text."""
+SECOND = "second"
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,15 @@ class Reader:
 
     `vocab_size` none leaves token ids unchecked. `segments` is how many segment types the model tells apart; none
     leaves them as the tokenizer gives them, and with fewer than two there is nothing to tell, so they are left out.
+    With `apart` the sides of a pair are read on their own: a row holds the tokens of both, one after the other, and
+    `second` says where the other begins.
     """
 
     tokenizer: PreTrainedTokenizerBase
     limit: int
     vocab_size: int | None = None
     segments: int | None = None
+    apart: bool = False
 
     def read(
         self, first: Sequence[str], second: Sequence[str] | None = None, start: int = 0
@@ -32,8 +37,25 @@ class Reader:
         """Token rows of texts or pairs by column name, special tokens included, and how many rows were cut.
 
         The longer text of a pair loses first. `start` is the number of texts before these. Raises UserError for a text
-        without tokens, and for an id that the model has no embedding for.
+        without tokens, for an id that the model has no embedding for, and for single texts where pairs are read apart.
         """
+        if not self.apart:
+            columns, long = self._read(first, second, start)
+            return columns, len(long)
+        if second is None:
+            raise UserError("The model reads pairs of texts", got="single texts", fix="give --text-column twice")
+        (one, cut), (other, also) = (self._read(side, None, start) for side in (first, second))
+        joined: TokenColumns = {name: [a + b for a, b in zip(one[name], other[name], strict=True)] for name in one}
+        return joined | {SECOND: [len(ids) for ids in one["input_ids"]]}, len(cut | also)
+
+    def longest(self, columns: TokenColumns) -> list[int]:
+        """Tokens of each row that has been read; of a pair that is read apart those of its longer side."""
+        lengths = [len(ids) for ids in columns["input_ids"]]
+        seconds = columns.get(SECOND, [0] * len(lengths))
+        return [max(place, length - place) for place, length in zip(seconds, lengths, strict=True)]
+
+    def _read(self, first: Sequence[str], second: Sequence[str] | None, start: int) -> tuple[TokenColumns, set[int]]:
+        """The token rows, and which of them were cut."""
         # Whole first, so that cut rows can be counted with every kind of tokenizer; then only the long ones again.
         columns = self._call(first, second, None)
         long = [row for row, ids in enumerate(columns["input_ids"]) if len(ids) > self.limit]
@@ -43,7 +65,7 @@ class Reader:
                 for row, value in zip(long, values, strict=True):
                     columns[name][row] = value
         self._check(columns, start)
-        return columns, len(long)
+        return columns, set(long)
 
     def _call(self, first: Sequence[str], second: Sequence[str] | None, limit: int | None) -> TokenColumns:
         # `verbose=False`: the warning about over-long text would come before it is cut.

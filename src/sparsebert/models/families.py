@@ -14,7 +14,7 @@ from sparsebert.errors import UserError, unknown
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-HeadName = Literal["base", "classification", "masked_lm"]
+HeadName = Literal["base", "classification", "masked_lm", "pair_classification", "pair_similarity", "multitask"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class ModelFamily:
     names of these numbers in the stock configuration, `per_layer_fields` its lists with one entry a layer.
     `first_norm` names a norm that the stock model leaves out of its first layer only, `after_first` a module under
     the base model that works on the first layer's output; `layer_attributes` are read from layers by their caller.
-    `classifier` names, under a classification model, the projection that has one row a label.
+    `classifier` names, under a classification model, the projection that has one row a label; `classifier_pools` says
+    that this model's base has a pooler.
     """
 
     name: str
@@ -76,6 +77,7 @@ class ModelFamily:
     layer_gives_tuple: bool = False
     optional_pooler: bool = False
     classifier: str = "classifier"
+    classifier_pools: bool = False
 
     def model_class(self, task: HeadName) -> str:
         """Dotted name of the stock model class for a task."""
@@ -111,11 +113,14 @@ def is_shrunk(config: PretrainedConfig) -> bool:
 
 
 def _classes(module: str, stem: str) -> tuple[tuple[HeadName, str], ...]:
-    where = f"transformers.models.{module}.modeling_{module}"
+    where, own = f"transformers.models.{module}.modeling_{module}", "sparsebert.models.pair_classes"
     return (
         ("base", f"{where}:{stem}Model"),
         ("classification", f"{where}:{stem}ForSequenceClassification"),
         ("masked_lm", f"{where}:{stem}ForMaskedLM"),
+        ("pair_classification", f"{own}:{stem}ForPairClassification"),
+        ("pair_similarity", f"{own}:{stem}ForPairSimilarity"),
+        ("multitask", f"{own}:{stem}ForMultitask"),
     )
 
 
@@ -146,6 +151,7 @@ BERT = ModelFamily(
     config_class=_config("bert", "Bert"),
     model_classes=_classes("bert", "Bert"),
     optional_pooler=True,
+    classifier_pools=True,
 )
 
 ROBERTA = ModelFamily(

@@ -19,14 +19,26 @@ from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.models.families import HeadName, family_of
 from sparsebert.models.labels import head_order
+from sparsebert.models.pair_classes import AutoModelForHead
 from sparsebert.tasks.kind import TaskKind, task_kind
 
 AUTO: dict[str, Any] = {
     "base": AutoModel,
     "classification": AutoModelForSequenceClassification,
     "masked_lm": AutoModelForMaskedLM,
+    "pair_classification": AutoModelForHead("pair_classification"),
+    "pair_similarity": AutoModelForHead("pair_similarity"),
+    "multitask": AutoModelForHead("multitask"),
 }
 CLASSIFIER, LANGUAGE_MODEL = "ForSequenceClassification", "ForMaskedLM"
+# Ends of the names of the classes with each head.
+_ENDS: dict[str, HeadName] = {
+    CLASSIFIER: "classification",
+    LANGUAGE_MODEL: "masked_lm",
+    "ForPairClassification": "pair_classification",
+    "ForPairSimilarity": "pair_similarity",
+    "ForMultitask": "multitask",
+}
 TASKS = ", ".join(registry.names("task_kind"))
 # Ends of the names of classes that nobody has fine-tuned for a task yet.
 _PRETRAINING = ("Model", LANGUAGE_MODEL, "ForCausalLM", "ForPreTraining", "ForNextSentencePrediction")
@@ -38,9 +50,12 @@ def saved_head(config: PretrainedConfig) -> HeadName:
     Of a class that transformers does not have nothing is known but the family.
     """
     names = [name for name in config.architectures or () if is_known(name)]
-    if any(name.endswith(CLASSIFIER) for name in names):
-        return "classification"
-    return "masked_lm" if any(name.endswith(LANGUAGE_MODEL) for name in names) else "base"
+    return next((_head_of(name) for name in names if _head_of(name) != "base"), "base")
+
+
+def _head_of(name: str) -> HeadName:
+    """The head of a class by its name."""
+    return next((head for end, head in _ENDS.items() if name.endswith(end)), "base")
 
 
 def saved_kind(config: PretrainedConfig) -> str | None:
@@ -50,8 +65,8 @@ def saved_kind(config: PretrainedConfig) -> str | None:
 
 def kind_of(model: PreTrainedModel) -> TaskKind:
     """The task kind that a model in memory is for, by its configuration. Raises UserError if that is for none."""
-    head = "masked_lm" if type(model).__name__.endswith(LANGUAGE_MODEL) else "classification"
-    name = _kind_with(head, model.config)
+    head = _head_of(type(model).__name__)
+    name = _kind_with("classification" if head == "base" else head, model.config)
     if name is None:
         got = f"problem_type {model.config.problem_type}"
         raise UserError("The model is for no known task", got=got, allowed=TASKS)
@@ -83,20 +98,28 @@ def foreign_head(config: PretrainedConfig) -> str | None:
     for name in config.architectures or ():
         if not is_known(name):
             return f"{name}, a class of somebody's own"
-        if not name.endswith((CLASSIFIER, *_PRETRAINING)):
+        if not name.endswith((*_ENDS, *_PRETRAINING)):
             return name
     return None
 
 
 def is_known(name: str) -> bool:
     """Whether a model class is one of transformers, or of this package."""
-    return name.removeprefix("Sparse") in _classes()
+    return name.removeprefix("Sparse") in _classes() | _own_classes()
 
 
 @cache
 def _classes() -> frozenset[str]:
     # Listing them takes a tenth of a second.
     return frozenset(dir(transformers))
+
+
+@cache
+def _own_classes() -> frozenset[str]:
+    """The classes for heads that transformers does not have."""
+    families = (registry.get("family", name) for name in registry.names("family"))
+    named = (dotted.split(":") for family in families for _, dotted in family.model_classes)
+    return frozenset(name for module, name in named if module.startswith("sparsebert."))
 
 
 def check_start(config: PretrainedConfig, model: str) -> None:

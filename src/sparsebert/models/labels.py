@@ -8,6 +8,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsebert.models.families import family_of
+from sparsebert.models.pair import PairClassifier
 
 
 def own_names(config: PretrainedConfig) -> list[str]:
@@ -60,7 +61,10 @@ def take_labels(model: PreTrainedModel, label_names: Sequence[str]) -> None:
     """
     order = head_order(model.config, label_names)
     assert order is not None, "the model's labels are not the task's"
-    if order != sorted(order):
+    pairs = _pair_head(model)
+    if order != sorted(order) and pairs is not None:
+        pairs.reorder(order)
+    elif order != sorted(order):
         head = model.get_submodule(family_of(model.config).classifier)
         for parameter in head.parameters():
             parameter.copy_(parameter[order].clone())
@@ -71,6 +75,13 @@ def take_labels(model: PreTrainedModel, label_names: Sequence[str]) -> None:
 @torch.no_grad()
 def draw_head(model: PreTrainedModel) -> None:
     """Give the rows of a classifier, which stand for other labels than the task's, new values, in place."""
-    head = model.get_submodule(family_of(model.config).classifier)
+    pairs = _pair_head(model)
+    head = model.get_submodule(family_of(model.config).classifier) if pairs is None else pairs.linear
     for name, parameter in head.named_parameters():
         parameter.normal_(std=model.config.initializer_range if name == "weight" else 0.0)
+
+
+def _pair_head(model: PreTrainedModel) -> PairClassifier | None:
+    """The head of a model that classifies pairs whose sides it reads apart."""
+    found = dict(model.named_children()).get("classifier")
+    return found if isinstance(found, PairClassifier) else None

@@ -56,6 +56,7 @@ _AUTO: dict[HeadName, str] = {
     "classification": "AutoModelForSequenceClassification",
     "masked_lm": "AutoModelForMaskedLM",
 }
+"""The Auto classes of transformers; it has none for pairs that are read apart (see models/pair_classes.py)."""
 
 
 def stock_config_class(family: ModelFamily) -> Any:
@@ -113,7 +114,7 @@ def model_class(family: ModelFamily, task: HeadName) -> type[PreTrainedModel]:
         return super(made, cls)
 
     namespace = {
-        **_carried(_AUTO[task]),
+        **_carried(_AUTO.get(task)),
         "__doc__": f"{stock.__name__} with fewer heads, neurons and layers.",
         "__init__": init,
         "from_pretrained": classmethod(from_pretrained),
@@ -153,7 +154,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _carried(auto_class: str) -> dict[str, Any]:
+def _carried(auto_class: str | None) -> dict[str, Any]:
     """What makes transformers save, beside a model, the file by which others load it with `trust_remote_code`."""
     return {"__module__": importlib.import_module(f"{__package__}.{OWN_MODULE}").__name__, "_auto_class": auto_class}
 

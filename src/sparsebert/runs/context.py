@@ -18,7 +18,7 @@ from sparsebert.counts import example_inputs
 from sparsebert.data.encode import encode
 from sparsebert.data.load import Task, load_task
 from sparsebert.measurement.bench import Setting
-from sparsebert.models.heads import CLASSIFIER, check_start, has_task_head
+from sparsebert.models.heads import check_start, has_task_head, saved_head
 from sparsebert.models.labels import (
     are_numbers,
     draw_head,
@@ -145,7 +145,7 @@ class RunContext(Generic[R]):
         if labels and self.has_head(model.config):
             take_labels(model, labels)
         elif labels:
-            if _has_rows(load_config(source), len(labels)):
+            if _has_rows(load_config(source), self.kind, len(labels)):
                 draw_head(model)
             name_labels(model.config, labels)
         return model
@@ -199,7 +199,7 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     check_start(config, source.name)
     tokenizer = load_tokenizer(source)
     task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples, recipe.hold_out)
-    takes = (recipe.max_length, *token_limits(config))
+    takes = (recipe.max_length, *token_limits(config), task_kind(task.spec.kind).apart)
     train = encode(task.train, tokenizer, *takes)
     validations = {task.validation_name: task.validation, **task.more_validation}
     encoded = {name: encode(rows, tokenizer, *takes) for name, rows in validations.items()}
@@ -261,15 +261,15 @@ def _notes_about_teachers(names: Sequence[str], labels: Sequence[str]) -> list[s
     ]
 
 
-def _has_rows(config: PretrainedConfig, num_labels: int) -> bool:
+def _has_rows(config: PretrainedConfig, kind: TaskKind, num_labels: int) -> bool:
     """Whether a saved classifier is of as many labels as are wanted, so that loading keeps its rows."""
-    return config.num_labels == num_labels and any(name.endswith(CLASSIFIER) for name in config.architectures or ())
+    return config.num_labels == num_labels and saved_head(config) == kind.head
 
 
 def _notes_about_head(config: PretrainedConfig, spec: TaskSpec) -> list[str]:
     """What was made of a head for texts that the model brings along."""
     label_names = spec.labels
-    if not any(name.endswith(CLASSIFIER) for name in config.architectures or ()):
+    if saved_head(config) in ("base", "masked_lm"):
         return []
     own, wanted = ", ".join(own_names(config)), ", ".join(label_names) or "one value"
     if not _has_head(config, spec):

@@ -66,6 +66,8 @@ class TaskKind(ABC):
     """
     num_outputs: int | None
     """How many outputs a model has; None = one for each name."""
+    apart: bool = False
+    """Whether a text is a pair of which each side is read on its own, so that a batch holds two rows for each."""
 
     @abstractmethod
     def from_text(self, column: TextColumn) -> tuple[Sequence[Any], tuple[str, ...]]:

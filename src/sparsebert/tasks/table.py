@@ -1,4 +1,4 @@
-"""The table of tasks: two about reviews that ship in the package, and the nine of GLUE. Plain data, no torch."""
+"""The table of tasks: two about reviews that ship in the package, nine of GLUE, four of CS224N. Plain data, no torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ GLUE_HUB = "nyu-mll/glue"
 
 
 @dataclass(frozen=True)
+class CourseFiles:
+    """The files of a task of Stanford's CS224N default project, as the course hands them out.
+
+    They are tab separated, with a header; `train` and `validation` are their names without `.csv` or `.csv.gz`, and
+    `label` is what they call the label column.
+    """
+
+    train: str
+    validation: str
+    label: str
+
+
+@dataclass(frozen=True)
 class TaskSpec:
     """What a task is: its columns, its labels, its metrics and where its data are.
 
@@ -18,7 +31,8 @@ class TaskSpec:
     tables: F1 before accuracy for the two paraphrase tasks, Pearson before Spearman. `kind` names a task kind.
     The first of `validation_splits` is the one that decides; `source` is the hub id and configuration, empty if not on
     the hub. `packaged` is the folder under `sparsebert/data` of a task that ships in the package, else empty. `bundle`
-    rows of one label make one example of such a task: one sentence alone may not say enough.
+    rows of one label make one example of such a task: one sentence alone may not say enough. `course` are the files
+    of a task of CS224N, which is on no hub.
     """
 
     name: str
@@ -33,6 +47,12 @@ class TaskSpec:
     source: tuple[str, ...] = ()
     packaged: str = ""
     bundle: int = 1
+    course: CourseFiles | None = None
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """What the folder of its Parquet files may be called."""
+        return (self.name, f"cs224n_{self.name}") if self.course else (self.name,)
 
     @property
     def main_metric(self) -> str:
@@ -132,6 +152,40 @@ _SPECS = (
         metrics=("accuracy",),
         description="Does the sentence entail itself with a pronoun replaced?",
         source=(GLUE_HUB, "wnli"),
+    ),
+    TaskSpec(
+        name="sst5",
+        columns=("sentence",),
+        labels=("very negative", "negative", "neutral", "positive", "very positive"),
+        metrics=("accuracy", "macro_f1"),
+        description="Sentiment of a film review's sentence, in five degrees (CS224N)",
+        course=CourseFiles("ids-sst-train", "ids-sst-dev", "sentiment"),
+    ),
+    TaskSpec(
+        name="quora",
+        columns=("sentence1", "sentence2"),
+        labels=("not_duplicate", "duplicate"),
+        metrics=("accuracy", "f1"),
+        kind="pair_classification",
+        description="Do two Quora questions, each read apart, ask the same? (CS224N)",
+        course=CourseFiles("quora-train", "quora-dev", "is_duplicate"),
+    ),
+    TaskSpec(
+        name="sts",
+        columns=("sentence1", "sentence2"),
+        labels=(),
+        metrics=("pearson", "spearman"),
+        kind="pair_similarity",
+        description="How similar are two sentences, each read apart, from 0 to 5? (CS224N)",
+        course=CourseFiles("sts-train", "sts-dev", "similarity"),
+    ),
+    TaskSpec(
+        name="cfimdb",
+        columns=("sentence",),
+        labels=("negative", "positive"),
+        metrics=("accuracy",),
+        description="Is a film review, counterfactual or not, favourable? (CS224N)",
+        course=CourseFiles("ids-cfimdb-train", "ids-cfimdb-dev", "sentiment"),
     ),
 )
 _TABLE = {spec.name: spec for spec in _SPECS}

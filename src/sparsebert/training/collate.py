@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
+from sparsebert.data.tokens import SECOND
 from sparsebert.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def inputs_of(batch: Mapping[str, Any], *more: str) -> dict[str, Any]:
 class PaddingCollator:
     """Rows of an encoded data set to one batch with `labels`, and `rows` when known.
 
+    A pair that is read apart takes two rows of the batch, its first side and below it the second.
+
     Padding is always on the right and always masked, whatever the tokenizer does by itself: positions count from the
     left, so that a text would otherwise be read differently in other company. Plain values, so that workers of a data
     loader can be given one.
@@ -40,14 +43,15 @@ class PaddingCollator:
     segment: int
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """The batch: every value [rows, longest row] or [rows]."""
-        masks = [row.get("attention_mask") or [1] * len(row["input_ids"]) for row in rows]
+        """The batch: every value [rows, longest row], [2 rows, longest side] of pairs that are read apart, or [rows]."""
+        texts = [text for row in rows for text in _sides(row)] if SECOND in rows[0] else rows
+        masks = [text.get("attention_mask") or [1] * len(text["input_ids"]) for text in texts]
         batch = {
-            "input_ids": _padded([row["input_ids"] for row in rows], self.token),
+            "input_ids": _padded([text["input_ids"] for text in texts], self.token),
             "attention_mask": _padded(masks, 0),
         }
         if "token_type_ids" in rows[0]:
-            batch["token_type_ids"] = _padded([row["token_type_ids"] for row in rows], self.segment)
+            batch["token_type_ids"] = _padded([text["token_type_ids"] for text in texts], self.segment)
         for name, key in (("labels", "label"), ("rows", "row")):
             if key in rows[0]:
                 batch[name] = torch.tensor([row[key] for row in rows])
@@ -64,6 +68,12 @@ def padding_collator(tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:
             fix="set tokenizer.pad_token to one that the model knows, and save the tokenizer",
         )
     return PaddingCollator(padding, tokenizer.pad_token_type_id)
+
+
+def _sides(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The two sides of a pair that is read apart."""
+    place, inputs = row[SECOND], inputs_of(row)
+    return {k: v[:place] for k, v in inputs.items()}, {k: v[place:] for k, v in inputs.items()}
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:

@@ -96,14 +96,17 @@ class Inference:
         return {name: value.to(self.model.device) for name, value in batch.items()}
 
     def _rounded(self, batch: Batch) -> Batch:
-        """Padded to a full batch, with copies of its rows, and to one of few lengths: a program is of one shape."""
+        """Padded to a full batch, with copies of its last text, and to one of few lengths: a program is of one shape."""
         rows, length = batch["input_ids"].shape
+        texts = 2 if self.reader.apart else 1
         wanted = SHORTEST_ROUNDED
         while wanted < length:
             wanted *= 2
         more = min(wanted, self.reader.limit) - length
         fillers = {"input_ids": self.collate.token, "attention_mask": 0, "token_type_ids": self.collate.segment}
-        whole = torch.arange(self.batch).clamp_max(rows - 1)
+        # Of a pair that is read apart, both rows.
+        whole = torch.arange(texts * self.batch)
+        whole = torch.where(whole < rows, whole, rows - texts + whole % texts)
         return {
             name: torch.nn.functional.pad(value, (0, max(more, 0)), value=fillers[name])[whole]
             for name, value in batch.items()

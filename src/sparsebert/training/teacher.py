@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from transformers import PreTrainedModel
 
 from sparsebert import registry
+from sparsebert.data.tokens import SECOND
 from sparsebert.errors import UserError
 from sparsebert.files import digests, write_text_atomically
 from sparsebert.models.heads import kind_of
@@ -63,15 +64,15 @@ class TeacherCache:
         rows = batch["rows"].tolist()
         batch["teacher_logits"] = torch.from_numpy(self.logits[rows])
         if self.hidden is not None and len(layers) > 0:
-            tokens = batch["input_ids"].shape[1]
-            padded = np.zeros((len(layers), len(rows), tokens, self.hidden.shape[-1]), dtype=np.float32)
-            # By the mask, as a collator may pad on either side.
-            real = batch["attention_mask"].bool().numpy()
+            shape = batch["input_ids"].shape
+            # By the mask, as a collator may pad on either side; a text that is a pair may fill two rows of the batch.
+            real = batch["attention_mask"].bool().numpy().reshape(len(rows), -1)
+            padded = np.zeros((len(layers), *real.shape, self.hidden.shape[-1]), dtype=np.float32)
             for i, row in enumerate(rows):
                 start, end = int(self.offsets[row]), int(self.offsets[row + 1])
                 for j, layer in enumerate(layers):
                     padded[j, i, real[i]] = self.hidden[layer, start:end]
-            batch["teacher_hidden"] = torch.from_numpy(padded)
+            batch["teacher_hidden"] = torch.from_numpy(padded).view(len(layers), *shape, -1)
         return batch
 
 
@@ -143,7 +144,7 @@ def names_of_labels(model: PreTrainedModel) -> tuple[str, ...]:
 
 def _check_tokens(teacher: PreTrainedModel, encoded: Dataset) -> None:
     """Other tokenizers than the teacher's are noticed here only where ids or lengths are out of its range."""
-    lengths, ids = _lists(encoded, "input_ids")
+    lengths, ids = np.asarray(encoded["length"], dtype=np.int64), _lists(encoded, "input_ids")[1]
     supported = teacher.config.model_type.removeprefix(registry.SHRUNK_PREFIX) in registry.names("family")
     limit = position_limit(teacher.config) if supported else None
     for what, found, most in (
@@ -209,6 +210,8 @@ def _digest_of(teacher: PreTrainedModel, encoded: Dataset) -> str:
         found.update(name.encode())
         for part in _lists(encoded, name):
             found.update(part.tobytes())
+    if SECOND in encoded.column_names:
+        found.update(np.asarray(encoded[SECOND], dtype=np.int64).tobytes())
     return found.hexdigest()
 
 
@@ -222,7 +225,7 @@ def _lists(encoded: Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
 def _fill(
     teacher: PreTrainedModel, kind: TaskKind, encoded: Dataset, collate: Collator, folder: Path, hidden: bool
 ) -> None:
-    offsets = np.concatenate([[0], np.cumsum(np.asarray(encoded["length"], dtype=np.int64))])
+    offsets = np.concatenate([[0], np.cumsum(_lists(encoded, "input_ids")[0])])
     np.save(folder / OFFSETS, offsets)
     logits: np.ndarray | None = None
     states: np.ndarray | None = None
@@ -238,6 +241,8 @@ def _fill(
             if not hidden:
                 continue
             layers = torch.stack(outputs).float().cpu()
+            layers = layers.view(len(layers), len(rows), -1, layers.shape[-1])
+            real = batch["attention_mask"].bool().view(len(rows), -1)
             if states is None:
                 shape = (len(layers), int(offsets[-1]), layers.shape[-1])
                 # Half precision: by far the largest file, and rounding is small beside the student's error.
@@ -246,7 +251,7 @@ def _fill(
                 squares = np.zeros(len(layers))
             for i, row in enumerate(rows):
                 start, end = int(offsets[row]), int(offsets[row + 1])
-                values = layers[:, i, batch["attention_mask"][i].bool()].numpy()
+                values = layers[:, i, real[i]].numpy()
                 states[:, start:end] = values
                 squares += np.square(values).mean(axis=2).sum(axis=1)
     assert logits is not None

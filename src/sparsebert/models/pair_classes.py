@@ -1,0 +1,144 @@
+"""Models that read the sides of a pair apart, for every family, and one with all three heads of CS224N's project.
+
+`BertForPairClassification`, `BertForPairSimilarity`, `BertForMultitask`, `RobertaForPairClassification` and so on, all
+names of this module. Input is [2 pairs, length], the sides of a pair one below the other. The encoder is an ordinary
+one under its usual name, so that layout, masks, surgery and packing work as in any other model.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from typing import Any
+
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from sparsebert import registry
+from sparsebert.counts import ROWS_A_TEXT
+from sparsebert.errors import UserError
+from sparsebert.models.families import HeadName, ModelFamily, family_of
+from sparsebert.models.pair import PairClassifier, PairSimilarity, embedding, head_dropout
+from sparsebert.models.shrunk import model_class, stock_model_class
+
+SENTIMENT, PARAPHRASE, SIMILARITY = "sentiment", "paraphrase", "similarity"
+"""The heads of a multitask model."""
+Inputs = dict[str, Any]
+
+
+def run_head(model: PreTrainedModel, head: nn.Module, labels: Any, inputs: Inputs) -> SequenceClassifierOutput:
+    """What a head makes of the embeddings of a batch, and its loss where there are labels."""
+    given = {name: value for name, value in inputs.items() if value is not None}
+    found = model.base_model(**given)
+    outputs = head(embedding(model, found.last_hidden_state, found.get("pooler_output")))
+    loss = None if labels is None else head.loss(outputs, labels)
+    return SequenceClassifierOutput(
+        loss=loss, logits=outputs, hidden_states=found.hidden_states, attentions=found.attentions
+    )
+
+
+def build_class(family: ModelFamily, task: HeadName) -> type[PreTrainedModel]:
+    """The class of a family for one of the three heads that transformers does not have."""
+    return _multitask_class(family) if task == "multitask" else _pair_class(family, task)
+
+
+@functools.cache
+def _pair_class(family: ModelFamily, task: HeadName) -> type[PreTrainedModel]:
+    encoder = stock_model_class(family, "base")
+    stock = encoder.__mro__[1]
+    without = {"add_pooling_layer": False} if family.optional_pooler and not family.classifier_pools else {}
+
+    def init(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
+        stock.__init__(self, config, *args, **kwargs)
+        vars(self)[ROWS_A_TEXT] = 2
+        setattr(self, self.base_model_prefix, encoder(config, **without))
+        similar = task == "pair_similarity"
+        self.classifier = PairSimilarity(config) if similar else PairClassifier(config, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self: Any,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        labels: Any = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        return run_head(self, self.classifier, labels, {**inputs, **kwargs})
+
+    name = dict(family.model_classes)[task].rpartition(":")[2]
+    return _made(name, stock, f"{encoder.__name__} that reads the sides of a pair apart.", init, forward)
+
+
+@functools.cache
+def _multitask_class(family: ModelFamily) -> type[PreTrainedModel]:
+    stock = stock_model_class(family, "classification")
+
+    def init(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
+        stock.__init__(self, config, *args, **kwargs)
+        self.paraphrase, self.similarity = PairClassifier(config, 2), PairSimilarity(config)
+        set_head_dropout(self, head_dropout(config))
+        self.post_init()
+
+    def forward(
+        self: Any,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        labels: Any = None,
+        head: str = SENTIMENT,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        if head != SENTIMENT:
+            return run_head(self, self.get_submodule(head), labels, {**inputs, **kwargs})
+        given = {name: value for name, value in inputs.items() if value is not None}
+        return stock.forward(self, labels=labels, **given, **kwargs)
+
+    name = dict(family.model_classes)["multitask"].rpartition(":")[2]
+    return _made(name, stock, f"{stock.__name__} with heads for paraphrase and similarity beside it.", init, forward)
+
+
+def _made(name: str, stock: Any, text: str, init: Any, forward: Any) -> type[PreTrainedModel]:
+    namespace = {"__doc__": text, "__init__": init, "forward": forward, "__module__": __name__}
+    return types.new_class(name, (stock,), exec_body=lambda body: body.update(namespace))
+
+
+def set_head_dropout(model: PreTrainedModel, rate: float) -> None:
+    """Give every dropout outside the encoder this rate, 0-1, also in the configuration."""
+    inside = set(model.base_model.modules())
+    for module in model.modules():
+        if isinstance(module, nn.Dropout) and module not in inside:
+            module.p = rate
+    vars(model.config)["head_dropout"] = rate
+
+
+class AutoModelForHead:
+    """Loads the class for one head that fits a configuration, as the Auto classes of transformers do for theirs."""
+
+    def __init__(self, task: HeadName) -> None:
+        self._task: HeadName = task
+
+    def from_pretrained(self, folder: Any, *, config: PretrainedConfig, **options: Any) -> Any:
+        """As that of transformers."""
+        options.pop("trust_remote_code", None)
+        return self._class(config).from_pretrained(folder, config=config, **options)
+
+    def from_config(self, config: PretrainedConfig, *, trust_remote_code: bool = False, **options: Any) -> Any:
+        """As that of transformers."""
+        return self._class(config)._from_config(config, **options)
+
+    def _class(self, config: PretrainedConfig) -> Any:
+        family = family_of(config)
+        build = model_class if config.model_type.startswith(registry.SHRUNK_PREFIX) else stock_model_class
+        return build(family, self._task)
+
+
+def __getattr__(name: str) -> Any:
+    for family in (registry.get("family", key) for key in registry.names("family")):
+        for task, dotted in family.model_classes:
+            if dotted == f"{__name__}:{name}":
+                return build_class(family, task)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
