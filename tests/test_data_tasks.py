@@ -10,10 +10,11 @@ from sparsebert.tasks.table import task_names, task_spec
 
 REVIEWS = ["reviews", "review-domains"]
 GLUE = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
+CS224N = ["sst5", "quora", "sts", "cfimdb"]
 
 
-def test_two_tasks_of_reviews_and_the_nine_of_glue():
-    assert task_names() == [*REVIEWS, *GLUE]
+def test_two_tasks_of_reviews_the_nine_of_glue_and_four_of_cs224n():
+    assert task_names() == [*REVIEWS, *GLUE, *CS224N]
 
 
 def test_specs_are_consistent():
@@ -21,9 +22,9 @@ def test_specs_are_consistent():
         spec = task_spec(name)
         assert spec.name == name
         assert len(spec.columns) in (1, 2)
-        assert (spec.kind == "regression") == (spec.labels == ())
+        assert (spec.kind in ("regression", "pair_similarity")) == (spec.labels == ())
         assert spec.main_metric == spec.metrics[0]
-        assert spec.source == (() if name in REVIEWS else ("nyu-mll/glue", name))
+        assert spec.source == (() if name in REVIEWS + CS224N else ("nyu-mll/glue", name))
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,8 @@ def test_specs_are_consistent():
         ("mrpc", 2, "f1"),
         ("stsb", 0, "pearson"),
         ("mnli", 3, "accuracy"),
+        ("sst5", 5, "accuracy"),
+        ("sts", 0, "pearson"),
     ],
 )
 def test_labels_and_main_metric(name, labels, main):

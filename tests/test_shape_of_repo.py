@@ -206,7 +206,7 @@ def test_every_registered_name_leads_somewhere() -> None:
         "gate": 4,
         "penalty": 4,
         "family": 6,
-        "task_kind": 3,
+        "task_kind": 5,
         "metric": 7,
         "target": 4,
         "runtime": 6,

@@ -49,6 +49,10 @@ EXAMPLES = {
         ("food", "price", "staff"),
         [[2, 2, -2], [-2, -2, -2], [-2, 2, -2], [-2, 2, 2]],
     ),
+    "pair_classification": Example(
+        ["no", "yes", "no", "yes"], ["no", "yes", "no", " yes "], ("no", "yes"), [[0, -3], [0, 3], [0, -1], [0, 2]]
+    ),
+    "pair_similarity": Example([0.5, 2, 5.0, 3.25], ["0,5", "2", "5", "3,25"], (), [[0.5], [2], [5], [3.25]]),
 }
 KINDS = registry.names("task_kind")
 
@@ -90,8 +94,8 @@ def test_the_loss_is_finite_differentiable_and_that_of_transformers(name: str):
     assert loss.shape == () and bool(torch.isfinite(loss)) and bool(gradient.any())
     found = kind.mean_loss(outputs.detach().numpy(), labels_of(name))
     assert found == pytest.approx(float(loss.detach()), rel=1e-5)
-    model = tiny_model("bert", num_labels=outputs.shape[1], problem_type=kind.problem_type)
-    ids = torch.randint(3, 90, (4, 6), generator=torch.Generator().manual_seed(1))
+    model = tiny_model("bert", kind.head, num_labels=outputs.shape[1], problem_type=kind.problem_type)
+    ids = torch.randint(3, 90, (8 if kind.apart else 4, 6), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         given = model(ids, labels=labels)
     assert float(kind.loss(kind.outputs(given), labels)) == float(given.loss)

@@ -72,8 +72,9 @@ def flops(model: PreTrainedModel, batch: int, length: int) -> int:
 def example_inputs(models: Sequence[PreTrainedModel], batch: int, length: int, seed: int = 0) -> dict[str, Tensor]:
     """Random tokens that every one of `models` knows, [batch, length], with a full attention mask.
 
-    Models that read the sides of a pair apart take two rows for each of `batch` pairs, one below the other. Ids are uniform over the smallest vocabulary, without padding tokens. Raises UserError for an empty input or
-    one of more than MOST_TOKENS, for a length that a model has no positions for, and for models of both sorts at once.
+    Models that read the sides of a pair apart take two rows for each of `batch` pairs, one below the other. Ids are
+    uniform over the smallest vocabulary, without padding tokens. Raises UserError for an empty input or one of more
+    than MOST_TOKENS, for a length that a model has no positions for, and for models of both sorts at once.
     """
     if batch < 1 or length < 1:
         raise UserError("Batch and length must be at least 1", got=f"{batch} x {length}")

@@ -44,8 +44,8 @@ def encode(
 
     Rows longer than `max_length`, or than `model_limit` if that is less, are cut to it; the longer text of a pair
     loses first. Equal input gives an equal fingerprint. `vocab_size` and `segments` are how many token ids and segment
-    types the model has, none = unchecked; `apart`: the sides of a pair are read on their own (see Reader). Raises UserError for a text without tokens, and for an id that
-    the model does not have.
+    types the model has, none = unchecked; `apart`: the sides of a pair are read on their own (see Reader). Raises
+    UserError for a text without tokens, and for an id that the model does not have.
     """
     limit = max_length if model_limit is None else min(max_length, model_limit)
     reader = Reader(tokenizer, limit, vocab_size, segments, apart)

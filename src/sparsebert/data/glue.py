@@ -36,7 +36,7 @@ class RawSplit:
 
 
 def folder_splits(spec: TaskSpec, folder: Path) -> dict[str, RawSplit]:
-    """Splits found in the task's folder, keyed by official name; `<split>_subset.parquet` serves where the split is not.
+    """Splits in the task's folder, keyed by official name; `<split>_subset.parquet` serves where the split is not.
 
     Raises UserError if the train or the deciding validation split is missing or unreadable.
     """

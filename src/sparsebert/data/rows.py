@@ -24,7 +24,7 @@ def standard_rows(raw: pa.Table, spec: TaskSpec, where: str, empty_text: bool = 
         raise UserError("The split has no rows", got=where)
     if task_kind(spec.kind).apart and len(spec.columns) < 2:
         fix = "name both with --text-column (columns.text in a recipe)"
-        raise UserError(f"Texts of kind {spec.kind} are pairs", got=f"one text column, {spec.columns[0]}", fix=fix)
+        raise UserError(f"Texts of kind {spec.kind} are pairs", got=f"text column {', '.join(spec.columns)}", fix=fix)
     texts = {}
     for new, old in zip(("text_a", "text_b"), spec.columns, strict=False):
         texts[new] = _texts(column(raw, old, where), f"{where}, column '{old}'", empty_text)

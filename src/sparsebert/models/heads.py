@@ -49,13 +49,18 @@ def saved_head(config: PretrainedConfig) -> HeadName:
 
     Of a class that transformers does not have nothing is known but the family.
     """
-    names = [name for name in config.architectures or () if is_known(name)]
-    return next((_head_of(name) for name in names if _head_of(name) != "base"), "base")
+    for name in config.architectures or ():
+        if is_known(name) and _head_of(name) != "base":
+            return _head_of(name)
+    return "base"
 
 
 def _head_of(name: str) -> HeadName:
     """The head of a class by its name."""
-    return next((head for end, head in _ENDS.items() if name.endswith(end)), "base")
+    for end, head in _ENDS.items():
+        if name.endswith(end):
+            return head
+    return "base"
 
 
 def saved_kind(config: PretrainedConfig) -> str | None:

@@ -51,7 +51,7 @@ class PairClassifier(nn.Module):
 
 
 class PairSimilarity(nn.Module):
-    """Dropout and a linear layer for each side, two of each as the paper's text has them in the plural; their cosine."""
+    """Dropout and a linear layer for each side (the paper has both in the plural), and the cosine of what they give."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()

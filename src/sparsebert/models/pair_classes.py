@@ -17,8 +17,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from sparsebert import registry
 from sparsebert.counts import ROWS_A_TEXT
-from sparsebert.errors import UserError
 from sparsebert.models.families import HeadName, ModelFamily, family_of
+from sparsebert.models.layout import base_of
 from sparsebert.models.pair import PairClassifier, PairSimilarity, embedding, head_dropout
 from sparsebert.models.shrunk import model_class, stock_model_class
 
@@ -30,7 +30,8 @@ Inputs = dict[str, Any]
 def run_head(model: PreTrainedModel, head: nn.Module, labels: Any, inputs: Inputs) -> SequenceClassifierOutput:
     """What a head makes of the embeddings of a batch, and its loss where there are labels."""
     given = {name: value for name, value in inputs.items() if value is not None}
-    found = model.base_model(**given)
+    encoder: nn.Module = base_of(model)
+    found: Any = encoder(**given)
     outputs = head(embedding(model, found.last_hidden_state, found.get("pooler_output")))
     loss = None if labels is None else head.loss(outputs, labels)
     return SequenceClassifierOutput(
@@ -54,7 +55,7 @@ def _pair_class(family: ModelFamily, task: HeadName) -> type[PreTrainedModel]:
         vars(self)[ROWS_A_TEXT] = 2
         setattr(self, self.base_model_prefix, encoder(config, **without))
         similar = task == "pair_similarity"
-        self.classifier = PairSimilarity(config) if similar else PairClassifier(config, config.num_labels)
+        self.classifier = PairSimilarity(config) if similar else PairClassifier(config, config.num_labels or 2)
         self.post_init()
 
     def forward(
@@ -108,7 +109,7 @@ def _made(name: str, stock: Any, text: str, init: Any, forward: Any) -> type[Pre
 
 def set_head_dropout(model: PreTrainedModel, rate: float) -> None:
     """Give every dropout outside the encoder this rate, 0-1, also in the configuration."""
-    inside = set(model.base_model.modules())
+    inside = set(base_of(model).modules())
     for module in model.modules():
         if isinstance(module, nn.Dropout) and module not in inside:
             module.p = rate

@@ -1,4 +1,4 @@
-"""The table of tasks: two about reviews that ship in the package, nine of GLUE, four of CS224N. Plain data, no torch."""
+"""The table of tasks: two on reviews that ship in the package, nine of GLUE, four of CS224N. Plain data, no torch."""
 
 from __future__ import annotations
 

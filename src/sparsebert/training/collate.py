@@ -43,7 +43,7 @@ class PaddingCollator:
     segment: int
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """The batch: every value [rows, longest row], [2 rows, longest side] of pairs that are read apart, or [rows]."""
+        """The batch: values [rows, longest row], [2 rows, longest side] of pairs that are read apart, or [rows]."""
         texts = [text for row in rows for text in _sides(row)] if SECOND in rows[0] else rows
         masks = [text.get("attention_mask") or [1] * len(text["input_ids"]) for text in texts]
         batch = {

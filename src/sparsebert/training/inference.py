@@ -96,7 +96,7 @@ class Inference:
         return {name: value.to(self.model.device) for name, value in batch.items()}
 
     def _rounded(self, batch: Batch) -> Batch:
-        """Padded to a full batch, with copies of its last text, and to one of few lengths: a program is of one shape."""
+        """Padded to a full batch, by copies of its last text, and to one of few lengths: a program is of one shape."""
         rows, length = batch["input_ids"].shape
         texts = 2 if self.reader.apart else 1
         wanted = SHORTEST_ROUNDED
