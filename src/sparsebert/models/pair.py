@@ -8,9 +8,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
-from sparsebert.models.families import family_of
 from sparsebert.tasks.pair import HIGHEST, LOWEST
 
 DROPOUT = 0.3
@@ -67,8 +66,3 @@ class PairSimilarity(nn.Module):
     def loss(self, similarities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Absolute error."""
         return F.l1_loss(similarities.squeeze(-1), labels.to(similarities.dtype))
-
-
-def embedding(model: PreTrainedModel, output: torch.Tensor, pooled: torch.Tensor | None) -> torch.Tensor:
-    """What stands for a text [rows, hidden]: BERT's pooler output; without a pooler, the last layer's first token."""
-    return output[:, 0] if pooled is None or not family_of(model.config).classifier_pools else pooled

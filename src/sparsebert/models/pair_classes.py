@@ -12,14 +12,14 @@ import types
 from typing import Any
 
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from sparsebert import registry
 from sparsebert.counts import ROWS_A_TEXT
 from sparsebert.models.families import HeadName, ModelFamily, family_of
 from sparsebert.models.layout import base_of
-from sparsebert.models.pair import PairClassifier, PairSimilarity, embedding, head_dropout
+from sparsebert.models.pair import PairClassifier, PairSimilarity, head_dropout
 from sparsebert.models.shrunk import model_class, stock_model_class
 
 SENTIMENT, PARAPHRASE, SIMILARITY = "sentiment", "paraphrase", "similarity"
@@ -28,11 +28,16 @@ Inputs = dict[str, Any]
 
 
 def run_head(model: PreTrainedModel, head: nn.Module, labels: Any, inputs: Inputs) -> SequenceClassifierOutput:
-    """What a head makes of the embeddings of a batch, and its loss where there are labels."""
+    """What a head makes of the embeddings of a batch, and its loss where there are labels.
+
+    A text's embedding is what the family's own classifier reads: BERT's pooler output, else the first token of the last
+    layer.
+    """
     given = {name: value for name, value in inputs.items() if value is not None}
     encoder: nn.Module = base_of(model)
     found: Any = encoder(**given)
-    outputs = head(embedding(model, found.last_hidden_state, found.get("pooler_output")))
+    pooled = found.get("pooler_output")
+    outputs = head(found.last_hidden_state[:, 0] if pooled is None else pooled)
     loss = None if labels is None else head.loss(outputs, labels)
     return SequenceClassifierOutput(
         loss=loss, logits=outputs, hidden_states=found.hidden_states, attentions=found.attentions
@@ -122,9 +127,10 @@ class AutoModelForHead:
     def __init__(self, task: HeadName) -> None:
         self._task: HeadName = task
 
-    def from_pretrained(self, folder: Any, *, config: PretrainedConfig, **options: Any) -> Any:
+    def from_pretrained(self, folder: Any, *, config: PretrainedConfig | None = None, **options: Any) -> Any:
         """As that of transformers."""
         options.pop("trust_remote_code", None)
+        config = config or AutoConfig.from_pretrained(folder, trust_remote_code=False)
         return self._class(config).from_pretrained(folder, config=config, **options)
 
     def from_config(self, config: PretrainedConfig, *, trust_remote_code: bool = False, **options: Any) -> Any:

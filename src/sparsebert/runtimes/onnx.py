@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from sparsebert.counts import ROWS_A_TEXT
 from sparsebert.runtimes.runtime import (
     ModelInputs,
     Prepared,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 NAME = "onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+FREE = {0: "batch", 1: "length"}
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,14 @@ def _session(model: PreTrainedModel, inputs: ModelInputs) -> onnxruntime.Inferen
 
 
 def _export(model: PreTrainedModel, inputs: ModelInputs, file: Path) -> None:
-    free = {0: "batch", 1: "length"}
+    # Of pairs that are read apart a batch has two rows for each.
+    rows_a_text = int(vars(model).get(ROWS_A_TEXT, 1))
+    free = {0: rows_a_text * torch.export.Dim("batch"), 1: torch.export.Dim("length")} if rows_a_text > 1 else FREE
     try:
         with torch.no_grad(), _quiet_exporter():
             program = torch.onnx.export(
                 _FirstOutput(model),
-                kwargs={"inputs": {name: _at_least_two(value) for name, value in inputs.items()}},
+                kwargs={"inputs": {name: _at_least_two(value, rows_a_text) for name, value in inputs.items()}},
                 input_names=list(inputs),
                 output_names=["output"],
                 dynamic_shapes={"inputs": dict.fromkeys(inputs, free)},
@@ -105,10 +109,10 @@ def _export(model: PreTrainedModel, inputs: ModelInputs, file: Path) -> None:
     program.save(file)
 
 
-def _at_least_two(values: Tensor) -> Tensor:
-    """[batch, length], repeated where either is 1, which the exporter takes for a constant."""
+def _at_least_two(values: Tensor, rows_a_text: int) -> Tensor:
+    """[batch, length], repeated where there is one text or token, which the exporter takes for a constant."""
     rows, length = values.shape
-    return values[torch.arange(max(rows, 2)) % rows][:, torch.arange(max(length, 2)) % length]
+    return values[torch.arange(max(rows, 2 * rows_a_text)) % rows][:, torch.arange(max(length, 2)) % length]
 
 
 @contextmanager
