@@ -12,7 +12,7 @@ from sparsebert import autoload
 from sparsebert.version import __version__
 
 if TYPE_CHECKING:
-    from sparsebert.api import bench, compress, fff, finetune, prune_curve, report, train
+    from sparsebert.api import bench, compress, fff, finetune, multitask, prune_curve, report, train
     from sparsebert.errors import UserError
     from sparsebert.fast_feedforward.convert import distill_blocks
     from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
@@ -47,6 +47,7 @@ _WHERE = {
     "layout_of": "sparsebert.models.layout",
     "load_model": "sparsebert.models.load",
     "load_recipe": "sparsebert.recipe.load",
+    "multitask": "sparsebert.api",
     "open_run": "sparsebert.result",
     "prune_curve": "sparsebert.api",
     "read_record": "sparsebert.records",
@@ -78,6 +79,7 @@ __all__ = [
     "layout_of",
     "load_model",
     "load_recipe",
+    "multitask",
     "open_run",
     "prune_curve",
     "read_record",

@@ -83,6 +83,11 @@ def prune_curve(model: Model | None = None, **given: Any) -> RunResult:
     return run_recipe("prune-curve", model, **given)
 
 
+def multitask(model: Model | None = None, **given: Any) -> RunResult:
+    """Train one encoder with the three heads of CS224N's project; `data` is the folder of the course's files."""
+    return run_recipe("multitask", model, **{"task": "cs224n", **given})
+
+
 def fff(model: Model | None = None, *, trees: int | None = None, depth: int | None = None, **given: Any) -> RunResult:
     """Put fast feedforward layers in place of dense ones, distilled from the model itself, beside controls.
 

@@ -23,6 +23,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "fff": "sparsebert.runs.fff:Fff",
         "finetune": "sparsebert.runs.finetune:Finetune",
         "prune-curve": "sparsebert.runs.prune_curve:PruneCurves",
+        "multitask": "sparsebert.runs.multitask:Multitask",
     },
     "recipe": {
         "compress": "sparsebert.recipe.compress:CompressRecipe",
@@ -30,6 +31,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "fff": "sparsebert.recipe.fff:FffRecipe",
         "finetune": "sparsebert.recipe.finetune:FinetuneRecipe",
         "prune-curve": "sparsebert.recipe.prune_curve:PruneCurveRecipe",
+        "multitask": "sparsebert.recipe.multitask:MultitaskRecipe",
     },
     "unit_criterion": {
         "obs": "sparsebert.pruning.criteria:obs",

@@ -17,6 +17,8 @@ COMMANDS = (
     "fff",
     "finetune",
     "prune-curve",
+    "multitask",
+    "split",
     "pack",
     "sweep",
     "bench",

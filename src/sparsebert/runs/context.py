@@ -45,6 +45,7 @@ from sparsebert.training.evaluate import predict_logits
 Predictions = dict[str, np.ndarray]
 R = TypeVar("R", bound=Recipe)
 TOLERANCE = 1e-4
+TRAIN = "train"
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,10 @@ class RunContext(Generic[R]):
 
     def predict(self, model: PreTrainedModel) -> Predictions:
         """Outputs [rows, outputs] on every validation split."""
-        return {
-            split: predict_logits(model, rows, self.collate, kind=self.kind) for split, rows in self.validations.items()
-        }
+        return {split: self._outputs(model, rows) for split, rows in self.validations.items()}
+
+    def _outputs(self, model: PreTrainedModel, rows: Dataset) -> np.ndarray:
+        return predict_logits(model, rows, self.collate, kind=self.kind)
 
     def labels(self, split: str) -> np.ndarray:
         """What the rows of a validation split are labelled."""
@@ -131,6 +133,12 @@ class RunContext(Generic[R]):
                 self.spec, split, logits, self.labels(split), self.constant, None if dense is None else dense[split]
             )
         )
+
+    def train_scores(self, model: PreTrainedModel) -> tuple[Score, ...]:
+        """The task's metrics and the mean loss on the train rows."""
+        outputs, labels = self._outputs(model, self.train), np.array(list(self.train["label"]))
+        loss = Score(metric="loss", value=self.kind.mean_loss(outputs, labels), split=TRAIN, examples=len(labels))
+        return (*split_scores(self.spec, TRAIN, outputs, labels, self.constant), loss)
 
     def decide(self, predictions: Predictions, dense: Predictions | None = None) -> Decisions | None:
         """What was decided on the validation split that decides, and where otherwise than by the dense model."""

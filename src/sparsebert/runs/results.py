@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 from safetensors.numpy import save
 
@@ -19,11 +18,8 @@ from sparsebert.progress import busy
 from sparsebert.records import PREDICTIONS, ModelResult, Score
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.run_type import Entry, Made
-from sparsebert.runs.scoring import split_scores
-from sparsebert.training.evaluate import predict_logits
 
 CARD = "README.md"
-TRAIN = "train"
 
 
 def measure_models(context: RunContext, made: Made) -> tuple[ModelResult, ...]:
@@ -78,10 +74,7 @@ def _train_scores(context: RunContext, entry: Entry) -> tuple[Score, ...]:
     if not context.recipe.score_train:
         return ()
     with busy(f"Scoring {entry.name} on the train rows"):
-        outputs = predict_logits(entry.model, context.train, context.collate, kind=context.kind)
-    labels = np.array(list(context.train["label"]))
-    loss = Score(metric="loss", value=context.kind.mean_loss(outputs, labels), split=TRAIN, examples=len(labels))
-    return (*split_scores(context.spec, TRAIN, outputs, labels, context.constant), loss)
+        return context.train_scores(entry.model)
 
 
 def _checked(entry: Entry, **fields: Any) -> ModelResult:

@@ -25,7 +25,7 @@ from sparsebert.reports.card import model_card
 from sparsebert.reports.page import write_report
 from sparsebert.runs.cache import add_to_cache, given_before, one_maker, shared_parts, take_from_cache
 from sparsebert.runs.claim import claimed, finished, finished_record, mark_finished
-from sparsebert.runs.context import RunContext, set_up
+from sparsebert.runs.context import RunContext
 from sparsebert.runs.inputs import differences, inputs_of
 from sparsebert.runs.remarks import remarks
 from sparsebert.runs.results import CARD, measure_models, write_predictions
@@ -63,7 +63,7 @@ def run(
     _refuse_launchers()
     run_type: RunType = registry.get("run_type", recipe.kind)()
     with busy("Reading the model and the data"):
-        context = set_up(recipe, folder, callbacks)
+        context = run_type.set_up(recipe, folder, callbacks)
         steps = run_type.check(context) + len(LAST_STEPS)
         inputs = inputs_of(recipe, context.task)
         if expected is not None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 
 from sparsebert.counts import Footprint
 from sparsebert.recipe.base import Recipe
 from sparsebert.records import ModelResult
-from sparsebert.runs.context import Predictions, R, RunContext
+from sparsebert.runs.context import Predictions, R, RunContext, set_up
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class RunType(ABC, Generic[R]):
     """One type of run. The class of its recipes says what can be asked of it."""
 
     recipe: ClassVar[type[Recipe]]
+
+    def set_up(self, recipe: R, folder: Path, callbacks: Sequence[TrainerCallback]) -> RunContext[R]:
+        """Data, tokenizer and model; most types of run have one task. Raises UserError; nothing is written."""
+        return set_up(recipe, folder, callbacks)
 
     @abstractmethod
     def check(self, context: RunContext[R]) -> int:

@@ -191,6 +191,9 @@ def _contender(family: Family, name: str, places: dict[int, Path], several: bool
         split = next((one.split for one in model.scores if one.metric == metric), "")
         if not split:
             raise UserError(f"A model has no {metric}, as where all of its outputs are equal", got=places[id(record)])
+        if f"{split}/labels" not in tensors:
+            fix = "split the model, and compare what each of its heads scores"
+            raise UserError(f"The {metric} score is of several tasks, and is not compared", got=family.label, fix=fix)
         if len(labels) and not np.array_equal(labels, tensors[f"{split}/labels"]):
             raise UserError("The seeds of a recipe were scored on different examples", got=family.label)
         if record.seed in logits:

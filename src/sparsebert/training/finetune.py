@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import nn
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -40,13 +42,14 @@ class FineTuned:
 
 def fine_tune(
     model: PreTrainedModel,
-    encoded: Dataset,
+    encoded: Dataset | TorchDataset[Any],
     collate: Collator,
     training: Training,
     folder: Path,
     seed: int,
     title: str,
     *,
+    order: Sampler[Any] | None = None,
     distiller: Distiller | None = None,
     rules: Sequence[Rule] = (),
     sparsity: float | None = None,
@@ -59,7 +62,7 @@ def fine_tune(
 
     With `hold_zeros` the zeros of a model that is sparse already stay too, see SparseTrainer. `watch` is what it is
     scored on meanwhile; where that keeps the best of the models, it is the one in the end. `callbacks` are the user's
-    own.
+    own. `order` says which items of `encoded` come when, none = rows of like length together.
 
     Checkpoints go to `folder`; a call that finds one goes on from it, bit for bit on CPU. Raises DivergedError when
     the loss stops being a number, and UserError for rules that cannot be carried out.
@@ -81,7 +84,7 @@ def fine_tune(
         watch=watch,
         dropout=training.dropout,
         one_cycle=training.lr_schedule == "one_cycle",
-        order=EpochOrder(encoded["length"], training.batch_size, seed),
+        order=order or EpochOrder(encoded["length"], training.batch_size, seed),
         title=title,
         callbacks=[checkpoints, *(watch.callbacks() if watch else ()), *callbacks],
     )

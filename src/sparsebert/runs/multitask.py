@@ -1,0 +1,92 @@
+"""`multitask`: one encoder with heads for sentiment, paraphrase and similarity, trained in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PreTrainedModel, TrainerCallback, set_seed
+
+from sparsebert.errors import UserError
+from sparsebert.models.layout import layout_of
+from sparsebert.models.load import save_model
+from sparsebert.models.pair_classes import PARAPHRASE
+from sparsebert.pruning.shapes import shape_of
+from sparsebert.recipe.multitask import MultitaskRecipe
+from sparsebert.recipe.schema import Training
+from sparsebert.records import TrainingRun
+from sparsebert.runs.context import RunContext
+from sparsebert.runs.dense import Trained
+from sparsebert.runs.heads import HeadsContext, set_up_heads
+from sparsebert.runs.run_type import Entry, Made, RunType
+from sparsebert.runs.sparse_model import start_of, zeros_by_tensor
+from sparsebert.runs.stages import Stage, once
+from sparsebert.training.finetune import fine_tune
+from sparsebert.training.rounds import HeadRows, RoundCollator, RoundRobin, RoundRows
+
+NAME = "multitask"
+Context = RunContext[MultitaskRecipe]
+
+
+class Multitask(RunType[MultitaskRecipe]):
+    """Three heads on one encoder; `sparsebert split` takes it apart."""
+
+    recipe = MultitaskRecipe
+
+    def set_up(self, recipe: MultitaskRecipe, folder: Path, callbacks: Sequence[TrainerCallback]) -> Context:
+        """The data of all three tasks."""
+        return set_up_heads(recipe, folder, callbacks)
+
+    def check(self, context: Context) -> int:
+        """One training."""
+        context.start()
+        return 1
+
+    def make(self, context: Context) -> Made:
+        """The model with all heads."""
+        context.steps.begin("Training three heads in turns")
+        start, folder = context.fresh(), context.folder / NAME
+        stage = Stage(context.work / "trained.json", (folder,), context.work / "training")
+        run = once(stage, Trained, lambda: Trained(run=_train(context, folder))).result.run
+        model = context.load(folder)
+        predictions = context.predict(model)
+        context.say(NAME, predictions)
+        facts = {
+            "shape": shape_of(model, range(len(layout_of(start).layers)), start),
+            "training": run,
+            "sparsity_by_tensor": zeros_by_tensor(model),
+        }
+        return Made([Entry(NAME, folder, model, predictions, facts)], (), start_of(start), has_dense=False)
+
+
+def _train(context: Context, folder: Path) -> TrainingRun:
+    recipe, sets = context.recipe, _sets(context)
+    model: PreTrainedModel = context.fresh()
+    set_seed(recipe.seed)
+    order = RoundRobin(sets, recipe.seed, recipe.epoch_of)
+    # An item is a whole batch.
+    training = Training(**{**dict(recipe.training), "batch_size": 1})
+    done = fine_tune(
+        model,
+        RoundRows(sets, order),
+        RoundCollator(context.collate),
+        training,
+        context.work / "training",
+        recipe.seed,
+        "Training",
+        order=order,
+        hold_zeros=recipe.hold_zeros,
+        callbacks=context.callbacks,
+    )
+    save_model(model, context.tokenizer, folder)
+    return done.run.model_copy(update={"examples": sum(len(one.rows) for one in sets)})
+
+
+def _sets(context: Context) -> list[HeadRows]:
+    if not isinstance(context, HeadsContext):
+        raise UserError("Several heads need the context of several tasks", got=type(context).__name__)
+    recipe = context.recipe
+    sizes = {PARAPHRASE: recipe.paraphrase_batch_size}
+    return [
+        HeadRows(head, part.train, sizes.get(head, recipe.training.batch_size)) for head, part in context.parts.items()
+    ]
