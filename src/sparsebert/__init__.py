@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sparsebert.models.accelerate import accelerate
     from sparsebert.models.layout import layout_of
     from sparsebert.models.load import Packing, load_model, save_model
+    from sparsebert.models.split import split_heads
     from sparsebert.models.surgeon import convert_ffn, set_routing, shrink
     from sparsebert.recipe.base import Recipe
     from sparsebert.recipe.load import load_recipe
@@ -55,6 +56,7 @@ _WHERE = {
     "save_model": "sparsebert.models.load",
     "set_routing": "sparsebert.models.surgeon",
     "shrink": "sparsebert.models.surgeon",
+    "split_heads": "sparsebert.models.split",
     "train": "sparsebert.api",
 }
 
@@ -87,6 +89,7 @@ __all__ = [
     "save_model",
     "set_routing",
     "shrink",
+    "split_heads",
     "train",
 ]
 

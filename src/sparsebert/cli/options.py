@@ -75,7 +75,8 @@ KindOption = Annotated[
     typer.Option(
         "--kind",
         metavar="NAME",
-        help="What labels are: classification (default), regression, multilabel.",
+        help="What labels are: classification (default), regression, multilabel; of pairs whose sides are read apart "
+        "pair_classification, pair_similarity.",
         rich_help_panel=DATA,
     ),
 ]

@@ -20,6 +20,8 @@ def fine_tuned(model: str) -> ModelSource:
     """Find a model by name. Raises UserError for a run, and for a model without a head for one answer a text."""
     source = _single(model)
     config = load_config(source)
+    if saved_head(config) == "multitask":
+        raise UserError(f"{model} has three heads", fix="take it apart with `sparsebert split`, and ask one of them")
     head = foreign_head(config)
     if head is not None:
         raise UserError(f"predict does not know the head of {model}", got=head, allowed=f"models for {TASKS}")

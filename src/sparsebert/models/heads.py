@@ -129,6 +129,8 @@ def _own_classes() -> frozenset[str]:
 
 def check_start(config: PretrainedConfig, model: str) -> None:
     """Raise UserError for a model whose fine-tuned head a training for one of the known tasks would throw away."""
+    if saved_head(config) == "multitask":
+        raise UserError(f"The model '{model}' has three heads", fix="take it apart with `sparsebert split`")
     head = foreign_head(config)
     if head is not None:
         raise UserError(

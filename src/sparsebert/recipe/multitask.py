@@ -40,8 +40,8 @@ class MultitaskRecipe(Recipe, frozen=True):
     paraphrase_batch_size: int = Field(default=40, ge=1, description="examples a step of quora")
     epoch_of: Literal["longest", "shortest"] = Field(
         default="longest",
-        description="an epoch has a step for each batch of the longest of the three sets, so that all rows are seen and "
-        "the others begin anew meanwhile; or of the shortest",
+        description="an epoch has as many rounds as the longest of the three sets has batches, so that all rows are "
+        "seen and the others begin anew meanwhile; or as the shortest has",
     )
     head_dropout: float = Field(
         default=0.3, ge=0, lt=1, description="rate of the dropout in the heads; training.dropout, where given, wins"

@@ -48,6 +48,7 @@ class ModelResult(Part):
     model_type: str | None = Field(
         default=None, description="of its configuration; own classes have `sparsebert-` in front"
     )
+    architecture: str | None = Field(default=None, description="the model's class; none in older records")
     target_kind: str | None = None
     target_value: float | None = None
     shape: Shape

@@ -16,7 +16,7 @@ from sparsebert.reports.methods import methods
 from sparsebert.reports.render import as_markdown
 from sparsebert.reports.rows import family_rows
 from sparsebert.reports.tables import Cell, Section, Table, family_table
-from sparsebert.reports.usage import loading, needs_sparsebert, pipeline, remote_code
+from sparsebert.reports.usage import has_own_head, loading, needs_sparsebert, pipeline, remote_code
 from sparsebert.reports.verdict import sentence
 
 _FOLDER = "path/to/this/folder"
@@ -57,6 +57,8 @@ def _summary(family: Family, model: ModelResult) -> str:
 
 
 def _usage(model: ModelResult) -> str:
+    if has_own_head(model):
+        return f"Needs `pip install sparsebert` beside `transformers`.\n\n{_fence(loading(model, _FOLDER), 'python')}"
     own = needs_sparsebert(model)
     parts = [
         "Needs `pip install sparsebert` beside `transformers`." if own else "Plain `transformers` is enough.",

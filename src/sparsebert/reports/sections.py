@@ -24,7 +24,7 @@ from sparsebert.reports.prune_page import prune_blocks
 from sparsebert.reports.tables import family_table, timing_table
 from sparsebert.reports.training import sparsity_table
 from sparsebert.reports.trees import level_table, tree_table
-from sparsebert.reports.usage import loading, pipeline
+from sparsebert.reports.usage import has_own_head, loading, pipeline
 from sparsebert.reports.visits import CELLS, MOST_TREES, Tree
 
 _TREES = (
@@ -113,6 +113,7 @@ def _use(groups: Sequence[Family], named: bool) -> Iterator[PageBlock]:
         heading = f"<h3>{in_html(family.label)}</h3>" if named else ""
         shell = f"sparsebert predict {shlex.quote(model.folder)} 'A sentence.'"
         codes = (pipeline(model, model.folder), loading(model, model.folder), shell)
+        codes = codes[1:2] if has_own_head(model) else codes
         parts.append(heading + "".join(f'<pre class="code">{in_html(code)}</pre>' for code in codes))
     folders = "Folders are beside the run's record; the other models are loaded alike."
     if parts:

@@ -7,20 +7,42 @@ import json
 from sparsebert.records import ModelResult
 from sparsebert.registry import SHRUNK_PREFIX
 
+# Ends of the names of classes that no Auto class of transformers loads.
+_OWN_HEADS = ("ForPairClassification", "ForPairSimilarity", "ForMultitask")
+
+
+def has_own_head(model: ModelResult) -> bool:
+    """Whether only this package's `load_model` loads the model with its head."""
+    return model.architecture is not None and model.architecture.endswith(_OWN_HEADS)
+
 
 def needs_sparsebert(model: ModelResult) -> bool:
     """Whether the model is of an own class; of a record that does not say it may be, and the import does no harm."""
-    return model.model_type is None or model.model_type.startswith(SHRUNK_PREFIX)
+    return has_own_head(model) or model.model_type is None or model.model_type.startswith(SHRUNK_PREFIX)
 
 
 def loading(model: ModelResult, folder: str) -> str:
     """Python that loads the model and its tokenizer from `folder`, and gives the logits of a text."""
+    if has_own_head(model):
+        return _loading_with_own_head(folder)
     return (
         f"{_import(model)}from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
         f"folder = {json.dumps(folder)}\n"
         "model = AutoModelForSequenceClassification.from_pretrained(folder)\n"
         "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
         'logits = model(**tokenizer("A sentence.", return_tensors="pt")).logits'
+    )
+
+
+def _loading_with_own_head(folder: str) -> str:
+    return (
+        "from sparsebert import load_model\nfrom transformers import AutoTokenizer\n\n"
+        f"folder = {json.dumps(folder)}\n"
+        "model = load_model(folder)\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        "# Pairs, the second text of each below the first.\n"
+        'texts = ["A sentence.", "Another one."]\n'
+        'output = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits'
     )
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PretrainedConfig, PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from sparsebert.data.load import Task
-from sparsebert.models.heads import saved_head
 from sparsebert.models.labels import name_labels
 from sparsebert.models.load import load_model
 from sparsebert.models.pair_classes import SENTIMENT, set_head_dropout
@@ -41,10 +40,6 @@ class HeadsContext(RunContext[MultitaskRecipe]):
     """A context for each head; the validation splits of all are named by their tasks, as `sst5 validation`."""
 
     parts: Mapping[str, RunContext[MultitaskRecipe]] = field(default_factory=dict)
-
-    def has_head(self, config: PretrainedConfig) -> bool:
-        """Whether a saved model has all the heads."""
-        return saved_head(config) == "multitask"
 
     def predict(self, model: PreTrainedModel) -> Predictions:
         """Outputs of the head of each validation split."""

@@ -57,6 +57,7 @@ def _result(context: RunContext, made: Made, entry: Entry, rows: Iterable[BenchR
         name=entry.name,
         folder=entry.folder.name,
         model_type=entry.model.config.model_type,
+        architecture=type(entry.model).__name__,
         scores=(*context.score(entry.predictions, compared), *_train_scores(context, entry)),
         decisions=context.decide(entry.predictions, compared),
         sparsity=sparsity(before, after),
