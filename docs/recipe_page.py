@@ -16,6 +16,7 @@ from sparsebert import registry
 from sparsebert.pruning.criteria import Scored
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.finetune import BySize
+from sparsebert.recipe.multitask import Rounds
 from sparsebert.recipe.schema import (
     Columns,
     Component,
@@ -168,7 +169,11 @@ def _key(name: str, field: FieldInfo) -> str:
 
 
 def _differing() -> Iterator[str]:
-    for where, own in (("`finetune` of compress and fff", Recovery), ("`training` of finetune", BySize)):
+    for where, own in (
+        ("`finetune` of compress and fff", Recovery),
+        ("`training` of finetune", BySize),
+        ("`training` of multitask", Rounds),
+    ):
         fields = own.model_fields.items()
         new = [
             f"`{name}: {_plain(f.default)}`" for name, f in fields if f.default != Training.model_fields[name].default
@@ -187,7 +192,7 @@ def _words(annotation: Any) -> str:
         return " or ".join("`null`" if one is type(None) else _words(one) for one in inner)
     if get_origin(annotation) is tuple:
         return f"list: {_words(inner[0])}" if inner[1:] == (...,) else f"[{', '.join(_words(one) for one in inner)}]"
-    linked: dict[Any, str] = {Recovery: "Training", BySize: "Training"} | {
+    linked: dict[Any, str] = {Recovery: "Training", BySize: "Training", Rounds: "Training"} | {
         model: title for title, (model, _) in SECTIONS.items()
     }
     return names[annotation] if annotation in names else _link(linked[annotation])

@@ -8,7 +8,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsebert.models.families import family_of
-from sparsebert.models.pair import PairClassifier
+from sparsebert.models.pair import PairClassificationHead
 
 
 def own_names(config: PretrainedConfig) -> list[str]:
@@ -81,7 +81,7 @@ def draw_head(model: PreTrainedModel) -> None:
         parameter.normal_(std=model.config.initializer_range if name == "weight" else 0.0)
 
 
-def _pair_head(model: PreTrainedModel) -> PairClassifier | None:
+def _pair_head(model: PreTrainedModel) -> PairClassificationHead | None:
     """The head of a model that classifies pairs whose sides it reads apart."""
     found = dict(model.named_children()).get("classifier")
-    return found if isinstance(found, PairClassifier) else None
+    return found if isinstance(found, PairClassificationHead) else None

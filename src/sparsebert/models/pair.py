@@ -21,7 +21,7 @@ def head_dropout(config: PretrainedConfig) -> float:
     return float(vars(config).get("head_dropout", DROPOUT))
 
 
-class PairClassifier(nn.Module):
+class PairClassificationHead(nn.Module):
     """Both embeddings side by side, dropout, a linear layer with a row for every class but the first.
 
     The first class has the logit 0, so that two classes are told apart by one output and binary cross-entropy.
@@ -49,7 +49,7 @@ class PairClassifier(nn.Module):
             parameter.copy_((rows - rows[:1])[1:])
 
 
-class PairSimilarity(nn.Module):
+class PairSimilarityHead(nn.Module):
     """Dropout and a linear layer for each side (the paper has both in the plural), and the cosine of what they give."""
 
     def __init__(self, config: PretrainedConfig) -> None:

@@ -19,15 +19,14 @@ from sparsebert import registry
 from sparsebert.counts import ROWS_A_TEXT
 from sparsebert.models.families import HeadName, ModelFamily, family_of
 from sparsebert.models.layout import base_of
-from sparsebert.models.pair import PairClassifier, PairSimilarity, head_dropout
+from sparsebert.models.pair import PairClassificationHead, PairSimilarityHead, head_dropout
 from sparsebert.models.shrunk import model_class, stock_model_class
 
 SENTIMENT, PARAPHRASE, SIMILARITY = "sentiment", "paraphrase", "similarity"
 """The heads of a multitask model."""
-Inputs = dict[str, Any]
 
 
-def run_head(model: PreTrainedModel, head: nn.Module, labels: Any, inputs: Inputs) -> SequenceClassifierOutput:
+def run_head(model: PreTrainedModel, head: Any, labels: Any, inputs: dict[str, Any]) -> SequenceClassifierOutput:
     """What a head makes of the embeddings of a batch, and its loss where there are labels.
 
     A text's embedding is what the family's own classifier reads: BERT's pooler output, else the first token of the last
@@ -60,7 +59,9 @@ def _pair_class(family: ModelFamily, task: HeadName) -> type[PreTrainedModel]:
         vars(self)[ROWS_A_TEXT] = 2
         setattr(self, self.base_model_prefix, encoder(config, **without))
         similar = task == "pair_similarity"
-        self.classifier = PairSimilarity(config) if similar else PairClassifier(config, config.num_labels or 2)
+        self.classifier = (
+            PairSimilarityHead(config) if similar else PairClassificationHead(config, config.num_labels or 2)
+        )
         self.post_init()
 
     def forward(
@@ -84,7 +85,7 @@ def _multitask_class(family: ModelFamily) -> type[PreTrainedModel]:
 
     def init(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
         stock.__init__(self, config, *args, **kwargs)
-        self.paraphrase, self.similarity = PairClassifier(config, 2), PairSimilarity(config)
+        self.paraphrase, self.similarity = PairClassificationHead(config, 2), PairSimilarityHead(config)
         set_head_dropout(self, head_dropout(config))
         self.post_init()
 

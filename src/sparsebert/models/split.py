@@ -50,7 +50,7 @@ def _model_of(model: PreTrainedModel, head: str) -> PreTrainedModel:
     config._attn_implementation = model.config._attn_implementation
     with torch.random.fork_rng():
         alone: PreTrainedModel = build(config)
-    alone.to(device=model.device, dtype=model.dtype)
+    torch.nn.Module.to(alone, device=model.device, dtype=model.dtype)
     alone.load_state_dict(_tensors(model, head), strict=True)
     alone.tie_weights()
     return alone.eval()

@@ -17,7 +17,9 @@ class Recipe(Plain, frozen=True):
     """What decides a run. Every kind of run has a recipe of its own (`kind`), with these keys and more."""
 
     schema_version: int = Field(default=SCHEMA, alias="schema", description="version of the recipe's format")
-    kind: str = Field(description="the type of run: compress, train, fff, finetune or multitask, or your own package.module:name")
+    kind: str = Field(
+        description="the type of run: compress, train, fff, finetune or multitask, or your own package.module:name"
+    )
     name: Title | None = Field(
         default=None, description="how reports call it where several recipes are shown; none = the file's name"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 
@@ -64,12 +65,15 @@ def _train(context: Context, folder: Path) -> TrainingRun:
     model: PreTrainedModel = context.fresh()
     set_seed(recipe.seed)
     order = RoundRobin(sets, recipe.seed, recipe.epoch_of)
+    # In the types of rows one by one, which the trainer hands from the one to the other.
+    rows: Any = RoundRows(sets, order)
+    collate: Any = RoundCollator(context.collate)
     # An item is a whole batch.
     training = Training(**{**dict(recipe.training), "batch_size": 1})
     done = fine_tune(
         model,
-        RoundRows(sets, order),
-        RoundCollator(context.collate),
+        rows,
+        collate,
         training,
         context.work / "training",
         recipe.seed,

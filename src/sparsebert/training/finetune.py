@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import nn
-from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
@@ -42,7 +41,7 @@ class FineTuned:
 
 def fine_tune(
     model: PreTrainedModel,
-    encoded: Dataset | TorchDataset[Any],
+    encoded: Dataset,
     collate: Collator,
     training: Training,
     folder: Path,
