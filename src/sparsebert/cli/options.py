@@ -59,7 +59,7 @@ DataOption = Annotated[
     typer.Option(
         metavar="PATH",
         help="Your own file (.csv, .tsv, .jsonl, .parquet) or folder with train.* and validation.*; "
-        "for a GLUE task a folder DIR/TASK/*.parquet, else the hub; for one of CS224N the folder of the course's files.",
+        "for a GLUE task a folder DIR/TASK/*.parquet, else the hub; for CS224N the folder of the course's files.",
         rich_help_panel=DATA,
     ),
 ]
