@@ -150,8 +150,10 @@ class Training(Plain, frozen=True):
     learning_rate: float = Field(default=5e-5, gt=0, description="highest rate of AdamW, after warm-up")
     warmup: float = Field(default=0.06, ge=0, lt=1, description="fraction of the steps")
     weight_decay: float = Field(default=0.01, ge=0, description="of AdamW")
-    lr_schedule: Literal["linear", "cosine", "constant_with_warmup", "one_cycle"] = Field(
-        default="linear", description="after warm-up; one_cycle is Smith & Topin 2018, arXiv:1708.07120"
+    lr_schedule: Literal["linear", "cosine", "constant_with_warmup", "one_cycle", "triangular"] = Field(
+        default="linear",
+        description="after warm-up; one_cycle is Smith & Topin 2018, arXiv:1708.07120; triangular that of crammed "
+        "BERT, arXiv:2212.14034, straight up from a quarter of the rate and straight down, with warmup 0.75",
     )
     save_steps: int = Field(default=200, ge=1, description="optimiser steps between checkpoints")
     freeze_embeddings: bool = Field(default=False, description="leave token and position embeddings as they are")
@@ -326,7 +328,9 @@ class Rule(Plain, frozen=True):
     """
 
     scope: tuple[str, ...] = Field(
-        default=("attention", "ffn"), min_length=1, description="attention, ffn, embeddings, all, or name patterns"
+        default=("attention", "ffn"),
+        min_length=1,
+        description="attention, ffn, embeddings, word_embeddings, all, or name patterns",
     )
     structure: Component = Field(default=Component(kind="element"), description="what goes as one")
     criterion: Component = Field(default=Component(kind="magnitude"), description="which units go first")

@@ -26,6 +26,7 @@ from sparsebert.training.checkpoints import Checkpoints
 from sparsebert.training.collate import Collator, EpochOrder
 from sparsebert.training.distill import Distiller
 from sparsebert.training.fingerprint import digest_of
+from sparsebert.training.rates import CYCLES
 from sparsebert.training.trainer import SparseTrainer
 from sparsebert.training.watch import Watch
 
@@ -82,7 +83,7 @@ def fine_tune(
         distiller=distiller,
         watch=watch,
         dropout=training.dropout,
-        one_cycle=training.lr_schedule == "one_cycle",
+        cycle=CYCLES.get(training.lr_schedule),
         order=order or EpochOrder(encoded["length"], training.batch_size, seed),
         title=title,
         callbacks=[checkpoints, *(watch.callbacks() if watch else ()), *callbacks],
@@ -167,8 +168,8 @@ def _arguments(
         learning_rate=training.learning_rate,
         warmup_steps=training.warmup,
         weight_decay=training.weight_decay,
-        # Of no effect for one_cycle, which the trainer makes itself.
-        lr_scheduler_type="linear" if training.lr_schedule == "one_cycle" else training.lr_schedule,
+        # Of no effect for cycles, which the trainer makes itself.
+        lr_scheduler_type="linear" if training.lr_schedule in CYCLES else training.lr_schedule,
         save_strategy="steps",
         **often,
         logging_strategy="steps",

@@ -1,12 +1,17 @@
-"""Learning rates: of gates, beside those of weights, and over one cycle."""
+"""Learning rates: of gates, beside those of weights, and over a training that goes up once and down once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from sparsebert.sparse.gated import GatedRule
+
+# What crammed BERT's rate begins with, as a part of the highest (its `budget-triangle2`).
+LOWEST = 0.25
+# An optimiser, the steps of warm-up and all steps, to the schedule of its rates.
+Cycle = Callable[[torch.optim.Optimizer, int, int], torch.optim.lr_scheduler.LRScheduler]
 
 
 def add_gates(optimizer: torch.optim.Optimizer, gated: Sequence[GatedRule]) -> None:
@@ -30,3 +35,22 @@ def one_cycle(optimizer: torch.optim.Optimizer, warmup: int, steps: int) -> torc
         pct_start=max(2, warmup) / (steps + 1),
         cycle_momentum=False,
     )
+
+
+def triangular(optimizer: torch.optim.Optimizer, warmup: int, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """In straight lines from a quarter of each group's rate up to it in `warmup` of `steps`, then down to zero.
+
+    The one-cycle schedule of crammed BERT (Geiping & Goldstein 2023, arXiv:2212.14034, section 4.3, with the numbers of
+    its code, where the way up takes three quarters).
+    """
+
+    def share(step: int) -> float:
+        if step < warmup:
+            return LOWEST + (1 - LOWEST) * step / warmup
+        return max(0.0, (steps - step) / max(1, steps - warmup))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+
+
+# The names of recipes for what the trainer makes itself; transformers has the others.
+CYCLES: dict[str, Cycle] = {"one_cycle": one_cycle, "triangular": triangular}

@@ -39,7 +39,7 @@ from sparsebert.training.losses import (
 )
 from sparsebert.training.probe import first_examples, length_of, mean_loss
 from sparsebert.training.progress import ProgressBar
-from sparsebert.training.rates import add_gates, one_cycle
+from sparsebert.training.rates import Cycle, add_gates
 from sparsebert.training.watch import Watch
 
 
@@ -51,8 +51,8 @@ class SparseTrainer(Trainer):
     (of weights with more than 1 % of them). After `train()` the model is plain again, its pruned weights are exactly
     zero, and `masks` tells which; a second `train()` keeps them. `distiller` adds what a teacher says to the loss of
     training, whose rows the collator gives as `rows`; `watch` scores the model meanwhile. `dropout` is the rate of
-    every dropout, 0 = none, None = the model's own; `order` replaces the sampler, `one_cycle` the learning rate's
-    schedule (warm-up as in `args`). The best model is looked for among those whose masks are final, and has the masks
+    every dropout, 0 = none, None = the model's own; `order` replaces the sampler, `cycle` the learning rate's
+    schedule (one of training.rates, warm-up as in `args`). The best model is looked for among those whose masks are final, and has the masks
     of its checkpoint. Raises DivergedError at the first loss that is not a number, LeakError if a pruned weight is not
     zero.
     """
@@ -70,7 +70,7 @@ class SparseTrainer(Trainer):
         watch: Watch | None = None,
         dropout: float | None = None,
         order: Sampler[int] | None = None,
-        one_cycle: bool = False,
+        cycle: Cycle | None = None,
         title: str = "Training",
         **kwargs: Any,
     ) -> None:
@@ -88,7 +88,7 @@ class SparseTrainer(Trainer):
         self.watch = watch
         self.dropout = dropout
         self.order = order
-        self.one_cycle = one_cycle
+        self.cycle = cycle
         self._model_columns: tuple[str, ...] = ()
         self.progress = ProgressBar(title)
         for callback in (PrinterCallback, ProgressCallback):
@@ -199,12 +199,12 @@ class SparseTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """The usual schedule, or one cycle (Smith & Topin 2018, arXiv:1708.07120): up to the rate, then to zero."""
-        if not self.one_cycle or self.lr_scheduler is not None:
+        """The usual schedule, or the cycle that was given: up to the rate, then to zero."""
+        if self.cycle is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         chosen = optimizer or self.optimizer
         assert isinstance(chosen, torch.optim.Optimizer)
-        self.lr_scheduler = one_cycle(chosen, self.args.get_warmup_steps(num_training_steps), num_training_steps)
+        self.lr_scheduler = self.cycle(chosen, self.args.get_warmup_steps(num_training_steps), num_training_steps)
         return self.lr_scheduler
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
