@@ -264,3 +264,33 @@ def test_held_masks_must_fit():
     ):
         with pytest.raises(UserError, match=words):
             Sparsifier(model, [], scope_names(model), layout_of(model).groups, held=held)
+
+
+def test_a_step_that_swaps_moves_no_weight():
+    """Evci et al. 2020, Algorithm 1: masks or weights, never both; a first mask is a change of masks too."""
+    model = tiny_model("bert", num_labels=2)
+    swap = {"kind": "swap", "grow": "gradient", "fraction": 0.3}
+    often = {"schedule": "constant", "every": {"steps": 2}, "stop": {"steps": 4}}
+    sparsifier = ready(model, rule(update=swap, **often))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    for number in range(6):
+        before, old = values_of(model), sparsifier.masks
+        step(model, sparsifier, optimizer, number)
+        masks, after = sparsifier.masks, values_of(model)
+        swaps = number in (0, 2, 4)
+        assert torch.equal(masks[QUERY], old[QUERY]) is not swaps
+        for name, value in after.items():
+            expected = before[name] * masks[QUERY] if name == QUERY else before[name]
+            assert torch.equal(value, expected) is swaps, (number, name)
+        # What grows starts at zero, and waits for the next step.
+        assert int(masks[QUERY].sum()) == 512 and not bool(after[QUERY][masks[QUERY] & ~old[QUERY]].any())
+    assert {int(state["step"]) for state in optimizer.state.values()} == {3}
+
+
+def test_other_updates_go_on_moving_weights_where_masks_change():
+    model = tiny_model("bert", num_labels=2)
+    sparsifier, optimizer = ready(model, rule()), torch.optim.AdamW(model.parameters(), lr=0.1)
+    before = values_of(model)
+    step(model, sparsifier, optimizer, 2)
+    assert int(sparsifier.masks[QUERY].sum()) == 512
+    assert not torch.equal(model.get_parameter(KEY), before[KEY])

@@ -22,7 +22,10 @@ Loss = Callable[[], float]
 
 
 class HardRule:
-    """One rule without a gate: its masks, its criteria's state, and when they change. Owned by a Sparsifier."""
+    """One rule without a gate: its masks, its criteria's state, and when they change. Owned by a Sparsifier.
+
+    `replaced_step`: masks have just changed in the place of weights, so that the optimiser takes no step.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class HardRule:
         }
         self._update_state: State = {}
         self._late = False
+        self.replaced_step = False
         # Taken before gates give tensors other names: what goes back is all of the model, not scores.
         self._whole = dict(model.named_parameters()) if self._update.rewinds else {}
         self._snapshot: State = {}
@@ -94,7 +98,7 @@ class HardRule:
     @torch.no_grad()
     def before_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
         """See the gradients, change the masks if it is time, and keep gradients off what is pruned."""
-        overflowed = not self._observe(step)
+        overflowed, self.replaced_step = not self._observe(step), False
         if self._update.rewinds and step == self._update.snapshot_step(self._times):
             self._snapshot = {name: tensor.detach().clone() for name, tensor in self._whole.items()}
         if self._is_moment(step) or self._late:
@@ -229,9 +233,11 @@ class HardRule:
             stop=self.stop,
             final=self._final,
         )
-        keeps = self._update.masks(now)
+        before, keeps = self._keeps, self._update.masks(now)
         if not all(bool(keep.all()) for keep in keeps):
             self._adopt(keeps, step, optimizer)
+            changed = any(not torch.equal(old, new) for old, new in zip(before, keeps, strict=True))
+            self.replaced_step = changed and self._update.replaces_step
         self._forget_windows()
 
     def _adopt(self, keeps: list[torch.Tensor], step: int, optimizer: torch.optim.Optimizer | None) -> None:

@@ -30,7 +30,7 @@ class LeakError(RuntimeError):
 class Sparsifier:
     """Carries out rules on a model.
 
-    `named` gives the tensor names of the scopes attention, ffn and embeddings; `groups` the model's heads and
+    `named` gives the tensor names of the scopes that have names; `groups` the model's heads and
     neurons; `held` masks of earlier training that stay; `sparsity` the target of rules that name none; `loss` the
     mean loss on fixed examples, for criteria that want it. Steps are counted from 0; `finish` comes after the last.
 
@@ -126,11 +126,20 @@ class Sparsifier:
         for runner in self._runners:
             if isinstance(runner, HardRule):
                 runner.rewind(optimizer)
+        if any(isinstance(runner, HardRule) and runner.replaced_step for runner in self._runners):
+            self._skip_step(optimizer)
         with torch.no_grad():
             for name, mask in self._held.items():
                 grad = self._holders[name].grad
                 if grad is not None:
                     grad.mul_(mask)
+
+    def _skip_step(self, optimizer: torch.optim.Optimizer | None) -> None:
+        # Without a gradient optimisers leave a weight and its moments alone; with one of zero, AdamW would decay the
+        # weight and go on along its momentum.
+        for group in () if optimizer is None else optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
 
     @torch.no_grad()
     def after_step(self) -> None:

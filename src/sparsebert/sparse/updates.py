@@ -52,6 +52,7 @@ class Update(Protocol):
     """How masks change.
 
     `holds`: what is masked stays zero. `rewinds`: weights go back to a snapshot. `keeps_patterns`: n:m is met.
+    `replaces_step`: masks change instead of the weights.
     """
 
     @property
@@ -67,6 +68,11 @@ class Update(Protocol):
     @property
     def keeps_patterns(self) -> bool:
         """True = what it keeps is what a budget chose, so that n:m patterns are met."""
+        ...
+
+    @property
+    def replaces_step(self) -> bool:
+        """True = where masks change, the optimiser takes no step, on any weight of the model."""
         ...
 
     def roles(self, criterion: Component) -> Mapping[str, Component]:
@@ -89,6 +95,7 @@ class Prune:
     holds: bool = field(default=True, init=False)
     rewinds: bool = field(default=False, init=False)
     keeps_patterns: bool = field(default=True, init=False)
+    replaces_step: bool = field(default=False, init=False)
 
     def roles(self, criterion: Component) -> Mapping[str, Component]:
         """The rule's criterion."""
@@ -114,6 +121,7 @@ class Delete:
     holds: bool = field(default=False, init=False)
     rewinds: bool = field(default=False, init=False)
     keeps_patterns: bool = field(default=True, init=False)
+    replaces_step: bool = field(default=False, init=False)
 
     def roles(self, criterion: Component) -> Mapping[str, Component]:
         """The rule's criterion."""
@@ -145,6 +153,7 @@ class Rewind:
     holds: bool = field(default=True, init=False)
     rewinds: bool = field(default=True, init=False)
     keeps_patterns: bool = field(default=True, init=False)
+    replaces_step: bool = field(default=False, init=False)
 
     def roles(self, criterion: Component) -> Mapping[str, Component]:
         """The rule's criterion."""
@@ -174,7 +183,9 @@ class Swap:
     RigL grows by gradient (Evci et al. 2020, arXiv:1911.11134, section 3), SET at random (Mocanu et al. 2018,
     arXiv:1707.04780), and with `fraction` 0 a static mask is left. `fraction` of the kept units is swapped, a number or
     a schedule over the training (`start` and `stop` as in rules). What was just dropped may grow again. `init`: the
-    first mask keeps units at `random`, or the best by the rule's `criterion`. Grown weights start at zero.
+    first mask keeps units at `random`, as in RigL, or the best by the rule's `criterion`. Grown weights start at zero.
+    A step that changes masks does so instead of moving weights (Evci et al. 2020, Algorithm 1): the gradient at hand is
+    of other weights.
     """
 
     grow: Mapping[str, Any] | str = "gradient"
@@ -186,6 +197,7 @@ class Swap:
     holds: bool = field(default=True, init=False)
     rewinds: bool = field(default=False, init=False)
     keeps_patterns: bool = field(default=False, init=False)
+    replaces_step: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.fraction, Mapping) and not 0 <= self.fraction <= 1:
@@ -208,8 +220,8 @@ class Swap:
             keeps = _prune(at, at.sparsity, "init" if asked == 0 and self.init == "random" else "drop")
             # Rounded to single precision it could lie under a constant schedule, and every moment would prune again.
             at.state["asked"] = torch.tensor([at.sparsity], dtype=torch.float64)
-        if asked == 0 or at.step >= at.times.total:
-            # What grows after the last step would stay zero.
+        if asked == 0 or at.step >= at.times.total - 1:
+            # What grows in the last step, in which no weight then moves, or after it would stay zero.
             return keeps
         parts = zip(keeps, at.score("drop"), at.score("grow"), strict=True)
         return [swapped(keep, drop, grow, share) for keep, drop, grow in parts]
@@ -229,6 +241,7 @@ class EarlyBird:
     holds: bool = field(default=True, init=False)
     rewinds: bool = field(default=False, init=False)
     keeps_patterns: bool = field(default=True, init=False)
+    replaces_step: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1 or self.window < 1:
