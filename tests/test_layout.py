@@ -10,9 +10,10 @@ from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.groups import Group, Slice
 from sparsebert.models.families import family_of
-from sparsebert.models.layout import base_of, encoder_linear_names, layout_of, module
+from sparsebert.models.layout import base_of, encoder_linear_names, layout_of, module, scope_names
 from sparsebert.models.surgeon import shrink
-from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, tiny_model
+from sparsebert.sparse.scope import select
+from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, VOCAB, tiny_model
 
 HEAD_SIZE = HIDDEN // HEADS
 
@@ -122,6 +123,22 @@ def test_encoder_linear_names_are_the_matrices_of_the_layers(family: str, a_laye
         if isinstance(part, torch.nn.Linear) and ".layer" in f".{name}"
     }
     assert set(names) == inside
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_word_embeddings_are_the_matrix_of_tokens_alone(family: str):
+    model = tiny_model(family)
+    named, shapes = scope_names(model), {name: tuple(one.shape) for name, one in model.named_parameters()}
+    [word] = named["word_embeddings"]
+    assert model.get_parameter(word) is model.get_input_embeddings().weight and shapes[word][0] == VOCAB
+    assert list(select(["word_embeddings"], named, shapes, []).matrices) == [word]
+    assert word in named["embeddings"] and set(select(["all"], named, shapes, []).matrices) >= {*named["embeddings"]}
+
+
+def test_other_embeddings_are_no_word_embeddings():
+    named = scope_names(tiny_model("bert"))
+    others = {name.split(".")[-2] for name in set(named["embeddings"]) - set(named["word_embeddings"])}
+    assert others == {"position_embeddings", "token_type_embeddings"}
 
 
 def test_base_and_module_lookups():

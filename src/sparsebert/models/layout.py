@@ -126,9 +126,11 @@ def plain_layout(model: PreTrainedModel) -> Layout:
 
 
 def scope_names(model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
-    """Names of the weights that the scopes `attention`, `ffn` and `embeddings` stand for, in model order.
+    """Names of the weights that each scope but `all` stands for, in model order.
 
-    Raises UserError for layers without plain weights, as adapters and quantisation leave them.
+    `embeddings` are all of them, `word_embeddings` the one of tokens (Gordon et al. 2020, arXiv:2002.08307, section
+    3.2, prune this and leave those of positions and token types). Raises UserError for layers without plain weights, as
+    adapters and quantisation leave them.
     """
     layout = plain_layout(model)
     found = {}
@@ -136,6 +138,8 @@ def scope_names(model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
         found[scope] = _existing(model, layout, [f"{name}.weight" for name in (*part.inputs, part.output)])
     embeddings = (name for name, part in base_of(model).named_modules() if isinstance(part, nn.Embedding))
     found["embeddings"] = tuple(f"{_prefix(model)}{name}.weight" for name in embeddings)
+    words = model.get_input_embeddings()
+    found["word_embeddings"] = tuple(name for name in found["embeddings"] if model.get_parameter(name) is words.weight)
     return found
 
 

@@ -31,7 +31,7 @@ def select(
     shapes: Mapping[str, Sequence[int]],
     groups: Sequence[Group],
 ) -> Scope:
-    """What `patterns` choose: names in `named` (attention, ffn, embeddings), `all` of these, patterns of tensor names.
+    """What `patterns` choose: names in `named` (such as attention), `all` of these, and patterns of tensor names.
 
     Weights without entries, as those of a layer that has lost all its heads, are never chosen. Raises UserError for a
     pattern that matches no 2-D weight, or only empty ones.

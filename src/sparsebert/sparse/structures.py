@@ -99,7 +99,8 @@ class Neuron:
 class Layer:
     """Whole layers: all heads and all neurons of a layer together.
 
-    A removed layer still adds its output biases and normalises, so that it can be cut to width zero exactly.
+    Its two LayerNorms and output biases stay: a removed layer still adds these biases and normalises, so that it can be
+    cut to width zero exactly. A layer that is skipped adds nothing, and gives other logits.
     """
 
     def sites(self, scope: Scope) -> list[Site]:
