@@ -110,13 +110,13 @@ PARTS = {
     "gate": (
         "Gates",
         "A gate takes the place of criterion and update: `gate: {kind: movement, lr: 0.01}`. `lr` is the learning rate "
-        "of its scores. `movement` and `soft_mask` follow the rule's schedule. `soft_movement` and `hard_concrete` "
+        "of its scores. `movement`, `coefficient` and `soft_mask` follow the rule's schedule. `soft_movement` and `hard_concrete` "
         "become sparse only by a penalty: `lagrangian` leads them to the rule's sparsity; with `l0` the sparsity is "
         "what comes out.",
     ),
     "penalty": (
         "Penalties",
-        "A term of the loss. `penalty: {kind: l1, weight: 1.0e-4}`. `l0` and `lagrangian` need a gate.",
+        "A term of the loss. `penalty: {kind: l1, weight: 1.0e-4}`. `l0`, `lagrangian` and `l1` of scores need a gate.",
     ),
     "unit_criterion": (
         "Criteria of compress",

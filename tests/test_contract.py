@@ -112,7 +112,7 @@ def test_every_component_was_tried():
         "budget": 3,
         "schedule": 7,
         "update": 5,
-        "gate": 4,
+        "gate": 5,
         "penalty": 4,
     }
 

@@ -15,7 +15,7 @@ from sparsebert.errors import UserError
 from sparsebert.recipe.schema import Rule, When
 from sparsebert.sparse.budgets import Uniform
 from sparsebert.sparse.gated import GATES, GatedRule
-from sparsebert.sparse.gates import Draw, HardConcrete, Movement, SoftMask, SoftMovement
+from sparsebert.sparse.gates import Coefficient, Draw, HardConcrete, Movement, SoftMask, SoftMovement
 from sparsebert.sparse.penalties import PenaltyView
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.sites import Masks
@@ -312,8 +312,10 @@ def test_every_penalty_is_a_scalar_that_grows_with_what_it_is_of(name: str):
 
 
 def test_everything_registered_was_covered():
-    assert (len(NAMES), len(PENALTIES)) == (4, 4)
-    assert {SoftMask, HardConcrete, Movement, SoftMovement} == {registry.get("gate", name) for name in NAMES}
+    assert (len(NAMES), len(PENALTIES)) == (5, 4)
+    assert {Coefficient, SoftMask, HardConcrete, Movement, SoftMovement} == {
+        registry.get("gate", name) for name in NAMES
+    }
 
 
 @pytest.mark.parametrize("gate", ["movement", "soft_mask"])

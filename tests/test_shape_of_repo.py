@@ -203,7 +203,7 @@ def test_every_registered_name_leads_somewhere() -> None:
         "budget": 3,
         "schedule": 7,
         "update": 5,
-        "gate": 4,
+        "gate": 5,
         "penalty": 4,
         "family": 6,
         "task_kind": 5,

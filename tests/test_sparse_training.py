@@ -72,11 +72,12 @@ HARD = {
 GATED = {
     "movement": rule(gate="movement"),
     "soft mask": rule(gate="soft_mask"),
+    "coefficients": rule(gate="coefficient", penalty={"kind": "l1", "of": "scores", "weight": 0.1}),
     "hard concrete": rule(gate="hard_concrete", penalty="lagrangian"),
     "hard concrete heads": rule(scope=("attention",), structure="head", gate="hard_concrete", penalty="lagrangian"),
     "soft movement": rule(gate="soft_movement", penalty={"kind": "l0", "weight": 1.0}),
 }
-TOP_K = ("movement", "soft mask")
+TOP_K = ("movement", "soft mask", "coefficients")
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +158,7 @@ def test_two_of_four_is_accepted_by_torch(tmp_path: Path):
 
 
 def test_all_cases_were_covered():
-    assert (len(HARD), len(GATED)) == (20, 5)
+    assert (len(HARD), len(GATED)) == (20, 6)
 
 
 # The masks of `early` change no more after the checkpoint that the later stop leaves.

@@ -85,6 +85,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "movement": "sparsebert.sparse.gates:Movement",
         "soft_movement": "sparsebert.sparse.gates:SoftMovement",
         "hard_concrete": "sparsebert.sparse.gates:HardConcrete",
+        "coefficient": "sparsebert.sparse.gates:Coefficient",
         "soft_mask": "sparsebert.sparse.gates:SoftMask",
     },
     "penalty": {

@@ -53,6 +53,8 @@ class GatedRule:
             refuse_patterns(sites, rule.gate.kind)
         self._budget = registry.make("budget", rule.budget.kind, rule.budget.options)
         self._penalty: Penalty | None = None if rule.penalty is None else make_penalty(rule.penalty, gated=True)
+        if self._penalty is not None and self._penalty.needs_scores and not self._gate.learned:
+            raise UserError("A gate that learns nothing has no scores for a penalty", got=rule.gate.kind)
         self._tensors = {tensor: model.get_parameter(tensor) for site in sites for tensor in site.tensors}
         device = next(iter(self._tensors.values())).device
         self._learned = nn.ParameterList()
@@ -116,7 +118,9 @@ class GatedRule:
         if self._penalty is None:
             return None
         opened = [self._gate.open(self._scores(index), drawn) for index, drawn in enumerate(self._drawn)]
-        view = PenaltyView(self.sites, self._tensors, opened, self._schedule(step), self._multipliers)
+        view = PenaltyView(
+            self.sites, self._tensors, opened, self._schedule(step), self._multipliers, list(self._learned)
+        )
         return self._weight(step) * self._penalty.value(view)
 
     def before_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
@@ -152,7 +156,7 @@ class GatedRule:
     @torch.no_grad()
     def keeps(self) -> list[torch.Tensor]:
         """The units that would be kept if the training ended now, by site."""
-        return [self._settled(index) > 0 for index in range(len(self.sites))]
+        return [self._settled(index) != 0 for index in range(len(self.sites))]
 
     def log(self) -> dict[str, float]:
         """Units that came back so far, where what is drawn is a mask."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -211,6 +211,48 @@ class HardConcrete:
     def open(self, scores: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """Eq. 12."""
         return torch.sigmoid(scores - self.temperature * math.log(-self.low / self.high))
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """A learned factor a unit; those of the largest size stay, as many as the rule asks for.
+
+    EarlyBERT, Chen et al. 2021, arXiv:2101.00063, section 3.2 (after network slimming, Liu et al. 2017,
+    arXiv:1708.06519): factors start at 1, and a penalty `{kind: l1, of: scores}` draws them apart. At the end they are
+    folded into the weights that stay, unless the next phase `resets`.
+    """
+
+    lr: float = 1e-2
+    learned: bool = field(default=True, init=False)
+    scheduled: bool = field(default=True, init=False)
+    noisy: bool = field(default=False, init=False)
+    start: float = field(default=1.0, init=False)
+
+    def __post_init__(self) -> None:
+        check_rate(self.lr)
+
+    @property
+    def learning_rate(self) -> float | None:
+        """Of the factors."""
+        return self.lr
+
+    def draw(self, at: Draw) -> list[torch.Tensor]:
+        """The largest in size, as the rule's budget shares the sparsity."""
+        # What earlier masks removed comes as -inf, and must not become the largest.
+        sizes = [torch.where(torch.isinf(scores), scores, scores.abs()) for scores in at.scores]
+        return _best(replace(at, scores=sizes))
+
+    def training(self, scores: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """The factor, or 0."""
+        return scores * drawn
+
+    def settled(self, scores: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """The factor, or 0."""
+        return scores * drawn
+
+    def open(self, scores: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """0 or 1, without a gradient."""
+        return drawn
 
 
 @dataclass(frozen=True)

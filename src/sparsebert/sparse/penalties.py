@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -20,7 +20,8 @@ class PenaltyView:
     """What a penalty may look at.
 
     weights: the parameters behind all gates, by name. open: keep probabilities by site [units], None without a gate.
-    sparsity: the schedule's value now. multipliers: those of a lagrangian [2].
+    sparsity: the schedule's value now. multipliers: those of a lagrangian [2]. scores: those that a gate learns, by
+    site [units].
     """
 
     sites: Sequence[Site]
@@ -28,6 +29,7 @@ class PenaltyView:
     open: Sequence[torch.Tensor] | None
     sparsity: float
     multipliers: torch.Tensor | None
+    scores: Sequence[torch.Tensor] = ()
 
 
 class Penalty(Protocol):
@@ -40,7 +42,12 @@ class Penalty(Protocol):
 
     @property
     def needs_gate(self) -> bool:
-        """True = it is of keep probabilities."""
+        """True = it is of what only a gate has."""
+        ...
+
+    @property
+    def needs_scores(self) -> bool:
+        """True = it is of the scores of a gate that learns them."""
         ...
 
     @property
@@ -60,17 +67,31 @@ class Penalty(Protocol):
 
 @dataclass(frozen=True)
 class L1:
-    """weight * sum |w| over the matrices of the rule. `weight`: a number, or a schedule over the training."""
+    """weight * sum |w| over the matrices of the rule. `weight`: a number, or a schedule over the training.
+
+    `of`: `scores` are those of a gate that learns, in the place of weights (EarlyBERT, Chen et al. 2021,
+    arXiv:2101.00063, eq. 1, of coefficients of heads and neurons).
+    """
 
     weight: Weight = 1e-5
-    needs_gate: bool = field(default=False, init=False)
+    of: Literal["weights", "scores"] = "weights"
     multipliers: int = field(default=0, init=False)
     learning_rate: float | None = field(default=None, init=False)
 
     def value(self, at: PenaltyView) -> torch.Tensor:
         """The term before its weight, a scalar."""
-        sums = [at.weights[name].abs().sum() for site in at.sites for name in site.scored]
-        return torch.stack(sums).sum()
+        weights = [at.weights[name] for site in at.sites for name in site.scored]
+        return torch.stack([one.abs().sum() for one in (at.scores if self.needs_scores else weights)]).sum()
+
+    @property
+    def needs_gate(self) -> bool:
+        """Where it is of scores."""
+        return self.needs_scores
+
+    @property
+    def needs_scores(self) -> bool:
+        """Where it is said to be."""
+        return self.of == "scores"
 
 
 @dataclass(frozen=True)
@@ -82,6 +103,7 @@ class GroupLasso:
 
     weight: Weight = 1e-5
     needs_gate: bool = field(default=False, init=False)
+    needs_scores: bool = field(default=False, init=False)
     multipliers: int = field(default=0, init=False)
     learning_rate: float | None = field(default=None, init=False)
 
@@ -104,6 +126,7 @@ class L0:
 
     weight: Weight = 1.0
     needs_gate: bool = field(default=True, init=False)
+    needs_scores: bool = field(default=False, init=False)
     multipliers: int = field(default=0, init=False)
     learning_rate: float | None = field(default=None, init=False)
 
@@ -124,6 +147,7 @@ class Lagrangian:
     lr: float = 1e-2
     weight: Weight = field(default=1.0, init=False)
     needs_gate: bool = field(default=True, init=False)
+    needs_scores: bool = field(default=False, init=False)
     multipliers: int = field(default=2, init=False)
 
     def __post_init__(self) -> None:
