@@ -52,7 +52,7 @@ def home(tmp_path_factory) -> Path:
 
 
 def test_every_recipe_is_run():
-    assert len(RECIPES) == 18
+    assert len(RECIPES) == 31
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
@@ -67,7 +67,8 @@ def test_recipe(file: Path, home: Path):
     result = record.models[-1]
     assert (record.kind, record.status, result.name) == ("train", "finished", "sparse")
     assert [phase.steps for phase in result.phases.values()] == [3] * len(plain.phases)
-    assert (record.models[0].name == "dense") == any(phase.teacher == "dense" for phase in plain.phases)
+    taught = any(phase.teacher == "dense" for phase in plain.phases)
+    assert (record.models[0].name == "dense") == (taught or plain.baseline)
     assert (result.sparsity_by_tensor and result.timeline == ()) or result.timeline
     logits = load_file(folder / PREDICTIONS)["sparse/validation/logits"]
     assert logits.shape == (40, 2) and np.isfinite(logits).all()
@@ -374,8 +375,9 @@ def test_failed_runs_are_left_out_of_a_comparison_aloud(home):
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
-def test_every_recipe_aims_at_its_sparsity(file: Path):
-    assert unused_targets(load_recipe(file)) == ()
+def test_every_recipe_aims_at_its_sparsity_but_the_one_whose_penalty_decides(file: Path):
+    notes = unused_targets(load_recipe(file))
+    assert len(notes) == (2 if file.stem == "proposal-l0" else 0)
 
 
 def test_a_rule_that_aims_at_no_sparsity_says_so(home):

@@ -11,8 +11,10 @@ import typer
 
 from sparsebert.cli.errors import cli_errors
 from sparsebert.cli.options import HOW, DebugOption, JsonOption, SeedOption
+from sparsebert.errors import UserError
 
 if TYPE_CHECKING:
+    from sparsebert.studies.ingredients import Judged
     from sparsebert.studies.significance import Difference
 
 
@@ -32,6 +34,15 @@ def compare(
     resamples: Annotated[
         int, typer.Option(min=100, max=1_000_000, help="Draws of the bootstrap.", rich_help_panel=HOW)
     ] = 2000,
+    ingredients: Annotated[
+        bool,
+        typer.Option(
+            "--ingredients",
+            help="Of recipes of sparse training: what each setting that differs costs and gains, beside the dense "
+            "model and the recipe that the others differ least from.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
     seed: SeedOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -42,6 +53,9 @@ def compare(
         from sparsebert.progress import busy
         from sparsebert.studies.significance import contenders, differences
 
+        if ingredients:
+            _ingredients(runs, model, resamples, seed or 0, as_json)
+            return
         rivals = contenders(runs, model, remark)
         with busy("Resampling") as update:
             found = differences(rivals, resamples, seed or 0, update)
@@ -49,6 +63,40 @@ def compare(
             put_json([asdict(one) for one in found])
         else:
             _print(found)
+
+
+def _ingredients(runs: Sequence[Path], model: str | None, resamples: int, seed: int, json_wanted: bool) -> None:
+    from sparsebert.cli.output import put_json, remark, say, show
+    from sparsebert.progress import busy
+    from sparsebert.reports import as_rich
+    from sparsebert.reports.ingredient_tables import component_table, ingredient_table
+    from sparsebert.studies.ingredients import judged_arms
+    from sparsebert.studies.significance import LEVEL
+
+    if model is not None:
+        raise UserError("Ingredients are of the trained models", got=f"--model {model}", fix="leave one of them out")
+    with busy("Resampling") as update:
+        found = judged_arms(runs, resamples, seed, remark, update)
+    if json_wanted:
+        put_json([_plain(one) for one in found])
+        return
+    ranges = "Ranges beside change, worth: 95% intervals over examples and seeds; cost, score: minimum–maximum."
+    for drawn in (ingredient_table([one.arm for one in found], ranges), component_table([one.arm for one in found])):
+        if drawn is not None:
+            show(as_rich(drawn))
+    for one in found:
+        verdict = "" if one.worth is None else f"; against the base: {_verdict(one.worth, LEVEL)}"
+        say(f"{one.arm.label}: against dense: {_verdict(one.change, LEVEL)}{verdict}")
+    say(f"Test: {found[0].change.test}; {resamples:,} resamples, level {LEVEL:g}.")
+
+
+def _plain(one: Judged) -> dict[str, object]:
+    """An arm as JSON, with what could not be computed left out."""
+    from sparsebert.reports import as_json
+
+    row = as_json([one.arm.row])[0]
+    found = {"recipe": one.arm.label, "settings": one.arm.settings, "change": asdict(one.change), "row": row}
+    return found if one.worth is None else found | {"worth": asdict(one.worth)}
 
 
 def _print(found: Sequence[Difference]) -> None:

@@ -20,6 +20,8 @@ from sparsebert.reports.decisions import (
 )
 from sparsebert.reports.escape import in_html
 from sparsebert.reports.families import Family
+from sparsebert.reports.ingredient_tables import component_table, ingredient_table
+from sparsebert.reports.ingredients import arms, comparable
 from sparsebert.reports.prune_page import prune_blocks
 from sparsebert.reports.tables import family_table, timing_table
 from sparsebert.reports.training import sparsity_table
@@ -63,6 +65,7 @@ def results(
     named = len(groups) > 1
     if len(alone) > 1 and any(family.first.main_metric for family in alone):
         yield (PageBlock("Side by side", in_scroll(comparison_table(alone))),)
+    yield from ((block,) for block in _ingredients(alone))
     yield (PageBlock("Models", in_scroll(family_table(groups), "cards")),)
     yield from ((block,) for block in _score(groups))
     bars = (*_times(alone, named), *_sizes(alone, named))
@@ -74,6 +77,15 @@ def results(
     timings = timing_table(groups)
     if timings.sections:
         yield (PageBlock("Timings", in_scroll(timings, "inline")),)
+
+
+def _ingredients(groups: Sequence[Family]) -> Iterator[PageBlock]:
+    if not comparable(groups):
+        return
+    found = arms(groups)
+    for table in (ingredient_table(found), component_table(found)):
+        if table is not None:
+            yield PageBlock(table.title, in_scroll(table))
 
 
 def _score(groups: Sequence[Family]) -> Iterator[PageBlock]:

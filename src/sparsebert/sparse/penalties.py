@@ -70,7 +70,7 @@ class L1:
     """weight * sum |w| over the matrices of the rule. `weight`: a number, or a schedule over the training.
 
     `of`: `scores` are those of a gate that learns, in the place of weights (EarlyBERT, Chen et al. 2021,
-    arXiv:2101.00063, eq. 1, of coefficients of heads and neurons).
+    arXiv:2101.00063, section 3, of coefficients of heads and neurons).
     """
 
     weight: Weight = 1e-5
