@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sparsebert.counts import Footprint, example_inputs, flops, footprint, sizes, sparsity
 from sparsebert.errors import UserError
@@ -130,6 +132,21 @@ def test_zeros_that_were_there_before_are_sparsity_too() -> None:
     kept, filled = sparsity(sparse, sparse), sparsity(sparse, Footprint(100, 100, 400, 400, 1000))
     assert (kept.encoder_linear, kept.whole_model) == pytest.approx((0.6, 0.15))
     assert (filled.encoder_linear, filled.whole_model) == (0, 0)
+
+
+@given(st.data())
+def test_no_sparsity_of_weights_is_negative_where_nothing_was_added(data: st.DataObject) -> None:
+    """Whatever was zero before or is zero after; only bytes of a file, which may be packed, can become more."""
+
+    def some(most_encoder: int, most_rest: int) -> Footprint:
+        encoder, rest = (data.draw(st.integers(1, most)) for most in (most_encoder, most_rest))
+        left, others = data.draw(st.integers(0, encoder)), data.draw(st.integers(0, rest))
+        return Footprint(encoder, left, encoder + rest, left + others, 1000)
+
+    start = some(1000, 1000)
+    small = some(start.encoder_linear, start.whole_model - start.encoder_linear)
+    found = sparsity(start, small)
+    assert 0 <= found.encoder_linear <= 1 and 0 <= found.whole_model <= 1
 
 
 def test_nothing_of_an_encoder_without_matrices_is_removed() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from sparsebert import load_recipe
+from sparsebert.models.layout import encoder_linear_names
+from sparsebert.models.load import load_model
 from sparsebert.records import Record
 from sparsebert.reports.families import families
 from sparsebert.reports.rows import family_rows
@@ -15,10 +18,11 @@ from tiny_run import save_tiny, write_task
 
 pytestmark = pytest.mark.usefixtures("short_samples")
 RECIPES = sorted((Path(__file__).parents[1] / "src" / "sparsebert" / "recipes").glob("*.yaml"))
+STEPS = {"max_steps": 4, "batch_size": 16, "learning_rate": 1e-3}
 PHASES = [
     {
         "name": "prune",
-        "training": {"max_steps": 4, "batch_size": 16, "learning_rate": 1e-3},
+        "training": STEPS,
         "rules": [{"sparsity": 0.5, "every": {"steps": 1}}],
     }
 ]
@@ -69,6 +73,26 @@ def test_a_model_that_is_fine_tuned_already_is_compared_with_as_it_is(home: Path
     dense, sparse = train(home, "tuned", "tuned-run").models
     assert dense.name == "dense" and dense.training is None
     assert sparse.phases["prune"].steps == 4 and sparse.decisions and sparse.decisions.agreement is not None
+
+
+@pytest.mark.parametrize("kind", ["train", "finetune"])
+def test_zeros_that_are_released_are_no_negative_sparsity(kind: str, home: Path, tmp_path: Path):
+    """Pruned while pretraining, free to learn again downstream, as information deletion is: nothing is removed then."""
+    start = tmp_path / "pruned"
+    model = load_model(save_tiny(start))
+    with torch.no_grad():
+        for name in encoder_linear_names(model):
+            weight = model.get_parameter(name)
+            weight[torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)) < 0.6] = 0
+    model.save_pretrained(start)
+    own = {"phases": [{"name": "free", "training": STEPS}]} if kind == "train" else {"hold_zeros": False}
+    given = {"model": str(start), "task": "mine", "data": str(home / "data"), "kind": kind, **own}
+    settings = ["measure.timed=false", *(["training.max_steps=4"] if kind == "finetune" else [])]
+    record = run(load_recipe(None, settings, **given), tmp_path / "run", "test")
+    result = record.models[-1]
+    assert 0 <= result.sparsity.encoder_linear < 0.1 and 0 <= result.sparsity.whole_model < 0.1
+    if kind == "train":
+        assert record.models[0].sparsity.encoder_linear == pytest.approx(0.6, abs=0.02)
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
