@@ -52,9 +52,9 @@ class SparseTrainer(Trainer):
     zero, and `masks` tells which; a second `train()` keeps them. `distiller` adds what a teacher says to the loss of
     training, whose rows the collator gives as `rows`; `watch` scores the model meanwhile. `dropout` is the rate of
     every dropout, 0 = none, None = the model's own; `order` replaces the sampler, `cycle` the learning rate's
-    schedule (one of training.rates, warm-up as in `args`). The best model is looked for among those whose masks are final, and has the masks
-    of its checkpoint. Raises DivergedError at the first loss that is not a number, LeakError if a pruned weight is not
-    zero.
+    schedule (one of training.rates, warm-up as in `args`). The best model is looked for among those whose masks are
+    final, and has the masks of its checkpoint. Raises DivergedError at the first loss that is not a number, LeakError
+    if a pruned weight is not zero.
     """
 
     def __init__(
