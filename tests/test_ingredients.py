@@ -128,17 +128,13 @@ def test_little_that_is_removed_has_no_cost():
     assert arm.cost is None
 
 
-def texts(table: Any) -> list[str]:
-    return [cell.text for cell in table.sections[0].rows[1]]
-
-
 def test_the_table_says_what_differs_and_what_it_is_worth():
     table = ingredient_table(all_arms(seeds=3))
-    row = table.sections[0].rows[1]
-    assert row[0].text == "proposal-activation"
+    dense, base, row, *_ = table.sections[0].rows
+    assert [cell.text for cell in dense] == ["dense", "–", "22.7 M", "90.8 MB", "1.00×", "90.0%", "–", "–", "–"]
+    assert (base[0].text, base[7].text, row[0].text) == ("proposal-base", "–", "proposal-activation")
     assert row[0].small == "criterion: magnitude → mean_activation; n = 3"
     assert [row[place].text for place in (1, 6, 7)] == ["50.0%", "−8.5", "+2.0"]
-    assert table.sections[0].rows[0][7].text == "–"
     assert not any("another sparsity" in note for note in table.notes)
     off = arms(families([arm_record("proposal-base", 0), arm_record("proposal-l1", 0, 0.7)]))
     assert any(

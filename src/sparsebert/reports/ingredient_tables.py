@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 
 from sparsebert.records import Shape
 from sparsebert.reports import values as v
-from sparsebert.reports.ingredients import Arm
+from sparsebert.reports.families import Family
+from sparsebert.reports.ingredients import MEGA, Arm
+from sparsebert.reports.rows import family_rows
 from sparsebert.reports.tables import Cell, Section, Table, metric_name, runs_text, score_notes, times_cell
 
 _WORTH = (
@@ -20,7 +22,7 @@ _OFF = 0.02
 
 
 def ingredient_table(found: Sequence[Arm], ranges: str = _RANGES) -> Table:
-    """One row an arm, the base first: sizes, speed, memory, score, change from dense, worth and cost.
+    """The dense model of the base, then a row an arm, the base first: sizes, speed, memory, score, change, worth, cost.
 
     `ranges` says what the ranges beside change and worth are.
     """
@@ -37,7 +39,7 @@ def ingredient_table(found: Sequence[Arm], ranges: str = _RANGES) -> Table:
         Cell("Cost", "points per 10%"),
     )
     notes = (_WORTH, ranges, *score_notes([arm.row for arm in found]), *_missed(found))
-    return Table("Ingredients", columns, (Section("", tuple(map(_cells, found))),), notes)
+    return Table("Ingredients", columns, (Section("", (_dense_cells(found[0].family), *map(_cells, found))),), notes)
 
 
 def component_table(found: Sequence[Arm]) -> Table | None:
@@ -50,6 +52,20 @@ def component_table(found: Sequence[Arm]) -> Table | None:
     rows = tuple((Cell(arm.label, runs_text(arm.family)), *_left(_shapes(arm), layers)) for arm in cut)
     note = "Heads left, below them neurons left, in per cent of the dense model's; medians over seeds."
     return Table("What is left of heads and neurons", columns, (Section("", rows),), (note,))
+
+
+def _dense_cells(family: Family) -> tuple[Cell, ...]:
+    row = next(row for row in family_rows([family]) if row.dense)
+    size = family.runs(row.name)[0][1].size
+    return (
+        Cell(row.name, f"of the base; n = {row.runs}"),
+        Cell(v.DASH),
+        Cell(v.show(row.parameters, v.count), v.count(size.encoder_linear_parameters)),
+        Cell(v.megabytes(size.weight_bytes / MEGA)),
+        times_cell(row.model_speedup),
+        _cell(row.score_points, v.percent),
+        *(Cell(v.DASH),) * 3,
+    )
 
 
 def _cells(arm: Arm) -> tuple[Cell, ...]:

@@ -14,7 +14,7 @@ from sparsebert.reports.rows import FamilyRow, family_rows
 
 # What decides nothing, or is the same budget told otherwise.
 _ASIDE = ("schema", "name", "seed", "phases")
-_MEGA = 1e6
+MEGA = 1e6
 # Less of the encoder removed says nothing of what removing costs.
 _LEAST = 0.02
 Settings = dict[str, str]
@@ -77,7 +77,7 @@ def _arm(family: Family, base: Family) -> Arm:
         settings=() if family is base else _apart(_settings(base.first), _settings(family.first)),
         row=row,
         encoder_parameters=each(lambda _, model: v.Value(model.size.encoder_linear_parameters)),
-        weights_mb=each(lambda _, model: v.Value(model.size.weight_bytes / _MEGA)),
+        weights_mb=each(lambda _, model: v.Value(model.size.weight_bytes / MEGA)),
         change=row.change_points,
         worth=None if family is base else _worth(family, base),
         cost=each(_cost),
