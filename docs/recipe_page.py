@@ -110,9 +110,9 @@ PARTS = {
     "gate": (
         "Gates",
         "A gate takes the place of criterion and update: `gate: {kind: movement, lr: 0.01}`. `lr` is the learning rate "
-        "of its scores. `movement`, `coefficient` and `soft_mask` follow the rule's schedule. `soft_movement` and `hard_concrete` "
-        "become sparse only by a penalty: `lagrangian` leads them to the rule's sparsity; with `l0` the sparsity is "
-        "what comes out.",
+        "of its scores. `movement`, `coefficient` and `soft_mask` follow the rule's schedule. `soft_movement` and "
+        "`hard_concrete` become sparse only by a penalty: `lagrangian` leads them to the rule's sparsity; with `l0` "
+        "the sparsity is what comes out.",
     ),
     "penalty": (
         "Penalties",
