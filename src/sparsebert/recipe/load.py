@@ -128,6 +128,14 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
         raise UserError("The recipe is not valid: " + " | ".join(problems)) from None
 
 
+def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The recipe with other values at some dotted keys. Raises UserError as `parse_recipe` does."""
+    plain = recipe.plain()
+    for key, value in values.items():
+        _assign(plain, key.split("."), value)
+    return parse_recipe(plain)
+
+
 def differing_keys(old: Recipe, new: Recipe) -> list[str]:
     """Dotted names of the values in which two recipes differ, apart from what they are called."""
     left, right = ({**dict(flat_values(one.plain())), "name": None} for one in (old, new))
