@@ -12,7 +12,7 @@ from sparsebert import autoload
 from sparsebert.version import __version__
 
 if TYPE_CHECKING:
-    from sparsebert.api import bench, compress, fff, finetune, multitask, prune_curve, report, train
+    from sparsebert.api import bench, compress, fff, finetune, multitask, prune_curve, report, search, train
     from sparsebert.errors import UserError
     from sparsebert.fast_feedforward.convert import distill_blocks
     from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sparsebert.recipe.load import load_recipe
     from sparsebert.recipe.schema import Rule
     from sparsebert.records import Record, read_record
-    from sparsebert.result import RunResult, open_run
+    from sparsebert.result import RunResult, SearchResult, open_run
     from sparsebert.training.trainer import SparseTrainer
 
 _WHERE = {
@@ -36,6 +36,7 @@ _WHERE = {
     "Routing": "sparsebert.fast_feedforward.layer",
     "Rule": "sparsebert.recipe.schema",
     "RunResult": "sparsebert.result",
+    "SearchResult": "sparsebert.result",
     "SparseTrainer": "sparsebert.training.trainer",
     "UserError": "sparsebert.errors",
     "accelerate": "sparsebert.models.accelerate",
@@ -54,6 +55,7 @@ _WHERE = {
     "read_record": "sparsebert.records",
     "report": "sparsebert.api",
     "save_model": "sparsebert.models.load",
+    "search": "sparsebert.api",
     "set_routing": "sparsebert.models.surgeon",
     "shrink": "sparsebert.models.surgeon",
     "split_heads": "sparsebert.models.split",
@@ -68,6 +70,7 @@ __all__ = [
     "Routing",
     "Rule",
     "RunResult",
+    "SearchResult",
     "SparseTrainer",
     "UserError",
     "__version__",
@@ -87,6 +90,7 @@ __all__ = [
     "read_record",
     "report",
     "save_model",
+    "search",
     "set_routing",
     "shrink",
     "split_heads",

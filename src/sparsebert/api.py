@@ -17,7 +17,7 @@ from sparsebert.progress import busy, silent
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import load_recipe, setting
 from sparsebert.records import Record, read_record, record_files
-from sparsebert.result import BenchResult, RunResult
+from sparsebert.result import BenchResult, RunResult, SearchResult
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -98,6 +98,71 @@ def fff(model: Model | None = None, *, trees: int | None = None, depth: int | No
         layer = {"trees": 1, **layer}
     given |= {f"trees.{key}": value for key, value in layer.items()}
     return run_recipe("fff", model, **given)
+
+
+def search(
+    recipe: Path | str | Recipe,
+    space: Sequence[str] | Mapping[str, Mapping[str, Any]],
+    *,
+    objective: Sequence[str] = (),
+    of: str | None = None,
+    trials: int = 20,
+    seed: int = 0,
+    sampler: str = "tpe",
+    prune: str | None = None,
+    storage: str | None = None,
+    on: str | None = None,
+    repeats: int = 3,
+    keep_models: bool = False,
+    settings: Sequence[str] = (),
+    output: Path | str | None = None,
+    restart: bool = False,
+    progress: bool = True,
+    command: str = "a Python script",
+    **values: Any,
+) -> SearchResult:
+    """Search for the best values of a recipe (a file, a name, a Recipe, or a run type with its defaults) by trials.
+
+    `space` holds ranges (`low`, `high`, perhaps `log` or `step`) and `choices` by dotted key, or texts as `--space`
+    takes them. `objective` names metrics and quantities, none = the main metric; of several the Pareto front is the
+    answer. Trials are scored on held-out train rows; what was chosen is trained on all of them, with `repeats` seeds,
+    and scored on validation. `values` and `settings` as `run_recipe` takes them. Raises UserError for all that the
+    caller can mend.
+    """
+    from sparsebert.recipe.space import read_space, space_of
+
+    base = _base_recipe(recipe, values, settings)
+    read = space_of(space, "the space") if isinstance(space, Mapping) else read_space(space)
+    with silent(not progress):
+        with busy("Starting"):
+            from sparsebert.models.source import quiet
+            from sparsebert.runs.hyperparameters import search as run_trials
+            from sparsebert.runs.search_definition import SearchPlan, default_name
+        asked = tuple(objective)
+        plan = SearchPlan(
+            base, read, asked, of, trials, seed, sampler, prune, storage, on, repeats, keep_models=keep_models
+        )
+        folder = home_of(str(output or RUNS / default_name(plan)))
+        with quiet():
+            record = run_trials(plan, folder, command, restart)
+        return SearchResult(record, folder.resolve(), report_searches([folder]))
+
+
+def report_searches(
+    folders: Sequence[Path], output: Path | str | None = None, thresholds: Sequence[float] = ()
+) -> Path:
+    """Write the page about searches, side by side if they are several, with folders of other runs if there are any.
+
+    `thresholds` are scores whose steps are counted (accuracy 0-1), none = such as all have reached.
+    """
+    from sparsebert.reports.search_page import write_search_page
+    from sparsebert.reports.searched import read_searched
+    from sparsebert.studies.thresholds import threshold_rows
+
+    found = read_searched(folders)
+    page = Path(output) if output else default_page(folders)
+    pictures = page.parent / "plots" if output is None else page.with_name(f"{page.stem}-plots")
+    return write_search_page(found, threshold_rows(found, thresholds), page, pictures)
 
 
 def bench(
@@ -230,6 +295,12 @@ def _recipe(
         return load_recipe(recipe, [*given, *settings], kind=kind)
     own = [setting(key, value) for key, value in recipe.plain().items()]
     return load_recipe(None, [*own, *given, *settings], kind=kind)
+
+
+def _base_recipe(recipe: Path | str | Recipe, values: Mapping[str, Any], settings: Sequence[str]) -> Recipe:
+    """A recipe, or the defaults of a run type, with values and settings."""
+    is_kind = isinstance(recipe, str | Path) and str(recipe) in registry.names("recipe") and not Path(recipe).is_file()
+    return _recipe(str(recipe), None, values, settings) if is_kind else _recipe(None, recipe, values, settings)
 
 
 def _dotted(values: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sparsebert.errors import UserError, unknown
 from sparsebert.records import ModelResult, Record, read_record
+from sparsebert.records.searched import SearchRecord
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,6 +47,25 @@ class BenchResult:
         from sparsebert.reports.escape import in_html
 
         return "".join(f"<p>{in_html(said)}</p>" for said in self.verdicts)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search tried and chose, in its folder."""
+
+    record: SearchRecord
+    folder: Path
+    report: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe that was chosen, the first of several: a file that every command takes."""
+        return self.folder / self.record.chosen[0].recipe
+
+    @property
+    def runs(self) -> tuple[RunResult, ...]:
+        """The runs of what was chosen, on all train rows, setting by setting and seed by seed."""
+        return tuple(open_run(self.folder / place) for one in self.record.chosen for place in one.records)
 
 
 @dataclass(frozen=True)

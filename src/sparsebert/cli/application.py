@@ -21,6 +21,7 @@ COMMANDS = (
     "split",
     "pack",
     "sweep",
+    "search",
     "bench",
     "compare",
     "doctor",

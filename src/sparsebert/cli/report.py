@@ -19,7 +19,8 @@ def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...", help="Run folders, folders of runs as sweeps make them, or record.json files."
+            metavar="RUN...",
+            help="Run folders, folders of runs as sweeps make them, those of searches, or record.json files.",
         ),
     ],
     output: Annotated[
@@ -33,15 +34,32 @@ def report(
             rich_help_panel=COMMON,
         ),
     ] = None,
+    threshold: Annotated[
+        list[float] | None,
+        typer.Option(metavar="SCORE", help="Of searches: count the steps to this score (accuracy 0-1); repeatable."),
+    ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write one HTML page, and its figures as PNG, about one or several runs."""
+    """Write one HTML page, and its figures as PNG, about one or several runs, or searches side by side."""
     with cli_errors(debug):
         from sparsebert import api
+        from sparsebert.reports.searched import is_search
 
+        if any(map(is_search, runs)):
+            _say_page(api.report_searches(runs, output, threshold or ()), as_json)
+            return
         page, files, records = api.report_records(runs, output)
         _print(records, files, page, as_json)
+
+
+def _say_page(page: Path, json_wanted: bool) -> None:
+    from sparsebert.cli.output import put_json, say
+
+    if json_wanted:
+        put_json({"report": str(page)})
+        return
+    say(f"Report: {page}")
 
 
 def _print(records: Sequence[Record], files: Sequence[Path], page: Path, json_wanted: bool) -> None:

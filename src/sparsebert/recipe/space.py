@@ -26,7 +26,6 @@ FIXED = (
     *("schema", "kind", "name", "seed", "data_seed", "hold_out"),
     *("task", "data", "columns", "train_examples", "measure", "score_train"),
 )
-QUOTES = "[{'\""
 TINY = 1e-9
 
 
@@ -201,12 +200,21 @@ def _typed(key: str, values: str, text: str) -> SpacePart:
     """A range or choices as it was typed."""
     if not key or not values:
         raise UserError("A range must have a form that is known", got=text, allowed=FORMS)
-    parts = [] if values[0] in QUOTES else values.split(":")
-    if len(parts) not in (2, 3):
+    parts = values.split(":")
+    # Names of one's own have a colon too, package.module:name, and so have mappings.
+    if len(parts) not in (2, 3) or not _is_number(parts[0]):
         return _part(key, {"choices": read_value(f"[{values}]", "The choices of a key are not YAML", text)}, text)
     numbers = [read_value(part, "A range is not readable", text) for part in parts]
     more = {} if len(parts) == 2 else {"log": True} if numbers[2] == "log" else {"step": numbers[2]}
     return _part(key, {"low": numbers[0], "high": numbers[1], **more}, text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _part(key: str, values: Any, where: object) -> SpacePart:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from sparsebert.reports.blocks import PageBlock, PageRow, contents, drawn, in_sc
 from sparsebert.reports.cards import summary_cards
 from sparsebert.reports.curves import Curve, curves, outside
 from sparsebert.reports.details import detail_table
+from sparsebert.reports.document import html_document
 from sparsebert.reports.escape import in_html
 from sparsebert.reports.families import Family, families, short_name
 from sparsebert.reports.methods import duration, environment_table, methods
@@ -25,11 +25,9 @@ from sparsebert.reports.sections import results
 from sparsebert.reports.tables import runs_text
 from sparsebert.reports.verdict import sentences
 from sparsebert.reports.visits import Tree, read_trees
-from sparsebert.version import __version__
 
 # Families whose results are told in words at the top; of more they are folded in.
 MOST_VERDICTS = 4
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_report(
@@ -72,15 +70,7 @@ def _page(
     shown = [*_failed(failed), *results(groups, found, alone, trees), *_background(groups, failed)]
     tiles = summary_cards(groups[0]) if len(groups) == 1 else ""
     parts = [_header(title, records, groups, failed), tiles, contents(shown), *map(drawn, shown)]
-    style = files("sparsebert.reports").joinpath("page.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{in_html(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(filter(None, parts))
-        + f"\n<footer>SparseBERT {in_html(__version__)}</footer>\n</main>\n</body>\n</html>\n"
-    )
+    return html_document(title, parts)
 
 
 def _title(records: Sequence[Record], groups: Sequence[Family]) -> str:

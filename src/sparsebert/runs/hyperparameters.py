@@ -147,8 +147,8 @@ def _notes(log: StudyLog, front: Sequence[SearchTrial], picked: Sequence[SearchT
     states = [f"{sum(one.state == state for one in trials)} {state}" for state in ("finished", "pruned", "failed")]
     what = ", ".join(one.aim.name for one in definition.objectives)
     yield (
-        f"Chosen among {len(trials)} settings ({', '.join(states)}) by {what} on {definition.rows} train rows that were "
-        "held out; the score by which it was chosen is the best of these, so it flatters"
+        f"Chosen among {len(trials)} settings ({', '.join(states)}) by {what} on {definition.rows} train rows "
+        "that were held out; the score by which it was chosen is the best of these, so it flatters"
     )
     if len(picked) < len(front):
         yield f"{len(picked)} of the {len(front)} settings on the Pareto front were run again, spread along it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,13 @@ class Definition:
     def metric(self) -> str:
         """The objective that a pruner looks at."""
         return self.objectives[0].aim.name
+
+
+def default_name(plan: SearchPlan) -> str:
+    """A folder's name that changes with the recipe, the space and the objectives."""
+    space = {key: part.model_dump(mode="json") for key, part in plan.space.items()}
+    decides = json.dumps([plan.recipe.hash, space, plan.objectives, plan.of], sort_keys=True)
+    return f"search-{hashlib.sha256(decides.encode()).hexdigest()[:12]}"
 
 
 def define(plan: SearchPlan) -> Definition:

@@ -172,7 +172,8 @@ class StudyLog:
             scores = ", ".join(f"{name} {value:.4g}" for name, value in told.scores.items())
             line(f"Trial {number + 1} of {total}: {scores}; {values}")
         else:
-            line(f"Trial {number + 1} of {total} {told.state}: {told.message}; {values}", style="red")
+            why = str(told.message).rstrip(".")
+            line(f"Trial {number + 1} of {total} {told.state}: {why}; {values}", style="red")
 
     def choose(self, chosen: Sequence[Chosen], notes: Sequence[str]) -> None:
         """What was chosen, and what is to be said of it."""
