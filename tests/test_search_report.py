@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,15 @@ def test_tables(home: Path):
     score = one.best.score.mid
     # The made runs on validation score a point less, and 0.2 more with the second seed.
     assert f"{score - 0.9:.1f}% ({score - 1:.1f}–{score - 0.8:.1f}; n = 2)" in chosen and "best of 12" in chosen
+
+
+def test_a_trial_whose_record_is_gone_keeps_its_score(home: Path, tmp_path: Path):
+    shutil.copytree(home / "dense", tmp_path / "dense")
+    whole = {run.name: run.score.mid for run in read_searched([home / "dense"])[0].runs}
+    shutil.rmtree(tmp_path / "dense" / "trials" / "0001")
+    [one] = read_searched([tmp_path / "dense"])
+    assert {run.name: run.score.mid for run in one.runs} == pytest.approx(whole)
+    assert [run.score.low is None for run in one.runs if run.number == 1] == [True]
 
 
 def test_the_page_and_its_pictures(home: Path, tmp_path: Path):

@@ -167,6 +167,15 @@ def test_folders_of_others(home: Path, tmp_path: Path):
         run(home, tmp_path / "a")
 
 
+def test_restart_removes_nothing_that_it_needs(home: Path, tmp_path: Path):
+    run(home, tmp_path / "a", trials=1)
+    save_tiny(tmp_path / "a" / "chosen" / "model")
+    recipe = plan(home).recipe.model_copy(update={"model": str(tmp_path / "a" / "chosen" / "model")})
+    with pytest.raises(UserError, match="--restart would remove what the new run is made from"):
+        search(SearchPlan(recipe, read_space(SPACE)), tmp_path / "a", "", True, MadeTrials())
+    assert (tmp_path / "a" / "search.json").is_file()
+
+
 REFUSED: dict[str, dict[str, Any]] = {
     "at least one trial": {"trials": 0},
     "Unknown objective 'acuracy'": {"objectives": ("acuracy",)},

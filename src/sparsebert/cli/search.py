@@ -84,8 +84,8 @@ def search(
         str | None,
         typer.Option(
             metavar="FILE|URL",
-            help="Where the study is kept, for commands on several machines: a journal file that they share, or the "
-            "URL of a data base. Default: DIR/study.log.",
+            help="Where the study is kept: a journal file, or the URL of a data base, as for commands on several "
+            "machines, which must share DIR too. Default: DIR/study.log.",
             rich_help_panel=HOW,
         ),
     ] = None,

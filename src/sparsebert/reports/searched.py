@@ -71,10 +71,10 @@ def _search_in(folder: Path) -> Searched:
     search = read_search(folder)
     aim = search.objectives[0]
     pairs = [(trial, _record_of(folder, trial)) for trial in search.finished]
-    runs = [_trial_run(trial, record, search) for trial, record in pairs]
+    is_metric = any(_score(record, search.of, aim.name) is not None for _, record in pairs)
+    runs = [_trial_run(trial, record, search, 100 if is_metric else 1) for trial, record in pairs]
     if not runs:
         raise UserError("No trial of the search has finished", got=folder)
-    is_metric = any(_score(record, search.of, aim.name) is not None for _, record in pairs)
     return Searched(_label(folder), folder, search, tuple(runs), aim, is_metric)
 
 
@@ -83,7 +83,7 @@ def _record_of(folder: Path, trial: SearchTrial) -> Record | None:
     return read_record(place) if trial.record and (place / FILE_NAME).is_file() else None
 
 
-def _trial_run(trial: SearchTrial, record: Record | None, search: SearchRecord) -> TrialRun:
+def _trial_run(trial: SearchTrial, record: Record | None, search: SearchRecord, scale: float) -> TrialRun:
     aim = search.objectives[0].name
     model, score = _model(record, search.of), _score(record, search.of, aim)
     values = dict(flat_values(record.recipe)) if record is not None else {}
@@ -91,7 +91,7 @@ def _trial_run(trial: SearchTrial, record: Record | None, search: SearchRecord) 
         name=trial.name,
         number=trial.number,
         values=values | trial.values,
-        score=v.Value(trial.scores[aim]) if score is None else score_in_points(score),
+        score=v.Value(scale * trial.scores[aim]) if score is None else score_in_points(score),
         scores=trial.scores,
         evaluations=_evaluations(model),
         baseline=None if score is None or score.baseline is None else 100 * score.baseline,

@@ -50,7 +50,7 @@ def claimed(folder: Path, recipe: Recipe, inputs: Inputs, restart: bool = False)
     with _alone(folder):
         refuse_links(folder)
         if restart:
-            _refuse_own_inputs(folder, recipe)
+            refuse_own_inputs(folder, recipe)
             _remove_run(folder)
         begun = _check(folder, recipe, inputs)
         clear_leftovers(folder)
@@ -172,7 +172,7 @@ def _refuse_foreign(folder: Path) -> None:
         raise UserError("The output folder is not empty and not a run", got=folder, fix="choose another --output")
 
 
-def _refuse_own_inputs(folder: Path, recipe: Recipe) -> None:
+def refuse_own_inputs(folder: Path, recipe: Recipe) -> None:
     """Raises UserError for a model, a teacher or data in the very folder that is to be emptied."""
     for name in (recipe.model, *recipe.given_teachers, recipe.data):
         place = None if name is None else home_of(name).resolve()

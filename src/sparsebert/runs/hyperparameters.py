@@ -17,6 +17,7 @@ from sparsebert.files import remove_folder, write_text_atomically
 from sparsebert.progress import busy, line
 from sparsebert.records.searched import SEARCH_FILE, Chosen, SearchRecord, SearchTrial
 from sparsebert.runs.cache import shared_cache
+from sparsebert.runs.claim import refuse_own_inputs
 from sparsebert.runs.executors import Executor, Failed, executor
 from sparsebert.runs.optuna_study import JOURNAL, StudyPlace, delete_study, make_pruner, open_study, study_place
 from sparsebert.runs.search_definition import (
@@ -53,6 +54,7 @@ def search(plan: SearchPlan, folder: Path, command: str, restart: bool = False, 
     crew.check(folder)
     place = study_place(plan.storage, folder, crew.workers)
     if restart:
+        refuse_own_inputs(folder, plan.recipe)
         _remove(folder, place)
     log = _open(definition, place, folder, command)
     with shared_cache(folder / TRIALS) as cache:

@@ -130,7 +130,7 @@ class StudyLog:
     def _scores(self, folder: Path) -> tuple[list[float] | None, str | None]:
         """The objectives of a finished trial, or none and why."""
         record = read_record(folder)
-        is_first = not _trials(self.study, "COMPLETE")
+        is_first = not any(one.state == "finished" for one in self.trials())
         try:
             model = scored_model(record, self.definition.plan.of)
         except UserError as error:
