@@ -12,7 +12,7 @@ from sparsebert import autoload
 from sparsebert.version import __version__
 
 if TYPE_CHECKING:
-    from sparsebert.api import bench, compress, fff, finetune, multitask, prune_curve, report, search, train
+    from sparsebert.api import bench, compress, fff, finetune, glue, multitask, prune_curve, report, search, train
     from sparsebert.errors import UserError
     from sparsebert.fast_feedforward.convert import distill_blocks
     from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
@@ -46,6 +46,7 @@ _WHERE = {
     "distill_blocks": "sparsebert.fast_feedforward.convert",
     "fff": "sparsebert.api",
     "finetune": "sparsebert.api",
+    "glue": "sparsebert.api",
     "layout_of": "sparsebert.models.layout",
     "load_model": "sparsebert.models.load",
     "load_recipe": "sparsebert.recipe.load",
@@ -81,6 +82,7 @@ __all__ = [
     "distill_blocks",
     "fff",
     "finetune",
+    "glue",
     "layout_of",
     "load_model",
     "load_recipe",

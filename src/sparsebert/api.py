@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+    from sparsebert.runs.glue_results import GlueResult
+
     Model = str | Path | PreTrainedModel
     Data = str | Path | Dataset | Mapping[str, Dataset]
     Run = str | Path | RunResult
@@ -163,6 +165,49 @@ def report_searches(
     page = Path(output) if output else default_page(folders)
     pictures = page.parent / "plots" if output is None else page.with_name(f"{page.stem}-plots")
     return write_search_page(found, threshold_rows(found, thresholds), page, pictures)
+
+
+def glue(
+    model: str | Path | None = None,
+    *,
+    tasks: Sequence[str] = (),
+    runs: int = 1,
+    plan: str | Path = "quick",
+    data: str | Path | None = None,
+    recipe: Path | str | None = None,
+    settings: Sequence[str] = (),
+    baseline: str | None = None,
+    test: bool = False,
+    keep_models: bool = False,
+    output: Path | str | None = None,
+    restart: bool = False,
+    progress: bool = True,
+    command: str = "a Python script",
+) -> GlueResult:
+    """Train and score a model on the tasks of GLUE, `runs` seeds each, and put the scores together.
+
+    `tasks` none given = those of the `plan`, a shipped one or a YAML file. `recipe` none = that of `finetune`; `data`
+    none = the hub. `baseline` is a model's name or a folder of other runs. With `test` the best run of each task also
+    answers its test set. A run that fails does not stop the others; the result names it. Raises UserError, before
+    anything is trained, for data that are missing and for settings that cannot be.
+    """
+    from sparsebert.models.source import quiet
+    from sparsebert.runs.glue import GlueRun, carry_out_glue, check_glue, glue_points
+    from sparsebert.runs.glue_plan import glue_plan
+    from sparsebert.runs.glue_results import finish_glue, reference_of
+
+    if runs < 1:
+        raise UserError("A GLUE run needs at least one run a task", got=runs)
+    given = {"model": model, "data": data}
+    own = [setting(key, str(value)) for key, value in given.items() if value is not None]
+    with silent(not progress), quiet():
+        chosen = glue_plan(plan)
+        wanted, points = glue_points(recipe, chosen, tasks, runs, [*own, *settings])
+        whole = GlueRun(tuple(points), chosen, tuple(wanted), runs, test, keep_models)
+        folder, reference = home_of(str(output or RUNS / whole.folder_name)), reference_of(baseline)
+        rows = check_glue(whole)
+        made = {point.name: record for point, record in carry_out_glue(whole, folder, command, restart, rows)}
+        return finish_glue(whole, folder, made, baseline, reference)
 
 
 def bench(

@@ -16,6 +16,7 @@ COMMANDS = (
     "train",
     "fff",
     "finetune",
+    "glue",
     "prune-curve",
     "multitask",
     "split",

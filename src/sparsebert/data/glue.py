@@ -70,7 +70,7 @@ def hub_splits(spec: TaskSpec) -> dict[str, RawSplit]:
     splits = (spec.train_split, *spec.validation_splits)
     try:
         if not constants.HF_HUB_OFFLINE:
-            _reach_hub()
+            reach_hub()
         loaded = {split: RawSplit(split, _hub_rows(spec, split)) for split in splits}
     except (OSError, ValueError, DatasetGenerationError) as error:
         raise UserError(
@@ -81,7 +81,7 @@ def hub_splits(spec: TaskSpec) -> dict[str, RawSplit]:
     return loaded
 
 
-def _reach_hub() -> None:
+def reach_hub() -> None:
     """Raise OSError if nothing answers; `datasets` would retry for half a minute before it says so."""
     request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
     try:

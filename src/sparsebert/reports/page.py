@@ -31,13 +31,17 @@ MOST_VERDICTS = 4
 
 
 def write_report(
-    records: Sequence[Record], out: Path, png_folder: Path | None = None, runs: Sequence[Path] = ()
+    records: Sequence[Record],
+    out: Path,
+    png_folder: Path | None = None,
+    runs: Sequence[Path] = (),
+    first: Sequence[PageRow] = (),
 ) -> Path:
     """Write the report of these records to `out`, and its figures as PNG into `png_folder`. Returns `out`.
 
     Records that differ in the seed only are shown as one family; failed ones with their message and no scores. `runs`
-    are where the records lie, in the same order: what is kept beside them is shown too. Raises UserError without
-    records.
+    are where the records lie, in the same order: what is kept beside them is shown too. `first` are blocks that stand
+    before all others. Raises UserError without records.
     """
     if not records:
         raise UserError("There is nothing to report", fix="give at least one run's folder or record.json")
@@ -47,7 +51,7 @@ def write_report(
     trees = [_trees_of(family, places) for family in alone]
     if png_folder is not None:
         figures.write_pngs(groups, png_folder, found, trees, alone)
-    write_text_atomically(out, _page(records, groups, found, alone, trees))
+    write_text_atomically(out, _page(records, groups, found, alone, trees, first))
     return out
 
 
@@ -63,11 +67,12 @@ def _page(
     found: Sequence[Curve],
     alone: Sequence[Family],
     trees: Sequence[Sequence[Tree]],
+    first: Sequence[PageRow],
 ) -> str:
     """The whole page as text; `alone` are the families that are no points of curves, `trees` those of each of them."""
     title = _title(records, groups)
     failed = [record for record in records if record.status == "failed"]
-    shown = [*_failed(failed), *results(groups, found, alone, trees), *_background(groups, failed)]
+    shown = [*first, *_failed(failed), *results(groups, found, alone, trees), *_background(groups, failed)]
     tiles = summary_cards(groups[0]) if len(groups) == 1 else ""
     parts = [_header(title, records, groups, failed), tiles, contents(shown), *map(drawn, shown)]
     return html_document(title, parts)
