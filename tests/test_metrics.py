@@ -108,3 +108,41 @@ def test_bad_input(metrics, logits, labels, message):
 def test_every_metric_of_the_task_table_exists():
     used = {metric for name in task_names() for metric in task_spec(name).metrics}
     assert used == {"accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"}
+
+
+# Fixed predictions, as a file of a GLUE task would hold them: 12 pairs of MNLI, 20 sentences of CoLA, 8 pairs of STS-B.
+MNLI = ([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2], [0, 1, 2, 1, 1, 2, 2, 1, 0, 0, 0, 2])
+COLA = ([1] * 12 + [0] * 8, [1] * 9 + [0] * 3 + [1] * 2 + [0] * 6)
+STSB = ([0.2, 4.8, 2.5, 3.1, 1.0, 4.0, 2.0, 3.3], [0.0, 5.0, 2.2, 3.8, 1.4, 3.6, 2.4, 3.0])
+
+
+def test_mnli_of_a_fixed_list():
+    predicted, labels = MNLI
+    wrong = sum(one != other for one, other in zip(predicted, labels, strict=True))
+    assert wrong == 4
+    assert score(("accuracy",), logits_of(predicted, 3), np.array(labels)) == {"accuracy": pytest.approx(1 - 4 / 12)}
+
+
+def test_cola_of_a_fixed_list_as_a_correlation_of_two_columns():
+    """It is the Pearson correlation of two columns of 0 and 1, and the root of chi squared over n, with its sign."""
+    predicted, labels = COLA
+    values = score(("matthews", "accuracy"), logits_of(predicted), np.array(labels))
+    true_positive, false_positive, false_negative, true_negative = 9, 3, 2, 6
+    assert values["accuracy"] == pytest.approx(15 / 20)
+    by_columns = np.corrcoef(predicted, labels)[0, 1]
+    counts = np.array([[true_negative, false_positive], [false_negative, true_positive]], dtype=float)
+    expected = counts.sum(1, keepdims=True) * counts.sum(0, keepdims=True) / 20
+    chi_squared = ((counts - expected) ** 2 / expected).sum()
+    assert values["matthews"] == pytest.approx(by_columns) == pytest.approx(np.sqrt(chi_squared / 20))
+    assert values["matthews"] == pytest.approx((9 * 6 - 3 * 2) / np.sqrt(12 * 11 * 9 * 8))
+
+
+def test_stsb_of_a_fixed_list_by_sums_and_by_ranks():
+    predicted, labels = (np.array(side) for side in STSB)
+    values = score(("pearson", "spearman"), predicted.astype(np.float32), labels)
+    n, product = len(labels), float((predicted * labels).sum())
+    above = n * product - predicted.sum() * labels.sum()
+    spread = [n * (side**2).sum() - side.sum() ** 2 for side in (predicted, labels)]
+    assert values["pearson"] == pytest.approx(above / np.sqrt(spread[0] * spread[1]), abs=1e-6)
+    # Ranks 1 8 4 5 2 7 3 6 and 1 8 3 7 2 6 4 5: differences 0 0 1 -2 0 1 -1 1, squares sum to 8.
+    assert values["spearman"] == pytest.approx(1 - 6 * 8 / (8 * 63))

@@ -256,6 +256,7 @@ def report(runs: Run | Sequence[Run], output: str | Path | None = None) -> Path:
 def report_records(runs: Run | Sequence[Run], output: str | Path | None) -> tuple[Path, list[Path], list[Record]]:
     """As `report`; the page, the files of the records that it is about, and these."""
     from sparsebert.reports import write_report
+    from sparsebert.reports.glue_page import blocks_of
 
     folders = [Path(path) for path in _places(runs)]
     if not folders:
@@ -265,7 +266,8 @@ def report_records(runs: Run | Sequence[Run], output: str | Path | None) -> tupl
     page = Path(output) if output else default_page(folders)
     # Pages that are asked for by name may share a folder, with each other or with a run's own page.
     pictures = page.parent / "plots" if output is None else page.with_name(f"{page.stem}-plots")
-    return write_report(records, page, pictures, files), files, records
+    first = blocks_of(folders[0], records) if len(folders) == 1 else []
+    return write_report(records, page, pictures, files, first), files, records
 
 
 def _places(given: Run | Sequence[Run]) -> list[str | Path]:

@@ -13,7 +13,7 @@ WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 
 
 @dataclass(frozen=True)
-class Part:
+class AveragePart:
     """What of a task goes into an average: metrics, none = those of GLUE, on one dev split, None = on all."""
 
     task: str
@@ -27,7 +27,7 @@ class Average:
 
     key: str
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[AveragePart, ...]
     says: str = ""
     title: str = ""
 
@@ -47,17 +47,17 @@ class AverageScore:
     reasons: tuple[str, ...]
 
 
-def _whole(*tasks: str) -> tuple[Part, ...]:
-    return tuple(Part(task) for task in tasks)
+def _whole(*tasks: str) -> tuple[AveragePart, ...]:
+    return tuple(AveragePart(task) for task in tasks)
 
 
-_MNLI = (Part("mnli", split="validation_matched"), Part("mnli", split="validation_mismatched"))
+_MNLI = (AveragePart("mnli", split="validation_matched"), AveragePart("mnli", split="validation_mismatched"))
 _ULTRA = (
-    *(Part(task, metrics) for task, metrics in (("rte", ()), ("mrpc", ("f1",)), ("stsb", ("pearson",)))),
-    Part("sst2"),
+    *(AveragePart(task, metrics) for task, metrics in (("rte", ()), ("mrpc", ("f1",)), ("stsb", ("pearson",)))),
+    AveragePart("sst2"),
     *_MNLI,
-    Part("qnli"),
-    Part("qqp", ("f1",)),
+    AveragePart("qnli"),
+    AveragePart("qqp", ("f1",)),
 )
 AVERAGES = (
     Average("nine", "mean of nine", _whole(*GLUE), title="GLUE score"),
@@ -71,7 +71,7 @@ AVERAGES = (
     Average(
         "five_by_accuracy",
         "mean of five by accuracy",
-        tuple(Part(task, ("accuracy",)) for task in ("mnli", "qqp", "qnli", "sst2", "cola")),
+        tuple(AveragePart(task, ("accuracy",)) for task in ("mnli", "qqp", "qnli", "sst2", "cola")),
         "MNLI, QQP, QNLI, SST-2 and CoLA, as in Gordon et al. 2020",
     ),
     Average(
@@ -81,7 +81,10 @@ AVERAGES = (
         "without CoLA and WNLI, F1 of MRPC and QQP, Pearson of STS-B, as in Belcak & Wattenhofer 2023",
     ),
     Average(
-        "mnli_twice_with_cola", "mean of nine, MNLI twice", (*_ULTRA, Part("cola")), "the same, with CoLA and no WNLI"
+        "mnli_twice_with_cola",
+        "mean of nine, MNLI twice",
+        (*_ULTRA, AveragePart("cola")),
+        "the same, with CoLA and no WNLI",
     ),
 )
 
@@ -89,8 +92,9 @@ AVERAGES = (
 def averages(scores: Mapping[str, TaskScores]) -> list[AverageScore]:
     """All that the tasks of a model allow; where that is not the one of all nine, also the mean of those there are."""
     found = [score for average in AVERAGES if (score := _score(average, scores)) is not None]
-    present = tuple(task for task in GLUE if task in scores)
-    if len(present) < len(GLUE) and set(present) not in [{part.task for part in one.average.parts} for one in found]:
+    present = tuple(task for task in GLUE if task in scores and scores[task].over_runs())
+    titled = [{part.task for part in one.average.parts} for one in found if one.average.title]
+    if present and set(present) not in titled:
         titles = ", ".join(GLUE[task].title for task in present)
         mean = Average("present", f"mean of {WORDS[len(present)]}", _whole(*present), titles)
         found = [*filter(None, [_score(mean, scores)]), *found]

@@ -159,8 +159,8 @@ def _check_files(folder: Path, tasks: Iterable[GlueTask]) -> None:
         raise UserError(
             f"Files of the tasks are missing: {', '.join(missing)}",
             got=folder,
-            fix="save them there from the hub (datasets.load_dataset('nyu-mll/glue', TASK, split=SPLIT).to_parquet), or "
-            "name the tasks that are there with --tasks",
+            fix="save them there (datasets.load_dataset('nyu-mll/glue', TASK, split=SPLIT).to_parquet(FILE)), or name "
+            "tasks that are there with --tasks",
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,12 @@ from typing import Any
 from sparsebert.errors import UserError, unknown
 from sparsebert.files import home_of, write_text_atomically
 from sparsebert.records import Record, read_record, record_files
-from sparsebert.reports.blocks import PageBlock, in_scroll
-from sparsebert.reports.document import html_document
-from sparsebert.reports.escape import in_html
-from sparsebert.reports.glue import GlueScores, Reference, average_table, glue_scores, glue_table, metric_table
-from sparsebert.reports.latex import as_latex
+from sparsebert.reports.glue import GlueScores, Reference, average_table, glue_scores, glue_table
+from sparsebert.reports.glue_page import RESULTS, glue_blocks, glue_files
 from sparsebert.reports.page import write_report
-from sparsebert.reports.render import as_html, as_markdown
+from sparsebert.reports.render import as_html
 from sparsebert.runs.glue import GlueRun
 from sparsebert.runs.glue_answers import submissions
-
-TABLES = ("glue.md", "glue.tex", "glue.html", "glue.json")
 
 
 @dataclass(frozen=True)
@@ -98,19 +93,9 @@ def _own_reference(scores: GlueScores, name: str) -> Reference:
 
 
 def _write(found: GlueResult) -> None:
-    tables = [glue_table(found.scores), average_table(found.scores), metric_table(found.scores)]
-    notes = [f"- {note}" for note in found.notes]
-    files = dict.fromkeys(TABLES, "")
-    files["glue.md"] = "\n".join([*(f"## {one.title}\n\n{as_markdown(one)}" for one in tables), *notes, ""])
-    files["glue.tex"] = "\n".join(map(as_latex, tables))
-    blocks = [PageBlock(one.title, in_scroll(one)) for one in tables]
-    said = "".join(f"<li>{in_html(note)}</li>" for note in found.notes)
-    blocks.append(PageBlock("About these scores", f"<ul>{said}</ul>"))
-    body = [f"<h1>{in_html('GLUE')}</h1>", *(f"<h2>{in_html(b.heading)}</h2>{b.body}" for b in blocks)]
-    files["glue.html"] = html_document("GLUE", body)
-    files["glue.json"] = json.dumps(found.plain(), indent=1, ensure_ascii=False) + "\n"
-    for name, text in files.items():
+    plain = json.dumps(found.plain(), indent=1, ensure_ascii=False) + "\n"
+    for name, text in {**glue_files(found.scores, found.notes), RESULTS: plain}.items():
         write_text_atomically(found.folder / name, text)
-    rows = [(block,) for block in blocks]
-    runs: Sequence[Path] = [found.folder / name for name in found.records]
-    write_report(list(found.records.values()), found.folder / "report.html", found.folder / "plots", runs, rows)
+    records, runs = list(found.records.values()), [found.folder / name for name in found.records]
+    blocks = glue_blocks(found.scores, found.notes)
+    write_report(records, found.folder / "report.html", found.folder / "plots", runs, blocks)

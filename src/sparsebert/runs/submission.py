@@ -76,7 +76,7 @@ def pack_answers(folder: Path, out: Path) -> tuple[Path | None, list[str]]:
     missing = [file.name for file in files if not (folder / f"{file.name}.tsv").is_file()]
     if missing:
         out.unlink(missing_ok=True)
-        return None, [f"no {out.name}: the server wants all eleven files, and {', '.join(missing)} are not there"]
+        return None, [f"no {out.name}, as the server wants all eleven files; missing: {', '.join(missing)}"]
     content = io.BytesIO()
     short = []
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed:
