@@ -9,7 +9,7 @@ import pytest
 
 from sparsebert.errors import UserError
 from sparsebert.recipe.finetune import FinetuneRecipe
-from sparsebert.runs.glue import glue_points
+from sparsebert.runs.glue import GlueRun, glue_points
 from sparsebert.runs.glue_plan import glue_plan, shipped_plans
 from sparsebert.tasks.glue import GLUE
 
@@ -64,6 +64,16 @@ def test_runs_come_seed_by_seed_and_a_given_value_is_not_chosen():
     assert list(found) == ["cola_seed=0", "rte_seed=0", "cola_seed=1", "rte_seed=1"]
     assert {one.training.learning_rate for one in found.values()} == {1e-4}
     assert [one.seed for one in found.values()] == [0, 0, 1, 1]
+
+
+def test_more_runs_go_on_in_the_same_folder():
+    plan = glue_plan("quick")
+    folders = [
+        GlueRun(tuple(points), plan, tuple(tasks), runs).folder_name
+        for wanted, runs in ((["rte"], 1), (["rte"], 3), (["cola"], 1))
+        for tasks, points in [glue_points(None, plan, wanted, runs, [])]
+    ]
+    assert folders[0] == folders[1] != folders[2] and folders[0].startswith("glue-all-MiniLM-L6-v2-")
 
 
 def test_a_plan_of_ones_own(tmp_path: Path):

@@ -260,24 +260,23 @@ def _average_row(one: AverageScore, reference: Reference | None) -> tuple[Cell, 
 
 def _metric_rows(scores: TaskScores) -> Iterator[tuple[Cell, ...]]:
     middle, task = _middle(scores), scores.task
-    metrics = list(dict.fromkeys(score.metric for score in middle.model.scores if middle.on_dev(score.metric)))
-    for metric in metrics:
-        for score in middle.on_dev(metric):
-            split = None if len(task.dev_rows) == 1 else score.split.removesuffix("_subset")
-            over = scores.over_runs((metric,), split)
-            part = "" if split is None else f", {split.removeprefix('validation_')}"
-            first = metric == task.metrics[0] and score is middle.on_dev(metric)[0]
-            yield (
-                Cell(f"{task.title} {metric_name(metric)}{part}", "; ".join(_about(scores, score)) if first else ""),
-                Cell(points(over.median if over else None)),
-                Cell(_spread(over)),
-                _best(over),
-                Cell(_ends(score) or v.DASH),
-                Cell(points(score.baseline)),
-                Cell(points(_median(scores, metric))),
-                Cell(_loss(_median(scores, "loss")) if first else v.DASH),
-                _highest(scores) if first else Cell(v.DASH),
-            )
+    for place, (metric, split) in enumerate(scores.parts):
+        found = middle.on_dev(metric, split)
+        if not found:
+            continue
+        score, over = found[0], scores.over_runs((metric,), split)
+        part = "" if split is None else f", {split.removeprefix('validation_')}"
+        yield (
+            Cell(f"{task.title} {metric_name(metric)}{part}", "" if place else "; ".join(_about(scores, score))),
+            Cell(points(over.median if over else None)),
+            Cell(_spread(over)),
+            _best(over),
+            Cell(_ends(score) or v.DASH),
+            Cell(points(score.baseline)),
+            Cell(points(_median(scores, metric))),
+            Cell(v.DASH if place else _loss(_median(scores, "loss"))),
+            Cell(v.DASH) if place else _highest(scores),
+        )
 
 
 def _about(scores: TaskScores, score: Score) -> Iterator[str]:

@@ -118,6 +118,14 @@ class TaskScores:
         return max(valued, key=lambda run: run.value() or 0.0, default=None)
 
     @property
+    def parts(self) -> list[tuple[str, str | None]]:
+        """Every metric that was scored, and of a task with several dev sets on which; None = on the only one."""
+        found = {score.metric: None for score in self.some.model.scores if score.split != TRAIN}
+        if len(self.task.dev_rows) == 1:
+            return [(metric, None) for metric in found]
+        return [(metric, score.split.removesuffix(SUBSET)) for metric in found for score in self.some.on_dev(metric)]
+
+    @property
     def some(self) -> TaskRun:
         """Any of the runs shown: what they have in common is read off it."""
         return next(iter(self.shown.values()))

@@ -51,9 +51,10 @@ class GlueRun:
 
     @property
     def folder_name(self) -> str:
-        """`glue-MODEL-HASH`: the same command always finds the same folder."""
-        model = home_of(self.recipe.model)
-        whole = hashlib.sha256(" ".join(point.recipe.hash for point in self.points).encode()).hexdigest()[:12]
+        """`glue-MODEL-HASH`: the same command always finds the same folder, also with more runs a task."""
+        model, first = home_of(self.recipe.model), self.recipe.seed
+        hashes = [point.recipe.hash for point in self.points if point.recipe.seed == first]
+        whole = hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:12]
         return f"glue-{(model.resolve() if model.is_dir() else model).name}-{whole}"
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from sparsebert.errors import UserError, unknown
 from sparsebert.files import home_of, write_text_atomically
 from sparsebert.records import Record, read_record, record_files
 from sparsebert.reports.glue import GlueScores, Reference, average_table, glue_scores, glue_table
+from sparsebert.reports.glue_json import glue_json
 from sparsebert.reports.glue_page import RESULTS, glue_blocks, glue_files
 from sparsebert.reports.page import write_report
 from sparsebert.reports.render import as_html
@@ -31,22 +32,8 @@ class GlueResult:
     failed: tuple[str, ...]
 
     def plain(self) -> dict[str, Any]:
-        """Scores of 0-1 by model, task and average, as JSON takes them."""
-        return {
-            "models": {
-                name: {
-                    "tasks": {key: asdict(over) for key, one in own.items() if (over := one.over_runs())},
-                    "chosen": {key: one.choice for key, one in own.items() if one.choice},
-                    "averages": {
-                        one.name: asdict(one.scores) | {"baseline": one.baseline, "reasons": list(one.reasons)}
-                        for one in self.scores.averages[name]
-                    },
-                }
-                for name, own in self.scores.tasks.items()
-            },
-            "notes": list(self.notes),
-            "failed": list(self.failed),
-        }
+        """All of it as JSON takes it."""
+        return glue_json(self.scores, self.notes, self.failed)
 
     def _repr_html_(self) -> str:
         return as_html(glue_table(self.scores)) + as_html(average_table(self.scores))
