@@ -12,9 +12,10 @@ import torch
 import sparsebert
 from sparsebert.files import digests
 from sparsebert.models.layout import encoder_linear_names
-from sparsebert.models.load import load_model, load_tokenizer
+from sparsebert.models.load import load_model, load_tokenizer, save_model
 from sparsebert.models.source import disk_bytes
-from sparsebert.pruning.successive import without_layers
+from sparsebert.models.surgeon import convert_ffn, shrink
+from sparsebert.pruning.successive import l1_scores, lowest_of_all, without_layers, without_weights
 from sparsebert.records import PruneCurve, PruneStudy, Record, read_record
 from sparsebert.runs.curve_points import bytes_as_saved
 from sparsebert.runs.sparse_model import save_sparse
@@ -136,6 +137,28 @@ def test_all_matrices_may_be_in_scope(home: Path):
 def test_a_network_of_one_layer_still_loses_single_weights(home: Path):
     record = prune_curve(home, "flat-run", "--methods", "unstructured", *UNTIMED, model="flat")
     assert len(study_of(record).curves) == 1
+
+
+@pytest.mark.parametrize("form", ["shrunk", "trees", "packed"])
+def test_every_form_of_a_network_is_taken(home: Path, tmp_path: Path, form: str):
+    model, tokenizer = load_model(home / "tuned"), load_tokenizer(home / "tuned")
+    if form == "shrunk":
+        save_model(
+            shrink(model, {"layer.0.heads": torch.tensor([True, False, True, False])}), tokenizer, tmp_path / form
+        )
+    elif form == "trees":
+        save_model(convert_ffn(model, depth=2), tokenizer, tmp_path / form)
+    else:
+        names = encoder_linear_names(model)
+        masked = without_weights(model, lowest_of_all(l1_scores(model, names), 0.7))
+        save_sparse(masked, tokenizer, tmp_path / form, packed=True)
+        assert (tmp_path / form / "packed.safetensors").is_file()
+    given = ("--criteria", "l1,loss", *UNTIMED)
+    curves = study_of(prune_curve(home, f"form-{form}", *given, model=str(tmp_path / form))).curves
+    assert [len(one.points) for one in curves] == [2, 2, 3, 3]
+    start, half = (point.sparsity.encoder_linear for point in curves[0].points)
+    # Zeros that were there before count, and go first.
+    assert (start, half) == pytest.approx((0.7, 0.7) if form == "packed" else (0.0, 0.5), abs=0.01)
 
 
 def test_json_and_the_table(home: Path):
