@@ -103,7 +103,7 @@ def attempt(work: Callable[[Job], Result], job: Job) -> Result | Failed:
 
 
 @dataclass(frozen=True)
-class Task(Generic[Job]):
+class QueuedJob(Generic[Job]):
     """A job and how many of its workers have died."""
 
     job: Job
@@ -115,20 +115,20 @@ class Queue(Generic[Job]):
 
     def __init__(self, jobs: Iterable[Job]) -> None:
         self._new = iter(jobs)
-        self._again: deque[Task[Job]] = deque()
+        self._again: deque[QueuedJob[Job]] = deque()
 
-    def take(self) -> Task[Job] | None:
+    def take(self) -> QueuedJob[Job] | None:
         """The next; none = there is nothing to begin now."""
         if self._again:
             return self._again.popleft()
         for job in self._new:
-            return Task(job)
+            return QueuedJob(job)
         return None
 
-    def lost(self, task: Task[Job], how: str) -> Failed | None:
+    def lost(self, task: QueuedJob[Job], how: str) -> Failed | None:
         """Note that a worker died: the task begins again (none), or has failed for good."""
         if task.deaths < RETRIES:
             line(f"A worker died ({how}); its job begins again, {task.deaths + 1} of at most {RETRIES} times")
-            self._again.append(Task(task.job, task.deaths + 1))
+            self._again.append(QueuedJob(task.job, task.deaths + 1))
             return None
         return Failed(f"{task.deaths + 1} workers died of it, the last one so: {how}")

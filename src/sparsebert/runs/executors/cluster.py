@@ -19,7 +19,7 @@ from typing import Any
 from sparsebert.errors import UserError
 from sparsebert.files import PREFIX
 from sparsebert.progress import busy, line
-from sparsebert.runs.executors.base import Executor, Failed, Job, Queue, Result, Task, attempt
+from sparsebert.runs.executors.base import Executor, Failed, Job, Queue, Result, QueuedJob, attempt
 
 ADDRESS, STATISTICS = "RAY_ADDRESS", "RAY_USAGE_STATS_ENABLED"
 # Results are small and travel without it; Ray would take a third of the memory.
@@ -62,7 +62,7 @@ class OnRay(Executor):
             num_gpus=self._gpus,
             max_retries=0,
         )
-        queue, running = Queue(jobs), dict[Any, Task[Job]]()
+        queue, running = Queue(jobs), dict[Any, QueuedJob[Job]]()
         self._join()
         try:
             while True:
@@ -104,7 +104,7 @@ class OnRay(Executor):
             with busy("Joining the Ray cluster"):
                 _join(self._ray, self._address)
 
-    def _outcome(self, queue: Queue[Job], task: Task[Job], reference: Any) -> Any:
+    def _outcome(self, queue: Queue[Job], task: QueuedJob[Job], reference: Any) -> Any:
         """A result or a failure; none where the task begins again."""
         errors = self._ray.exceptions
         try:

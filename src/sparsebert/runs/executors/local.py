@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic
 
 from sparsebert.progress import line
-from sparsebert.runs.executors.base import Executor, Failed, Job, Queue, Result, Task, attempt
+from sparsebert.runs.executors.base import Executor, Failed, Job, Queue, Result, QueuedJob, attempt
 
 THREADS, DEVICES = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
 # A new interpreter: a copy of this process would have its locks, and no threads to open them.
@@ -99,13 +99,13 @@ class _Worker(Generic[Job, Result]):
     """A place for one process, which starts with its first task and anew after its death; `task` is what it is at."""
 
     connection: Connection
-    task: Task[Job] | None = None
+    task: QueuedJob[Job] | None = None
 
     def __init__(self, share: Mapping[str, str]) -> None:
         self._share = share
         self._process: Any = None
 
-    def begin(self, work: Callable[[Job], Result], task: Task[Job]) -> None:
+    def begin(self, work: Callable[[Job], Result], task: QueuedJob[Job]) -> None:
         if self._process is None or not self._process.is_alive():
             self._start()
         self.task = task
@@ -113,7 +113,7 @@ class _Worker(Generic[Job, Result]):
         with suppress(BrokenPipeError):
             self.connection.send((work, task.job))
 
-    def result(self) -> tuple[Task[Job], Result | Failed | _Death]:
+    def result(self) -> tuple[QueuedJob[Job], Result | Failed | _Death]:
         """What became of the task, once there is something to read."""
         task, self.task = self.task, None
         assert task is not None
