@@ -19,7 +19,7 @@ from typing import Any
 from sparsebert.errors import UserError
 from sparsebert.files import PREFIX
 from sparsebert.progress import busy, line
-from sparsebert.runs.executors.base import Executor, Failed, Job, Queue, Result, QueuedJob, attempt
+from sparsebert.runs.executors.base import Executor, Failed, Job, Queue, QueuedJob, Result, attempt
 
 ADDRESS, STATISTICS = "RAY_ADDRESS", "RAY_USAGE_STATS_ENABLED"
 # Results are small and travel without it; Ray would take a third of the memory.

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic
 
 from sparsebert.progress import line
-from sparsebert.runs.executors.base import Executor, Failed, Job, Queue, Result, QueuedJob, attempt
+from sparsebert.runs.executors.base import Executor, Failed, Job, Queue, QueuedJob, Result, attempt
 
 THREADS, DEVICES = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
 # A new interpreter: a copy of this process would have its locks, and no threads to open them.
