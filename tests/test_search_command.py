@@ -15,7 +15,7 @@ from sparsebert.runs.optuna_study import StudyPlace, make_pruner, open_study, pr
 from sparsebert.runs.trials import Pruning, TrialJob, run_trial
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
-SHORT = ("training.max_steps=4", "training.evaluate={every: {steps: 2}}", "measure.rounds=3")
+SHORT = ("training.max_steps=4", "training.evaluate={every: {steps: 2}}", "measure.timed=false")
 SETTINGS = tuple(part for setting in SHORT for part in ("--set", setting))
 SPACE = ("--space", "training.learning_rate=1e-5:1e-2:log")
 
