@@ -212,6 +212,10 @@ class Measure(Plain, frozen=True):
     )
     threads: int | None = Field(default=None, ge=1, le=MOST_THREADS, description="none = what torch would use")
     timed: bool = Field(default=True, description="false = no timings of the finished models, as in long sweeps")
+    energy: bool = Field(
+        default=False,
+        description="true = also the energy of 1,000 texts of every finished model, where the machine can tell it",
+    )
     runtime: Annotated[str, AfterValidator(partial(registered, "runtime"))] = Field(
         default="eager",
         description="in which targets of speed and latency are measured; where it runs a model as one program "

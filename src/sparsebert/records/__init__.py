@@ -4,6 +4,7 @@ from sparsebert.records.curve import LayerRank, PruneCurve, PrunePoint, PruneStu
 from sparsebert.records.measured import (
     Count,
     Decisions,
+    EnergyUse,
     Flip,
     Part,
     Positive,
@@ -40,6 +41,7 @@ __all__ = [
     "VISITS",
     "Count",
     "Decisions",
+    "EnergyUse",
     "Environment",
     "Evaluation",
     "Flip",

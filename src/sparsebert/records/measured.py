@@ -119,6 +119,23 @@ class TimeSummary(Part):
     speedup_high: Positive | None = Field(default=None, description="of the same interval")
 
 
+class EnergyUse(Part):
+    """Joules that 1,000 texts take, with all else that the machine does meanwhile: medians of interleaved rounds.
+
+    A saving is the baseline's energy over this one's, of paired rounds: 2 = half of it.
+    """
+
+    source: str
+    rounds: Count
+    round_s: Positive = Field(description="seconds that each round took at the least")
+    median_j: Positive
+    q25_j: Positive
+    q75_j: Positive
+    saving: Positive | None = None
+    saving_low: Positive | None = Field(default=None, description="of the 95 % interval of the median saving")
+    saving_high: Positive | None = Field(default=None, description="of the same interval")
+
+
 class Timing(TimeSummary):
     """The times of a forward pass, and what it was a pass of."""
 
@@ -130,6 +147,7 @@ class Timing(TimeSummary):
     length: Count
     threads: Count
     tokens_per_s: Positive
+    energy: EnergyUse | None = Field(default=None, description="of whole models, where asked for and measurable")
 
 
 class Flip(Part):

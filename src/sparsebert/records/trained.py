@@ -29,6 +29,9 @@ class TrainingRun(Part):
     evaluations: tuple[Evaluation, ...] = ()
     best_step: int | None = Field(default=None, description="of the evaluation whose model was kept; none = the last")
     left_dense: tuple[str, ...] = Field(default=(), description="matrices that no rule and no earlier mask covers")
+    energy_kwh: float | None = Field(default=None, description="of all starts of the training, see sparsebert.energy")
+    energy_source: str | None = Field(default=None, description="the counters that it is the sum of")
+    energy_missing: str | None = Field(default=None, description="why there is no number; none in older records")
 
 
 class SparsityAt(Part):

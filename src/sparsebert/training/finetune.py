@@ -25,6 +25,7 @@ from sparsebert.sparse.sites import Masks
 from sparsebert.training.checkpoints import Checkpoints
 from sparsebert.training.collate import Collator, EpochOrder
 from sparsebert.training.distill import Distiller
+from sparsebert.training.energy import TrainingEnergy
 from sparsebert.training.fingerprint import digest_of
 from sparsebert.training.rates import CYCLES
 from sparsebert.training.trainer import SparseTrainer
@@ -71,6 +72,7 @@ def fine_tune(
     if training.freeze_embeddings:
         _freeze_embeddings(model)
     checkpoints = Checkpoints(folder, _start_of(model, training, seed, rules, sparsity, held, hold_zeros, distiller))
+    energy = TrainingEnergy(folder)
     trainer = SparseTrainer(
         model=model,
         args=_arguments(training, folder, seed, bf16, len(encoded), watch),
@@ -86,11 +88,13 @@ def fine_tune(
         cycle=CYCLES.get(training.lr_schedule),
         order=order or EpochOrder(encoded["length"], training.batch_size, seed),
         title=title,
-        callbacks=[checkpoints, *(watch.callbacks() if watch else ()), *callbacks],
+        callbacks=[energy, checkpoints, *(watch.callbacks() if watch else ()), *callbacks],
     )
     start = time.perf_counter()
     try:
-        _train_or_resume(trainer, checkpoints.last(), watch)
+        checkpoint = checkpoints.last()
+        with energy.measured(trainer.args, checkpoint):
+            _train_or_resume(trainer, checkpoint, watch)
     finally:
         trainer.progress.close()
         model.requires_grad_(True)
@@ -107,6 +111,7 @@ def fine_tune(
         evaluations=watch.evaluations(trainer.state.log_history) if watch else (),
         best_step=trainer.state.best_global_step if watch and watch.keeps_best else None,
         left_dense=trainer.left_dense,
+        **energy.facts(),
     )
     return FineTuned(run, trainer.masks, tuple(entry for entry in trainer.state.log_history if "loss" in entry))
 
