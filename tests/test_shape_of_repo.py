@@ -210,6 +210,7 @@ def test_every_registered_name_leads_somewhere() -> None:
         "metric": 7,
         "target": 4,
         "runtime": 6,
+        "logger": 3,
     }
     assert all(registry.get(kind, one) is not None for kind in counts for one in registry.names(kind))
 

@@ -219,12 +219,14 @@ def bench(
     rounds: int = 15,
     threads: int | None = None,
     seed: int = 0,
+    energy: bool = False,
     progress: bool = True,
 ) -> BenchResult:
     """Time models in interleaved rounds; the first is the baseline. Every `batch` with every `length` in tokens.
 
-    `models` are folders, hub names or runs, which stand for all of their models, or model objects by name. Raises
-    UserError for what cannot be loaded, for input that a model cannot take, and for less than one round.
+    With `energy` also joules of 1,000 texts, where the machine can tell. `models` are folders, hub names or runs, which
+    stand for all of their models, or model objects by name. Raises UserError for what cannot be loaded, for input that
+    a model cannot take, and for less than one round.
     """
     from sparsebert.measurement.bench import Setting
     from sparsebert.measurement.bench import bench as measure
@@ -240,7 +242,8 @@ def bench(
         opened = dict(models) if isinstance(models, Mapping) else {k: open_model(v) for k, v in found.items()}
         pairs = product(*([one] if isinstance(one, int) else one for one in (batch, length)))
         settings = [Setting(*pair) for pair in pairs]
-        rows = measure(opened, settings, runtimes, rounds=rounds, threads=threads, seed=seed, progress=update)
+        how: dict[str, Any] = {"rounds": rounds, "threads": threads, "seed": seed, "energy": energy}
+        rows = measure(opened, settings, runtimes, **how, progress=update)
     return BenchResult(tuple(rows), tuple(verdicts(rows)))
 
 
@@ -297,6 +300,7 @@ def run_recipe(
     restart: bool = False,
     progress: bool = True,
     callbacks: Sequence[TrainerCallback] = (),
+    report_to: str | Sequence[str] = (),
     command: str = "a Python script",
     **values: Any,
 ) -> RunResult:
@@ -305,9 +309,15 @@ def run_recipe(
     `model` is a folder, a hub name, or a model with its `tokenizer`; `data` a path, a `datasets.Dataset`, or a mapping
     of them with `train` and `validation`; `recipe` a YAML file, the name of a shipped one, or a Recipe. `values` are
     keys of the recipe, a mapping for a part of it (`finetune={"epochs": 3}`), and win over the recipe; `settings` are
-    `key=value` texts, which win over all. `callbacks` of transformers take part in every training. Raises UserError for
-    all that the caller can mend.
+    `key=value` texts, which win over all. `callbacks` of transformers take part in every training, and `report_to`
+    (`tensorboard`, `wandb`, `mlflow`) are where it is logged; neither changes the recipe. Raises UserError for all that
+    the caller can mend.
     """
+    report_to = [report_to] if isinstance(report_to, str) else report_to
+    if report_to:
+        from sparsebert.training.loggers import loggers
+
+        loggers(report_to)
     home = (home_of(str(output)).parent if output else RUNS) / "inputs"
     with silent(not progress):
         if tokenizer is not None or not all(isinstance(one, str | Path | None) for one in (model, data)):
@@ -324,7 +334,8 @@ def run_recipe(
             from sparsebert.models.source import quiet
             from sparsebert.runs.run import run
         with quiet():
-            return RunResult(run(made, folder, command, restart=restart, callbacks=callbacks), folder.resolve())
+            record = run(made, folder, command, restart=restart, callbacks=callbacks, report_to=report_to)
+            return RunResult(record, folder.resolve())
 
 
 def default_folder(recipe: Recipe) -> Path:

@@ -16,11 +16,12 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparsebert.records import NOT_HERE
+
 if TYPE_CHECKING:
     import torch
 
 POWERCAP = Path("/sys/class/powercap")
-NOT_HERE = "not measurable here"
 JOULES_PER_KWH = 3.6e6
 _PACKAGE = re.compile(r"intel-rapl:\d+")
 _MICRO, _MILLI = 1e-6, 1e-3

@@ -132,11 +132,17 @@ _TABLE: dict[str, dict[str, str]] = {
         "sparse-bf16": "sparsebert.runtimes.pytorch:SPARSE_BF16",
         "onnx": "sparsebert.runtimes.onnx:ONNX",
     },
+    "logger": {
+        "tensorboard": "sparsebert.training.loggers:TENSORBOARD",
+        "wandb": "sparsebert.training.loggers:WANDB",
+        "mlflow": "sparsebert.training.loggers:MLFLOW",
+    },
 }
 # Kinds of which a component of the user's own has to be an instance of one class.
 _CLASSES = {
     "runtime": "sparsebert.runtimes.runtime:Runtime",
     "target": "sparsebert.pruning.target_kinds:TargetKind",
+    "logger": "sparsebert.training.loggers:TrainingLogger",
 }
 # Kinds of which it has to be a class derived from one.
 _BASES = {"run_type": "sparsebert.runs.run_type:RunType"}

@@ -62,6 +62,14 @@ def bench(
     memory: Annotated[
         bool, typer.Option("--memory", help="Also peak memory, in a process of its own.", rich_help_panel=HOW)
     ] = False,
+    energy: Annotated[
+        bool,
+        typer.Option(
+            "--energy",
+            help="Also joules of 1,000 texts, where the machine can tell (some 7 s a model).",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
     threads: ThreadsOption = None,
     recipe: RecipeOption = None,
     settings: SetOption = None,
@@ -74,7 +82,14 @@ def bench(
     debug: DebugOption = False,
 ) -> None:
     """Compare the speed and the outputs of models, in interleaved rounds."""
-    options = {"task": task, "data": data, "measure.rounds": rounds, "measure.threads": threads, "seed": seed}
+    options = {
+        "task": task,
+        "data": data,
+        "measure.rounds": rounds,
+        "measure.threads": threads,
+        "measure.energy": energy or None,
+        "seed": seed,
+    }
     with cli_errors(debug):
         made = recipe_of(recipe, options, settings or [])
         named = any(setting.startswith(("task=", "data=")) for setting in settings or [])
@@ -110,6 +125,7 @@ def _measured(
             rounds=recipe.measure.rounds,
             threads=recipe.measure.threads,
             seed=recipe.seed,
+            energy=recipe.measure.energy,
             progress=update,
         )
         if memory:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from sparsebert.cli.output import say, show
 from sparsebert.measurement.bench import BenchRow, Match
-from sparsebert.records import Timing
+from sparsebert.records import NOT_HERE, Timing
 from sparsebert.reports import values as v
 
 
@@ -25,6 +25,8 @@ def print_rows(rows: Sequence[BenchRow], said: Sequence[str]) -> None:
     for text in said:
         say(text)
     say("Times: medians of interleaved rounds, with quartiles. Speedups: medians of paired rounds, with 95% intervals.")
+    for text in dict.fromkeys(filter(None, map(_energy_words, rows))):
+        say(text)
     matches = [match for row in rows if (match := _match(row))]
     if matches:
         count = f"{matches[0].sequences} random sequence{'s' if matches[0].sequences > 1 else ''}"
@@ -47,6 +49,10 @@ def tables(rows: Sequence[BenchRow]) -> list[Table]:
         columns[f"Over\n{rows[0].backend}"] = _over_first
     if any(row.peak_memory_mb is not None for row in rows):
         columns["Peak\nmemory"] = _memory
+    if any(row.timings[0].energy or row.timings[0].energy_missing for row in rows):
+        columns["J per 1,000\ntexts"] = _energy
+    if any(row.timings[0].energy and row.timings[0].energy.saving for row in rows):
+        columns["Energy\nsaving"] = _saving
     rest = _table(columns)
     for row in rows:
         rest.add_row(Text(row.model), _how(row), *(make(row) for make in columns.values()))
@@ -111,3 +117,23 @@ def _check(match: Match | None) -> str:
 
 def _memory(row: BenchRow) -> str:
     return v.DASH if row.peak_memory_mb is None else f"{row.peak_memory_mb:,.0f} MB"
+
+
+def _energy(row: BenchRow) -> str:
+    use = row.timings[0].energy
+    return v.DASH if use is None else f"{v.digits(use.median_j)}\n{v.digits(use.q25_j)}–{v.digits(use.q75_j)}"
+
+
+def _saving(row: BenchRow) -> str:
+    use = row.timings[0].energy
+    return v.DASH if use is None else _ratio(use.saving, use.saving_low, use.saving_high)
+
+
+def _energy_words(row: BenchRow) -> str | None:
+    """What the energies of a row are, or why there are none; None where nobody asked."""
+    whole = row.timing("model")
+    if whole is None or whole.energy is None:
+        return f"Energy: {NOT_HERE}: {whole.energy_missing}." if whole and whole.energy_missing else None
+    use = whole.energy
+    how = f"medians of {use.rounds} interleaved rounds of {use.round_s:g} s or more, with quartiles"
+    return f"Energy: {use.source}; {how}; savings with 95% intervals. What the machine spends when idle is in it."

@@ -20,6 +20,7 @@ from sparsebert.cli.options import (
     LabelColumnOption,
     OutputFolderOption,
     RecipeOption,
+    ReportToOption,
     RestartOption,
     SeedOption,
     SetOption,
@@ -134,6 +135,7 @@ def compress(
     output: OutputFolderOption = None,
     seed: SeedOption = None,
     restart: RestartOption = False,
+    report_to: ReportToOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -161,5 +163,5 @@ def compress(
         from sparsebert import api
         from sparsebert.cli.runs import How, run_and_show
 
-        how = How(recipe, settings or [], output, restart, as_json)
+        how = How(recipe, settings or [], output, restart, as_json, report_to or [])
         run_and_show(api.compress, options, how, cleared=("finetune",) if no_finetune else ())

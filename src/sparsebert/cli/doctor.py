@@ -55,6 +55,8 @@ def _print(found: Diagnosis, batch: int, length: int, rounds: int) -> None:
         say(line)
     flags = ", ".join(found.flags) or "no known flags"
     say(f"\n{found.cpu}, {found.threads} threads; {flags}; GPU: {found.gpu or 'none'}")
+    for device, source in found.energy.items():
+        say(f"Energy of the {device}: {source}")
     can = table("Way to run sparse weights", "Here", "Why")
     for kernel in found.kernels:
         can.add_row(kernel.name, "yes" if kernel.runs else "no", kernel.why)

@@ -19,6 +19,7 @@ from sparsebert.cli.options import (
     ModelArgument,
     OutputFolderOption,
     RecipeOption,
+    ReportToOption,
     RestartOption,
     SeedOption,
     SetOption,
@@ -67,6 +68,7 @@ def fff(
     output: OutputFolderOption = None,
     seed: SeedOption = None,
     restart: RestartOption = False,
+    report_to: ReportToOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -85,7 +87,7 @@ def fff(
         from sparsebert import api
         from sparsebert.cli.runs import How, run_and_show
 
-        how = How(recipe, settings or [], output, restart, as_json)
+        how = How(recipe, settings or [], output, restart, as_json, report_to or [])
         result = run_and_show(api.fff, options, how, cleared=("finetune",) if no_finetune else ())
         if not as_json:
             _print_trees(result.record)

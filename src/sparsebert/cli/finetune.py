@@ -19,6 +19,7 @@ from sparsebert.cli.options import (
     ModelArgument,
     OutputFolderOption,
     RecipeOption,
+    ReportToOption,
     RestartOption,
     SeedOption,
     SetOption,
@@ -57,6 +58,7 @@ def finetune(
     output: OutputFolderOption = None,
     seed: SeedOption = None,
     restart: RestartOption = False,
+    report_to: ReportToOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -74,4 +76,4 @@ def finetune(
         from sparsebert import api
         from sparsebert.cli.runs import How, run_and_show
 
-        run_and_show(api.finetune, options, How(recipe, settings or [], output, restart, as_json))
+        run_and_show(api.finetune, options, How(recipe, settings or [], output, restart, as_json, report_to or []))

@@ -93,6 +93,15 @@ EncodingOption = Annotated[
 TrainExamplesOption = Annotated[
     int | None, typer.Option(metavar="N", help="Use only N training rows.", rich_help_panel=DATA)
 ]
+ReportToOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--report-to",
+        metavar="NAME",
+        help="Also log every training to tensorboard (in the run's folder), wandb or mlflow; repeatable.",
+        rich_help_panel=COMMON,
+    ),
+]
 ThreadsOption = Annotated[int | None, typer.Option(help="Default: what torch takes.", rich_help_panel=SPEED)]
 OnOption = Annotated[
     str | None,

@@ -28,6 +28,7 @@ class How:
     output: Path | None
     restart: bool
     as_json: bool
+    report_to: Sequence[str] = ()
 
 
 def run_and_show(
@@ -52,6 +53,7 @@ def run_and_show(
             settings=how.settings,
             output=how.output,
             restart=how.restart,
+            report_to=how.report_to,
             command=command_line(),
         )
     # As it was typed, or from here: the result has the whole path.

@@ -21,6 +21,7 @@ from sparsebert.cli.options import (
     KindOption,
     LabelColumnOption,
     OnOption,
+    ReportToOption,
     RestartOption,
     SetOption,
     TaskOption,
@@ -76,6 +77,7 @@ def sweep(
         typer.Option("--output", "-o", metavar="DIR", help="Default runs/sweep-HASH.", rich_help_panel=COMMON),
     ] = None,
     restart: RestartOption = False,
+    report_to: ReportToOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -92,7 +94,7 @@ def sweep(
         given = [*as_settings(options), *(settings or [])]
         todo = points_of(recipe, given, [axis(text) for text in grid or []], range(seeds))
         folder = home_of(str(output or Path("runs") / f"sweep-{_hash(todo)}"))
-        made = _run(todo, folder, keep_models, restart, on)
+        made = _run(todo, folder, keep_models, restart, on, report_to or [])
         if made:
             _print(list(made.values()), [folder / name for name in made], folder, as_json)
         _check(todo, made, folder)
@@ -104,7 +106,9 @@ def _hash(todo: Sequence[Point]) -> str:
     return hashlib.sha256(" ".join(point.recipe.hash for point in todo).encode()).hexdigest()[:12]
 
 
-def _run(todo: Sequence[Point], folder: Path, keep_models: bool, restart: bool, on: str | None) -> dict[str, Record]:
+def _run(
+    todo: Sequence[Point], folder: Path, keep_models: bool, restart: bool, on: str | None, report_to: Sequence[str]
+) -> dict[str, Record]:
     """Run every point that is not finished; the records by the names of their points, in the order of these."""
     from sparsebert.cli.output import quiet_libraries
     from sparsebert.cli.runs import command_line
@@ -112,7 +116,8 @@ def _run(todo: Sequence[Point], folder: Path, keep_models: bool, restart: bool, 
 
     with quiet_libraries():
         made = {
-            point.name: record for point, record in points.sweep(todo, folder, command_line(), keep_models, restart, on)
+            point.name: record
+            for point, record in points.sweep(todo, folder, command_line(), keep_models, restart, on, report_to)
         }
     return {point.name: made[point.name] for point in todo if point.name in made}
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from sparsebert import registry
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
+from sparsebert.measurement.energy import EnergyUses, energy_uses
 from sparsebert.models.layout import layout_of
 from sparsebert.records import Part, Timing
 from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime, RuntimeUnavailableError
@@ -99,13 +100,15 @@ def bench(
     seed: int = 0,
     min_sample_ms: float = 15,
     warmup_ms: float = 200,
+    energy: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[BenchRow]:
     """Measure every model in every runtime in every setting; the first model is the baseline.
 
     Inputs are random tokens without padding, the same for all. The time of the encoder (its layers only) comes from
-    the same forward passes, in runtimes that run layer by layer and for models that have layers. Raises UserError
-    for an unknown runtime and for input that a model cannot take.
+    the same forward passes, in runtimes that run layer by layer and for models that have layers. With `energy` rounds
+    of a second follow, whose energy is measured where the machine can tell it. Raises UserError for an unknown runtime
+    and for input that a model cannot take.
     """
     if not models or not settings or not runtimes:
         raise UserError("A benchmark needs at least one model, one setting and one runtime")
@@ -119,7 +122,11 @@ def bench(
             ready, missing = _prepare(models, found, inputs)
             progress(f"{where}: {len(ready)} variants, {rounds} rounds")
             samples = _measure(ready, inputs, rounds, min_sample_ms, warmup_ms)
-            results = _Results(setting, count, ready, missing, samples, _outputs(ready, [inputs, *more]))
+            uses = EnergyUses[_Key]()
+            if energy:
+                progress(f"{where}: energy of {len(ready)} variants")
+                uses = _energy(ready, inputs, next(iter(models)))
+            results = _Results(setting, count, ready, missing, samples, _outputs(ready, [inputs, *more]), uses)
             rows += [
                 _row(results, key, _Key(next(iter(models)), key.runtime), _Key(key.model, runtimes[0]))
                 for key in _keys(models, found)
@@ -192,6 +199,7 @@ class _Results:
     missing: Mapping[_Key, str]
     samples: Mapping[_Key, Samples]
     outputs: Mapping[_Key, Tensor]
+    energy: EnergyUses[_Key]
 
 
 def _keys(models: Iterable[str], runtimes: Iterable[str]) -> list[_Key]:
@@ -247,17 +255,32 @@ def _pairs(keys: Sequence[_Key]) -> Iterator[tuple[_Key, _Key]]:
 
 def variant_of(name: str, prepared: Prepared, inputs: ModelInputs, stack: ExitStack) -> Variant:
     """What is timed of a model; where its layers are called one by one, also the time in them, until `stack` closes."""
+    call = _call(prepared, inputs)
+    paths = [layer.path for layer in layout_of(prepared.module).layers] if prepared.module else []
+    if prepared.module is None or not paths:
+        return Variant(name, call)
+    watch = stack.enter_context(encoder_timer(prepared.module, paths))
+    return Variant(name, call, lambda: watch.total_ns)
+
+
+def _call(prepared: Prepared, inputs: ModelInputs) -> Callable[[], None]:
     device = inputs["input_ids"].device
 
     def call() -> None:
         prepared.run(inputs)
         finish(device)
 
-    paths = [layer.path for layer in layout_of(prepared.module).layers] if prepared.module else []
-    if prepared.module is None or not paths:
-        return Variant(name, call)
-    watch = stack.enter_context(encoder_timer(prepared.module, paths))
-    return Variant(name, call, lambda: watch.total_ns)
+    return call
+
+
+def _energy(ready: Mapping[_Key, Prepared], inputs: ModelInputs, first: str) -> EnergyUses[_Key]:
+    def baseline(key: _Key) -> _Key:
+        other = _Key(first, key.runtime)
+        return other if other in ready else key
+
+    calls = {key: _call(prepared, inputs) for key, prepared in ready.items()}
+    texts = inputs["input_ids"]
+    return energy_uses(calls, len(texts), texts.device, baseline) if calls else EnergyUses()
 
 
 @torch.inference_mode()
@@ -313,6 +336,8 @@ def _timings(results: _Results, key: _Key, baseline: Samples | None) -> tuple[Ti
     )
     own = results.samples[key]
     whole = timing(own.whole_ms, baseline.whole_ms if baseline else None, conditions)
+    about_energy = {"energy": results.energy.found.get(key), "energy_missing": results.energy.missing}
+    whole = whole.model_copy(update=about_energy)
     if own.part_ms is None:
         return (whole,)
     encoder = replace(conditions, scope="encoder")

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sparsebert.counts import example_inputs
+from sparsebert.energy import counters
 from sparsebert.environment import cpu_fields, cpu_flags
 from sparsebert.kernels import native, operators
 from sparsebert.kernels.packed import WIDTH
@@ -35,7 +36,10 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found. `advice` is the verdict in plain words, the most important line first."""
+    """What was found. `advice` is the verdict in plain words, the most important line first.
+
+    `energy` says by what the energy of the processor and of the GPU can be measured here, or why it cannot.
+    """
 
     cpu: str
     flags: tuple[str, ...]
@@ -45,6 +49,7 @@ class Diagnosis:
     zeros: Zeros
     trials: tuple[Trial, ...]
     advice: tuple[str, ...]
+    energy: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, each trial with what it is in words."""
@@ -83,7 +88,15 @@ def diagnose(
         zeros=zeros,
         trials=tuple(trials),
         advice=(*advice(zeros, trials), *about_trees(model)),
+        energy=_energy(),
     )
+
+
+def _energy() -> dict[str, str]:
+    devices = {"processor": torch.device("cpu")}
+    if torch.cuda.is_available():
+        devices["GPU"] = torch.device("cuda", 0)
+    return {name: counters(device).words for name, device in devices.items()}
 
 
 def kernels() -> tuple[Kernel, ...]:

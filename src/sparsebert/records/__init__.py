@@ -2,6 +2,7 @@
 
 from sparsebert.records.curve import LayerRank, PruneCurve, PrunePoint, PruneStudy, WeightHistogram
 from sparsebert.records.measured import (
+    NOT_HERE,
     Count,
     Decisions,
     EnergyUse,
@@ -37,6 +38,7 @@ from sparsebert.records.trained import (
 
 __all__ = [
     "FILE_NAME",
+    "NOT_HERE",
     "PREDICTIONS",
     "VISITS",
     "Count",

@@ -119,6 +119,10 @@ class TimeSummary(Part):
     speedup_high: Positive | None = Field(default=None, description="of the same interval")
 
 
+NOT_HERE = "not measurable here"
+"""What is said in the place of an energy that no counter of the machine tells."""
+
+
 class EnergyUse(Part):
     """Joules that 1,000 texts take, with all else that the machine does meanwhile: medians of interleaved rounds.
 
@@ -147,7 +151,8 @@ class Timing(TimeSummary):
     length: Count
     threads: Count
     tokens_per_s: Positive
-    energy: EnergyUse | None = Field(default=None, description="of whole models, where asked for and measurable")
+    energy: EnergyUse | None = Field(default=None, description="of whole models only, and where it was asked for")
+    energy_missing: str | None = Field(default=None, description="why energy that was asked for is not there")
 
 
 class Flip(Part):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from sparsebert.errors import unknown
-from sparsebert.records import ModelResult, Record
+from sparsebert.records import ModelResult, Record, TrainingRun
 from sparsebert.reports import values as v
 from sparsebert.reports.details import Stretch, stretches
 from sparsebert.reports.escape import in_markdown
@@ -124,7 +124,12 @@ def _trained(done: Stretch) -> str:
     teacher = f", taught by {done.teacher}" if done.teacher else ""
     loss = "" if run.final_loss is None else f"; final loss {run.final_loss:.4g}"
     epochs = f"{run.epochs:g} epochs of {run.examples:,} examples"
-    return f"{lead} for {run.steps:,} steps ({epochs}) in {run.dtype}{teacher}{loss}."
+    return f"{lead} for {run.steps:,} steps ({epochs}) in {run.dtype}{teacher}{loss}.{_energy(run)}"
+
+
+def _energy(run: TrainingRun) -> str:
+    """Why there is none is said where it stands how each number was measured."""
+    return "" if run.energy_kwh is None else f" It took {v.digits(run.energy_kwh)} kWh ({run.energy_source})."
 
 
 def _limits(record: Record, model: ModelResult) -> str:

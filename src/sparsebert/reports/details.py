@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparsebert.records import ModelResult, Record, TrainingRun
+from sparsebert.records import NOT_HERE, ModelResult, Record, TrainingRun
 from sparsebert.reports import values as v
 from sparsebert.reports.families import Family
 from sparsebert.reports.methods import duration
@@ -21,6 +21,7 @@ _COLUMNS = (
     Cell("Precision"),
     Cell("Teacher"),
     Cell("Output difference"),
+    Cell("Energy", "kWh"),
 )
 
 
@@ -42,14 +43,23 @@ def stretches(record: Record, model: ModelResult) -> list[Stretch]:
 
 def detail_table(groups: Sequence[Family]) -> Table:
     """Trainings and checks of each model; of several seeds, the first run's."""
+    runs = [one.run for family in groups for name in family.names for one in stretches(*family.runs(name)[0])]
+    columns = _COLUMNS if any(run.energy_kwh is not None for run in runs) else _COLUMNS[:-1]
     sections = [
         Section(
             f"{family.label} · seed {family.first.seed}" if len(groups) > 1 or len(family.records) > 1 else "",
-            tuple(row for name in family.names for row in _rows(*family.runs(name)[0])),
+            tuple(row[: len(columns)] for name in family.names for row in _rows(*family.runs(name)[0])),
         )
         for family in groups
     ]
-    return Table("Training and checks", _COLUMNS, tuple(sections))
+    return Table("Training and checks", columns, tuple(sections), _energy_notes(runs))
+
+
+def _energy_notes(runs: Sequence[TrainingRun]) -> tuple[str, ...]:
+    """By which counters energies are, and the reasons why there are none."""
+    notes = [f"Energy: {run.energy_source}." for run in runs if run.energy_source]
+    notes += [f"Energy: {NOT_HERE}: {run.energy_missing}." for run in runs if run.energy_missing]
+    return tuple(dict.fromkeys(notes))
 
 
 def _teacher(name: str | None, run: TrainingRun) -> str:
@@ -62,12 +72,16 @@ def _rows(record: Record, model: ModelResult) -> list[tuple[Cell, ...]]:
     """A row a training; the check is of the finished model, so it stands in the last one."""
     done = stretches(record, model)
     if not done:
-        return [(Cell(model.name), *(Cell(v.DASH),) * 7, _difference(model))]
+        return [(Cell(model.name), *(Cell(v.DASH),) * 7, _difference(model), Cell(v.DASH))]
     checks = [Cell(v.DASH)] * (len(done) - 1) + [_difference(model)]
     return [
-        (Cell(model.name, one.phase and f"phase {one.phase}"), *_training(one), check)
+        (Cell(model.name, one.phase and f"phase {one.phase}"), *_training(one), check, _energy(one.run))
         for one, check in zip(done, checks, strict=True)
     ]
+
+
+def _energy(run: TrainingRun) -> Cell:
+    return Cell(v.show(v.exact(run.energy_kwh), v.digits))
 
 
 def _difference(model: ModelResult) -> Cell:

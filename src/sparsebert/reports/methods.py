@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sparsebert.records import Environment, Record, Timing
+from sparsebert.records import NOT_HERE, Environment, Record, Timing
 from sparsebert.reports import values as v
 from sparsebert.reports.families import Family, headline, main_score
 from sparsebert.reports.tables import Cell, Section, Table, constant_guess, metric_name, runs_text
@@ -21,6 +21,8 @@ def methods(family: Family) -> list[tuple[str, str]]:
         ("Speedup", _model_speed_method(record, spread)),
         ("Encoder speedup", _speed_method(record, spread)),
         ("Latency", _latency_method(record, spread)),
+        ("Energy of texts", _energy_method(record)),
+        ("Energy of training", _training_energy_method(record)),
         ("Size on disk", "bytes of the saved weights; 1 MB is 1,000,000 bytes. The percentage is against dense."),
         ("Sparsity", "fraction removed against dense: of the encoder's linear weights, and of all parameters."),
         ("FLOPs", _flops_method(record)),
@@ -98,6 +100,25 @@ def _speed_spread(timing: Timing, spread: str) -> str:
 def _latency_method(record: Record, spread: str) -> str:
     timing = _first(record, "model")
     return "" if timing is None else f"one forward pass of the whole model; {_timing_words(record, timing, spread)}"
+
+
+def _energy_method(record: Record) -> str:
+    timing = _first(record, "model")
+    if timing is None or timing.energy is None:
+        return f"{NOT_HERE}: {timing.energy_missing}." if timing is not None and timing.energy_missing else ""
+    use = timing.energy
+    return (
+        f"joules of 1,000 texts, batch {timing.batch}, {timing.length} tokens, by {use.source}, and what the machine "
+        f"spends when idle; {use.rounds} interleaved rounds of {use.round_s:g} s or more; median and quartiles."
+    )
+
+
+def _training_energy_method(record: Record) -> str:
+    runs = [run for model in record.models for run in (model.training, *model.phases.values()) if run is not None]
+    sources = dict.fromkeys(run.energy_source for run in runs if run.energy_source)
+    reasons = dict.fromkeys(f"{NOT_HERE}: {run.energy_missing}" for run in runs if run.energy_missing)
+    how = [f"by {source}, summed over all starts of a training" for source in sources]
+    return f"{'; '.join((*how, *reasons))}." if sources or reasons else ""
 
 
 def _timing_words(record: Record, timing: Timing, spread: str) -> str:

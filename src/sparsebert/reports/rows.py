@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sparsebert.records import ModelResult, Record, Score, Timing
+from sparsebert.records import NOT_HERE, ModelResult, Record, Score, Timing
 from sparsebert.reports.families import Family, baseline, headline, main_score, setting
 from sparsebert.reports.values import Value, exact, over_runs
 
@@ -22,7 +22,8 @@ class FamilyRow:
     With one run a spread is the 95 % interval of a score, a change or a speedup, and the quartiles of a time, or of a
     speedup in a record that holds no interval; with several it is the minimum and maximum over the runs. Changes are
     against the same run's dense model. `baseline_points` is what always giving the majority class, or the mean, scores.
-    `agreement` is the fraction of examples decided as by the dense model.
+    `agreement` is the fraction of examples decided as by the dense model. `energy_j` is of 1,000 texts, in joules; None
+    where the runs had different counters. `energy_missing` says why it was asked for and is not there.
     Runs that chance explains are counted: that predict one class (`only_class`) only, whose score is not above what
     always the same would give, and whose difference from their dense model's is within its interval.
     """
@@ -58,6 +59,9 @@ class FamilyRow:
     one_class_runs: int
     no_better_runs: int
     within_chance_runs: int
+    energy_j: Value | None
+    energy_source: str | None
+    energy_missing: str | None
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,7 @@ def _family_row(family: Family, name: str) -> FamilyRow:
         one_class_runs=sum(_only_class(run) is not None for run in runs),
         no_better_runs=sum(_no_better(*run) for run in runs),
         within_chance_runs=sum(_within_chance(*run) for run in runs),
+        **_energy([headline(record, model, "model") for record, model in runs]),
     )
 
 
@@ -194,6 +199,22 @@ def _speedup(timing: Timing | None) -> Value | None:
 
 def _median(timing: Timing | None) -> Value | None:
     return None if timing is None else Value(timing.median_ms, timing.q25_ms, timing.q75_ms)
+
+
+def _energy(timings: Sequence[Timing | None]) -> dict[str, Any]:
+    """Of the runs of one model; one counter counts other things than another does."""
+    uses = [timing.energy for timing in timings if timing is not None and timing.energy is not None]
+    reasons = [timing.energy_missing for timing in timings if timing is not None and timing.energy_missing]
+    missing = f"{NOT_HERE}: {reasons[0]}" if reasons else None
+    sources = {use.source for use in uses}
+    if len(sources) > 1:
+        missing = f"not to be compared, as runs had different counters: {'; '.join(sorted(sources))}"
+    known = len(sources) == 1 and missing is None
+    return {
+        "energy_j": over_runs(Value(use.median_j, use.q25_j, use.q75_j) for use in uses) if known else None,
+        "energy_source": sources.pop() if known else None,
+        "energy_missing": missing,
+    }
 
 
 def _timings(family: Family, name: str) -> list[TimingRow]:

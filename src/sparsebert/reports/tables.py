@@ -57,7 +57,7 @@ def family_table(groups: Sequence[Family], compact: bool = False) -> Table:
         Section(heading if len(groups) > 1 else "", tuple(_family_cells(row, columns) for row in members))
         for heading, members in _by_family(rows, groups)
     ]
-    notes = (*score_notes(rows), *_notes(groups))
+    notes = (*score_notes(rows), *_energy_notes(rows, compact), *_notes(groups))
     return Table("Models", (Cell("Model"), *(head for head, _ in columns)), tuple(sections), notes)
 
 
@@ -107,6 +107,8 @@ def _wide_columns(rows: Sequence[FamilyRow]) -> list[_Column]:
         (Cell("Params"), lambda row: _cell(row.parameters, v.count)),
         (Cell("GFLOPs", _flops_setting(rows)), lambda row: _cell(row.gflops, v.digits)),
     ]
+    if any(row.energy_j for row in rows):
+        columns.append((Cell("Energy", "J / 1,000 texts"), lambda row: _cell(row.energy_j, v.digits)))
     if any(row.one_shot_points for row in rows):
         columns.append((Cell("One-shot", "not fine-tuned"), lambda row: _cell(row.one_shot_points, v.percent)))
     return columns
@@ -175,6 +177,17 @@ def score_notes(rows: Sequence[FamilyRow]) -> list[str]:
     bases = {row.baseline_points for row in rows if row.baseline_points is not None}
     guess = constant_guess(next((row.metric for row in rows if row.metric), ""))
     return notes + [f"Always giving the {guess} would score {v.percent(base)}." for base in sorted(bases)]
+
+
+def _energy_notes(rows: Sequence[FamilyRow], listed: bool) -> list[str]:
+    """By which counters energies are, and the reasons why there are none; `listed` = they have no column."""
+    notes = []
+    for source in dict.fromkeys(row.energy_source for row in rows if row.energy_source):
+        own = [row for row in rows if row.energy_source == source and row.energy_j is not None]
+        each = ", ".join(f"{row.name} {v.show(row.energy_j, v.digits)} J" for row in own)
+        notes.append(f"Energy of 1,000 texts ({source}){f': {each}' if listed else ''}.")
+    reasons = dict.fromkeys(row.energy_missing for row in rows if row.energy_missing)
+    return notes + [f"Energy of 1,000 texts: {reason}." for reason in reasons]
 
 
 def _flops_setting(rows: Sequence[FamilyRow]) -> str:

@@ -187,7 +187,7 @@ def refuse_own_inputs(folder: Path, recipe: Recipe) -> None:
 def _remove_run(folder: Path) -> None:
     """All that runs leave, models among them; what else lies there stays."""
     for entry in folder.iterdir():
-        if entry.name in ("work", "plots") or (entry / "config.json").is_file():
+        if entry.name in ("work", "plots", "logs") or (entry / "config.json").is_file():
             remove_folder(entry)
     for name in (FILE_NAME, PREDICTIONS, VISITS, "report.html", FINISH_FILE, RECIPE_FILE, INPUTS_FILE):
         (folder / name).unlink(missing_ok=True)

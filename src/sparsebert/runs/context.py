@@ -52,8 +52,8 @@ TRAIN = "train"
 class RunContext(Generic[R]):
     """Token rows of both splits (`row` numbers the train rows), and where things go.
 
-    `callbacks` are the user's own, of every training. Inside a `share()` no other run trains the same
-    dense model.
+    `callbacks` are the user's own, of every training, which is also logged to `report_to`. Inside a `share()` no other
+    run trains the same dense model.
     """
 
     recipe: R
@@ -67,6 +67,7 @@ class RunContext(Generic[R]):
     inputs: Inputs | None = None
     steps: Steps = field(default_factory=lambda: Steps(0))
     callbacks: tuple[TrainerCallback, ...] = ()
+    report_to: tuple[str, ...] = ()
     share: Callable[[], AbstractContextManager[None]] = nullcontext
     _opened: list[PreTrainedModel] = field(default_factory=list)
 

@@ -43,6 +43,7 @@ class RunJob:
     is_away: bool = False
     patience_s: float = 0.0
     expected: dict[str, Any] | None = None
+    report_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def carry_out(job: RunJob) -> RunAnswer:
                 Path(job.cache) if job.cache else None,
                 restart=job.restart,
                 keep_models=job.keep_models,
+                report_to=job.report_to,
                 notes=job.notes,
                 expected=None if job.expected is None else Inputs.model_validate(job.expected),
             )

@@ -33,7 +33,13 @@ def measure_models(context: RunContext, made: Made) -> tuple[ModelResult, ...]:
     with busy("Measuring the family") as update:
         runtimes = list(dict.fromkeys(["eager", measure.runtime]))
         rows = bench(
-            models, context.settings, runtimes, rounds=measure.rounds, threads=measure.threads, progress=update
+            models,
+            context.settings,
+            runtimes,
+            rounds=measure.rounds,
+            threads=measure.threads,
+            energy=measure.energy,
+            progress=update,
         )
         return tuple(_result(context, made, entry, rows) for entry in made.entries)
 

@@ -31,6 +31,7 @@ from sparsebert.runs.remarks import remarks
 from sparsebert.runs.results import CARD, measure_models, write_predictions
 from sparsebert.runs.run_type import Made, RunType
 from sparsebert.timing import torch_threads
+from sparsebert.training.loggers import loggers
 
 REPORT = "report.html"
 WORLD_SIZE = "WORLD_SIZE"
@@ -46,6 +47,7 @@ def run(
     restart: bool = False,
     keep_models: bool = True,
     callbacks: Sequence[TrainerCallback] = (),
+    report_to: Sequence[str] = (),
     notes: Sequence[str] = (),
     expected: Inputs | None = None,
 ) -> Record:
@@ -54,13 +56,14 @@ def run(
     Everything that is finished is kept in `folder` and found again when the same recipe runs there again on the same
     data and models; with other ones it is refused, unless `restart` lets it begin anew. A run that has finished is only
     read. `cache` holds what other runs have made of the same dense model and teachers (see runs/cache.py). Without
-    `keep_models` only record, predictions and report stay. `callbacks` are the user's own, of every training; `notes`
-    go into the record. Raises UserError for what the user can mend, also where the data and models here are not those
-    that are `expected`; once the folder is claimed, that also leaves a Record with `status: failed`, unless one that is
-    finished is there.
+    `keep_models` only record, predictions and report stay. `callbacks` are the user's own, of every training,
+    which is also logged to `report_to` (registered loggers); `notes` go into the record. Raises UserError for what the
+    user can mend, also where the data and models here are not those that are `expected`; once the folder is claimed,
+    that also leaves a Record with `status: failed`, unless one that is finished is there.
     """
     started = time.perf_counter()
     _refuse_launchers()
+    loggers(report_to)
     run_type: RunType = registry.get("run_type", recipe.kind)()
     with busy("Reading the model and the data"):
         context = run_type.set_up(recipe, folder, callbacks)
@@ -80,7 +83,7 @@ def run(
         for note in (*told, *_taken_note(taken)):
             line(f"Note: {note}")
         share = nullcontext if cache is None else partial(one_maker, shared[0], folder, cache)
-        context = replace(context, notes=told, inputs=begun, steps=Steps(steps), share=share)
+        context = replace(context, notes=told, inputs=begun, steps=Steps(steps), share=share, report_to=tuple(report_to))
         try:
             return _finish(run_type, context, command, started, keep_models)
         finally:

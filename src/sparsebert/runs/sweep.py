@@ -27,6 +27,7 @@ from sparsebert.runs.executors import Executor, Failed, executor
 from sparsebert.runs.executors.base import InProcess
 from sparsebert.runs.inputs import inputs_of
 from sparsebert.runs.job import RunAnswer, RunJob, carry_out
+from sparsebert.training.loggers import loggers
 
 DECIDE_INPUTS = ("model", "task", "data", "columns", "train_examples", "data_seed", "hold_out")
 MOST_VALUES, MOST_POINTS = 1000, 10_000
@@ -145,6 +146,7 @@ def sweep(
     keep_models: bool,
     restart: bool = False,
     on: str | None = None,
+    report_to: Sequence[str] = (),
 ) -> Iterator[tuple[Point, Record]]:
     """Run every point in `folder`/NAME and yield its record; a finished one is only read.
 
@@ -153,10 +155,11 @@ def sweep(
     nothing where it was refused before it started, or where another process works on it. Points with the same dense
     model or teacher share them, so each is trained and asked once. Without `keep_models` only records, predictions and
     reports of what was run now stay, and of a point that failed what it takes to go on; with it a finished point whose
-    models are gone is run again. `restart` runs finished points again too. Raises UserError for a finished point that
-    was made from other data or models than there are now, for a folder that is a run's or has links in it, and for
-    workers that cannot be had or do not see the folder.
+    models are gone is run again. `restart` runs finished points again too; `report_to` is as in `run`. Raises UserError
+    for a finished point that was made from other data or models than there are now, for a folder that is a run's or has
+    links in it, for a logger that is not installed, and for workers that cannot be had or do not see the folder.
     """
+    loggers(report_to)
     if (folder / RECIPE_FILE).is_file():
         raise UserError("The output folder of a sweep is that of a run", got=folder, fix="choose another --output")
     if folder.is_dir():
@@ -164,7 +167,7 @@ def sweep(
     workers = executor(on)
     workers.check(folder)
     with shared_cache(folder) as cache, board(len(todo), isinstance(workers, InProcess)) as told:
-        yield from _Sweep(folder, command, cache, keep_models, restart, workers, told).records(todo)
+        yield from _Sweep(folder, command, cache, keep_models, restart, workers, told, report_to).records(todo)
 
 
 class _Sweep:
@@ -179,9 +182,10 @@ class _Sweep:
         restart: bool,
         workers: Executor,
         told: Board,
+        report_to: Sequence[str],
     ) -> None:
         self._folder, self._command, self._cache = folder, command, cache
-        self._keep_models, self._restart = keep_models, restart
+        self._keep_models, self._restart, self._report_to = keep_models, restart, tuple(report_to)
         self._workers, self._told = workers, told
         self._read: dict[str, Inputs] = {}
         # Points that were finished before, until it is their turn to be given.
@@ -227,6 +231,7 @@ class _Sweep:
             is_away=away,
             patience_s=self._workers.patience_s,
             expected=_inputs_of(point.recipe, self._read).model_dump(mode="json") if far else None,
+            report_to=self._report_to,
         )
 
     def _record(self, job: RunJob, answer: RunAnswer | Failed) -> Record | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 
 from sparsebert.data.hold_out import held_rows
 from sparsebert.data.load import HELD_OUT
@@ -16,6 +16,7 @@ from sparsebert.errors import UserError
 from sparsebert.recipe.schema import Evaluate, Training
 from sparsebert.runs.context import RunContext
 from sparsebert.training.finetune import FineTuned, fine_tune
+from sparsebert.training.loggers import NAME_OF_FOLDER, logging_callbacks
 from sparsebert.training.watch import Watch
 
 
@@ -33,9 +34,16 @@ def train_model(
         context.recipe.seed,
         title,
         watch=watch,
-        callbacks=context.callbacks,
+        callbacks=(*context.callbacks, *_logging(context, folder, title)),
         **more,
     )
+
+
+def _logging(context: RunContext, folder: Path, title: str) -> list[TrainerCallback]:
+    """Logs lie as the trainings do, but outlast them."""
+    own = folder.relative_to(context.work) if folder.is_relative_to(context.work) else folder.name
+    place = context.folder / NAME_OF_FOLDER / own
+    return logging_callbacks(context.report_to, place, f"{context.folder.name}: {title}")
 
 
 def rows_of(context: RunContext, evaluate: Evaluate | None) -> tuple[Dataset, Watch | None]:
