@@ -63,9 +63,13 @@ def test_a_training_counts_what_it_takes(tmp_path: Path, package: Path):
 def test_starts_are_summed_but_for_what_was_lost(tmp_path: Path, package: Path):
     interrupted(tmp_path / "out", package)
     set_energy(package, 500_000_000)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "out", Spending(package, until=10))
+    assert energy_of(package) == 504_000_000
+    set_energy(package, 0)
     run = train(tmp_path / "out", Spending(package))
     assert run.steps == 10 and run.energy_kwh == pytest.approx(10 / PER_KWH)
-    assert energy_of(package) == 504_000_000
+    assert energy_of(package) == 1_000_000
 
 
 def test_a_part_that_was_not_measured_leaves_no_number(tmp_path: Path, package: Path):

@@ -6,7 +6,6 @@ Where there is no counter, or it may not be read, there is no number but the rea
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 POWERCAP = Path("/sys/class/powercap")
 JOULES_PER_KWH = 3.6e6
-_PACKAGE = re.compile(r"intel-rapl:\d+")
 _MICRO, _MILLI = 1e-6, 1e-3
 # A package of 400 W fills the smallest range, 65 kJ, in under three minutes.
 _EVERY_S, _LONGEST_GAP_S = 20.0, 120.0
@@ -183,16 +181,13 @@ def rapl(powercap: Path) -> Counters:
     servers (dram) is in none. All packages or none: a part of them would be too little.
     """
     try:
-        found = [_package(zone) for zone in sorted(powercap.glob("intel-rapl:*")) if _is_package(zone)]
+        zones = [zone for zone in sorted(powercap.glob("intel-rapl:*")) if _text(zone / "name").startswith("package")]
+        found = [_package(zone) for zone in zones]
         for counter in found:
             counter.read()
     except EnergyError as error:
         return Counters((), str(error))
     return Counters(tuple(found), None if found else f"no RAPL counters in {powercap}")
-
-
-def _is_package(zone: Path) -> bool:
-    return _PACKAGE.fullmatch(zone.name) is not None and _text(zone / "name").startswith("package")
 
 
 def _package(zone: Path) -> Counter:
