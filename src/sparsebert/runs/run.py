@@ -83,7 +83,9 @@ def run(
         for note in (*told, *_taken_note(taken)):
             line(f"Note: {note}")
         share = nullcontext if cache is None else partial(one_maker, shared[0], folder, cache)
-        context = replace(context, notes=told, inputs=begun, steps=Steps(steps), share=share, report_to=tuple(report_to))
+        context = replace(
+            context, notes=told, inputs=begun, steps=Steps(steps), share=share, report_to=tuple(report_to)
+        )
         try:
             return _finish(run_type, context, command, started, keep_models)
         finally:
