@@ -184,6 +184,7 @@ BAD: dict[str, tuple[tuple[object, ...], str]] = {
     "key": (("--set", "trainin.epochs=1"), "Unknown recipe key 'trainin'"),
     "model": (("three",), "has a head of 3 labels, and other tasks have other numbers; got CoLA (2), STS-B (1)"),
     "runs": (("--runs", "0"), "--runs"),
+    "workers": (("--on", "locl:2"), "locl:2"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,14 @@ def test_a_recipe_of_another_kind(tmp_path: Path):
     own.write_text("kind: finetune\nsettings: {dense.epochs: 1}")
     with pytest.raises(UserError, match="The plan 'own' is for recipes of finetune; got a recipe of compress"):
         glue_points(recipe, glue_plan(own), ["rte"], 1, [])
+
+
+def test_the_plan_of_the_documentation_is_one(tmp_path: Path):
+    page = (Path(__file__).parents[1] / "docs" / "glue.md").read_text()
+    [text] = re.findall(r"```yml\n(.*?)```", page, re.DOTALL)
+    found = recipes_of(written(tmp_path, text), tasks=("cola",))
+    assert [one.training.learning_rate for one in found.values()] == [2e-5, 5e-5]
+    assert {one.training.epochs for one in found.values()} == {15}
 
 
 BAD = {

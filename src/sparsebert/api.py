@@ -179,6 +179,7 @@ def glue(
     baseline: str | None = None,
     test: bool = False,
     keep_models: bool = False,
+    on: str | None = None,
     output: Path | str | None = None,
     restart: bool = False,
     progress: bool = True,
@@ -188,8 +189,8 @@ def glue(
 
     `tasks` none given = those of the `plan`, a shipped one or a YAML file. `recipe` none = that of `finetune`; `data`
     none = the hub. `baseline` is a model's name or a folder of other runs. With `test` the best run of each task also
-    answers its test set. A run that fails does not stop the others; the result names it. Raises UserError, before
-    anything is trained, for data that are missing and for settings that cannot be.
+    answers its test set. `on` says where runs go, as `--on` does. A run that fails does not stop the others; the result
+    names it. Raises UserError, before anything is trained, for data that are missing and for settings that cannot be.
     """
     from sparsebert.models.source import quiet
     from sparsebert.runs.glue import GlueRun, carry_out_glue, check_glue, glue_points
@@ -203,7 +204,7 @@ def glue(
     with silent(not progress), quiet():
         chosen = glue_plan(plan)
         wanted, points = glue_points(recipe, chosen, tasks, runs, [*own, *settings])
-        whole = GlueRun(tuple(points), chosen, tuple(wanted), runs, test, keep_models)
+        whole = GlueRun(tuple(points), chosen, tuple(wanted), runs, test, keep_models, on)
         folder, reference = home_of(str(output or RUNS / whole.folder_name)), reference_of(baseline)
         rows = check_glue(whole)
         made = {point.name: record for point, record in carry_out_glue(whole, folder, command, restart, rows)}

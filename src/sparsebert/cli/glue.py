@@ -15,6 +15,7 @@ from sparsebert.cli.options import (
     DebugOption,
     JsonOption,
     ModelArgument,
+    OnOption,
     RecipeOption,
     RestartOption,
     SetOption,
@@ -71,6 +72,7 @@ def glue(
     keep_models: Annotated[
         bool, typer.Option("--keep-models", help="Keep every model, not only records.", rich_help_panel=HOW)
     ] = False,
+    on: OnOption = None,
     recipe: RecipeOption = None,
     settings: SetOption = None,
     output: Annotated[
@@ -97,6 +99,7 @@ def glue(
                 baseline=baseline,
                 test=test,
                 keep_models=keep_models,
+                on=on,
                 recipe=recipe,
                 settings=settings or [],
                 output=output,

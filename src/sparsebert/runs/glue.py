@@ -34,7 +34,7 @@ OWN_KEYS = {"task": "name tasks with --tasks", "seed": "give --runs N for the se
 
 @dataclass(frozen=True)
 class GlueRun:
-    """What is to be run, and how: `test` also answers the test sets with the best run of each task."""
+    """What is to be run, and how: `test` also answers the test sets with the best run of each task; `on` says where."""
 
     points: tuple[Point, ...]
     plan: GluePlan
@@ -128,22 +128,22 @@ def carry_out_glue(
             board.ended(point, record)
             yield point, record
         if found is not None:
-            found.complete(run.points, lambda points: sweep(points, folder, command, keep_models=True))
+            found.complete(run.points, lambda points: sweep(points, folder, command, keep_models=True, on=run.on))
 
 
 def _records(
     run: GlueRun, folder: Path, command: str, restart: bool, answers: Answers | None
 ) -> Iterator[tuple[Point, Record]]:
     if answers is None:
-        yield from sweep(run.points, folder, command, run.keep_models, restart)
+        yield from sweep(run.points, folder, command, run.keep_models, restart, run.on)
         return
     # The models of a run that has finished before are gone, unless it was about to be looked at.
     before = [] if restart else [point for point in run.points if answers.has_finished(point)]
-    for point, record in sweep(before, folder, command, run.keep_models) if before else ():
+    for point, record in sweep(before, folder, command, run.keep_models, on=run.on) if before else ():
         answers.look(point, record)
         yield point, record
     left = [point for point in run.points if point not in before]
-    for point, record in sweep(left, folder, command, True, restart) if left else ():
+    for point, record in sweep(left, folder, command, True, restart, run.on) if left else ():
         answers.look(point, record)
         yield point, record
 

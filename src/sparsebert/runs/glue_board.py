@@ -34,7 +34,7 @@ class GlueBoard:
     points: Sequence[Point]
     folder: Path
     rows: Mapping[str, int]
-    workers: int = 1
+    workers: int | None = 1
     records: dict[str, Record] = field(default_factory=dict)
 
     def ended(self, point: Point, record: Record) -> None:
@@ -47,16 +47,16 @@ class GlueBoard:
         line(f"{point.name}: {_scores([record])}; {len(self.records)} of {len(self.points)} runs{rest}")
 
     def left(self) -> float | None:
-        """Seconds until all is done, by what the runs took so far, for a task without one by its rows; None at first.
+        """Seconds until all is done, by what the runs took so far, for a task without one by its rows.
 
-        What runs now counts as not begun.
+        What runs now counts as not begun. None at first, and where it is not known how many work at once.
         """
         done = list(self.records.values())
         took = {
             task: statistics.fmean(one.seconds for one in done if one.task == task) for task in {r.task for r in done}
         }
         known = sum(self.rows[task] for task in took)
-        if not known:
+        if not known or self.workers is None:
             return None
         a_row = sum(took.values()) / known
         waiting = [point.recipe.task for point in self.points if point.name not in self.records]
@@ -85,13 +85,17 @@ class GlueBoard:
 @contextmanager
 def glue_board(points: Sequence[Point], folder: Path, rows: Mapping[str, int], on: str | None) -> Iterator[GlueBoard]:
     """A board, shown on a terminal for as long as the block lasts."""
-    workers = on.removeprefix("local:") if on else "1"
-    board = GlueBoard(points, folder, rows, int(workers) if workers.isdecimal() and int(workers) else 1)
+    board = GlueBoard(points, folder, rows, _workers(on))
     if not console.is_terminal or console.quiet:
         yield board
         return
     with Live(board, console=console, refresh_per_second=1):
         yield board
+
+
+def _workers(on: str | None) -> int | None:
+    count = (on or "local").removeprefix("local").removeprefix(":")
+    return max(1, int(count)) if count.isdecimal() else None if count else 1
 
 
 def _scores(records: Sequence[Record]) -> str:
