@@ -50,7 +50,7 @@ def kill_in_the_middle(cluster: Cluster, node: object, out: Path) -> None:
     """As soon as both have begun with a run."""
     end = time.monotonic() + LIMIT_S
     while len(list(out.glob(f"*/{RECIPE_FILE}"))) < 2 and time.monotonic() < end:
-        time.sleep(0.01)
+        time.sleep(0.05)
     cluster.remove_node(node, allow_graceful=False)
 
 

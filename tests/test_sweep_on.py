@@ -123,7 +123,7 @@ def wait_for(moment: object, process: subprocess.Popen[str]) -> None:
     while not moment():  # type: ignore[operator]
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
@@ -144,7 +144,7 @@ def test_stopping_the_command_stops_its_workers_and_leaves_what_is_finished(
     end = time.monotonic() + LIMIT_S
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < end
-        time.sleep(0.01)
+        time.sleep(0.05)
     before = (out / "one_seed=0" / FILE_NAME).stat().st_mtime_ns
     assert list(records(out)) == ["one_seed=0"]
     if how == signal.SIGINT:
