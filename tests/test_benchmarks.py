@@ -77,7 +77,7 @@ def words(*arguments: object) -> list[str]:
 def test_every_benchmark_has_a_test_here_and_a_main_that_takes_arguments() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     names = [file.stem for file in sorted(BENCHMARKS.glob("*.py")) if file.stem != "harness"]
-    assert len(names) == 10 and [name for name in names if f'script("{name}")' not in text] == []
+    assert len(names) == 12 and [name for name in names if f'script("{name}")' not in text] == []
     for file in BENCHMARKS.glob("*.py"):
         assert file.stem == "harness" or "def main(argv: Sequence[str] | None = None)" in file.read_text("utf-8")
 
@@ -205,6 +205,21 @@ def test_trainer_overhead(
     (lines,) = tables(capsys.readouterr().out)
     cost = float(lines[1]["over the bare Trainer, median (quartiles)"].split()[0])
     assert cost == pytest.approx(1 / rows[1]["times"]["speedup"], abs=0.001)
+
+
+def test_workers(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "workers.json"
+    task = words("--model", home.model, "--task", "mine", "--data", home.data)
+    sizes = words("--runs", 2, "--steps", 1, "--batch", 8, "--length", 8, "--examples", 16, "--rounds", 2)
+    script("workers").main([*task, *sizes, "--output", str(file)])
+    rows = written(file)
+    assert pairs(rows) == {("local", None), ("local:2", "local")}
+    (lines,) = tables(capsys.readouterr().out)
+    ratio = float(lines[1]["over local, median (quartiles)"].split()[0])
+    assert ratio == pytest.approx(1 / rows[1]["times"]["speedup"], abs=0.01)
+    # What failed would be quick.
+    with pytest.raises(SystemExit, match="Unknown task"):
+        script("workers").main(words("--task", "nothing", "--rounds", 1))
 
 
 def test_one_shot(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

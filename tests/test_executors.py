@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from sparsebert.errors import UserError
 from sparsebert.runs.executors import Failed, executor
+from sparsebert.runs.executors.cluster import _own_stdout
 from sparsebert.runs.executors.local import shares
 
 
@@ -157,6 +159,17 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"Ray is not installed; pip install 'sparsebert\[ray\]'"):
         executor("ray")
+
+
+def test_what_threads_of_ray_say_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    with _own_stdout():
+        sys.stdout.write("a result\n")
+        thread = threading.Thread(target=sys.stdout.write, args=("(raylet) A node is dead.\n  its log\n  more of it",))
+        thread.start()
+        thread.join()
+        sys.stdout.write("another\n")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("a result\nanother\n", "(raylet) A node is dead.\n")
 
 
 @pytest.mark.parametrize(

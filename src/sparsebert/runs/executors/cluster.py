@@ -11,10 +11,10 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from sparsebert.errors import UserError
 from sparsebert.files import PREFIX
@@ -56,24 +56,22 @@ class OnRay(Executor):
 
     def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result | Failed]]:
         """As Executor says."""
-        remote = self._ray.remote(_task).options(
-            # Retried here: Ray would begin anew without end what is killed for want of memory.
-            num_cpus=self._cpus,
-            num_gpus=self._gpus,
-            max_retries=0,
-        )
-        queue, running = Queue(jobs), dict[Any, QueuedJob[Job]]()
         self._join()
+        with _own_stdout():
+            yield from self._results(work, Queue(jobs))
+
+    def _results(self, work: Callable[[Job], Result], queue: Queue[Job]) -> Iterator[tuple[Job, Result | Failed]]:
+        # Retried here: Ray would begin anew without end what is killed for want of memory.
+        needs = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_retries": 0}
+        remote = self._ray.remote(_task).options(**needs)
+        running = dict[Any, QueuedJob[Job]]()
         try:
             while True:
                 while len(running) < max(1, self._places()) and (task := queue.take()) is not None:
                     running[remote.remote(work, task.job, os.getcwd(), self._cpus)] = task
                 if not running:
                     return
-                # Ray says on stdout what it has to say of its nodes.
-                with redirect_stdout(sys.stderr):
-                    done, _ = self._ray.wait(list(running), num_returns=1)
-                for reference in done:
+                for reference in self._ray.wait(list(running), num_returns=1)[0]:
                     task = running.pop(reference)
                     outcome = self._outcome(queue, task, reference)
                     if outcome is not None:
@@ -193,6 +191,33 @@ def _own_signals() -> Iterator[None]:
     yield
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)
+
+
+class _Aside:
+    """Stdout for one thread. What others say there goes to stderr, of each message its first line."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        self._stdout, self._owner = stdout, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        if threading.get_ident() == self._owner:
+            return self._stdout.write(text)
+        if first := text.partition("\n")[0].strip():
+            line(first)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stdout, name)
+
+
+@contextmanager
+def _own_stdout() -> Iterator[None]:
+    """Inside, a thread of Ray that tells of dead nodes, with pages of their logs, does not tell it among results."""
+    before, sys.stdout = sys.stdout, cast("TextIO", _Aside(sys.stdout))
+    try:
+        yield
+    finally:
+        sys.stdout = before
 
 
 def _first_sentence(error: Exception) -> str:
