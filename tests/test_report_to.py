@@ -141,6 +141,32 @@ def test_the_points_of_a_sweep_keep_their_logs(home: Path, tmp_path: Path):
         assert f'"run_name": "seed={seed}: Fine-tuning"' in text(place / "logs" / "training", "args")
 
 
+@pytest.mark.parametrize("command", ["glue", "multitask", "search"])
+def test_other_commands_that_train_refuse_a_logger_that_is_not_installed(home: Path, tmp_path: Path, command: str):
+    if not absent("mlflow"):
+        pytest.skip("mlflow is installed here")
+    model, data = home / "model", home / "data"
+    given: dict[str, tuple[object, ...]] = {
+        "glue": (model, "--tasks", "rte", "--data", data),
+        "multitask": (model, "--data", data),
+        "search": ("finetune", "--model", model, "--task", "mine", "--data", data, "--space", "seed=1,2"),
+    }
+    said = run_cli(command, *given[command], "-o", tmp_path / "out", "--report-to", "mlflow")
+    assert_refused(said, ["mlflow, which --report-to mlflow needs, is not installed"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trials_of_a_search_are_logged(home: Path, tmp_path: Path):
+    out, settings = tmp_path / "out", [part for key, value in STEPS.items() for part in ("--set", f"{key}={value}")]
+    space = ("--space", "training.learning_rate=1e-4,1e-3", "--trials", 2, "--repeats", 1)
+    data = ("--model", home / "model", "--task", "mine", "--data", home / "data")
+    said = run_cli("search", "finetune", *data, *space, *settings, "-o", out, "--report-to", "tensorboard")
+    assert said.exit_code == 0, said.output
+    places = {str(file.parents[2].relative_to(out)) for file in out.rglob("events.out.tfevents.*")}
+    assert {"trials/own", "trials/0000", "trials/0001"} < places
+    assert [Path(place).parent.name for place in places if not place.startswith("trials/")] == ["chosen"]
+
+
 def absent(package: str) -> bool:
     try:
         metadata.version(package)

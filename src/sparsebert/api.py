@@ -119,6 +119,7 @@ def search(
     settings: Sequence[str] = (),
     output: Path | str | None = None,
     restart: bool = False,
+    report_to: str | Sequence[str] = (),
     progress: bool = True,
     command: str = "a Python script",
     **values: Any,
@@ -128,8 +129,8 @@ def search(
     `space` holds ranges (`low`, `high`, perhaps `log` or `step`) and `choices` by dotted key, or texts as `--space`
     takes them. `objective` names metrics and quantities, none = the main metric; of several the Pareto front is the
     answer. Trials are scored on held-out train rows; what was chosen is trained on all of them, with `repeats` seeds,
-    and scored on validation. `values` and `settings` as `run_recipe` takes them. Raises UserError for all that the
-    caller can mend.
+    and scored on validation. `values`, `settings` and `report_to` as `run_recipe` takes them. Raises UserError for all
+    that the caller can mend.
     """
     from sparsebert.recipe.space import read_space, space_of
 
@@ -142,7 +143,7 @@ def search(
             from sparsebert.runs.search_definition import SearchPlan, default_name
         asked = tuple(objective)
         plan = SearchPlan(
-            base, read, asked, of, trials, seed, sampler, prune, storage, on, repeats, keep_models=keep_models
+            base, read, asked, of, trials, seed, sampler, prune, storage, on, repeats, keep_models, _texts(report_to)
         )
         folder = home_of(str(output or RUNS / default_name(plan)))
         with quiet():
@@ -182,6 +183,7 @@ def glue(
     on: str | None = None,
     output: Path | str | None = None,
     restart: bool = False,
+    report_to: str | Sequence[str] = (),
     progress: bool = True,
     command: str = "a Python script",
 ) -> GlueResult:
@@ -189,8 +191,9 @@ def glue(
 
     `tasks` none given = those of the `plan`, a shipped one or a YAML file. `recipe` none = that of `finetune`; `data`
     none = the hub. `baseline` is a model's name or a folder of other runs. With `test` the best run of each task also
-    answers its test set. `on` says where runs go, as `--on` does. A run that fails does not stop the others; the result
-    names it. Raises UserError, before anything is trained, for data that are missing and for settings that cannot be.
+    answers its test set. `on` says where runs go, as `--on` does; `report_to` is as `run_recipe` takes it. A run that
+    fails does not stop the others; the result names it. Raises UserError, before anything is trained, for data that are
+    missing and for settings that cannot be.
     """
     from sparsebert.models.source import quiet
     from sparsebert.runs.glue import GlueRun, carry_out_glue, check_glue, glue_points
@@ -204,7 +207,8 @@ def glue(
     with silent(not progress), quiet():
         chosen = glue_plan(plan)
         wanted, points = glue_points(recipe, chosen, tasks, runs, [*own, *settings])
-        whole = GlueRun(tuple(points), chosen, tuple(wanted), runs, test, keep_models, on)
+        logs = _texts(report_to)
+        whole = GlueRun(tuple(points), chosen, tuple(wanted), runs, test, keep_models, on, report_to=logs)
         folder, reference = home_of(str(output or RUNS / whole.folder_name)), reference_of(baseline)
         rows = check_glue(whole)
         made = {point.name: record for point, record in carry_out_glue(whole, folder, command, restart, rows)}
@@ -314,11 +318,11 @@ def run_recipe(
     (`tensorboard`, `wandb`, `mlflow`) are where it is logged; neither changes the recipe. Raises UserError for all that
     the caller can mend.
     """
-    report_to = [report_to] if isinstance(report_to, str) else report_to
-    if report_to:
+    loggers_wanted = _texts(report_to)
+    if loggers_wanted:
         from sparsebert.training.loggers import loggers
 
-        loggers(report_to)
+        loggers(loggers_wanted)
     home = (home_of(str(output)).parent if output else RUNS) / "inputs"
     with silent(not progress):
         if tokenizer is not None or not all(isinstance(one, str | Path | None) for one in (model, data)):
@@ -335,7 +339,7 @@ def run_recipe(
             from sparsebert.models.source import quiet
             from sparsebert.runs.run import run
         with quiet():
-            record = run(made, folder, command, restart=restart, callbacks=callbacks, report_to=report_to)
+            record = run(made, folder, command, restart=restart, callbacks=callbacks, report_to=loggers_wanted)
             return RunResult(record, folder.resolve())
 
 
@@ -375,3 +379,7 @@ def _dotted(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def _several(values: Numbers) -> Sequence[float]:
     return [values] if isinstance(values, int | float) else list(values)
+
+
+def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)

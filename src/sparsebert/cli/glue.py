@@ -17,6 +17,7 @@ from sparsebert.cli.options import (
     ModelArgument,
     OnOption,
     RecipeOption,
+    ReportToOption,
     RestartOption,
     SetOption,
 )
@@ -80,6 +81,7 @@ def glue(
         typer.Option("--output", "-o", metavar="DIR", help="Default runs/glue-MODEL-HASH.", rich_help_panel=COMMON),
     ] = None,
     restart: RestartOption = False,
+    report_to: ReportToOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -104,6 +106,7 @@ def glue(
                 settings=settings or [],
                 output=output,
                 restart=restart,
+                report_to=report_to or [],
                 command=command_line(),
             )
         _print(found, as_json)

@@ -15,6 +15,7 @@ from sparsebert.cli.options import (
     ModelArgument,
     OutputFolderOption,
     RecipeOption,
+    ReportToOption,
     RestartOption,
     SeedOption,
     SetOption,
@@ -37,6 +38,7 @@ def multitask(
     output: OutputFolderOption = None,
     seed: SeedOption = None,
     restart: RestartOption = False,
+    report_to: ReportToOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -52,4 +54,4 @@ def multitask(
         from sparsebert import api
         from sparsebert.cli.runs import How, run_and_show
 
-        run_and_show(api.multitask, options, How(recipe, settings or [], output, restart, as_json))
+        run_and_show(api.multitask, options, How(recipe, settings or [], output, restart, as_json, report_to or []))

@@ -20,6 +20,7 @@ from sparsebert.cli.options import (
     KindOption,
     LabelColumnOption,
     OnOption,
+    ReportToOption,
     RestartOption,
     SetOption,
     TaskOption,
@@ -108,6 +109,7 @@ def search(
         typer.Option("--output", "-o", metavar="DIR", help="Default runs/search-HASH.", rich_help_panel=COMMON),
     ] = None,
     restart: RestartOption = False,
+    report_to: ReportToOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -138,6 +140,7 @@ def search(
                 settings=settings or [],
                 output=output,
                 restart=restart,
+                report_to=report_to or [],
                 command=_command(storage),
                 **{key: value for key, value in options.items() if value is not None},
             )

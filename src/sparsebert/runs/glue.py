@@ -25,6 +25,7 @@ from sparsebert.runs.sweep import Point, sweep
 from sparsebert.tasks.glue import GlueTask, glue_tasks
 from sparsebert.tasks.kind import task_kind
 from sparsebert.tasks.table import task_spec
+from sparsebert.training.loggers import loggers
 
 KIND = "finetune"
 # Many short runs: nobody wants the times of each.
@@ -34,7 +35,10 @@ OWN_KEYS = {"task": "name tasks with --tasks", "seed": "give --runs N for the se
 
 @dataclass(frozen=True)
 class GlueRun:
-    """What is to be run, and how: `test` also answers the test sets with the best run of each task; `on` says where."""
+    """What is to be run, and how: `test` also answers the test sets with the best run of each task.
+
+    `on` says where runs go, `report_to` where trainings are logged, as in `run`.
+    """
 
     points: tuple[Point, ...]
     plan: GluePlan
@@ -43,6 +47,7 @@ class GlueRun:
     test: bool = False
     keep_models: bool = False
     on: str | None = None
+    report_to: tuple[str, ...] = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -96,8 +101,9 @@ def glue_points(
 def check_glue(run: GlueRun) -> dict[str, int]:
     """The train rows of each task. Raises UserError for data that are missing or damaged, and a head of other labels.
 
-    Nothing is trained before; all missing files are named at once.
+    Nothing is trained before; all missing files are named at once. A logger that is not installed is refused too.
     """
+    loggers(run.report_to)
     _check_head(run.recipe.model, run.tasks)
     if run.data is not None:
         _check_files(run.data, run.tasks)
@@ -128,22 +134,22 @@ def carry_out_glue(
             board.ended(point, record)
             yield point, record
         if found is not None:
-            found.complete(run.points, lambda points: sweep(points, folder, command, keep_models=True, on=run.on))
+            found.complete(run.points, lambda points: _sweep(run, points, folder, command, keep_models=True))
 
 
 def _records(
     run: GlueRun, folder: Path, command: str, restart: bool, answers: Answers | None
 ) -> Iterator[tuple[Point, Record]]:
     if answers is None:
-        yield from sweep(run.points, folder, command, run.keep_models, restart, run.on)
+        yield from _sweep(run, run.points, folder, command, run.keep_models, restart)
         return
     # The models of a run that has finished before are gone, unless it was about to be looked at.
     before = [] if restart else [point for point in run.points if answers.has_finished(point)]
-    for point, record in sweep(before, folder, command, run.keep_models, on=run.on) if before else ():
+    for point, record in _sweep(run, before, folder, command, run.keep_models) if before else ():
         answers.look(point, record)
         yield point, record
     left = [point for point in run.points if point not in before]
-    for point, record in sweep(left, folder, command, True, restart, run.on) if left else ():
+    for point, record in _sweep(run, left, folder, command, True, restart) if left else ():
         answers.look(point, record)
         yield point, record
 
@@ -180,3 +186,9 @@ def _check_head(model: str, tasks: Sequence[GlueTask]) -> None:
             fix="give the model from before it was fine-tuned, or its encoder alone "
             "(transformers.AutoModel.from_pretrained(FOLDER).save_pretrained(OTHER)), or fitting tasks with --tasks",
         )
+
+
+def _sweep(
+    run: GlueRun, points: Sequence[Point], folder: Path, command: str, keep_models: bool, restart: bool = False
+) -> Iterator[tuple[Point, Record]]:
+    return sweep(points, folder, command, keep_models, restart, run.on, report_to=run.report_to)

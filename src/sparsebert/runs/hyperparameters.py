@@ -141,6 +141,7 @@ def _finals(log: StudyLog, picked: Sequence[SearchTrial]) -> Iterator[TrialJob]:
                 folder=log.folder / FINALS / f"{trial.folder}-seed-{seed}",
                 command=log.command,
                 keep_models=True,
+                report_to=log.definition.plan.report_to,
             )
 
 

@@ -22,6 +22,7 @@ from sparsebert.runs.heads import HeadsContext, set_up_heads
 from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.sparse_model import start_of, zeros_by_tensor
 from sparsebert.runs.stages import Stage, once
+from sparsebert.runs.training import logged
 from sparsebert.training.finetune import fine_tune
 from sparsebert.training.rounds import HeadRows, RoundCollator, RoundRobin, RoundRows
 
@@ -70,17 +71,18 @@ def _train(context: Context, folder: Path) -> TrainingRun:
     collate: Any = RoundCollator(context.collate)
     # An item is a whole batch.
     training = Training(**{**dict(recipe.training), "batch_size": 1})
+    place, title = context.work / "training", "Training"
     done = fine_tune(
         model,
         rows,
         collate,
         training,
-        context.work / "training",
+        place,
         recipe.seed,
-        "Training",
+        title,
         order=order,
         hold_zeros=recipe.hold_zeros,
-        callbacks=context.callbacks,
+        callbacks=(*context.callbacks, *logged(context, place, title)),
     )
     save_model(model, context.tokenizer, folder)
     return done.run.model_copy(update={"examples": sum(len(one.rows) for one in sets)})

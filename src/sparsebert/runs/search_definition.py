@@ -21,6 +21,7 @@ from sparsebert.runs.claim import RECIPE_FILE
 from sparsebert.runs.inputs import differences, inputs_of
 from sparsebert.runs.objectives import Objective, objectives_of
 from sparsebert.runs.optuna_study import JOURNAL, pruner_options, quiet_optuna, sampler_options
+from sparsebert.training.loggers import loggers
 
 HOLD_OUT = 0.1
 WATCHED = "training.evaluate"
@@ -29,7 +30,10 @@ ANEW = "choose another --output, or give --restart to begin anew in this one"
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What is asked of a search. `of` names the model that is scored; `on` where trials run, none = here."""
+    """What is asked of a search. `of` names the model that is scored; `on` where trials run, none = here.
+
+    `report_to` is where trainings are logged, as in `run`.
+    """
 
     recipe: Recipe
     space: Space
@@ -43,6 +47,7 @@ class SearchPlan:
     on: str | None = None
     repeats: int = 3
     keep_models: bool = False
+    report_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ def default_name(plan: SearchPlan) -> str:
 def define(plan: SearchPlan) -> Definition:
     """Check a plan, and read its data and model. Raises UserError for all that cannot be; writes nothing."""
     quiet_optuna()
+    loggers(plan.report_to)
     if plan.trials < 1:
         raise UserError("A search needs at least one trial", got=plan.trials)
     if plan.repeats < 0:

@@ -107,6 +107,7 @@ class StudyLog:
             cache=cache,
             keep_models=definition.plan.keep_models,
             pruning=pruning,
+            report_to=definition.plan.report_to,
         )
 
     def tell(self, job: TrialJob, end: TrialEnd) -> None:

@@ -34,13 +34,13 @@ def train_model(
         context.recipe.seed,
         title,
         watch=watch,
-        callbacks=(*context.callbacks, *_logging(context, folder, title)),
+        callbacks=(*context.callbacks, *logged(context, folder, title)),
         **more,
     )
 
 
-def _logging(context: RunContext, folder: Path, title: str) -> list[TrainerCallback]:
-    """Logs lie as the trainings do, but outlast them."""
+def logged(context: RunContext, folder: Path, title: str) -> list[TrainerCallback]:
+    """What logs a training in `folder` to where the run reports; logs lie as the trainings do, but outlast them."""
     own = folder.relative_to(context.work) if folder.is_relative_to(context.work) else folder.name
     place = context.folder / NAME_OF_FOLDER / own
     return logging_callbacks(context.report_to, place, f"{context.folder.name}: {title}")

@@ -45,6 +45,7 @@ class TrialJob:
     cache: Path | None = None
     keep_models: bool = False
     pruning: Pruning | None = None
+    report_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ def run_trial(job: TrialJob) -> TrialEnd:
 
 def _run(job: TrialJob) -> TrialEnd:
     callbacks = () if job.pruning is None else (EarlyVerdict(job.pruning),)
+    how: dict[str, Any] = {"keep_models": job.keep_models, "callbacks": callbacks, "report_to": job.report_to}
     try:
-        run(job.recipe, job.folder, job.command, job.cache, keep_models=job.keep_models, callbacks=callbacks)
+        run(job.recipe, job.folder, job.command, job.cache, **how)
     except BusyError as error:
         return TrialEnd("busy", str(error))
     except PrunedError as error:
