@@ -25,6 +25,7 @@ from sparsebert.models.surgeon import shrink
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import parse_recipe
 from sparsebert.recipe.schema import Component, Plain, Rule
+from sparsebert.runs.glue_plan import GluePlan
 from tiny import NEURONS, tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -172,9 +173,10 @@ def test_options_of_parts_are_shown_with_their_defaults(generated: dict[Path, st
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=name)
-def test_recipes_on_pages_are_valid(page: Path) -> None:
+def test_recipes_and_plans_on_pages_are_valid(page: Path) -> None:
+    read = GluePlan.model_validate if page.name == "glue.md" else parse_recipe
     for block in blocks(page, "yaml"):
-        parse_recipe(yaml.safe_load(block.text))
+        read(yaml.safe_load(block.text))
 
 
 def test_every_option_says_what_it_is_and_what_it_is_by_default() -> None:
