@@ -51,7 +51,7 @@ def damaged(home: SimpleNamespace, name: str) -> Path:
 GOOD_ROWS = "text,label\ngood,yes\nbad,no\n"
 MISTAKES = {
     "no goal": ([], ["no target", "--speedup", "--max-drop"]),
-    "unknown task": (["--task", "sst3", "--speedup", 2], ["Unknown task 'sst3'", "Did you mean 'sst2'?"]),
+    "unknown task": (["--task", "mrpx", "--speedup", 2], ["Unknown task 'mrpx'", "Did you mean 'mrpc'?"]),
     "unknown model": (["no-such/model", "--speedup", 2], ["no-such/model", "hub cannot be reached"]),
     "no such folder": (["./nowhere", "--speedup", 2], ["The model folder does not exist", "./nowhere"]),
     "unknown column": (
