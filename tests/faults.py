@@ -39,6 +39,7 @@ COMPRESS = ("compress", "--sparsity", "0.3", "--sparsity", "0.6", "--set", "sear
 COMPRESS_SEARCH = ("--set", "search.score_examples=8", "--set", "search.candidates=2")
 TREES = ("fff", "--depth", "1", "--no-controls", "--set", "trees.steps=4", "--set", "trees.examples=16")
 # Of no meaning for what a run made.
+SHARED = "Made by another run of the sweep"
 PASSING = ("seconds", "created", "command", "timings", "environment")
 
 
@@ -111,6 +112,8 @@ def outcome(out: Path) -> dict[str, Any]:
         name = str(path.relative_to(out))
         if path.name == FILE_NAME:
             found[name] = _lasting(json.loads(path.read_bytes()))
+            # Which run of a sweep made what they share depends on where it was killed; what was made does not.
+            found[name]["notes"] = [note for note in found[name]["notes"] if not note.startswith(SHARED)]
         elif (
             path.is_file() and (path.suffix == ".safetensors" or path.name == PREDICTIONS) and "work" not in path.parts
         ):

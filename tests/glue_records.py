@@ -40,19 +40,29 @@ def glue_record(
     seed: int = 0,
     models: Mapping[str, Sequence[float]] | None = None,
     train_rows: int | None = None,
+    trained_rows: int | None = None,
     more: Sequence[Score] = (),
     **recipe: object,
 ) -> Record:
     """A finished run of one model, `finetuned`, or of the `models` by name; values are 0-100, see DENSE."""
     base = example_record(seed)
+    rows = GLUE[task].train_rows if train_rows is None else train_rows
+    training = base.models[1].training
+    assert training is not None
+    training = training.model_copy(update={"examples": rows if trained_rows is None else trained_rows})
     by_name = models or {"finetuned": values or DENSE[task]}
     made = tuple(
         base.models[0].model_copy(
-            update={"name": name, "folder": name, "scores": (*_scores(task, own), *more), "timings": ()}
+            update={
+                "name": name,
+                "folder": name,
+                "scores": (*_scores(task, own), *more),
+                "timings": (),
+                "training": training,
+            }
         )
         for name, own in by_name.items()
     )
-    rows = GLUE[task].train_rows if train_rows is None else train_rows
     inputs = Inputs(
         model={},
         teachers={},

@@ -152,3 +152,8 @@ def test_an_unknown_plan():
 def test_tasks_and_seeds_are_no_settings(setting: str, said: str):
     with pytest.raises(UserError, match=said):
         recipes_of("quick", setting)
+
+
+def test_a_part_that_is_given_whole_leaves_nothing_of_it_to_choose():
+    assert len(glue_plan("devlin").of_task("rte")) == 4
+    assert [one.chosen for one in glue_plan("devlin").of_task("rte", ["training"])] == [{}]

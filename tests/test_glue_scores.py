@@ -134,6 +134,12 @@ def test_a_missing_mismatched_set_and_fewer_train_rows_are_no_glue():
     assert "mnli_twice" not in averages_of(records)
 
 
+def test_a_training_that_held_rows_out_is_no_glue():
+    rte = glue_record("rte", trained_rows=2241)
+    records = [*(one for one in all_nine() if one.task != "rte"), rte]
+    assert averages_of(records)["nine"].reasons == ("RTE was trained on 2,241 of 2,490 rows",)
+
+
 def test_fewer_than_nine_tasks_have_a_mean_that_names_them():
     found = averages_of([glue_record("cola"), glue_record("rte")])
     assert list(found) == ["present"]

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from glue_records import DENSE, SPARSE_90, all_nine, failed_glue, glue_record
-from sparsebert.records import Score
+from sparsebert.records import Record, Score
 from sparsebert.reports.glue import GlueScores, Reference, average_table, glue_scores, glue_table, metric_table
 from sparsebert.reports.latex import as_latex, in_latex
 from sparsebert.reports.render import as_html, as_markdown, as_rich
@@ -89,6 +89,17 @@ def test_a_task_of_which_all_runs_failed_has_a_column_and_no_score():
     table = glue_table(glue_scores([*records, failed_glue("rte")], {"rte": 1}))
     assert row(table, "one run")["RTE"] == Cell("–", "1 failed")
     assert not any(column.text == "GLUE score" for column in table.columns)
+
+
+def test_rows_of_no_official_split_have_medians_and_baselines_too():
+    def run(seed: int, value: float) -> Record:
+        record = glue_record("rte", [value], seed)
+        scores = tuple(one.model_copy(update={"split": "held_out", "baseline": 0.5}) for one in record.models[0].scores)
+        return record.model_copy(update={"models": (record.models[0].model_copy(update={"scores": scores}),)})
+
+    table = glue_table(glue_scores([run(0, 90), run(1, 60), run(2, 61)]))
+    assert row(table, "median of 3 runs")["RTE"].text == "61.0"
+    assert row(table, "majority class")["RTE"].text == "50.0"
 
 
 def test_what_is_no_glue_score_is_not_called_one():

@@ -62,7 +62,7 @@ def outcome(folder: Path) -> tuple[Record | None, str]:
 
 @pytest.mark.parametrize("record", [full_record(), train_record(), tree_record()], ids=["compress", "train", "fff"])
 def test_a_damaged_record_is_refused_in_a_line_or_shown(record: Record, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("sparsebert.reports.figures._picture", lambda draw, words: words)
+    monkeypatch.setattr("sparsebert.reports.figures.picture", lambda draw, words: words)
     values = json.loads(record.model_dump_json(exclude_none=True))
     tries = [(place, odd) for place in places(values) if place for odd in ODD]
     refused = 0

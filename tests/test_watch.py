@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel
 
+from sparsebert.errors import UserError
 from sparsebert.recipe.finetune import BySize
+from sparsebert.recipe.load import parse_recipe
 from sparsebert.recipe.schema import Evaluate, Training, When
 from sparsebert.records import read_record
 from sparsebert.tasks.classification import CLASSIFICATION
@@ -105,6 +108,20 @@ def test_one_that_was_killed_after_its_early_end_does_not_go_on(tmp_path: Path):
     assert again.run.steps == 3
 
 
+def test_a_training_whose_folder_has_moved_still_ends_with_the_best_model(tmp_path: Path):
+    train(tmp_path / "old", WILD, evaluate=Evaluate(every=EACH), rows=WRONG)
+    (tmp_path / "old").rename(tmp_path / "new")
+    model, done = train(tmp_path / "new", WILD, evaluate=Evaluate(every=EACH), rows=WRONG)
+    assert accuracy(model, WRONG) == pytest.approx(max(one.scores["accuracy"] for one in done.run.evaluations))
+
+
+def test_checkpoints_come_as_often_as_the_recipe_says(tmp_path: Path):
+    often = WILD.model_copy(update={"save_steps": 3})
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, often, evaluate=Evaluate(every=When(steps=10)), interrupt_at=8)
+    assert [place.name for place in tmp_path.glob("checkpoint-*")] == ["checkpoint-6"]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_rate_of_dropout_is_that_of_every_dropout(family: str):
     model = tiny_model(family, num_labels=2, attention_dropout=0.1)
@@ -140,7 +157,7 @@ def test_a_run_holds_train_rows_out_for_its_training(home: Path):
     assert model.training is not None
     # 64 rows, of which a tenth of each class is held out.
     assert model.training.examples == 58
-    assert {one.split for one in model.training.evaluations} == {"held_out"}
+    assert {one.split for one in model.training.evaluations} == {"held_out_of_training"}
     assert {score.split for score in model.scores} == {"validation"}
 
 
@@ -159,6 +176,18 @@ def test_train_rows_are_scored_where_that_is_asked_for(home: Path):
     scores = {score.metric: score for score in read_record(home / "train").models[0].scores if score.split == "train"}
     assert {*scores} == {"accuracy", "matthews", "loss"} and scores["loss"].examples == 64
     assert 0.1 < scores["loss"].value < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "who"),
+    [
+        ("{targets: [{kind: speedup, value: 2}], finetune: {evaluate: {}}}", "finetune is scored .* dense is trained"),
+        ("{phases: [{name: a}, {name: b, training: {evaluate: {}}}]}", "phase 'b' is scored .* phase 'a' is trained"),
+    ],
+)
+def test_rows_that_the_run_trains_on_are_not_held_out(text: str, who: str):
+    with pytest.raises(UserError, match=f"{who} on; give both the same"):
+        parse_recipe(yaml.safe_load(text))
 
 
 @pytest.mark.parametrize(

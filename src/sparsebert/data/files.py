@@ -10,7 +10,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from sparsebert.data.declared import declared_names, with_names
-from sparsebert.data.hold_out import hold_out, row_texts
+from sparsebert.data.hold_out import HELD_OUT_SPLIT, hold_out, row_texts
 from sparsebert.data.read import DELIMITER, SUFFIXES, column, has_columns, read_file
 from sparsebert.data.rows import standard_rows
 from sparsebert.data.text import Written
@@ -58,7 +58,7 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
         return OwnData(spec, rows, validation, "validation", tuple(dict.fromkeys(notes)))
     train, validation = hold_out(rows, seed, task_kind(spec.kind))
     note = f"no validation file was given: {len(validation)} of {len(rows)} rows were held out with seed {seed}"
-    return OwnData(spec, train, validation, "held_out", (*notes, note))
+    return OwnData(spec, train, validation, HELD_OUT_SPLIT, (*notes, note))
 
 
 @dataclass(frozen=True)

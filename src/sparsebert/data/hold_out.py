@@ -8,6 +8,7 @@ from datasets import Dataset
 from sparsebert.errors import UserError
 from sparsebert.tasks.kind import TaskKind
 
+HELD_OUT_SPLIT = "held_out"
 HELD_OUT = 0.1
 """Fraction of the rows that validates where the user gives no validation file."""
 

@@ -13,7 +13,7 @@ from datasets import Dataset
 from sparsebert.data.cs224n import course_splits
 from sparsebert.data.files import own_data
 from sparsebert.data.glue import RawSplit, folder_splits, hub_splits
-from sparsebert.data.hold_out import hold_out
+from sparsebert.data.hold_out import HELD_OUT_SPLIT, hold_out
 from sparsebert.data.read import read_file
 from sparsebert.data.rows import standard_rows
 from sparsebert.errors import UserError, unknown
@@ -22,7 +22,6 @@ from sparsebert.recipe.schema import Columns
 from sparsebert.tasks.kind import task_kind
 from sparsebert.tasks.table import TaskSpec, task_names, task_spec
 
-HELD_OUT = "held_out"
 PACKAGED = Path(__file__).parent
 
 
@@ -67,7 +66,7 @@ def _chosen_on_train(loaded: Task, seed: int, share: float) -> Task:
     note = f"scores are of {len(held)} train rows that were held out with seed {seed}, not of the validation split"
     notes = tuple(one for one in loaded.notes if not one.startswith(loaded.spec.validation_splits))
     return replace(
-        loaded, train=train, validation=held, validation_name=HELD_OUT, more_validation={}, notes=(*notes, note)
+        loaded, train=train, validation=held, validation_name=HELD_OUT_SPLIT, more_validation={}, notes=(*notes, note)
     )
 
 

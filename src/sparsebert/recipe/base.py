@@ -18,7 +18,8 @@ class Recipe(Plain, frozen=True):
 
     schema_version: int = Field(default=SCHEMA, alias="schema", description="version of the recipe's format")
     kind: str = Field(
-        description="the type of run: compress, train, fff, finetune or multitask, or your own package.module:name"
+        description="the type of run: compress, train, fff, finetune, multitask, prune-curve, or your own "
+        "package.module:name"
     )
     name: Title | None = Field(
         default=None, description="how reports call it where several recipes are shown; none = the file's name"

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from sparsebert.recipe.base import Recipe
-from sparsebert.recipe.schema import Distill, Recovery, Search, Target, Training, UnitCriterionName
+from sparsebert.recipe.schema import Distill, Recovery, Search, Target, Training, UnitCriterionName, check_held_out
 
 
 class CompressRecipe(Recipe, frozen=True):
@@ -34,6 +34,7 @@ class CompressRecipe(Recipe, frozen=True):
     def _one_goal(self) -> CompressRecipe:
         if self.targets and self.max_drop is not None:
             raise ValueError("give targets or max_drop, not both")
+        check_held_out(("dense", self.dense), ("finetune", self.finetune))
         if self.distill.attention > 0:
             raise ValueError("distill.attention is for phases: `compress` cuts heads out, and their maps with them")
         if self.shape == "layers" and not self.search.drop_layers:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from sparsebert.recipe.base import Recipe
-from sparsebert.recipe.schema import Distill, Recovery, Search, Training, Trees, UnitCriterionName
+from sparsebert.recipe.schema import Distill, Recovery, Search, Training, Trees, UnitCriterionName, check_held_out
 
 
 class FffRecipe(Recipe, frozen=True):
@@ -32,6 +32,7 @@ class FffRecipe(Recipe, frozen=True):
 
     @model_validator(mode="after")
     def _no_maps(self) -> FffRecipe:
+        check_held_out(("dense", self.dense), ("finetune", self.finetune))
         if self.distill.attention > 0:
             raise ValueError("distill.attention is for phases of `train`")
         return self

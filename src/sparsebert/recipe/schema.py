@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -165,6 +166,21 @@ class Training(Plain, frozen=True):
         "none = the model's own rates",
     )
     evaluate: Evaluate | None = Field(default=None, description="scores while training; none = only in the end")
+
+
+def check_held_out(*trainings: tuple[str, Training | None]) -> None:
+    """Raises ValueError where a training is to be scored on held-out rows that an earlier one of its run trains on."""
+    shares = {name: _held_out(training) for name, training in trainings if training is not None}
+    for (before, first), (after, second) in pairwise(shares.items()):
+        if second and first != second:
+            raise ValueError(
+                f"{after} is scored on train rows that {before} is trained on; give both the same evaluate.hold_out"
+            )
+
+
+def _held_out(training: Training) -> float:
+    evaluate = training.evaluate
+    return evaluate.hold_out if evaluate is not None and evaluate.split == "held_out" else 0.0
 
 
 class Recovery(Training, frozen=True):

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from sparsebert.recipe.base import Recipe
-from sparsebert.recipe.schema import Phase, Training, registered
+from sparsebert.recipe.schema import Phase, Training, check_held_out, registered
 
 
 class TrainRecipe(Recipe, frozen=True):
@@ -38,6 +38,7 @@ class TrainRecipe(Recipe, frozen=True):
         names = [phase.name for phase in self.phases]
         if len(set(names)) != len(names):
             raise ValueError(f"two phases have the same name: {', '.join(names)}")
+        check_held_out(*((f"phase '{phase.name}'", phase.training) for phase in self.phases))
         if self.phases[0].cuts:
             raise ValueError(f"phase '{self.phases[0].name}' cuts, but no phase before it has pruned anything")
         for phase in self.phases:

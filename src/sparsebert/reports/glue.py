@@ -10,7 +10,7 @@ from sparsebert.records import Evaluation, Record, Score
 from sparsebert.reports import values as v
 from sparsebert.reports.families import short_name
 from sparsebert.reports.glue_averages import AverageScore, averages
-from sparsebert.reports.glue_scores import OverRuns, TaskRun, TaskScores, scores_by_model
+from sparsebert.reports.glue_scores import SUBSET, OverRuns, TaskRun, TaskScores, scores_by_model
 from sparsebert.reports.tables import Cell, Section, Table, metric_name
 from sparsebert.tasks.glue import GLUE, GlueTask
 
@@ -216,17 +216,15 @@ def _main_cell(scores: GlueScores, own: TaskScores | None, task: GlueTask, runs:
 
 def _slashed(scores: TaskScores, value: Callable[[TaskRun, str, str], float | None]) -> str:
     """Medians over the runs shown, of each metric on each dev split that was scored, with slashes between."""
-    task = scores.task
+    metrics = scores.task.metrics
+    splits = dict.fromkeys(score.split.removesuffix(SUBSET) for score in scores.some.on_dev(metrics[0]))
     parts = []
-    for metric in task.metrics:
-        for split, _ in task.dev_rows:
+    for metric in metrics:
+        for split in splits:
             found = [one for run in scores.shown.values() if (one := value(run, metric, split)) is not None]
             if found:
                 parts.append(points(statistics.median(found)))
-    if parts or len(task.dev_rows) > 1:
-        return "/".join(parts) or v.DASH
-    # Rows that are of no official split, such as held-out ones.
-    return points(scores.some.value())
+    return "/".join(parts) or v.DASH
 
 
 def _middle(scores: TaskScores) -> TaskRun:

@@ -157,4 +157,6 @@ def _titled(title: str, split: str) -> str:
 def _train(run: TaskRun) -> list[str]:
     inputs, wanted = run.record.inputs, run.task.train_rows
     rows = inputs.data["train"].rows if inputs is not None and "train" in inputs.data else wanted
+    # A training may hold some of them out, to end early by their score.
+    rows = min([rows, *(training.examples for training in run.trainings)])
     return [] if rows == wanted else [f"{run.task.title} was trained on {rows:,} of {wanted:,} rows"]

@@ -9,12 +9,12 @@ from typing import Any
 from sparsebert.records import FILE_NAME, Record, Score, read_record
 from sparsebert.records.searched import Aim, Chosen
 from sparsebert.reports import values as v
-from sparsebert.reports.families import main_score
 from sparsebert.reports.rows import score_in_points
 from sparsebert.reports.searched import Searched, TrialRun
 from sparsebert.reports.tables import Cell, Section, Table, metric_name
 
 MOST_TRIALS = 10
+TRAIN = "train"
 _UNITS = {"latency_ms": "ms", "size_mb": "MB", "gflops": "GFLOP"}
 
 
@@ -154,10 +154,13 @@ def _validation_cell(one: Searched, chosen: Chosen) -> Cell:
 
 
 def _final_score(record: Record, one: Searched) -> Score | None:
-    """Of the model that was searched for, by the main metric."""
+    """Of the model that was searched for, by the metric that it was searched by, else by the main one."""
     of = None if one.search is None else one.search.of
     models = [model for model in record.models if of in (None, model.name)]
-    return main_score(record, models[-1].scores) if models else None
+    if not models:
+        return None
+    metric = one.aim.name if one.metric else record.main_metric
+    return next((score for score in models[-1].scores if score.metric == metric and score.split != TRAIN), None)
 
 
 def _steps_cell(row: ThresholdRow) -> Cell:

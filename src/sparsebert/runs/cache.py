@@ -82,7 +82,8 @@ def shared_parts(recipe: Recipe, inputs: Inputs) -> list[SharedPart]:
     plain, made_from = recipe.plain(), inputs.model_dump(mode="json")
     teachers = made_from.pop("teachers")
     rows = {key: plain[key] for key in ROWS} | made_from
-    dense = rows | {"seed": recipe.seed, "dense": plain.get("dense")}
+    # The seed of the rows decides which of them a training holds out.
+    dense = rows | {"seed": recipe.seed, "data_seed": recipe.data_seed, "dense": plain.get("dense")}
     parts = [
         SharedPart(dense, ("work/teacher", "dense", "work/dense.json")),
         SharedPart(dense | {"measure": plain["measure"]}, ("work/latency-*.json",)),

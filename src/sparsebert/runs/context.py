@@ -201,13 +201,18 @@ class RunContext(Generic[R]):
         return Setting(batch, length)
 
 
+def task_of(recipe: Recipe) -> Task:
+    """The task of a recipe, with the rows that it asks for. Raises UserError for data that cannot be read."""
+    return load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples, recipe.hold_out)
+
+
 def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> RunContext[R]:
     """Load data and tokeniser. Raises UserError for anything the user can mend, before anything is written."""
     source = resolve(recipe.model)
     config = load_config(source)
     check_start(config, source.name)
     tokenizer = load_tokenizer(source)
-    task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples, recipe.hold_out)
+    task = task_of(recipe)
     takes = (recipe.max_length, *token_limits(config), task_kind(task.spec.kind).apart)
     train = encode(task.train, tokenizer, *takes)
     validations = {task.validation_name: task.validation, **task.more_validation}

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsebert.data.load import load_task
 from sparsebert.errors import UserError
 from sparsebert.files import home_of
 from sparsebert.models.heads import saved_head
@@ -17,11 +16,12 @@ from sparsebert.progress import tracked
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import load_recipe
 from sparsebert.records import Record
+from sparsebert.runs.context import task_of
 from sparsebert.runs.glue_answers import Answers
 from sparsebert.runs.glue_board import glue_board
 from sparsebert.runs.glue_plan import GluePlan
 from sparsebert.runs.submission import check_test_files
-from sparsebert.runs.sweep import Point, sweep
+from sparsebert.runs.sweep import Point, check_folders, sweep
 from sparsebert.tasks.glue import GlueTask, glue_tasks
 from sparsebert.tasks.kind import task_kind
 from sparsebert.tasks.table import task_spec
@@ -95,6 +95,7 @@ def glue_points(
             got=f"a recipe of {found[0].recipe.kind}",
             fix="give --plan FILE with keys of that recipe, or leave --plan out",
         )
+    check_folders(found)
     return wanted, found
 
 
@@ -114,10 +115,7 @@ def check_glue(run: GlueRun) -> dict[str, int]:
 
 
 def _train_rows(recipe: Recipe) -> int:
-    loaded = load_task(
-        recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples, recipe.hold_out
-    )
-    return len(loaded.train)
+    return len(task_of(recipe).train)
 
 
 def carry_out_glue(

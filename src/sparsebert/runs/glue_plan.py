@@ -62,7 +62,8 @@ class GluePlan(TaskPlan, frozen=True):
         fixed = {**dict(_flat(self.settings)), **dict(_flat(own.settings))}
         # What there is one value for is nothing to choose any more.
         decided = {*dict(_flat(own.settings)), *given}
-        chosen = {key: values for key, values in chosen.items() if key not in decided}
+        parts = tuple(f"{one}." for one in decided)
+        chosen = {key: values for key, values in chosen.items() if key not in decided and not key.startswith(parts)}
         tried = list(itertools.islice(itertools.product(*chosen.values()), MOST_CHOICES + 1))
         if len(tried) > MOST_CHOICES:
             raise UserError("The plan tries too many settings", got=f"{task}", allowed=f"{MOST_CHOICES} a task")

@@ -134,7 +134,7 @@ def set_up_heads(
     return HeadsContext(
         recipe,
         folder,
-        _together([part.task for part in parts.values()]),
+        together([part.task for part in parts.values()]),
         first.tokenizer,
         first.train,
         {_name(part, split): rows for part in parts.values() for split, rows in part.validations.items()},
@@ -145,7 +145,7 @@ def set_up_heads(
     )
 
 
-def _together(tasks: Sequence[Task]) -> Task:
+def together(tasks: Sequence[Task]) -> Task:
     """All rows of all tasks by name, of which a run keeps digests."""
     first, *others = tasks
     rows = {f"{task.spec.name} train": task.train for task in others}

@@ -164,7 +164,13 @@ def _notes(log: StudyLog, front: Sequence[SearchTrial], picked: Sequence[SearchT
 def _about_validation(log: StudyLog, picked: Sequence[SearchTrial]) -> str:
     if looks_at_validation(final_recipe(log.definition, picked[0].values, 0)):
         return "The recipe keeps the checkpoint that is best on validation: its score there is the best of several"
-    scored = {place.name.rpartition("-seed-")[0] for place in (log.folder / FINALS).iterdir()}
+    home = log.folder / FINALS
+    scored = {place.name.rpartition("-seed-")[0] for place in home.iterdir()} if home.is_dir() else set()
+    if not scored:
+        return "No run of what was chosen has begun, so validation was not looked at"
     if len(scored) > len(picked):
         return f"Validation has been looked at for {len(scored)} settings of this search, as trials were added to it"
-    return "Validation was not looked at before what was chosen was run on all train rows"
+    return (
+        "Validation was not looked at before what was chosen was run again, without the rows that the search held out; "
+        "a training that holds rows out of its own does so still"
+    )

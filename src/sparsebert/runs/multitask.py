@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 
+from sparsebert.data.load import Task
 from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import save_model
@@ -16,9 +17,9 @@ from sparsebert.pruning.shapes import shape_of
 from sparsebert.recipe.multitask import MultitaskRecipe
 from sparsebert.recipe.schema import Training
 from sparsebert.records import TrainingRun
-from sparsebert.runs.context import RunContext
+from sparsebert.runs.context import RunContext, task_of
 from sparsebert.runs.dense import Trained
-from sparsebert.runs.heads import HeadsContext, set_up_heads
+from sparsebert.runs.heads import HEADS, HeadsContext, set_up_heads, together
 from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.sparse_model import start_of, zeros_by_tensor
 from sparsebert.runs.stages import Stage, once
@@ -38,6 +39,10 @@ class Multitask(RunType[MultitaskRecipe]):
     def set_up(self, recipe: MultitaskRecipe, folder: Path, callbacks: Sequence[TrainerCallback]) -> Context:
         """The data of all three tasks."""
         return set_up_heads(recipe, folder, callbacks)
+
+    def task(self, recipe: MultitaskRecipe) -> Task:
+        """The rows of all three."""
+        return together([task_of(recipe.model_copy(update={"task": name})) for name in HEADS.values()])
 
     def check(self, context: Context) -> int:
         """One training."""

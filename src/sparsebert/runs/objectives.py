@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sparsebert.data.load import HELD_OUT
+from sparsebert.data.hold_out import HELD_OUT_SPLIT
 from sparsebert.errors import UserError, unknown
 from sparsebert.records import ModelResult, Record
 from sparsebert.records.searched import Aim, Direction
@@ -82,7 +82,7 @@ def _objective(name: str, is_metric: bool) -> Objective:
 
 def _score(metric: str) -> Reading:
     def read(record: Record, model: ModelResult) -> float | None:
-        found = (one.value for one in model.scores if one.metric == metric and one.split == HELD_OUT)
+        found = (one.value for one in model.scores if one.metric == metric and one.split == HELD_OUT_SPLIT)
         return next(found, None)
 
     return read

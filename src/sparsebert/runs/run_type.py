@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Generic
 from transformers import PreTrainedModel, TrainerCallback
 
 from sparsebert.counts import Footprint
+from sparsebert.data.load import Task
 from sparsebert.recipe.base import Recipe
 from sparsebert.records import ModelResult
-from sparsebert.runs.context import Predictions, R, RunContext, set_up
+from sparsebert.runs.context import Predictions, R, RunContext, set_up, task_of
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class RunType(ABC, Generic[R]):
     def set_up(self, recipe: R, folder: Path, callbacks: Sequence[TrainerCallback]) -> RunContext[R]:
         """Data, tokenizer and model; most types of run have one task. Raises UserError; nothing is written."""
         return set_up(recipe, folder, callbacks)
+
+    def task(self, recipe: R) -> Task:
+        """What a run of this recipe reads, without its model. Raises UserError for data that cannot be read."""
+        return task_of(recipe)
 
     @abstractmethod
     def check(self, context: RunContext[R]) -> int:

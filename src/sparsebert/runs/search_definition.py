@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsebert.data.load import HELD_OUT, load_task
+from sparsebert import registry
+from sparsebert.data.hold_out import HELD_OUT_SPLIT
 from sparsebert.errors import UserError
 from sparsebert.files import PREFIX
 from sparsebert.recipe.base import Recipe
@@ -102,8 +103,9 @@ def define(plan: SearchPlan) -> Definition:
     sampler, pruner = sampler_options(plan.sampler, plan.seed), pruner_options(plan.prune)
     check_space(plan.recipe, plan.space)
     recipe = plan.recipe.model_copy(update={"hold_out": plan.recipe.hold_out or HOLD_OUT, "score_train": False})
-    task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples, recipe.hold_out)
-    assert task.validation_name == HELD_OUT
+    task = registry.get("run_type", recipe.kind)().task(recipe)
+    if task.validation_name != HELD_OUT_SPLIT:
+        raise UserError("A search looks at the rows of one task", got=f"{recipe.kind}, which has several")
     objectives = objectives_of(plan.objectives, task.spec.metrics, recipe.measure.timed)
     if pruner is not None:
         _check_pruning(recipe, objectives, task.spec.metrics)

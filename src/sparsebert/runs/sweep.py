@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from sparsebert.data.load import load_task
+from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.files import refuse_links
 from sparsebert.progress import line
@@ -91,7 +91,7 @@ def points(
             chosen = [f"{key}={_setting(value)}" for key, value in zip(keys, values, strict=True)]
             recipe = load_recipe(file, [*settings, *chosen], seed=seed)
             found.append(Point("_".join([*map(_folder_word, chosen), f"seed={seed}"]), recipe))
-    _check_folders(found)
+    check_folders(found)
     return found
 
 
@@ -111,7 +111,7 @@ def points_of(
                 Point(f"{_word(str(one.recipe.name))}_{one.name}", one.recipe)
                 for one in points(file, settings, axes, [seed])
             ]
-    _check_folders(found)
+    check_folders(found)
     return found
 
 
@@ -125,7 +125,8 @@ def _check_keys(keys: Sequence[str], settings: Sequence[str]) -> None:
             raise UserError("A key of the grid has a value of its own", got=key, fix="leave one of them out")
 
 
-def _check_folders(found: Sequence[Point]) -> None:
+def check_folders(found: Sequence[Point]) -> None:
+    """Raises UserError for points whose folders the file system could not hold or tell apart."""
     seen: set[str] = set()
     for point in found:
         if len(point.name.encode()) > LONGEST_FOLDER:
@@ -275,10 +276,7 @@ def _inputs_of(recipe: Recipe, read: dict[str, Inputs]) -> Inputs:
     plain = recipe.plain()
     key = json.dumps([recipe.given_teachers, *(plain[name] for name in DECIDE_INPUTS)])
     if key not in read:
-        task = load_task(
-            recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples, recipe.hold_out
-        )
-        read[key] = inputs_of(recipe, task)
+        read[key] = inputs_of(recipe, registry.get("run_type", recipe.kind)().task(recipe))
     return read[key]
 
 

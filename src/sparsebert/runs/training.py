@@ -11,13 +11,12 @@ from datasets import Dataset
 from transformers import PreTrainedModel, TrainerCallback
 
 from sparsebert.data.hold_out import held_rows
-from sparsebert.data.load import HELD_OUT
 from sparsebert.errors import UserError
 from sparsebert.recipe.schema import Evaluate, Training
 from sparsebert.runs.context import RunContext
 from sparsebert.training.finetune import FineTuned, fine_tune
 from sparsebert.training.loggers import NAME_OF_FOLDER, logging_callbacks
-from sparsebert.training.watch import Watch
+from sparsebert.training.watch import HELD_OUT_OF_TRAINING, Watch
 
 
 def train_model(
@@ -61,7 +60,7 @@ def rows_of(context: RunContext, evaluate: Evaluate | None) -> tuple[Dataset, Wa
         return context.train, watch
     held = _held(context, evaluate.hold_out)
     parts = [context.train.select(np.flatnonzero(part)) for part in (~held, held)]
-    return parts[0], replace(watch, rows=parts[1], split=HELD_OUT, left_out=len(parts[1]))
+    return parts[0], replace(watch, rows=parts[1], split=HELD_OUT_OF_TRAINING, left_out=len(parts[1]))
 
 
 def _held(context: RunContext, share: float) -> np.ndarray:

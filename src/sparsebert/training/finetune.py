@@ -88,7 +88,7 @@ def fine_tune(
         cycle=CYCLES.get(training.lr_schedule),
         order=order or EpochOrder(encoded["length"], training.batch_size, seed),
         title=title,
-        callbacks=[energy, checkpoints, *(watch.callbacks() if watch else ()), *callbacks],
+        callbacks=[energy, checkpoints, *(watch.callbacks(training.save_steps) if watch else ()), *callbacks],
     )
     start = time.perf_counter()
     try:

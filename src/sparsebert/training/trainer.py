@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -158,7 +159,9 @@ class SparseTrainer(Trainer):
         self.state = state
         self.sparsity_callback.load(checkpoint)
         self.sparsity_callback.begin(self.args, state, self.get_train_dataloader())
-        if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+        if self.args.load_best_model_at_end and state.best_global_step is not None:
+            # Where the folder has moved since, the path of before leads nowhere.
+            state.best_model_checkpoint = str(Path(checkpoint).with_name(f"checkpoint-{state.best_global_step}"))
             self._load_best_model()
         self.sparsity_callback.finish(state)
 

@@ -19,6 +19,7 @@ from sparsebert.training.collate import Collator
 from sparsebert.training.evaluate import predict_logits
 
 PREFIX = "eval_"
+HELD_OUT_OF_TRAINING = "held_out_of_training"
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,10 @@ class Watch:
         """Whether the model in the end is the best of those that were scored."""
         return self.evaluate.keep == "best"
 
-    def callbacks(self) -> list[TrainerCallback]:
-        """What ends the training early."""
-        return [EarlyEnd(self)] if self.evaluate.patience is not None else []
+    def callbacks(self, save_steps: int) -> list[TrainerCallback]:
+        """What ends the training early, and what saves it between evaluations too."""
+        ends = [EarlyEnd(self)] if self.evaluate.patience is not None else []
+        return [SaveOften(save_steps), *ends]
 
     def has_ended(self, state: TrainerState) -> bool:
         """Whether the last evaluations, as many as patience has, all came after the best one."""
@@ -82,6 +84,20 @@ class Watch:
             for entry in log
             if any(key.startswith(PREFIX) for key in entry)
         )
+
+
+class SaveOften(TrainerCallback):
+    """Checkpoints every so many steps, where those of the Trainer come with the evaluations."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """The Trainer looks at this after every step."""
+        if state.global_step % self._steps == 0:
+            control.should_save = True
 
 
 class EarlyEnd(TrainerCallback):
