@@ -16,7 +16,7 @@ from test_sweep_on import quick_recipe
 from tiny_run import save_tiny, write_task
 
 pytestmark = pytest.mark.process
-LIMIT_S = 240
+LIMIT_S = 480
 
 
 def test_all_records_are_there_after_a_node_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,8 +32,7 @@ def test_all_records_are_there_after_a_node_was_killed(tmp_path: Path, monkeypat
         timeout=LIMIT_S,
     )
     assert done.returncode == 0, done.stderr
-    # What Ray says of its nodes is no result.
-    said = json.loads(done.stdout)
+    said = json.loads((tmp_path / "said.json").read_text(encoding="utf-8"))
     assert said["killed"] and said["nodes"] == 1
     assert done.stderr.count("A worker died (") == 1, done.stderr
     names = [f"seed={seed}" for seed in range(3)]
