@@ -22,6 +22,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fff-sst2": pruning.fff_sst2,
     "fff-sst2-trees": pruning.fff_sst2_trees,
     "training-cost": sparse_training.training_cost,
+    "training-overhead": sparse_training.training_overhead,
     "criteria-sst2-50": lambda: sparse_training.criteria_sst2(0.5),
     "criteria-sst2-80": lambda: sparse_training.criteria_sst2(0.8),
     "criteria-sst2-90": lambda: sparse_training.criteria_sst2(0.9),

@@ -46,9 +46,23 @@ def training_cost() -> str:
     return table(["rules", "step over dense: median (quartiles)"], lines)
 
 
-def _cost(found: Mapping[str, float]) -> str:
+def training_overhead() -> str:
+    """The time of a training by the package over one by transformers' Trainer."""
+    found = rows("training-cost", "overhead")
+    lines = [
+        [
+            row["variant"],
+            "" if row["baseline"] is None else _cost(row["times"], 3),
+            f"{row['times']['median_ms'] / 1000:.1f}",
+        ]
+        for row in found
+    ]
+    return table(["training by", "over a bare Trainer: median (quartiles)", "s, median"], lines)
+
+
+def _cost(found: Mapping[str, float], digits: int = 2) -> str:
     low, middle, high = (1 / found[key] for key in ("speedup_q75", "speedup", "speedup_q25"))
-    return f"{middle:.2f} ({low:.2f}–{high:.2f})"
+    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
 
 
 def criteria_sst2(asked: float) -> str:
