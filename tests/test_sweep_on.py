@@ -110,7 +110,7 @@ def start(home: Path, out: Path, *more: object, recipes: tuple[str, ...]) -> sub
 def test_a_worker_that_is_killed_begins_again(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start(home, out, "--seeds", 2, recipes=("long",))
-    wait_for(lambda: len(list(out.glob("*/work/*/training/checkpoint-*"))) >= 2, process)
+    wait_for(lambda: len(list(out.rglob("training/checkpoint-*"))) >= 2, process)
     os.kill(workers_of(process)[0], signal.SIGKILL)
     said = process.communicate(timeout=LIMIT_S)[1]
     assert process.returncode == 0, said
@@ -133,7 +133,7 @@ def test_stopping_the_command_stops_its_workers_and_leaves_what_is_finished(
     out = tmp_path / "out"
     process = start(home, out, recipes=("one", "long"))
     wait_for((out / "one_seed=0" / "finished.json").is_file, process)
-    wait_for(lambda: list(out.glob("long_seed=0/work/*/training/checkpoint-*")), process)
+    wait_for(lambda: list((out / "long_seed=0").rglob("training/checkpoint-*")), process)
     workers = workers_of(process)
     assert len(workers) == 2
     ended, said = wait_and_stop(process, lambda: True, how)
