@@ -119,3 +119,8 @@ def digests(paths: Iterable[Path], home: Path) -> dict[str, str]:
 def differing_files(expected: dict[str, str], home: Path) -> list[str]:
     """Names of the files under `home` that are gone or have another content than `expected` says."""
     return [name for name, known in expected.items() if not (home / name).is_file() or digest(home / name) != known]
+
+
+def folder_word(text: str) -> str:
+    """A text as a part of a folder's name: what may not be in one becomes a hyphen."""
+    return "".join(letter if letter.isalnum() or letter in "=.-+" else "-" for letter in text)

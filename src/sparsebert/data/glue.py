@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from sparsebert.data.declared import declared_names, with_names
 from sparsebert.data.read import read_file
 from sparsebert.errors import UserError
-from sparsebert.tasks.table import TaskSpec
+from sparsebert.tasks.table import SUBSET, TaskSpec
 
 HUB_TIMEOUT_S = 5.0
 
@@ -32,7 +32,7 @@ class RawSplit:
     @property
     def is_subset(self) -> bool:
         """Whether this is a part of the official split, whose score must not pass for an official one."""
-        return self.name.endswith("_subset")
+        return self.name.endswith(SUBSET)
 
 
 def folder_splits(spec: TaskSpec, folder: Path) -> dict[str, RawSplit]:
@@ -45,7 +45,7 @@ def folder_splits(spec: TaskSpec, folder: Path) -> dict[str, RawSplit]:
         raise UserError(f"No folder '{spec.name}' in the data folder", got=folder, fix=_layout(spec))
     found = {}
     for split in (spec.train_split, *spec.validation_splits):
-        names = [name for name in (split, f"{split}_subset") if (home / f"{name}.parquet").is_file()]
+        names = [name for name in (split, f"{split}{SUBSET}") if (home / f"{name}.parquet").is_file()]
         if names:
             found[split] = RawSplit(names[0], _file_rows(spec, home / f"{names[0]}.parquet"))
     for split in (spec.train_split, spec.validation_splits[0]):

@@ -3,6 +3,7 @@
 from sparsebert.records.curve import LayerRank, PruneCurve, PrunePoint, PruneStudy, WeightHistogram
 from sparsebert.records.measured import (
     NOT_HERE,
+    TRAIN,
     Count,
     Decisions,
     EnergyUse,
@@ -40,6 +41,7 @@ __all__ = [
     "FILE_NAME",
     "NOT_HERE",
     "PREDICTIONS",
+    "TRAIN",
     "VISITS",
     "Count",
     "Decisions",

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
+# The split of a score on the rows that were trained on.
+TRAIN = "train"
 
 
 class Part(BaseModel):

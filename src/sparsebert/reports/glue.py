@@ -10,9 +10,10 @@ from sparsebert.records import Evaluation, Record, Score
 from sparsebert.reports import values as v
 from sparsebert.reports.families import short_name
 from sparsebert.reports.glue_averages import AverageScore, averages
-from sparsebert.reports.glue_scores import SUBSET, OverRuns, TaskRun, TaskScores, scores_by_model
+from sparsebert.reports.glue_scores import OverRuns, TaskRun, TaskScores, scores_by_model
 from sparsebert.reports.tables import Cell, Section, Table, metric_name
 from sparsebert.tasks.glue import GLUE, GlueTask
+from sparsebert.tasks.table import SUBSET
 
 SHORT = {"accuracy": "acc", "f1": "F1", "matthews": "Matthews", "pearson": "Pearson", "spearman": "Spearman"}
 LEFT = ("present", "eight", "nine")

@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparsebert.reports.glue_scores import SUBSET, OverRuns, TaskRun, TaskScores, over_runs
+from sparsebert.reports.glue_scores import OverRuns, TaskRun, TaskScores, over_runs
 from sparsebert.tasks.glue import GLUE
+from sparsebert.tasks.table import SUBSET
 
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

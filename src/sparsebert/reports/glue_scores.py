@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sparsebert.recipe.load import flat_values
-from sparsebert.records import Evaluation, ModelResult, Record, Score, TrainingRun
+from sparsebert.records import TRAIN, Evaluation, ModelResult, Record, Score, TrainingRun
 from sparsebert.tasks.glue import GLUE, GlueTask
+from sparsebert.tasks.table import SUBSET
 
-TRAIN = "train"
-SUBSET = "_subset"
 # Keys of recipes that make no other setting.
 _NO_CHOICE = ("seed", "name", "task")
 

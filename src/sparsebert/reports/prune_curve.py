@@ -9,12 +9,11 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sparsebert.records import PruneCurve, PrunePoint, PruneStudy, Record, Timing
+from sparsebert.records import TRAIN, PruneCurve, PrunePoint, PruneStudy, Record, Timing
 from sparsebert.reports import values as v
 from sparsebert.reports.families import short_name
 from sparsebert.reports.rows import score_in_points
 
-TRAIN = "train"
 _NAMES = {
     "unstructured-l1": "single weights by |w|",
     "unstructured-loss": "single weights by |w dL/dw|",

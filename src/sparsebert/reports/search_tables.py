@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sparsebert.records import FILE_NAME, Record, Score, read_record
+from sparsebert.records import FILE_NAME, TRAIN, Record, Score, read_record
 from sparsebert.records.searched import Aim, Chosen
 from sparsebert.reports import values as v
 from sparsebert.reports.rows import score_in_points
@@ -14,7 +14,6 @@ from sparsebert.reports.searched import Searched, TrialRun
 from sparsebert.reports.tables import Cell, Section, Table, metric_name
 
 MOST_TRIALS = 10
-TRAIN = "train"
 _UNITS = {"latency_ms": "ms", "size_mb": "MB", "gflops": "GFLOP"}
 
 

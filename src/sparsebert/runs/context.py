@@ -33,7 +33,7 @@ from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
 from sparsebert.progress import Steps, line
 from sparsebert.recipe.base import Recipe
-from sparsebert.records import Decisions, Inputs, Score
+from sparsebert.records import TRAIN, Decisions, Inputs, Score
 from sparsebert.reports import values as v
 from sparsebert.runs.scoring import decisions, split_scores
 from sparsebert.tasks.kind import ConstantAnswer, TaskKind, task_kind
@@ -45,7 +45,6 @@ from sparsebert.training.evaluate import predict_logits
 Predictions = dict[str, np.ndarray]
 R = TypeVar("R", bound=Recipe)
 TOLERANCE = 1e-4
-TRAIN = "train"
 
 
 @dataclass(frozen=True)

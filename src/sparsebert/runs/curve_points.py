@@ -18,13 +18,12 @@ from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.pack import METADATA, pack
 from sparsebert.progress import busy
 from sparsebert.recipe.prune_curve import PruneCurveRecipe
-from sparsebert.records import PrunePoint, Score, Timing
+from sparsebert.records import TRAIN, PrunePoint, Score, Timing
 from sparsebert.runs.context import Predictions, RunContext
 from sparsebert.runs.scoring import split_scores
 from sparsebert.runs.sparse_model import WORTH_PACKING
 from sparsebert.training.evaluate import predict_logits
 
-TRAIN = "train"
 MACRO_F1 = "macro_f1"
 WHOLE = "whole"
 # Models in memory at a time: of a large network more would not fit.

@@ -24,7 +24,7 @@ from sparsebert.runs.submission import check_test_files
 from sparsebert.runs.sweep import Point, check_folders, sweep
 from sparsebert.tasks.glue import GlueTask, glue_tasks
 from sparsebert.tasks.kind import task_kind
-from sparsebert.tasks.table import task_spec
+from sparsebert.tasks.table import SUBSET, task_spec
 from sparsebert.training.loggers import loggers
 
 KIND = "finetune"
@@ -158,7 +158,7 @@ def _check_files(folder: Path, tasks: Iterable[GlueTask]) -> None:
     missing = []
     for task in tasks:
         for split in (task_spec(task.name).train_split, task_spec(task.name).validation_splits[0]):
-            if not any((folder / task.name / f"{split}{end}.parquet").is_file() for end in ("", "_subset")):
+            if not any((folder / task.name / f"{split}{end}.parquet").is_file() for end in ("", SUBSET)):
                 missing.append(f"{task.name}/{split}.parquet")
     if missing:
         raise UserError(

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from sparsebert.errors import UserError, unknown
+from sparsebert.files import folder_word
 from sparsebert.recipe.load import setting
 from sparsebert.recipe.plain_yaml import NotPlainError, read_yaml
 from sparsebert.recipe.schema import Plain, Title
@@ -86,7 +87,7 @@ class Choice:
     def words(self) -> list[str]:
         """What was chosen, as parts of a folder's name."""
         said = [f"{key.rsplit('.', 1)[-1]}={_number(value)}" for key, value in self.chosen.items()]
-        return ["".join(letter if letter.isalnum() or letter in "=.-+" else "-" for letter in word) for word in said]
+        return [folder_word(word) for word in said]
 
 
 def glue_plan(name: str | Path) -> GluePlan:

@@ -17,12 +17,12 @@ from sparsebert.models.limits import reading_length, segment_types
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.progress import bar_if_slow
 from sparsebert.tasks.glue import GLUE, GlueTask, ServerFile
+from sparsebert.tasks.pair import HIGHEST, LOWEST
 from sparsebert.tasks.table import TaskSpec, task_spec
 from sparsebert.training.collate import padding_collator
 from sparsebert.training.inference import Inference
 
 BATCH = 64
-LOWEST, HIGHEST = 0.0, 5.0
 # So that equal answers give equal bytes.
 DATE = (1980, 1, 1, 0, 0, 0)
 

@@ -15,7 +15,7 @@ import yaml
 
 from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.files import refuse_links
+from sparsebert.files import folder_word, refuse_links
 from sparsebert.progress import line
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import load_recipe, read_value
@@ -108,7 +108,7 @@ def points_of(
     for seed in seeds:
         for file in files:
             found += [
-                Point(f"{_word(str(one.recipe.name))}_{one.name}", one.recipe)
+                Point(f"{folder_word(str(one.recipe.name))}_{one.name}", one.recipe)
                 for one in points(file, settings, axes, [seed])
             ]
     check_folders(found)
@@ -302,8 +302,4 @@ def _steps(text: str, parts: Sequence[str]) -> tuple[float, ...]:
 
 def _folder_word(setting: str) -> str:
     key, _, value = setting.partition("=")
-    return _word(f"{key.rsplit('.', 1)[-1]}={value}")
-
-
-def _word(text: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "=.-+" else "-" for letter in text)
+    return folder_word(f"{key.rsplit('.', 1)[-1]}={value}")

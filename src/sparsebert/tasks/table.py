@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from sparsebert.errors import unknown
 
 GLUE_HUB = "nyu-mll/glue"
+# Behind the name of a split that is a part of the official one.
+SUBSET = "_subset"
 
 
 @dataclass(frozen=True)
