@@ -190,5 +190,10 @@ def test_several_processes_of_one_run_are_refused(home: Path, tmp_path: Path, mo
     monkeypatch.setenv("WORLD_SIZE", "2")
     task = ("--task", "mine", "--data", home / "data")
     said = run_cli("finetune", home / "model", *task, "-o", tmp_path / "out")
-    assert_refused(said, ["A run works in one process, and 2 were started for it (WORLD_SIZE)", "SparseTrainer"])
+    assert_refused(
+        said, ["A run works in one process, and 2 were started for it (WORLD_SIZE)", "torchrun -m sparsebert"]
+    )
+    assert not (tmp_path / "out").exists()
+    said = run_cli(*words(home, tmp_path / "out", "--on", "local:2", recipes=("one",)))
+    assert_refused(said, ["do not give runs to others; got --on local:2, and 2 processes of a launcher"])
     assert not (tmp_path / "out").exists()

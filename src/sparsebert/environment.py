@@ -33,6 +33,8 @@ FLAGS = (
 )
 CPUINFO = Path("/proc/cpuinfo")
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
+# What torchrun and the like tell every process that they start.
+WORLD_SIZE, RANK = "WORLD_SIZE", "RANK"
 
 
 def environment() -> Environment:
@@ -68,6 +70,17 @@ def supports_bf16_training() -> bool:
     cpu = cpu_fields()
     flags = cpu_flags(cpu)
     return "amx_bf16" in flags or ("avx512_bf16" in flags and cpu.get("vendor_id") == "AuthenticAMD")
+
+
+def launched() -> int:
+    """How many processes a launcher such as torchrun started together, this one among them; 1 without one."""
+    count = os.environ.get(WORLD_SIZE, "")
+    return int(count) if count.isdigit() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes that a launcher started."""
+    return os.environ.get(RANK, "0") == "0"
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def main() -> None:
@@ -16,7 +18,25 @@ def main() -> None:
 
         gc.freeze()
         gc.enable()
-        # The name also where it is started as a module: scripts that complete words are made for it.
-        app(prog_name="sparsebert")
+        with _as_one_of_many():
+            # The name also where it is started as a module: scripts that complete words are made for it.
+            app(prog_name="sparsebert")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@contextmanager
+def _as_one_of_many() -> Iterator[None]:
+    """Where a launcher such as torchrun started several processes, only the first gets into the block."""
+    from sparsebert.environment import is_first, launched
+
+    if launched() == 1:
+        yield
+        return
+    from sparsebert.training.together import follow, leading
+
+    if not is_first():
+        follow()
+        sys.exit()
+    with leading():
+        yield

@@ -25,6 +25,7 @@ class TrainingRun(Part):
     seconds: float
     final_loss: float | None = Field(default=None, description="mean over the last full interval between checkpoints")
     dtype: str
+    processes: int = Field(default=1, description="that trained together, each on its share of every batch")
     teacher: bool
     evaluations: tuple[Evaluation, ...] = ()
     best_step: int | None = Field(default=None, description="of the evaluation whose model was kept; none = the last")

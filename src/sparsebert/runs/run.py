@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from sparsebert import registry
-from sparsebert.environment import environment
+from sparsebert.environment import WORLD_SIZE, environment, launched
 from sparsebert.errors import DivergedError, UserError
 from sparsebert.files import remove_folder, write_text_atomically
 from sparsebert.progress import Steps, busy, line
@@ -32,9 +31,9 @@ from sparsebert.runs.results import CARD, measure_models, write_predictions
 from sparsebert.runs.run_type import Made, RunType
 from sparsebert.timing import torch_threads
 from sparsebert.training.loggers import loggers
+from sparsebert.training.together import team_size
 
 REPORT = "report.html"
-WORLD_SIZE = "WORLD_SIZE"
 LAST_STEPS = ("Measuring all models together", "Writing the report")
 
 
@@ -62,7 +61,7 @@ def run(
     that also leaves a Record with `status: failed`, unless one that is finished is there.
     """
     started = time.perf_counter()
-    _refuse_launchers()
+    _refuse_strangers()
     loggers(report_to)
     run_type: RunType = registry.get("run_type", recipe.kind)()
     with busy("Reading the model and the data"):
@@ -93,13 +92,13 @@ def run(
                 add_to_cache(shared, folder, cache)
 
 
-def _refuse_launchers() -> None:
-    """Raises UserError under torchrun and the like, whose processes would all want the same folder."""
-    count = os.environ.get(WORLD_SIZE, "")
-    if count.isdigit() and int(count) > 1:
+def _refuse_strangers() -> None:
+    """Raises UserError where a launcher started several processes that do not work as one, as those of the command."""
+    if launched() > team_size():
         raise UserError(
-            f"A run works in one process, and {count} were started for it ({WORLD_SIZE})",
-            fix="start a script of your own with SparseTrainer so, or spread runs with `sparsebert sweep --on`",
+            f"A run works in one process, and {launched()} were started for it ({WORLD_SIZE})",
+            fix="start the command so (torchrun -m sparsebert …), a script of your own with SparseTrainer, or spread "
+            "runs with `sparsebert sweep --on`",
         )
 
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerState, Trainin
 from transformers.trainer import TRAINER_STATE_NAME
 
 from sparsebert.environment import supports_bf16_training
+from sparsebert.errors import UserError
 from sparsebert.recipe.schema import Rule, Training
 from sparsebert.records import TrainingRun
 from sparsebert.sparse.sites import Masks
@@ -28,6 +29,7 @@ from sparsebert.training.distill import Distiller
 from sparsebert.training.energy import TrainingEnergy
 from sparsebert.training.fingerprint import digest_of
 from sparsebert.training.rates import CYCLES
+from sparsebert.training.together import same, team_size, together
 from sparsebert.training.trainer import SparseTrainer
 from sparsebert.training.watch import Watch
 
@@ -65,9 +67,60 @@ def fine_tune(
     scored on meanwhile; where that keeps the best of the models, it is the one in the end. `callbacks` are the user's
     own. `order` says which items of `encoded` come when, none = rows of like length together.
 
-    Checkpoints go to `folder`; a call that finds one goes on from it, bit for bit on CPU. Raises DivergedError when
-    the loss stops being a number, and UserError for rules that cannot be carried out.
+    Checkpoints go to `folder`; a call that finds one goes on from it, bit for bit on CPU. Where other processes have
+    joined this one (training/together.py), each takes its share of every batch. Raises DivergedError when the loss
+    stops being a number, and UserError for rules that cannot be carried out, and for batches that cannot be shared.
     """
+    _check_shares(training, order)
+    shared = {
+        "model": model,
+        "encoded": encoded,
+        "collate": collate,
+        "training": training,
+        "folder": folder,
+        "seed": seed,
+        "title": title,
+        "order": order,
+        "distiller": distiller,
+        "rules": tuple(rules),
+        "sparsity": sparsity,
+        "held": held,
+        "hold_zeros": hold_zeros,
+        "watch": watch,
+    }
+    return together(_fine_tune, shared, {"callbacks": tuple(callbacks)})
+
+
+def _check_shares(training: Training, order: Sampler[Any] | None) -> None:
+    processes = team_size()
+    if processes > 1 and order is not None:
+        raise UserError("A training in turns, batch by batch, is one of a single process", got=f"{processes} processes")
+    if training.batch_size % processes:
+        raise UserError(
+            "The rows of a step cannot be shared among the processes",
+            got=f"{training.batch_size} rows and {processes} processes",
+            fix="set the training's batch_size to a multiple of the processes",
+        )
+
+
+def _fine_tune(
+    model: PreTrainedModel,
+    encoded: Dataset,
+    collate: Collator,
+    training: Training,
+    folder: Path,
+    seed: int,
+    title: str,
+    order: Sampler[Any] | None,
+    distiller: Distiller | None,
+    rules: Sequence[Rule],
+    sparsity: float | None,
+    held: Mapping[str, torch.Tensor] | None,
+    hold_zeros: bool,
+    watch: Watch | None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> FineTuned:
+    """What `fine_tune` does, in one of the processes."""
     bf16 = supports_bf16_training()
     if training.freeze_embeddings:
         _freeze_embeddings(model)
@@ -92,7 +145,7 @@ def fine_tune(
     )
     start = time.perf_counter()
     try:
-        checkpoint = checkpoints.last()
+        checkpoint = same(checkpoints.last)
         with energy.measured(trainer.args, checkpoint):
             _train_or_resume(trainer, checkpoint, watch)
     finally:
@@ -107,6 +160,7 @@ def fine_tune(
         seconds=round(time.perf_counter() - start, 1),
         final_loss=_last_logged_loss(trainer.state),
         dtype="bfloat16 autocast" if bf16 else "float32",
+        processes=team_size(),
         teacher=distiller is not None,
         evaluations=watch.evaluations(trainer.state.log_history) if watch else (),
         best_step=trainer.state.best_global_step if watch and watch.keeps_best else None,
@@ -169,7 +223,7 @@ def _arguments(
         output_dir=str(folder),
         num_train_epochs=training.epochs,
         max_steps=training.max_steps,
-        per_device_train_batch_size=training.batch_size,
+        per_device_train_batch_size=training.batch_size // team_size(),
         learning_rate=training.learning_rate,
         warmup_steps=training.warmup,
         weight_decay=training.weight_decay,

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ class TeacherCache:
 
     `offsets[row]` is the first token of a row. `scale[layer]` is the mean square of that layer's outputs, by which
     hidden-state errors are divided so that every layer counts alike. `kind` is that of the
-    task, and `labels` are the names of the logits' columns, if the teacher has any.
+    task, and `labels` are the names of the logits' columns, if the teacher has any. `folder` is where it lies, if it
+    does: another process is told that, and reads it there.
     """
 
     logits: np.ndarray
@@ -49,6 +50,12 @@ class TeacherCache:
     scale: tuple[float, ...]
     kind: TaskKind
     labels: tuple[str, ...] = ()
+    folder: Path | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.folder is not None:
+            return _read, (self.folder, self.hidden is not None, self.kind, self.labels)
+        return TeacherCache, tuple(getattr(self, one.name) for one in fields(self))
 
     def add_to(self, batch: Batch, layers: Sequence[int]) -> Batch:
         """Put `teacher_logits` [B, labels] and `teacher_hidden` [len(layers), B, T, hidden] for the rows of a batch.
@@ -127,13 +134,18 @@ def cache_teacher(
         done = _made(teacher, kind, encoded, collate, folder, hidden, of)
         # Last of all, so that a cache that was cut short does not count as one.
         write_text_atomically(folder / DONE, done.model_dump_json())
+    return _read(folder, done.hidden, kind, names_of_labels(teacher))
+
+
+def _read(folder: Path, hidden: bool, kind: TaskKind, labels: tuple[str, ...]) -> TeacherCache:
     return TeacherCache(
         np.load(folder / LOGITS),
-        np.load(folder / HIDDEN, mmap_mode="r") if done.hidden else None,
+        np.load(folder / HIDDEN, mmap_mode="r") if hidden else None,
         np.load(folder / OFFSETS),
         tuple(np.load(folder / SCALE).tolist()),
         kind,
-        names_of_labels(teacher),
+        labels,
+        folder,
     )
 
 

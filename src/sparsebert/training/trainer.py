@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.utils.data import Sampler
 from transformers import (
@@ -186,7 +187,7 @@ class SparseTrainer(Trainer):
             loss, output = super().compute_loss(model, given, True, num_items_in_batch)
         if learns:
             loss = total_loss(terms, ForwardPass(inputs, output, loss, self.state.global_step, self._summed))
-        value = float(loss.detach())
+        value = self._mean_of_processes(loss) if learns else float(loss.detach())
         if not math.isfinite(value):
             raise DivergedError(self.state.global_step + 1, value)
         if learns:
@@ -267,6 +268,14 @@ class SparseTrainer(Trainer):
         task = TaskLoss() if self.distiller is None else TeacherLoss(self.distiller, model)
         fast = [module for module in model.modules() if isinstance(module, FastFeedForward)]
         self.loss_terms: tuple[LossTerm, ...] = (task, SparsityPenalty(self.sparsifier), *map(RoutingPenalty, fast))
+
+    def _mean_of_processes(self, loss: torch.Tensor) -> float:
+        """One that is no number in one process ends the training in all: alone it would leave the others waiting."""
+        mean = loss.detach().clone()
+        if self.args.world_size > 1:
+            dist.all_reduce(mean)
+            mean /= self.args.world_size
+        return float(mean)
 
     @property
     def _summed(self) -> int:

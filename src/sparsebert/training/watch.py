@@ -17,6 +17,7 @@ from sparsebert.tasks.kind import TaskKind
 from sparsebert.tasks.metrics import score
 from sparsebert.training.collate import Collator
 from sparsebert.training.evaluate import predict_logits
+from sparsebert.training.together import same
 
 PREFIX = "eval_"
 HELD_OUT_OF_TRAINING = "held_out_of_training"
@@ -38,7 +39,8 @@ class Watch:
 
     def scores(self, model: PreTrainedModel, collate: Collator) -> dict[str, float]:
         """The mean loss and the metrics that have a value, as transformers names those of an evaluation."""
-        outputs, labels = predict_logits(model, self.rows, collate, kind=self.kind), np.array(list(self.rows["label"]))
+        outputs = same(lambda: predict_logits(model, self.rows, collate, kind=self.kind))
+        labels = np.array(list(self.rows["label"]))
         found = {"loss": self.kind.mean_loss(outputs, labels), **score(self.metrics, outputs, labels)}
         return {f"{PREFIX}{name}": value for name, value in found.items() if math.isfinite(value)}
 

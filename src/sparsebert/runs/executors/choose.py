@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sparsebert.environment import launched
 from sparsebert.errors import UserError
 from sparsebert.runs.executors.base import Executor, InProcess
 
@@ -17,10 +18,16 @@ def executor(on: str | None = None, cpus_per_job: int | None = None, gpus_per_jo
     command. "ray://HOST:PORT": on the cluster with this head, which this machine must have joined; the address is the
     one that `ray start --head` prints. A job has `cpus_per_job` threads (none = its share of the cores; on Ray, 1)
     and `gpus_per_job` GPUs (none = its share; on Ray, 1 where the cluster has GPUs). Raises UserError for other words,
-    where Ray is not installed, and for a cluster that does not answer.
+    where Ray is not installed, for a cluster that does not answer, and among processes that a launcher started.
     """
     if on is None or on == "local":
         return InProcess()
+    if launched() > 1:
+        raise UserError(
+            "Processes that train one model together do not give runs to others",
+            got=f"--on {on}, and {launched()} processes of a launcher such as torchrun",
+            fix="leave out the one or the other",
+        )
     place, found, rest = on.partition(":")
     if place == "local" and found:
         from sparsebert.runs.executors.local import Processes

@@ -1,0 +1,142 @@
+"""Several processes and one run: `torchrun -m sparsebert …` makes what one process makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sparsebert.records import Record, read_record
+from tiny_run import save_tiny, write_task
+
+pytestmark = pytest.mark.process
+LIMIT_S = 240
+TRAINING = {"max_steps": 10, "save_steps": 3, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.0}
+RULE = {"criterion": "movement", "sparsity": 0.5, "stop": {"percent": 60}, "every": {"steps": 2}}
+RECIPES = {
+    "finetune": {
+        "kind": "finetune",
+        "training": TRAINING | {"evaluate": {"every": {"steps": 5}, "split": "validation"}},
+    },
+    "train": {
+        "kind": "train",
+        "phases": [{"training": TRAINING, "teacher": "dense", "rules": [RULE]}],
+        "dense": TRAINING,
+    },
+    "compress": {
+        "kind": "compress",
+        "targets": [{"kind": "sparsity", "value": 0.5}],
+        "dense": TRAINING,
+        "finetune": TRAINING,
+        "search": {"examples": 32, "score_examples": 16, "candidates": 5},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("together")
+    save_tiny(folder / "model", "base")
+    write_task(folder / "data")
+    for name, recipe in RECIPES.items():
+        whole = {"schema": 1, "task": "mine", "measure": {"timed": False}} | recipe
+        (folder / f"{name}.yaml").write_text(json.dumps(whole), encoding="utf-8")
+    return folder
+
+
+def words(home: Path, command: str, out: Path, *more: str) -> list[str]:
+    own = ["--recipe", home / f"{command}.yaml", "--data", home / "data", "-o", out]
+    return ["-m", "sparsebert", command, str(home / "model"), *map(str, own), *more]
+
+
+def start(processes: int, line: list[str]) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), *line]
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    return subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(processes: int, home: Path, command: str, out: Path, *more: str) -> tuple[int, str, str]:
+    process = start(processes, words(home, command, out, *more))
+    said, told = process.communicate(timeout=LIMIT_S)
+    return process.returncode, said, told
+
+
+@pytest.mark.parametrize("command", list(RECIPES))
+def test_two_processes_make_what_one_makes(command: str, home: Path) -> None:
+    found: dict[int, Record] = {}
+    for processes in (1, 2):
+        code, _, told = run(processes, home, command, home / f"{command}-{processes}")
+        assert code == 0, told
+        found[processes] = read_record(home / f"{command}-{processes}")
+    one, two = (found[count].models[-1] for count in (1, 2))
+    runs = [model.training or next(iter(model.phases.values())) for model in (one, two)]
+    assert [run.processes for run in runs if run is not None] == [1, 2]
+    assert one.sparsity.encoder_linear == pytest.approx(two.sparsity.encoder_linear, abs=0.01)
+    assert not list((home / f"{command}-2").rglob("checkpoint-*"))
+
+
+def test_a_step_of_two_processes_is_that_of_one(home: Path) -> None:
+    """The train rows divide into whole steps; elsewhere the last step of an epoch is filled up with other rows."""
+    for processes in (1, 2):
+        out = home / f"step-{processes}"
+        code, _, told = run(processes, home, "finetune", out, "--set", "training.max_steps=4")
+        assert code == 0, told
+    alone, shared = (load_file(home / f"step-{count}" / "finetuned" / "model.safetensors") for count in (1, 2))
+    assert alone.keys() == shared.keys()
+    for key, value in alone.items():
+        assert torch.allclose(value, shared[key], atol=1e-4), key
+
+
+def test_a_killed_process_ends_all_and_the_same_command_goes_on(home: Path) -> None:
+    whole, out = home / "whole", home / "killed"
+    assert run(2, home, "finetune", whole)[0] == 0
+    process = start(2, words(home, "finetune", out))
+    checkpoint = out / "work" / "training" / "checkpoint-3"
+    end = time.monotonic() + LIMIT_S
+    while not (checkpoint / "whole.json").is_file():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(max(workers_of(process)), signal.SIGKILL)
+    assert process.communicate(timeout=LIMIT_S) and process.returncode not in (0, None)
+    assert not (out / "finetuned").exists()
+    code, _, told = run(2, home, "finetune", out)
+    assert code == 0, told
+    files = [folder / "finetuned" / "model.safetensors" for folder in (whole, out)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(number) for number in found]
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "expected"),
+    [
+        ("finetune", ["training.batch_size=15"], "cannot be shared among the processes; got 15 rows and 2 processes"),
+        ("finetune", ["training.learning_rate=1e12"], "The training loss became nan at step"),
+        ("finetune", ["training.nothing=1"], "nothing"),
+    ],
+)
+def test_an_error_is_said_once_and_ends_all(command: str, settings: list[str], expected: str, home: Path) -> None:
+    out = home / settings[0]
+    code, said, told = run(2, home, command, out, *(word for one in settings for word in ("--set", one)))
+    assert code != 0 and not said
+    lines = [one for one in told.splitlines() if one.startswith("error:")]
+    assert len(lines) == 1 and expected in lines[0], told
+    if "nothing" not in settings[0]:
+        assert read_record(out).status == "failed"
+
+
+def test_help_is_printed_by_the_first_process_alone(home: Path) -> None:
+    said, told = start(2, ["-m", "sparsebert", "finetune", "--help"]).communicate(timeout=LIMIT_S)
+    assert said.count("Usage: sparsebert finetune") == 1, told
