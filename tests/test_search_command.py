@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 import sparsebert
+from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import load_recipe
 from sparsebert.records import read_record
 from sparsebert.records.searched import read_search
+from sparsebert.runs.executors.base import InProcess
+from sparsebert.runs.job import JobMaker, RunJob
 from sparsebert.runs.optuna_study import StudyPlace, make_pruner, open_study, pruner_options
 from sparsebert.runs.trials import Pruning, TrialJob, run_trial
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
@@ -57,6 +60,10 @@ def test_a_whole_search_and_its_recipe(home: Path, tmp_path: Path):
     assert read_search(tmp_path / "out").trials == search.trials
 
 
+def made(recipe: Recipe, folder: Path) -> RunJob:
+    return JobMaker("the command", InProcess()).make(recipe, folder, None, keep_models=False)
+
+
 def test_a_trial_that_the_pruner_ends(home: Path, tmp_path: Path):
     place, options = StudyPlace(str(tmp_path / "study.log"), "search"), pruner_options("median")
     assert options is not None
@@ -68,7 +75,7 @@ def test_a_trial_that_the_pruner_ends(home: Path, tmp_path: Path):
     named = {"model": str(home / "model"), "task": "mine", "data": str(home / "data")}
     recipe = load_recipe(None, SHORT, kind="finetune", hold_out=0.1, **named)
     pruning = Pruning(place, options, study.ask().number, "accuracy")
-    end = run_trial(TrialJob(5, recipe, tmp_path / "trial", "the command", pruning=pruning))
+    end = run_trial(TrialJob(5, made(recipe, tmp_path / "trial"), pruning))
     assert end.state == "pruned" and "by the pruner (median) at step 2: accuracy 0." in str(end.message)
     record = read_record(tmp_path / "trial")
     assert record.status == "failed" and record.message == end.message and record.models == ()
@@ -80,7 +87,7 @@ def test_a_trial_that_fails_says_why(home: Path, tmp_path: Path):
     recipe = load_recipe(
         None, SHORT, kind="finetune", model=str(tmp_path / "gone"), task="mine", data=str(home / "data")
     )
-    end = run_trial(TrialJob(0, recipe, tmp_path / "trial", ""))
+    end = run_trial(TrialJob(0, made(recipe, tmp_path / "trial")))
     assert end.state == "failed" and "gone" in str(end.message)
 
 

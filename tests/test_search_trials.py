@@ -58,7 +58,7 @@ def test_the_recipes_own_values_come_first_and_the_best_is_chosen(home: Path, tm
     assert chosen.trial == best.number and best.scores["accuracy"] >= 0.8864
     assert chosen.records == tuple(f"chosen/trial-{best.number:04}-seed-{seed}" for seed in (0, 1))
     finals = [job for job in work.done if job.number == chosen.trial][1:]
-    assert [(job.recipe.hold_out, job.recipe.seed, job.keep_models) for job in finals] == [
+    assert [(job.recipe.hold_out, job.recipe.seed, job.run.keep_models) for job in finals] == [
         (None, 0, True),
         (None, 1, True),
     ]

@@ -107,15 +107,18 @@ def start(home: Path, out: Path, *more: object, recipes: tuple[str, ...]) -> sub
     return subprocess.Popen([COMMAND, *line], stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
 
 
-def test_a_worker_that_is_killed_begins_again(home: Path, tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home: Path, tmp_path: Path) -> None:
+    """With --restart too, which is about what lay there before the command."""
     out = tmp_path / "out"
-    process = start(home, out, "--seeds", 2, recipes=("long",))
+    process = start(home, out, "--seeds", 2, "--restart", recipes=("long",))
     wait_for(lambda: len(list(out.rglob("training/checkpoint-*"))) >= 2, process)
+    begun = {file: file.stat().st_ino for file in out.glob("*/recipe.json")}
     os.kill(workers_of(process)[0], signal.SIGKILL)
     said = process.communicate(timeout=LIMIT_S)[1]
     assert process.returncode == 0, said
     assert said.count("A worker died (SIGKILL") == 1 and "1 of at most 2 times" in said
     assert {name: one.status for name, one in records(out).items()} == {"seed=0": "finished", "seed=1": "finished"}
+    assert len(begun) == 2 and {file: file.stat().st_ino for file in begun} == begun
 
 
 def wait_for(moment: object, process: subprocess.Popen[str]) -> None:

@@ -50,8 +50,7 @@ def claimed(folder: Path, recipe: Recipe, inputs: Inputs, restart: bool = False)
     with _alone(folder):
         refuse_links(folder)
         if restart:
-            refuse_own_inputs(folder, recipe)
-            _remove_run(folder)
+            _clear(folder, recipe)
         begun = _check(folder, recipe, inputs)
         clear_leftovers(folder)
         if begun is None:
@@ -60,6 +59,19 @@ def claimed(folder: Path, recipe: Recipe, inputs: Inputs, restart: bool = False)
         if begun is None or _recipe_of(folder) != recipe:
             write_text_atomically(folder / RECIPE_FILE, recipe.model_dump_json(indent=1, by_alias=True) + "\n")
         yield begun or inputs
+
+
+def clear_run(folder: Path, recipe: Recipe) -> None:
+    """Remove what a run left in `folder`, as `claimed` does for a restart, which raises the same errors."""
+    _refuse_foreign(folder)
+    with _alone(folder):
+        refuse_links(folder)
+        _clear(folder, recipe)
+
+
+def _clear(folder: Path, recipe: Recipe) -> None:
+    refuse_own_inputs(folder, recipe)
+    _remove_run(folder)
 
 
 class _Finish(BaseModel):

@@ -19,6 +19,7 @@ from sparsebert.records.searched import SEARCH_FILE, Chosen, SearchRecord, Searc
 from sparsebert.runs.cache import shared_cache
 from sparsebert.runs.claim import refuse_own_inputs
 from sparsebert.runs.executors import Executor, Failed, executor
+from sparsebert.runs.job import JobMaker
 from sparsebert.runs.optuna_study import JOURNAL, StudyPlace, delete_study, make_pruner, open_study, study_place
 from sparsebert.runs.search_definition import (
     ANEW,
@@ -56,7 +57,7 @@ def search(plan: SearchPlan, folder: Path, command: str, restart: bool = False, 
     if restart:
         refuse_own_inputs(folder, plan.recipe)
         _remove(folder, place)
-    log = _open(definition, place, folder, command)
+    log = _open(definition, place, folder, JobMaker(command, crew, plan.report_to))
     with shared_cache(folder / TRIALS) as cache:
         for job, end in crew.map(work, log.jobs(cache)):
             log.tell(job, TrialEnd("failed", end.message) if isinstance(end, Failed) else end)
@@ -71,7 +72,7 @@ def _remove(folder: Path, place: StudyPlace) -> None:
         file.unlink(missing_ok=True)
 
 
-def _open(definition: Definition, place: StudyPlace, folder: Path, command: str) -> StudyLog:
+def _open(definition: Definition, place: StudyPlace, folder: Path, maker: JobMaker) -> StudyLog:
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -85,7 +86,7 @@ def _open(definition: Definition, place: StudyPlace, folder: Path, command: str)
         if made:
             folder.rmdir()
         raise
-    log = StudyLog(definition, place, study, folder, command)
+    log = StudyLog(definition, place, study, folder, maker)
     if stored is None:
         study.set_user_attr(DEFINITION, json.dumps(definition.decides))
         log.enqueue_own()
@@ -135,14 +136,9 @@ def _finals(log: StudyLog, picked: Sequence[SearchTrial]) -> Iterator[TrialJob]:
     first = log.definition.plan.recipe.seed
     for seed in range(first, first + log.definition.plan.repeats):
         for trial in picked:
-            yield TrialJob(
-                number=trial.number,
-                recipe=final_recipe(log.definition, trial.values, seed),
-                folder=log.folder / FINALS / f"{trial.folder}-seed-{seed}",
-                command=log.command,
-                keep_models=True,
-                report_to=log.definition.plan.report_to,
-            )
+            recipe = final_recipe(log.definition, trial.values, seed)
+            folder = log.folder / FINALS / f"{trial.folder}-seed-{seed}"
+            yield TrialJob(trial.number, log.maker.make(recipe, folder, None, keep_models=True))
 
 
 def _notes(log: StudyLog, front: Sequence[SearchTrial], picked: Sequence[SearchTrial], crew: Executor) -> Iterator[str]:

@@ -18,6 +18,8 @@ from sparsebert.records import Inputs, SplitOf
 
 MODEL_FILES = ("config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "vocab.json")
 CHUNK_ROWS = 1000
+DECIDE_INPUTS = ("model", "task", "data", "columns", "train_examples", "data_seed", "hold_out")
+"""Keys of a recipe, besides those of its teachers, that decide what `inputs_of` finds."""
 
 
 def inputs_of(recipe: Recipe, task: Task) -> Inputs:

@@ -1,24 +1,31 @@
-"""One run as a job: plain values in, the files of a run folder and one line out."""
+"""Runs as jobs: plain values in, the files of a run folder and one line out."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerCallback
+
+from sparsebert import registry
 from sparsebert.errors import BusyError, UserError
 from sparsebert.files import open_lock
 from sparsebert.models.source import quiet
 from sparsebert.progress import silent
+from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import parse_recipe
 from sparsebert.records import Inputs
 from sparsebert.runs.claim import LOCK_FILE
+from sparsebert.runs.executors.base import Executor, InProcess
+from sparsebert.runs.inputs import DECIDE_INPUTS, inputs_of
 from sparsebert.runs.run import run
 
 LOOK_S = 0.5
@@ -37,7 +44,6 @@ class RunJob:
     folder: str
     command: str
     cache: str | None = None
-    restart: bool = False
     keep_models: bool = True
     notes: tuple[str, ...] = ()
     is_away: bool = False
@@ -54,25 +60,67 @@ class RunAnswer:
     is_busy: bool = False
 
 
+@dataclass(frozen=True)
+class JobMaker:
+    """Makes the jobs of one command, for these workers; `read` holds the inputs that are known already."""
+
+    command: str
+    workers: Executor
+    report_to: tuple[str, ...] = ()
+    read: dict[str, Inputs] = field(default_factory=dict)
+
+    def make(
+        self, recipe: Recipe, folder: Path, cache: Path | None, keep_models: bool, notes: tuple[str, ...] = ()
+    ) -> RunJob:
+        """The job of a run in `folder`. Raises UserError for data or models that cannot be read here."""
+        far = self.workers.patience_s > 0
+        return RunJob(
+            folder.name,
+            recipe.plain(),
+            str(folder),
+            self.command,
+            None if cache is None else str(cache),
+            keep_models,
+            notes,
+            is_away=not isinstance(self.workers, InProcess),
+            patience_s=self.workers.patience_s,
+            expected=self.inputs(recipe).model_dump(mode="json") if far else None,
+            report_to=self.report_to,
+        )
+
+    def inputs(self, recipe: Recipe) -> Inputs:
+        """What a run of this recipe would be made from."""
+        plain = recipe.plain()
+        key = json.dumps([recipe.given_teachers, *(plain[name] for name in DECIDE_INPUTS)])
+        if key not in self.read:
+            self.read[key] = inputs_of(recipe, registry.get("run_type", recipe.kind)().task(recipe))
+        return self.read[key]
+
+
 def carry_out(job: RunJob) -> RunAnswer:
     """Carry the run out; mistakes of the user are an answer."""
-    with _said_by(job):
-        try:
-            _wait_until_free(Path(job.folder), job.patience_s)
-            run(
-                parse_recipe(job.recipe),
-                Path(job.folder),
-                job.command,
-                Path(job.cache) if job.cache else None,
-                restart=job.restart,
-                keep_models=job.keep_models,
-                report_to=job.report_to,
-                notes=job.notes,
-                expected=None if job.expected is None else Inputs.model_validate(job.expected),
-            )
-        except UserError as error:
-            return RunAnswer(str(error), isinstance(error, BusyError))
+    try:
+        start(job)
+    except UserError as error:
+        return RunAnswer(str(error), isinstance(error, BusyError))
     return RunAnswer()
+
+
+def start(job: RunJob, callbacks: Sequence[TrainerCallback] = ()) -> None:
+    """Carry the run out with these callbacks in every training. Raises UserError."""
+    with _said_by(job):
+        _wait_until_free(Path(job.folder), job.patience_s)
+        run(
+            parse_recipe(job.recipe),
+            Path(job.folder),
+            job.command,
+            Path(job.cache) if job.cache else None,
+            keep_models=job.keep_models,
+            callbacks=callbacks,
+            report_to=job.report_to,
+            notes=job.notes,
+            expected=None if job.expected is None else Inputs.model_validate(job.expected),
+        )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from sparsebert.recipe.load import with_values
 from sparsebert.recipe.space import own_values
 from sparsebert.records import Environment, read_record
 from sparsebert.records.searched import Chosen, Ending, SearchRecord, SearchTrial, write_search
+from sparsebert.runs.job import JobMaker
 from sparsebert.runs.objectives import pareto_front, scored_model
 from sparsebert.runs.optuna_study import StudyPlace, distributions, importance, label, make_sampler, plain_values
 from sparsebert.runs.search_definition import Definition
@@ -39,7 +40,7 @@ class StudyLog:
     place: StudyPlace
     study: Study
     folder: Path
-    command: str
+    maker: JobMaker
     _asked: dict[int, Trial] = field(default_factory=dict)
     _environment: Environment = field(default_factory=environment)
     _chosen: tuple[Chosen, ...] = ()
@@ -99,16 +100,9 @@ class StudyLog:
         pruning = None
         if definition.pruner is not None and number is not None:
             pruning = Pruning(self.place, definition.pruner, number, definition.metric)
-        return TrialJob(
-            number=number,
-            recipe=with_values(definition.recipe, values),
-            folder=self.folder / TRIALS / ("own" if number is None else f"{number:04}"),
-            command=self.command,
-            cache=cache,
-            keep_models=definition.plan.keep_models,
-            pruning=pruning,
-            report_to=definition.plan.report_to,
-        )
+        recipe = with_values(definition.recipe, values)
+        folder = self.folder / TRIALS / ("own" if number is None else f"{number:04}")
+        return TrialJob(number, self.maker.make(recipe, folder, cache, definition.plan.keep_models), pruning)
 
     def tell(self, job: TrialJob, end: TrialEnd) -> None:
         """Put down how a trial ended. Raises UserError if the first record shows that no trial will have a score."""
@@ -218,7 +212,7 @@ class StudyLog:
         definition, plan = self.definition, self.definition.plan
         return SearchRecord(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=self.command.encode(errors="replace").decode(),
+            command=self.maker.command.encode(errors="replace").decode(),
             recipe=definition.recipe.plain(),
             space={key: part.model_dump(mode="json") for key, part in plan.space.items()},
             objectives=tuple(one.aim for one in definition.objectives),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -13,23 +12,20 @@ from typing import Any
 
 import yaml
 
-from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.files import folder_word, refuse_links
 from sparsebert.progress import line
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import load_recipe, read_value
-from sparsebert.records import FILE_NAME, Inputs, Record, read_record
+from sparsebert.records import FILE_NAME, Record, read_record
 from sparsebert.runs.board import Board, board
 from sparsebert.runs.cache import shared_cache
-from sparsebert.runs.claim import RECIPE_FILE, check_inputs, finished_record
+from sparsebert.runs.claim import RECIPE_FILE, check_inputs, clear_run, finished_record
 from sparsebert.runs.executors import Executor, Failed, executor
 from sparsebert.runs.executors.base import InProcess
-from sparsebert.runs.inputs import inputs_of
-from sparsebert.runs.job import RunAnswer, RunJob, carry_out
+from sparsebert.runs.job import JobMaker, RunAnswer, RunJob, carry_out
 from sparsebert.training.loggers import loggers
 
-DECIDE_INPUTS = ("model", "task", "data", "columns", "train_examples", "data_seed", "hold_out")
 MOST_VALUES, MOST_POINTS = 1000, 10_000
 # File systems take 255 bytes.
 LONGEST_FOLDER = 240
@@ -185,17 +181,16 @@ class _Sweep:
         told: Board,
         report_to: Sequence[str],
     ) -> None:
-        self._folder, self._command, self._cache = folder, command, cache
-        self._keep_models, self._restart, self._report_to = keep_models, restart, tuple(report_to)
-        self._workers, self._told = workers, told
-        self._read: dict[str, Inputs] = {}
+        self._folder, self._cache = folder, cache
+        self._keep_models, self._restart = keep_models, restart
+        self._maker, self._told = JobMaker(command, workers, tuple(report_to)), told
         # Points that were finished before, until it is their turn to be given.
         self._known: deque[tuple[Point, Record]] = deque()
 
     def records(self, todo: Sequence[Point]) -> Iterator[tuple[Point, Record]]:
         """Of all points that have one."""
         points = {point.name: point for point in todo}
-        for job, answer in self._workers.map(carry_out, self._jobs(todo)):
+        for job, answer in self._maker.workers.map(carry_out, self._jobs(todo)):
             yield from self._finished_before()
             if (record := self._record(job, answer)) is not None:
                 yield points[job.name], record
@@ -208,32 +203,26 @@ class _Sweep:
     def _jobs(self, todo: Sequence[Point]) -> Iterator[RunJob]:
         for point in todo:
             place = self._folder / point.name
-            known = None if self._restart else _finished(place, point.recipe, self._keep_models, self._read)
+            known = None if self._restart else _finished(place, point.recipe, self._keep_models, self._maker)
             if known is not None:
                 self._told.found(point.name)
                 self._known.append((point, known))
                 continue
-            job = self._job(point, place)
+            notes = _beside(point.recipe, self._maker.workers.workers)
+            job = self._maker.make(point.recipe, place, self._cache, self._keep_models, notes)
             self._told.begun(point.name)
-            yield job
+            if self._is_ready(point, place):
+                yield job
 
-    def _job(self, point: Point, place: Path) -> RunJob:
-        away = not isinstance(self._workers, InProcess)
-        far = self._workers.patience_s > 0
-        return RunJob(
-            point.name,
-            point.recipe.plain(),
-            str(place),
-            self._command,
-            str(self._cache),
-            self._restart,
-            self._keep_models,
-            notes=_beside(point.recipe, self._workers.workers),
-            is_away=away,
-            patience_s=self._workers.patience_s,
-            expected=_inputs_of(point.recipe, self._read).model_dump(mode="json") if far else None,
-            report_to=self._report_to,
-        )
+    def _is_ready(self, point: Point, place: Path) -> bool:
+        """Here, and not in the job, which would remove what it has made itself when it begins again after a death."""
+        if self._restart and place.exists():
+            try:
+                clear_run(place, point.recipe)
+            except UserError as error:
+                self._told.ended(point.name, str(error))
+                return False
+        return True
 
     def _record(self, job: RunJob, answer: RunAnswer | Failed) -> Record | None:
         """What a point left; none where it left nothing of its own."""
@@ -260,24 +249,16 @@ def _beside(recipe: Recipe, workers: int) -> tuple[str, ...]:
     )
 
 
-def _finished(place: Path, recipe: Recipe, with_models: bool, read: dict[str, Inputs]) -> Record | None:
-    """The record of a point that needs no run; `read` holds the inputs that are known already."""
+def _finished(place: Path, recipe: Recipe, with_models: bool, maker: JobMaker) -> Record | None:
+    """The record of a point that needs no run."""
     if (record := finished_record(place)) is None:
         return None
     if record.recipe_hash != recipe.hash:
         raise UserError("A point of the sweep was made by another recipe", got=place, fix="choose another --output")
     is_whole = not with_models or all((place / model.folder).is_dir() for model in record.models)
     if is_whole and record.inputs is not None:
-        check_inputs(place, record.inputs, _inputs_of(recipe, read))
+        check_inputs(place, record.inputs, maker.inputs(recipe))
     return record if is_whole else None
-
-
-def _inputs_of(recipe: Recipe, read: dict[str, Inputs]) -> Inputs:
-    plain = recipe.plain()
-    key = json.dumps([recipe.given_teachers, *(plain[name] for name in DECIDE_INPUTS)])
-    if key not in read:
-        read[key] = inputs_of(recipe, registry.get("run_type", recipe.kind)().task(recipe))
-    return read[key]
 
 
 def _listed(text: str, values: str) -> tuple[Any, ...]:

@@ -11,12 +11,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sparsebert.errors import BusyError, UserError
 from sparsebert.files import remove_folder
-from sparsebert.models.source import quiet
 from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.load import parse_recipe
 from sparsebert.runs.executors import Failed
 from sparsebert.runs.executors.base import attempt
+from sparsebert.runs.job import RunJob, start
 from sparsebert.runs.optuna_study import StudyPlace, make_pruner, open_study
-from sparsebert.runs.run import run
 from sparsebert.training.watch import PREFIX
 
 
@@ -36,16 +36,21 @@ class Pruning:
 
 @dataclass(frozen=True)
 class TrialJob:
-    """What a worker needs to carry out a trial; `cache` holds what trials share (see runs/cache.py)."""
+    """What a worker needs to carry out a trial."""
 
     number: int | None
-    recipe: Recipe
-    folder: Path
-    command: str
-    cache: Path | None = None
-    keep_models: bool = False
+    run: RunJob
     pruning: Pruning | None = None
-    report_to: tuple[str, ...] = ()
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is tried."""
+        return parse_recipe(self.run.recipe)
+
+    @property
+    def folder(self) -> Path:
+        """Where it leaves its record."""
+        return Path(self.run.folder)
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,7 @@ class TrialEnd:
 
 def run_trial(job: TrialJob) -> TrialEnd:
     """Carry out a trial, or read it where it has finished before; whatever goes wrong is told, not raised."""
-    with quiet():
-        end = attempt(_run, job)
+    end = attempt(_run, job)
     if isinstance(end, Failed):
         remove_folder(job.folder / "work")
         return TrialEnd("failed", end.message)
@@ -67,10 +71,8 @@ def run_trial(job: TrialJob) -> TrialEnd:
 
 
 def _run(job: TrialJob) -> TrialEnd:
-    callbacks = () if job.pruning is None else (EarlyVerdict(job.pruning),)
-    how: dict[str, Any] = {"keep_models": job.keep_models, "callbacks": callbacks, "report_to": job.report_to}
     try:
-        run(job.recipe, job.folder, job.command, job.cache, **how)
+        start(job.run, () if job.pruning is None else (EarlyVerdict(job.pruning),))
     except BusyError as error:
         return TrialEnd("busy", str(error))
     except PrunedError as error:
