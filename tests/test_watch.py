@@ -176,6 +176,9 @@ def test_train_rows_are_scored_where_that_is_asked_for(home: Path):
     scores = {score.metric: score for score in read_record(home / "train").models[0].scores if score.split == "train"}
     assert {*scores} == {"accuracy", "matthews", "loss"} and scores["loss"].examples == 64
     assert 0.1 < scores["loss"].value < 2
+    [model] = read_record(home / "train").models
+    told = run_cli("info", home / "train" / model.folder).stdout
+    assert f"loss {scores['loss'].value:.3f} on 64 examples of train" in told
 
 
 @pytest.mark.parametrize(

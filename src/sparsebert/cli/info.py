@@ -152,4 +152,5 @@ def _print(found: dict[str, Any]) -> None:
             f"{v.fraction(sparsity['whole_model'])} of all, {v.fraction(sparsity['bytes_on_disk'])} of the bytes."
         )
     for score in found.get("scores", []):
-        say(f"{score['metric']} {v.fraction(score['value'])} on {score['examples']:,} examples of {score['split']}")
+        value = f"{score['value']:.3f}" if score["metric"] == "loss" else v.fraction(score["value"])
+        say(f"{score['metric']} {value} on {score['examples']:,} examples of {score['split']}")
