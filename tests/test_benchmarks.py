@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -77,7 +78,7 @@ def words(*arguments: object) -> list[str]:
 def test_every_benchmark_has_a_test_here_and_a_main_that_takes_arguments() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     names = [file.stem for file in sorted(BENCHMARKS.glob("*.py")) if file.stem != "harness"]
-    assert len(names) == 12 and [name for name in names if f'script("{name}")' not in text] == []
+    assert len(names) == 13 and [name for name in names if f'script("{name}")' not in text] == []
     for file in BENCHMARKS.glob("*.py"):
         assert file.stem == "harness" or "def main(argv: Sequence[str] | None = None)" in file.read_text("utf-8")
 
@@ -132,6 +133,27 @@ def test_fff(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert {row["case"]["tokens"] for row in rows} == {1, 8, 16}
     (lines,) = tables(capsys.readouterr().out)
     assert lines[0]["tokens"] == "1" and "times as fast as dense 48 bf16 packed" in lines[0]
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
+def test_fff_primitive(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, module = tmp_path / "primitive.json", script("fff_primitive")
+    sizes = words("--tokens", 32, "--hidden", 24, "--depth", 3, "--width", 20, "--pool", 64, "--part", 4)
+    module.main([*sizes, "--types", "fp32", "--rounds", "2", "--output", str(file)])
+    rows = written(file)
+    # A tree of depth 3 has 15 nodes.
+    dense = ["dense 15", "dense 20"]
+    own = {("dense 15", None), ("dense 20", None), *(("tree 1x3", base) for base in dense)}
+    for primitive in (*module.A_TOKEN_AT_A_TIME, module.COMPILED):
+        found = pairs([row for row in rows if row["case"]["primitive"] == primitive])
+        assert found == own | {("tree 1x3", f"best {base}") for base in dense}
+    assert pairs([row for row in rows if row["case"]["primitive"] == module.BEST]) == own
+    for row in rows:
+        a_part = row["case"]["primitive"] in module.A_TOKEN_AT_A_TIME and row["variant"] in dense
+        assert row["tokens_run"] == (4 if a_part else 32) and row["case"]["tokens"] == 32
+        assert row["case"]["type"] == "fp32" and ("blas" in row) == ("BLAS" in row["case"]["primitive"])
+    (lines,) = tables(capsys.readouterr().out)
+    assert len(lines) == 5 * 3 and lines[2]["times as fast as best dense 20"]
 
 
 def test_encoder(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
