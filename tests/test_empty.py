@@ -87,7 +87,8 @@ def test_live_constants_of_whole_blocks_are_folded(family: str):
     with torch.no_grad():
         for name, parameter in silenced.named_parameters():
             inside = any(
-                part in name for part in ("query", "key", "value", "intermediate", "lin1", "Wi", "Wqkv", "_lin.")
+                part in name
+                for part in ("query", "key", "value", "intermediate", "lin1", "Wi", "Wqkv", "_lin.", "ffn.up")
             )
             if inside and name.endswith("weight") and "out_lin" not in name:
                 parameter.zero_()
@@ -100,7 +101,9 @@ def test_every_parameter_takes_part_in_training(family: str):
     small(**tiny_batch(), labels=torch.tensor([0, 1, 2])).loss.backward()
     idle = [name for name, parameter in small.named_parameters() if parameter.numel() and parameter.grad is None]
     # Of a norm that comes before a block, nothing is left where the block reads nothing.
-    before = ("layers.0.mlp_norm", "layers.1.mlp_norm", "layers.1.attn_norm") if family == "modernbert" else ()
+    norms = {"modernbert": ("attn_norm", "mlp_norm"), "crammed-bert": ("attention_norm", "ffn_norm")}
+    attention, ffn = norms.get(family, ("", ""))
+    before = (f"layers.0.{ffn}", f"layers.1.{ffn}", f"layers.1.{attention}") if family in norms else ()
     assert [name for name in idle if "layer" in name and not any(norm in name for norm in before)] == []
 
 

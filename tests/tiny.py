@@ -18,7 +18,7 @@ from sparsebert.models.shrunk import stock_config_class, stock_model_class
 from sparsebert.runtimes.pytorch import EAGER
 from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime
 
-FAMILIES = ("bert", "roberta", "distilbert", "electra", "modernbert", "deberta-v2")
+FAMILIES = ("bert", "roberta", "distilbert", "electra", "modernbert", "deberta-v2", "crammed-bert")
 NAMES = ("input_ids", "attention_mask")
 LAYERS, HEADS, NEURONS, HIDDEN, VOCAB = 3, 4, 24, 32, 100
 

@@ -101,6 +101,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "electra": "sparsebert.models.families:ELECTRA",
         "modernbert": "sparsebert.models.families:MODERNBERT",
         "deberta-v2": "sparsebert.models.families:DEBERTA_V2",
+        "crammed-bert": "sparsebert.models.families:CRAMMED_BERT",
     },
     "task_kind": {
         "classification": "sparsebert.tasks.classification:CLASSIFICATION",

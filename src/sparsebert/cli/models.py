@@ -12,6 +12,7 @@ EXAMPLES = {
     "electra": "google/electra-small-discriminator",
     "modernbert": "answerdotai/ModernBERT-base",
     "deberta-v2": "microsoft/deberta-v3-small",
+    "crammed-bert": "none on the hub: pretrain one",
 }
 
 

@@ -150,13 +150,15 @@ def _fuse_activations(model: PreTrainedModel) -> None:
     """An activation after a feedforward block's only up projection is computed by it."""
     layout = layout_of(model)
     ffn = layout.family.ffn
-    if len(ffn.inputs) != 1:
-        return
     for layer in layout.layers:
         block = model.get_submodule(layer.path)
-        up, activation = block.get_submodule(ffn.inputs[0]), block.get_submodule(ffn.activation)
+        present = dict(block.named_modules())
+        ups = [present[name] for name in ffn.inputs if name in present]
+        if len(ups) != 1 or not isinstance(up := ups[0], SparseLinear):
+            continue
+        activation = present[ffn.activation]
         name = "gelu" if _is_exact_gelu(activation) else "relu" if isinstance(activation, nn.ReLU) else None
-        if isinstance(up, SparseLinear) and name is not None:
+        if name is not None:
             up.activation = name
             block.set_submodule(ffn.activation, nn.Identity())
 

@@ -37,8 +37,11 @@ def resize_layer(
     parts, ffn = family.attention, family.ffn
     _resize_inputs(layer, parts.inputs, heads * head_size)
     _resize(layer.get_submodule(parts.output), columns=heads * head_size)
-    _resize_inputs(layer, ffn.inputs, neurons)
-    _resize(layer.get_submodule(ffn.output), columns=neurons)
+    # A model may have been made without dense blocks: with fast feedforward layers, or with nothing in their place.
+    dense = ffn.output in dict(layer.named_modules())
+    if dense:
+        _resize_inputs(layer, ffn.inputs, neurons)
+        _resize(layer.get_submodule(ffn.output), columns=neurons)
     core = layer.get_submodule(parts.core)
     for name in parts.counts:
         setattr(core, name, heads)
@@ -46,7 +49,7 @@ def resize_layer(
         setattr(core, name, heads * head_size)
     if heads == 0:
         _empty_attention(layer, family, config)
-    if neurons == 0:
+    if neurons == 0 and dense:
         _empty_ffn(layer, family)
 
 
@@ -79,8 +82,9 @@ def _empty_attention(layer: nn.Module, family: ModelFamily, config: PretrainedCo
 
 
 def _empty_ffn(layer: nn.Module, family: ModelFamily) -> None:
-    parts = family.ffn
-    projections: dict[str, nn.Module] = {name: NoOutputs(_linear(layer, name)) for name in parts.inputs}
+    parts, present = family.ffn, dict(layer.named_modules())
+    inputs = [name for name in parts.inputs if name in present]
+    projections: dict[str, nn.Module] = {name: NoOutputs(_linear(layer, name)) for name in inputs}
     projections[parts.output] = NoInputs(_linear(layer, parts.output))
     if parts.block:
         inside = {name.removeprefix(f"{parts.block}."): module for name, module in projections.items()}

@@ -38,6 +38,7 @@ class AttentionParts:
 class FfnParts:
     """Names inside a layer: up (and gate) projections, the down projection, and the activation on the up part.
 
+    What follows the first of `inputs` exists in some checkpoints only, and all of it in those with dense blocks only.
     `block` is the module that is these and nothing else, where the family has one. `end` is one that holds `output`,
     `LayerNorm` and `dropout`, and is called with what `output` reads and the residual.
     """
@@ -79,6 +80,11 @@ class ModelFamily:
     classifier: str = "classifier"
     classifier_pools: bool = False
 
+    @property
+    def is_own(self) -> bool:
+        """Whether its stock classes are this package's, not those of transformers."""
+        return self.config_class.startswith("sparsebert.")
+
     def model_class(self, task: HeadName) -> str:
         """Dotted name of the stock model class for a task."""
         return dict(self.model_classes)[task]
@@ -113,7 +119,11 @@ def is_shrunk(config: PretrainedConfig) -> bool:
 
 
 def _classes(module: str, stem: str) -> tuple[tuple[HeadName, str], ...]:
-    where, own = f"transformers.models.{module}.modeling_{module}", "sparsebert.models.pair_classes"
+    return _classes_in(f"transformers.models.{module}.modeling_{module}", stem)
+
+
+def _classes_in(where: str, stem: str) -> tuple[tuple[HeadName, str], ...]:
+    own = "sparsebert.models.pair_classes"
     return (
         ("base", f"{where}:{stem}Model"),
         ("classification", f"{where}:{stem}ForSequenceClassification"),
@@ -225,5 +235,17 @@ DEBERTA_V2 = ModelFamily(
     config_class=_config("deberta_v2", "DebertaV2"),
     model_classes=_classes("deberta_v2", "DebertaV2"),
     after_first="encoder.conv",
+    layer_gives_tuple=True,
+)
+
+CRAMMED_BERT = ModelFamily(
+    name="crammed-bert",
+    layers="layers",
+    attention=AttentionParts(
+        inputs=("attention.query", "attention.key", "attention.value"), output="attention.output", core="attention"
+    ),
+    ffn=FfnParts(inputs=("ffn.up", "ffn.gate"), output="ffn.down", activation="ffn.activation", block="ffn"),
+    config_class="sparsebert.models.crammed_config:CrammedBertConfig",
+    model_classes=_classes_in("sparsebert.models.crammed", "CrammedBert"),
     layer_gives_tuple=True,
 )

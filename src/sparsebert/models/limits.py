@@ -25,7 +25,8 @@ def position_limit(config: PretrainedConfig) -> int | None:
 
 def segment_types(config: PretrainedConfig) -> int:
     """How many segment types the model tells apart; 0 for families that take none."""
-    return 0 if family_of(config).name in ("distilbert", "modernbert") else int(config.type_vocab_size)
+    without = ("distilbert", "modernbert", "crammed-bert")
+    return 0 if family_of(config).name in without else int(config.type_vocab_size)
 
 
 def token_limits(config: PretrainedConfig) -> tuple[int | None, int, int]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +61,12 @@ _AUTO: dict[HeadName, str] = {
 
 
 def stock_config_class(family: ModelFamily) -> Any:
-    """The configuration class that transformers has for a family."""
+    """The configuration class of a family's whole models, transformers' or this package's own."""
     return _load(family.config_class)
 
 
 def stock_model_class(family: ModelFamily, task: HeadName) -> Any:
-    """The model class that transformers has for a family and a task."""
+    """The class of a family's whole models for a task, transformers' or this package's own."""
     return _load(family.model_class(task))
 
 
@@ -125,11 +126,14 @@ def model_class(family: ModelFamily, task: HeadName) -> type[PreTrainedModel]:
 
 
 def register_configs() -> None:
-    """Tell AutoConfig about all families."""
+    """Tell AutoConfig about all families, and about the whole models of those that transformers does not have."""
     from transformers.models.auto.configuration_auto import AutoConfig
 
     for name in registry.names("family"):
-        AutoConfig.register(registry.SHRUNK_PREFIX + name, config_class(registry.get("family", name)), exist_ok=True)
+        family = registry.get("family", name)
+        AutoConfig.register(registry.SHRUNK_PREFIX + name, config_class(family), exist_ok=True)
+        if family.is_own:
+            AutoConfig.register(name, stock_config_class(family), exist_ok=True)
 
 
 @functools.cache
@@ -139,9 +143,21 @@ def register_models(family: ModelFamily) -> None:
     A configuration calls this when it is made, which is before any Auto class can ask for its model. Registering
     while transformers is still importing itself would run into half-imported modules.
     """
+    _register_models(family, config_class, model_class)
+
+
+@functools.cache
+def register_own_models(name: str) -> None:
+    """Tell the Auto model classes about the whole models of a family of this package's own, as `register_models`."""
+    _register_models(registry.get("family", name), stock_config_class, stock_model_class)
+
+
+def _register_models(
+    family: ModelFamily, config_of: Callable[[ModelFamily], Any], model_of: Callable[[ModelFamily, HeadName], Any]
+) -> None:
     auto = importlib.import_module("transformers.models.auto.modeling_auto")
     for task, name in _AUTO.items():
-        getattr(auto, name).register(config_class(family), model_class(family, task), exist_ok=True)
+        getattr(auto, name).register(config_of(family), model_of(family, task), exist_ok=True)
 
 
 def __getattr__(name: str) -> Any:

@@ -103,8 +103,8 @@ def convert_ffn(
     """A copy of `model` with new, random fast feedforward layers in place of the feedforward blocks of `layers`.
 
     `layers` are indices in this model, None = all. Everything else is the same, the routing of earlier trees included.
-    Raises UserError for a layer that is not there, for an activation other than that of trees in other layers, for a
-    class as `shrink` does, and as FastFeedForward does.
+    Raises UserError for a layer that is not there, for a model made without blocks, for an activation other than that
+    of trees in other layers, for a class as `shrink` does, and as FastFeedForward does.
     """
     layout = plain_layout(model)
     chosen = set(range(len(layout.layers))) if layers is None else set(layers)
@@ -112,6 +112,8 @@ def convert_ffn(
         raise UserError("There is no such layer", got=sorted(chosen), allowed=f"0-{len(layout.layers) - 1}")
     if gone := _silenced(model, layout):
         raise UserError("Layers that give back their input must be cut out first", got=sorted(gone), fix="shrink it")
+    if layout.full_neurons == 0:
+        raise UserError("The model was made without feedforward blocks", got=type(model).__name__)
     config = _shrunk_config(model, layout, list(layout.layers), {})
     if any(tree for index, tree in enumerate(config.layer_fff) if index not in chosen):
         _check_activation(activation, config.fff_activation)
