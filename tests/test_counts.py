@@ -84,7 +84,9 @@ def test_example_inputs_suit_all_models_and_follow_the_seed() -> None:
     assert not torch.equal(ids, example_inputs(models, 64, 40, seed=2)["input_ids"])
 
 
-@pytest.mark.parametrize(("family", "pad", "longest"), [("bert", 0, 64), ("roberta", 1, 62), ("distilbert", 0, 64)])
+@pytest.mark.parametrize(
+    ("family", "pad", "longest"), [("bert", 0, 64), ("roberta", 1, 62), ("distilbert", 0, 64), ("crammed-bert", 0, 64)]
+)
 def test_a_length_without_positions_is_refused(family: str, pad: int, longest: int) -> None:
     model = tiny_model(family, pad_token_id=pad)
     model(**example_inputs([model], 1, longest))

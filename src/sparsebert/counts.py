@@ -139,9 +139,11 @@ def _count(parameters: Iterable[Tensor]) -> int:
 
 def _check_length(model: nn.Module, length: int) -> None:
     for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
+        if name.endswith("position_embeddings"):
+            own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+            rows = next(table for table in own if table.dim() == 2).shape[0]
             # RoBERTa numbers its positions from the padding id on, so the first rows are not for tokens.
-            first = 0 if module.padding_idx is None else module.padding_idx + 1
-            longest = module.num_embeddings - first
+            padding = module.padding_idx if isinstance(module, nn.Embedding) else None
+            longest = rows - (0 if padding is None else padding + 1)
             if length > longest:
                 raise UserError("The model has no positions for that length", got=length, allowed=f"1 to {longest}")

@@ -12,8 +12,8 @@ from torch import nn
 from sparsebert.errors import UserError, unknown
 from sparsebert.kernels import dispatch
 from sparsebert.kernels.reference import ACTIVATIONS, fff_route, levels_of
+from sparsebert.models.fff_sizes import DEEPEST
 
-DEEPEST = 20
 DENSE_BELOW = 2
 
 

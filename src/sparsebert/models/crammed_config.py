@@ -11,6 +11,8 @@ from sparsebert.errors import UserError
 from sparsebert.models.fff_sizes import parse_fff
 
 MODEL_TYPE = "crammed-bert"
+# The table of positions lies in no file, so that nothing else would stop one that takes all memory.
+_MOST_POSITIONS = 2**16
 
 
 @strict
@@ -68,6 +70,9 @@ class CrammedBertConfig(PretrainedConfig):
             raise UserError("The hidden size must be a multiple of the number of attention heads", got=got)
         if self.hidden_size % 2:
             raise UserError("The hidden size must be even, for sines and cosines", got=self.hidden_size)
+        if not 1 <= self.max_position_embeddings <= _MOST_POSITIONS:
+            got, allowed = self.max_position_embeddings, f"1 to {_MOST_POSITIONS}"
+            raise UserError("A model cannot have that many positions", got=got, allowed=allowed)
         if self.intermediate_size < 0:
             raise UserError(
                 "A feedforward block cannot have this size", got=self.intermediate_size, allowed="0 or more"
