@@ -249,8 +249,8 @@ def _check_inputs(input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | 
     given = [one for one in (input_ids, inputs_embeds) if one is not None]
     if len(given) != 1:
         raise ValueError("give exactly one of input_ids and inputs_embeds")
-    # A program that is being exported has no length yet.
-    if not torch.compiler.is_exporting() and given[0].shape[1] > longest:
+    # A program that is being compiled or exported may have no length yet.
+    if not torch.compiler.is_compiling() and given[0].shape[1] > longest:
         raise ValueError(f"the model has {longest} positions, the input is {given[0].shape[1]} tokens long")
 
 
