@@ -17,6 +17,7 @@ from sparsebert.pruning.criteria import Scored
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.finetune import BySize
 from sparsebert.recipe.multitask import Rounds
+from sparsebert.recipe.pretrain import Hidden, Pretraining, PretrainPhase
 from sparsebert.recipe.schema import (
     Columns,
     Component,
@@ -79,6 +80,11 @@ SECTIONS: dict[str, tuple[type[BaseModel], str]] = {
     "Columns": (Columns, "Of `columns`."),
     "Targets": (Target, "Each entry of `targets`, as `{kind: speedup, value: 4}`."),
     "Training": (Training, "Of `dense`, `finetune`, and of `training` in a phase or of the recipe."),
+    "Pretraining": (
+        Pretraining,
+        "Of `dense`, and of `training` in a phase, of pretrain: the keys of a [training](#training), and these.",
+    ),
+    "Hidden tokens": (Hidden, "Of `masking` of pretrain."),
     "Evaluation": (Evaluate, "Of `evaluate` in a training."),
     "Distillation": (Distill, "Of `distill`, of the recipe or of a phase."),
     "Measurement": (Measure, "Of `measure`."),
@@ -135,7 +141,7 @@ def recipe_page() -> str:
     for kind in registry.names("recipe"):
         lines += _keys(f"Keys of {kind}", registry.get("recipe", kind), "", leave=Recipe)
     for title, (model, where) in SECTIONS.items():
-        lines += _keys(title, model, where)
+        lines += _keys(title, model, where, leave=Training if model is Pretraining else None)
     for kind, (title, where) in PARTS.items():
         lines += [f"## {title}", "", where, "", "| name | options | |", "|---|---|---|"]
         lines += [_component(kind, name) for name in registry.names(kind)] + [""]
@@ -192,9 +198,10 @@ def _words(annotation: Any) -> str:
         return " or ".join("`null`" if one is type(None) else _words(one) for one in inner)
     if get_origin(annotation) is tuple:
         return f"list: {_words(inner[0])}" if inner[1:] == (...,) else f"[{', '.join(_words(one) for one in inner)}]"
-    linked: dict[Any, str] = {Recovery: "Training", BySize: "Training", Rounds: "Training"} | {
-        model: title for title, (model, _) in SECTIONS.items()
-    }
+    linked: dict[Any, str] = {
+        **dict.fromkeys((Recovery, BySize, Rounds), "Training"),
+        PretrainPhase: "Phases",
+    } | {model: title for title, (model, _) in SECTIONS.items()}
     return names[annotation] if annotation in names else _link(linked[annotation])
 
 
@@ -203,7 +210,7 @@ def _is_union(annotation: Any) -> bool:
 
 
 def _link(title: str) -> str:
-    return f"[{title.lower()}](#{title.lower()})"
+    return f"[{title.lower()}](#{title.lower().replace(' ', '-')})"
 
 
 def _default(field: FieldInfo) -> str:

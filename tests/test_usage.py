@@ -60,8 +60,8 @@ def test_shells_complete_commands_options_and_recipes():
 def test_recipes_are_listed_and_printed():
     found = json.loads(run_cli("recipes", "--json").stdout)
     files = {file.stem: file for file in SHIPPED.glob("*.yaml")}
-    assert [row["name"] for row in found] == sorted(files) and len(files) == 34
-    assert {row["command"] for row in found} == {"train", "compress", "multitask"}
+    assert [row["name"] for row in found] == sorted(files) and len(files) == 38
+    assert {row["command"] for row in found} == {"train", "compress", "multitask", "pretrain"}
     assert all(20 < len(row["description"]) < 500 and "\n" not in row["description"] for row in found)
     table = run_cli("recipes").stdout
     assert all(name in table for name in files)

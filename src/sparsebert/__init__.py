@@ -12,7 +12,19 @@ from sparsebert import autoload
 from sparsebert.version import __version__
 
 if TYPE_CHECKING:
-    from sparsebert.api import bench, compress, fff, finetune, glue, multitask, prune_curve, report, search, train
+    from sparsebert.api import (
+        bench,
+        compress,
+        fff,
+        finetune,
+        glue,
+        multitask,
+        pretrain,
+        prune_curve,
+        report,
+        search,
+        train,
+    )
     from sparsebert.errors import UserError
     from sparsebert.fast_feedforward.convert import distill_blocks
     from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
@@ -51,6 +63,7 @@ _WHERE = {
     "load_model": "sparsebert.models.load",
     "load_recipe": "sparsebert.recipe.load",
     "multitask": "sparsebert.api",
+    "pretrain": "sparsebert.api",
     "open_run": "sparsebert.result",
     "prune_curve": "sparsebert.api",
     "read_record": "sparsebert.records",
@@ -88,6 +101,7 @@ __all__ = [
     "load_recipe",
     "multitask",
     "open_run",
+    "pretrain",
     "prune_curve",
     "read_record",
     "report",

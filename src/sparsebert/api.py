@@ -90,6 +90,15 @@ def multitask(model: Model | None = None, **given: Any) -> RunResult:
     return run_recipe("multitask", model, **{"task": "cs224n", **given})
 
 
+def pretrain(model: Model | None = None, *, text: str | Path | Sequence[str | Path] = (), **given: Any) -> RunResult:
+    """Pretrain a masked language model on text, from new weights (`config=`) or on from a model.
+
+    `text` are files and folders, or hub:NAME. All else is as `run_recipe` takes it, or is a key of the recipe.
+    """
+    paths = [str(one) for one in ([text] if isinstance(text, str | Path) else text)]
+    return run_recipe("pretrain", model, **({"text": paths} if paths else {}), **given)
+
+
 def fff(model: Model | None = None, *, trees: int | None = None, depth: int | None = None, **given: Any) -> RunResult:
     """Put fast feedforward layers in place of dense ones, distilled from the model itself, beside controls.
 
@@ -345,7 +354,7 @@ def run_recipe(
 
 def default_folder(recipe: Recipe) -> Path:
     """`runs/MODEL-TASK-HASH`: the same recipe always finds the same folder."""
-    model = home_of(recipe.model)
+    model = home_of(recipe.starts_from)
     name = (model.resolve() if model.is_dir() else model).name
     return RUNS / f"{name}-{recipe.task}-{recipe.hash}"
 

@@ -26,6 +26,11 @@ def home_of(name: str) -> Path:
         raise UserError("There is no such home", got=name) from None
 
 
+def cache_home() -> Path:
+    """Where is kept what many runs share: the folder of the variable SPARSEBERT_CACHE, else ~/.cache/sparsebert."""
+    return home_of(os.environ.get("SPARSEBERT_CACHE") or "~/.cache/sparsebert")
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write through a temporary file in the same folder, so that a reader sees the old file or the new, never half."""
     write_bytes_atomically(path, text.encode("utf-8"))

@@ -24,6 +24,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "finetune": "sparsebert.runs.finetune:Finetune",
         "prune-curve": "sparsebert.runs.prune_curve:PruneCurves",
         "multitask": "sparsebert.runs.multitask:Multitask",
+        "pretrain": "sparsebert.runs.pretrain:Pretrain",
     },
     "recipe": {
         "compress": "sparsebert.recipe.compress:CompressRecipe",
@@ -32,6 +33,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "finetune": "sparsebert.recipe.finetune:FinetuneRecipe",
         "prune-curve": "sparsebert.recipe.prune_curve:PruneCurveRecipe",
         "multitask": "sparsebert.recipe.multitask:MultitaskRecipe",
+        "pretrain": "sparsebert.recipe.pretrain:PretrainRecipe",
     },
     "unit_criterion": {
         "obs": "sparsebert.pruning.criteria:obs",
@@ -109,6 +111,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "multilabel": "sparsebert.tasks.multilabel:MULTILABEL",
         "pair_classification": "sparsebert.tasks.pair:PAIR_CLASSIFICATION",
         "pair_similarity": "sparsebert.tasks.pair:PAIR_SIMILARITY",
+        "masked_lm": "sparsebert.tasks.masked_lm:MASKED_LM",
     },
     "metric": {
         "accuracy": "sparsebert.tasks.metrics:ACCURACY",
@@ -118,6 +121,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "spearman": "sparsebert.tasks.metrics:SPEARMAN",
         "micro_f1": "sparsebert.tasks.multilabel:MICRO_F1",
         "macro_f1": "sparsebert.tasks.multilabel:MACRO_F1",
+        "masked_accuracy": "sparsebert.tasks.masked_lm:MASKED_ACCURACY",
     },
     "target": {
         "speedup": "sparsebert.pruning.target_kinds:SPEEDUP",

@@ -19,6 +19,7 @@ COMMANDS = (
     "glue",
     "prune-curve",
     "multitask",
+    "pretrain",
     "split",
     "pack",
     "sweep",

@@ -18,8 +18,8 @@ from sparsebert.recipe.schema import LONGEST_NAME
 
 MOST_PROBLEMS = 5
 SHIPPED = Path(__file__).parents[1] / "recipes"
-# Keys that tell the kind of a recipe which does not say it.
-MARKS = {"phases": "train", "trees": "fff"}
+# Keys that tell the kind of a recipe which does not say it: the first of those that have the key.
+MARKS = {"phases": ("train", "pretrain"), "trees": ("fff",)}
 USUAL = "compress"
 
 
@@ -62,8 +62,8 @@ def _as_plain(value: Any) -> Any:
 def _check_kind(values: Mapping[str, Any], wanted: str | None) -> None:
     """Raises UserError for a recipe that says, by its kind or by its keys, that it is of another kind than `wanted`."""
     mark = _mark(values)
-    found = values.get("kind") or (MARKS[mark] if mark else wanted)
-    if wanted is None or found == wanted:
+    found = values.get("kind") or (MARKS[mark][0] if mark else wanted)
+    if wanted is None or found == wanted or ("kind" not in values and mark and wanted in MARKS[mark]):
         return
     why = f"is of kind {found}" if "kind" in values else f"has {mark}, so it is one of {found}"
     own = found not in registry.names("run_type")
@@ -117,7 +117,7 @@ def read_value(text: str, what: str, got: object) -> Any:
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
     """Validate plain values, of the kind that `load_recipe` says. Raises UserError with the first problems."""
     mark = _mark(values)
-    kind = values.get("kind") or (MARKS[mark] if mark else USUAL)
+    kind = values.get("kind") or (MARKS[mark][0] if mark else USUAL)
     if not isinstance(kind, str):
         raise UserError("The kind of a recipe is a word", got=kind, allowed=", ".join(registry.names("recipe")))
     owner = recipe_class(kind)

@@ -26,6 +26,7 @@ class TrainingRun(Part):
     final_loss: float | None = Field(default=None, description="mean over the last full interval between checkpoints")
     dtype: str
     processes: int = Field(default=1, description="that trained together, each on its share of every batch")
+    tokens: int | None = Field(default=None, description="seen in training on text, over all starts")
     teacher: bool
     evaluations: tuple[Evaluation, ...] = ()
     best_step: int | None = Field(default=None, description="of the evaluation whose model was kept; none = the last")

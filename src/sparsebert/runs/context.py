@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.utils.data import Sampler
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from sparsebert.counts import example_inputs
@@ -83,6 +84,15 @@ class RunContext(Generic[R]):
     def has_head(self, config: PretrainedConfig) -> bool:
         """Whether a saved model is fine-tuned for the task."""
         return _has_head(config, self.spec)
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether the recipe's model is fine-tuned for the task."""
+        return self.has_head(load_config(resolve(self.recipe.model)))
+
+    def order(self) -> Sampler[Any] | None:
+        """In which the train rows come; none = those of like length together."""
+        return None
 
     @property
     def work(self) -> Path:

@@ -9,8 +9,7 @@ from pydantic import BaseModel
 from transformers import PreTrainedModel, set_seed
 
 from sparsebert.models.layout import layout_of
-from sparsebert.models.load import load_config, save_model
-from sparsebert.models.source import resolve
+from sparsebert.models.load import save_model
 from sparsebert.progress import line
 from sparsebert.pruning.shapes import shape_of
 from sparsebert.recipe.schema import Distill, Recovery, Training
@@ -48,11 +47,10 @@ class Dense:
 def dense_model(context: RunContext, training: Training) -> Dense:
     """The model handed in, fine-tuned first if it has no head for the task; kept in `dense/`."""
     folder, done = context.folder / "dense", context.work / "dense.json"
-    source = resolve(context.recipe.model)
 
     def work() -> Trained:
         model, run = context.fresh(), None
-        if not context.has_head(load_config(source)):
+        if not context.is_tuned:
             run = train_model(context, model, training, context.work / "dense-training", "Fine-tuning dense").run
         save_model(model, context.tokenizer, folder)
         return Trained(run=run)

@@ -7,8 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, set_seed
 
 from sparsebert.models.layout import layout_of
-from sparsebert.models.load import load_config, save_model
-from sparsebert.models.source import resolve
+from sparsebert.models.load import save_model
 from sparsebert.pruning.shapes import shape_of
 from sparsebert.recipe.finetune import FinetuneRecipe
 from sparsebert.runs.context import RunContext
@@ -18,7 +17,7 @@ from sparsebert.runs.sparse_model import save_sparse, start_of, zeros_by_tensor
 from sparsebert.runs.stages import Stage, once
 from sparsebert.runs.teachers import check_teacher, distiller_of, given_teacher, teacher_doubts
 from sparsebert.runs.training import train_model
-from sparsebert.training.distill import Distiller
+from sparsebert.training.live_distill import Teaching
 
 NAME = "finetuned"
 FinetuneContext = RunContext[FinetuneRecipe]
@@ -38,8 +37,7 @@ class Finetune(RunType[FinetuneRecipe]):
         """The fine-tuned model; where it had the task's head, its scores before training stand beside those after."""
         context.steps.begin("Fine-tuning")
         start, folder, work = context.fresh(), context.folder / NAME, context.work / "model"
-        knows = context.has_head(load_config(resolve(context.recipe.model)))
-        before = context.score(context.predict(start)) if knows else ()
+        before = context.score(context.predict(start)) if context.is_tuned else ()
         stage = Stage(context.work / "trained.json", (work,), context.work / "training")
         run = once(stage, Trained, lambda: _train(context, work)).result.run
         trained = context.load(work)
@@ -75,7 +73,7 @@ def _train(context: FinetuneContext, folder: Path) -> Trained:
     return Trained(run=run)
 
 
-def _distiller(context: FinetuneContext, model: PreTrainedModel) -> Distiller | None:
+def _distiller(context: FinetuneContext, model: PreTrainedModel) -> Teaching | None:
     recipe = context.recipe
     if recipe.teacher is None:
         return None

@@ -25,11 +25,17 @@ DECIDE_INPUTS = ("model", "task", "data", "columns", "train_examples", "data_see
 def inputs_of(recipe: Recipe, task: Task) -> Inputs:
     """Read all of it. Raises UserError for a model that is not there."""
     splits = {"train": task.train, task.validation_name: task.validation, **task.more_validation}
+    data = {name: _rows_of(rows) for name, rows in splits.items()}
+    return made_from(recipe, files_of(recipe.model), data, task.spec.labels)
+
+
+def made_from(recipe: Recipe, model: dict[str, str], data: dict[str, SplitOf], labels: tuple[str, ...] = ()) -> Inputs:
+    """With the digests of a model and of data, those of the recipe's teachers, and what is installed here."""
     return Inputs(
-        model=_files_of(recipe.model),
-        teachers={name: _files_of(name) for name in recipe.given_teachers},
-        data={name: _rows_of(rows) for name, rows in splits.items()},
-        labels=task.spec.labels,
+        model=model,
+        teachers={name: files_of(name) for name in recipe.given_teachers},
+        data=data,
+        labels=labels,
         packages=versions(),
         threads=torch.get_num_threads(),
         cpu=cpu_name(),
@@ -74,7 +80,8 @@ def _of_data(before: Inputs, now: Inputs) -> Iterator[str]:
         yield f"the labels are {', '.join(now.labels)}, were {', '.join(before.labels)}"
 
 
-def _files_of(model: str) -> dict[str, str]:
+def files_of(model: str) -> dict[str, str]:
+    """SHA-256 of a model's files by name. Raises UserError for one that is not there."""
     folder = resolve(model).path
     names = {*MODEL_FILES, *TOKENIZER_FILES, *weight_files(folder), *(file.name for file in folder.glob("*.model"))}
     return {name: digest(folder / name) for name in sorted(names) if (folder / name).is_file()}

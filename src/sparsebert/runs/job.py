@@ -25,7 +25,7 @@ from sparsebert.recipe.load import parse_recipe
 from sparsebert.records import Inputs
 from sparsebert.runs.claim import LOCK_FILE
 from sparsebert.runs.executors.base import Executor, InProcess
-from sparsebert.runs.inputs import DECIDE_INPUTS, inputs_of
+from sparsebert.runs.inputs import DECIDE_INPUTS
 from sparsebert.runs.run import run
 
 LOOK_S = 0.5
@@ -93,7 +93,8 @@ class JobMaker:
         plain = recipe.plain()
         key = json.dumps([recipe.given_teachers, *(plain[name] for name in DECIDE_INPUTS)])
         if key not in self.read:
-            self.read[key] = inputs_of(recipe, registry.get("run_type", recipe.kind)().task(recipe))
+            run_type = registry.get("run_type", recipe.kind)()
+            self.read[key] = run_type.inputs(recipe, run_type.task(recipe))
         return self.read[key]
 
 

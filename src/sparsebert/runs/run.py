@@ -25,7 +25,7 @@ from sparsebert.reports.page import write_report
 from sparsebert.runs.cache import add_to_cache, given_before, one_maker, shared_parts, take_from_cache
 from sparsebert.runs.claim import claimed, finished, finished_record, mark_finished
 from sparsebert.runs.context import RunContext
-from sparsebert.runs.inputs import differences, inputs_of
+from sparsebert.runs.inputs import differences
 from sparsebert.runs.remarks import remarks
 from sparsebert.runs.results import CARD, measure_models, write_predictions
 from sparsebert.runs.run_type import Made, RunType
@@ -67,7 +67,7 @@ def run(
     with busy("Reading the model and the data"):
         context = run_type.set_up(recipe, folder, callbacks)
         steps = run_type.check(context) + len(LAST_STEPS)
-        inputs = inputs_of(recipe, context.task)
+        inputs = run_type.inputs(recipe, context.task)
         if expected is not None:
             _check_same(expected, inputs)
     with claimed(folder, recipe, inputs, restart) as begun, torch_threads(begun.threads):

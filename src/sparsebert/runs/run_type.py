@@ -13,8 +13,9 @@ from transformers import PreTrainedModel, TrainerCallback
 from sparsebert.counts import Footprint
 from sparsebert.data.load import Task
 from sparsebert.recipe.base import Recipe
-from sparsebert.records import ModelResult
+from sparsebert.records import Inputs, ModelResult
 from sparsebert.runs.context import Predictions, R, RunContext, set_up, task_of
+from sparsebert.runs.inputs import inputs_of
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,10 @@ class RunType(ABC, Generic[R]):
     def task(self, recipe: R) -> Task:
         """What a run of this recipe reads, without its model. Raises UserError for data that cannot be read."""
         return task_of(recipe)
+
+    def inputs(self, recipe: R, task: Task) -> Inputs:
+        """What a run is made from, besides its recipe. Raises UserError for a model that is not there."""
+        return inputs_of(recipe, task)
 
     @abstractmethod
     def check(self, context: RunContext[R]) -> int:

@@ -22,6 +22,7 @@ from sparsebert.runs.remarks import collapse
 from sparsebert.training.collate import Collator, padding_collator
 from sparsebert.training.distill import Distiller, check_match
 from sparsebert.training.evaluate import predict_logits
+from sparsebert.training.live_distill import LiveDistiller, Teaching
 from sparsebert.training.teacher import cache_teacher
 
 SAMPLE_ROWS = 1000
@@ -54,6 +55,9 @@ def check_teacher(context: RunContext, phase: Distilled, student: PreTrainedMode
     """Raises UserError if the model that a phase names cannot teach the student what the phase asks for."""
     if phase.teacher is None or phase.teacher == "dense":
         return
+    if not context.kind.kept:
+        LiveDistiller(_live(context, phase.teacher), phase.distill).check(student, None)
+        return
     teacher = given_teacher(context, phase, SAMPLE_ROWS)
     check_match(student, teacher.model, phase.distill)
 
@@ -65,6 +69,8 @@ def given_teacher(context: RunContext, phase: Distilled, most: int | None = None
     the phase compares what the models give token by token.
     """
     assert phase.teacher is not None
+    if not context.kind.kept:
+        return Teacher(_live(context, phase.teacher), context.train, context.collate)
     texts = context.task.train if most is None else context.task.train.select(range(min(most, len(context.task.train))))
     teacher = _teacher(context, phase.teacher, texts)
     if phase.distill.hidden > 0 or phase.distill.attention > 0:
@@ -74,8 +80,13 @@ def given_teacher(context: RunContext, phase: Distilled, most: int | None = None
 
 def distiller_of(
     context: RunContext, phase: Distilled, teacher: Teacher, folder: Path, student: PreTrainedModel
-) -> Distiller:
-    """What teaches a student that has all of the teacher's layers; the teacher's outputs are kept in `folder`."""
+) -> Teaching:
+    """What teaches a student that has all of the teacher's layers; the teacher's outputs are kept in `folder`.
+
+    A task whose outputs are too many has a teacher that runs along.
+    """
+    if not context.kind.kept:
+        return LiveDistiller(teacher.model, phase.distill)
     hidden = phase.distill.hidden > 0
     cache = cache_teacher(teacher.model, teacher.rows, teacher.collate, folder, hidden, context.kind)
     layers = tuple(range(len(layout_of(student).layers)))
@@ -85,13 +96,20 @@ def distiller_of(
 def teacher_doubts(context: RunContext, names: Sequence[str]) -> tuple[str, ...]:
     """A line for each of the named teachers that is no better than an answer that does not look at the text."""
     found = []
-    for name in names:
+    for name in names if context.kind.kept else ():
         teacher = _teacher(context, name, context.task.validation)
         outputs = predict_logits(teacher.model, teacher.rows, teacher.collate, kind=context.kind)
         predictions = {context.task.validation_name: outputs}
         said = collapse(context, f"The teacher {name}", context.score(predictions), context.decide(predictions))
         found += [f"{said}. What is learned from it is worth as little"] if said else []
     return tuple(found)
+
+
+def _live(context: RunContext, name: str) -> PreTrainedModel:
+    source = resolve(name)
+    if not context.has_head(load_config(source)):
+        raise UserError("The teacher is no masked language model", got=name, fix="give teacher: dense")
+    return context.load(source)
 
 
 def _teacher(context: RunContext, name: str, texts: Dataset) -> Teacher:

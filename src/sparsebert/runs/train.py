@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, Field
@@ -14,8 +15,7 @@ from transformers import PreTrainedModel, set_seed
 from sparsebert import registry
 from sparsebert.files import write_bytes_atomically
 from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
-from sparsebert.models.load import load_config, save_model
-from sparsebert.models.source import resolve
+from sparsebert.models.load import save_model
 from sparsebert.models.surgeon import Keep, live_units, shrink
 from sparsebert.progress import line
 from sparsebert.pruning.shapes import Heads, heads_left, shape_of
@@ -33,7 +33,7 @@ from sparsebert.sparse.hard import make_penalty
 from sparsebert.sparse.schedules import Times, moment
 from sparsebert.sparse.sites import Masks
 from sparsebert.sparse.sparsifier import Sparsifier
-from sparsebert.training.distill import Distiller
+from sparsebert.training.live_distill import Teaching
 
 MASKS = "masks.safetensors"
 DONE, MODEL, CHECKPOINTS = "done.json", "model", "training"
@@ -56,6 +56,8 @@ class Train(RunType[TrainRecipe]):
     """Sparse training: a sparse model, after the dense one where a teacher or a baseline was trained."""
 
     recipe = TrainRecipe
+    name: ClassVar[str] = "sparse"
+    """Of the model, and of its folder."""
 
     def check(self, context: TrainContext) -> int:
         """The phases, and the dense model if there is one."""
@@ -70,8 +72,8 @@ class Train(RunType[TrainRecipe]):
         dense = dense_model(context, context.recipe.dense) if has_dense(context) else None
         entries = [] if dense is None else [dense_entry(context, dense)]
         start = context.fresh()
-        entries.append(_train_phases(context, dense, start))
-        if dense is None:
+        entries.append(_train_phases(context, dense, start, self.name))
+        if dense is None and any(phase.rules for phase in context.recipe.phases):
             notes = (*notes, _NO_DENSE)
         return Made(entries, notes, start_of(start), has_dense=dense is not None)
 
@@ -149,7 +151,7 @@ def _sparsifier(context: TrainContext, model: PreTrainedModel, rules: Sequence[R
     )
 
 
-def _train_phases(context: TrainContext, dense: Dense | None, start: PreTrainedModel) -> Entry:
+def _train_phases(context: TrainContext, dense: Dense | None, start: PreTrainedModel, name: str) -> Entry:
     phases = context.recipe.phases
     folders = [context.work / f"phase{index}-{phase.name}" for index, phase in enumerate(phases)]
     done: dict[str, PhaseDone] = {}
@@ -162,7 +164,7 @@ def _train_phases(context: TrainContext, dense: Dense | None, start: PreTrainedM
     keep = live_units(trained)
     small, difference = _cut(context, trained, keep)
     heads = heads_left(trained, keep, numbers=done[phases[-1].name].heads)
-    folder = context.folder / "sparse"
+    folder = context.folder / name
     save_sparse(small, context.tokenizer, folder, packed=context.recipe.packed)
     facts = {
         "shape": shape_of(small, range(len(layout_of(start).layers)), start, heads),
@@ -181,7 +183,7 @@ def has_dense(context: TrainContext) -> bool:
     """Whether there is a dense model to compare with: as a teacher, because it is asked for, or as it is given."""
     if context.recipe.baseline or any(phase.teacher == "dense" for phase in context.recipe.phases):
         return True
-    return context.has_head(load_config(resolve(context.recipe.model)))
+    return context.is_tuned
 
 
 def _phase(
@@ -252,7 +254,7 @@ def _outside(model: PreTrainedModel, masks: Masks) -> Masks:
     return {name: mask for name, mask in outside.items() if mask.shape == model.get_parameter(name).shape}
 
 
-def _distiller(context: TrainContext, phase: Phase, dense: Dense | None, model: PreTrainedModel) -> Distiller | None:
+def _distiller(context: TrainContext, phase: Phase, dense: Dense | None, model: PreTrainedModel) -> Teaching | None:
     if phase.teacher is None:
         return None
     teacher, folder = _teacher(context, phase, dense)

@@ -32,6 +32,7 @@ def train_model(
         folder,
         context.recipe.seed,
         title,
+        order=context.order(),
         watch=watch,
         callbacks=(*context.callbacks, *logged(context, folder, title)),
         **more,

@@ -6,7 +6,7 @@ One file a kind, registered in `registry.py` under "task_kind"; a user's own is 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,6 +68,8 @@ class TaskKind(ABC):
     """How many outputs a model has; None = one for each name."""
     apart: bool = False
     """Whether a text is a pair of which each side is read on its own, so that a batch holds two rows for each."""
+    kept: bool = True
+    """Whether a teacher's outputs of all texts can be kept; else it runs along with its student."""
 
     @abstractmethod
     def from_text(self, column: TextColumn) -> tuple[Sequence[Any], tuple[str, ...]]:
@@ -99,6 +101,10 @@ class TaskKind(ABC):
     @abstractmethod
     def outputs(self, output: Any) -> torch.Tensor:
         """Outputs [texts, outputs] of what a model of transformers gives for a batch."""
+
+    def read(self, model: Any, inputs: Mapping[str, torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Outputs [texts, outputs] of a model for a batch, of which `inputs` is what the model takes."""
+        return self.outputs(model(**inputs))
 
     @abstractmethod
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -32,6 +32,6 @@ def predict_logits(
     with evaluating(model), torch.inference_mode():
         for rows, batch in batches_by_length(encoded, collate, batch_size):
             inputs = {key: value.to(device) for key, value in inputs_of(batch).items()}
-            for row, values in zip(rows, kind.outputs(model(**inputs)).float().cpu().numpy(), strict=True):
+            for row, values in zip(rows, kind.read(model, inputs, batch).float().cpu().numpy(), strict=True):
                 logits[row] = values
     return np.stack([logits[row] for row in range(len(encoded))])

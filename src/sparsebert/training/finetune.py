@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,19 +14,21 @@ import torch
 from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from sparsebert.environment import supports_bf16_training
 from sparsebert.errors import UserError
+from sparsebert.recipe.pretrain import Pretraining
 from sparsebert.recipe.schema import Rule, Training
 from sparsebert.records import TrainingRun
 from sparsebert.sparse.sites import Masks
+from sparsebert.training.arguments import clock_of, rows_at_once, training_arguments
 from sparsebert.training.checkpoints import Checkpoints
 from sparsebert.training.collate import Collator, EpochOrder
-from sparsebert.training.distill import Distiller
 from sparsebert.training.energy import TrainingEnergy
 from sparsebert.training.fingerprint import digest_of
+from sparsebert.training.live_distill import Teaching
 from sparsebert.training.rates import CYCLES
 from sparsebert.training.together import same, team_size, together
 from sparsebert.training.trainer import SparseTrainer
@@ -53,7 +54,7 @@ def fine_tune(
     title: str,
     *,
     order: Sampler[Any] | None = None,
-    distiller: Distiller | None = None,
+    distiller: Teaching | None = None,
     rules: Sequence[Rule] = (),
     sparsity: float | None = None,
     held: Mapping[str, torch.Tensor] | None = None,
@@ -71,7 +72,7 @@ def fine_tune(
     joined this one (training/together.py), each takes its share of every batch. Raises DivergedError when the loss
     stops being a number, and UserError for rules that cannot be carried out, and for batches that cannot be shared.
     """
-    _check_shares(training, order)
+    _check_shares(training)
     shared = {
         "model": model,
         "encoded": encoded,
@@ -91,14 +92,12 @@ def fine_tune(
     return together(_fine_tune, shared, {"callbacks": tuple(callbacks)})
 
 
-def _check_shares(training: Training, order: Sampler[Any] | None) -> None:
-    processes = team_size()
-    if processes > 1 and order is not None:
-        raise UserError("A training in turns, batch by batch, is one of a single process", got=f"{processes} processes")
-    if training.batch_size % processes:
+def _check_shares(training: Training) -> None:
+    processes, rows = team_size(), rows_at_once(training)
+    if rows % processes:
         raise UserError(
             "The rows of a step cannot be shared among the processes",
-            got=f"{training.batch_size} rows and {processes} processes",
+            got=f"{rows} rows and {processes} processes",
             fix="set the training's batch_size to a multiple of the processes",
         )
 
@@ -112,7 +111,7 @@ def _fine_tune(
     seed: int,
     title: str,
     order: Sampler[Any] | None,
-    distiller: Distiller | None,
+    distiller: Teaching | None,
     rules: Sequence[Rule],
     sparsity: float | None,
     held: Mapping[str, torch.Tensor] | None,
@@ -125,10 +124,10 @@ def _fine_tune(
     if training.freeze_embeddings:
         _freeze_embeddings(model)
     checkpoints = Checkpoints(folder, _start_of(model, training, seed, rules, sparsity, held, hold_zeros, distiller))
-    energy = TrainingEnergy(folder)
+    energy, clock = TrainingEnergy(folder), clock_of(training, folder)
     trainer = SparseTrainer(
         model=model,
-        args=_arguments(training, folder, seed, bf16, len(encoded), watch),
+        args=training_arguments(training, folder, seed, bf16, len(encoded), watch),
         train_dataset=encoded,
         data_collator=collate,
         rules=rules,
@@ -138,14 +137,22 @@ def _fine_tune(
         distiller=distiller,
         watch=watch,
         dropout=training.dropout,
-        cycle=CYCLES.get(training.lr_schedule),
+        cycle=CYCLES.get(training.lr_schedule) if clock is None else clock.cycle,
         order=order or EpochOrder(encoded["length"], training.batch_size, seed),
         title=title,
-        callbacks=[energy, checkpoints, *(watch.callbacks(training.save_steps) if watch else ()), *callbacks],
+        callbacks=[
+            energy,
+            *([clock] if clock else []),
+            checkpoints,
+            *(watch.callbacks(training.save_steps) if watch else ()),
+            *callbacks,
+        ],
     )
     start = time.perf_counter()
     try:
         checkpoint = same(checkpoints.last)
+        if clock is not None:
+            clock.begin(checkpoint)
         with energy.measured(trainer.args, checkpoint):
             _train_or_resume(trainer, checkpoint, watch)
     finally:
@@ -161,6 +168,7 @@ def _fine_tune(
         final_loss=_last_logged_loss(trainer.state),
         dtype="bfloat16 autocast" if bf16 else "float32",
         processes=team_size(),
+        tokens=_tokens(trainer.state, training),
         teacher=distiller is not None,
         evaluations=watch.evaluations(trainer.state.log_history) if watch else (),
         best_step=trainer.state.best_global_step if watch and watch.keeps_best else None,
@@ -178,7 +186,7 @@ def _start_of(
     sparsity: float | None,
     held: Mapping[str, torch.Tensor] | None,
     hold_zeros: bool,
-    distiller: Distiller | None,
+    distiller: Teaching | None,
 ) -> str:
     """A digest of what decides a training, besides its rows: a checkpoint of another start is of another training."""
     weights = digest_of((*model.state_dict().items(), *(held or {}).items()))
@@ -211,39 +219,8 @@ def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None, watch: Watc
     trainer.restore(checkpoint, state)
 
 
-def _arguments(
-    training: Training, folder: Path, seed: int, bf16: bool, rows: int, watch: Watch | None
-) -> TrainingArguments:
-    per_epoch = math.ceil(rows / training.batch_size)
-    steps = training.max_steps if training.max_steps > 0 else math.ceil(training.epochs * per_epoch)
-    often: dict[str, Any] = {"save_steps": training.save_steps}
-    if watch is not None:
-        often |= watch.arguments(steps, per_epoch)
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=training.epochs,
-        max_steps=training.max_steps,
-        per_device_train_batch_size=training.batch_size // team_size(),
-        learning_rate=training.learning_rate,
-        warmup_steps=training.warmup,
-        weight_decay=training.weight_decay,
-        # Of no effect for cycles, which the trainer makes itself.
-        lr_scheduler_type="linear" if training.lr_schedule in CYCLES else training.lr_schedule,
-        save_strategy="steps",
-        **often,
-        logging_strategy="steps",
-        logging_steps=training.save_steps,
-        report_to=[],
-        disable_tqdm=True,
-        seed=seed,
-        bf16=bf16,
-        use_cpu=not torch.cuda.is_available(),
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-    )
-    # The first GPU of several, as Trainer itself does where a model has its own plan for them.
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    return arguments
+def _tokens(state: TrainerState, training: Training) -> int | None:
+    return int(state.num_input_tokens_seen) if isinstance(training, Pretraining) else None
 
 
 def _last_logged_loss(state: TrainerState) -> float | None:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from sparsebert.fast_feedforward.layer import FastFeedForward
 from sparsebert.sparse.sparsifier import Sparsifier
-from sparsebert.training.distill import Distiller
+from sparsebert.training.live_distill import Teaching
 from sparsebert.training.teacher import layer_outputs
 
 
@@ -72,7 +72,7 @@ class TeacherLoss(LossTerm):
 
     columns = ("row",)
 
-    def __init__(self, distiller: Distiller, student: PreTrainedModel) -> None:
+    def __init__(self, distiller: Teaching, student: PreTrainedModel) -> None:
         self._distiller, self._student = distiller, student
         self._layers: Sequence[torch.Tensor] = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -50,6 +51,20 @@ def triangular(optimizer: torch.optim.Optimizer, warmup: int, steps: int) -> tor
         return max(0.0, (steps - step) / max(1, steps - warmup))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+
+
+def rate_at(schedule: str, share: float, warmup: float) -> float:
+    """The part of the highest rate when a `share` of the time is over, of which `warmup` is the way up; all are 0-1.
+
+    For a training whose length is hours: linear, cosine, constant_with_warmup or triangular.
+    """
+    if share < warmup:
+        up = share / warmup
+        return LOWEST + (1 - LOWEST) * up if schedule == "triangular" else up
+    down = (share - warmup) / max(1e-9, 1 - warmup)
+    if schedule == "cosine":
+        return (1 + math.cos(math.pi * down)) / 2
+    return 1.0 if schedule == "constant_with_warmup" else 1 - down
 
 
 # The names of recipes for what the trainer makes itself; transformers has the others.

@@ -28,8 +28,8 @@ from sparsebert.recipe.schema import Rule
 from sparsebert.sparse.sites import Masks
 from sparsebert.sparse.sparsifier import Sparsifier
 from sparsebert.training.callback import SparsityCallback
-from sparsebert.training.distill import Distiller
 from sparsebert.training.dropout import set_dropout, switch_off_dropout
+from sparsebert.training.live_distill import Teaching
 from sparsebert.training.losses import (
     ForwardPass,
     LossTerm,
@@ -68,7 +68,7 @@ class SparseTrainer(Trainer):
         sparsity: float | None = None,
         held: Mapping[str, torch.Tensor] | None = None,
         hold_zeros: bool = False,
-        distiller: Distiller | None = None,
+        distiller: Teaching | None = None,
         watch: Watch | None = None,
         dropout: float | None = None,
         order: Sampler[int] | None = None,
@@ -282,7 +282,7 @@ class SparseTrainer(Trainer):
         """Trainer divides what is accumulated, but not where the user's own function does."""
         return 1 if self.compute_loss_func is None else self.current_gradient_accumulation_steps
 
-    def _refuse(self, distiller: Distiller | None, dropout: float | None) -> None:
+    def _refuse(self, distiller: Teaching | None, dropout: float | None) -> None:
         if dropout is not None and not 0 <= dropout < 1:
             raise UserError("The rate of dropout must lie from 0 to below 1", got=dropout, fix="None = the model's own")
         if self.args.n_gpu > 1:

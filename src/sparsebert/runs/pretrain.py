@@ -1,0 +1,136 @@
+"""`pretrain`: phases as `train` has them, on text, from fresh weights or on from a masked language model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.utils.data import Sampler
+from transformers import PretrainedConfig, PreTrainedModel, TrainerCallback
+
+from sparsebert.counts import example_inputs
+from sparsebert.data.load import Task
+from sparsebert.models.heads import saved_head
+from sparsebert.models.load import load_model
+from sparsebert.models.presets import new_model
+from sparsebert.models.source import ModelSource
+from sparsebert.recipe.pretrain import PretrainRecipe
+from sparsebert.records import Decisions, Inputs, Score, SplitOf
+from sparsebert.runs.context import Predictions, RunContext
+from sparsebert.runs.inputs import files_of, made_from
+from sparsebert.runs.text_task import VALIDATION, TextTask, new_config, text_task
+from sparsebert.runs.train import Train
+from sparsebert.tasks.kind import ConstantAnswer
+from sparsebert.tasks.masked_lm import MASKED_LM
+from sparsebert.training.collate import padding_collator
+from sparsebert.training.text_rows import Hider, TextOrder, TextRows, collate_text
+
+LOSS = "loss"
+
+
+@dataclass(frozen=True)
+class PretrainContext(RunContext[PretrainRecipe]):
+    """Rows of text in the place of token rows with labels; a model is new where the recipe has a configuration."""
+
+    config: PretrainedConfig | None = None
+
+    @property
+    def is_tuned(self) -> bool:
+        """A model that is given has been pretrained before."""
+        return self.config is None
+
+    def has_head(self, config: PretrainedConfig) -> bool:
+        """Whether it is a masked language model."""
+        return saved_head(config) == "masked_lm"
+
+    def order(self) -> Sampler[Any]:
+        """Positions of the rows."""
+        return TextOrder(len(self.train), self.recipe.seed)
+
+    @cached_property
+    def constant(self) -> ConstantAnswer:
+        """How often each token is hidden in the text that is held out."""
+        return MASKED_LM.constant(self.labels(VALIDATION), ())
+
+    def score(self, predictions: Predictions, dense: Predictions | None = None) -> tuple[Score, ...]:
+        """The accuracy on hidden tokens, and their mean loss, beside those of naming tokens by their frequency."""
+        scores = super().score(predictions, dense)
+        baseline = float(self.constant.outputs[0])
+        losses = [
+            Score(
+                metric=LOSS,
+                value=MASKED_LM.mean_loss(outputs, self.labels(split)),
+                split=split,
+                examples=len(outputs),
+                baseline=baseline,
+            )
+            for split, outputs in predictions.items()
+        ]
+        return (*scores, *losses)
+
+    def decide(self, predictions: Predictions, dense: Predictions | None = None) -> Decisions | None:
+        """None: there are as many classes as tokens."""
+        return None
+
+    def load(self, source: ModelSource | Path) -> PreTrainedModel:
+        """A masked language model in float32."""
+        return load_model(source, head="masked_lm", dtype=torch.float32)
+
+    def _open(self) -> PreTrainedModel:
+        return super()._open() if self.config is None else new_model(self.config, self.recipe.seed)
+
+
+class Pretrain(Train):
+    """Masked language modelling in phases."""
+
+    recipe = PretrainRecipe  # type: ignore[assignment]
+    name = "pretrained"
+
+    def set_up(self, recipe: Any, folder: Path, callbacks: Sequence[TrainerCallback]) -> Any:
+        """Text, tokenizer, and the configuration of a new model."""
+        task = text_task(recipe)
+        assert task.shards is not None and task.tokenizer is not None
+        hider = Hider.of(task.tokenizer, recipe.masking, recipe.seed)
+        rows: Any = TextRows(task.shards, hider)
+        collate: Any = collate_text
+        config = new_config(recipe, len(task.tokenizer))
+        context = PretrainContext(
+            recipe,
+            folder,
+            task,
+            task.tokenizer,
+            rows,
+            {VALIDATION: task.validation},
+            collate,
+            task.notes,
+            callbacks=tuple(callbacks),
+            config=config,
+        )
+        task.tokenizer.model_max_length = recipe.max_length
+        padding_collator(task.tokenizer)
+        for setting in context.settings:
+            example_inputs([context.start()], setting.batch, setting.length)
+        return context
+
+    def task(self, recipe: Any) -> Task:
+        """The text."""
+        return text_task(recipe)
+
+    def inputs(self, recipe: Any, task: Task) -> Inputs:
+        """Digests of the text as tokens, which depend on the tokenizer, and of the model or its configuration."""
+        text = cast(TextTask, task)
+        assert text.shards is not None and text.held is not None and text.tokenizer is not None
+        config = new_config(recipe, len(text.tokenizer))
+        plain = None if config is None else json.dumps(config.to_dict(), sort_keys=True, default=str)
+        model = files_of(recipe.model) if plain is None else {"config": hashlib.sha256(plain.encode()).hexdigest()}
+        data = {
+            "train": SplitOf(rows=len(text.shards), sha256=text.shards.digest),
+            VALIDATION: SplitOf(rows=len(text.validation), sha256=text.held.digest),
+        }
+        return made_from(recipe, model, data)

@@ -1,0 +1,65 @@
+"""Distillation from a teacher that runs along: for tasks whose outputs are too many to be kept for all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from sparsebert.errors import UserError
+from sparsebert.recipe.schema import Distill
+from sparsebert.tasks.masked_lm import IGNORED, MASKED_LM
+from sparsebert.training.collate import Batch, Collator, inputs_of
+from sparsebert.training.distill import Distiller
+
+
+@dataclass(frozen=True)
+class LiveDistiller:
+    """A masked language model as teacher of another one, by its logits of the hidden tokens.
+
+    loss = labels * task loss + logits * T^2 * KL(teacher || student), a mean over hidden tokens.
+    """
+
+    teacher: PreTrainedModel
+    weights: Distill
+    wants_hidden = False
+    wants_maps = False
+
+    def check(self, student: PreTrainedModel, rows: int | None) -> None:
+        """Raises UserError for a student with another vocabulary."""
+        own, taught = (model.config.vocab_size for model in (student, self.teacher))
+        if own != taught:
+            raise UserError(
+                "Teacher and student have different vocabularies",
+                got=f"{taught:,} and {own:,} tokens",
+                fix="give a teacher that was pretrained with this tokenizer",
+            )
+
+    def collator(self, collate: Collator) -> Collator:
+        """The same: batches carry nothing of the teacher's."""
+        return collate
+
+    @contextmanager
+    def at_work(self, student: PreTrainedModel) -> Iterator[None]:
+        """Inside, the teacher is where the student is."""
+        nn.Module.to(self.teacher, student.device)
+        self.teacher.eval()
+        yield
+
+    def loss(self, output: Any, layers: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
+        """The weighted sum [] of the task loss and what the teacher says of the hidden tokens."""
+        hidden = batch["labels"] != IGNORED
+        with torch.no_grad():
+            taught = MASKED_LM.outputs(self.teacher(**inputs_of(batch)))[hidden].float()
+        own = MASKED_LM.outputs(output)[hidden].float()
+        told = MASKED_LM.distillation(own, taught, self.weights.temperature)
+        return self.weights.labels * output.loss + self.weights.logits * told
+
+
+Teaching = Distiller | LiveDistiller
+"""What a training may learn from beside labels."""

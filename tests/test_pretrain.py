@@ -1,0 +1,177 @@
+"""`sparsebert pretrain` on tiny text: new weights, sparse on the way, from a teacher, on from a model, and refusals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import sparsebert
+from sparsebert.records import Record, read_record
+from test_resume import COMMAND, wait_and_stop
+from text_run import TRAINING, write_recipe, write_text
+from tiny_run import assert_refused, run_cli, write_task
+
+RULE = {"criterion": "magnitude", "sparsity": 0.6, "stop": {"percent": 50}, "every": {"steps": 1}}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pretrain")
+    write_text(folder / "text")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSEBERT_CACHE", str(home / "cache"))
+
+
+def pretrained(home: Path, name: str, *phases: dict, more: tuple[str, ...] = (), **keys: object) -> Record:
+    file = write_recipe(home / f"{name}.yaml", home / "text" / "animals.txt", *phases, **keys)
+    said = run_cli("pretrain", "--recipe", file, "-o", home / name, *more)
+    assert said.exit_code == 0, said.output
+    return read_record(home / name)
+
+
+def scores(record: Record) -> dict[str, float]:
+    return {one.metric: one.value for one in record.models[-1].scores}
+
+
+def test_a_new_model_learns_what_is_hidden(home: Path) -> None:
+    record = pretrained(home, "long", {"training": TRAINING | {"max_steps": 300}})
+    [model] = record.models
+    assert record.main_metric == "masked_accuracy" and record.kind == "pretrain"
+    found = {one.metric: one for one in model.scores}
+    assert found["masked_accuracy"].value > found["masked_accuracy"].baseline + 0.2
+    assert found["loss"].value < 0.8 * found["loss"].baseline
+    run = model.phases["pretrain"]
+    assert run.steps == 300 and 0.9 < (run.tokens or 0) / (300 * 16 * 16) <= 1
+    loaded = sparsebert.load_model(home / "long" / model.folder)
+    assert type(loaded).__name__ == "BertForMaskedLM" and loaded.config.vocab_size <= 120
+
+
+def test_the_same_command_makes_the_same_model_and_reads_it_again(home: Path) -> None:
+    first = pretrained(home, "one")
+    again = run_cli("pretrain", "--recipe", home / "one.yaml", "-o", home / "one")
+    assert "has finished before" in again.stderr
+    pretrained(home, "two")
+    files = [next((home / name / first.models[-1].folder).glob("*.safetensors")) for name in ("one", "two")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert scores(read_record(home / "two")) == scores(first)
+
+
+def test_another_seed_hides_other_tokens_and_the_data_seed_decides_what_is_scored(home: Path) -> None:
+    base = pretrained(home, "one")
+    other = pretrained(home, "seed", more=("--seed", "1"))
+    assert scores(other)["loss"] != scores(base)["loss"]
+    examples = [one.examples for record in (base, other) for one in record.models[-1].scores]
+    assert len(set(examples)) == 1
+
+
+def test_micro_batches_add_up_to_the_same_step(home: Path) -> None:
+    phase = {"training": TRAINING | {"max_steps": 3}}
+    whole = pretrained(home, "whole", phase)
+    parts = pretrained(home, "parts", {"training": TRAINING | {"max_steps": 3, "micro_batch_size": 4}})
+    weights = [
+        load_file(next((home / name / record.models[-1].folder).glob("*.safetensors")))
+        for name, record in (("whole", whole), ("parts", parts))
+    ]
+    for key, value in weights[0].items():
+        assert torch.allclose(value, weights[1][key], atol=2e-3), key
+
+
+def test_it_becomes_sparse_and_finetune_holds_the_zeros(home: Path) -> None:
+    record = pretrained(home, "sparse", {"rules": [RULE]})
+    model = record.models[-1]
+    assert model.sparsity.encoder_linear == pytest.approx(0.6, abs=0.01)
+    write_task(home / "task")
+    out = home / "tuned"
+    words = ("finetune", home / "sparse" / model.folder, "--task", "mine", "--data", home / "task", "-o", out)
+    settings = ("training.max_steps=4", "training.evaluate=null", "measure.timed=false")
+    said = run_cli(*words, *(word for one in settings for word in ("--set", one)))
+    assert said.exit_code == 0, said.output
+    zeros = read_record(out).models[0].sparsity_by_tensor
+    assert zeros == pytest.approx(model.sparsity_by_tensor, abs=1e-6)
+
+
+def test_a_sparse_one_learns_from_the_dense_one(home: Path) -> None:
+    training = TRAINING | {"max_steps": 6}
+    record = pretrained(home, "taught", {"teacher": "dense", "training": training, "rules": [RULE]}, dense=training)
+    assert [model.name for model in record.models] == ["dense", "pretrained"]
+    assert record.models[1].phases["pretrain"].teacher and not record.models[0].training.teacher
+
+
+def test_it_goes_on_from_a_model(home: Path) -> None:
+    first = pretrained(home, "one")
+    words = ("pretrain", home / "one" / first.models[-1].folder, "--text", home / "text", "--length", "16")
+    settings = ("validation=0.1", "phases.0.training.batch_size=16", "measure.timed=false")
+    given = [word for one in settings for word in ("--set", one)]
+    said = run_cli(*words, "--steps", "4", *given, "-o", home / "on")
+    assert said.exit_code == 0, said.output
+    record = read_record(home / "on")
+    assert [model.name for model in record.models] == ["dense", "pretrained"]
+    assert {one.metric: one.value for one in record.models[0].scores} == pytest.approx(scores(first))
+
+
+def test_hours_end_a_training(home: Path) -> None:
+    training = TRAINING | {"hours": 3 / 3600, "lr_schedule": "triangular"}
+    run = pretrained(home, "hours", {"training": training}).models[-1].phases["pretrain"]
+    assert 2.5 <= run.seconds <= 30 and run.steps >= 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((), ["there is nothing to train on: give text"]),
+        (("--text", "nowhere.txt"), ["nowhere.txt"]),
+        (("--text", "TEXT", "--config", "bert-giant"), ["bert-giant", "bert-tiny"]),
+        (("--text", "TEXT", "--steps", "4", "--hours", "1"), ["give hours or max_steps, not both"]),
+        (("--text", "TEXT", "--vocabulary", "a", "--train-tokenizer", "99", "--config", "bert-tiny"), ["not both"]),
+        (("--text", "TEXT", "--feedforward", "2x2"), ["give a config"]),
+        (
+            ("--text", "TEXT", "--config", "bert-tiny", "--length", "4000", "--train-tokenizer", "99"),
+            ["does not fill one row of 4000 tokens"],
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(given: tuple[str, ...], expected: list[str], home: Path) -> None:
+    words = [str(home / "text") if word == "TEXT" else word for word in given]
+    assert_refused(run_cli("pretrain", *words, "-o", home / "refused"), expected)
+    assert not (home / "refused").exists()
+
+
+def test_a_killed_pretraining_ends_where_a_whole_one_does(home: Path) -> None:
+    file = write_recipe(home / "kill.yaml", home / "text" / "animals.txt", {"rules": [RULE]})
+    whole, out = home / "whole-run", home / "killed"
+    words = ["pretrain", "--recipe", str(file), "-o"]
+    checkpoint = out / "work" / "phase0-pretrain" / "training" / "checkpoint-4"
+    process = subprocess.Popen([COMMAND, *words, str(out)], stderr=subprocess.PIPE, text=True)
+    code, _ = wait_and_stop(process, (checkpoint / "whole.json").exists, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    for folder in (out, whole):
+        assert run_cli(*words, folder).exit_code == 0
+    assert files_of(out) == files_of(whole)
+
+
+def test_two_processes_take_a_step_together(home: Path) -> None:
+    file = write_recipe(home / "both.yaml", home / "text" / "animals.txt", {"training": TRAINING | {"max_steps": 3}})
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sparsebert"]
+    for name, words in (("alone", ["sparsebert"]), ("together", launcher)):
+        command = [sys.executable, "-m", *words, "pretrain", "--recipe", str(file), "-o", str(home / name)]
+        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    alone, together = (load_file(home / name / "pretrained" / "model.safetensors") for name in ("alone", "together"))
+    for key, value in alone.items():
+        assert torch.allclose(value, together[key], atol=1e-3), key
+    assert read_record(home / "together").models[-1].phases["pretrain"].processes == 2
+
+
+def files_of(run: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (run / "pretrained").glob("*.safetensors")}
