@@ -24,7 +24,8 @@ from sparsebert.models.load import save_model
 from sparsebert.models.surgeon import shrink
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import parse_recipe
-from sparsebert.recipe.schema import Component, Plain, Rule
+from sparsebert.recipe.pretrain import Pretraining
+from sparsebert.recipe.schema import Component, Plain, Rule, Training
 from sparsebert.runs.glue_plan import GluePlan
 from tiny import NEURONS, tiny_model
 
@@ -154,6 +155,8 @@ def test_the_recipe_page_has_every_key_and_part_with_words(generated: dict[Path,
     others = ("sparsebert.recipe.space", "sparsebert.runs.glue_plan")
     parts = [model for model in Plain.__subclasses__() if model.__module__ not in others]
     keys = [field.alias or key for model in parts for key, field in model.model_fields.items()]
+    more, usual = Pretraining.model_fields, Training.model_fields
+    keys += [key for key in more if key not in usual or more[key].default != usual[key].default]
     for kind in registry.names("recipe"):
         fields, base = registry.get("recipe", kind).model_fields, Recipe.model_fields
         keys += [key for key in fields if key not in base]

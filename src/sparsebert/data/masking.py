@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsebert.errors import UserError
-
-IGNORED = -100
-"""The label of a place where nothing is predicted; torch's cross entropy leaves it out."""
+from sparsebert.tasks.masked_lm import IGNORED
 
 
 @dataclass(frozen=True)

@@ -55,10 +55,16 @@ class LiveDistiller:
         """The weighted sum [] of the task loss and what the teacher says of the hidden tokens."""
         hidden = batch["labels"] != IGNORED
         with torch.no_grad():
-            taught = MASKED_LM.outputs(self.teacher(**inputs_of(batch)))[hidden].float()
-        own = MASKED_LM.outputs(output)[hidden].float()
+            taught = _of_hidden(self.teacher(**inputs_of(batch)), hidden)
+        own = _of_hidden(output, hidden)
         told = MASKED_LM.distillation(own, taught, self.weights.temperature)
         return self.weights.labels * output.loss + self.weights.logits * told
+
+
+def _of_hidden(output: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits [hidden tokens, vocabulary]; some models decode no others where there are labels."""
+    logits = MASKED_LM.outputs(output)
+    return (logits if logits.dim() == 2 else logits[hidden]).float()
 
 
 Teaching = Distiller | LiveDistiller
