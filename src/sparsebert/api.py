@@ -354,7 +354,7 @@ def run_recipe(
 
 def default_folder(recipe: Recipe) -> Path:
     """`runs/MODEL-TASK-HASH`: the same recipe always finds the same folder."""
-    model = home_of(recipe.starts_from)
+    model = home_of(recipe.model)
     name = (model.resolve() if model.is_dir() else model).name
     return RUNS / f"{name}-{recipe.task}-{recipe.hash}"
 

@@ -14,6 +14,7 @@ from sparsebert.errors import UserError, unknown
 
 # In front of a family's name: the types of our own model classes.
 SHRUNK_PREFIX = "sparsebert-"
+OWN_FAMILIES = ("crammed-bert",)
 # A component of the user's own.
 _OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _TABLE: dict[str, dict[str, str]] = {

@@ -72,11 +72,6 @@ class Recipe(Plain, frozen=True):
         return self.model_dump(mode="json", by_alias=True)
 
     @property
-    def starts_from(self) -> str:
-        """What the run is named after: its model."""
-        return self.model
-
-    @property
     def given_teachers(self) -> list[str]:
         """Folders and hub names of teachers, without the dense model of the run itself."""
         return []

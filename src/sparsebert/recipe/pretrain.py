@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -133,6 +133,17 @@ class PretrainRecipe(TrainRecipe, frozen=True):
         default=Pretraining(), description="of the dense model, where there is one to compare with or to learn from"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_config(cls, values: Any) -> Any:
+        """A new model has no name but its configuration's, with its trees."""
+        if not isinstance(values, dict) or not isinstance(values.get("config"), str):
+            return values
+        name = "-".join(str(one) for one in (values["config"], values.get("feedforward")) if one is not None)
+        if values.get("model") not in (None, name):
+            raise ValueError(f"give model or config, not both, got {values['model']} and {values['config']}")
+        return {**values, "model": name}
+
     @model_validator(mode="after")
     def _one_source(self) -> PretrainRecipe:
         if not self.text:
@@ -145,8 +156,3 @@ class PretrainRecipe(TrainRecipe, frozen=True):
         if self.config is None and any(value is not None for value in new):
             raise ValueError("a model that goes on keeps its tokenizer and blocks: give a config, or leave these out")
         return self
-
-    @property
-    def starts_from(self) -> str:
-        """The configuration of a new model, with its trees; else the model."""
-        return self.model if self.config is None else "-".join([self.config, *filter(None, [self.feedforward])])

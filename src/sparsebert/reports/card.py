@@ -6,12 +6,13 @@ import re
 
 from sparsebert.errors import unknown
 from sparsebert.records import ModelResult, Record, TrainingRun
+from sparsebert.registry import OWN_FAMILIES
 from sparsebert.reports import values as v
 from sparsebert.reports.details import Stretch, stretches
 from sparsebert.reports.escape import in_markdown
 from sparsebert.reports.families import Family, short_name
 from sparsebert.reports.maps import tree_names
-from sparsebert.reports.metadata import base_name, front_matter, is_hub_name
+from sparsebert.reports.metadata import base_name, front_matter, is_hub_name, is_new
 from sparsebert.reports.methods import methods
 from sparsebert.reports.render import as_markdown
 from sparsebert.reports.rows import family_rows
@@ -47,6 +48,8 @@ def model_card(record: Record, model_name: str) -> str:
 def _summary(family: Family, model: ModelResult) -> str:
     row = next(row for row in family_rows([family]) if row.name == model.name)
     base = in_markdown(base_name(family.first))
+    if is_new(family.first) and not model.sparsity.encoder_linear:
+        return f"A masked language model of the size {base}, pretrained from new weights."
     if row.dense:
         return f"The dense model of a SparseBERT run: {base}, not pruned. The others of the run are compared to it."
     said = in_markdown(sentence(row, "dense"))
@@ -66,10 +69,10 @@ def _usage(model: ModelResult) -> str:
         "Or with the logits in hand:",
         _fence(loading(model, _FOLDER), "python"),
     ]
-    if own:
+    if own and model.model_type not in OWN_FAMILIES:
         parts += [
             "Without the import the same goes by the code that lies beside the model, which needs sparsebert too:",
-            _fence(remote_code(_FOLDER), "python"),
+            _fence(remote_code(model, _FOLDER), "python"),
         ]
     return "\n\n".join(parts)
 
@@ -83,6 +86,8 @@ def _labels(model: ModelResult) -> str:
 
 def _license(record: Record) -> str:
     base = base_name(record)
+    if is_new(record):
+        return "This model began with new weights. The terms of the text that it was trained on may apply to it."
     where = f"see https://huggingface.co/{base}" if is_hub_name(base) else "see where it came from"
     return (
         f"This model comes from {in_markdown(base)}, so the license of that model applies to it: {where}. So may the "

@@ -10,14 +10,19 @@ import yaml
 
 from sparsebert.records import ModelResult, Record
 from sparsebert.reports.families import short_name
+from sparsebert.reports.usage import fills_masks
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-_TASK = "text-classification"
 
 
 def base_name(record: Record) -> str:
     """The hub name or folder of the model that the run began with."""
     return str(record.recipe.get("model") or "model")
+
+
+def is_new(record: Record) -> bool:
+    """Whether the run began with new weights: the name that these have of their configuration is none of the hub."""
+    return record.recipe.get("config") is not None
 
 
 def is_hub_name(name: str) -> bool:
@@ -28,14 +33,19 @@ def is_hub_name(name: str) -> bool:
 def front_matter(record: Record, model: ModelResult) -> str:
     """YAML between two rules. Scores are as the metric is defined (accuracy 0-1), which is what the hub expects."""
     base = base_name(record)
-    values: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": _TASK}
-    values |= _license(base)
-    if is_hub_name(base):
+    values: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": _task(model)}
+    values |= {"license": "unknown"} if is_new(record) else _license(base)
+    if is_hub_name(base) and not is_new(record):
         values["base_model"] = base
-    values["tags"] = ["sparsebert", "pruning", "structured-pruning", "compressed"]
+    whole = is_new(record) and not model.sparsity.encoder_linear
+    values["tags"] = ["sparsebert", *(["masked-lm"] if whole else ["pruning", "structured-pruning", "compressed"])]
     if model.scores:
         values["model-index"] = [{"name": f"{short_name(base)}-{model.name}", "results": [_result(record, model)]}]
     return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---"
+
+
+def _task(model: ModelResult) -> str:
+    return "fill-mask" if fills_masks(model) else "text-classification"
 
 
 def _license(base: str) -> dict[str, str]:
@@ -58,7 +68,7 @@ def _result(record: Record, model: ModelResult) -> dict[str, Any]:
         if score.split == split
     ]
     return {
-        "task": {"type": _TASK},
+        "task": {"type": _task(model)},
         "dataset": {"name": record.task, "type": record.task, "split": split},
         "metrics": metrics,
     }

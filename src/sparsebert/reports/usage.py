@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from sparsebert.records import ModelResult
-from sparsebert.registry import SHRUNK_PREFIX
+from sparsebert.registry import OWN_FAMILIES, SHRUNK_PREFIX
 
 # Ends of the names of classes that no Auto class of transformers loads.
 _OWN_HEADS = ("ForPairClassification", "ForPairSimilarity", "ForMultitask")
@@ -18,7 +18,14 @@ def has_own_head(model: ModelResult) -> bool:
 
 def needs_sparsebert(model: ModelResult) -> bool:
     """Whether the model is of an own class; of a record that does not say it may be, and the import does no harm."""
-    return has_own_head(model) or model.model_type is None or model.model_type.startswith(SHRUNK_PREFIX)
+    if has_own_head(model) or model.model_type is None:
+        return True
+    return model.model_type.startswith(SHRUNK_PREFIX) or model.model_type in OWN_FAMILIES
+
+
+def fills_masks(model: ModelResult) -> bool:
+    """Whether it is a masked language model."""
+    return model.architecture is not None and model.architecture.endswith("ForMaskedLM")
 
 
 def loading(model: ModelResult, folder: str) -> str:
@@ -26,9 +33,9 @@ def loading(model: ModelResult, folder: str) -> str:
     if has_own_head(model):
         return _loading_with_own_head(folder)
     return (
-        f"{_import(model)}from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+        f"{_import(model)}from transformers import {_auto(model)}, AutoTokenizer\n\n"
         f"folder = {json.dumps(folder)}\n"
-        "model = AutoModelForSequenceClassification.from_pretrained(folder)\n"
+        f"model = {_auto(model)}.from_pretrained(folder)\n"
         "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
         'logits = model(**tokenizer("A sentence.", return_tensors="pt")).logits'
     )
@@ -46,8 +53,18 @@ def _loading_with_own_head(folder: str) -> str:
     )
 
 
+def _auto(model: ModelResult) -> str:
+    return "AutoModelForMaskedLM" if fills_masks(model) else "AutoModelForSequenceClassification"
+
+
 def pipeline(model: ModelResult, folder: str) -> str:
     """Python that runs the model in a pipeline of transformers."""
+    if fills_masks(model):
+        return (
+            f"{_import(model)}from transformers import pipeline\n\n"
+            f'fill = pipeline("fill-mask", model={json.dumps(folder)})\n'
+            'print(fill(f"A {fill.tokenizer.mask_token} sentence."))'
+        )
     return (
         f"{_import(model)}from transformers import pipeline\n\n"
         f'classify = pipeline("text-classification", model={json.dumps(folder)})\n'
@@ -56,11 +73,11 @@ def pipeline(model: ModelResult, folder: str) -> str:
     )
 
 
-def remote_code(folder: str) -> str:
+def remote_code(model: ModelResult, folder: str) -> str:
     """Python that loads a model of an own class without importing this package first."""
     return (
-        "from transformers import AutoModelForSequenceClassification\n\n"
-        f"model = AutoModelForSequenceClassification.from_pretrained({json.dumps(folder)}, trust_remote_code=True)"
+        f"from transformers import {_auto(model)}\n\n"
+        f"model = {_auto(model)}.from_pretrained({json.dumps(folder)}, trust_remote_code=True)"
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -21,9 +22,10 @@ from sparsebert.models.load import load_model
 from sparsebert.models.presets import new_model
 from sparsebert.models.source import ModelSource
 from sparsebert.recipe.pretrain import PretrainRecipe
-from sparsebert.records import Decisions, Inputs, Score, SplitOf
+from sparsebert.records import Decisions, Inputs, ModelResult, Score, SplitOf
 from sparsebert.runs.context import Predictions, RunContext
 from sparsebert.runs.inputs import files_of, made_from
+from sparsebert.runs.run_type import Made
 from sparsebert.runs.text_task import VALIDATION, TextTask, new_config, text_task
 from sparsebert.runs.train import Train
 from sparsebert.tasks.kind import ConstantAnswer
@@ -118,6 +120,16 @@ class Pretrain(Train):
             example_inputs([context.start()], setting.batch, setting.length)
         return context
 
+    def make(self, context: Any) -> Made:
+        """As of `train`; one model without rules is itself the dense one, and compared with nothing."""
+        made = super().make(context)
+        alone = len(made.entries) == 1 and not any(phase.rules for phase in context.recipe.phases)
+        return replace(made, start=None, has_dense=True) if alone else made
+
+    def conclude(self, context: Any, models: Sequence[ModelResult]) -> Sequence[str]:
+        """The loss of each model, beside that of an answer that only knows frequencies, and how fast each learned."""
+        return [note for model in models for note in (*_about_loss(model), *_about_speed(model))]
+
     def task(self, recipe: Any) -> Task:
         """The text."""
         return text_task(recipe)
@@ -134,3 +146,30 @@ class Pretrain(Train):
             VALIDATION: SplitOf(rows=len(text.validation), sha256=text.held.digest),
         }
         return made_from(recipe, model, data)
+
+
+def _about_loss(model: ModelResult) -> list[str]:
+    return [
+        f"{model.name}: loss {one.value:.3f} nats a hidden token of {one.split}, perplexity "
+        f"{math.exp(one.value):,.1f}; naming tokens by their frequency alone {one.baseline:.3f} nats"
+        for one in model.scores
+        if one.metric == LOSS and one.baseline is not None
+    ]
+
+
+def _about_speed(model: ModelResult) -> list[str]:
+    """Arithmetic is of three forward passes a row, one forward and two back; pruned weights are counted too."""
+    runs = {"": model.training, **model.phases} if model.training else model.phases
+    size = model.size
+    tokens = (size.flops_batch or 0) * (size.flops_length or 0)
+    found = []
+    for name, run in runs.items():
+        if run is None or run.tokens is None or run.tokens_per_second is None:
+            continue
+        rate = "" if not (size.flops and tokens) else f", {3 * size.flops / tokens * run.tokens_per_second / 1e9:,.1f}"
+        told = f" GFLOP a second (three forward passes of {size.flops_length} tokens)" if rate else ""
+        found.append(
+            f"{model.name}{f', phase {name}' if name else ''}: {run.tokens:,} tokens, "
+            f"{run.tokens_per_second:,.0f} a second{rate}{told}"
+        )
+    return found

@@ -168,7 +168,7 @@ def _fine_tune(
         final_loss=_last_logged_loss(trainer.state),
         dtype="bfloat16 autocast" if bf16 else "float32",
         processes=team_size(),
-        tokens=_tokens(trainer.state, training),
+        **_tokens(trainer.state, training, checkpoint, time.perf_counter() - start),
         teacher=distiller is not None,
         evaluations=watch.evaluations(trainer.state.log_history) if watch else (),
         best_step=trainer.state.best_global_step if watch and watch.keeps_best else None,
@@ -211,7 +211,7 @@ def _freeze_embeddings(model: PreTrainedModel) -> None:
 
 
 def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None, watch: Watch | None) -> None:
-    state = None if checkpoint is None else TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    state = None if checkpoint is None else _state_of(checkpoint)
     ended = state is not None and watch is not None and watch.has_ended(state)
     if checkpoint is None or state is None or (state.global_step < state.max_steps and not ended):
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -219,8 +219,16 @@ def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None, watch: Watc
     trainer.restore(checkpoint, state)
 
 
-def _tokens(state: TrainerState, training: Training) -> int | None:
-    return int(state.num_input_tokens_seen) if isinstance(training, Pretraining) else None
+def _tokens(state: TrainerState, training: Training, checkpoint: str | None, seconds: float) -> dict[str, Any]:
+    if not isinstance(training, Pretraining):
+        return {}
+    before = 0 if checkpoint is None else _state_of(checkpoint).num_input_tokens_seen
+    seen = int(state.num_input_tokens_seen)
+    return {"tokens": seen, "tokens_per_second": round((seen - before) / seconds, 1)}
+
+
+def _state_of(checkpoint: str) -> TrainerState:
+    return TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
 
 
 def _last_logged_loss(state: TrainerState) -> float | None:
