@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import BertTokenizer
+from rich.console import Console
+from transformers import BertTokenizer, CanineTokenizer
 
 from packed_text import CLS, SEP, UNK, some_documents, word_tokenizer, write_text
+from sparsebert.data import reading_bar
 from sparsebert.data.packing import Packer
 from sparsebert.data.shards import Shards, shard_text
 from sparsebert.errors import UserError
@@ -164,7 +166,12 @@ def test_whatever_decides_the_rows_changes_the_folder(tmp_path: Path) -> None:
     file, other = (write_text(tmp_path / f"{seed}.txt", some_documents(80, seed)) for seed in (0, 1))
     rows = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"text": some_documents(80), "more": some_documents(80, 2)}), rows)
+    # A line of JSON is a document of plain text too.
+    for kind in ("jsonl", "txt"):
+        (tmp_path / f"same.{kind}").write_text(json.dumps({"text": "w1 " * 40, "more": "w2"}) + "\n")
     calls: list[dict[str, Any]] = [
+        {"files": [tmp_path / "same.jsonl"]},
+        {"files": [tmp_path / "same.txt"]},
         {"files": [file]},
         {"files": [other]},
         {"files": [file, other]},
@@ -215,6 +222,7 @@ def test_what_is_not_whole_is_made_again(
         ({"files": []}, "There is no text; got no files"),
         ({"length": 5000}, r"The text does not fill one row of 5000 tokens; got [\d,]+ tokens"),
         ({"held_out": 1e-9}, "The held-out text does not fill one row of 16 tokens; got 0 tokens"),
+        ({"tokenizer": CanineTokenizer()}, "not a fast one; got CanineTokenizer"),
         ({"tokenizer": word_tokenizer(mask_token=None)}, r"has no \[MASK\]"),
         ({"tokenizer": word_tokenizer(cls_token=None, sep_token=None)}, r"has no \[CLS\], \[SEP\]"),
     ],
@@ -240,3 +248,16 @@ def test_text_that_turns_out_bad_leaves_nothing(tmp_path: Path) -> None:
 def test_unknown_words_take_their_place(tmp_path: Path) -> None:
     shards, _ = shard_text([write_text(tmp_path / "a.txt", ["yes no " * 10])], WORDS, 8, tmp_path / "out")
     assert shards[0].tolist() == [CLS, *[UNK] * 6, SEP]
+
+
+def test_terminals_see_how_fast_it_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Console(stderr=True, force_terminal=True, width=120, _environ={"TERM": "xterm"})
+    file = write_text(tmp_path / "a.txt", some_documents(50))
+    shard_text([file], WORDS, 16, tmp_path / "out")
+    assert "text to tokens" not in capsys.readouterr().err
+    monkeypatch.setattr(reading_bar, "console", terminal)
+    shard_text([file], WORDS, 17, tmp_path / "out")
+    said = capsys.readouterr().err
+    assert "text to tokens" in said and "100%" in said and "M/s" in said
