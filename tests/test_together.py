@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from sparsebert.records import Record, read_record
-from tiny_run import save_tiny, write_task
+from tiny_run import run_cli, save_tiny, write_task
 
 pytestmark = pytest.mark.process
 LIMIT_S = 240
@@ -59,12 +59,15 @@ def words(home: Path, command: str, out: Path, *more: str) -> list[str]:
 
 def start(processes: int, line: list[str]) -> subprocess.Popen[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), *line]
+    command = [sys.executable, *launcher, *line]
     own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     return subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run(processes: int, home: Path, command: str, out: Path, *more: str) -> tuple[int, str, str]:
+    if processes == 1:
+        said = run_cli(*words(home, command, out, *more)[2:])
+        return said.exit_code, said.stdout, said.stderr
     process = start(processes, words(home, command, out, *more))
     said, told = process.communicate(timeout=LIMIT_S)
     return process.returncode, said, told

@@ -68,9 +68,14 @@ def short_name(model: str) -> str:
 
 def baseline(record: Record) -> ModelResult | None:
     """The dense model that changes are against: the first one, unless it was itself made for a target or by rules."""
-    if not record.models or record.models[0].target_kind is not None or record.models[0].phases:
+    if not record.models or record.models[0].target_kind is not None:
         return None
-    return record.models[0]
+    return None if record.models[0].phases and not _without_rules(record) else record.models[0]
+
+
+def _without_rules(record: Record) -> bool:
+    """Whether it is of a pretraining that made nothing sparse."""
+    return record.kind == "pretrain" and not any(phase.get("rules") for phase in record.recipe.get("phases", ()))
 
 
 def main_score(record: Record, scores: Sequence[Score]) -> Score | None:

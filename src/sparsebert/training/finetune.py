@@ -151,6 +151,7 @@ def _fine_tune(
     start = time.perf_counter()
     try:
         checkpoint = same(checkpoints.last)
+        before = 0 if checkpoint is None else int(_state_of(checkpoint).num_input_tokens_seen)
         if clock is not None:
             clock.begin(checkpoint)
         with energy.measured(trainer.args, checkpoint):
@@ -168,7 +169,7 @@ def _fine_tune(
         final_loss=_last_logged_loss(trainer.state),
         dtype="bfloat16 autocast" if bf16 else "float32",
         processes=team_size(),
-        **_tokens(trainer.state, training, checkpoint, time.perf_counter() - start),
+        **_tokens(trainer.state, training, before, time.perf_counter() - start),
         teacher=distiller is not None,
         evaluations=watch.evaluations(trainer.state.log_history) if watch else (),
         best_step=trainer.state.best_global_step if watch and watch.keeps_best else None,
@@ -219,12 +220,12 @@ def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None, watch: Watc
     trainer.restore(checkpoint, state)
 
 
-def _tokens(state: TrainerState, training: Training, checkpoint: str | None, seconds: float) -> dict[str, Any]:
+def _tokens(state: TrainerState, training: Training, before: int, seconds: float) -> dict[str, Any]:
+    """What a TrainingRun says of tokens, of which so many had been seen `before` this start."""
     if not isinstance(training, Pretraining):
         return {}
-    before = 0 if checkpoint is None else _state_of(checkpoint).num_input_tokens_seen
     seen = int(state.num_input_tokens_seen)
-    return {"tokens": seen, "tokens_per_second": round((seen - before) / seconds, 1)}
+    return {"tokens": seen, "tokens_per_second": round((seen - before) / seconds, 1) if seen > before else None}
 
 
 def _state_of(checkpoint: str) -> TrainerState:
