@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import sparsebert
-from sparsebert.records import Record, read_record
+from sparsebert.records import ModelResult, Record, read_record
 from test_resume import COMMAND, wait_and_stop
 from text_run import TRAINING, write_recipe, write_text
 from tiny_run import assert_refused, run_cli, write_task
@@ -41,7 +41,7 @@ def pretrained(home: Path, name: str, *phases: dict, more: tuple[str, ...] = (),
 
 
 def scores(record: Record) -> dict[str, float]:
-    return {one.metric: one.value for one in record.models[-1].scores}
+    return scores_of(record.models[-1])
 
 
 def test_a_new_model_learns_what_is_hidden(home: Path) -> None:
@@ -178,3 +178,25 @@ def test_two_processes_take_a_step_together(home: Path) -> None:
 
 def files_of(run: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in (run / "pretrained").glob("*.safetensors")}
+
+
+def test_a_sweep_shares_the_dense_teacher(home: Path) -> None:
+    training = TRAINING | {"max_steps": 4}
+    file = write_recipe(
+        home / "sweep.yaml",
+        home / "text" / "animals.txt",
+        {"teacher": "dense", "training": training, "rules": [RULE | {"sparsity": None}]},
+        dense=training,
+        sparsity=0.5,
+    )
+    out = home / "sweep"
+    said = run_cli("sweep", file, "--grid", "sparsity=0.5,0.8", "--seeds", "1", "-o", out)
+    assert said.exit_code == 0, said.output
+    found = [read_record(out / f"sparsity={part}_seed=0") for part in ("0.5", "0.8")]
+    assert [one.models[1].sparsity.encoder_linear for one in found] == pytest.approx([0.5, 0.8], abs=0.01)
+    assert any("Made by another run of the sweep" in note for note in found[1].notes)
+    assert scores_of(found[0].models[0]) == scores_of(found[1].models[0])
+
+
+def scores_of(model: ModelResult) -> dict[str, float]:
+    return {one.metric: one.value for one in model.scores}

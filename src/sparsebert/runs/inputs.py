@@ -18,8 +18,21 @@ from sparsebert.records import Inputs, SplitOf
 
 MODEL_FILES = ("config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "vocab.json")
 CHUNK_ROWS = 1000
-DECIDE_INPUTS = ("model", "task", "data", "columns", "train_examples", "data_seed", "hold_out")
-"""Keys of a recipe, besides those of its teachers, that decide what `inputs_of` finds."""
+DECIDE_INPUTS = (
+    *("model", "task", "data", "columns", "train_examples", "data_seed", "hold_out"),
+    *(
+        "text",
+        "column",
+        "config",
+        "feedforward",
+        "neurons",
+        "vocabulary",
+        "train_tokenizer",
+        "validation",
+        "max_length",
+    ),
+)
+"""Keys of recipes, besides those of teachers, that decide what a run is made from; not every recipe has all."""
 
 
 def inputs_of(recipe: Recipe, task: Task) -> Inputs:

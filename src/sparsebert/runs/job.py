@@ -91,7 +91,7 @@ class JobMaker:
     def inputs(self, recipe: Recipe) -> Inputs:
         """What a run of this recipe would be made from."""
         plain = recipe.plain()
-        key = json.dumps([recipe.given_teachers, *(plain[name] for name in DECIDE_INPUTS)])
+        key = json.dumps([recipe.given_teachers, *(plain.get(name) for name in DECIDE_INPUTS)])
         if key not in self.read:
             run_type = registry.get("run_type", recipe.kind)()
             self.read[key] = run_type.inputs(recipe, run_type.task(recipe))
