@@ -18,6 +18,7 @@ from test_resume import COMMAND, wait_and_stop
 from text_run import TRAINING, write_recipe, write_text
 from tiny_run import assert_refused, run_cli, write_task
 
+NEW = ("--config", "bert-tiny", "--train-tokenizer", "99")
 RULE = {"criterion": "magnitude", "sparsity": 0.6, "stop": {"percent": 50}, "every": {"steps": 1}}
 
 
@@ -122,6 +123,30 @@ def test_it_goes_on_from_a_model(home: Path) -> None:
     assert {one.metric: one.value for one in record.models[0].scores} == pytest.approx(scores(first))
 
 
+def test_zeros_of_a_given_model_stay(home: Path) -> None:
+    first = pretrained(home, "sparse", {"rules": [RULE]})
+    words = ("pretrain", home / "sparse" / first.models[-1].folder, "--text", home / "text", "--length", "16")
+    settings = ("validation=0.1", "phases.0.training.batch_size=16", "measure.timed=false")
+    given = [word for one in settings for word in ("--set", one)]
+    for name, more, sparsity in (("held", (), 0.6), ("filled", ("--set", "hold_zeros=false"), 0.0)):
+        said = run_cli(*words, "--steps", "4", *given, *more, "-o", home / name)
+        assert said.exit_code == 0, said.output
+        assert read_record(home / name).models[-1].sparsity.encoder_linear == pytest.approx(sparsity, abs=0.01)
+
+
+def test_a_teacher_with_another_vocabulary_is_refused(home: Path) -> None:
+    other = write_text(home / "other", seed=5)
+    with other.open("a", encoding="utf-8") as file:
+        file.write("\n" + "zebras whistle quietly . " * 30)
+    teacher = write_recipe(home / "teacher.yaml", other)
+    assert run_cli("pretrain", "--recipe", teacher, "-o", home / "teacher").exit_code == 0
+    phase = {"teacher": str(home / "teacher" / "pretrained")}
+    file = write_recipe(home / "wrong.yaml", home / "text" / "animals.txt", phase)
+    said = run_cli("pretrain", "--recipe", file, "-o", home / "wrong")
+    assert said.exit_code == 2 and "another vocabulary" in said.stderr.splitlines()[-1]
+    assert not (home / "wrong").exists()
+
+
 def test_hours_end_a_training(home: Path) -> None:
     training = TRAINING | {"hours": 3 / 3600, "lr_schedule": "triangular"}
     run = pretrained(home, "hours", {"training": training}).models[-1].phases["pretrain"]
@@ -131,12 +156,17 @@ def test_hours_end_a_training(home: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ((), ["there is nothing to train on: give text"]),
-        (("--text", "nowhere.txt"), ["nowhere.txt"]),
-        (("--text", "TEXT", "--config", "bert-giant"), ["bert-giant", "bert-tiny"]),
-        (("--text", "TEXT", "--steps", "4", "--hours", "1"), ["give hours or max_steps, not both"]),
+        (NEW, ["there is nothing to train on: give text"]),
+        (("--text", "nowhere.txt", *NEW), ["nowhere.txt"]),
+        (("--text", "TEXT", "--config", "bert-giant", "--train-tokenizer", "99"), ["bert-giant", "bert-tiny"]),
+        (("--text", "TEXT", "--config", "bert-tiny"), ["a new model needs a vocabulary"]),
+        (("--text", "TEXT"), ["give config, such as bert-mini, for new weights, or a model to go on from"]),
+        (("MODEL", "--text", "TEXT", "--config", "bert-tiny"), ["not both, got"]),
+        (("--text", "TEXT", *NEW, "--steps", "0"), ["--steps"]),
+        (("--text", "TEXT", *NEW, "--set", "score_train=true"), ["leave score_train out"]),
+        (("--text", "TEXT", *NEW, "--steps", "4", "--hours", "1"), ["give hours or max_steps, not both"]),
         (("--text", "TEXT", "--vocabulary", "a", "--train-tokenizer", "99", "--config", "bert-tiny"), ["not both"]),
-        (("--text", "TEXT", "--feedforward", "2x2"), ["give a config"]),
+        (("MODEL", "--text", "TEXT", "--feedforward", "2x2"), ["give a config"]),
         (
             ("--text", "TEXT", "--config", "bert-tiny", "--length", "4000", "--train-tokenizer", "99"),
             ["does not fill one row of 4000 tokens"],
@@ -144,7 +174,8 @@ def test_hours_end_a_training(home: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(given: tuple[str, ...], expected: list[str], home: Path) -> None:
-    words = [str(home / "text") if word == "TEXT" else word for word in given]
+    places = {"TEXT": str(home / "text"), "MODEL": "google-bert/bert-base-uncased"}
+    words = [places.get(word, word) for word in given]
     assert_refused(run_cli("pretrain", *words, "-o", home / "refused"), expected)
     assert not (home / "refused").exists()
 

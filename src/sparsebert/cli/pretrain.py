@@ -21,6 +21,8 @@ from sparsebert.cli.options import (
     SetOption,
 )
 
+TRAININGS = ("phases.0.training", "dense")
+
 
 def pretrain(
     model: ModelArgument = None,
@@ -57,11 +59,12 @@ def pretrain(
     ] = None,
     length: Annotated[int | None, typer.Option(help="Tokens a row. Default 128.", rich_help_panel=HOW)] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Of the first phase; default one pass over the text.", rich_help_panel=HOW)
+        int | None,
+        typer.Option(
+            min=1, help="Of the first phase and the dense model; default one pass over the text.", rich_help_panel=HOW
+        ),
     ] = None,
-    hours: Annotated[
-        float | None, typer.Option(help="Of the first phase, in place of steps.", rich_help_panel=HOW)
-    ] = None,
+    hours: Annotated[float | None, typer.Option(help="The same, in place of steps.", rich_help_panel=HOW)] = None,
     processes: Annotated[
         int | None, typer.Option(help="That turn text into tokens. Default 1.", rich_help_panel=HOW)
     ] = None,
@@ -91,10 +94,11 @@ def pretrain(
         from sparsebert import api
         from sparsebert.cli.runs import How, run_and_show
 
-        length_of = {"max_steps": steps, "hours": hours}
-        own = {key: value for key, value in length_of.items() if value is not None}
+        own = {key: value for key, value in (("max_steps", steps), ("hours", hours)) if value is not None}
         if recipe is None:
-            options["phases"] = [{"name": "pretrain", "training": own}]
+            options |= {"phases": [{"name": "pretrain", "training": own}], "dense": own or None}
         else:
-            options |= {f"phases.0.training.{key}": value for key, value in own.items()}
-        run_and_show(api.pretrain, options, How(recipe, settings or [], output, restart, as_json, report_to or []))
+            options |= {f"{place}.{key}": value for place in TRAININGS for key, value in own.items()}
+        cleared = [f"{place}.hours" for place in TRAININGS] if recipe is not None and steps is not None else []
+        how = How(recipe, settings or [], output, restart, as_json, report_to or [])
+        run_and_show(api.pretrain, options, how, cleared)

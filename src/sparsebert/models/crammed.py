@@ -283,12 +283,12 @@ class CrammedBertForMaskedLM(CrammedBertPreTrainedModel):
     ) -> MaskedLMOutput:
         """Logits [batch, length, vocabulary], and the mean cross-entropy of tokens with another label than -100.
 
-        In training with labels and `sparse_prediction`, logits are of these tokens alone [tokens, vocabulary], in
-        order; the loss is the same (arXiv:2212.14034, section 4.3).
+        Where gradients are recorded, with labels and `sparse_prediction`, logits are of these tokens alone [tokens,
+        vocabulary], in order; the loss is the same (arXiv:2212.14034, section 4.3).
         """
         found = self.crammed_bert(input_ids, attention_mask, **kwargs)
         states = found.last_hidden_state
-        if labels is not None and self.training and self.config.sparse_prediction:
+        if labels is not None and torch.is_grad_enabled() and self.config.sparse_prediction:
             masked = labels != IGNORED
             states, labels = states[masked], labels[masked]
         logits = self.decoder(states)

@@ -63,6 +63,8 @@ class Pretraining(Training, frozen=True):
             raise ValueError("give hours or max_steps, not both")
         if self.hours is not None and self.lr_schedule == "one_cycle":
             raise ValueError("one_cycle counts steps; a training of hours takes triangular in its place")
+        if self.hours is not None and self.evaluate is not None and self.evaluate.every.steps is None:
+            raise ValueError("a training of hours has no other measure of when to be scored: give evaluate.every steps")
         if self.evaluate is not None and self.evaluate.split != "validation":
             raise ValueError("text that is held out is the validation split: set evaluate.split to validation")
         return self
@@ -112,7 +114,7 @@ class PretrainRecipe(TrainRecipe, frozen=True):
         default=None, description="of a crammed config: fast feedforward layers KxD in place of dense ones, as 512x2"
     )
     neurons: int | None = Field(
-        default=None, ge=0, description="of a crammed config: width of its dense feedforward layers, 0 = none of them"
+        default=None, ge=1, description="of a crammed config: width of its dense feedforward layers"
     )
     vocabulary: str | None = Field(
         default=None, description="a vocabulary file, or a model whose tokenizer is taken; none = that of `model`"
@@ -126,6 +128,9 @@ class PretrainRecipe(TrainRecipe, frozen=True):
     validation_rows: int = Field(default=1024, ge=1, description="at most so many rows of these are scored on")
     processes: int = Field(default=1, ge=1, le=1024, description="that turn text into tokens")
     masking: Hidden = Field(default=Hidden(), description="what is predicted")
+    hold_zeros: bool = Field(
+        default=True, description="false = weights of a given model's encoder that are zero are trained like all others"
+    )
     phases: tuple[PretrainPhase, ...] = Field(  # type: ignore[assignment]
         default=(PretrainPhase(),), description="stretches of training, one after the other"
     )
@@ -137,11 +142,18 @@ class PretrainRecipe(TrainRecipe, frozen=True):
     @classmethod
     def _named_after_config(cls, values: Any) -> Any:
         """A new model has no name but its configuration's, with its trees."""
-        if not isinstance(values, dict) or not isinstance(values.get("config"), str):
+        if not isinstance(values, dict):
+            return values
+        if not isinstance(values.get("config"), str):
+            if values.get("model") is None:
+                raise ValueError("give config, such as bert-mini, for new weights, or a model to go on from")
             return values
         name = "-".join(str(one) for one in (values["config"], values.get("feedforward")) if one is not None)
         if values.get("model") not in (None, name):
-            raise ValueError(f"give model or config, not both, got {values['model']} and {values['config']}")
+            raise ValueError(
+                f"give a model to go on from or a config for new weights, not both, got {values['model']} and "
+                f"{values['config']}; config=null leaves out the one of a recipe"
+            )
         return {**values, "model": name}
 
     @model_validator(mode="after")
@@ -153,6 +165,10 @@ class PretrainRecipe(TrainRecipe, frozen=True):
         if self.train_tokenizer is not None and self.vocabulary is not None:
             raise ValueError("give vocabulary or train_tokenizer, not both")
         new = (self.train_tokenizer, self.vocabulary, self.feedforward, self.neurons)
+        if self.score_train:
+            raise ValueError("text is too much to be scored as a whole: leave score_train out")
+        if self.config is not None and self.train_tokenizer is None and self.vocabulary is None:
+            raise ValueError("a new model needs a vocabulary: give train_tokenizer, such as 8192, or vocabulary")
         if self.config is None and any(value is not None for value in new):
             raise ValueError("a model that goes on keeps its tokenizer and blocks: give a config, or leave these out")
         return self

@@ -24,6 +24,9 @@ class TrainRecipe(Recipe, frozen=True):
     packed: bool = Field(
         default=True, description="save zeros as bits where that makes the file smaller; false = plain files"
     )
+    hold_zeros: bool = Field(
+        default=False, description="true = weights of the encoder that are zero at the start stay so"
+    )
     dense: Training = Field(
         default=Training(), description="fine-tuning of the dense model, if it is not fine-tuned for the task yet"
     )

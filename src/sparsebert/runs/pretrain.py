@@ -11,9 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
-from transformers import PretrainedConfig, PreTrainedModel, TrainerCallback
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from sparsebert.counts import example_inputs
 from sparsebert.data.load import Task
@@ -34,6 +35,8 @@ from sparsebert.training.collate import padding_collator
 from sparsebert.training.text_rows import Hider, TextOrder, TextRows, collate_text
 
 LOSS = "loss"
+# Of the train text, from which frequencies of tokens are taken.
+SAMPLE_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class PretrainContext(RunContext[PretrainRecipe]):
 
     @property
     def is_tuned(self) -> bool:
-        """A model that is given has been pretrained before."""
-        return self.config is None
+        """Whether a masked language model is given."""
+        return self.config is None and super().is_tuned
 
     def has_head(self, config: PretrainedConfig) -> bool:
         """Whether it is a masked language model."""
@@ -57,8 +60,9 @@ class PretrainContext(RunContext[PretrainRecipe]):
 
     @cached_property
     def constant(self) -> ConstantAnswer:
-        """How often each token is hidden in the text that is held out."""
-        return MASKED_LM.constant(self.labels(VALIDATION), ())
+        """What naming tokens by their frequency in rows of the train text is worth on the text that is held out."""
+        rows = [self.train[row]["label"] for row in range(min(SAMPLE_ROWS, len(self.train)))]
+        return MASKED_LM.by_frequency(np.stack(rows), self.labels(VALIDATION))
 
     def score(self, predictions: Predictions, dense: Predictions | None = None) -> tuple[Score, ...]:
         """The accuracy on hidden tokens, and their mean loss, beside those of naming tokens by their frequency."""
@@ -101,7 +105,7 @@ class Pretrain(Train):
         hider = Hider.of(task.tokenizer, recipe.masking, recipe.seed)
         rows: Any = TextRows(task.shards, hider)
         collate: Any = collate_text
-        config = new_config(recipe, len(task.tokenizer))
+        config = _config(recipe, task.tokenizer)
         context = PretrainContext(
             recipe,
             folder,
@@ -138,7 +142,7 @@ class Pretrain(Train):
         """Digests of the text as tokens, which depend on the tokenizer, and of the model or its configuration."""
         text = cast(TextTask, task)
         assert text.shards is not None and text.held is not None and text.tokenizer is not None
-        config = new_config(recipe, len(text.tokenizer))
+        config = _config(recipe, text.tokenizer)
         plain = None if config is None else json.dumps(config.to_dict(), sort_keys=True, default=str)
         model = files_of(recipe.model) if plain is None else {"config": hashlib.sha256(plain.encode()).hexdigest()}
         data = {
@@ -146,6 +150,11 @@ class Pretrain(Train):
             VALIDATION: SplitOf(rows=len(text.validation), sha256=text.held.digest),
         }
         return made_from(recipe, model, data)
+
+
+def _config(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig | None:
+    padding: Any = tokenizer.pad_token_id
+    return new_config(recipe, len(tokenizer), padding)
 
 
 def _about_loss(model: ModelResult) -> list[str]:

@@ -25,7 +25,8 @@ def remarks(context: RunContext, models: Sequence[ModelResult]) -> list[str]:
 def doubt(context: RunContext, scores: Sequence[Score], decided: Decisions | None) -> str | None:
     """A line for a dense model that `collapse` is true of; else None."""
     said = collapse(context, "dense", scores, decided)
-    causes = "the label order of the data is not the model's own (id2label), or it was trained too little"
+    order = "the label order of the data is not the model's own (id2label), or " if context.spec.labels else ""
+    causes = f"{order}it was trained too little"
     return said and f"{said}. Possible causes: {causes}. Changes against it say little"
 
 

@@ -105,7 +105,7 @@ def define(plan: SearchPlan) -> Definition:
     recipe = plan.recipe.model_copy(update={"hold_out": plan.recipe.hold_out or HOLD_OUT, "score_train": False})
     task = registry.get("run_type", recipe.kind)().task(recipe)
     if task.validation_name != HELD_OUT_SPLIT:
-        raise UserError("A search looks at the rows of one task", got=f"{recipe.kind}, which has several")
+        raise UserError("A search scores its trials on labelled rows of one task", got=f"a recipe of {recipe.kind}")
     objectives = objectives_of(plan.objectives, task.spec.metrics, recipe.measure.timed)
     if pruner is not None:
         _check_pruning(recipe, objectives, task.spec.metrics)

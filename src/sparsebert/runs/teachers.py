@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from sparsebert.data.encode import encode
 from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
-from sparsebert.models.limits import token_limits
+from sparsebert.models.limits import position_limit, token_limits
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import resolve
 from sparsebert.recipe.schema import Distill
@@ -107,8 +107,14 @@ def teacher_doubts(context: RunContext, names: Sequence[str]) -> tuple[str, ...]
 
 def _live(context: RunContext, name: str) -> PreTrainedModel:
     source = resolve(name)
-    if not context.has_head(load_config(source)):
+    config = load_config(source)
+    if not context.has_head(config):
         raise UserError("The teacher is no masked language model", got=name, fix="give teacher: dense")
+    if load_tokenizer(source).get_vocab() != context.tokenizer.get_vocab():
+        raise UserError("The teacher was pretrained with another vocabulary", got=name, fix="give teacher: dense")
+    limit = position_limit(config)
+    if limit is not None and context.recipe.max_length > limit:
+        raise UserError("Rows are longer than the teacher reads", got=context.recipe.max_length, allowed=f"to {limit}")
     return context.load(source)
 
 

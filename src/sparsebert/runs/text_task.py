@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,10 @@ def text_task(recipe: PretrainRecipe) -> TextTask:
         _check_length(recipe)
     else:
         new_config(recipe, vocabulary=1)
-    files = [file for name in recipe.text for file in _files(name, recipe.column)]
+    files = _files(recipe.text, recipe.column)
     tokenizer = _tokenizer(recipe, files)
+    if recipe.config is None:
+        _check_tokens(recipe, tokenizer)
     shards, held = shard_text(
         files,
         tokenizer,
@@ -77,16 +80,18 @@ def text_task(recipe: PretrainRecipe) -> TextTask:
             fix="give more text, or a larger validation",
         )
     rows = held_out_rows(held, Hider.of(tokenizer, recipe.masking, recipe.data_seed), recipe.validation_rows)
-    notes = (f"{shards.tokens:,} tokens of {shards.documents:,} documents to train on, {held.tokens:,} held out",)
+    notes = [f"{shards.tokens:,} tokens of {shards.documents:,} documents to train on, {held.tokens:,} held out"]
+    if recipe.train_tokenizer is not None:
+        notes.append(f"The vocabulary has {len(tokenizer):,} entries, of {recipe.train_tokenizer:,} asked for")
     return TextTask(
-        SPEC, Dataset.from_dict({}), rows, VALIDATION, notes=notes, shards=shards, held=held, tokenizer=tokenizer
+        SPEC, Dataset.from_dict({}), rows, VALIDATION, notes=tuple(notes), shards=shards, held=held, tokenizer=tokenizer
     )
 
 
-def _files(name: str, column: str) -> list[Path]:
-    if name.startswith(HUB):
-        return [hub_file(name.removeprefix(HUB), column, cache_home() / "hub")]
-    return text_files([str(home_of(name))])
+def _files(names: Sequence[str], column: str) -> list[Path]:
+    own = [str(home_of(name)) for name in names if not name.startswith(HUB)]
+    hub = [name.removeprefix(HUB) for name in dict.fromkeys(names) if name.startswith(HUB)]
+    return [*(text_files(own) if own else ()), *(hub_file(name, column, cache_home() / "hub") for name in hub)]
 
 
 def _tokenizer(recipe: PretrainRecipe, files: list[Path]) -> PreTrainedTokenizerBase:
@@ -110,7 +115,9 @@ def _trained(files: list[Path], size: int, column: str) -> PreTrainedTokenizerBa
             trained = train_wordpiece((text for file in files for text in documents(file, column)), size)
         with folder_beside(folder) as place:
             trained.save_pretrained(place / folder.name)
-            (place / folder.name).rename(folder)
+            # Another run may have made the same meanwhile.
+            if not folder.is_dir():
+                (place / folder.name).rename(folder)
     return load_vocabulary(folder)
 
 
@@ -121,11 +128,26 @@ def load_vocabulary(folder: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def new_config(recipe: PretrainRecipe, vocabulary: int) -> PretrainedConfig | None:
-    """Of the model that a recipe begins with fresh weights; None where it goes on from one. Raises UserError."""
+def new_config(recipe: PretrainRecipe, vocabulary: int, padding: int = 0) -> PretrainedConfig | None:
+    """Of the model that a recipe begins with fresh weights; None where it goes on from one. Raises UserError.
+
+    `vocabulary` is the number of tokens, `padding` the one of these that fills rows.
+    """
     if recipe.config is None:
         return None
-    return preset_config(recipe.config, vocabulary, recipe.max_length, fff=recipe.feedforward, neurons=recipe.neurons)
+    config = preset_config(recipe.config, vocabulary, recipe.max_length, fff=recipe.feedforward, neurons=recipe.neurons)
+    config.pad_token_id = padding
+    return config
+
+
+def _check_tokens(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    known = load_config(resolve(recipe.model)).vocab_size
+    if len(tokenizer) > known:
+        raise UserError(
+            "The tokenizer has more tokens than the model",
+            got=f"{len(tokenizer):,} and {known:,}",
+            fix="resize the model's embeddings (model.resize_token_embeddings), and save it",
+        )
 
 
 def _check_length(recipe: PretrainRecipe) -> None:

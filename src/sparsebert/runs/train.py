@@ -239,7 +239,7 @@ def _carry_out(
         rules=phase.rules,
         sparsity=context.recipe.sparsity,
         held=held,
-        hold_zeros=phase.cuts,
+        hold_zeros=phase.cuts or (context.recipe.hold_zeros and (before is None or phase.resets)),
     )
     save_model(model, context.tokenizer, folder / MODEL)
     masks = {name: mask.contiguous() for name, mask in outcome.masks.items()}

@@ -98,7 +98,7 @@ def _check_shares(training: Training) -> None:
         raise UserError(
             "The rows of a step cannot be shared among the processes",
             got=f"{rows} rows and {processes} processes",
-            fix="set the training's batch_size to a multiple of the processes",
+            fix="set the training's batch_size, or micro_batch_size where it has one, to a multiple of the processes",
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from sparsebert.environment import supports_bf16_training
 from sparsebert.errors import UserError
 from sparsebert.recipe.schema import Distill
 from sparsebert.tasks.masked_lm import IGNORED, MASKED_LM
@@ -54,7 +55,8 @@ class LiveDistiller:
     def loss(self, output: Any, layers: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
         """The weighted sum [] of the task loss and what the teacher says of the hidden tokens."""
         hidden = batch["labels"] != IGNORED
-        with torch.no_grad():
+        kind = batch["input_ids"].device.type
+        with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=supports_bf16_training()):
             taught = _of_hidden(self.teacher(**inputs_of(batch)), hidden)
         own = _of_hidden(output, hidden)
         told = MASKED_LM.distillation(own, taught, self.weights.temperature)

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sparsebert.progress import console, line
+from sparsebert.training.clock import NEVER
 
 SPEEDS = ("runtime", "per_second")
 SMOOTHING = 0.98
@@ -43,7 +44,8 @@ class ProgressBar(TrainerCallback):
             transient=True,
         )
         self._progress.start()
-        self._task = self._progress.add_task(self._title, total=state.max_steps, completed=state.global_step, said="")
+        total = state.max_steps if state.max_steps < NEVER else None
+        self._task = self._progress.add_task(self._title, total=total, completed=state.global_step, said="")
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -69,7 +71,8 @@ class ProgressBar(TrainerCallback):
         if not said or (console.is_terminal and not scores):
             return
         values = "  ".join(f"{key} {value:.4g}" for key, value in said.items() if isinstance(value, int | float))
-        self.say(f"step {state.global_step} of {state.max_steps}: {values}")
+        of = f" of {state.max_steps}" if state.max_steps < NEVER else ""
+        self.say(f"step {state.global_step}{of}: {values}")
 
     def say(self, said: str) -> None:
         """Print a line, above the bar if there is one, on the first process only."""
