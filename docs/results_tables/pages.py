@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from results_tables import kernels, pruning, sparse_training
+from results_tables import kernels, pruning, removal, sparse_training
 from results_tables.values import ROOT
 
 REGION = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -21,6 +21,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "forms": pruning.forms,
     "fff-sst2": pruning.fff_sst2,
     "fff-sst2-trees": pruning.fff_sst2_trees,
+    "removal-best": removal.best_points,
+    "removal-sts-weights": lambda: removal.curve("sts", "unstructured"),
+    "removal-sts-layers": lambda: removal.curve("sts", "layers"),
+    "removal-sst5-weights": lambda: removal.curve("sst5", "unstructured"),
+    "removal-sst5-layers": lambda: removal.curve("sst5", "layers"),
     "training-cost": sparse_training.training_cost,
     "training-overhead": sparse_training.training_overhead,
     "criteria-sst2-50": lambda: sparse_training.criteria_sst2(0.5),

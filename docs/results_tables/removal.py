@@ -30,7 +30,7 @@ def curve(task: str, method: str) -> str:
             ]
         )
     removed = "encoder weights removed" if method == "unstructured" else "layers skipped"
-    scores = f"{metric}: median (min–max), n = {len(own)} seeds"
+    scores = f"{metric}: median (min–max), n = {len(own)} {'seed' if len(own) == 1 else 'seeds'}"
     return table([removed, "of the whole network", f"dev {scores}", "change on dev, by seed", "train, the same"], lines)
 
 
