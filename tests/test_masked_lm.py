@@ -84,3 +84,11 @@ def test_labels_of_the_user_are_refused() -> None:
     ):
         with pytest.raises(UserError, match=r"learns from text without labels; got a\.csv.*sparsebert pretrain --text"):
             call()
+
+
+def test_many_rows_are_read_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = torch.tensor(LABELS).repeat(3, 1)
+    given = ({"input_ids": torch.zeros_like(labels)}, {"labels": labels})
+    whole = MASKED_LM.read(Fixed(), *given)
+    monkeypatch.setattr("sparsebert.tasks.masked_lm.TOKENS_AT_ONCE", 7)
+    assert torch.equal(MASKED_LM.read(Fixed(), *given), whole) and whole.shape == (6, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import sparsebert
 from sparsebert.records import ModelResult, Record, read_record
 from test_resume import COMMAND, wait_and_stop
 from text_run import TRAINING, write_recipe, write_text
-from tiny_run import assert_refused, run_cli, write_task
+from tiny_run import WORDS, assert_refused, run_cli, save_tiny, write_task
 
 NEW = ("--config", "bert-tiny", "--train-tokenizer", "99")
 RULE = {"criterion": "magnitude", "sparsity": 0.6, "stop": {"percent": 50}, "every": {"steps": 1}}
@@ -231,3 +232,21 @@ def test_a_sweep_shares_the_dense_teacher(home: Path) -> None:
 
 def scores_of(model: ModelResult) -> dict[str, float]:
     return {one.metric: one.value for one in model.scores}
+
+
+def test_a_model_without_the_head_gets_one_and_is_told_so(home: Path) -> None:
+    save_tiny(home / "base", "base")
+    draw = random.Random(0)
+    known = [" ".join(draw.choices(WORDS, k=20)) for _ in range(80)]
+    (home / "known.txt").write_text("\n\n".join(known), encoding="utf-8")
+    settings = ("validation=0.1", "phases.0.training.batch_size=16", "measure.timed=false")
+    given = [word for one in settings for word in ("--set", one)]
+    words = ("pretrain", home / "base", "--length", 16, "--steps", 2, *given, "-o", home / "head", "--text")
+    refused = run_cli(*words, home / "text")
+    assert refused.exit_code == 2 and "knows none of the words" in refused.stderr.splitlines()[-1]
+    assert not (home / "head").exists()
+    said = run_cli(*words, home / "known.txt")
+    assert said.exit_code == 0, said.output
+    record = read_record(home / "head")
+    assert [model.name for model in record.models] == ["pretrained"]
+    assert any("no head for hidden tokens, so one is drawn" in note for note in record.notes)

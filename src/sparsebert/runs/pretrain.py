@@ -118,6 +118,9 @@ class Pretrain(Train):
             callbacks=tuple(callbacks),
             config=config,
         )
+        if config is None and not context.is_tuned:
+            note = "The model has no head for hidden tokens, so one is drawn at random"
+            context = replace(context, notes=(*context.notes, note))
         task.tokenizer.model_max_length = recipe.max_length
         padding_collator(task.tokenizer)
         for setting in context.settings:

@@ -25,7 +25,7 @@ from sparsebert.models.presets import preset_config
 from sparsebert.models.source import resolve
 from sparsebert.progress import busy
 from sparsebert.recipe.pretrain import NAME, PretrainRecipe
-from sparsebert.tasks.masked_lm import MASKED_LM
+from sparsebert.tasks.masked_lm import IGNORED, MASKED_LM
 from sparsebert.tasks.table import TaskSpec
 from sparsebert.training.text_rows import Hider, held_out_rows
 
@@ -80,6 +80,12 @@ def text_task(recipe: PretrainRecipe) -> TextTask:
             fix="give more text, or a larger validation",
         )
     rows = held_out_rows(held, Hider.of(tokenizer, recipe.masking, recipe.data_seed), recipe.validation_rows)
+    if not any(label != IGNORED for labels in rows["label"] for label in labels):
+        raise UserError(
+            "The tokenizer knows none of the words of the text, so there is nothing to predict",
+            got=recipe.vocabulary or recipe.model,
+            fix="give text of its language and script",
+        )
     notes = [f"{shards.tokens:,} tokens of {shards.documents:,} documents to train on, {held.tokens:,} held out"]
     if recipe.train_tokenizer is not None:
         notes.append(f"The vocabulary has {len(tokenizer):,} entries, of {recipe.train_tokenizer:,} asked for")

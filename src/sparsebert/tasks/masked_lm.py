@@ -16,6 +16,7 @@ from sparsebert.tasks.metric import Metric
 
 IGNORED = -100
 """The label of a token that is not predicted, as transformers has it."""
+TOKENS_AT_ONCE = 4096
 LOSS, RIGHT, COUNT = 0, 1, 2
 """Columns of the outputs."""
 
@@ -57,8 +58,15 @@ class MaskedLM(TaskKind):
         return False
 
     def read(self, model: Any, inputs: Mapping[str, torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Outputs [texts, 3] of a batch, by its labels."""
+        """Outputs [texts, 3] of a batch, by its labels; some rows at a time, as logits take much memory."""
         labels = batch["labels"].to(inputs["input_ids"].device)
+        rows = max(1, TOKENS_AT_ONCE // labels.shape[1])
+        parts = [slice(start, start + rows) for start in range(0, len(labels), rows)]
+        return torch.cat(
+            [self._read(model, {name: value[part] for name, value in inputs.items()}, labels[part]) for part in parts]
+        )
+
+    def _read(self, model: Any, inputs: Mapping[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
         hidden = labels != IGNORED
         logits = self.outputs(model(**inputs))[hidden].float()
         loss = F.cross_entropy(logits, labels[hidden], reduction="none")

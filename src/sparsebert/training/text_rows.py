@@ -85,7 +85,8 @@ class TextOrder(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng([self._seed, self._epoch]).permutation(self._rows)
-        return iter((order + self._epoch * self._rows).tolist())
+        # One by one: as objects of Python all of them would take five times the memory.
+        return (int(row) + self._epoch * self._rows for row in order)
 
 
 def collate_text(rows: Sequence[dict[str, Any]]) -> Batch:
