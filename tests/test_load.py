@@ -173,7 +173,7 @@ def test_a_nan_in_the_weights_is_named(saved: Path):
         (
             "config.json",
             '{"model_type": "camembert"}',
-            r"family 'camembert'; allowed: bert.*deberta-v2\.$",
+            r"family 'camembert'; allowed: bert.*deberta-v2, crammed-bert\.$",
         ),
         ("config.json", None, r"has no config\.json"),
         ("model.safetensors", None, "no weights in the safetensors format"),

@@ -14,11 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 import sparsebert
+from sparsebert.recipe.load import SHIPPED
 from sparsebert.records import ModelResult, Record, read_record
 from test_resume import COMMAND, wait_and_stop
 from text_run import TRAINING, write_recipe, write_text
 from tiny_run import WORDS, assert_refused, run_cli, save_tiny, write_task
 
+SMALL = ("phases.0.training.batch_size=16", "dense.batch_size=16")
 NEW = ("--config", "bert-tiny", "--train-tokenizer", "99")
 RULE = {"criterion": "magnitude", "sparsity": 0.6, "stop": {"percent": 50}, "every": {"steps": 1}}
 
@@ -250,3 +252,23 @@ def test_a_model_without_the_head_gets_one_and_is_told_so(home: Path) -> None:
     record = read_record(home / "head")
     assert [model.name for model in record.models] == ["pretrained"]
     assert any("no head for hidden tokens, so one is drawn" in note for note in record.notes)
+
+
+@pytest.mark.parametrize("name", ["pretrain-bert", "pretrain-crammed", "pretrain-sparse", "pretrain-prune"])
+def test_recipe(name: str, home: Path) -> None:
+    small = ["max_length=16", "validation=0.1", "measure.timed=false", *SMALL]
+    given = [word for one in small for word in ("--set", one)]
+    new = "train_tokenizer" in (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
+    if new:
+        size = "crammed-tiny" if name == "pretrain-crammed" else "bert-tiny"
+        more = ["--config", size, "--train-tokenizer", "99"]
+    else:
+        more = [home / "one" / pretrained(home, "one").models[-1].folder]
+    said = run_cli(
+        "pretrain", *more, "--recipe", name, "--text", home / "text", "--steps", 4, *given, "-o", home / name
+    )
+    assert said.exit_code == 0, said.output
+    model = read_record(home / name).models[-1]
+    assert model.phases["pretrain"].steps == 4
+    expected = {"pretrain-sparse": 0.8, "pretrain-prune": 0.4}.get(name, 0.0)
+    assert model.sparsity.encoder_linear == pytest.approx(expected, abs=0.02)

@@ -18,6 +18,7 @@ from sparsebert.models.families import HeadName
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import check_finite
 from sparsebert.models.surgeon import convert_ffn, mask_model, shrink
+from sparsebert.registry import OWN_FAMILIES
 from tiny import FAMILIES, HEADS, LAYERS, NEURONS, tiny_batch, tiny_model
 
 NONE = torch.zeros(HEADS, dtype=torch.bool)
@@ -155,6 +156,8 @@ def test_even_loads_in_a_process_without_sparsebert(tmp_path: Path):
         small = shrink(model, keep, drop_layers=[LAYERS - 1], even=True)
         assert type(small) is type(model)
         assert_same(small, shrink(model, keep, drop_layers=[LAYERS - 1]))
+        if family in OWN_FAMILIES:
+            continue
         small.save_pretrained(tmp_path / family)
         torch.save((tiny_batch(), small(**tiny_batch()).logits.detach()), tmp_path / f"{family}.pt")
     code = (
@@ -166,7 +169,7 @@ def test_even_loads_in_a_process_without_sparsebert(tmp_path: Path):
         "    print(file.stem, (model(**batch).logits - expected).abs().max().item())\n"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.splitlines() == [f"{family} 0.0" for family in sorted(FAMILIES)]
+    assert answer.stdout.splitlines() == [f"{family} 0.0" for family in sorted(FAMILIES) if family not in OWN_FAMILIES]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def accuracy(model: PreTrainedModel, rows: Dataset) -> float:
     return float(np.mean(outputs.argmax(-1) == np.array(rows["label"])))
 
 
-WILD = Training(max_steps=12, batch_size=8, learning_rate=2e-2, lr_schedule="constant_with_warmup", warmup=0.0)
+WILD = Training(max_steps=12, batch_size=8, learning_rate=5e-3, lr_schedule="constant_with_warmup", warmup=0.0)
 EACH = When(steps=1)
 
 
