@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from harness import Layer, Row, on_distinct_inputs, options_of, print_rows, rows_of, with_threads, write
+from harness import Layer, Row, has_bf16, on_distinct_inputs, options_of, print_rows, rows_of, with_threads, write
 from sparsebert.environment import environment
 from sparsebert.kernels import dispatch, native, native_fff, reference
 from sparsebert.timing import interleave, torch_threads
@@ -102,6 +102,9 @@ def tree_layer(w_in: torch.Tensor, bias: torch.Tensor, w_out: torch.Tensor) -> L
 def dense_layers(hidden: int, width: int, tokens: int, generator: torch.Generator) -> dict[str, Layer]:
     up = torch.randn(width, hidden, generator=generator) / hidden**0.5
     down = torch.randn(hidden, width, generator=generator) / width**0.5
+    in_fp32: dict[str, Layer] = {f"dense {width} fp32": lambda x: F.linear(F.gelu(F.linear(x, up)), down)}
+    if not has_bf16():
+        return in_fp32
     half = [weight.bfloat16() for weight in (up, down)]
     packed = [torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), tokens) for weight in half]
 
@@ -109,7 +112,7 @@ def dense_layers(hidden: int, width: int, tokens: int, generator: torch.Generato
         return torch.ops.mkldnn._linear_pointwise(x, weight, None, post, [], "none")
 
     return {
-        f"dense {width} fp32": lambda x: F.linear(F.gelu(F.linear(x, up)), down),
+        **in_fp32,
         f"dense {width} bf16": lambda x: F.linear(F.gelu(F.linear(x.bfloat16(), half[0])), half[1]).float(),
         f"dense {width} bf16 packed": lambda x: linear(
             linear(x.bfloat16(), packed[0], "gelu"), packed[1], "none"
