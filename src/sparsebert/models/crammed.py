@@ -23,9 +23,8 @@ from transformers.utils.generic import can_return_tuple
 from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
 from sparsebert.models.crammed_config import CrammedBertConfig
 from sparsebert.models.fff_sizes import parse_fff
+from sparsebert.tasks.masked_lm import IGNORED
 
-IGNORED = -100
-"""The label of tokens that are not predicted."""
 _LOWEST_FREQUENCY = 10000.0
 
 

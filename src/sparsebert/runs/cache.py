@@ -83,9 +83,8 @@ def shared_parts(recipe: Recipe, inputs: Inputs) -> list[SharedPart]:
     teachers = made_from.pop("teachers")
     rows = {key: plain[key] for key in ROWS} | made_from
     # The seed of the rows decides which of them a training holds out.
-    dense = rows | {"seed": recipe.seed, "data_seed": recipe.data_seed, "dense": plain.get("dense")}
-    if "masking" in plain:
-        dense["masking"] = plain["masking"]
+    own = {key: plain.get(key) for key in ("seed", "data_seed", "dense", "masking")}
+    dense = rows | own
     parts = [
         SharedPart(dense, ("work/teacher", "dense", "work/dense.json")),
         SharedPart(dense | {"measure": plain["measure"]}, ("work/latency-*.json",)),

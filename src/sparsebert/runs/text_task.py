@@ -95,7 +95,7 @@ def text_task(recipe: PretrainRecipe) -> TextTask:
 
 
 def _files(names: Sequence[str], column: str) -> list[Path]:
-    own = [str(home_of(name)) for name in names if not name.startswith(HUB)]
+    own = [name for name in names if not name.startswith(HUB)]
     hub = [name.removeprefix(HUB) for name in dict.fromkeys(names) if name.startswith(HUB)]
     return [*(text_files(own) if own else ()), *(hub_file(name, column, cache_home() / "hub") for name in hub)]
 

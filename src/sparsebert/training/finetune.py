@@ -151,11 +151,12 @@ def _fine_tune(
     start = time.perf_counter()
     try:
         checkpoint = same(checkpoints.last)
-        before = 0 if checkpoint is None else int(_state_of(checkpoint).num_input_tokens_seen)
+        state = None if checkpoint is None else _state_of(checkpoint)
+        before = 0 if state is None else int(state.num_input_tokens_seen)
         if clock is not None:
             clock.begin(checkpoint)
         with energy.measured(trainer.args, checkpoint):
-            _train_or_resume(trainer, checkpoint, watch)
+            _train_or_resume(trainer, checkpoint, state, watch)
     finally:
         trainer.progress.close()
         model.requires_grad_(True)
@@ -211,8 +212,9 @@ def _freeze_embeddings(model: PreTrainedModel) -> None:
             module.requires_grad_(False)
 
 
-def _train_or_resume(trainer: SparseTrainer, checkpoint: str | None, watch: Watch | None) -> None:
-    state = None if checkpoint is None else _state_of(checkpoint)
+def _train_or_resume(
+    trainer: SparseTrainer, checkpoint: str | None, state: TrainerState | None, watch: Watch | None
+) -> None:
     ended = state is not None and watch is not None and watch.has_ended(state)
     if checkpoint is None or state is None or (state.global_step < state.max_steps and not ended):
         trainer.train(resume_from_checkpoint=checkpoint)
