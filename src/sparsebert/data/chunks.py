@@ -91,7 +91,7 @@ def encoded(chunks: Iterable[Chunk], tokenizer: str, held_out: float, processes:
     waiting: deque[tuple[Chunk, Future[Tokens]]] = deque()
     try:
         for chunk in chunks:
-            waiting.append((chunk, pool.submit(_encode, chunk.texts)))
+            waiting.append((chunk, _submit(pool, chunk.texts)))
             if len(waiting) > processes * _WAITING:
                 first, tokens = waiting.popleft()
                 yield first, tokens.result()
@@ -103,6 +103,14 @@ def encoded(chunks: Iterable[Chunk], tokenizer: str, held_out: float, processes:
         raise UserError(said, fix="see whether memory ran out, or use fewer processes") from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, texts: tuple[str, ...]) -> Future[Tokens]:
+    try:
+        return pool.submit(_encode, texts)
+    except OSError as error:
+        # `submit` starts processes as it needs them, with pipes that are closed once another process has ended.
+        raise BrokenProcessPool from error
 
 
 @contextmanager
