@@ -150,6 +150,17 @@ def test_a_teacher_with_another_vocabulary_is_refused(home: Path) -> None:
     assert not (home / "wrong").exists()
 
 
+def test_the_control_without_feedforward_blocks_is_trained_and_tuned(home: Path) -> None:
+    training = TRAINING | {"max_steps": 3}
+    [model] = pretrained(home, "bare", {"training": training}, config="crammed-tiny", neurons=0).models
+    assert model.shape.neurons == (0, 0) and model.shape.full_neurons == 0
+    write_task(home / "task")
+    tuned = ("finetune", home / "bare" / model.folder, "--task", "mine", "--data", home / "task", "-o", home / "tuned")
+    said = run_cli(*tuned, "--set", "training.max_steps=3", "--set", "measure.timed=false")
+    assert said.exit_code == 0, said.output
+    assert read_record(home / "tuned").models[-1].shape.full_neurons == 0
+
+
 def test_hours_end_a_training(home: Path) -> None:
     training = TRAINING | {"hours": 3 / 3600, "lr_schedule": "triangular"}
     run = pretrained(home, "hours", {"training": training}).models[-1].phases["pretrain"]

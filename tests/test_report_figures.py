@@ -119,6 +119,14 @@ def test_the_map_has_heads_at_their_places_darker_the_more_they_matter():
     assert describe(record.models[2]).startswith("layer 1: 7 heads (")
 
 
+def test_the_map_of_a_model_made_without_feedforward_blocks_has_no_bars():
+    [model] = example_record().models[:1]
+    bare = model.shape.model_copy(update={"neurons": (0,) * len(model.shape.neurons), "full_neurons": 0})
+    [axes] = shape_map([model.model_copy(update={"shape": bare})]).axes
+    assert texts(axes).count("no feedforward block") == len(bare.neurons)
+    assert not [text for text in texts(axes) if text.startswith("neurons of")]
+
+
 def test_a_bar_is_as_long_as_a_forward_pass_takes():
     axes = axes_of(latency_plot(families([full_record()])[0]))
     assert [patch.get_width() for patch in axes.patches] == pytest.approx(

@@ -114,7 +114,7 @@ class PretrainRecipe(TrainRecipe, frozen=True):
         default=None, description="of a crammed config: fast feedforward layers KxD in place of dense ones, as 512x2"
     )
     neurons: int | None = Field(
-        default=None, ge=1, description="of a crammed config: width of its dense feedforward layers"
+        default=None, ge=0, description="of a crammed config: width of its dense feedforward layers; 0 = no such layers"
     )
     vocabulary: str | None = Field(
         default=None, description="a vocabulary file, or a model whose tokenizer is taken; none = that of `model`"

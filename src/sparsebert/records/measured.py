@@ -83,7 +83,7 @@ class Shape(Part):
     neurons: tuple[int, ...]
     dropped_layers: tuple[int, ...] = ()
     full_heads: int = Field(gt=0, le=4096)
-    full_neurons: Count
+    full_neurons: int = Field(ge=0, description="of the largest layer; 0 = a model without feedforward blocks")
     kept_heads: tuple[tuple[int, ...], ...] = Field(
         default=(), description="which heads of each layer of the original model stayed, from 0"
     )

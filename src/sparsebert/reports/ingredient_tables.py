@@ -109,7 +109,8 @@ def _is_cut(arm: Arm) -> bool:
 
 def _left(shapes: Sequence[Shape], layers: int) -> list[Cell]:
     def share(kept: Callable[[Shape], int], full: Callable[[Shape], int]) -> str:
-        return v.percent(100 * statistics.median(kept(shape) / full(shape) for shape in shapes))
+        parts = [kept(shape) / full(shape) for shape in shapes if full(shape)]
+        return v.percent(100 * statistics.median(parts)) if parts else v.DASH
 
     cells = [
         Cell(

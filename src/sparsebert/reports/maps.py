@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _LEFT = 1.3
 _HEAD = 0.85
 _GAP = 1.9
+# The words above the heads take as much as these.
+_LEAST_HEADS = 5
 _BAR = 5.0
 _END = 2.9
 _PITCH = 1.5
@@ -70,17 +72,23 @@ def _listed(shape: Shape, layer: int) -> str:
 
 
 def _width(shape: Shape) -> float:
-    return _LEFT + _HEAD * shape.full_heads + _GAP + _BAR + _END
+    return _bar(shape) + _BAR + _END
+
+
+def _bar(shape: Shape) -> float:
+    """Where the neurons' bars begin."""
+    return _LEFT + _HEAD * max(shape.full_heads, _LEAST_HEADS) + _GAP
 
 
 def _draw_model(axes: Axes, model: ModelResult, width: float, layers: int, theme: Theme) -> None:
     shape, trees = model.shape, tree_names(model)
     axes.set_xlim(0, width)
     axes.set_ylim(layers * _PITCH + 0.6, -_TOP)
-    bar = _LEFT + _HEAD * shape.full_heads + _GAP
+    bar = _bar(shape)
     axes.text(0, -2.3, short(model.name), fontsize=12, fontweight="bold", va="center", color=theme.ink)
     axes.text(_LEFT, -0.75, f"heads of {shape.full_heads}", fontsize=9, color=theme.muted, va="center")
-    axes.text(bar, -0.75, f"neurons of {shape.full_neurons}", fontsize=9, color=theme.muted, va="center")
+    if shape.full_neurons:
+        axes.text(bar, -0.75, f"neurons of {shape.full_neurons}", fontsize=9, color=theme.muted, va="center")
     for layer, neurons in enumerate(shape.neurons):
         top = layer * _PITCH + 0.2
         axes.text(_LEFT - 0.45, top + 0.5, str(layer + 1), fontsize=9, color=theme.muted, ha="right", va="center")
@@ -90,6 +98,8 @@ def _draw_model(axes: Axes, model: ModelResult, width: float, layers: int, theme
             _draw_heads(axes, shape, layer, top, theme)
             if layer in trees:
                 _draw_band(axes, bar, top, _BAR, f"tree {trees[layer]}", theme)
+            elif not shape.full_neurons:
+                _draw_band(axes, bar, top, _BAR, "no feedforward block", theme)
             else:
                 _draw_neurons(axes, neurons, shape.full_neurons, bar, top, theme)
 
