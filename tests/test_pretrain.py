@@ -58,6 +58,8 @@ def test_a_new_model_learns_what_is_hidden(home: Path) -> None:
     assert found["loss"].value < 0.8 * frequency["loss"]
     run = model.phases["pretrain"]
     assert run.steps == 300 and 0.9 < (run.tokens or 0) / (300 * 16 * 16) <= 1
+    assert run.tokens_per_second == pytest.approx((run.tokens or 0) / run.seconds, rel=0.3)
+    assert 0 < (run.utilisation or 0) < 1
     loaded = sparsebert.load_model(home / "long" / model.folder)
     assert type(loaded).__name__ == "BertForMaskedLM" and loaded.config.vocab_size <= 120
 

@@ -49,6 +49,9 @@ class Pretraining(Training, frozen=True):
     dropout: float | None = Field(
         default=0.0, ge=0, lt=1, description="rate of every dropout while training; none = the model's own rates"
     )
+    compiled: bool = Field(
+        default=False, description="true = steps are compiled by torch.compile, which needs a compiler and a minute"
+    )
     evaluate: Evaluate | None = Field(
         default=None, description="scores on held-out text while training; of `split` only validation; none = no scores"
     )

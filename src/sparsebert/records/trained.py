@@ -28,6 +28,10 @@ class TrainingRun(Part):
     processes: int = Field(default=1, description="that trained together, each on its share of every batch")
     tokens: int | None = Field(default=None, description="seen in training on text, over all starts")
     tokens_per_second: float | None = Field(default=None, description="of the last start, evaluations included")
+    utilisation: float | None = Field(
+        default=None,
+        description="of the same time: the model's floating-point operations over what square products reach here, 0-1",
+    )
     teacher: bool
     evaluations: tuple[Evaluation, ...] = ()
     best_step: int | None = Field(default=None, description="of the evaluation whose model was kept; none = the last")

@@ -170,18 +170,15 @@ def _about_loss(model: ModelResult) -> list[str]:
 
 
 def _about_speed(model: ModelResult) -> list[str]:
-    """Arithmetic is of three forward passes a row, one forward and two back; pruned weights are counted too."""
+    """Arithmetic is of a step's own products, forward and back; pruned weights are counted too."""
     runs = {"": model.training, **model.phases} if model.training else model.phases
-    size = model.size
-    tokens = (size.flops_batch or 0) * (size.flops_length or 0)
     found = []
     for name, run in runs.items():
         if run is None or run.tokens is None or run.tokens_per_second is None:
             continue
-        rate = "" if not (size.flops and tokens) else f", {3 * size.flops / tokens * run.tokens_per_second / 1e9:,.1f}"
-        told = f" GFLOP a second (three forward passes of {size.flops_length} tokens)" if rate else ""
+        part = "" if run.utilisation is None else f", {run.utilisation:.1%} of what square products reach here"
         found.append(
             f"{model.name}{f', phase {name}' if name else ''}: {run.tokens:,} tokens, "
-            f"{run.tokens_per_second:,.0f} a second{rate}{told}"
+            f"{run.tokens_per_second:,.0f} a second{part}"
         )
     return found

@@ -79,4 +79,5 @@ def _of_pretraining(training: Pretraining) -> dict[str, Any]:
         "max_grad_norm": training.max_gradient_norm,
         "gradient_accumulation_steps": training.accumulated,
         "include_num_input_tokens_seen": "all",
+        "torch_compile": training.compiled,
     }

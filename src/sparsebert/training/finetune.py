@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, TrainerCallback, TrainerState
+from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 from sparsebert.environment import supports_bf16_training
@@ -30,9 +30,13 @@ from sparsebert.training.energy import TrainingEnergy
 from sparsebert.training.fingerprint import digest_of
 from sparsebert.training.live_distill import Teaching
 from sparsebert.training.rates import CYCLES
+from sparsebert.training.throughput import Throughput, flops_per_token
 from sparsebert.training.together import same, team_size, together
 from sparsebert.training.trainer import SparseTrainer
 from sparsebert.training.watch import Watch
+
+# A row costs what the others do.
+COUNTED_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,11 @@ def _fine_tune(
         _freeze_embeddings(model)
     checkpoints = Checkpoints(folder, _start_of(model, training, seed, rules, sparsity, held, hold_zeros, distiller))
     energy, clock = TrainingEnergy(folder), clock_of(training, folder)
+    arguments = training_arguments(training, folder, seed, bf16, len(encoded), watch)
+    throughput = _throughput(model, encoded, collate, training, arguments)
     trainer = SparseTrainer(
         model=model,
-        args=training_arguments(training, folder, seed, bf16, len(encoded), watch),
+        args=arguments,
         train_dataset=encoded,
         data_collator=collate,
         rules=rules,
@@ -145,6 +151,7 @@ def _fine_tune(
             *([clock] if clock else []),
             checkpoints,
             *(watch.callbacks(training.save_steps) if watch else ()),
+            *([throughput] if throughput else []),
             *callbacks,
         ],
     )
@@ -152,7 +159,6 @@ def _fine_tune(
     try:
         checkpoint = same(checkpoints.last)
         state = None if checkpoint is None else _state_of(checkpoint)
-        before = 0 if state is None else int(state.num_input_tokens_seen)
         if clock is not None:
             clock.begin(checkpoint)
         with energy.measured(trainer.args, checkpoint):
@@ -170,7 +176,7 @@ def _fine_tune(
         final_loss=_last_logged_loss(trainer.state),
         dtype="bfloat16 autocast" if bf16 else "float32",
         processes=team_size(),
-        **_tokens(trainer.state, training, before, time.perf_counter() - start),
+        **({} if throughput is None else throughput.facts(trainer.state)),
         teacher=distiller is not None,
         evaluations=watch.evaluations(trainer.state.log_history) if watch else (),
         best_step=trainer.state.best_global_step if watch and watch.keeps_best else None,
@@ -222,12 +228,14 @@ def _train_or_resume(
     trainer.restore(checkpoint, state)
 
 
-def _tokens(state: TrainerState, training: Training, before: int, seconds: float) -> dict[str, Any]:
-    """What a TrainingRun says of tokens, of which so many had been seen `before` this start."""
+def _throughput(
+    model: PreTrainedModel, encoded: Dataset, collate: Collator, training: Training, arguments: TrainingArguments
+) -> Throughput | None:
+    """What counts the tokens of a training on text; other rows are padded, so that their tokens say little."""
     if not isinstance(training, Pretraining):
-        return {}
-    seen = int(state.num_input_tokens_seen)
-    return {"tokens": seen, "tokens_per_second": round((seen - before) / seconds, 1) if seen > before else None}
+        return None
+    batch = collate([encoded[row] for row in range(min(len(encoded), COUNTED_ROWS))])
+    return Throughput(flops_per_token(model, batch), arguments.bf16, arguments.device, team_size())
 
 
 def _state_of(checkpoint: str) -> TrainerState:
