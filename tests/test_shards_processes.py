@@ -17,7 +17,7 @@ from sparsebert.data import shards as shards_module
 from sparsebert.data.chunks import Chunk, Encoder, encoded, one_thread
 from sparsebert.data.shards import shard_text
 from sparsebert.errors import UserError
-from sparsebert.files import PREFIX
+from sparsebert.files import PREFIX, folder_beside
 
 WORDS = word_tokenizer()
 SERIALISED = WORDS.backend_tokenizer.to_str()
@@ -115,7 +115,13 @@ def test_a_process_that_is_killed_leaves_nothing_under_a_name(tmp_path: Path) ->
     assert done.returncode == -signal.SIGXFSZ, done.stderr
     left = list((tmp_path / "out").iterdir())
     assert left and all(entry.name.startswith(PREFIX) for entry in left)
-    assert shard_text([file], WORDS, 16, tmp_path / "out")[0].rows * 32 > 30_000
+    for entry in left:
+        os.utime(entry, (0, 0))
+    with folder_beside(tmp_path / "out" / "another") as written:
+        os.utime(written, (0, 0))
+        shards, _ = shard_text([file], WORDS, 16, tmp_path / "out")
+        assert shards.rows * 32 > 30_000
+        assert {*(tmp_path / "out").iterdir()} == {written, shards.folder.parent}
 
 
 @pytest.mark.process

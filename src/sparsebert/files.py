@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from sparsebert.errors import UserError
 
 PREFIX = ".sparsebert-tmp-"
 """Names of what is being written or removed begin with it, so that what a killed process leaves can be told apart."""
+YOUNG_S = 60
 
 
 def home_of(name: str) -> Path:
@@ -61,13 +64,40 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
-    """A new folder next to `path`, to be filled and renamed to it; what is left of it after the block is removed."""
+    """A new folder next to `path`, to be filled and renamed to it; what is left of it after the block is removed.
+
+    It is locked, so that `clear_abandoned` knows that somebody is writing there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(dir=path.parent, prefix=PREFIX))
+    handle = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+        os.close(handle)
+
+
+def clear_abandoned(folder: Path) -> None:
+    """Remove the folders that `folder_beside` made in `folder` for processes that were killed, others may be writing.
+
+    One is left for a minute, as it is not locked in the moment after it was made.
+    """
+    for place in folder.glob(f"{PREFIX}*"):
+        try:
+            handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            # A file, or gone meanwhile.
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - os.fstat(handle).st_mtime > YOUNG_S:
+                shutil.rmtree(place, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(handle)
 
 
 def remove_folder(path: Path) -> None:

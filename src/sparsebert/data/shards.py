@@ -24,7 +24,7 @@ from sparsebert.data.packing import Packer
 from sparsebert.data.reading_bar import reading_bar
 from sparsebert.data.vocabulary import Vocabulary
 from sparsebert.errors import UserError
-from sparsebert.files import digest, folder_beside, remove_folder
+from sparsebert.files import clear_abandoned, digest, folder_beside, remove_folder
 from sparsebert.progress import busy, line
 
 FORMAT = 1
@@ -104,6 +104,7 @@ def shard_text(
     if home.exists():
         line(f"What is in {home} is not whole, and is made again")
         remove_folder(home)
+    clear_abandoned(folder)
     with folder_beside(home) as place:
         new = place / home.name
         made.write(new, processes)

@@ -18,7 +18,7 @@ from sparsebert.data.load import Task
 from sparsebert.data.shards import Shards, shard_text
 from sparsebert.data.wordpiece import tokenizer_of_vocabulary, train_wordpiece
 from sparsebert.errors import UserError
-from sparsebert.files import cache_home, digest, folder_beside, home_of
+from sparsebert.files import cache_home, clear_abandoned, digest, folder_beside, home_of
 from sparsebert.models.limits import position_limit
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.presets import preset_config
@@ -119,6 +119,7 @@ def _trained(files: list[Path], size: int, column: str) -> PreTrainedTokenizerBa
     if not folder.is_dir():
         with busy("Training a vocabulary on the text"):
             trained = train_wordpiece((text for file in files for text in documents(file, column)), size)
+        clear_abandoned(folder.parent)
         with folder_beside(folder) as place:
             trained.save_pretrained(place / folder.name)
             # Another run may have made the same meanwhile.
