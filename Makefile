@@ -19,7 +19,7 @@ demo: $(DEMO_READY) ## compress the quickstart model to 2x, 4x, 8x and 16x, in m
 	@$(BIN)/sparsebert compress --recipe quickstart -o demo
 
 test: $(READY) ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-faults: $(READY) ## kill every type of run at every write, damage every file: ten minutes
 	@$(BIN)/python -m pytest -n 2 -m faults tests/test_faults.py

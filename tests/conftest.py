@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 # Before torch, transformers and the hub's client are imported, here or in a process that a test starts: one thread, no
-# models or data that happen to be on this machine, a hub that refuses at once, and GPU kernels that run on the CPU.
+# models or data that happen to be on this machine, a hub that refuses at once, GPU kernels that run on the CPU, and no
+# pictures, which take most of the time of a tiny run.
 HUB_HOME = tempfile.mkdtemp(prefix="sparsebert-tests-")
 os.environ |= {
     "OMP_NUM_THREADS": "1",
@@ -21,6 +22,7 @@ os.environ |= {
     "HF_ENDPOINT": "http://127.0.0.1:9",
     "TOKENIZERS_PARALLELISM": "false",
     "TRITON_INTERPRET": "1",
+    "SPARSEBERT_PICTURES": "off",
 }
 
 import numpy as np  # noqa: E402
@@ -35,8 +37,9 @@ settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: a worker that begins it last works on alone for a minute."""
-    items.sort(key=lambda item: item.path.stem != "test_processes")
+    """Files that start processes first: a worker that begins a long one last works on alone for minutes."""
+    long = {item.path for item in items if item.get_closest_marker("process")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,6 +51,15 @@ def _one_thread() -> Iterator[None]:
     yield
     gc.unfreeze()
     shutil.rmtree(HUB_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Of modules marked `pictures`, which look at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("pictures"):
+            patch.setenv("SPARSEBERT_PICTURES", "on")
+        yield
 
 
 @pytest.fixture(autouse=True)

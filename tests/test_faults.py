@@ -26,10 +26,11 @@ pytestmark = [
 ]
 
 
-def tried(name: str, folder: Path, *options: str) -> dict:
+def tried(name: str, folder: Path, *options: str, pictures: str = "off") -> dict:
     script = Path(__file__).with_name("faults.py")
     command = [sys.executable, str(script), name, str(folder / name), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, env=os.environ, check=False)
+    own = os.environ | {"SPARSEBERT_PICTURES": pictures}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, env=own, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads((folder / name / "report.json").read_text())
     assert report["wrong"] == [] and report["calls"] > report["states"] > 100 and report["killed"] > 0
@@ -45,5 +46,5 @@ def test_some_deaths_and_damages(name: str, tmp_path: Path):
 @pytest.mark.faults
 @pytest.mark.parametrize("name", EVERY)
 def test_all_deaths_and_many_damages(name: str, tmp_path: Path):
-    report = tried(name, tmp_path, "--every", str(EVERY[name]), "--damages", str(DAMAGES))
+    report = tried(name, tmp_path, "--every", str(EVERY[name]), "--damages", str(DAMAGES), pictures="on")
     assert report["killed"] > 50 and report["damaged"] > 3

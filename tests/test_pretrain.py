@@ -156,9 +156,10 @@ def test_the_control_without_feedforward_blocks_is_trained_and_tuned(home: Path)
     training = TRAINING | {"max_steps": 3}
     [model] = pretrained(home, "bare", {"training": training}, config="crammed-tiny", neurons=0).models
     assert model.shape.neurons == (0, 0) and model.shape.full_neurons == 0
-    write_task(home / "task")
-    tuned = ("finetune", home / "bare" / model.folder, "--task", "mine", "--data", home / "task", "-o", home / "tuned")
-    said = run_cli(*tuned, "--set", "training.max_steps=3", "--set", "measure.timed=false")
+    write_task(home / "labelled")
+    given = ("finetune", home / "bare" / model.folder, "--task", "mine", "--data", home / "labelled")
+    settings = ("--set", "training.max_steps=3", "--set", "measure.timed=false")
+    said = run_cli(*given, *settings, "-o", home / "tuned")
     assert said.exit_code == 0, said.output
     assert read_record(home / "tuned").models[-1].shape.full_neurons == 0
 
@@ -243,6 +244,20 @@ def test_a_sweep_shares_the_dense_teacher(home: Path) -> None:
     assert [one.models[1].sparsity.encoder_linear for one in found] == pytest.approx([0.5, 0.8], abs=0.01)
     assert any("Made by another run of the sweep" in note for note in found[1].notes)
     assert scores_of(found[0].models[0]) == scores_of(found[1].models[0])
+
+
+def test_a_search_chooses_by_text_that_is_not_scored_in_the_end(home: Path) -> None:
+    file = write_recipe(home / "search.yaml", home / "text" / "animals.txt", {"training": TRAINING | {"max_steps": 3}})
+    out, space = home / "search", "phases.0.training.learning_rate=1e-5,1e-3"
+    said = run_cli("search", file, "--space", space, "--trials", 2, "--repeats", 1, "-o", out)
+    assert said.exit_code == 0, said.output
+    trials = [read_record(file.parent) for file in out.glob("trials/*/record.json")]
+    [final] = [read_record(file.parent) for file in out.glob("chosen/*/record.json")]
+    assert len(trials) == 2
+    assert {one.split for record in trials for one in record.models[-1].scores} == {"held_out"}
+    assert {one.split for one in final.models[-1].scores} == {"held_out_text"}
+    refused = run_cli("search", file, "--space", "masking.rate=0.1,0.2", "-o", home / "no")
+    assert_refused(refused, ["masking.rate"])
 
 
 def scores_of(model: ModelResult) -> dict[str, float]:

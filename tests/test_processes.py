@@ -113,9 +113,9 @@ def test_two_processes_agree_and_go_on_after_a_kill(tmp_path: Path):
 def test_a_run_goes_on_with_the_threads_that_it_began_with(home: Path):
     """One thread and two add up in another order, so their weights differ in the last bits."""
     found = {}
-    for name, threads in {"one": "1", "two": "2", "both": "2"}.items():
+    for name in ("two", "both"):
         out, command = home / f"threads-{name}", [COMMAND, *arguments(home, home / f"threads-{name}")]
-        begun = os.environ | {"OMP_NUM_THREADS": threads}
+        begun = os.environ | {"OMP_NUM_THREADS": "2"}
         if name == "both":
             checkpoint = out / "work" / "phase0-sparse" / "training" / "checkpoint-3" / "trainer_state.json"
             process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=begun)

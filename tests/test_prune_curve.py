@@ -21,6 +21,8 @@ from sparsebert.runs.curve_points import bytes_as_saved
 from sparsebert.runs.sparse_model import save_sparse
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
+pytestmark = pytest.mark.pictures
+
 QUICK = ("--steps", "0,0.5,0.9", "--loss-examples", "32", "--set", "measure.rounds=3", "--set", "measure.length=8")
 UNTIMED = ("--steps", "0.5", "--loss-examples", "32", "--set", "measure.timed=false")
 

@@ -130,7 +130,8 @@ def test_a_model_without_a_teacher_is_timed_against_the_one_it_started_from(home
     assert record.models[0].output_difference is None
 
 
-def test_a_sweep_is_ordinary_runs_and_skips_what_is_finished(home, tmp_path):
+def test_a_sweep_is_ordinary_runs_and_skips_what_is_finished(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARSEBERT_PICTURES", "on")
     common = ("--model", home / "base", "--data", home / "data", "-o", tmp_path / "sweep")
     arguments = ("sweep", home / "trained.yaml", *common, "--grid", "sparsity=0:0.8:0.4", "--seeds", 2)
     said = run_cli(*arguments)

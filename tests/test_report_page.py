@@ -18,6 +18,8 @@ from sparsebert.records import Record
 from sparsebert.reports import families, write_report
 from sparsebert.reports.cards import summary_cards
 
+pytestmark = pytest.mark.pictures
+
 EVIL = "<script src=x onload=alert('x')>"
 VOID = {"meta", "img", "source"}
 
@@ -105,6 +107,18 @@ def test_the_page_says_what_came_out_and_how_it_was_measured(page):
         "4,210",
     ):
         assert words in text, words
+
+
+def test_pictures_can_be_left_out(tmp_path, monkeypatch):
+    for value, there in (("on", True), ("off", False)):
+        monkeypatch.setenv("SPARSEBERT_PICTURES", value)
+        page = write_report([example_record()], tmp_path / f"{value}.html", tmp_path / f"{value}-plots")
+        assert ("<img" in page.read_text(encoding="utf-8")) is there
+        assert (tmp_path / f"{value}-plots").is_dir() is there
+    monkeypatch.setenv("SPARSEBERT_PICTURES", "no")
+    with pytest.raises(UserError, match="SPARSEBERT_PICTURES is neither on nor off; got no"):
+        write_report([example_record()], tmp_path / "no.html")
+    assert not (tmp_path / "no.html").exists()
 
 
 def test_a_failed_run_is_shown_with_its_message(page):

@@ -9,6 +9,8 @@ from sparsebert.reports.details import detail_table
 from sparsebert.reports.theme import to_png
 from sparsebert.reports.training import sparsity_table, timeline_plot
 
+pytestmark = pytest.mark.pictures
+
 
 def cells(row):
     return [cell.text for cell in row]

@@ -35,7 +35,8 @@ def given(home: Path, *options: object) -> tuple[object, ...]:
     return ("finetune", "--model", home / "model", "--task", "mine", "--data", home / "data", *SETTINGS, *options)
 
 
-def test_a_whole_search_and_its_recipe(home: Path, tmp_path: Path):
+def test_a_whole_search_and_its_recipe(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SPARSEBERT_PICTURES", "on")
     options = (*SPACE, "--trials", 2, "--repeats", 1, "-o", tmp_path / "out", "--json")
     said = run_cli("search", *given(home, *options))
     assert said.exit_code == 0, said.output

@@ -24,6 +24,8 @@ from sparsebert.runs.search_definition import SearchPlan
 from sparsebert.studies.thresholds import steps_to, threshold_rows
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
+pytestmark = pytest.mark.pictures
+
 RATE = "training.learning_rate"
 SPACE = (f"{RATE}=1e-6:1e-2:log", "training.lr_schedule=linear,cosine")
 PNG = b"\x89PNG"

@@ -131,6 +131,13 @@ class PretrainRecipe(TrainRecipe, frozen=True):
     validation_rows: int = Field(default=1024, ge=1, description="at most so many rows of these are scored on")
     processes: int = Field(default=1, ge=1, le=1024, description="that turn text into tokens")
     masking: Hidden = Field(default=Hidden(), description="what is predicted")
+    hold_out: float | None = Field(
+        default=None,
+        gt=0,
+        lt=0.9,
+        description="any number = scored on the half of the text held out that is for choosing, as in a search; none = "
+        "on the other half",
+    )
     hold_zeros: bool = Field(
         default=True, description="false = weights of a given model's encoder that are zero are trained like all others"
     )
@@ -163,8 +170,8 @@ class PretrainRecipe(TrainRecipe, frozen=True):
     def _one_source(self) -> PretrainRecipe:
         if not self.text:
             raise ValueError("there is nothing to train on: give text (files, folders, or hub:NAME)")
-        if self.data is not None or self.columns != Columns() or self.train_examples is not None or self.hold_out:
-            raise ValueError("data, columns, train_examples and hold_out are of tasks with labels: leave them out")
+        if self.data is not None or self.columns != Columns() or self.train_examples is not None:
+            raise ValueError("data, columns and train_examples are of tasks with labels: leave them out")
         if self.train_tokenizer is not None and self.vocabulary is not None:
             raise ValueError("give vocabulary or train_tokenizer, not both")
         new = (self.train_tokenizer, self.vocabulary, self.feedforward, self.neurons)

@@ -25,6 +25,7 @@ FORMS = "KEY=LOW:HIGH, KEY=LOW:HIGH:log, KEY=LOW:HIGH:STEP, KEY=A,B,C, a YAML fi
 FIXED = (
     *("schema", "kind", "name", "seed", "data_seed", "hold_out"),
     *("task", "data", "columns", "train_examples", "measure", "score_train"),
+    *("text", "column", "vocabulary", "train_tokenizer", "validation", "validation_rows", "masking"),
 )
 TINY = 1e-9
 

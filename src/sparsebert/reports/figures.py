@@ -20,7 +20,7 @@ from sparsebert.reports.plots import pareto_plot
 from sparsebert.reports.prune_curve import prune_groups
 from sparsebert.reports.prune_plots import prune_plot, speed_plot, weight_plot
 from sparsebert.reports.rows import family_rows
-from sparsebert.reports.theme import DARK, LIGHT, Theme, to_png, to_svg
+from sparsebert.reports.theme import DARK, LIGHT, Theme, pictures_wanted, to_png, to_svg
 from sparsebert.reports.training import describe_training, timeline_plot
 from sparsebert.reports.verdict import sentences
 from sparsebert.reports.visits import Tree, describe_tree, visit_key, visit_map
@@ -156,7 +156,12 @@ def _prune_pictures(groups: Sequence[Family]) -> list[tuple[str, Figure | None]]
 
 
 def picture(draw: Callable[[Theme], Figure | None], words: str) -> str:
-    """A figure for light and dark screens as HTML, with what it shows in words; empty where there is none to draw."""
+    """A figure for light and dark screens as HTML, with what it shows in words.
+
+    Empty where there is none to draw, or none is wanted.
+    """
+    if not pictures_wanted():
+        return ""
     light, dark = draw(LIGHT), draw(DARK)
     if light is None or dark is None:
         return ""

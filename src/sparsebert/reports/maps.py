@@ -149,7 +149,8 @@ def _draw_band(axes: Axes, left: float, top: float, width: float, text: str, the
 def _box(axes: Axes, left: float, top: float, width: float, height: float, colour: str | Colour, **style: Any) -> None:
     from matplotlib.patches import Rectangle
 
-    axes.add_patch(Rectangle((left, top), width, height, facecolor=colour, **style))
+    # As a patch it would change limits, which are set already, and that takes longer than drawing it.
+    axes.add_artist(Rectangle((left, top), width, height, facecolor=colour, **style))
 
 
 def _number(axes: Axes, left: float, top: float, number: int, theme: Theme) -> None:

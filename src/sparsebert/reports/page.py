@@ -23,6 +23,7 @@ from sparsebert.reports.methods import duration, environment_table, methods
 from sparsebert.reports.render import as_html
 from sparsebert.reports.sections import results
 from sparsebert.reports.tables import runs_text
+from sparsebert.reports.theme import pictures_wanted
 from sparsebert.reports.verdict import sentences
 from sparsebert.reports.visits import Tree, read_trees
 
@@ -49,7 +50,7 @@ def write_report(
     alone = outside(groups, found)
     places = {id(record): run for record, run in zip(records, runs, strict=True)} if runs else {}
     trees = [_trees_of(family, places) for family in alone]
-    if png_folder is not None:
+    if png_folder is not None and pictures_wanted():
         figures.write_pngs(groups, png_folder, found, trees, alone)
     write_text_atomically(out, _page(records, groups, found, alone, trees, first))
     return out

@@ -27,7 +27,7 @@ from sparsebert.reports.search_tables import (
 )
 from sparsebert.reports.searched import Searched
 from sparsebert.reports.tables import Cell, Section, Table
-from sparsebert.reports.theme import Theme, to_png
+from sparsebert.reports.theme import Theme, pictures_wanted, to_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def write_search_page(
     `rows` are the steps that each search took to each score.
     """
     drawings = list(_drawings(found, rows))
-    if png_folder is not None:
+    if png_folder is not None and pictures_wanted():
         for name, _, _, draw in drawings:
             if (figure := draw()) is not None:
                 write_bytes_atomically(png_folder / f"{name}.png", to_png(figure))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
+from sparsebert.errors import UserError
 from sparsebert.reports.escape import plain
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.container import Container
     from matplotlib.figure import Figure
 
+PICTURES = "SPARSEBERT_PICTURES"
 DPI = 150
 NAME_LETTERS = 28
 # Of a figure of six inches: letters in its width, beside them those that a handle takes; inches of a line.
@@ -145,7 +148,22 @@ def to_svg(figure: Figure) -> bytes:
         return _save(figure, "svg", {"Date": None})
 
 
+def pictures_wanted() -> bool:
+    """Whether reports have pictures; not where the variable SPARSEBERT_PICTURES is `off`.
+
+    Raises UserError for another value than on and off.
+    """
+    value = os.environ.get(PICTURES, "on")
+    if value not in ("on", "off"):
+        raise UserError(f"The variable {PICTURES} is neither on nor off", got=value)
+    return value == "on"
+
+
 def _save(figure: Figure, form: str, metadata: dict[str, str | None]) -> bytes:
+    # Saving lays out twice, each time after drawing all of it.
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
     buffer = io.BytesIO()
     figure.savefig(buffer, format=form, dpi=DPI, metadata=metadata)
     return buffer.getvalue()

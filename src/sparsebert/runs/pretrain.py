@@ -27,7 +27,7 @@ from sparsebert.records import Decisions, Inputs, ModelResult, Score, SplitOf
 from sparsebert.runs.context import Predictions, RunContext
 from sparsebert.runs.inputs import files_of, made_from
 from sparsebert.runs.run_type import Made
-from sparsebert.runs.text_task import VALIDATION, TextTask, new_config, text_task
+from sparsebert.runs.text_task import TextTask, new_config, text_task
 from sparsebert.runs.train import Train
 from sparsebert.tasks.kind import ConstantAnswer
 from sparsebert.tasks.masked_lm import MASKED_LM
@@ -62,7 +62,7 @@ class PretrainContext(RunContext[PretrainRecipe]):
     def constant(self) -> ConstantAnswer:
         """What naming tokens by their frequency in rows of the train text is worth on the text that is held out."""
         rows = [self.train[row]["label"] for row in range(min(SAMPLE_ROWS, len(self.train)))]
-        return MASKED_LM.by_frequency(np.stack(rows), self.labels(VALIDATION))
+        return MASKED_LM.by_frequency(np.stack(rows), self.labels(self.task.validation_name))
 
     def score(self, predictions: Predictions, dense: Predictions | None = None) -> tuple[Score, ...]:
         """The accuracy on hidden tokens, and their mean loss, beside those of naming tokens by their frequency."""
@@ -112,7 +112,7 @@ class Pretrain(Train):
             task,
             task.tokenizer,
             rows,
-            {VALIDATION: task.validation},
+            {task.validation_name: task.validation},
             collate,
             task.notes,
             callbacks=tuple(callbacks),
@@ -150,7 +150,7 @@ class Pretrain(Train):
         model = files_of(recipe.model) if plain is None else {"config": hashlib.sha256(plain.encode()).hexdigest()}
         data = {
             "train": SplitOf(rows=len(text.shards), sha256=text.shards.digest),
-            VALIDATION: SplitOf(rows=len(text.validation), sha256=text.held.digest),
+            task.validation_name: SplitOf(rows=len(text.validation), sha256=text.held.digest),
         }
         return made_from(recipe, model, data)
 

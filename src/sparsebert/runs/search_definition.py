@@ -19,7 +19,7 @@ from sparsebert.recipe.space import Space, check_space, value_at
 from sparsebert.records import FILE_NAME, Inputs
 from sparsebert.records.searched import SEARCH_FILE
 from sparsebert.runs.claim import RECIPE_FILE
-from sparsebert.runs.inputs import differences, inputs_of
+from sparsebert.runs.inputs import differences
 from sparsebert.runs.objectives import Objective, objectives_of
 from sparsebert.runs.optuna_study import JOURNAL, pruner_options, quiet_optuna, sampler_options
 from sparsebert.training.loggers import loggers
@@ -103,7 +103,8 @@ def define(plan: SearchPlan) -> Definition:
     sampler, pruner = sampler_options(plan.sampler, plan.seed), pruner_options(plan.prune)
     check_space(plan.recipe, plan.space)
     recipe = plan.recipe.model_copy(update={"hold_out": plan.recipe.hold_out or HOLD_OUT, "score_train": False})
-    task = registry.get("run_type", recipe.kind)().task(recipe)
+    run_type = registry.get("run_type", recipe.kind)()
+    task = run_type.task(recipe)
     if task.validation_name != HELD_OUT_SPLIT:
         raise UserError("A search scores its trials on labelled rows of one task", got=f"a recipe of {recipe.kind}")
     objectives = objectives_of(plan.objectives, task.spec.metrics, recipe.measure.timed)
@@ -111,7 +112,7 @@ def define(plan: SearchPlan) -> Definition:
         _check_pruning(recipe, objectives, task.spec.metrics)
     measure = recipe.measure.model_copy(update={"timed": any(one.timed for one in objectives)})
     recipe = recipe.model_copy(update={"measure": measure})
-    rows, inputs = len(task.validation), inputs_of(recipe, task)
+    rows, inputs = len(task.validation), run_type.inputs(recipe, task)
     return Definition(plan, recipe, objectives, rows, inputs, sampler, pruner)
 
 

@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from sparsebert.data.corpus import documents, text_files
+from sparsebert.data.hold_out import HELD_OUT_SPLIT
 from sparsebert.data.hub_text import hub_file
 from sparsebert.data.load import Task
 from sparsebert.data.shards import Shards, shard_text
@@ -79,7 +80,15 @@ def text_task(recipe: PretrainRecipe) -> TextTask:
             got=f"validation={recipe.validation:g} of {shards.documents:,} documents",
             fix="give more text, or a larger validation",
         )
-    rows = held_out_rows(held, Hider.of(tokenizer, recipe.masking, recipe.data_seed), recipe.validation_rows)
+    to_choose = recipe.hold_out is not None
+    hider = Hider.of(tokenizer, recipe.masking, recipe.data_seed)
+    rows = held_out_rows(held, hider, recipe.validation_rows, to_choose)
+    if not len(rows):
+        raise UserError(
+            "The text that is held out fills too few rows to choose by some of them",
+            got=f"{len(held)} of {recipe.max_length} tokens",
+            fix="give more text, or a larger validation",
+        )
     if not any(label != IGNORED for labels in rows["label"] for label in labels):
         raise UserError(
             "The tokenizer knows none of the words of the text, so there is nothing to predict",
@@ -90,7 +99,14 @@ def text_task(recipe: PretrainRecipe) -> TextTask:
     if recipe.train_tokenizer is not None:
         notes.append(f"The vocabulary has {len(tokenizer):,} entries, of {recipe.train_tokenizer:,} asked for")
     return TextTask(
-        SPEC, Dataset.from_dict({}), rows, VALIDATION, notes=tuple(notes), shards=shards, held=held, tokenizer=tokenizer
+        SPEC,
+        Dataset.from_dict({}),
+        rows,
+        HELD_OUT_SPLIT if to_choose else VALIDATION,
+        notes=tuple(notes),
+        shards=shards,
+        held=held,
+        tokenizer=tokenizer,
     )
 
 

@@ -169,21 +169,29 @@ def _fine_tune(
         _in_float32_again(model)
     model.eval()
     run = TrainingRun(
-        steps=trainer.state.global_step,
-        epochs=round(float(trainer.state.epoch or 0.0), 4),
         examples=len(encoded),
         seconds=round(time.perf_counter() - start, 1),
-        final_loss=_last_logged_loss(trainer.state),
         dtype="bfloat16 autocast" if bf16 else "float32",
         processes=team_size(),
+        **_facts(trainer),
         **({} if throughput is None else throughput.facts(trainer.state)),
-        teacher=distiller is not None,
-        evaluations=watch.evaluations(trainer.state.log_history) if watch else (),
-        best_step=trainer.state.best_global_step if watch and watch.keeps_best else None,
-        left_dense=trainer.left_dense,
         **energy.facts(),
     )
     return FineTuned(run, trainer.masks, tuple(entry for entry in trainer.state.log_history if "loss" in entry))
+
+
+def _facts(trainer: SparseTrainer) -> dict[str, Any]:
+    """What a TrainingRun says that the trainer knows."""
+    state, watch = trainer.state, trainer.watch
+    return {
+        "steps": state.global_step,
+        "epochs": round(float(state.epoch or 0.0), 4),
+        "final_loss": _last_logged_loss(state),
+        "teacher": trainer.distiller is not None,
+        "evaluations": watch.evaluations(state.log_history) if watch else (),
+        "best_step": state.best_global_step if watch and watch.keeps_best else None,
+        "left_dense": trainer.left_dense,
+    }
 
 
 def _start_of(

@@ -18,6 +18,9 @@ from sparsebert.data.shards import Shards
 from sparsebert.recipe.pretrain import Hidden
 from sparsebert.training.collate import Batch
 
+# Rows that follow each other, which often are of one document.
+BLOCK = 32
+
 
 @dataclass(frozen=True)
 class Hider:
@@ -95,13 +98,16 @@ def collate_text(rows: Sequence[dict[str, Any]]) -> Batch:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
 
-def held_out_rows(shards: Shards, hider: Hider, most: int) -> Dataset:
+def held_out_rows(shards: Shards, hider: Hider, most: int, to_choose: bool = False) -> Dataset:
     """At most so many rows, spread over all, each masked once and for all.
 
+    Blocks of rows take turns: the first of two is for scores, the second, `to_choose`, for what is chosen by scores.
     Columns: `input_ids`, `attention_mask`, `label` [length], and `length`.
     """
-    chosen = np.linspace(0, len(shards) - 1, min(most, len(shards))).round().astype(int)
-    hidden = [hider.hide(shards[row], row) for row in chosen.tolist()]
+    block = min(BLOCK, -(-len(shards) // 2))
+    own = [row for row in range(len(shards)) if row // block % 2 == int(to_choose)]
+    chosen = [own[place] for place in np.linspace(0, len(own) - 1, min(most, len(own))).round().astype(int)]
+    hidden = [hider.hide(shards[row], row) for row in chosen]
     return Dataset.from_dict(
         {
             "input_ids": [ids.tolist() for ids, _ in hidden],
