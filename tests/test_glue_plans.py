@@ -27,7 +27,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_all_that_ship_say_where_they_are_from():
-    assert shipped_plans() == ["cramming", "devlin", "gordon", "quick"]
+    assert shipped_plans() == ["cramming", "devlin", "family", "gordon", "quick"]
     assert all(glue_plan(name).source for name in shipped_plans())
 
 
@@ -58,6 +58,16 @@ def test_gordon_has_five_tasks_and_scores_the_train_set():
     found = recipes_of("gordon")
     assert {one.task for one in found.values()} == {"cola", "mnli", "qnli", "qqp", "sst2"} and len(found) == 20
     assert all(one.score_train and one.training.epochs == 3 for one in found.values())
+
+
+def test_family_makes_two_smaller_models_of_every_task_with_times():
+    found = recipes_of("family")
+    assert list(found) == [f"{task}_seed=0" for task in GLUE]
+    assert {one.kind for one in found.values()} == {"compress"}
+    assert {tuple(target.label for target in one.targets) for one in found.values()} == {("2x", "4x")}
+    assert all(one.measure.timed and one.dense.max_steps == -1 == one.finetune.max_steps for one in found.values())
+    epochs = {name: (one.dense.epochs, one.finetune.epochs) for name, one in found.items()}
+    assert epochs["mnli_seed=0"] == (3, 2) and epochs["rte_seed=0"] == (6, 10)
 
 
 def test_runs_come_seed_by_seed_and_a_given_value_is_not_chosen():

@@ -164,3 +164,22 @@ def fff_epyc() -> str:
         "over dense bf16 packed, 4,095 wide",
     ]
     return table(["tokens a call", *header], lines)
+
+
+def fff_primitive(kind: str) -> str:
+    """Tree and dense layers computed by the same primitive, and the tree over the best dense layer of that type.
+
+    `kind`: fp32 or fp64.
+    """
+    found = [row for row in rows("fff-primitive", "xeon-amx") if row["case"]["type"] == kind]
+    lines = []
+    for primitive in dict.fromkeys(row["case"]["primitive"] for row in found):
+        own = [row for row in found if row["case"]["primitive"] == primitive]
+        dense = [times(own, f"dense {width}", None) for width in (4095, 3072)]
+        tree = {row["baseline"]: row["times"] for row in own if row["variant"].startswith("tree")}
+        over = [f"{start}dense {width}" for width in (4095, 3072) for start in ("", "best ")]
+        cells = [ms(next(iter(tree.values()))), *(ratio(tree[one]) if one in tree else "" for one in over)] if tree else []
+        lines.append([primitive, *map(ms, dense), *cells, *[""] * (5 - len(cells))])
+    header = ["computed by", "dense 4,095, ms", "dense 3,072, ms", "tree, ms"]
+    header += [f"tree over {name}" for name in ("dense 4,095", "the best 4,095", "dense 3,072", "the best 3,072")]
+    return table(header, lines)

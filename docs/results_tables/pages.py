@@ -48,6 +48,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "fff-layer-xeon": kernels.fff_xeon,
     "fff-layer-sorting": kernels.fff_sorting,
     "fff-layer-epyc": kernels.fff_epyc,
+    "fff-primitive-fp32": lambda: kernels.fff_primitive("fp32"),
+    "fff-primitive-fp64": lambda: kernels.fff_primitive("fp64"),
 }
 
 

@@ -55,7 +55,7 @@ def glue(
             "--plan",
             "--preset",
             metavar="NAME",
-            help="How tasks are trained: quick, devlin, cramming, gordon, or a YAML file.",
+            help="How tasks are trained: quick, family, devlin, cramming, gordon, or a YAML file.",
             autocompletion=plans,
             rich_help_panel=HOW,
         ),

@@ -81,13 +81,13 @@ def glue_points(
         if key in OWN_KEYS:
             raise UserError(f"The {key} of a GLUE run is no setting", fix=OWN_KEYS[key])
     wanted = glue_tasks(tasks or plan.tasks)
-    base = [UNTIMED] if recipe is None else []
+    base, kind = ([UNTIMED], plan.kind or KIND) if recipe is None else ([], None)
     found = []
     for seed in range(runs):
         for task in wanted:
             for choice in plan.of_task(task.name, keys):
                 own = [*base, *choice.settings, *settings, f"task={task.name}"]
-                made = load_recipe(recipe, own, seed=seed, kind=KIND if recipe is None else None)
+                made = load_recipe(recipe, own, seed=seed, kind=kind)
                 found.append(Point("_".join([task.name, *choice.words, f"seed={seed}"]), made))
     if plan.kind not in (None, found[0].recipe.kind):
         raise UserError(
