@@ -159,9 +159,9 @@ def test_the_control_without_feedforward_blocks_is_trained_and_tuned(home: Path)
     write_task(home / "labelled")
     given = ("finetune", home / "bare" / model.folder, "--task", "mine", "--data", home / "labelled")
     settings = ("--set", "training.max_steps=3", "--set", "measure.timed=false")
-    said = run_cli(*given, *settings, "-o", home / "tuned")
+    said = run_cli(*given, *settings, "-o", home / "bare-tuned")
     assert said.exit_code == 0, said.output
-    assert read_record(home / "tuned").models[-1].shape.full_neurons == 0
+    assert read_record(home / "bare-tuned").models[-1].shape.full_neurons == 0
 
 
 def test_hours_end_a_training(home: Path) -> None:
