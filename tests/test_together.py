@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from sparsebert.environment import supports_bf16_training
 from sparsebert.records import read_record
 from tiny_run import run_cli, save_tiny, write_task
 
@@ -23,7 +25,7 @@ RULE = {"criterion": "movement", "sparsity": 0.5, "stop": {"percent": 60}, "ever
 RECIPES = {
     "finetune": {
         "kind": "finetune",
-        "training": TRAINING | {"evaluate": {"every": {"steps": 5}, "split": "validation", "keep": "last"}},
+        "training": TRAINING | {"evaluate": {"every": {"steps": 5}, "split": "validation"}},
     },
     "train": {
         "kind": "train",
@@ -94,16 +96,20 @@ def test_two_processes_make_what_one_makes(command: str, made: dict[str, dict[in
     assert not list(made[command][2].rglob("checkpoint-*"))
 
 
-def test_a_step_of_two_processes_is_that_of_one(made: dict[str, dict[int, Path]]) -> None:
+def test_a_step_of_two_processes_is_that_of_one(home: Path) -> None:
     """The train rows divide into whole steps; elsewhere the last step of an epoch is filled up with other rows."""
-    files = [made["finetune"][count] / "finetuned" / "model.safetensors" for count in (1, 2)]
-    alone, shared = map(load_file, files)
-    start = load_file(made["finetune"][1].parent / "model" / "model.safetensors")
+    for processes in (1, 2):
+        out = home / f"step-{processes}"
+        code, _, told = run(processes, home, "finetune", out, "--set", "training.max_steps=4")
+        assert code == 0, told
+    alone, shared = (load_file(home / f"step-{count}" / "finetuned" / "model.safetensors") for count in (1, 2))
     assert alone.keys() == shared.keys()
-    # A bias of keys changes no output, so that its gradient is rounding alone.
-    for key in [key for key in alone if key in start and not key.endswith("key.bias")]:
-        apart, moved = ((one - alone[key]).abs().mean() for one in (shared[key], start[key]))
-        assert apart < 0.1 * moved, key
+    for key, value in alone.items():
+        if not supports_bf16_training():
+            assert torch.allclose(value, shared[key], atol=1e-4), key
+        # A bias of keys changes no output, so that its gradient is rounding alone, which Adam makes steps of.
+        elif not key.endswith("key.bias"):
+            assert (value - shared[key]).abs().mean() < 1e-4, key
 
 
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(home: Path, made: dict[str, dict[int, Path]]) -> None:
@@ -133,6 +139,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
     [
         ("finetune", ["training.batch_size=15"], "cannot be shared among the processes; got 15 rows and 2 processes"),
         ("finetune", ["training.learning_rate=1e12"], "The training loss became nan at step"),
+        ("finetune", ["training.nothing=1"], "nothing"),
     ],
 )
 def test_an_error_is_said_once_and_ends_all(command: str, settings: list[str], expected: str, home: Path) -> None:
@@ -141,7 +148,8 @@ def test_an_error_is_said_once_and_ends_all(command: str, settings: list[str], e
     assert code != 0 and not said
     lines = [one for one in told.splitlines() if one.startswith("error:")]
     assert len(lines) == 1 and expected in lines[0], told
-    assert read_record(out).status == "failed"
+    if "nothing" not in settings[0]:
+        assert read_record(out).status == "failed"
 
 
 def test_help_is_printed_by_the_first_process_alone(home: Path) -> None:

@@ -5,7 +5,8 @@ Knows tensors and names, not families: `encoder_linear` holds the names of the l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -64,9 +65,16 @@ def flops(model: PreTrainedModel, batch: int, length: int) -> int:
     the CPU, so attention runs as plain matrix products while it counts.
     """
     inputs = example_inputs([model], batch, length)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+    with counted_flops() as counter, torch.no_grad():
         model(**{name: tensor.to(model.device) for name, tensor in inputs.items()})
     return counter.get_total_flops()
+
+
+@contextmanager
+def counted_flops() -> Iterator[FlopCounterMode]:
+    """Counts the floating-point operations of the block as `flops` does."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
 
 
 def example_inputs(models: Sequence[PreTrainedModel], batch: int, length: int, seed: int = 0) -> dict[str, Tensor]:

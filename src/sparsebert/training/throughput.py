@@ -5,13 +5,15 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sparsebert.counts import counted_flops
+from sparsebert.modes import training
 
 # Of both factors; large enough that reading them costs less than multiplying.
 CPU_SIZE, GPU_SIZE = 2048, 8192
@@ -74,21 +76,22 @@ def flops_per_token(model: nn.Module, batch: Mapping[str, Any]) -> float:
     The forward pass is counted, as the model trains, and the backward pass taken as twice that. No random number is
     drawn from the generators of training.
     """
-    trains = model.training
-    model.train()
-    with (
-        torch.random.fork_rng(devices=range(torch.cuda.device_count())),
-        sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False) as counter,
-    ):
+    with training(model), torch.random.fork_rng(devices=range(torch.cuda.device_count())), counted_flops() as counter:
         model(**batch)
-    model.train(trains)
     return PASSES * counter.get_total_flops() / batch["input_ids"].numel()
 
 
-@torch.no_grad()
 def peak_flops(dtype: torch.dtype, device: torch.device) -> float:
-    """Floating-point operations per second of a large product of square matrices here, median of a few."""
+    """Floating-point operations per second of a large product of square matrices here, median of a few.
+
+    Measured once in a process, for as many threads as torch has.
+    """
+    return _measured_peak(dtype, device, torch.get_num_threads())
+
+
+@cache
+@torch.no_grad()
+def _measured_peak(dtype: torch.dtype, device: torch.device, threads: int) -> float:
     size = GPU_SIZE if device.type == "cuda" else CPU_SIZE
     generator = torch.Generator(device).manual_seed(0)
     factors = torch.randn(2, size, size, device=device, generator=generator).to(dtype)
