@@ -25,8 +25,9 @@ from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import load_model
 from sparsebert.records import Timing
 from sparsebert.runtimes import pytorch
+from sparsebert.runtimes.program import RuntimeUnavailableError
 from sparsebert.runtimes.pytorch import COMPILE, EAGER, EAGER_BF16, SPARSE, SPARSE_BF16
-from sparsebert.runtimes.runtime import RuntimeUnavailableError, ready
+from sparsebert.runtimes.runtime import ready
 from sparsebert.timing import Conditions, timing
 from tiny import FAMILIES, HIDDEN, tiny_model
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, BertTokenizerFast
 
-from sparsebert.cli.predict_model import inference_of, masked_lm
+from sparsebert.deployment.plain import inference_of, masked_lm
 from sparsebert.measurement import text_loss
 from tiny import tiny_model
 from tiny_run import SPECIAL, WORDS, assert_refused, run_cli, save_tiny

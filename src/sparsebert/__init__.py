@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         search,
         train,
     )
+    from sparsebert.deployment.predictor import Predictor
     from sparsebert.errors import UserError
     from sparsebert.fast_feedforward.convert import distill_blocks
     from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "FastFeedForward": "sparsebert.fast_feedforward.layer",
     "Packing": "sparsebert.models.load",
+    "Predictor": "sparsebert.deployment.predictor",
     "Recipe": "sparsebert.recipe.base",
     "Record": "sparsebert.records",
     "Routing": "sparsebert.fast_feedforward.layer",
@@ -79,6 +81,7 @@ _WHERE = {
 __all__ = [
     "FastFeedForward",
     "Packing",
+    "Predictor",
     "Recipe",
     "Record",
     "Routing",

@@ -137,6 +137,10 @@ _TABLE: dict[str, dict[str, str]] = {
         "sparse": "sparsebert.runtimes.pytorch:SPARSE",
         "sparse-bf16": "sparsebert.runtimes.pytorch:SPARSE_BF16",
         "onnx": "sparsebert.runtimes.onnx:ONNX",
+        "onnx-int8": "sparsebert.runtimes.onnx:ONNX_INT8",
+        "openvino": "sparsebert.runtimes.openvino:OPENVINO",
+        "openvino-bf16": "sparsebert.runtimes.openvino:OPENVINO_BF16",
+        "openvino-int8": "sparsebert.runtimes.openvino:OPENVINO_INT8",
     },
     "logger": {
         "tensorboard": "sparsebert.training.loggers:TENSORBOARD",

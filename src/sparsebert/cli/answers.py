@@ -9,24 +9,22 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from transformers import PretrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from sparsebert.cli.texts import Texts
 from sparsebert.errors import UserError
 from sparsebert.files import atomic_file
-from sparsebert.measurement.text_loss import TextLoss, text_losses
-from sparsebert.models.heads import saved_kind
-from sparsebert.tasks.kind import task_kind
-from sparsebert.training.inference import Inference
+
+if TYPE_CHECKING:
+    from sparsebert.deployment.predictor import Predictor
+    from sparsebert.measurement.text_loss import TextLoss
+    from sparsebert.training.inference import Inference
 
 SEPARATOR = "|"
 OUTPUTS = (".csv", ".jsonl", ".json")
 Answer = dict[str, Any]
-Ask = Callable[[Inference, Texts, Callable[[int], None]], Iterator[tuple[list[Answer], int]]]
-"""Gives the rows of some texts at a time, in order, and how many of these texts were cut."""
+AnsweredTexts = Iterator[tuple[list[Answer], int]]
+"""The rows of some texts at a time, in order, and how many of these texts were cut."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +47,18 @@ def check_output(file: Path, read: Path | None) -> None:
         raise UserError("The output would replace the file of the texts", got=file, fix="choose another --output")
 
 
-def answers(inference: Inference, texts: Texts, done: Callable[[int], None]) -> Iterator[tuple[list[Answer], int]]:
+def answers(predictor: Predictor, texts: Texts, done: Callable[[int], None]) -> AnsweredTexts:
     """Of a fine-tuned model: `id`, `text`, `text_2` of a pair, and what the kind of its task makes of the outputs."""
     start = 0
-    for logits, cut in inference.logits(texts.first, texts.second, done):
-        yield list(_answers(inference.model.config, texts, start, logits)), cut
-        start += len(logits)
+    for found, cut in predictor.answers(texts.first, texts.second, done):
+        yield [_row(texts, row) | answer for row, answer in enumerate(found, start=start)], cut
+        start += len(found)
 
 
-def losses(inference: Inference, texts: Texts, done: Callable[[int], None]) -> Iterator[tuple[list[Answer], int]]:
+def losses(inference: Inference, texts: Texts, done: Callable[[int], None]) -> AnsweredTexts:
     """Of a masked language model: `id`, `text`, `tokens`, `loss` and `pseudo_perplexity`, none where it has no loss."""
+    from sparsebert.measurement.text_loss import text_losses
+
     start = 0
     for found, cut in text_losses(inference, texts.first, done):
         yield [_row(texts, row) | _loss(one) for row, one in enumerate(found, start=start)], cut
@@ -72,23 +72,6 @@ def _loss(one: TextLoss) -> Answer:
 def _row(texts: Texts, row: int) -> Answer:
     found = {"id": _plain(texts.ids[row]), "text": texts.first[row]}
     return found if texts.second is None else found | {"text_2": texts.second[row]}
-
-
-def _answers(config: PretrainedConfig, texts: Texts, start: int, logits: np.ndarray) -> Iterator[Answer]:
-    """One row for each of the texts from `start` on that `logits` [texts, outputs] are of."""
-    name = saved_kind(config)
-    assert name is not None, "the model is for no known task"
-    kind, names = task_kind(name), _names(config, logits.shape[1])
-    for row, values in enumerate(logits.astype(np.float64), start=start):
-        yield _row(texts, row) | kind.answer(names, values)
-
-
-def _names(config: PretrainedConfig, outputs: int) -> list[str]:
-    found = [name for _, name in sorted((config.id2label or {}).items())]
-    if len(found) != outputs:
-        return [f"LABEL_{number}" for number in range(outputs)]
-    # Labels of one name would share one probability.
-    return [f"{name} ({row})" if found.count(name) > 1 else name for row, name in enumerate(found)]
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ COMMANDS = (
     "pretrain",
     "split",
     "pack",
+    "export",
     "sweep",
     "search",
     "bench",

@@ -57,6 +57,11 @@ def _print(found: Diagnosis, batch: int, length: int, rounds: int) -> None:
     say(f"\n{found.cpu}, {found.threads} threads; {flags}; GPU: {found.gpu or 'none'}")
     for device, source in found.energy.items():
         say(f"Energy of the {device}: {source}")
+    there = [name for name, reason in found.runtimes.items() if reason is None]
+    say(f"Runtimes: {', '.join(there)}")
+    for name, reason in found.runtimes.items():
+        if reason is not None:
+            say(f"Not {name}: {reason}")
     can = table("Way to run sparse weights", "Here", "Why")
     for kernel in found.kernels:
         can.add_row(kernel.name, "yes" if kernel.runs else "no", kernel.why)

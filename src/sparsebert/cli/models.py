@@ -1,4 +1,4 @@
-"""`sparsebert models`: the supported model families, with an example of each."""
+"""`sparsebert models`: the supported model families, with an example of each, and the runtimes that run them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,36 @@ EXAMPLES = {
 }
 
 
+RUNTIMES = {
+    "eager": "torch, layer by layer, in float32",
+    "eager-bf16": "the same in bfloat16",
+    "compile": "torch.compile, in float32, for inputs of one shape",
+    "sparse": "torch, with kernels of this package for zeros and trees",
+    "sparse-bf16": "the same in bfloat16",
+    "onnx": "ONNX Runtime, in float32",
+    "onnx-int8": "ONNX Runtime, products of 8 bits, scales by each input",
+    "openvino": "OpenVINO, in float32",
+    "openvino-bf16": "OpenVINO, in bfloat16",
+    "openvino-int8": "OpenVINO, products of 8 bits, scales by texts",
+}
+
+
 def models(as_json: JsonOption = False, debug: DebugOption = False) -> None:
-    """List the supported model families."""
+    """List the supported model families, and the runtimes that run them; `doctor` says which of these run here."""
     with cli_errors(debug):
         from sparsebert import registry
         from sparsebert.cli.output import put_json, show, table
 
-        found = [{"family": name, "example": EXAMPLES[name]} for name in registry.names("family")]
+        families = [{"family": name, "example": EXAMPLES[name]} for name in registry.names("family")]
+        runtimes = [{"runtime": name, "is": RUNTIMES[name]} for name in registry.names("runtime")]
         if as_json:
-            put_json(found)
+            put_json({"families": families, "runtimes": runtimes})
             return
         rows = table("Family", "For example")
-        for one in found:
+        for one in families:
             rows.add_row(one["family"], one["example"])
         show(rows)
+        ways = table("Runtime", "What it is")
+        for way in runtimes:
+            ways.add_row(way["runtime"], way["is"])
+        show(ways)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,19 +23,22 @@ from sparsebert.cli.options import (
     TextColumnOption,
     ThreadsOption,
 )
+from sparsebert.cli.stopwatch import Stopwatch
 from sparsebert.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sparsebert.cli.answers import Answer, Ask, Destination
+    from sparsebert.cli.answers import Answer, AnsweredTexts, Destination
     from sparsebert.cli.texts import Texts
-    from sparsebert.training.inference import Inference
 
 
 def predict(
     model: Annotated[
-        str, typer.Argument(help="Folder or hub name of a fine-tuned model, or of a masked language model for --loss.")
+        str,
+        typer.Argument(
+            help="Folder or hub name of a fine-tuned model, an exported folder, or a masked language model for --loss."
+        ),
     ],
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; - reads lines.")] = None,
     file: Annotated[
@@ -62,8 +67,16 @@ def predict(
     ] = 32,
     runtime: Annotated[
         str,
-        typer.Option(metavar="NAME", help=f"{', '.join(registry.names('runtime'))}.", rich_help_panel=HOW),
-    ] = "eager",
+        typer.Option(
+            metavar="NAME",
+            help=f"{', '.join(registry.names('runtime'))}; auto measures what is there, and takes the fastest.",
+            rich_help_panel=HOW,
+        ),
+    ] = "auto",
+    stats: Annotated[
+        bool,
+        typer.Option("--stats", help="Also texts per second, and percentiles of a batch's time.", rich_help_panel=HOW),
+    ] = False,
     loss: Annotated[
         bool,
         typer.Option(
@@ -88,58 +101,95 @@ def predict(
 ) -> None:
     """Say what a model makes of texts: label and probabilities, or a number for regression."""
     with cli_errors(debug):
-        from sparsebert.cli.answers import Destination, answers, check_output, losses
+        from sparsebert.cli.answers import Destination, check_output
         from sparsebert.cli.output import quiet_libraries
-        from sparsebert.cli.predict_model import fine_tuned, inference_of, masked_lm
         from sparsebert.cli.texts import texts_of
         from sparsebert.data.text import Written
 
-        registry.get("runtime", runtime)
         if output:
             check_output(output, file)
         if loss and len(text_column or []) > 1:
             raise UserError("--loss takes one text a row", got=f"{len(text_column or [])} text columns")
+        to = Destination(model, output, as_json, show_ids=id_column is not None)
         with quiet_libraries():
-            source = masked_lm(model) if loss else fine_tuned(model)
+            open_ = _masked_lm if loss else _fine_tuned
+            asked = open_(model, max_length, runtime, batch, threads)
             read = texts_of(texts or [], file, text_column or [], id_column, Written(delimiter, encoding))
-            # A runtime chooses kernels by the tokens of a batch, so it must not wait for more texts than there are; of
-            # losses each text fills as many rows as it has tokens.
-            inference = inference_of(source, max_length, runtime, batch if loss else min(batch, len(read.first)))
-            to = Destination(model, output, as_json, show_ids=id_column is not None)
-            _answer(inference, read, losses if loss else answers, threads, to)
+            _answer(asked, read, to, stats)
 
 
-def _answer(inference: Inference, texts: Texts, ask: Ask, threads: int | None, to: Destination) -> None:
+@dataclass(frozen=True)
+class _Asked:
+    """What gives a model's rows for texts, what makes it ready for them, and how much it reads of each."""
+
+    rows: Callable[[Texts, Callable[[int], None]], AnsweredTexts]
+    choose: Callable[[Texts], None]
+    limit: int
+
+
+def _fine_tuned(model: str, max_length: int | None, runtime: str, batch: int, threads: int | None) -> _Asked:
+    from sparsebert.cli.answers import answers
+    from sparsebert.cli.output import remark
+    from sparsebert.deployment.predictor import Predictor
+
+    predictor = Predictor(model, runtime, max_length=max_length, batch=batch, threads=threads)
+
+    def choose(texts: Texts) -> None:
+        predictor.choose(texts.first, texts.second)
+        if predictor.measured_ms:
+            times = ", ".join(f"{name} {ms:.1f} ms" for name, ms in predictor.measured_ms.items())
+            remark(f"Runtime {predictor.runtime}, the fastest here: {times} for {min(batch, len(texts.first))} texts")
+
+    return _Asked(partial(answers, predictor), choose, predictor.max_length)
+
+
+def _masked_lm(model: str, max_length: int | None, runtime: str, batch: int, threads: int | None) -> _Asked:
+    from sparsebert.cli.answers import losses
+    from sparsebert.deployment.plain import inference_of, masked_lm
+    from sparsebert.deployment.predictor import AUTO
+    from sparsebert.timing import torch_threads
+
+    name = "eager" if runtime == AUTO else runtime
+    registry.get("runtime", name)
+    inference = inference_of(masked_lm(model), max_length, name, batch)
+
+    def rows(texts: Texts, done: Callable[[int], None]) -> AnsweredTexts:
+        with torch_threads(threads):
+            yield from losses(inference, texts, done)
+
+    return _Asked(rows, lambda texts: None, inference.reader.limit)
+
+
+def _answer(asked: _Asked, texts: Texts, to: Destination, stats: bool) -> None:
     """One row a text, in order: an empty line is an empty text and has its row; a note says how many there are."""
     from sparsebert.cli.answers import write_rows
     from sparsebert.cli.output import remark, say
     from sparsebert.progress import bar_if_slow
-    from sparsebert.timing import torch_threads
 
     notes = [texts.note] if texts.note else []
-    with torch_threads(threads), bar_if_slow("Predicting", len(texts.first)) as done:
-        rows = _rows(inference, texts, ask, notes, done)
+    asked.choose(texts)
+    clock = Stopwatch()
+    with bar_if_slow("Predicting", len(texts.first)) as done:
+        rows = _rows(asked, texts, notes, clock.watching(done))
         if to.file and to.file.suffix.lower() != ".json" and not to.as_json:
             said = f"{write_rows(rows, to.file)} rows written to {to.file}"
         else:
             said = _put(list(rows), notes, to)
-    for note in notes:
+    for note in [*notes, *([clock.said()] if stats else [])]:
         remark(f"Note: {note}")
     if said:
         say(said)
 
 
-def _rows(
-    inference: Inference, texts: Texts, ask: Ask, notes: list[str], done: Callable[[int], None]
-) -> Iterator[Answer]:
+def _rows(asked: _Asked, texts: Texts, notes: list[str], done: Callable[[int], None]) -> Iterator[Answer]:
     """The answers, in order; what was cut is added to the notes at the end."""
     from sparsebert.data.tokens import cut_note
 
     truncated = 0
-    for rows, cut in ask(inference, texts, done):
+    for rows, cut in asked.rows(texts, done):
         yield from rows
         truncated += cut
-    notes += [note for note in [cut_note(truncated, len(texts.first), inference.reader.limit)] if note]
+    notes += [note for note in [cut_note(truncated, len(texts.first), asked.limit)] if note]
 
 
 def _put(rows: list[Answer], notes: list[str], to: Destination) -> str:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from sparsebert.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from sparsebert.data.file_tokenizer import FileTokenizer
 
 TokenColumns = dict[str, Any]
 """Lists of numbers by name, one a text; `second`, of pairs that are read apart, holds one number a text."""
 SECOND = "second"
+WINDOW_TEXTS = 4096
+"""So many texts are read and answered before the next are looked at."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Reader:
     `second` says where the other begins.
     """
 
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | FileTokenizer
     limit: int
     vocab_size: int | None = None
     segments: int | None = None

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from sparsebert.data.batches import inputs_of
 from sparsebert.errors import DivergedError, UserError
 from sparsebert.fast_feedforward.layer import FastFeedForward
 from sparsebert.fast_feedforward.routing import PathStatistics, path_statistics
@@ -18,7 +19,7 @@ from sparsebert.models.families import ModelFamily
 from sparsebert.models.layout import layout_of
 from sparsebert.modes import evaluating
 from sparsebert.progress import tracked
-from sparsebert.training.collate import Batch, inputs_of
+from sparsebert.training.collate import Batch
 
 HELD_OUT = 0.1
 TINY = 1e-12

@@ -12,7 +12,8 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"gelu": F.gelu
 
 def levels_of(nodes: int) -> int:
     """Of a tree of so many nodes."""
-    return (nodes + 1).bit_length() - 1
+    # While torch.jit traces, sizes are tensors.
+    return (int(nodes) + 1).bit_length() - 1
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str) -> torch.Tensor:

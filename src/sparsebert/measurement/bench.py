@@ -21,7 +21,8 @@ from sparsebert.errors import UserError
 from sparsebert.measurement.energy import EnergyUses, energy_uses
 from sparsebert.models.layout import layout_of
 from sparsebert.records import Part, Timing
-from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime, RuntimeUnavailableError
+from sparsebert.runtimes.program import RuntimeUnavailableError
+from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime
 from sparsebert.timing import (
     NARROW,
     Conditions,

@@ -18,7 +18,7 @@ from sparsebert.measurement.doctor_advice import about_trees, advice
 from sparsebert.measurement.doctor_timing import matrix_trials, model_trials
 from sparsebert.measurement.doctor_trial import Trial
 from sparsebert.measurement.doctor_zeros import BLOCK, Zeros, zeros_of
-from sparsebert.runtimes.runtime import ready
+from sparsebert.runtimes.runtime import obstacles, ready
 from sparsebert.timing import torch_threads
 
 BLOCKS = f"matrices with zero blocks ({BLOCK} or {BLOCK // 2} x {WIDTH})"
@@ -38,7 +38,8 @@ class Kernel:
 class Diagnosis:
     """What was found. `advice` is the verdict in plain words, the most important line first.
 
-    `energy` says by what the energy of the processor and of the GPU can be measured here, or why it cannot.
+    `energy` says by what the energy of the processor and of the GPU can be measured here, or why it cannot; `runtimes`
+    what keeps each from running here, none where nothing does.
     """
 
     cpu: str
@@ -50,6 +51,7 @@ class Diagnosis:
     trials: tuple[Trial, ...]
     advice: tuple[str, ...]
     energy: dict[str, str]
+    runtimes: dict[str, str | None]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, each trial with what it is in words."""
@@ -89,6 +91,7 @@ def diagnose(
         trials=tuple(trials),
         advice=(*advice(zeros, trials), *about_trees(model)),
         energy=_energy(),
+        runtimes=obstacles(),
     )
 
 

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase
 
-from sparsebert.data.tokens import Reader, TokenColumns
+from sparsebert.data.batches import TokenRow
+from sparsebert.data.tokens import TokenColumns
 from sparsebert.errors import UserError
-from sparsebert.training.inference import Inference, TokenRow
+from sparsebert.training.inference import Inference
 
 # Each text is as many rows as it has tokens, so far fewer than with one row a text fill the same memory.
 WINDOW_TEXTS = 256
@@ -51,7 +52,9 @@ def text_losses(
     unknown word is a token of the text as any other. Raises UserError for a tokenizer without a mask token, for texts
     without tokens, and for a runtime that cannot run here.
     """
-    mask, special = _mask_token(inference.reader), _special_tokens(inference.reader.tokenizer)
+    tokenizer = inference.reader.tokenizer
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    mask, special = _mask_token(tokenizer, inference.reader.vocab_size), _special_tokens(tokenizer)
     for start in range(0, len(texts), WINDOW_TEXTS):
         columns, cut = inference.reader.read(texts[start : start + WINDOW_TEXTS], None, start)
         yield _losses(inference, columns, mask, special, done), cut
@@ -94,8 +97,8 @@ def _negative_log_probabilities(logits: torch.Tensor, ids: list[list[int]], grou
     return F.cross_entropy(chosen, wanted, reduction="none").tolist()
 
 
-def _mask_token(reader: Reader) -> int:
-    found, size = reader.tokenizer.mask_token_id, reader.vocab_size
+def _mask_token(tokenizer: PreTrainedTokenizerBase, size: int | None) -> int:
+    found = tokenizer.mask_token_id
     if not isinstance(found, int) or (size is not None and found >= size):
         raise UserError(
             "The loss of a text needs a mask token that tokenizer and model know",

@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from sparsebert import registry
+from sparsebert.data.batches import inputs_of
 from sparsebert.groups import Group
 from sparsebert.models.heads import kind_of
 from sparsebert.models.layout import Layout, layout_of
@@ -19,7 +20,7 @@ from sparsebert.pruning.candidates import Candidate, levels
 from sparsebert.pruning.criteria import UnitCriterion
 from sparsebert.pruning.statistics import CalibrationBatch, CalibrationStatistics, collect_statistics
 from sparsebert.tasks.kind import TaskKind
-from sparsebert.training.collate import Collator, batches_by_length, inputs_of
+from sparsebert.training.collate import Collator, batches_by_length
 from sparsebert.training.evaluate import predict_logits
 
 CALIBRATION_BATCH = 32

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from transformers import PreTrainedModel
 
+from sparsebert.data.batches import inputs_of
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.surgeon import shrink
 from sparsebert.modes import evaluating
 from sparsebert.records import LayerRank
 from sparsebert.sparse.budgets import lowest
 from sparsebert.tasks.kind import TaskKind
-from sparsebert.training.collate import Batch, inputs_of
+from sparsebert.training.collate import Batch
 
 Scores = Mapping[str, torch.Tensor]
 LossOf = Callable[[PreTrainedModel], float]

@@ -12,15 +12,8 @@ from transformers import PreTrainedModel
 
 from sparsebert.kernels import dispatch, native
 from sparsebert.models.accelerate import accelerate, sparse_layers
-from sparsebert.runtimes.runtime import (
-    ModelInputs,
-    Prepared,
-    Runtime,
-    RuntimeUnavailableError,
-    attention_of,
-    predicts_classes,
-    ready,
-)
+from sparsebert.runtimes.program import RuntimeUnavailableError
+from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime, attention_of, predicts_classes, ready
 
 
 @dataclass(frozen=True)
@@ -38,14 +31,18 @@ class Eager(Runtime):
 class Compiled(Runtime):
     """torch.compile in float32, for inputs of one shape."""
 
+    def unavailable(self) -> str | None:
+        """A C++ compiler that is missing, on a machine without a GPU."""
+        return None if torch.cuda.is_available() else _no_compiler()
+
     def prepare(self, model: PreTrainedModel, inputs: ModelInputs) -> Prepared:
         """Compile for the shapes of `inputs`, now.
 
         Raises RuntimeUnavailableError without a C++ compiler, and if the model does not compile as one whole graph.
         """
-        compiler = os.environ.get("CXX", "g++")
-        if not model.device.type == "cuda" and shutil.which(compiler) is None:
-            raise RuntimeUnavailableError("compile", f"no C++ compiler found ({compiler})")
+        missing = None if model.device.type == "cuda" else _no_compiler()
+        if missing is not None:
+            raise RuntimeUnavailableError("compile", missing)
         from torch._dynamo import config
 
         # A copy, so that hooks on the eager model stay out of the graph. All models of one class share one cache of
@@ -79,14 +76,17 @@ class Sparse(Runtime):
     name: str
     dtype: torch.dtype
 
+    def unavailable(self) -> str | None:
+        """That there are no kernels of this dtype, for the GPU if there is one."""
+        return self._no_kernels("cuda" if torch.cuda.is_available() else "cpu")
+
     def prepare(self, model: PreTrainedModel, inputs: ModelInputs) -> Prepared:
         """Time every matrix for as many tokens as `inputs` have, and replace those that gain.
 
         Raises RuntimeUnavailableError if there are no kernels here, or none gains anything.
         """
-        if not dispatch.linear_heights(torch.empty(1, 1, dtype=self.dtype, device=model.device)):
-            here = f"native library: {native.isa() or 'not built, or switched off'}"
-            missing = f"there are no sparse kernels for {self.dtype} on this {model.device.type} ({here})"
+        missing = self._no_kernels(model.device.type)
+        if missing is not None:
             raise RuntimeUnavailableError(self.name, missing)
         tokens = inputs["input_ids"].numel()
         module = accelerate(ready(model, self.dtype), tokens)
@@ -95,12 +95,23 @@ class Sparse(Runtime):
             raise RuntimeUnavailableError(self.name, slow)
         return _layer_by_layer(module)
 
+    def _no_kernels(self, device: str) -> str | None:
+        if dispatch.linear_heights(torch.empty(1, 1, dtype=self.dtype, device=device)):
+            return None
+        here = f"native library: {native.isa() or 'not built, or switched off'}"
+        return f"there are no sparse kernels for {self.dtype} on this {device} ({here})"
+
 
 EAGER = Eager(torch.float32)
 EAGER_BF16 = Eager(torch.bfloat16)
 COMPILE = Compiled()
 SPARSE = Sparse("sparse", torch.float32)
 SPARSE_BF16 = Sparse("sparse-bf16", torch.bfloat16)
+
+
+def _no_compiler() -> str | None:
+    compiler = os.environ.get("CXX", "g++")
+    return f"no C++ compiler found ({compiler})" if shutil.which(compiler) is None else None
 
 
 def _layer_by_layer(module: PreTrainedModel) -> Prepared:

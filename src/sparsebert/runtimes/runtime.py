@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sparsebert.errors import UserError
+from sparsebert import registry
 
 ModelInputs = Mapping[str, Tensor]
 
@@ -36,16 +36,16 @@ class Prepared:
     any_shape: bool
 
 
-class RuntimeUnavailableError(UserError):
-    """This runtime cannot run this model here; `reason` says why."""
-
-    def __init__(self, runtime: str, reason: str) -> None:
-        super().__init__(f"The runtime '{runtime}' is not available: {reason}")
-        self.reason = reason
-
-
 class Runtime(ABC):
     """One way to run a model. Its name includes the precision, as in `eager-bf16`."""
+
+    calibrated: bool = False
+    """Whether texts set the scales of its numbers: where these are not the user's own, its times mean something, its
+    outputs do not."""
+
+    def unavailable(self) -> str | None:
+        """Why this runtime runs no model here, whatever the model is; none where it may."""
+        return None
 
     @abstractmethod
     def prepare(self, model: PreTrainedModel, inputs: ModelInputs) -> Prepared:
@@ -75,3 +75,8 @@ def attention_of(model: PreTrainedModel) -> str:
 def predicts_classes(model: PreTrainedModel) -> bool:
     """Whether the first output of the model scores more than one class."""
     return model.base_model is not model and (model.config.num_labels or 0) > 1
+
+
+def obstacles() -> dict[str, str | None]:
+    """Every registered runtime, and why it runs no model here; none where it may."""
+    return {name: registry.get("runtime", name).unavailable() for name in registry.names("runtime")}

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from scipy.special import log_softmax
 
 from sparsebert.tasks.class_names import class_ids, class_names, refuse_missing_words
 from sparsebert.tasks.kind import ConstantAnswer, TaskKind, TextColumn
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Classification(TaskKind):
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy, in nats."""
+        import torch.nn.functional as F
+
         return F.cross_entropy(outputs, labels)
 
     def mean_loss(self, outputs: np.ndarray, labels: np.ndarray) -> float:
@@ -66,6 +69,8 @@ class Classification(TaskKind):
 
     def distillation(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
         """T^2 KL(teacher || student) of softened logits."""
+        import torch.nn.functional as F
+
         log_student = F.log_softmax(student / temperature, dim=-1)
         log_teacher = F.log_softmax(teacher / temperature, dim=-1)
         return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from scipy.special import expit, log_expit
 
 from sparsebert.errors import UserError
@@ -20,6 +18,9 @@ from sparsebert.tasks.class_names import class_name, in_order, listed, refuse_mi
 from sparsebert.tasks.kind import ConstantAnswer, TaskKind, TextColumn
 from sparsebert.tasks.metric import Metric, UndefinedMetricError
 from sparsebert.tasks.resampled import Drawn, weights
+
+if TYPE_CHECKING:
+    import torch
 
 SEPARATOR = "|"
 
@@ -76,6 +77,8 @@ class MultiLabel(TaskKind):
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Binary cross-entropy, in nats, a mean over texts and labels."""
+        import torch.nn.functional as F
+
         return F.binary_cross_entropy_with_logits(outputs, labels)
 
     def mean_loss(self, outputs: np.ndarray, labels: np.ndarray) -> float:
@@ -89,6 +92,9 @@ class MultiLabel(TaskKind):
 
     def distillation(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
         """T^2 times the binary cross-entropy against the teacher's softened probabilities."""
+        import torch
+        import torch.nn.functional as F
+
         target = torch.sigmoid(teacher / temperature)
         return temperature**2 * F.binary_cross_entropy_with_logits(student / temperature, target)
 

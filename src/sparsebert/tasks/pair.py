@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from sparsebert.errors import UserError
 from sparsebert.tasks.classification import Classification
 from sparsebert.tasks.kind import ConstantAnswer
 from sparsebert.tasks.regression import Regression
+
+if TYPE_CHECKING:
+    import torch
 
 LOWEST, HIGHEST = 0.0, 5.0
 """The scale of similarities, as in the semantic textual similarity tasks of SemEval."""
@@ -53,6 +54,8 @@ class PairSimilarity(Regression):
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Absolute error."""
+        import torch.nn.functional as F
+
         return F.l1_loss(outputs.squeeze(-1), labels.to(outputs.dtype))
 
     def mean_loss(self, outputs: np.ndarray, labels: np.ndarray) -> float:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from sparsebert.tasks.decimals import with_points
 from sparsebert.tasks.kind import ConstantAnswer, TaskKind, TextColumn
 from sparsebert.tasks.numbers import finite_numbers
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Regression(TaskKind):
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Squared error."""
+        import torch.nn.functional as F
+
         return F.mse_loss(outputs.squeeze(-1), labels.to(outputs.dtype))
 
     def mean_loss(self, outputs: np.ndarray, labels: np.ndarray) -> float:
@@ -68,6 +71,8 @@ class Regression(TaskKind):
 
     def distillation(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
         """Squared error; there are no probabilities for the temperature to soften."""
+        import torch.nn.functional as F
+
         return F.mse_loss(student, teacher)
 
     def constant(self, labels: np.ndarray, names: Sequence[str]) -> ConstantAnswer:

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from sparsebert.data.batches import inputs_of
 from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of
 from sparsebert.recipe.schema import Distill
-from sparsebert.training.collate import Batch, Collator, inputs_of
+from sparsebert.training.collate import Batch, Collator
 from sparsebert.training.teacher import TeacherCache, names_of_labels
 
 

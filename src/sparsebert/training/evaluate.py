@@ -7,10 +7,11 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from sparsebert.data.batches import inputs_of
 from sparsebert.models.heads import kind_of
 from sparsebert.modes import evaluating
 from sparsebert.tasks.kind import TaskKind
-from sparsebert.training.collate import Collator, batches_by_length, inputs_of
+from sparsebert.training.collate import Collator, batches_by_length
 
 EVAL_BATCH = 64
 

@@ -10,12 +10,11 @@ import torch
 from transformers import PreTrainedModel
 
 from sparsebert import registry
-from sparsebert.data.tokens import Reader, TokenColumns
+from sparsebert.data.batches import TokenRow, groups_by_length, outputs_by_length, rows_of
+from sparsebert.data.tokens import WINDOW_TEXTS, Reader, TokenColumns
 from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime
 from sparsebert.training.collate import Batch, PaddingCollator
 
-TokenRow = dict[str, list[int]]
-WINDOW_TEXTS = 4096
 SHORTEST_ROUNDED = 16
 """Tokens: what the shortest texts are padded to for a program of one shape."""
 
@@ -43,30 +42,23 @@ class Inference:
         for start in range(0, len(first), WINDOW_TEXTS):
             part = slice(start, start + WINDOW_TEXTS)
             columns, cut = self.reader.read(first[part], None if second is None else second[part], start)
-            yield self._window(columns, done), cut
+            yield self._window(columns, min(self.batch, len(first)), done), cut
 
-    def _window(self, columns: TokenColumns, done: Callable[[int], None]) -> np.ndarray:
-        lengths = [len(ids) for ids in columns["input_ids"]]
-        order = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
-        groups = [order[start : start + self.batch] for start in range(0, len(order), self.batch)]
-        found: dict[int, np.ndarray] = {}
-        self.prepare(_rows(columns, groups[len(groups) // 2]))
-        for group in groups:
-            outputs = self.run(_rows(columns, group)).float().cpu().numpy()
-            for row, values in zip(group, outputs, strict=True):
-                found[row] = values
-            done(len(group))
-        return np.stack([found[row] for row in range(len(lengths))])
+    def _window(self, columns: TokenColumns, size: int, done: Callable[[int], None]) -> np.ndarray:
+        groups = groups_by_length([len(ids) for ids in columns["input_ids"]], size)
+        self.prepare(rows_of(columns, groups[len(groups) // 2]), size)
+        return outputs_by_length(columns, size, lambda rows: self.run(rows, size).float().cpu().numpy(), done)
 
     @torch.inference_mode()
-    def prepare(self, rows: Sequence[TokenRow]) -> None:
+    def prepare(self, rows: Sequence[TokenRow], size: int | None = None) -> None:
         """Ask the runtime once, with a batch of middling length; where it takes that shape alone, for every shape.
 
-        Raises UserError for a runtime that cannot run here.
+        `size` is how many texts go together, none = `batch`. A runtime chooses kernels by the tokens of a batch, so it
+        must not wait for more texts than there are. Raises UserError for a runtime that cannot run here.
         """
         if self._flexible is not None or self._programs:
             return
-        example = self._rounded(self.collate(rows))
+        example = self._rounded(self.collate(rows), size or self.batch)
         prepared = self._of(example)
         if prepared.any_shape:
             self._flexible = prepared
@@ -74,7 +66,7 @@ class Inference:
             self._programs[tuple(example["input_ids"].shape)] = prepared
 
     @torch.inference_mode()
-    def run(self, rows: Sequence[TokenRow]) -> torch.Tensor:
+    def run(self, rows: Sequence[TokenRow], size: int | None = None) -> torch.Tensor:
         """The model's first output [rows, ...] for one batch, where the model is, in the runtime's dtype.
 
         Of an output for every token the second dimension is that of the longest row, or longer.
@@ -82,7 +74,7 @@ class Inference:
         batch = self.collate(rows)
         if self._flexible is not None:
             return self._flexible.run(self._here(batch))
-        batch = self._rounded(batch)
+        batch = self._rounded(batch, size or self.batch)
         shape = tuple(batch["input_ids"].shape)
         if shape not in self._programs:
             self._programs[shape] = self._of(batch)
@@ -95,8 +87,8 @@ class Inference:
     def _here(self, batch: Batch) -> ModelInputs:
         return {name: value.to(self.model.device) for name, value in batch.items()}
 
-    def _rounded(self, batch: Batch) -> Batch:
-        """Padded to a full batch, by copies of its last text, and to one of few lengths: a program is of one shape."""
+    def _rounded(self, batch: Batch, size: int) -> Batch:
+        """Padded to `size` texts, by copies of the last one, and to one of few lengths: a program is of one shape."""
         rows, length = batch["input_ids"].shape
         texts = 2 if self.reader.apart else 1
         wanted = SHORTEST_ROUNDED
@@ -105,13 +97,9 @@ class Inference:
         more = min(wanted, self.reader.limit) - length
         fillers = {"input_ids": self.collate.token, "attention_mask": 0, "token_type_ids": self.collate.segment}
         # Of a pair that is read apart, both rows.
-        whole = torch.arange(texts * self.batch)
+        whole = torch.arange(texts * size)
         whole = torch.where(whole < rows, whole, rows - texts + whole % texts)
         return {
             name: torch.nn.functional.pad(value, (0, max(more, 0)), value=fillers[name])[whole]
             for name, value in batch.items()
         }
-
-
-def _rows(columns: TokenColumns, chosen: Sequence[int]) -> list[TokenRow]:
-    return [{name: values[row] for name, values in columns.items()} for row in chosen]

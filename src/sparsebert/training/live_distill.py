@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from sparsebert.data.batches import inputs_of
 from sparsebert.environment import supports_bf16_training
 from sparsebert.errors import UserError
 from sparsebert.recipe.schema import Distill
 from sparsebert.tasks.masked_lm import IGNORED, MASKED_LM
-from sparsebert.training.collate import Batch, Collator, inputs_of
+from sparsebert.training.collate import Batch, Collator
 from sparsebert.training.distill import Distiller
 
 

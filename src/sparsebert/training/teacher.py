@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from transformers import PreTrainedModel
 
 from sparsebert import registry
+from sparsebert.data.batches import MODEL_INPUTS, inputs_of
 from sparsebert.data.tokens import SECOND
 from sparsebert.errors import UserError
 from sparsebert.files import digests, write_text_atomically
@@ -28,7 +29,7 @@ from sparsebert.models.labels import has_no_names, own_names
 from sparsebert.models.layout import layout_of
 from sparsebert.models.limits import position_limit
 from sparsebert.tasks.kind import TaskKind
-from sparsebert.training.collate import MODEL_INPUTS, Batch, Collator, batches_by_length, inputs_of
+from sparsebert.training.collate import Batch, Collator, batches_by_length
 from sparsebert.training.fingerprint import digest_of
 
 DONE, LOGITS, HIDDEN, OFFSETS, SCALE = "done.json", "logits.npy", "hidden.npy", "offsets.npy", "scale.npy"

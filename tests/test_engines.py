@@ -1,4 +1,4 @@
-"""The runtime `onnx`, and models with trees as ONNX: paths are gathered, step by step, for any batch and length."""
+"""Runtimes that run a model as one program, ONNX Runtime and OpenVINO: torch's outputs, for any batch and length."""
 
 from __future__ import annotations
 
@@ -12,31 +12,29 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from sparsebert import registry
 from sparsebert.measurement.bench import Setting, bench
 from sparsebert.models.accelerate import accelerate
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import Packing, load_model, save_model
 from sparsebert.models.surgeon import convert_ffn, shrink
-from sparsebert.runtimes import onnx
-from sparsebert.runtimes.onnx import ONNX
-from sparsebert.runtimes.runtime import RuntimeUnavailableError
+from sparsebert.runtimes import program
+from sparsebert.runtimes.onnx import ONNX, ONNX_INT8
+from sparsebert.runtimes.openvino import OPENVINO, OPENVINO_BF16, OPENVINO_INT8
+from sparsebert.runtimes.program import RuntimeUnavailableError
+from sparsebert.runtimes.whole import WholeProgram
 from sparsebert.timing import torch_threads
 from tiny import FAMILIES, HEADS, NAMES, NEURONS, Logits, tiny_batch, tiny_model
 
 onnxruntime = pytest.importorskip("onnxruntime")
+openvino = pytest.importorskip("openvino")
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("family", "sizes"),
-    [
-        ("bert", {"num_hidden_layers": 1}),
-        ("modernbert", {"num_hidden_layers": 2, "layer_types": ["full_attention", "sliding_attention"]}),
-    ],
-)
-def test_an_exported_tree_gives_the_same(family: str, sizes: dict[str, Any], tmp_path: Path):
+def test_a_tree_that_runs_by_our_kernels_is_exported_without_them(tmp_path: Path):
     torch.manual_seed(0)
-    sparse = accelerate(convert_ffn(tiny_model(family, **sizes), depth=3, trees=2), tokens=8, worth=0).eval()
+    model = tiny_model("modernbert", num_hidden_layers=1, layer_types=["full_attention"])
+    sparse = accelerate(convert_ffn(model, depth=3, trees=2), tokens=8, worth=0).eval()
     batch, free = tiny_batch(), {0: "batch", 1: "length"}
     with torch.no_grad():
         given = tuple(batch[name] for name in NAMES)
@@ -65,26 +63,53 @@ def altered(what: str) -> PreTrainedModel:
         "gone": lambda: shrink(dense, gone, [2]),
         "fewer": lambda: shrink(dense, fewer),
         "zeros": lambda: zeros,
-        "trees": lambda: convert_ffn(dense, depth=3, trees=2).eval(),
+        "trees": lambda: convert_ffn(tiny_model("bert", num_hidden_layers=1), depth=3, trees=2).eval(),
     }
     return made[what]()
 
 
-ALTERED = ("gone", "fewer", "zeros", "trees")
+ALTERED = ("gone", "fewer", "trees")
 
 
+@pytest.mark.parametrize("runtime", [ONNX, OPENVINO], ids=lambda one: one.name)
 @pytest.mark.parametrize("what", [*FAMILIES, *ALTERED])
-def test_the_runtime_gives_the_outputs_of_torch_for_other_shapes_too(what: str):
+def test_the_runtime_gives_the_outputs_of_torch_for_other_shapes_too(what: str, runtime: WholeProgram):
     layers: dict[str, Any] = {"num_hidden_layers": 1}
     if what == "modernbert":
         layers = {"num_hidden_layers": 2, "layer_types": ["full_attention", "sliding_attention"]}
     model = altered(what) if what in ALTERED else tiny_model(what, **layers)
-    prepared = ONNX.prepare(model, tiny_batch(rows=1))
+    prepared = runtime.prepare(model, tiny_batch(rows=1))
     assert (prepared.dtype, prepared.module, prepared.any_shape, prepared.predicts) == ("float32", None, True, True)
     for rows, length in ((1, 12), (5, 9), (2, 31)):
         batch = tiny_batch(1, rows, length)
         with torch.no_grad():
             torch.testing.assert_close(prepared.run(batch), model(**batch)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("runtime", [ONNX_INT8, OPENVINO_INT8], ids=lambda one: one.name)
+def test_products_of_8_bits_are_near(runtime: WholeProgram):
+    """In a model without heads and neurons in some layers, which has no product of width zero."""
+    model = tiny_model("bert", num_hidden_layers=1) if runtime is OPENVINO_INT8 else altered("gone")
+    batch = tiny_batch(1, 8, 20)
+    prepared = runtime.prepare(model, batch)
+    with torch.no_grad():
+        expected = model(**batch)[0]
+    apart = float((prepared.run(batch) - expected).abs().max() / expected.abs().max())
+    assert prepared.dtype == "int8" and 0 < apart < 0.3
+    assert (runtime.calibrated, len(runtime.ways)) == ((True, 3) if runtime is OPENVINO_INT8 else (False, 1))
+
+
+def test_openvino_computes_in_bfloat16_only_where_there_are_units():
+    units = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    reason = OPENVINO_BF16.unavailable()
+    assert (reason is None) == ("BF16" in units)
+    if reason is not None:
+        with pytest.raises(RuntimeUnavailableError, match="'openvino-bf16' is not available: this processor has no un"):
+            OPENVINO_BF16.prepare(tiny_model("bert", num_hidden_layers=1), tiny_batch())
+    batch, model = tiny_batch(), tiny_model("bert", num_hidden_layers=1)
+    # What is meant to be exact is exact everywhere, though OpenVINO takes bfloat16 of its own accord.
+    with torch.no_grad():
+        torch.testing.assert_close(OPENVINO.prepare(model, batch).run(batch), model(**batch)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_packed_model_runs_as_the_dense_one_it_is_read_as(tmp_path: Path):
@@ -137,7 +162,24 @@ def test_what_cannot_be_exported_says_why(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(onnx, "find_spec", lambda name: None if name.startswith("onnxr") else find_spec(name))
-    words = r"'onnx' is not available: not installed: onnxruntime \(pip install 'sparsebert\[onnx\]'\)\.$"
-    with pytest.raises(RuntimeUnavailableError, match=words):
-        ONNX.prepare(tiny_model("bert"), tiny_batch())
+    gone = ("onnxruntime", "openvino", "nncf")
+    monkeypatch.setattr(program, "find_spec", lambda name: None if name in gone else find_spec(name))
+    for runtime, missing, extra in (
+        (ONNX, "onnxruntime", "onnx"),
+        (OPENVINO, "openvino", "openvino"),
+        (OPENVINO_INT8, "openvino, nncf", "openvino"),
+    ):
+        words = (
+            rf"'{runtime.name}' is not available: not installed: {missing} \(pip install 'sparsebert\[{extra}\]'\)\.$"
+        )
+        with pytest.raises(RuntimeUnavailableError, match=words):
+            runtime.prepare(tiny_model("bert"), tiny_batch())
+
+
+def test_every_whole_program_has_a_name_of_the_registry_and_a_file_of_its_own():
+    found = {name: registry.get("runtime", name) for name in registry.names("runtime")}
+    whole = {name: one for name, one in found.items() if isinstance(one, WholeProgram)}
+    assert list(whole) == ["onnx", "onnx-int8", "openvino", "openvino-bf16", "openvino-int8"]
+    assert all(one.name == name for name, one in whole.items())
+    # The program for bfloat16 is that of float32, run otherwise.
+    assert len({one.file for one in whole.values()}) == len(whole) - 1

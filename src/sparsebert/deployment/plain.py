@@ -1,17 +1,24 @@
-"""The model that `sparsebert predict` asks, fine-tuned or a masked language model, made ready to read texts."""
+"""Models of transformers made ready to read texts: fine-tuned ones, and masked language models."""
 
 from __future__ import annotations
 
-from transformers import PretrainedConfig
+from functools import partial
 
+from transformers import PretrainedConfig, PreTrainedModel
+
+from sparsebert import registry
 from sparsebert.data.tokens import Reader
+from sparsebert.deployment.predictor import AUTO, Opened, Openers
 from sparsebert.errors import UserError
+from sparsebert.fast_feedforward.layer import FastFeedForward
 from sparsebert.models.heads import LANGUAGE_MODEL, TASKS, foreign_head, saved_head, saved_kind
+from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.limits import SHORTEST, position_limit, reading_length, segment_types
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.named import is_run, open_model, sources
 from sparsebert.models.source import ModelSource, resolve
 from sparsebert.tasks.kind import task_kind
+from sparsebert.timing import torch_threads
 from sparsebert.training.collate import padding_collator
 from sparsebert.training.inference import Inference
 
@@ -59,6 +66,51 @@ def _single(model: str) -> ModelSource:
 
 def _classes(config: PretrainedConfig) -> str:
     return ", ".join(config.architectures or ()) or "no architectures in its config.json"
+
+
+# Below it no kernel of the package is faster than a dense product.
+FEWEST_ZEROS = 0.5
+
+
+def open_plain(model: str, runtime: str, max_length: int | None, batch: int, threads: int | None) -> Openers:
+    """How a fine-tuned model is opened: in `runtime`; with AUTO in `eager`, and `sparse` where it has zeros or trees.
+
+    Raises UserError for a model that `fine_tuned` refuses, and for an unknown runtime.
+    """
+    if runtime != AUTO:
+        registry.check("runtime", runtime)
+    loaded = inference_of(fine_tuned(model), max_length, "eager", batch)
+    config = loaded.model.config
+    name = saved_kind(config)
+    assert name is not None, "the model is for no known task"
+
+    def opened(runtime: str) -> Opened:
+        if registry.get("runtime", runtime).calibrated:
+            raise UserError(
+                f"In {runtime} texts set the scales of a model's numbers",
+                fix="make its program first: sparsebert export, with --task or --data",
+            )
+        inference = Inference(loaded.model, loaded.reader, loaded.collate, runtime, batch)
+        return Opened(inference, task_kind(name), label_names(config), partial(torch_threads, threads))
+
+    found = ("eager", "sparse") if _is_sparse(loaded.model) else ("eager",)
+    return Openers(found if runtime == AUTO else (runtime,), loaded.reader.limit, opened)
+
+
+def _is_sparse(model: PreTrainedModel) -> bool:
+    if any(isinstance(module, FastFeedForward) for module in model.modules()):
+        return True
+    weights = [model.get_parameter(name) for name in encoder_linear_names(model)]
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return zeros > FEWEST_ZEROS * sum(weight.numel() for weight in weights)
+
+
+def label_names(config: PretrainedConfig) -> tuple[str, ...]:
+    """The names of a model's outputs. Those of one name get their numbers too: they would share one probability."""
+    found = [name for _, name in sorted((config.id2label or {}).items())]
+    if len(found) != config.num_labels:
+        return tuple(f"LABEL_{number}" for number in range(config.num_labels or 0))
+    return tuple(f"{name} ({row})" if found.count(name) > 1 else name for row, name in enumerate(found))
 
 
 def inference_of(source: ModelSource, max_length: int | None, runtime: str, batch: int) -> Inference:

@@ -1,0 +1,73 @@
+"""Batches of texts as arrays: padding, and the order that keeps padding small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sparsebert.data.tokens import SECOND, TokenColumns
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+TokenRow = dict[str, Any]
+
+
+def inputs_of(batch: Mapping[str, Any], *more: str) -> dict[str, Any]:
+    """What a model takes of a batch or row, and `more` keys; it may also hold row numbers and a teacher's outputs."""
+    return {key: batch[key] for key in (*MODEL_INPUTS, *more) if key in batch}
+
+
+def padded(rows: Sequence[Mapping[str, Any]], token: int, segment: int) -> dict[str, np.ndarray]:
+    """What a model takes of some rows, int64 [rows, longest row]; of pairs that are read apart [2 rows, longest side].
+
+    Padding is always on the right and always masked, whatever the tokenizer does by itself: positions count from the
+    left, so that a text would otherwise be read differently in other company.
+    """
+    texts = [text for row in rows for text in _sides(row)] if SECOND in rows[0] else rows
+    masks = [text.get("attention_mask") or [1] * len(text["input_ids"]) for text in texts]
+    batch = {
+        "input_ids": _padded([text["input_ids"] for text in texts], token),
+        "attention_mask": _padded(masks, 0),
+    }
+    if "token_type_ids" in rows[0]:
+        batch["token_type_ids"] = _padded([text["token_type_ids"] for text in texts], segment)
+    return batch
+
+
+def groups_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Row numbers in groups of `size`, from the shortest text to the longest; the same rows always meet."""
+    order = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def outputs_by_length(
+    columns: TokenColumns, size: int, run: Callable[[list[TokenRow]], np.ndarray], done: Callable[[int], None]
+) -> np.ndarray:
+    """What `run` gives for each row [rows, ...], in their order, asked for `size` rows of like length at a time.
+
+    `done` is told how many rows are ready after each batch.
+    """
+    found: dict[int, np.ndarray] = {}
+    for group in groups_by_length([len(ids) for ids in columns["input_ids"]], size):
+        found.update(zip(group, run(rows_of(columns, group)), strict=True))
+        done(len(group))
+    return np.stack([found[row] for row in range(len(found))])
+
+
+def rows_of(columns: TokenColumns, chosen: Sequence[int]) -> list[TokenRow]:
+    """The chosen rows, each with its columns by name."""
+    return [{name: values[row] for name, values in columns.items()} for row in chosen]
+
+
+def _sides(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The two sides of a pair that is read apart."""
+    place, inputs = row[SECOND], inputs_of(row)
+    return {k: v[:place] for k, v in inputs.items()}, {k: v[place:] for k, v in inputs.items()}
+
+
+def _padded(rows: Sequence[Sequence[int]], filler: int) -> np.ndarray:
+    array = np.full((len(rows), max(len(row) for row in rows)), filler, dtype=np.int64)
+    for place, row in enumerate(rows):
+        array[place, : len(row)] = row
+    return array

@@ -1,0 +1,53 @@
+"""A tokenizer read from its file alone, for a service that has neither torch nor transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from sparsebert.errors import UserError
+
+FILE = "tokenizer.json"
+
+
+class FileTokenizer:
+    """What `tokenizer.json` says, called as a tokenizer of transformers is called by a Reader."""
+
+    def __init__(self, file: Path, pad_token_id: int, pad_token_type_id: int) -> None:
+        self.pad_token_id, self.pad_token_type_id = pad_token_id, pad_token_type_id
+        try:
+            self._tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:
+            # The library raises the base class itself.
+            if type(error) is not Exception:
+                raise
+            raise UserError(f"{file} is no tokenizer: {error}", fix="export the model again") from None
+        # A file may say how its texts are cut and padded; here the caller says it.
+        self._tokenizer.no_padding()
+
+    def __call__(
+        self,
+        first: Sequence[str],
+        second: Sequence[str] | None = None,
+        *,
+        truncation: bool,
+        max_length: int | None,
+        return_attention_mask: bool,
+        verbose: bool,
+    ) -> dict[str, Any]:
+        """Token rows by name; the longer text of a pair loses first."""
+        if truncation:
+            assert max_length is not None
+            self._tokenizer.enable_truncation(max_length)
+        else:
+            self._tokenizer.no_truncation()
+        texts = list(first) if second is None else list(zip(first, second, strict=True))
+        found = self._tokenizer.encode_batch_fast(texts)
+        return {
+            "input_ids": [one.ids for one in found],
+            "token_type_ids": [one.type_ids for one in found],
+            "attention_mask": [one.attention_mask for one in found],
+        }

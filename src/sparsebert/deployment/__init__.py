@@ -1,0 +1,1 @@
+"""Models where they are used: exported folders, and one predictor for every form of a model."""

@@ -1,0 +1,76 @@
+"""Texts in, outputs out, by a program of an exported folder, without torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparsebert.data.batches import TokenRow, outputs_by_length, padded
+from sparsebert.data.file_tokenizer import FILE, FileTokenizer
+from sparsebert.data.tokens import WINDOW_TEXTS, Reader
+from sparsebert.deployment.manifest import Manifest, ProgramFile, check_files
+from sparsebert.errors import UserError
+from sparsebert.runtimes.program import Program, RuntimeUnavailableError, cannot_run, open_program
+from sparsebert.tasks.kind import task_kind
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A program of an exported folder, opened, and how its texts are read; `batch` texts go together."""
+
+    manifest: Manifest
+    program: Program
+    reader: Reader
+    batch: int
+
+    def logits(
+        self, first: Sequence[str], second: Sequence[str] | None, done: Callable[[int], None]
+    ) -> Iterator[tuple[np.ndarray, int]]:
+        """Yield fp32 outputs [texts, outputs] and how many texts were cut, for some texts at a time, in their order.
+
+        `done` is told how many texts are ready after each batch. Raises UserError for texts without tokens.
+        """
+        for start in range(0, len(first), WINDOW_TEXTS):
+            part = slice(start, start + WINDOW_TEXTS)
+            columns, cut = self.reader.read(first[part], None if second is None else second[part], start)
+            yield outputs_by_length(columns, self.batch, self.run, done), cut
+
+    def run(self, rows: Sequence[TokenRow]) -> np.ndarray:
+        """The first output [rows, ...] in fp32 of one batch."""
+        arrays = padded(rows, self.manifest.pad_token_id, self.manifest.pad_token_type_id)
+        return self.program.run(arrays).astype(np.float32, copy=False)
+
+
+def file_reader(manifest: Manifest, folder: Path, max_length: int | None = None) -> Reader:
+    """How the folder's texts are read, up to `max_length` tokens, none = what it was exported for.
+
+    Raises UserError for a longer one.
+    """
+    if max_length is not None and not 0 < max_length <= manifest.max_length:
+        raise UserError(
+            "The length does not fit the exported model", got=max_length, allowed=f"1 to {manifest.max_length}"
+        )
+    tokenizer = FileTokenizer(folder / FILE, manifest.pad_token_id, manifest.pad_token_type_id)
+    apart = manifest.kind is not None and task_kind(manifest.kind).apart
+    return Reader(tokenizer, max_length or manifest.max_length, manifest.vocab_size, manifest.segments, apart)
+
+
+def open_exported(
+    manifest: Manifest, folder: Path, program: ProgramFile, reader: Reader, batch: int, threads: int | None
+) -> Exported:
+    """Open one of the folder's programs; `threads` none = as many as this process may use cores.
+
+    Raises RuntimeUnavailableError where it cannot run here, and UserError where its files are not what they were.
+    """
+    reason = cannot_run(program.engine, program.precision)
+    if reason is not None:
+        raise RuntimeUnavailableError(program.runtime, reason)
+    check_files(program, folder)
+    used = threads or len(os.sched_getaffinity(0))
+    return Exported(
+        manifest, open_program(program.engine, folder / program.file, used, program.precision), reader, batch
+    )

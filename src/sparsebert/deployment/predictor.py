@@ -1,0 +1,219 @@
+"""One predictor for every form of a model: a plain, shrunk or packed folder, a hub name, or an exported folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol
+
+import numpy as np
+
+from sparsebert.data.tokens import Reader
+from sparsebert.deployment.exported import file_reader, open_exported
+from sparsebert.deployment.manifest import is_exported, read_manifest
+from sparsebert.errors import UserError
+from sparsebert.files import home_of
+from sparsebert.runtimes.program import RuntimeUnavailableError
+from sparsebert.tasks.kind import TaskKind, task_kind
+
+AUTO = "auto"
+CHOICE_ROUNDS = 5
+Input = str | Mapping[str, str]
+
+
+class Source(Protocol):
+    """What gives outputs for texts."""
+
+    @property
+    def reader(self) -> Reader:
+        """How texts are read."""
+        ...
+
+    def logits(
+        self, first: Sequence[str], second: Sequence[str] | None, done: Callable[[int], None]
+    ) -> Iterator[tuple[np.ndarray, int]]:
+        """Outputs [texts, outputs] and how many texts were cut, for some texts at a time."""
+        ...
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model in one runtime, for one kind of task; `labels` are the names of its outputs."""
+
+    source: Source
+    kind: TaskKind
+    labels: tuple[str, ...]
+    threads: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+@dataclass(frozen=True)
+class Openers:
+    """The runtimes that could run a model here, how each is opened, and how many tokens of a text are read."""
+
+    names: tuple[str, ...]
+    limit: int
+    open: Callable[[str], Opened]
+
+
+class Predictor:
+    """A fine-tuned model that answers texts, as the transformers pipeline of its task does.
+
+    `runtime` is a name of `sparsebert models`; `auto` takes the fastest that is there. In an exported folder these are
+    its programs, and torch is not needed; of any other model `eager`, and `sparse` where it has zeros or trees. Texts
+    of like length go together, `batch` at a time; longer ones than `max_length` tokens are cut, none = what the model
+    was trained at. `threads` none = as many as the runtime takes by itself.
+
+    Raises UserError for a model that is not fine-tuned for a task, a runtime that is not in the folder or not
+    installed, and an exported folder whose files do not fit each other.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        runtime: str = AUTO,
+        *,
+        max_length: int | None = None,
+        batch: int = 32,
+        threads: int | None = None,
+    ) -> None:
+        if batch < 1:
+            raise UserError("A batch needs at least one text", got=batch)
+        self._openers = _openers(str(model), runtime, max_length, batch, threads)
+        self._batch = batch
+        self.runtime: str | None = None
+        """The runtime that answers; with `auto` none before the first texts have come."""
+        self.measured_ms: dict[str, float] = {}
+        """With `auto` and several runtimes: the median of a batch of the first texts in each."""
+        if len(self._openers.names) == 1:
+            self._choose(self._openers.names[0], self._openers.open(self._openers.names[0]))
+
+    def __call__(self, texts: Input | Sequence[Input], *, top_k: int | None = 1) -> list[Any] | dict[str, Any]:
+        """What a `text-classification` pipeline gives: for each text the label with the highest score.
+
+        A text is a string, or a pair as `{"text": ..., "text_pair": ...}`. With another `top_k` than 1 each text has a
+        list of so many labels, the highest first; none = all. A score is a probability, or the value that is predicted.
+        """
+        several = [texts] if isinstance(texts, str | Mapping) else list(texts)
+        first, second = _sides(several)
+        found = [
+            _ranked(self._opened.kind.answer(self._opened.labels, values), self._opened.labels, top_k)
+            for outputs in self._outputs(first, second, lambda count: None)
+            for values in outputs[0].astype(np.float64)
+        ]
+        # As the pipeline has it, whose answer to a single pair is no list, and to a single text one.
+        return found[0] if isinstance(texts, Mapping) or (isinstance(texts, str) and top_k != 1) else found
+
+    def answers(
+        self,
+        first: Sequence[str],
+        second: Sequence[str] | None = None,
+        done: Callable[[int], None] = lambda count: None,
+    ) -> Iterator[tuple[list[dict[str, Any]], int]]:
+        """For some texts at a time, in their order, what is said of each, and how many were cut.
+
+        An answer is what the kind of the task makes of a text's outputs: `label`, `probability` and `probabilities`, or
+        `value`. `done` is told how many texts are ready after each batch. Raises UserError for texts without tokens.
+        """
+        for outputs, cut in self._outputs(first, second, done):
+            yield [self._opened.kind.answer(self._opened.labels, row) for row in outputs.astype(np.float64)], cut
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that are read of a text."""
+        return self._openers.limit
+
+    def choose(self, first: Sequence[str], second: Sequence[str] | None = None) -> None:
+        """Take the fastest runtime for texts such as these, where none was named; later calls change nothing.
+
+        All that can run are opened, and answer the first batch in turn, as often as CHOICE_ROUNDS.
+        """
+        if self.runtime is not None:
+            return
+        some = slice(0, self._batch)
+        texts = first[some], None if second is None else second[some]
+        ready: dict[str, Opened] = {}
+        reasons: list[str] = []
+        for name in self._openers.names:
+            try:
+                ready[name] = self._openers.open(name)
+                _time(ready[name], *texts)
+            except RuntimeUnavailableError as error:
+                ready.pop(name, None)
+                reasons.append(str(error))
+        if not ready:
+            raise UserError("No runtime can run the model here: " + " ".join(reasons))
+        rounds = [{name: _time(opened, *texts) for name, opened in ready.items()} for _ in range(CHOICE_ROUNDS)]
+        self.measured_ms = {name: median(one[name] for one in rounds) for name in ready}
+        fastest = min(self.measured_ms, key=self.measured_ms.__getitem__)
+        self._choose(fastest, ready[fastest])
+
+    def _choose(self, runtime: str, opened: Opened) -> None:
+        self.runtime, self._opened = runtime, opened
+
+    def _outputs(
+        self, first: Sequence[str], second: Sequence[str] | None, done: Callable[[int], None]
+    ) -> Iterator[tuple[np.ndarray, int]]:
+        if first:
+            self.choose(first, second)
+            with self._opened.threads():
+                yield from self._opened.source.logits(first, second, done)
+
+
+def _openers(model: str, runtime: str, max_length: int | None, batch: int, threads: int | None) -> Openers:
+    folder = home_of(model)
+    if is_exported(folder):
+        return _of_exported(folder, runtime, max_length, batch, threads)
+    from sparsebert.deployment.plain import open_plain
+
+    return open_plain(model, runtime, max_length, batch, threads)
+
+
+def _of_exported(folder: Path, runtime: str, max_length: int | None, batch: int, threads: int | None) -> Openers:
+    manifest = read_manifest(folder)
+    programs = {program.runtime: program for program in manifest.programs}
+    if runtime not in (AUTO, *programs):
+        raise UserError("The exported folder has no such program", got=runtime, allowed=", ".join((AUTO, *programs)))
+    if manifest.kind is None:
+        raise UserError(f"{folder} is not fine-tuned for a task", fix="export a model that is")
+    kind, reader = task_kind(manifest.kind), file_reader(manifest, folder, max_length)
+
+    def opened(name: str) -> Opened:
+        return Opened(open_exported(manifest, folder, programs[name], reader, batch, threads), kind, manifest.labels)
+
+    return Openers(tuple(programs) if runtime == AUTO else (runtime,), reader.limit, opened)
+
+
+def _time(opened: Opened, first: Sequence[str], second: Sequence[str] | None) -> float:
+    """Milliseconds for some texts, tokenisation included."""
+    start = time.perf_counter()
+    with opened.threads():
+        for _ in opened.source.logits(first, second, lambda count: None):
+            pass
+    return 1000 * (time.perf_counter() - start)
+
+
+def _sides(texts: Sequence[Input]) -> tuple[list[str], list[str] | None]:
+    """Single texts, or both sides of pairs. Raises UserError for a mixture and for other keys."""
+    pairs = [one for one in texts if isinstance(one, Mapping)]
+    for one in pairs:
+        if set(one) != {"text", "text_pair"}:
+            raise UserError("A pair is {'text': ..., 'text_pair': ...}", got=sorted(one))
+    if pairs and len(pairs) < len(texts):
+        raise UserError("Give single texts or pairs, not both")
+    if pairs:
+        return [one["text"] for one in pairs], [one["text_pair"] for one in pairs]
+    single = [one for one in texts if isinstance(one, str)]
+    if len(single) < len(texts):
+        raise UserError("A text must be a string", got=next(one for one in texts if not isinstance(one, str)))
+    return single, None
+
+
+def _ranked(answer: Mapping[str, Any], labels: Sequence[str], top_k: int | None) -> Any:
+    values = answer.get("probabilities") or answer.get("values") or {labels[0]: answer["value"]}
+    every = [{"label": label, "score": score} for label, score in values.items()]
+    every.sort(key=lambda one: one["score"], reverse=True)
+    return every[0] if top_k == 1 else every[:top_k]

@@ -1,0 +1,143 @@
+"""What an export starts from: the model in torch, how it reads texts, and the texts to check and to calibrate with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from sparsebert.data.batches import TokenRow, groups_by_length, inputs_of, rows_of
+from sparsebert.data.load import load_task
+from sparsebert.data.tokens import Reader, TokenColumns
+from sparsebert.deployment.plain import inference_of
+from sparsebert.errors import UserError
+from sparsebert.models.heads import saved_kind
+from sparsebert.models.limits import segment_types
+from sparsebert.models.source import ModelSource
+from sparsebert.modes import evaluating
+from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.schema import Columns
+from sparsebert.runs.context import RunContext, set_up
+from sparsebert.runtimes.runtime import ready
+from sparsebert.tasks.kind import task_kind
+from sparsebert.training.collate import PaddingCollator, padding_collator
+from sparsebert.training.inference import Inference
+
+CHECKED_TEXTS = 64
+JUDGED_TEXTS = 256
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to export: a model, its programs by the names of their runtimes, and where to.
+
+    `recipe` names the task and the data that programs are scored on, and whose train rows set scales, as many as
+    `calibration`; none = no scores. With `max_drop` a program may lose so many points of the main metric, no more.
+    """
+
+    model: str
+    output: Path
+    runtimes: tuple[str, ...]
+    recipe: Recipe | None = None
+    calibration: int = 300
+    max_drop: float | None = None
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model in torch in float32, how it reads, and token rows: to check with, to calibrate with, to judge by."""
+
+    source: ModelSource
+    model: PreTrainedModel
+    kind: str | None
+    tokenizer: PreTrainedTokenizerBase
+    reader: Reader
+    collate: PaddingCollator
+    context: RunContext[Recipe] | None
+    checked: TokenColumns
+    expected: np.ndarray
+    calibration: tuple[TokenColumns, ...]
+    judged: TokenColumns | None
+
+
+def subject_of(wish: Wish, source: ModelSource, calibrated: Sequence[str]) -> Subject:
+    """Read all that is needed; `calibrated` are the runtimes of the wish whose scales are set by texts.
+
+    Raises UserError for data that cannot be read or is missing, and for a model that is not fine-tuned for it.
+    """
+    if wish.recipe is None:
+        if calibrated:
+            raise UserError(
+                f"In {', '.join(calibrated)} texts set the scales of a model's numbers, and there are none",
+                fix="name the model's task or data: --task, --data",
+            )
+        opened = inference_of(source, wish.max_length, "eager", BATCH)
+        return _without_data(source, opened)
+    context = set_up(wish.recipe.model_copy(update={"model": wish.model}), wish.output)
+    if not context.is_tuned:
+        raise UserError(f"{wish.model} is not fine-tuned for the task", got=context.spec.name)
+    model, tokenizer = ready(context.load(source), torch.float32), context.tokenizer
+    reader = Reader(
+        tokenizer, tokenizer.model_max_length, model.config.vocab_size, segment_types(model.config), context.kind.apart
+    )
+    order = np.random.default_rng(wish.recipe.data_seed).permutation(len(context.train))
+    chosen, judged = np.split(order[: wish.calibration + JUDGED_TEXTS], [wish.calibration])
+    checked = columns_of(context.validations[context.task.validation_name], range(CHECKED_TEXTS))
+    return Subject(
+        source,
+        model,
+        context.spec.kind,
+        tokenizer,
+        reader,
+        padding_collator(tokenizer),
+        context,
+        checked,
+        torch_outputs(model, padding_collator(tokenizer), checked),
+        tuple(columns_of(context.train, [int(row)]) for row in chosen),
+        columns_of(context.train, judged.tolist()) if len(judged) else None,
+    )
+
+
+def _without_data(source: ModelSource, opened: Inference) -> Subject:
+    """Checked on texts that ship with the package."""
+    kind = saved_kind(opened.model.config)
+    texts = packaged_texts()
+    checked, _ = opened.reader.read(texts, texts[::-1] if kind is not None and task_kind(kind).apart else None)
+    model = ready(opened.model, torch.float32)
+    expected = torch_outputs(model, opened.collate, checked)
+    tokenizer = opened.reader.tokenizer
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return Subject(source, model, kind, tokenizer, opened.reader, opened.collate, None, checked, expected, (), None)
+
+
+def packaged_texts() -> list[str]:
+    """Texts that ship with the package."""
+    return list(load_task("reviews", None, Columns()).validation["text_a"][:CHECKED_TEXTS])
+
+
+def columns_of(rows: Dataset, chosen: Sequence[int]) -> TokenColumns:
+    """The token columns of some rows of an encoded data set; numbers beyond its end are passed over."""
+    part = rows.select([row for row in chosen if row < len(rows)])
+    return {name: list(part[name]) for name in part.column_names if name not in ("label", "length", "row")}
+
+
+def torch_outputs(model: PreTrainedModel, collate: PaddingCollator, columns: TokenColumns) -> np.ndarray:
+    """The first output of the model in torch for each text, as `by_text` has it."""
+    with evaluating(model), torch.inference_mode():
+        return by_text(columns, lambda rows: model(**inputs_of(collate(rows)))[0].numpy())
+
+
+def by_text(columns: TokenColumns, run: Callable[[list[TokenRow]], np.ndarray]) -> np.ndarray:
+    """What `run` gives [rows, ...]; of hidden states [rows, tokens, ...] those of the first token."""
+    found: dict[int, np.ndarray] = {}
+    for group in groups_by_length([len(ids) for ids in columns["input_ids"]], BATCH):
+        outputs = run(rows_of(columns, group))
+        found.update(zip(group, outputs[:, 0] if outputs.ndim > 2 else outputs, strict=True))
+    return np.stack([found[row] for row in range(len(found))])

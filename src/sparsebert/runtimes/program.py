@@ -1,0 +1,102 @@
+"""A whole model as one program in a file, opened by ONNX Runtime or OpenVINO without torch: arrays in, an array out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from sparsebert.errors import UserError
+
+Arrays = Mapping[str, np.ndarray]
+ProgramPrecision = Literal["fp32", "bf16", "int8"]
+Engine = Literal["onnx", "openvino"]
+RUN_PACKAGES: Mapping[Engine, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
+"""What each engine needs to run a program that is there."""
+# OpenVINO computes in bf16 of its own accord where the processor has units for it; int8 programs keep the rest exact.
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that is loaded. `run` takes integer arrays [texts, tokens] by the names in `inputs`."""
+
+    inputs: tuple[str, ...]
+    run: Callable[[Arrays], np.ndarray]
+
+
+class RuntimeUnavailableError(UserError):
+    """This runtime cannot run this model here; `reason` says why."""
+
+    def __init__(self, runtime: str, reason: str) -> None:
+        super().__init__(f"The runtime '{runtime}' is not available: {reason}")
+        self.reason = reason
+
+
+def not_installed(packages: Sequence[str], extra: str) -> str | None:
+    """Which of `packages` are missing, and the line that adds them; none where all are there."""
+    missing = [name for name in packages if find_spec(name) is None]
+    return f"not installed: {', '.join(missing)} (pip install 'sparsebert[{extra}]')" if missing else None
+
+
+def no_bf16() -> str | None:
+    """Why OpenVINO computes nothing in bfloat16 here; none where it does."""
+    import openvino
+
+    units = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return None if "BF16" in units else "this processor has no units for bfloat16"
+
+
+def cannot_run(engine: Engine, precision: ProgramPrecision) -> str | None:
+    """Why no program of this engine and precision runs here; none where it may."""
+    missing = not_installed([RUN_PACKAGES[engine]], engine)
+    return no_bf16() if missing is None and precision == "bf16" else missing
+
+
+def open_program(engine: Engine, file: Path, threads: int, precision: ProgramPrecision) -> Program:
+    """Load the program in `file` to run on the CPU with so many threads, which do not spin while they wait."""
+    return _open_onnx(file, threads) if engine == "onnx" else _open_openvino(file, threads, precision)
+
+
+def _open_onnx(file: Path, threads: int) -> Program:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = tuple(value.name for value in session.get_inputs())
+
+    def run(given: Arrays) -> np.ndarray:
+        [output] = session.run(None, {name: np.ascontiguousarray(given[name]) for name in names})
+        return np.asarray(output)
+
+    return Program(names, run)
+
+
+def _open_openvino(file: Path, threads: int, precision: ProgramPrecision) -> Program:
+    import openvino
+
+    hints = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        # As threads of other runtimes are, which may run on any core.
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = openvino.Core().compile_model(file, "CPU", hints)
+    names = tuple(value.any_name for value in compiled.inputs)
+    request = compiled.create_infer_request()
+
+    def run(given: Arrays) -> np.ndarray:
+        request.infer({name: np.ascontiguousarray(given[name]) for name in names}, share_inputs=True)
+        # The request writes its next output to the same place.
+        return np.array(request.get_output_tensor(0).data)
+
+    return Program(names, run)

@@ -1,0 +1,299 @@
+"""`sparsebert export`: programs in a folder, checked and scored, and read again where there is no torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import pipeline
+
+import sparsebert
+from sparsebert import Predictor, UserError
+from sparsebert.data.file_tokenizer import FileTokenizer
+from sparsebert.deployment.manifest import Manifest, read_manifest
+from sparsebert.models.load import load_tokenizer
+from sparsebert.runs import export as export_module
+from sparsebert.runs.export import export
+from sparsebert.runs.subject import Wish
+from sparsebert.runtimes.onnx import Onnx
+from tiny import HEADS, NEURONS, tiny_model
+from tiny_run import assert_refused, run_cli, save_tiny, write_task
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+TEXTS = ["good", "bad w1 w2 w3", "w4 good w5", "", "unheard-of words", "bad " * 90]
+ALL = ("--to", "onnx", "--to", "openvino", "--precision", "fp32", "--precision", "int8")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, its task, and `all`: every program of it that runs anywhere."""
+    found = tmp_path_factory.mktemp("export")
+    save_tiny(found / "model", num_hidden_layers=1, id2label={0: "no", 1: "yes"}, label2id={"no": 0, "yes": 1})
+    write_task(found / "task", train=400)
+    said = run_cli("export", found / "model", "-o", found / "all", *ALL, "--task", "own", "--data", found / "task")
+    assert said.exit_code == 0, said.output
+    (found / "said.txt").write_text(said.stdout, encoding="utf-8")
+    return found
+
+
+@pytest.fixture
+def copy(home: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(home / "all", tmp_path / "all"))
+
+
+def test_the_folder_has_the_layout_that_users_of_the_engines_know(home: Path):
+    files = {str(file.relative_to(home / "all")) for file in (home / "all").rglob("*") if file.is_file()}
+    assert files == {
+        "config.json",
+        "deployment.json",
+        "onnx/model.onnx",
+        "onnx/model_quantized.onnx",
+        "openvino/openvino_model.bin",
+        "openvino/openvino_model.xml",
+        "openvino/openvino_model_qint8_quantized.bin",
+        "openvino/openvino_model_qint8_quantized.xml",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    # Neither folders of this machine nor texts get into a program.
+    assert not any(str(home).encode() in file.read_bytes() for file in (home / "all" / "onnx").iterdir())
+
+
+def test_every_program_is_checked_and_scored_beside_torch(home: Path):
+    manifest = read_manifest(home / "all")
+    assert [one.runtime for one in manifest.programs] == ["onnx", "onnx-int8", "openvino", "openvino-int8"]
+    assert manifest.scores[0].metric == "accuracy" and manifest.scores[0].examples == 40
+    for one in manifest.programs:
+        assert (one.texts, one.scores[0].metric, one.scores[0].examples) == (40, "accuracy", 40)
+        assert one.bytes_on_disk == sum((home / "all" / name).stat().st_size for name in one.files)
+        if one.precision == "fp32":
+            assert one.relative_difference < 1e-5 and one.agreement == 1.0 and one.scores[0].change_low == 0.0
+        else:
+            assert 1e-4 < one.relative_difference < 1.0
+    ways = [one.way for one in manifest.programs]
+    assert ways[:3] == [None, None, None] and str(ways[3]).endswith(("smoothed", "0.5", "0.95"))
+    said = (home / "said.txt").read_text(encoding="utf-8")
+    assert "openvino-int8" in said and f"Written to {home / 'all'}" in said.replace("\n", "")
+
+
+def test_of_several_ways_the_closest_to_torch_is_kept(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The ways here are names of models, one of them the right one."""
+    other = tiny_model("bert", num_labels=2, num_hidden_layers=1)
+    with torch.no_grad():
+        other.get_parameter("classifier.bias")[0] += 3.0
+    write = Onnx.write
+    monkeypatch.setattr(Onnx, "ways", ("other", "same"))
+
+    def write_one(self: Onnx, model: Any, inputs: Any, texts: Any, file: Path, way: str) -> None:
+        write(self, other if way == "other" else model, inputs, texts, file, "")
+
+    monkeypatch.setattr(Onnx, "write", write_one)
+    recipe = sparsebert.load_recipe(None, ["task=own", f"data={home / 'task'}"])
+    made = export(Wish(str(home / "model"), tmp_path / "out", ("onnx",), recipe))
+    assert made.programs[0].way == "same"
+    assert made.programs[0].divergences["same"] < 1e-6 < made.programs[0].divergences["other"]
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino", "onnx-int8", "openvino-int8"])
+def test_the_exported_folder_answers_as_the_model(home: Path, runtime: str):
+    exact, found = Predictor(home / "model", "eager"), Predictor(home / "all", runtime, batch=2)
+    tolerance = {"rel": 0.2} if runtime.endswith("int8") else {"abs": 1e-5}
+    [(expected, cut)], [(answers, also)] = exact.answers(TEXTS), found.answers(TEXTS)
+    assert cut == also == 1 and found.runtime == runtime
+    for one, other in zip(answers, expected, strict=True):
+        assert one["probabilities"]["no"] == pytest.approx(other["probabilities"]["no"], **tolerance)
+
+
+def test_it_runs_where_there_is_no_torch_and_no_transformers(home: Path):
+    script = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers", "datasets", "accelerate"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
+import json, sparsebert
+predictor = sparsebert.Predictor({str(home / "all")!r}, "onnx", threads=1)
+print(json.dumps(predictor(["good", "bad w1"])))
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    expected = Predictor(home / "model", "eager")(["good", "bad w1"])
+    for one, other in zip(json.loads(said.stdout), expected, strict=True):
+        assert one["label"] == other["label"] and one["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_auto_measures_once_what_is_there_and_takes_the_fastest(home: Path, monkeypatch: pytest.MonkeyPatch):
+    said = run_cli("predict", home / "all", "good", "bad", "--stats")
+    assert said.exit_code == 0, said.output
+    note = said.stderr.splitlines()[0]
+    assert note.startswith("Runtime ") and note.endswith(" for 2 texts")
+    assert all(name in note for name in ("onnx", "onnx-int8", "openvino", "openvino-int8"))
+    assert "texts per second; 1 batches of up to 2: p50" in said.stderr
+    slow = {"onnx": 3.0, "onnx-int8": 2.0, "openvino": 1.0, "openvino-int8": 4.0}
+    opened: list[Any] = []
+
+    def fake(one: Any, first: Any, second: Any) -> float:
+        if one not in opened:
+            opened.append(one)
+        return list(slow.values())[opened.index(one)]
+
+    monkeypatch.setattr("sparsebert.deployment.predictor._time", fake)
+    predictor = Predictor(home / "all")
+    predictor(["good"])
+    assert (predictor.runtime, predictor.measured_ms) == ("openvino", slow)
+    predictor(["good", "bad"])
+    assert len(opened) == 4
+
+
+def headless(folder: Path) -> Path:
+    """A model without heads in one layer, without neurons in the next, and one layer gone."""
+    gone = {"layer.0.heads": torch.zeros(HEADS) > 0, "layer.1.neurons": torch.zeros(NEURONS) > 0}
+    save_tiny(folder)
+    small = sparsebert.shrink(sparsebert.load_model(folder), gone, [2])
+    sparsebert.save_model(small, load_tokenizer(folder), folder)
+    return folder
+
+
+def treelike(folder: Path) -> Path:
+    save_tiny(folder, num_hidden_layers=1)
+    model = sparsebert.convert_ffn(sparsebert.load_model(folder), depth=2)
+    sparsebert.save_model(model, load_tokenizer(folder), folder)
+    return folder
+
+
+@pytest.mark.parametrize("make", [headless, treelike])
+def test_shrunk_and_tree_models_as_they_are(make: Callable[[Path], Path], tmp_path: Path):
+    model = make(tmp_path / "model")
+    made = export(Wish(str(model), tmp_path / "out", ("onnx", "openvino")))
+    assert all(one.relative_difference < 1e-5 for one in made.programs)
+    expected = Predictor(model, "eager")(TEXTS, top_k=None)
+    for runtime in ("onnx", "openvino"):
+        for one, other in zip(Predictor(tmp_path / "out", runtime)(TEXTS, top_k=None), expected, strict=True):
+            assert one[0]["label"] == other[0]["label"]
+            assert one[0]["score"] == pytest.approx(other[0]["score"], abs=1e-5)
+
+
+def test_an_encoder_without_a_head_has_hidden_states_and_no_answers(tmp_path: Path):
+    save_tiny(tmp_path / "model", "base", num_hidden_layers=1)
+    made = export(Wish(str(tmp_path / "model"), tmp_path / "out", ("onnx",)))
+    assert (made.kind, made.labels, made.programs[0].agreement) == (None, (), None)
+    with pytest.raises(UserError, match="is not fine-tuned for a task"):
+        Predictor(tmp_path / "out")
+
+
+def test_the_pipeline_of_transformers_gives_the_same(home: Path):
+    pipe, own = pipeline("text-classification", str(home / "model")), Predictor(home / "all", "onnx")
+    for given, options in (
+        ("good w1", {}),
+        (["good w1", "bad"], {}),
+        (["good w1", "bad"], {"top_k": None}),
+        ("good w1", {"top_k": None}),
+        ({"text": "good", "text_pair": "bad w2"}, {}),
+        ([{"text": "good", "text_pair": "bad w2"}, {"text": "w1", "text_pair": "w2 w3"}], {}),
+    ):
+        expected, found = pipe(given, **options), own(given, **options)
+        assert json.loads(json.dumps(found), parse_float=lambda x: round(float(x), 4)) == json.loads(
+            json.dumps(expected), parse_float=lambda x: round(float(x), 4)
+        )
+
+
+def test_the_pipeline_of_a_regression_gives_the_same(tmp_path: Path):
+    save_tiny(tmp_path / "model", num_labels=1, problem_type="regression", num_hidden_layers=1)
+    own, pipe = Predictor(tmp_path / "model"), pipeline("text-classification", str(tmp_path / "model"))
+    [found], [expected] = own("good w1"), pipe("good w1")
+    assert found["label"] == expected["label"] and found["score"] == pytest.approx(expected["score"], abs=1e-5)
+
+
+def test_what_cannot_be_exported_is_refused_and_leaves_nothing(home: Path, tmp_path: Path):
+    model, out = home / "model", tmp_path / "out"
+    own = ("--task", "own", "--data", home / "task")
+    for given, words in (
+        (("--to", "onnxx"), ["There is no such program", "onnxx fp32", "openvino int8"]),
+        (("--precision", "bf16"), ["There is no such program", "onnx bf16"]),
+        (("--to", "openvino", "--precision", "int8"), ["texts set the scales", "--task, --data"]),
+        (("--max-drop", 1), ["--max-drop needs rows to score on"]),
+        (("--task", "own", "--data", tmp_path / "none"), ["none"]),
+        (("--task", "rte", "--data", home / "task"), ["rte"]),
+    ):
+        assert_refused(run_cli("export", model, "-o", out, *given), words)
+    assert_refused(run_cli("export", model, "-o", home / "all", *own), ["The output folder exists already"])
+    assert_refused(run_cli("export", tmp_path / "none", "-o", out), ["The model folder does not exist"])
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match=r"has no programs to export; got eager; allowed: onnx, onnx-int8, openvino"):
+        export(Wish(str(model), out, ("eager",)))
+
+
+def test_a_model_for_another_task_is_refused(home: Path, tmp_path: Path):
+    save_tiny(tmp_path / "model", num_labels=3, num_hidden_layers=1)
+    own = ("--task", "own", "--data", home / "task")
+    assert_refused(run_cli("export", tmp_path / "model", "-o", tmp_path / "out", *own), ["not fine-tuned for the task"])
+
+
+def test_a_program_that_computes_something_else_is_not_written(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    other, write = tiny_model("bert", num_labels=2, num_hidden_layers=2), Onnx.write
+    monkeypatch.setattr(Onnx, "write", lambda self, model, *rest: write(self, other, *rest))
+    with pytest.raises(UserError, match="The program onnx does not compute the same model; got outputs "):
+        export(Wish(str(home / "model"), tmp_path / "out", ("onnx",)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_that_loses_more_than_it_may_is_not_written(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(export_module, "_of_rows", lambda opened, rows: np.zeros((len(rows), 2)))
+    values = iter([0.5, 0.52])
+    monkeypatch.setattr("sparsebert.runs.context.RunContext.main_value", lambda self, predictions: next(values))
+    recipe = sparsebert.load_recipe(None, ["task=own", f"data={home / 'task'}"])
+    words = r"loses more than --max-drop; got 2\.00 points of accuracy; allowed: 1"
+    with pytest.raises(UserError, match=words):
+        export(Wish(str(home / "model"), tmp_path / "out", ("onnx-int8",), recipe, max_drop=1.0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_do_not_fit_each_other_are_found(home: Path, copy: Path):
+    (copy / "onnx" / "model.onnx").write_bytes((copy / "onnx" / "model_quantized.onnx").read_bytes())
+    words = ["The program onnx is not the one that was exported", "got onnx/model.onnx", "export the model again"]
+    assert_refused(run_cli("predict", copy, "good", "--runtime", "onnx"), words)
+    (copy / "openvino" / "openvino_model.bin").unlink()
+    assert_refused(run_cli("predict", copy, "good", "--runtime", "openvino"), ["got openvino/openvino_model.bin"])
+    (copy / "tokenizer.json").write_text("{}", encoding="utf-8")
+    assert_refused(run_cli("predict", copy, "good", "--runtime", "onnx-int8"), ["tokenizer.json is no tokenizer"])
+    (copy / "deployment.json").write_text('{"schema_version": 2}', encoding="utf-8")
+    assert_refused(run_cli("predict", copy, "good"), ["deployment.json cannot be read", "export the model again"])
+
+
+def test_a_runtime_that_is_not_in_the_folder(home: Path):
+    said = run_cli("predict", home / "all", "good", "--runtime", "eager")
+    assert_refused(said, ["The exported folder has no such program", "allowed: auto, onnx, onnx-int8, openvino"])
+    for length in (0, 1000):
+        assert_refused(run_cli("predict", home / "all", "good", "--max-length", length), ["does not fit the exported"])
+    assert_refused(run_cli("predict", home / "model", "good", "--runtime", "openvino-int8"), ["sparsebert export"])
+
+
+def test_the_manifest_comes_back_as_it_was(home: Path):
+    manifest = read_manifest(home / "all")
+    assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
+    assert manifest.inputs == ("input_ids", "attention_mask", "token_type_ids") and manifest.segments == 2
+
+
+def test_the_file_alone_cuts_pairs_as_transformers_does(home: Path):
+    tokenizer = load_tokenizer(home / "model")
+    alone = FileTokenizer(home / "all" / "tokenizer.json", 0, 0)
+    first, second = ["good " * 30, "w1"], ["bad " * 9, "w2 " * 40]
+    for limit in (12, 5):
+        expected = tokenizer(first, second, truncation=True, max_length=limit, return_token_type_ids=True)
+        how = {"truncation": True, "max_length": limit, "return_attention_mask": True, "verbose": False}
+        found = alone(first, second, **how)
+        assert {name: found[name] for name in expected} == dict(expected)
