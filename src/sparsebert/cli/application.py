@@ -26,6 +26,7 @@ COMMANDS = (
     "sweep",
     "search",
     "bench",
+    "check",
     "compare",
     "doctor",
     "report",

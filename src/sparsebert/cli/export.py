@@ -55,8 +55,8 @@ def export(
     ] = None,
     task: TaskOption = None,
     data: DataOption = None,
-    text: TextColumnOption = None,
-    label: LabelColumnOption = None,
+    text_column: TextColumnOption = None,
+    label_column: LabelColumnOption = None,
     kind: KindOption = None,
     delimiter: DelimiterOption = None,
     encoding: EncodingOption = None,
@@ -93,7 +93,9 @@ def export(
         from sparsebert.runs.export import Wish
         from sparsebert.runs.export import export as make
 
-        given = task_settings(task, data, text, label, kind, delimiter, encoding) | {"max_length": max_length}
+        given = task_settings(task, data, text_column, label_column, kind, delimiter, encoding) | {
+            "max_length": max_length
+        }
         runtimes = _runtimes(to or ["onnx"], precision or ["fp32"])
         wanted = _recipe(model, recipe, given, settings or [])
         if wanted is None and max_drop is not None:

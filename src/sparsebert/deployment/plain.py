@@ -91,10 +91,11 @@ def open_plain(model: str, runtime: str, max_length: int | None, batch: int, thr
                 fix="make its program first: sparsebert export, with --task or --data",
             )
         inference = Inference(loaded.model, loaded.reader, loaded.collate, runtime, batch)
-        return Opened(inference, task_kind(name), label_names(config), partial(torch_threads, threads))
+        return Opened(inference, partial(torch_threads, threads))
 
     found = ("eager", "sparse") if _is_sparse(loaded.model) else ("eager",)
-    return Openers(found if runtime == AUTO else (runtime,), loaded.reader.limit, opened)
+    names = found if runtime == AUTO else (runtime,)
+    return Openers(names, name, label_names(config), loaded.reader.limit, opened)
 
 
 def _is_sparse(model: PreTrainedModel) -> bool:

@@ -42,19 +42,19 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Opened:
-    """A model in one runtime, for one kind of task; `labels` are the names of its outputs."""
+    """A model in one runtime, and the context that sets its threads."""
 
     source: Source
-    kind: TaskKind
-    labels: tuple[str, ...]
     threads: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 @dataclass(frozen=True)
 class Openers:
-    """The runtimes that could run a model here, how each is opened, and how many tokens of a text are read."""
+    """Runtimes that could run a model here, how each is opened, the model's task, and its longest text in tokens."""
 
     names: tuple[str, ...]
+    kind_name: str
+    labels: tuple[str, ...]
     limit: int
     open: Callable[[str], Opened]
 
@@ -100,7 +100,7 @@ class Predictor:
         several = [texts] if isinstance(texts, str | Mapping) else list(texts)
         first, second = _sides(several)
         found = [
-            _ranked(self._opened.kind.answer(self._opened.labels, values), self._opened.labels, top_k)
+            _ranked(self.kind.answer(self.labels, values), self.labels, top_k)
             for outputs in self._outputs(first, second, lambda count: None)
             for values in outputs[0].astype(np.float64)
         ]
@@ -119,7 +119,31 @@ class Predictor:
         `value`. `done` is told how many texts are ready after each batch. Raises UserError for texts without tokens.
         """
         for outputs, cut in self._outputs(first, second, done):
-            yield [self._opened.kind.answer(self._opened.labels, row) for row in outputs.astype(np.float64)], cut
+            yield [self.kind.answer(self.labels, row) for row in outputs.astype(np.float64)], cut
+
+    def outputs(
+        self,
+        first: Sequence[str],
+        second: Sequence[str] | None = None,
+        done: Callable[[int], None] = lambda count: None,
+    ) -> np.ndarray:
+        """The numbers that answers are made of, fp32 [texts, outputs]: logits, or predicted values."""
+        return np.concatenate([outputs for outputs, _ in self._outputs(first, second, done)])
+
+    @property
+    def kind(self) -> TaskKind:
+        """The kind of the task."""
+        return task_kind(self.kind_name)
+
+    @property
+    def kind_name(self) -> str:
+        """Its name."""
+        return self._openers.kind_name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the outputs."""
+        return self._openers.labels
 
     @property
     def max_length(self) -> int:
@@ -179,12 +203,13 @@ def _of_exported(folder: Path, runtime: str, max_length: int | None, batch: int,
         raise UserError("The exported folder has no such program", got=runtime, allowed=", ".join((AUTO, *programs)))
     if manifest.kind is None:
         raise UserError(f"{folder} is not fine-tuned for a task", fix="export a model that is")
-    kind, reader = task_kind(manifest.kind), file_reader(manifest, folder, max_length)
+    kind, reader = manifest.kind, file_reader(manifest, folder, max_length)
 
     def opened(name: str) -> Opened:
-        return Opened(open_exported(manifest, folder, programs[name], reader, batch, threads), kind, manifest.labels)
+        return Opened(open_exported(manifest, folder, programs[name], reader, batch, threads))
 
-    return Openers(tuple(programs) if runtime == AUTO else (runtime,), reader.limit, opened)
+    names = tuple(programs) if runtime == AUTO else (runtime,)
+    return Openers(names, kind, manifest.labels, reader.limit, opened)
 
 
 def _time(opened: Opened, first: Sequence[str], second: Sequence[str] | None) -> float:

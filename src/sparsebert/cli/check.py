@@ -1,0 +1,122 @@
+"""`sparsebert check`: two deployed models and the user's texts in, a verdict and an exit code out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparsebert.cli.errors import cli_errors
+from sparsebert.cli.options import (
+    DATA,
+    HOW,
+    DebugOption,
+    DelimiterOption,
+    EncodingOption,
+    JsonOption,
+    LabelColumnOption,
+    TextColumnOption,
+    ThreadsOption,
+)
+
+if TYPE_CHECKING:
+    from sparsebert.runs.check import CheckResult
+
+SHOWN_FLIPS = 5
+
+
+def check(
+    dense: Annotated[str, typer.Argument(help="What is deployed now: a model, or an exported folder.")],
+    small: Annotated[str, typer.Argument(help="What would take its place.")],
+    data: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="CheckedTexts: .csv, .tsv, .jsonl, .parquet.", rich_help_panel=DATA),
+    ],
+    text_column: TextColumnOption = None,
+    label_column: LabelColumnOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="POINTS",
+            help="Exit with 1 if the main metric, or the recall of any label, falls by more. Without labels: if more "
+            "of 100 texts get another class.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    runtime: Annotated[
+        str, typer.Option(metavar="NAME", help="Of both; a name of `sparsebert models`, or auto.", rich_help_panel=HOW)
+    ] = "auto",
+    small_runtime: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the second. Default: as --runtime.", rich_help_panel=HOW)
+    ] = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Compare two deployed models on your texts: scores, labels that get worse, answers that change, latency."""
+    with cli_errors(debug):
+        from sparsebert.cli.output import put_json, quiet_libraries
+        from sparsebert.data.text import Written
+        from sparsebert.deployment.predictor import Predictor
+        from sparsebert.progress import bar_if_slow
+        from sparsebert.runs.check import CheckedTexts, count_of
+        from sparsebert.runs.check import check as compare
+
+        given = CheckedTexts(data, tuple(text_column or ["text"]), label_column, Written(delimiter, encoding))
+        with quiet_libraries():
+            models = (
+                Predictor(dense, runtime, threads=threads),
+                Predictor(small, small_runtime or runtime, threads=threads),
+            )
+            with bar_if_slow("Asking both", 2 * count_of(given)) as done:
+                found = compare(*models, given, max_drop, done)
+        if as_json:
+            put_json(found.model_dump(mode="json", exclude_none=True))
+        else:
+            _show(found, max_drop)
+    if found.failures:
+        raise typer.Exit(1)
+
+
+def _show(found: CheckResult, max_drop: float | None) -> None:
+    from sparsebert.cli.output import say, show, table
+    from sparsebert.reports import values as v
+
+    rows = table("", "First", "Second", "Change", whole=(1, 2, 3))
+    rows.add_row("runtime", *found.runtimes, "")
+    for one, other in zip(found.first, found.second, strict=True):
+        interval = (
+            ""
+            if other.change_low is None
+            else f" ({100 * other.change_low:+.2f} to {100 * (other.change_high or 0):+.2f})"
+        )
+        rows.add_row(
+            one.metric,
+            v.fraction(one.value),
+            v.fraction(other.value),
+            f"{100 * (other.value - one.value):+.2f}{interval}",
+        )
+    for label in found.recalls:
+        rows.add_row(
+            f"recall of {label.label} ({label.rows})",
+            v.fraction(label.first),
+            v.fraction(label.second),
+            f"{-label.drop:+.2f}",
+        )
+    first, second = found.latency.first_ms, found.latency.second_ms
+    rows.add_row("ms a text, median", f"{first[0]:.2f}", f"{second[0]:.2f}", f"{found.latency.speedup:.2f}x")
+    rows.add_row("ms a text, p95", f"{first[1]:.2f}", f"{second[1]:.2f}", "")
+    show(rows)
+    for flip in found.flips[:SHOWN_FLIPS]:
+        right = f" ({flip.label} is right)" if found.first else ""
+        say(f"{flip.dense} -> {flip.own}{right}: {flip.text}")
+    alike = "" if found.agreement is None else f"{found.agreement:.1%} of {found.rows} texts get the same class. "
+    say(f"{alike}Outputs differ by {found.largest_difference:.2g} at most.")
+    if found.failures:
+        say(f"FAILS --max-drop {max_drop:g}: {'; '.join(found.failures)}.")
+    elif max_drop is not None:
+        say(f"Passes --max-drop {max_drop:g}.")
