@@ -78,7 +78,7 @@ def words(*arguments: object) -> list[str]:
 def test_every_benchmark_has_a_test_here_and_a_main_that_takes_arguments() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     names = [file.stem for file in sorted(BENCHMARKS.glob("*.py")) if file.stem != "harness"]
-    assert len(names) == 13 and [name for name in names if f'script("{name}")' not in text] == []
+    assert len(names) == 14 and [name for name in names if f'script("{name}")' not in text] == []
     for file in BENCHMARKS.glob("*.py"):
         assert file.stem == "harness" or "def main(argv: Sequence[str] | None = None)" in file.read_text("utf-8")
 
@@ -311,3 +311,14 @@ def test_criteria(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: py
     record = read_record(out / "magnitude_0.8_seed0")
     assert math.isclose(record.models[-1].sparsity.encoder_linear, 0.8, abs_tol=0.01)
     assert (tmp_path / "runs" / "report.html").is_file()
+
+
+def test_predict_beside_a_pipeline(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("onnxruntime")
+    assert run_cli("export", home.model, "-o", tmp_path / "served").exit_code == 0
+    options = ["--model", str(home.model), "--exported", str(tmp_path / "served"), "--output", str(tmp_path / "o.json")]
+    capsys.readouterr()
+    script("predict").main([*options, "--count", "12", "--batch", "4", "--rounds", "3"])
+    [lines] = tables(capsys.readouterr().out)
+    assert [line["variant"] for line in lines] == ["pipeline", "eager", "onnx", "tokens alone"]
+    assert [row["baseline"] for row in written(tmp_path / "o.json")] == [None, "pipeline", "pipeline", "pipeline"]
