@@ -48,7 +48,7 @@ class Watched(Runtime):
 
         return dataclasses.replace(ready, run=run)
 
-ONE, TWO, DIES = Watched(False), Watched(False), Watched(True)
+ONE, DIES = Watched(False), Watched(True)
 """
 
 
@@ -73,16 +73,15 @@ def test_each_runtime_has_a_process_with_the_same_threads_and_cores(
 ):
     monkeypatch.setenv("CXX", "no-such-compiler")
     dense = tiny_model("bert", num_hidden_layers=1, attn_implementation="eager").train()
-    names = ["compile", "watched:ONE", "watched:TWO"]
+    names = ["compile", "watched:ONE"]
     rows = bench({"a": dense, "b": copy.deepcopy(dense)}, [SMALL], names, threads=2, **QUICK)
     found = [json.loads(file.read_text()) for file in here.glob("*.json")]
-    assert len({one.pop("pid") for one in found} | {os.getpid()}) == 3
-    alike = {"threads": 2, "cores": sorted(os.sched_getaffinity(0)), "gc": False, "inference": True}
-    assert found == [alike, alike]
+    assert [one.pop("pid") != os.getpid() for one in found] == [True]
+    assert found == [{"threads": 2, "cores": sorted(os.sched_getaffinity(0)), "gc": False, "inference": True}]
     assert [(row.backend, row.model) for row in rows] == [(name, model) for name in names for model in "ab"]
     assert [row.unavailable for row in rows[:2]] == ["no C++ compiler found (no-such-compiler)"] * 2
-    assert [row.timings[0].attention for row in rows[2:]] == ["eager"] * 4
-    assert [row.timings[0].threads for row in rows[2:]] == [2] * 4
+    assert [row.timings[0].attention for row in rows[2:]] == ["eager"] * 2
+    assert [row.timings[0].threads for row in rows[2:]] == [2] * 2
     # The first runtime ran nothing to compare with.
     assert all(row.backend_speedup is row.against_first_backend is None for row in rows)
     assert rows[3].against_baseline is not None and rows[3].against_baseline.largest_difference == 0

@@ -28,9 +28,9 @@ def test_peak_memory_is_of_the_model_in_float32_and_not_of_the_libraries(dtype: 
 def test_a_program_has_the_memory_of_its_file_and_not_of_its_making(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     tiny_model("bert", num_hidden_layers=1, intermediate_size=NEURONS).save_pretrained(tmp_path)
-    # Matrices of 8 bits are a quarter; making them holds all of float32, several times.
-    found = peak_memory(tmp_path, 1, 8, "onnx-int8")
-    assert found is not None and 15 < found < 55
+    # The one who makes it holds the model too, and a copy on the way to the file.
+    found = peak_memory(tmp_path, 1, 8, "onnx")
+    assert found is not None and 62 < found < 125
 
 
 def test_memory_of_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:
