@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -160,22 +160,20 @@ def stations(
     """A Station for each runtime: here where there is one only, else each in a process that ends with the block.
 
     Models reach the processes exactly as they are here, whatever they were loaded from (see `models/parcel.py`), by
-    files that are deleted with the block. Raises ProcessError as Remote does.
+    files that are deleted once all are loaded. Raises ProcessError as Remote does.
     """
     with ExitStack() as stack:
         if len(runtimes) == 1:
-            here = Here(runtimes[0], models)
-            stack.callback(here.close)
-            yield {runtimes[0]: here}
+            yield {runtimes[0]: stack.enter_context(closing(Here(runtimes[0], models)))}
             return
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsebert-")))
         # They import what they need side by side, while the models are written.
-        processes = {name: Elsewhere(name) for name in runtimes}
-        for process in processes.values():
-            stack.callback(process.close)
-        parcels = {name: parcel(model, folder / str(place)) for place, (name, model) in enumerate(models.items())}
-        for process in processes.values():
-            process.open(parcels, threads)
+        processes = {name: stack.enter_context(closing(Elsewhere(name))) for name in runtimes}
+        with tempfile.TemporaryDirectory(prefix="sparsebert-") as home:
+            parcels = {
+                name: parcel(model, Path(home) / str(place)) for place, (name, model) in enumerate(models.items())
+            }
+            for process in processes.values():
+                process.open(parcels, threads)
         yield dict(processes)
 
 

@@ -36,7 +36,8 @@ def unpacked(sent: Parcel) -> PreTrainedModel:
     """The model, filled in place."""
     values = load_file(sent.file, device=sent.device)
     for place, tensor in enumerate(_tensors(sent.model)):
-        tensor.data = values[str(place)]
+        # What is loaded may lie in the file, not aligned as torch aligns what it makes, which products feel.
+        tensor.data = values[str(place)].clone()
     return sent.model
 
 
