@@ -200,4 +200,4 @@ def _call(prepared: Prepared, inputs: ModelInputs) -> Callable[[], None]:
 def opened(runtime: str, parcels: Mapping[str, Parcel], threads: int) -> Here:
     """The factory in the other process: the models with their tensors, in this runtime."""
     torch.set_num_threads(threads)
-    return Here(runtime, {name: unpacked(parcel) for name, parcel in parcels.items()})
+    return Here(runtime, {name: unpacked(sent) for name, sent in parcels.items()})
