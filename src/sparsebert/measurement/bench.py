@@ -114,29 +114,17 @@ def bench(
     """
     if not models or not settings or not runtimes:
         raise UserError("A benchmark needs at least one model, one setting and one runtime")
-    names = list(dict.fromkeys(runtimes))
+    names, first = list(dict.fromkeys(runtimes)), next(iter(models))
     for name in names:
         registry.check("runtime", name)
-    device, cores = _device(models), len(os.sched_getaffinity(0))
+    plan = _Plan(first, rounds, min_sample_ms, warmup_ms, energy, _device(models), progress)
     batches = {setting: _batches(models, setting, seed) for setting in settings}
     rows: list[BenchRow] = []
     with torch_threads(threads) as count, stations(models, names, count) as opened:
         for setting in settings:
-            where = f"batch {setting.batch}, length {setting.length}"
-            progress(f"{where}: preparing")
-            ready, missing = _prepare(opened, batches[setting])
-            progress(f"{where}: {len(ready)} variants, {rounds} rounds")
-            samples = _measure(opened, list(ready), rounds, min_sample_ms, warmup_ms)
-            uses = EnergyUses[_Key]()
-            if energy:
-                progress(f"{where}: energy of {len(ready)} variants")
-                texts = len(batches[setting][0]["input_ids"])
-                uses = _energy(opened, list(ready), next(iter(models)), texts, device)
-            outputs = {key: torch.from_numpy(opened[key.runtime].outputs(key.model)) for key in ready}
-            results = _Results(setting, count, cores, ready, missing, samples, outputs, uses)
+            results = _results(plan, setting, batches[setting], opened, count)
             rows += [
-                _row(results, key, _Key(next(iter(models)), key.runtime), _Key(key.model, names[0]))
-                for key in _keys(models, names)
+                _row(results, key, _Key(first, key.runtime), _Key(key.model, names[0])) for key in _keys(models, names)
             ]
     return rows
 
@@ -197,6 +185,19 @@ class _Key(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Plan:
+    """How every setting is measured; `first` is the baseline."""
+
+    first: str
+    rounds: int
+    min_sample_ms: float
+    warmup_ms: float
+    energy: bool
+    device: torch.device
+    progress: Callable[[str], None]
+
+
+@dataclass(frozen=True)
 class _Results:
     """All that one setting gave."""
 
@@ -228,6 +229,22 @@ def _batches(models: Mapping[str, PreTrainedModel], setting: Setting, seed: int)
     return [{name: tensor.chunk(count)[part].numpy() for name, tensor in inputs.items()} for part in range(count)]
 
 
+def _results(
+    plan: _Plan, setting: Setting, batches: Sequence[Arrays], opened: Mapping[str, Station], threads: int
+) -> _Results:
+    where = f"batch {setting.batch}, length {setting.length}"
+    plan.progress(f"{where}: preparing")
+    ready, missing = _prepare(opened, batches)
+    plan.progress(f"{where}: {len(ready)} variants, {plan.rounds} rounds")
+    samples = _measure(plan, opened, list(ready))
+    uses = EnergyUses[_Key]()
+    if plan.energy:
+        plan.progress(f"{where}: energy of {len(ready)} variants")
+        uses = _energy(plan, opened, list(ready), len(batches[0]["input_ids"]))
+    outputs = {key: torch.from_numpy(opened[key.runtime].outputs(key.model)) for key in ready}
+    return _Results(setting, threads, len(os.sched_getaffinity(0)), ready, missing, samples, outputs, uses)
+
+
 def _prepare(opened: Mapping[str, Station], batches: Sequence[Arrays]) -> tuple[dict[_Key, Described], dict[_Key, str]]:
     found = {runtime: station.prepare(batches) for runtime, station in opened.items()}
     cells = {_Key(model, runtime): said for runtime, of in found.items() for model, said in of.items()}
@@ -250,12 +267,16 @@ class _Cell:
         return self.station.sample(self.model, calls)
 
 
-def _measure(
-    opened: Mapping[str, Station], keys: Sequence[_Key], rounds: int, min_sample_ms: float, warmup_ms: float
-) -> dict[_Key, Samples]:
+def _measure(plan: _Plan, opened: Mapping[str, Station], keys: Sequence[_Key]) -> dict[_Key, Samples]:
     cells = {key: _Cell("/".join(key), opened[key.runtime], key.model) for key in keys}
     pairs = [(cells[own].name, cells[base].name) for own, base in _pairs(keys)]
-    found = measure(list(cells.values()), rounds, compared=pairs, warmup_ms=warmup_ms, min_sample_ms=min_sample_ms)
+    found = measure(
+        list(cells.values()),
+        plan.rounds,
+        compared=pairs,
+        warmup_ms=plan.warmup_ms,
+        min_sample_ms=plan.min_sample_ms,
+    )
     return {key: found[cell.name] for key, cell in cells.items()}
 
 
@@ -270,15 +291,13 @@ def _pairs(keys: Sequence[_Key]) -> Iterator[tuple[_Key, _Key]]:
                 yield key, other
 
 
-def _energy(
-    opened: Mapping[str, Station], keys: Sequence[_Key], first: str, texts: int, device: torch.device
-) -> EnergyUses[_Key]:
+def _energy(plan: _Plan, opened: Mapping[str, Station], keys: Sequence[_Key], texts: int) -> EnergyUses[_Key]:
     def baseline(key: _Key) -> _Key:
-        other = _Key(first, key.runtime)
+        other = _Key(plan.first, key.runtime)
         return other if other in keys else key
 
     repeats = {key: partial(opened[key.runtime].repeat, key.model) for key in keys}
-    return energy_uses(repeats, texts, device, baseline) if repeats else EnergyUses()
+    return energy_uses(repeats, texts, plan.device, baseline) if repeats else EnergyUses()
 
 
 def _row(results: _Results, key: _Key, baseline: _Key, first: _Key) -> BenchRow:
