@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from sparsebert import energy
 from sparsebert.cli.bench_tables import print_rows, tables
 from sparsebert.measurement import energy as measurement
 from sparsebert.measurement.bench import BenchRow, Setting, bench
-from sparsebert.measurement.energy import energy_uses
+from sparsebert.measurement.energy import energy_uses, repeated
 from sparsebert.records import EnergyUse
 from sparsebert.timing import Conditions, timing
 from tiny import tiny_model
@@ -47,20 +48,24 @@ def spend(package: Path, joules: float) -> None:
     set_energy(package, round(energy_of(package) + joules * 1e6) % RANGE_UJ)
 
 
-def taking(package: Path, joules: float) -> Callable[[], None]:
-    return lambda: spend(package, joules)
+def taking(package: Path, joules: float) -> Callable[[float], int]:
+    return repeating(lambda: spend(package, joules))
+
+
+def repeating(call: Callable[[], object]) -> Callable[[float], int]:
+    return partial(repeated, call)
 
 
 def test_joules_of_a_thousand_texts_by_hand(package: Path):
     done: list[str] = []
 
-    def noted(name: str, joules: float) -> Callable[[], None]:
+    def noted(name: str, joules: float) -> Callable[[float], int]:
         def call() -> None:
             if done[-1:] != [name]:
                 done.append(name)
             spend(package, joules)
 
-        return call
+        return repeating(call)
 
     calls = {"dense": noted("dense", 2.0), "small": noted("small", 0.5)}
     found = energy_uses(calls, 4, CPU, lambda key: "dense", rounds=6)
@@ -85,14 +90,14 @@ def test_nothing_runs_where_nothing_can_be_measured(nothing: str):
     def never() -> None:
         raise AssertionError("it ran")
 
-    found = energy_uses({"one": never}, 1, CPU, lambda key: key)
+    found = energy_uses({"one": repeating(never)}, 1, CPU, lambda key: key)
     assert found.found == {} and f"not measurable here: {found.missing}" == nothing
 
 
 def test_a_counter_that_fails_or_stands_still_gives_no_number(package: Path):
-    assert energy_uses({"one": lambda: None}, 1, CPU, lambda key: key).missing == "the counters stood still"
+    assert energy_uses({"one": repeating(lambda: None)}, 1, CPU, lambda key: key).missing == "the counters stood still"
     file = package / "energy_uj"
-    lost = energy_uses({"one": file.unlink}, 1, CPU, lambda key: key, round_s=0)
+    lost = energy_uses({"one": repeating(file.unlink)}, 1, CPU, lambda key: key, round_s=0)
     assert lost.found == {} and lost.missing == f"{file} cannot be read (FileNotFoundError)"
 
 
@@ -122,7 +127,7 @@ def shown(rows: list[BenchRow]) -> str:
 
 def row_of(name: str, **update: object) -> BenchRow:
     whole = timing([1400.0] * 15, [17430.0] * 15, Conditions("model", "sparse-bf16", "bfloat16", "sdpa", 32, 512, 2))
-    row = BenchRow(model=name, backend="sparse-bf16", batch=32, length=512)
+    row = BenchRow(model=name, backend="sparse-bf16", batch=32, length=512, cores=2)
     return row.model_copy(update={"timings": (whole.model_copy(update=update),)})
 
 

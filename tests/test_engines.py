@@ -137,6 +137,7 @@ def test_it_runs_on_as_many_threads_as_torch_and_leaves_no_file(monkeypatch: pyt
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.process
 def test_bench_compares_its_outputs_and_speed_with_eager(capsys: pytest.CaptureFixture[str]):
     quick = {"rounds": 3, "min_sample_ms": 0.1, "warmup_ms": 0.0}
     rows = bench({"a": tiny_model("bert", num_hidden_layers=1)}, [Setting(1, 8)], ["eager", "onnx"], **quick)

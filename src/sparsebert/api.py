@@ -239,8 +239,9 @@ def bench(
     """Time models in interleaved rounds; the first is the baseline. Every `batch` with every `length` in tokens.
 
     With `energy` also joules of 1,000 texts, where the machine can tell. `models` are folders, hub names or runs, which
-    stand for all of their models, or model objects by name. Raises UserError for what cannot be loaded, for input that
-    a model cannot take, and for less than one round.
+    stand for all of their models, or model objects by name. Of several runtimes each has a process of its own, which
+    gets the models exactly as they are here; a class of the script itself is not found there. Raises UserError for what
+    cannot be loaded, for input that a model cannot take, for less than one round, and for a process that fails or dies.
     """
     from sparsebert.measurement.bench import Setting
     from sparsebert.measurement.bench import bench as measure

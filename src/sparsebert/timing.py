@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +32,23 @@ MOST_TIMES = 4
 LONGEST_S = 30.0
 
 
+class Measurable(Protocol):
+    """What `measure` times: a Variant, or one that runs in another process, by the clock there."""
+
+    @property
+    def name(self) -> str:
+        """Unlike all others of a measurement."""
+        ...
+
+    def warm_up(self, warmup_ms: float, min_sample_ms: float, clock: Callable[[], int]) -> int:
+        """Run for so long; gives how many calls make a sample of `min_sample_ms`."""
+        ...
+
+    def sample(self, calls: int, clock: Callable[[], int]) -> tuple[int, int | None]:
+        """Nanoseconds of so many calls, and those of them in a part, where there is one."""
+        ...
+
+
 @dataclass(frozen=True)
 class Variant:
     """One thing to time. `part_ns` reads a running total of the nanoseconds spent in a part of the calls so far."""
@@ -39,6 +56,19 @@ class Variant:
     name: str
     call: Callable[[], object]
     part_ns: Callable[[], int] | None = None
+
+    def warm_up(self, warmup_ms: float, min_sample_ms: float, clock: Callable[[], int]) -> int:
+        """As Measurable says: three calls at least, of which the fastest decides."""
+        return _calls_per_sample(self, warmup_ms, min_sample_ms, clock)
+
+    def sample(self, calls: int, clock: Callable[[], int]) -> tuple[int, int | None]:
+        """As Measurable says."""
+        part_before = self.part_ns() if self.part_ns else 0
+        start = clock()
+        for _ in range(calls):
+            self.call()
+        total = clock() - start
+        return total, (self.part_ns() - part_before if self.part_ns else None)
 
 
 @dataclass(frozen=True)
@@ -64,7 +94,7 @@ class Conditions:
 
 
 def measure(
-    variants: Sequence[Variant],
+    variants: Sequence[Measurable],
     rounds: int = 15,
     *,
     compared: Iterable[tuple[str, str]] = (),
@@ -83,9 +113,9 @@ def measure(
     if len(set(names)) != len(names):
         raise ValueError(f"variants need names of their own, got {names}")
     whole: dict[str, list[float]] = {name: [] for name in names}
-    part: dict[str, list[float]] = {variant.name: [] for variant in variants if variant.part_ns}
-    with torch.inference_mode(), _no_garbage_collection():
-        calls = {v.name: _calls_per_sample(v, warmup_ms, min_sample_ms, clock) for v in variants}
+    part: dict[str, list[float]] = {}
+    with undisturbed():
+        calls = {variant.name: variant.warm_up(warmup_ms, min_sample_ms, clock) for variant in variants}
         end = math.inf
         for turn, order in enumerate(orders(len(variants), rounds * (MOST_TIMES if pairs else 1))):
             if turn == rounds:
@@ -93,10 +123,10 @@ def measure(
             if clock() > end or (turn > 0 and turn % rounds == 0 and _all_narrow(pairs, whole, part)):
                 break
             for variant in (variants[index] for index in order):
-                total_ns, part_ns = _sample(variant, calls[variant.name], clock)
+                total_ns, part_ns = variant.sample(calls[variant.name], clock)
                 whole[variant.name].append(total_ns / calls[variant.name] / NS_PER_MS)
-                if variant.part_ns:
-                    part[variant.name].append(part_ns / calls[variant.name] / NS_PER_MS)
+                if part_ns is not None:
+                    part.setdefault(variant.name, []).append(part_ns / calls[variant.name] / NS_PER_MS)
     return {n: Samples(tuple(whole[n]), tuple(part[n]) if n in part else None, calls[n]) for n in names}
 
 
@@ -113,7 +143,7 @@ def _all_narrow(
 
 
 def interleave(
-    variants: Sequence[Variant],
+    variants: Sequence[Measurable],
     rounds: int = 15,
     *,
     warmup_ms: float = 200,
@@ -253,6 +283,20 @@ def torch_threads(count: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Without autograd and without the garbage collector, until the block ends."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def finish(device: torch.device) -> None:
     """Wait for the device, because CUDA kernels run on after the call has returned."""
     if device.type == "cuda":
@@ -269,24 +313,3 @@ def _calls_per_sample(
         times.append(clock() - start)
         spent += times[-1]
     return max(1, math.ceil(min_sample_ms * NS_PER_MS / max(1, min(times))))
-
-
-def _sample(variant: Variant, calls: int, clock: Callable[[], int]) -> tuple[int, int]:
-    part_before = variant.part_ns() if variant.part_ns else 0
-    start = clock()
-    for _ in range(calls):
-        variant.call()
-    total = clock() - start
-    return total, (variant.part_ns() - part_before if variant.part_ns else 0)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

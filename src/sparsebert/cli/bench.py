@@ -60,7 +60,7 @@ def bench(
         int | None, typer.Option(help="Interleaved rounds after warm-up. Default 15.", rich_help_panel=HOW)
     ] = None,
     memory: Annotated[
-        bool, typer.Option("--memory", help="Also peak memory, in a process of its own.", rich_help_panel=HOW)
+        bool, typer.Option("--memory", help="Also peak memory, each in a process of its own.", rich_help_panel=HOW)
     ] = False,
     energy: Annotated[
         bool,
@@ -172,12 +172,12 @@ def _runtimes(given: Sequence[str]) -> list[str]:
 
 
 def _with_memory(row: BenchRow, found: Mapping[str, ModelSource]) -> BenchRow:
-    """Memory is that of plain loading and running, so it belongs to the rows of that runtime only."""
     from sparsebert.measurement.memory import peak_memory
 
-    if row.backend != registry.names("runtime")[0]:
+    if not row.timings:
         return row
-    peak = peak_memory(found[row.model].path, row.batch, row.length)
+    how = row.backend, row.timings[0].threads
+    peak = peak_memory(found[row.model].path, row.batch, row.length, *how)
     return row.model_copy(update={"peak_memory_mb": peak})
 
 

@@ -25,12 +25,21 @@ def print_rows(rows: Sequence[BenchRow], said: Sequence[str]) -> None:
     for text in said:
         say(text)
     say("Times: medians of interleaved rounds, with quartiles. Speedups: medians of paired rounds, with 95% intervals.")
+    if any(row.timings for row in rows):
+        say(_where(rows))
     for text in dict.fromkeys(filter(None, map(_energy_words, rows))):
         say(text)
     matches = [match for row in rows if (match := _match(row))]
     if matches:
         count = f"{matches[0].sequences} random sequence{'s' if matches[0].sequences > 1 else ''}"
         say(f"Outputs: largest difference over the largest output of what they are compared with, on {count}.")
+
+
+def _where(rows: Sequence[BenchRow]) -> str:
+    """Threads and cores, the same for all, and whose process it was."""
+    threads, cores = next(row.timings[0].threads for row in rows if row.timings), rows[0].cores
+    apart = "each runtime in a process of its own, one at a time; " if len({row.backend for row in rows}) > 1 else ""
+    return f"Where: {apart}threads {threads}, on the {cores} cores that a process may use here."
 
 
 def tables(rows: Sequence[BenchRow]) -> list[Table]:

@@ -6,11 +6,13 @@ All models and runtimes of one setting share one measurement, so that every rati
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -19,17 +21,13 @@ from sparsebert import registry
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
 from sparsebert.measurement.energy import EnergyUses, energy_uses
-from sparsebert.models.layout import layout_of
+from sparsebert.measurement.station import Described, Station, stations
 from sparsebert.records import Part, Timing
-from sparsebert.runtimes.program import RuntimeUnavailableError
-from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime
+from sparsebert.runtimes.program import Arrays
 from sparsebert.timing import (
     NARROW,
     Conditions,
     Samples,
-    Variant,
-    encoder_timer,
-    finish,
     measure,
     median_interval,
     quartiles,
@@ -68,13 +66,14 @@ class BenchRow(Part):
 
     `backend` is the name of the runtime, as in a Timing. A speedup in `timings` is over the first model in the same
     runtime; `backend_speedup` is over the same model in the first runtime. The two matches are against the same two.
-    Where a runtime cannot run, `unavailable` says why.
+    `cores` is how many the process may use, the same for all. Where a runtime cannot run, `unavailable` says why.
     """
 
     model: str
     backend: str
     batch: int
     length: int
+    cores: int
     unavailable: str | None = None
     timings: tuple[Timing, ...] = ()
     backend_speedup: float | None = None
@@ -106,31 +105,26 @@ def bench(
 ) -> list[BenchRow]:
     """Measure every model in every runtime in every setting; the first model is the baseline.
 
-    Inputs are random tokens without padding, the same for all. The time of the encoder (its layers only) comes from
-    the same forward passes, in runtimes that run layer by layer and for models that have layers. With `energy` rounds
-    of a second follow, whose energy is measured where the machine can tell it. Raises UserError for an unknown runtime
-    and for input that a model cannot take.
+    Inputs are random tokens without padding, the same for all. One runtime runs in this process; of several each has a
+    process of its own, with the same threads and cores, and one works while the others sleep (see `stations`). The time
+    of the encoder (its layers only) comes from the same forward passes, in runtimes that run layer by layer and for
+    models that have layers. With `energy` rounds of a second follow, whose energy is measured where the machine can
+    tell it. Raises UserError for an unknown runtime, for input that a model cannot take, and for a runtime whose
+    process fails or dies.
     """
     if not models or not settings or not runtimes:
         raise UserError("A benchmark needs at least one model, one setting and one runtime")
-    found: dict[str, Runtime] = {name: registry.get("runtime", name) for name in runtimes}
+    names, first = list(dict.fromkeys(runtimes)), next(iter(models))
+    for name in names:
+        registry.check("runtime", name)
+    plan = _Plan(first, rounds, min_sample_ms, warmup_ms, energy, _device(models), progress)
+    batches = {setting: _batches(models, setting, seed) for setting in settings}
     rows: list[BenchRow] = []
-    with torch_threads(threads) as count:
+    with torch_threads(threads) as count, stations(models, names, count) as opened:
         for setting in settings:
-            where = f"batch {setting.batch}, length {setting.length}"
-            progress(f"{where}: preparing")
-            inputs, *more = _batches(models, setting, seed)
-            ready, missing = _prepare(models, found, inputs)
-            progress(f"{where}: {len(ready)} variants, {rounds} rounds")
-            samples = _measure(ready, inputs, rounds, min_sample_ms, warmup_ms)
-            uses = EnergyUses[_Key]()
-            if energy:
-                progress(f"{where}: energy of {len(ready)} variants")
-                uses = _energy(ready, inputs, next(iter(models)))
-            results = _Results(setting, count, ready, missing, samples, _outputs(ready, [inputs, *more]), uses)
+            results = _results(plan, setting, batches[setting], opened, count)
             rows += [
-                _row(results, key, _Key(next(iter(models)), key.runtime), _Key(key.model, runtimes[0]))
-                for key in _keys(models, found)
+                _row(results, key, _Key(first, key.runtime), _Key(key.model, names[0])) for key in _keys(models, names)
             ]
     return rows
 
@@ -191,12 +185,26 @@ class _Key(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Plan:
+    """How every setting is measured; `first` is the baseline."""
+
+    first: str
+    rounds: int
+    min_sample_ms: float
+    warmup_ms: float
+    energy: bool
+    device: torch.device
+    progress: Callable[[str], None]
+
+
+@dataclass(frozen=True)
 class _Results:
     """All that one setting gave."""
 
     setting: Setting
     threads: int
-    ready: Mapping[_Key, Prepared]
+    cores: int
+    ready: Mapping[_Key, Described]
     missing: Mapping[_Key, str]
     samples: Mapping[_Key, Samples]
     outputs: Mapping[_Key, Tensor]
@@ -207,40 +215,69 @@ def _keys(models: Iterable[str], runtimes: Iterable[str]) -> list[_Key]:
     return [_Key(model, runtime) for runtime in runtimes for model in models]
 
 
-def _batches(models: Mapping[str, PreTrainedModel], setting: Setting, seed: int) -> list[dict[str, Tensor]]:
-    """Random input for every model, as many batches as hold SEQUENCES; the first is the one that is timed."""
+def _device(models: Mapping[str, PreTrainedModel]) -> torch.device:
     devices = {model.device for model in models.values()}
     if len(devices) > 1:
         raise UserError("The models lie on different devices", got=", ".join(sorted(map(str, devices))))
+    return devices.pop()
+
+
+def _batches(models: Mapping[str, PreTrainedModel], setting: Setting, seed: int) -> list[dict[str, np.ndarray]]:
+    """Random input for every model, as many batches as hold SEQUENCES; the first is the one that is timed."""
     count = math.ceil(SEQUENCES / setting.batch) if setting.batch > 0 else 1
     inputs = example_inputs(list(models.values()), setting.batch * count, setting.length, seed)
-    placed = {name: tensor.to(next(iter(devices))) for name, tensor in inputs.items()}
-    return [{name: tensor.chunk(count)[part] for name, tensor in placed.items()} for part in range(count)]
+    return [{name: tensor.chunk(count)[part].numpy() for name, tensor in inputs.items()} for part in range(count)]
 
 
-def _prepare(
-    models: Mapping[str, PreTrainedModel], runtimes: Mapping[str, Runtime], inputs: ModelInputs
-) -> tuple[dict[_Key, Prepared], dict[_Key, str]]:
-    ready: dict[_Key, Prepared] = {}
-    missing: dict[_Key, str] = {}
-    for key in _keys(models, runtimes):
-        try:
-            ready[key] = runtimes[key.runtime].prepare(models[key.model], inputs)
-        except RuntimeUnavailableError as error:
-            missing[key] = error.reason
-    return ready, missing
+def _results(
+    plan: _Plan, setting: Setting, batches: Sequence[Arrays], opened: Mapping[str, Station], threads: int
+) -> _Results:
+    where = f"batch {setting.batch}, length {setting.length}"
+    plan.progress(f"{where}: preparing")
+    ready, missing = _prepare(opened, batches)
+    plan.progress(f"{where}: {len(ready)} variants, {plan.rounds} rounds")
+    samples = _measure(plan, opened, list(ready))
+    uses = EnergyUses[_Key]()
+    if plan.energy:
+        plan.progress(f"{where}: energy of {len(ready)} variants")
+        uses = _energy(plan, opened, list(ready), len(batches[0]["input_ids"]))
+    outputs = {key: torch.from_numpy(opened[key.runtime].outputs(key.model)) for key in ready}
+    return _Results(setting, threads, len(os.sched_getaffinity(0)), ready, missing, samples, outputs, uses)
 
 
-def _measure(
-    ready: Mapping[_Key, Prepared], inputs: ModelInputs, rounds: int, min_sample_ms: float, warmup_ms: float
-) -> dict[_Key, Samples]:
-    with ExitStack() as stack:
-        variants = {key: variant_of("/".join(key), prepared, inputs, stack) for key, prepared in ready.items()}
-        pairs = [(variants[own].name, variants[base].name) for own, base in _pairs(list(ready))]
-        found = measure(
-            list(variants.values()), rounds, compared=pairs, warmup_ms=warmup_ms, min_sample_ms=min_sample_ms
-        )
-    return {key: found[variant.name] for key, variant in variants.items()}
+def _prepare(opened: Mapping[str, Station], batches: Sequence[Arrays]) -> tuple[dict[_Key, Described], dict[_Key, str]]:
+    found = {runtime: station.prepare(batches) for runtime, station in opened.items()}
+    cells = {_Key(model, runtime): said for runtime, of in found.items() for model, said in of.items()}
+    ready = {key: said for key, said in cells.items() if isinstance(said, Described)}
+    return ready, {key: said for key, said in cells.items() if isinstance(said, str)}
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One model at one Station, as something to measure: the clock is that of the station."""
+
+    name: str
+    station: Station
+    model: str
+
+    def warm_up(self, warmup_ms: float, min_sample_ms: float, clock: Callable[[], int]) -> int:
+        return self.station.warm_up(self.model, warmup_ms, min_sample_ms)
+
+    def sample(self, calls: int, clock: Callable[[], int]) -> tuple[int, int | None]:
+        return self.station.sample(self.model, calls)
+
+
+def _measure(plan: _Plan, opened: Mapping[str, Station], keys: Sequence[_Key]) -> dict[_Key, Samples]:
+    cells = {key: _Cell("/".join(key), opened[key.runtime], key.model) for key in keys}
+    pairs = [(cells[own].name, cells[base].name) for own, base in _pairs(keys)]
+    found = measure(
+        list(cells.values()),
+        plan.rounds,
+        compared=pairs,
+        warmup_ms=plan.warmup_ms,
+        min_sample_ms=plan.min_sample_ms,
+    )
+    return {key: found[cell.name] for key, cell in cells.items()}
 
 
 def _pairs(keys: Sequence[_Key]) -> Iterator[tuple[_Key, _Key]]:
@@ -254,46 +291,13 @@ def _pairs(keys: Sequence[_Key]) -> Iterator[tuple[_Key, _Key]]:
                 yield key, other
 
 
-def variant_of(name: str, prepared: Prepared, inputs: ModelInputs, stack: ExitStack) -> Variant:
-    """What is timed of a model; where its layers are called one by one, also the time in them, until `stack` closes."""
-    call = _call(prepared, inputs)
-    paths = [layer.path for layer in layout_of(prepared.module).layers] if prepared.module else []
-    if prepared.module is None or not paths:
-        return Variant(name, call)
-    watch = stack.enter_context(encoder_timer(prepared.module, paths))
-    return Variant(name, call, lambda: watch.total_ns)
-
-
-def _call(prepared: Prepared, inputs: ModelInputs) -> Callable[[], None]:
-    device = inputs["input_ids"].device
-
-    def call() -> None:
-        prepared.run(inputs)
-        finish(device)
-
-    return call
-
-
-def _energy(ready: Mapping[_Key, Prepared], inputs: ModelInputs, first: str) -> EnergyUses[_Key]:
+def _energy(plan: _Plan, opened: Mapping[str, Station], keys: Sequence[_Key], texts: int) -> EnergyUses[_Key]:
     def baseline(key: _Key) -> _Key:
-        other = _Key(first, key.runtime)
-        return other if other in ready else key
+        other = _Key(plan.first, key.runtime)
+        return other if other in keys else key
 
-    calls = {key: _call(prepared, inputs) for key, prepared in ready.items()}
-    texts = inputs["input_ids"]
-    return energy_uses(calls, len(texts), texts.device, baseline) if calls else EnergyUses()
-
-
-@torch.inference_mode()
-def _outputs(ready: Mapping[_Key, Prepared], batches: Sequence[ModelInputs]) -> dict[_Key, Tensor]:
-    return {key: _output(prepared, batches) for key, prepared in ready.items()}
-
-
-def _output(prepared: Prepared, batches: Sequence[ModelInputs]) -> Tensor:
-    """Of all batches; hidden states, which are many numbers for each sequence, of the first."""
-    first = prepared.run(batches[0]).float().cpu()
-    more = batches[1:] if first.dim() == 2 else ()
-    return torch.cat([first, *(prepared.run(batch).float().cpu() for batch in more)])
+    repeats = {key: partial(opened[key.runtime].repeat, key.model) for key in keys}
+    return energy_uses(repeats, texts, plan.device, baseline) if repeats else EnergyUses()
 
 
 def _row(results: _Results, key: _Key, baseline: _Key, first: _Key) -> BenchRow:
@@ -303,6 +307,7 @@ def _row(results: _Results, key: _Key, baseline: _Key, first: _Key) -> BenchRow:
         backend=key.runtime,
         batch=results.setting.batch,
         length=results.setting.length,
+        cores=results.cores,
         unavailable=results.missing.get(key),
     )
     if key in results.missing:

@@ -28,7 +28,7 @@ class EnergyUses(Generic[K]):
 
 
 def energy_uses(
-    calls: Mapping[K, Callable[[], object]],
+    repeats: Mapping[K, Callable[[float], int]],
     texts: int,
     device: torch.device,
     baseline: Callable[[K], K],
@@ -38,13 +38,14 @@ def energy_uses(
 ) -> EnergyUses[K]:
     """Repeat every variant for `round_s` seconds a round, in an order that changes; a call is of `texts` texts.
 
-    Savings are over the variant that `baseline` gives. Nothing runs where nothing can be measured.
+    `repeats` are told for how many seconds, and give the number of calls, as `repeated` does. Savings are over the
+    variant that `baseline` gives. Nothing runs where nothing can be measured.
     """
     with measured_energy(device) as meter, torch.inference_mode():
-        samples: dict[K, list[float]] = {key: [] for key in calls}
-        for order in orders(len(calls), rounds):
-            for key in (list(calls)[place] for place in order):
-                joules = _joules_per_call(calls[key], meter, round_s)
+        samples: dict[K, list[float]] = {key: [] for key in repeats}
+        for order in orders(len(repeats), rounds):
+            for key in (list(repeats)[place] for place in order):
+                joules = _joules_per_call(repeats[key], meter, round_s)
                 if joules is None:
                     return EnergyUses(missing=meter.spent.missing)
                 samples[key].append(joules / texts * TEXTS)
@@ -54,14 +55,20 @@ def energy_uses(
     return EnergyUses({key: _use(own, samples[baseline(key)], source, round_s) for key, own in samples.items()})
 
 
-def _joules_per_call(call: Callable[[], object], meter: EnergyMeter, round_s: float) -> float | None:
-    before, count = meter.look().total, 0
-    if before is None:
-        return None
-    end = time.perf_counter() + round_s
+def repeated(call: Callable[[], object], seconds: float) -> int:
+    """Call for so long, once at least; gives how often."""
+    count, end = 0, time.perf_counter() + seconds
     while count == 0 or time.perf_counter() < end:
         call()
         count += 1
+    return count
+
+
+def _joules_per_call(repeat: Callable[[float], int], meter: EnergyMeter, round_s: float) -> float | None:
+    before = meter.look().total
+    if before is None:
+        return None
+    count = repeat(round_s)
     after = meter.look().total
     return None if after is None else (after - before) / count
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from sparsebert.counts import example_inputs
 from sparsebert.groups import LAYER_KINDS, GroupKind
-from sparsebert.measurement.bench import variant_of
+from sparsebert.measurement.station import variant_of
 from sparsebert.models.layout import Layout, layout_of
 from sparsebert.models.surgeon import shrink
 from sparsebert.progress import busy

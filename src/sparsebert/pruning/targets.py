@@ -14,7 +14,8 @@ from sparsebert import registry
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UnreachableError
 from sparsebert.groups import LAYER_KINDS
-from sparsebert.measurement.bench import Setting, variant_of
+from sparsebert.measurement.bench import Setting
+from sparsebert.measurement.station import variant_of
 from sparsebert.models.layout import layout_of
 from sparsebert.progress import busy
 from sparsebert.pruning.assemble import assemble

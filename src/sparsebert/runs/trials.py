@@ -11,10 +11,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sparsebert.errors import BusyError, UserError
 from sparsebert.files import remove_folder
+from sparsebert.processes import Failed, attempt
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import parse_recipe
-from sparsebert.runs.executors import Failed
-from sparsebert.runs.executors.base import attempt
 from sparsebert.runs.job import RunJob, start
 from sparsebert.runs.optuna_study import StudyPlace, make_pruner, open_study
 from sparsebert.training.watch import PREFIX

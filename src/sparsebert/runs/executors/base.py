@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import traceback
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic
 
 from sparsebert.errors import UserError
+from sparsebert.processes import Failed, Job, Result
 from sparsebert.progress import line
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 RETRIES = 2
 """How many times a job begins again whose worker has died."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A job without a result: why, in one line, and where in the code unless it was a mistake of the user."""
-
-    message: str
-    traceback: str = ""
 
 
 class Executor(ABC):
@@ -72,34 +61,6 @@ class InProcess(Executor):
             except UserError as error:
                 result = Failed(str(error))
             yield job, result
-
-
-class Attempt(Generic[Result]):
-    """A block that ends with a result or a failure, whatever is raised in it; Ctrl-C and the like pass through."""
-
-    outcome: Result | Failed
-
-    def __enter__(self) -> Attempt[Result]:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        if isinstance(error, UserError):
-            self.outcome = Failed(str(error))
-        else:
-            said = "".join(traceback.format_exception(error))
-            self.outcome = Failed(traceback.format_exception_only(error)[-1].strip(), said)
-        return True
-
-
-def attempt(work: Callable[[Job], Result], job: Job) -> Result | Failed:
-    """What a worker makes of a job: it lives on after every error, which its caller is told."""
-    with Attempt[Result]() as tried:
-        tried.outcome = work(job)
-    return tried.outcome
 
 
 @dataclass(frozen=True)

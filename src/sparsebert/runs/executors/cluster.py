@@ -18,8 +18,9 @@ from typing import Any, TextIO, cast
 
 from sparsebert.errors import UserError
 from sparsebert.files import PREFIX
+from sparsebert.processes import Failed, Job, Result, attempt
 from sparsebert.progress import busy, line
-from sparsebert.runs.executors.base import Executor, Failed, Job, Queue, QueuedJob, Result, attempt
+from sparsebert.runs.executors.base import Executor, Queue, QueuedJob
 
 ADDRESS, STATISTICS = "RAY_ADDRESS", "RAY_USAGE_STATS_ENABLED"
 # Results are small and travel without it; Ray would take a third of the memory.

@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic
 
+from sparsebert.processes import Failed, Job, Result, attempt, how_it_ended
 from sparsebert.progress import line
-from sparsebert.runs.executors.base import Executor, Failed, Job, Queue, QueuedJob, Result, attempt
+from sparsebert.runs.executors.base import Executor, Queue, QueuedJob
 
 THREADS, DEVICES = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
 # A new interpreter: a copy of this process would have its locks, and no threads to open them.
@@ -89,10 +90,7 @@ class _Death:
     """A worker that is no more; `how` it ended."""
 
     def __init__(self, code: int | None) -> None:
-        self.how = f"exit code {code}"
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            self.how = name + (", perhaps for want of memory" if -code == signal.SIGKILL else "")
+        self.how = how_it_ended(code)
 
 
 class _Worker(Generic[Job, Result]):
