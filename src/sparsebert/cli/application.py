@@ -30,6 +30,7 @@ COMMANDS = (
     "doctor",
     "report",
     "predict",
+    "serve",
     "info",
     "tasks",
     "models",
