@@ -242,4 +242,7 @@ def test_the_demo_installs_nothing_that_only_developers_need() -> None:
     assert needed.pop("demo") == "$(DEMO_READY)" and set(needed.values()) == {"$(READY)"}
     rules = dict(re.findall(r"^\$\((\w+)\): .*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
     extras = {stamp: re.findall(r"-e '\.\[(.*)\]'", commands) for stamp, commands in rules.items()}
-    assert extras == {"DEMO_READY": ["quickstart"], "READY": ["quickstart,engines,serve,search,ray,energy,triton,dev,docs"]}
+    assert extras == {
+        "DEMO_READY": ["quickstart"],
+        "READY": ["quickstart,engines,serve,search,ray,energy,triton,dev,docs"],
+    }

@@ -53,8 +53,8 @@ class Gate:
     def _may(self, path: str, headers: Headers) -> bool:
         if self.token is None or path in OPEN:
             return True
-        given = headers.get("authorization", "").encode("utf-8")
-        return hmac.compare_digest(given, f"Bearer {self.token}".encode())
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.encode("utf-8"), self.token.encode("utf-8"))
 
     def _report(self, seen: Seen, seconds: float) -> None:
         self.meters.count(seen, seconds)

@@ -61,8 +61,8 @@ def serve(planned: Sequence[Plan], address: Address, limits: Limits, token_file:
         raise UserError(
             "Who listens to other machines needs a token", got=address.host, fix=f"set {TOKEN}, or give --token-file"
         )
-    log_as_json()
     with _listening(address) as door:
+        log_as_json()
         asyncio.run(_serve(planned, door, limits, token))
 
 
