@@ -23,7 +23,7 @@ from sparsebert.runs.subject import Wish
 from tiny_run import save_tiny
 
 ROOT = Path(__file__).parents[1]
-LIMIT_S = 120
+LIMIT_S = 60
 # Packages that are not named are hidden, and while the file of the second argument is there no batch ends.
 STARTER = """
 import sys, time

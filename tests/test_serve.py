@@ -164,12 +164,22 @@ def test_a_client_that_leaves_gives_its_place_to_others(server: Running):
     before = gone()
     server.hold.touch()
     body = b'{"texts": "good"}'
-    for _ in range(2):
-        with socket.create_connection((server.client.base_url.host, server.client.base_url.port or 80)) as connection:
-            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    wait_for(lambda: gone() >= before + 2, server.process)
+    request = b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    batches = server.metric("sparsebert_batch_texts_count", model="dense")
+    with _sent(server, request):
+        wait_for(lambda: server.metric("sparsebert_batch_texts_count", model="dense") == batches + 1, server.process)
+        with _sent(server, request):
+            wait_for(lambda: server.metric("sparsebert_queue_texts", model="dense") == 1, server.process)
+    wait_for(lambda: gone() == before + 2, server.process)
     assert server.metric("sparsebert_queue_texts", model="dense") == 0
     server.hold.unlink()
+
+
+def _sent(server: Running, rest: bytes) -> socket.socket:
+    """A connection on which a request has been sent that ends so."""
+    connection = socket.create_connection((server.client.base_url.host, server.client.base_url.port or 80))
+    connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\n" + rest)
+    return connection
 
 
 def test_models_are_listed_and_counted_by_name(server: Running):
@@ -246,9 +256,7 @@ def test_who_waits_too_long_is_told_and_leaves_the_queue(tight: Running):
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(tight: Running):
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 99\r\n\r\n{{"
-    with socket.create_connection((tight.client.base_url.host, tight.client.base_url.port or 80)) as connection:
-        connection.sendall(head.encode())
+    with _sent(tight, f"Authorization: Bearer {TOKEN}\r\nContent-Length: 99\r\n\r\n{{".encode()) as connection:
         assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
 
 

@@ -127,6 +127,18 @@ def test_after_a_batch_of_several_as_many_are_waited_for():
     assert batched(FOR_EVER, client) == [["a", "b"], ["c", "d"], ["e", "f", "g", "h"]]
 
 
+def test_after_a_pause_nobody_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    async def client(batcher: Batcher, _: Recorder) -> None:
+        await asyncio.gather(ask(batcher, "a"), ask(batcher, "b"))
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "time", lambda now=loop.time: now() + 15)
+        alone = ask(batcher, "c")
+        await asyncio.wait([alone], timeout=5)
+        assert alone.done()
+
+    assert batched(Limits(wait_ms=10_000), client) == [["a", "b"], ["c"]]
+
+
 def test_nobody_waits_longer_than_is_allowed():
     async def client(batcher: Batcher, _: Recorder) -> None:
         await asyncio.gather(ask(batcher, "a"), ask(batcher, "b"))
