@@ -220,6 +220,11 @@ def test_the_page_of_the_interface_loads_nothing(server: Running):
     assert {"Question", "TextPair", "Answers", "Problem"} <= interface["components"]["schemas"].keys()
 
 
+def test_an_answer_does_not_wait_for_the_network(server: Running):
+    """Of an answer in two packets the second came 40 ms later."""
+    assert min(server.client.get("/health").elapsed.total_seconds() for _ in range(30)) < 0.03
+
+
 def test_other_addresses_and_methods_are_refused_in_json(server: Running):
     for answer, status in ((server.client.get("/nothing"), 404), (server.client.get("/predict"), 405)):
         assert (answer.status_code, list(answer.json())) == (status, ["error"])
