@@ -217,7 +217,7 @@ def test_the_page_of_the_interface_loads_nothing(server: Running):
     assert "POST /predict/{model}" in page.text and "text_pair" in page.text
     schema = interface["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert schema == {"$ref": "#/components/schemas/Question"}
-    assert {"Question", "TextPair", "Answers", "Problem"} <= interface["components"]["schemas"].keys()
+    assert {"Question", "TextPair", "Reply", "Problem"} <= interface["components"]["schemas"].keys()
 
 
 def test_an_answer_does_not_wait_for_the_network(server: Running):

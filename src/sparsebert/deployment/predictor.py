@@ -23,7 +23,7 @@ from sparsebert.tasks.kind import TaskKind, task_kind
 AUTO = "auto"
 CHOICE_ROUNDS = 5
 Input = str | Mapping[str, str]
-Ranking = list[dict[str, Any]]
+RankedLabels = list[dict[str, Any]]
 
 
 class Source(Protocol):
@@ -104,7 +104,7 @@ class Predictor:
         # As the pipeline has it, whose answer to a single pair is no list, and to a single text one.
         return found[0] if isinstance(texts, Mapping) or (isinstance(texts, str) and top_k != 1) else found
 
-    def ranked(self, first: Sequence[str], second: Sequence[str] | None = None) -> list[tuple[Ranking, bool]]:
+    def ranked(self, first: Sequence[str], second: Sequence[str] | None = None) -> list[tuple[RankedLabels, bool]]:
         """For each text all labels with their scores, the highest first, and whether the text was cut."""
         return [
             (_ranking(self._opened.kind.answer(self._opened.labels, values), self._opened.labels), row in cut)
@@ -222,12 +222,12 @@ def _sides(texts: Sequence[Input]) -> tuple[list[str], list[str] | None]:
     return single, None
 
 
-def first_of(every: Ranking, top_k: int | None) -> Any:
+def first_of(every: RankedLabels, top_k: int | None) -> Any:
     """What a pipeline gives of a ranking: with a `top_k` of 1 the first label alone, else a list; none = all."""
     return every[0] if top_k == 1 else every[:top_k]
 
 
-def _ranking(answer: Mapping[str, Any], labels: Sequence[str]) -> Ranking:
+def _ranking(answer: Mapping[str, Any], labels: Sequence[str]) -> RankedLabels:
     values = answer.get("probabilities") or answer.get("values") or {labels[0]: answer["value"]}
     every = [{"label": label, "score": score} for label, score in values.items()]
     return sorted(every, key=lambda one: one["score"], reverse=True)

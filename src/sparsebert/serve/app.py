@@ -30,7 +30,7 @@ PARTS = "#/components/schemas/"
 BODY = {"content": {"application/json": {"schema": {"$ref": f"{PARTS}{Question.__name__}"}}}, "required": True}
 
 
-class Answers(BaseModel):
+class Reply(BaseModel):
     """What a model makes of the texts."""
 
     model: str
@@ -64,12 +64,12 @@ def _add_predict(app: FastAPI, models: dict[str, Served], limits: Limits) -> Non
     extra = {"requestBody": BODY}
     default = next(iter(models))
 
-    @app.post("/predict", responses={200: {"model": Answers}, **REFUSALS}, openapi_extra=extra)
+    @app.post("/predict", responses={200: {"model": Reply}, **REFUSALS}, openapi_extra=extra)
     async def predict(request: Request) -> Response:
         """Ask the default model."""
         return await _predict(models[default], request, limits)
 
-    @app.post("/predict/{model}", responses={200: {"model": Answers}, **REFUSALS}, openapi_extra=extra)
+    @app.post("/predict/{model}", responses={200: {"model": Reply}, **REFUSALS}, openapi_extra=extra)
     async def predict_by(model: str, request: Request) -> Response:
         """Ask a model by its name."""
         if model not in models:

@@ -10,11 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 
-from sparsebert.deployment.predictor import Ranking
+from sparsebert.deployment.predictor import RankedLabels
 from sparsebert.serve.limits import AT_ONCE_S, Limits, RefusedError
 from sparsebert.serve.question import Asked
 
-Rankings = list[tuple[Ranking, bool]]
+Rankings = list[tuple[RankedLabels, bool]]
 """For each text its labels, the highest score first, and whether it was cut."""
 Rank = Callable[[Sequence[str], Sequence[str] | None], Rankings]
 

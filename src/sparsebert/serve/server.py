@@ -17,7 +17,7 @@ import uvicorn
 
 from sparsebert.errors import UserError
 from sparsebert.serve.app import application
-from sparsebert.serve.gate import Gate
+from sparsebert.serve.doorkeeper import Doorkeeper
 from sparsebert.serve.journal import Meters, log_as_json, tell
 from sparsebert.serve.limits import Limits
 from sparsebert.serve.served import Plan, Served
@@ -70,7 +70,7 @@ async def _serve(planned: Sequence[Plan], door: socket.socket, limits: Limits, t
     meters = Meters()
     models = [Served(plan, limits, meters) for plan in planned]
     config = uvicorn.Config(
-        Gate(application(models, limits, meters), meters, token),
+        Doorkeeper(application(models, limits, meters), meters, token),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -20,7 +20,7 @@ REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Gate:
+class Doorkeeper:
     """Around an application: the last to see a request's answer, whatever went wrong inside."""
 
     app: ASGIApp
