@@ -224,6 +224,8 @@ def test_every_recipe_is_valid() -> None:
 def test_tools_are_pinned_in_one_place() -> None:
     extras = PYPROJECT["project"]["optional-dependencies"]
     assert all("==" in tool for tool in [*extras["dev"], *extras["docs"]])
+    service = (ROOT / "requirements-serve.txt").read_text(encoding="utf-8").splitlines()
+    assert all("==" in line for line in service if not line.startswith("#"))
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert [repository["repo"] for repository in hooks["repos"]] == ["local"]
 
