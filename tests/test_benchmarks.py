@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from serving import exported
 from sparsebert.kernels import native
 from sparsebert.records import TimeSummary, read_record
 from tiny_run import QUICK, run_cli, save_tiny, write_task
@@ -78,7 +79,7 @@ def words(*arguments: object) -> list[str]:
 def test_every_benchmark_has_a_test_here_and_a_main_that_takes_arguments() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     names = [file.stem for file in sorted(BENCHMARKS.glob("*.py")) if file.stem != "harness"]
-    assert len(names) == 14 and [name for name in names if f'script("{name}")' not in text] == []
+    assert len(names) == 15 and [name for name in names if f'script("{name}")' not in text] == []
     for file in BENCHMARKS.glob("*.py"):
         assert file.stem == "harness" or "def main(argv: Sequence[str] | None = None)" in file.read_text("utf-8")
 
@@ -322,3 +323,18 @@ def test_predict_beside_a_pipeline(script: Any, home: SimpleNamespace, tmp_path:
     [lines] = tables(capsys.readouterr().out)
     assert [line["variant"] for line in lines] == ["pipeline", "eager", "onnx", "tokens alone"]
     assert [row["baseline"] for row in written(tmp_path / "o.json")] == [None, "pipeline", "pipeline", "pipeline"]
+
+
+def test_serve(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    model, file = exported(tmp_path, "tiny"), tmp_path / "serve.json"
+    loads = words("--clients", 2, "--rate", 40, "--seconds", 0.3, "--rounds", 2)
+    script("serve").main([str(model), *loads, "--output", str(file)])
+    (lines,) = tables(capsys.readouterr().out)
+    assert [(line["load"], line["server"]) for line in lines] == [
+        (load, server)
+        for load in ("2 clients", "40 requests a second")
+        for server in ("dynamic batches", "one at a time")
+    ]
+    for row in written(file):
+        assert row["requests_per_s"] > 0 and 0 < row["p50_ms"] <= row["p99_ms"] and row["refused"] == 0

@@ -224,6 +224,8 @@ def test_every_recipe_is_valid() -> None:
 def test_tools_are_pinned_in_one_place() -> None:
     extras = PYPROJECT["project"]["optional-dependencies"]
     assert all("==" in tool for tool in [*extras["dev"], *extras["docs"]])
+    service = (ROOT / "requirements-serve.txt").read_text(encoding="utf-8").splitlines()
+    assert all("==" in line for line in service if not line.startswith("#"))
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert [repository["repo"] for repository in hooks["repos"]] == ["local"]
 
@@ -242,4 +244,7 @@ def test_the_demo_installs_nothing_that_only_developers_need() -> None:
     assert needed.pop("demo") == "$(DEMO_READY)" and set(needed.values()) == {"$(READY)"}
     rules = dict(re.findall(r"^\$\((\w+)\): .*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
     extras = {stamp: re.findall(r"-e '\.\[(.*)\]'", commands) for stamp, commands in rules.items()}
-    assert extras == {"DEMO_READY": ["quickstart"], "READY": ["quickstart,engines,search,ray,energy,triton,dev,docs"]}
+    assert extras == {
+        "DEMO_READY": ["quickstart"],
+        "READY": ["quickstart,engines,serve,search,ray,energy,triton,dev,docs"],
+    }

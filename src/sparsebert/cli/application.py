@@ -31,6 +31,7 @@ COMMANDS = (
     "doctor",
     "report",
     "predict",
+    "serve",
     "info",
     "tasks",
     "models",

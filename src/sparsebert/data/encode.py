@@ -53,6 +53,6 @@ def encode(
     for start in range(0, len(dataset), CHUNK_ROWS):
         rows = dataset[start : start + CHUNK_ROWS]
         tokens, cut = reader.read(rows["text_a"], rows.get("text_b"), start)
-        truncated += cut
+        truncated += len(cut)
         tables.append(pa.table({**tokens, "label": rows["label"], "length": reader.longest(tokens)}))
     return Encoded(Dataset(pa.concat_tables(tables)), limit, truncated)

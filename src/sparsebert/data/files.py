@@ -16,7 +16,7 @@ from sparsebert.data.rows import standard_rows
 from sparsebert.data.text import Written
 from sparsebert.errors import UserError
 from sparsebert.recipe.schema import Columns
-from sparsebert.tasks.class_names import MISSING
+from sparsebert.tasks.class_names import missing_words
 from sparsebert.tasks.kind import TextColumn, task_kind
 from sparsebert.tasks.table import TaskSpec
 
@@ -83,7 +83,7 @@ def _read(file: Path, texts: Sequence[str], columns: Columns) -> _Read:
 
 
 def _names_note(spec: TaskSpec) -> tuple[str, ...]:
-    words = [f"'{name}'" for name in spec.labels if name in MISSING]
+    words = [f"'{name}'" for name in spec.labels if name in missing_words()]
     return (f"a label that reads as a missing value is a class of its own: {', '.join(words)}",) if words else ()
 
 

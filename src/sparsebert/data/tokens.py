@@ -38,20 +38,23 @@ class Reader:
 
     def read(
         self, first: Sequence[str], second: Sequence[str] | None = None, start: int = 0
-    ) -> tuple[TokenColumns, int]:
-        """Token rows of texts or pairs by column name, special tokens included, and how many rows were cut.
+    ) -> tuple[TokenColumns, set[int]]:
+        """Token rows of texts or pairs by column name, special tokens included, and which of the rows were cut.
 
         The longer text of a pair loses first. `start` is the number of texts before these. Raises UserError for a text
         without tokens, for an id that the model has no embedding for, and for single texts where pairs are read apart.
         """
         if not self.apart:
-            columns, long = self._read(first, second, start)
-            return columns, len(long)
+            return self._read(first, second, start)
         if second is None:
-            raise UserError("The model reads pairs of texts", got="single texts", fix="give --text-column twice")
+            raise UserError(
+                "The model reads pairs of texts",
+                got="single texts",
+                fix="give both of each pair, from a file by --text-column twice",
+            )
         (one, cut), (other, also) = (self._read(side, None, start) for side in (first, second))
         joined: TokenColumns = {name: [a + b for a, b in zip(one[name], other[name], strict=True)] for name in one}
-        return joined | {SECOND: [len(ids) for ids in one["input_ids"]]}, len(cut | also)
+        return joined | {SECOND: [len(ids) for ids in one["input_ids"]]}, cut | also
 
     def longest(self, columns: TokenColumns) -> list[int]:
         """Tokens of each row that has been read; of a pair that is read apart those of its longer side."""

@@ -29,8 +29,8 @@ class Exported:
 
     def logits(
         self, first: Sequence[str], second: Sequence[str] | None, done: Callable[[int], None]
-    ) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield fp32 outputs [texts, outputs] and how many texts were cut, for some texts at a time, in their order.
+    ) -> Iterator[tuple[np.ndarray, set[int]]]:
+        """Yield fp32 outputs [texts, outputs] and which texts were cut, for some texts at a time, in their order.
 
         `done` is told how many texts are ready after each batch. Raises UserError for texts without tokens.
         """

@@ -23,6 +23,7 @@ from sparsebert.tasks.kind import TaskKind, task_kind
 AUTO = "auto"
 CHOICE_ROUNDS = 5
 Input = str | Mapping[str, str]
+RankedLabels = list[dict[str, Any]]
 
 
 class Source(Protocol):
@@ -35,8 +36,8 @@ class Source(Protocol):
 
     def logits(
         self, first: Sequence[str], second: Sequence[str] | None, done: Callable[[int], None]
-    ) -> Iterator[tuple[np.ndarray, int]]:
-        """Outputs [texts, outputs] and how many texts were cut, for some texts at a time."""
+    ) -> Iterator[tuple[np.ndarray, set[int]]]:
+        """Outputs [texts, outputs] and which of the texts were cut, for some texts at a time."""
         ...
 
 
@@ -99,13 +100,17 @@ class Predictor:
         """
         several = [texts] if isinstance(texts, str | Mapping) else list(texts)
         first, second = _sides(several)
-        found = [
-            _ranked(self.kind.answer(self.labels, values), self.labels, top_k)
-            for outputs in self._outputs(first, second, lambda count: None)
-            for values in outputs[0].astype(np.float64)
-        ]
+        found = [first_of(every, top_k) for every, _ in self.ranked(first, second)]
         # As the pipeline has it, whose answer to a single pair is no list, and to a single text one.
         return found[0] if isinstance(texts, Mapping) or (isinstance(texts, str) and top_k != 1) else found
+
+    def ranked(self, first: Sequence[str], second: Sequence[str] | None = None) -> list[tuple[RankedLabels, bool]]:
+        """For each text all labels with their scores, the highest first, and whether the text was cut."""
+        return [
+            (_ranking(self.kind.answer(self.labels, values), self.labels), row in cut)
+            for outputs, cut in self._outputs(first, second, lambda count: None)
+            for row, values in enumerate(outputs.astype(np.float64))
+        ]
 
     def answers(
         self,
@@ -119,7 +124,7 @@ class Predictor:
         `value`. `done` is told how many texts are ready after each batch. Raises UserError for texts without tokens.
         """
         for outputs, cut in self._outputs(first, second, done):
-            yield [self.kind.answer(self.labels, row) for row in outputs.astype(np.float64)], cut
+            yield [self.kind.answer(self.labels, row) for row in outputs.astype(np.float64)], len(cut)
 
     def outputs(
         self,
@@ -180,7 +185,7 @@ class Predictor:
 
     def _outputs(
         self, first: Sequence[str], second: Sequence[str] | None, done: Callable[[int], None]
-    ) -> Iterator[tuple[np.ndarray, int]]:
+    ) -> Iterator[tuple[np.ndarray, set[int]]]:
         if first:
             self.choose(first, second)
             with self._opened.threads():
@@ -237,8 +242,12 @@ def _sides(texts: Sequence[Input]) -> tuple[list[str], list[str] | None]:
     return single, None
 
 
-def _ranked(answer: Mapping[str, Any], labels: Sequence[str], top_k: int | None) -> Any:
+def first_of(every: RankedLabels, top_k: int | None) -> Any:
+    """What a pipeline gives of a ranking: with a `top_k` of 1 the first label alone, else a list; none = all."""
+    return every[0] if top_k == 1 else every[:top_k]
+
+
+def _ranking(answer: Mapping[str, Any], labels: Sequence[str]) -> RankedLabels:
     values = answer.get("probabilities") or answer.get("values") or {labels[0]: answer["value"]}
     every = [{"label": label, "score": score} for label, score in values.items()]
-    every.sort(key=lambda one: one["score"], reverse=True)
-    return every[0] if top_k == 1 else every[:top_k]
+    return sorted(every, key=lambda one: one["score"], reverse=True)

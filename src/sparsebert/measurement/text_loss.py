@@ -57,7 +57,7 @@ def text_losses(
     mask, special = _mask_token(tokenizer, inference.reader.vocab_size), _special_tokens(tokenizer)
     for start in range(0, len(texts), WINDOW_TEXTS):
         columns, cut = inference.reader.read(texts[start : start + WINDOW_TEXTS], None, start)
-        yield _losses(inference, columns, mask, special, done), cut
+        yield _losses(inference, columns, mask, special, done), len(cut)
 
 
 def _losses(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
-
-import pyarrow.csv
 
 from sparsebert.errors import UserError
 from sparsebert.tasks.numbers import number
@@ -14,8 +13,15 @@ from sparsebert.tasks.numbers import number
 MOST_LISTED = 20
 UNLABELLED = -1
 """What GLUE's test splits hold instead of a label."""
-MISSING = frozenset(pyarrow.csv.ConvertOptions().null_values) | {"None", "<NA>"} - {""}
-"""Words that stand for a missing value: those of Arrow, and what Python and pandas print."""
+
+
+@cache
+def missing_words() -> frozenset[str]:
+    """Words that stand for a missing value: those of Arrow, and what Python and pandas print."""
+    # Here, so that answering needs no Arrow.
+    import pyarrow.csv
+
+    return frozenset(pyarrow.csv.ConvertOptions().null_values) | {"None", "<NA>"} - {""}
 
 
 def class_names(values: Sequence[Any], where: str) -> tuple[str, ...]:
@@ -53,7 +59,7 @@ def refuse_missing_words(values: Sequence[str], where: str) -> None:
 
 def refuse_missing_word(value: str, where: str) -> None:
     """The same for one label, of which an error says `where`."""
-    if value.strip() in MISSING:
+    if value.strip() in missing_words():
         raise UserError(
             f"{where}: the label reads as a missing value",
             got=f"'{value}'",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import log_softmax
 
 from sparsebert.tasks.class_names import class_ids, class_names, refuse_missing_words
 from sparsebert.tasks.kind import ConstantAnswer, TaskKind, TextColumn
@@ -60,10 +59,14 @@ class Classification(TaskKind):
 
     def mean_loss(self, outputs: np.ndarray, labels: np.ndarray) -> float:
         """Cross-entropy, in nats."""
+        from scipy.special import log_softmax
+
         return float(-np.mean(log_softmax(outputs, axis=-1)[np.arange(len(labels)), labels]))
 
     def divergence(self, teacher: np.ndarray, student: np.ndarray) -> float:
         """KL(teacher || student), in nats."""
+        from scipy.special import log_softmax
+
         log_teacher, log_student = log_softmax(teacher, axis=-1), log_softmax(student, axis=-1)
         return float(np.mean(np.sum(np.exp(log_teacher) * (log_teacher - log_student), axis=-1)))
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import expit, log_expit
 
 from sparsebert.errors import UserError
 from sparsebert.tasks.class_names import class_name, in_order, listed, refuse_missing_word
@@ -23,6 +22,14 @@ if TYPE_CHECKING:
     import torch
 
 SEPARATOR = "|"
+
+
+def _log_chance(outputs: np.ndarray) -> np.ndarray:
+    return -np.logaddexp(0.0, -outputs)
+
+
+def _chance(outputs: np.ndarray) -> np.ndarray:
+    return np.exp(_log_chance(outputs))
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,13 @@ class MultiLabel(TaskKind):
 
     def mean_loss(self, outputs: np.ndarray, labels: np.ndarray) -> float:
         """Binary cross-entropy, in nats, a mean over texts and labels."""
-        return float(-np.mean(labels * log_expit(outputs) + (1 - labels) * log_expit(-outputs)))
+        return float(-np.mean(labels * _log_chance(outputs) + (1 - labels) * _log_chance(-outputs)))
 
     def divergence(self, teacher: np.ndarray, student: np.ndarray) -> float:
         """KL(teacher || student) of each label's probability, in nats, a sum over labels."""
-        sides = [expit(sign * teacher) * (log_expit(sign * teacher) - log_expit(sign * student)) for sign in (1, -1)]
+        sides = [
+            _chance(sign * teacher) * (_log_chance(sign * teacher) - _log_chance(sign * student)) for sign in (1, -1)
+        ]
         return float(np.mean(np.sum(sides, axis=(0, 2))))
 
     def distillation(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -111,7 +120,7 @@ class MultiLabel(TaskKind):
     def answer(self, names: Sequence[str], outputs: np.ndarray) -> dict[str, Any]:
         """The labels with a probability above one half, in the model's order, and the probabilities of all."""
         chosen = [name for name, output in zip(names, outputs, strict=True) if output > 0]
-        return {"labels": chosen, "probabilities": dict(zip(names, expit(outputs).tolist(), strict=True))}
+        return {"labels": chosen, "probabilities": dict(zip(names, _chance(outputs).tolist(), strict=True))}
 
 
 MULTILABEL = MultiLabel()
