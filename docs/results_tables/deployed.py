@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from results_tables.values import RESULTS, Row, rows, table
+from results_tables.values import RESULTS, Row, rows, signed, table
 from sparsebert.deployment.manifest import Manifest, ProgramFile
+from sparsebert.reports.tables import metric_name
 
 STUDY, DENSE = "deployed", "dense"
 Setting = tuple[int, int]
@@ -26,7 +27,8 @@ def _cells(found: Sequence[Row], key: tuple[str, str], best: Mapping[Setting, fl
     cells = []
     for setting, fastest in best.items():
         own = [_ms(row) for row in _at(found, setting) if (row["model"], row["backend"]) == key]
-        cells.append(f"{own[0]:.1f} ({fastest / own[0]:.2f})" if own else "")
+        shown = "" if not own else f"{own[0]:,.0f}" if own[0] >= 100 else f"{own[0]:.1f}"
+        cells.append(f"{shown} ({fastest / own[0]:.2f})" if own else "")
     return cells
 
 
@@ -50,20 +52,22 @@ def accuracy() -> str:
     for name in (DENSE, "2x", "4x"):
         manifest = _manifest(name)
         own = manifest.scores[0]
-        lines.append([name, "torch, fp32", "", f"{100 * own.value:.1f}", f"{100 * (own.value - dense):+.1f}", ""])
+        lines.append([name, "torch, fp32", "", f"{100 * own.value:.1f}", signed(100 * (own.value - dense)), ""])
         lines += [_program(name, one, own.value, dense) for one in manifest.programs]
     metric = _manifest(DENSE).scores[0].metric
-    return table(["model", "program", "MB", metric, "change from dense", "of that by the program (95 %)"], lines)
+    return table(
+        ["model", "program", "MB", metric_name(metric), "change from dense", "of that by the program (95 %)"], lines
+    )
 
 
 def _program(name: str, one: ProgramFile, before: float, dense: float) -> list[str]:
     score = one.scores[0]
-    by = f"{100 * (score.value - before):+.1f}"
+    by = signed(100 * (score.value - before))
     if score.change_low is not None and score.change_high is not None:
-        by += f" ({100 * score.change_low:+.1f} to {100 * score.change_high:+.1f})"
+        by += f" ({signed(100 * score.change_low)} to {signed(100 * score.change_high)})"
     way = f", {one.way}" if one.way else ""
     cells = [name, f"{one.runtime}{way}", f"{one.bytes_on_disk / 1e6:.1f}", f"{100 * score.value:.1f}"]
-    return [*cells, f"{100 * (score.value - dense):+.1f}", by]
+    return [*cells, signed(100 * (score.value - dense)), by]
 
 
 def _manifest(name: str) -> Manifest:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from results_tables import kernels, pruning, removal, sparse_training
+from results_tables import deployed, glue, kernels, pruning, removal, sparse_training
 from results_tables.values import ROOT
 
 REGION = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -50,6 +50,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "fff-layer-epyc": kernels.fff_epyc,
     "fff-primitive-fp32": lambda: kernels.fff_primitive("fp32"),
     "fff-primitive-fp64": lambda: kernels.fff_primitive("fp64"),
+    "deployed-speed": deployed.speed,
+    "deployed-accuracy": deployed.accuracy,
+    "glue-minilm": glue.scores,
+    "glue-minilm-costs": glue.costs,
 }
 
 
