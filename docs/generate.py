@@ -26,7 +26,8 @@ def pages() -> dict[Path, str]:
     """All generated pages by path, relative to this folder."""
     commands: dict[str, Any] = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
     written = {Path("cli") / f"{name}.md": command_page(name, command) for name, command in commands.items()}
-    rows = [f"| [`{name}`](cli/{name}.md) | {command.help} |" for name, command in commands.items()]
+    first = {name: command.help.split("\n\n")[0] for name, command in commands.items()}
+    rows = [f"| [`{name}`](cli/{name}.md) | {said} |" for name, said in first.items()]
     index = [NOTE, "", "# The command line", "", "| command | what it does |", "|---|---|", *rows, ""]
     return {Path("cli.md"): "\n".join(index), Path("recipes.md"): recipe_page()} | written
 

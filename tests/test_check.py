@@ -124,7 +124,10 @@ def test_what_cannot_be_compared_is_refused(home: Path, tmp_path: Path):
     data = home / "task" / "validation.csv"
     save_tiny(tmp_path / "other", num_labels=3, num_hidden_layers=1)
     for given, words in (
-        ((home / "first", tmp_path / "other", "--data", data), ["not for the same task", "allowed: no, yes"]),
+        (
+            (home / "first", tmp_path / "other", "--data", data),
+            ["not for the same task", "allowed: classification of no, yes"],
+        ),
         ((home / "first", home / "second", "--data", tmp_path / "none.csv"), ["The data file does not exist"]),
         ((home / "first", home / "second", "--data", data, "--text-column", "body"), ["no column 'body'"]),
         ((home / "first", home / "second", "--data", data, "--label-column", "text"), ["label"]),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -297,3 +298,29 @@ def test_the_file_alone_cuts_pairs_as_transformers_does(home: Path):
         how = {"truncation": True, "max_length": limit, "return_attention_mask": True, "verbose": False}
         found = alone(first, second, **how)
         assert {name: found[name] for name in expected} == dict(expected)
+
+
+def test_rows_are_those_of_the_run_that_made_the_model(home: Path, monkeypatch: pytest.MonkeyPatch):
+    """Which rows were held out of its data follows from keys of its recipe, and so must what is scored."""
+    asked: list[Any] = []
+    monkeypatch.setattr("sparsebert.runs.export.export", lambda wish, say: asked.append(wish) or 1 / 0)
+    record = SimpleNamespace(
+        kind="compress",
+        recipe={"task": "own", "data": str(home / "task"), "data_seed": 7, "hold_out": 0.2, "max_length": 99},
+    )
+    monkeypatch.setattr("sparsebert.models.named.record_beside", lambda folder: record)
+    run_cli("export", home / "model", "-o", home / "none", "--set", "train_examples=50")
+    recipe = asked[0].recipe
+    assert (recipe.task, recipe.data_seed, recipe.hold_out, recipe.train_examples) == ("own", 7, 0.2, 50)
+    run_cli("export", home / "model", "-o", home / "none", "--no-data")
+    record.kind = "pretrain"
+    run_cli("export", home / "model", "-o", home / "none")
+    assert [wish.recipe for wish in asked[1:]] == [None, None]
+    assert_refused(
+        run_cli("export", home / "model", "-o", home / "none", "--set", "data_seed=1"), ["Nothing says which"]
+    )
+
+
+def test_texts_are_as_long_as_the_model_was_trained_at_whatever_recipes_say(home: Path):
+    """The model's tokenizer says 64 tokens, a recipe 128."""
+    assert read_manifest(home / "all").max_length == 64

@@ -31,7 +31,7 @@ def check(
     small: Annotated[str, typer.Argument(help="What would take its place.")],
     data: Annotated[
         Path,
-        typer.Option(metavar="FILE", help="CheckedTexts: .csv, .tsv, .jsonl, .parquet.", rich_help_panel=DATA),
+        typer.Option(metavar="FILE", help="Texts: .csv, .tsv, .jsonl, .parquet.", rich_help_panel=DATA),
     ],
     text_column: TextColumnOption = None,
     label_column: LabelColumnOption = None,
@@ -42,8 +42,8 @@ def check(
         typer.Option(
             min=0,
             metavar="POINTS",
-            help="Exit with 1 if the main metric, or the recall of any label, falls by more. Without labels: if more "
-            "of 100 texts get another class.",
+            help="Exit with 1 if the main metric, or the recall of a label of 20 rows or more, falls by more. Without "
+            "labels: if more of 100 texts get another class.",
             rich_help_panel=HOW,
         ),
     ] = None,

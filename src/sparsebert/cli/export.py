@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from sparsebert.deployment.manifest import Manifest
     from sparsebert.recipe.base import Recipe
 
+# Kinds of runs whose models have a head for labelled rows, and the keys of their recipes that say which rows these are.
+LABELLED = ("compress", "train", "fff", "finetune", "prune-curve")
+WHICH_ROWS = ("task", "data", "columns", "data_seed", "train_examples", "hold_out")
 # The runtime of an engine at a precision; ONNX Runtime has none for bfloat16 on the CPU.
 RUNTIMES = {
     ("onnx", "fp32"): "onnx",
@@ -60,6 +63,10 @@ def export(
     kind: KindOption = None,
     delimiter: DelimiterOption = None,
     encoding: EncodingOption = None,
+    no_data: Annotated[
+        bool,
+        typer.Option("--no-data", help="Check on texts that ship with the package; no scores.", rich_help_panel=DATA),
+    ] = False,
     calibration: Annotated[
         int,
         typer.Option(min=1, metavar="TEXTS", help="Train rows that set the scales of int8.", rich_help_panel=DATA),
@@ -93,13 +100,11 @@ def export(
         from sparsebert.runs.export import Wish
         from sparsebert.runs.export import export as make
 
-        given = task_settings(task, data, text_column, label_column, kind, delimiter, encoding) | {
-            "max_length": max_length
-        }
+        given = task_settings(task, data, text_column, label_column, kind, delimiter, encoding)
         runtimes = _runtimes(to or ["onnx"], precision or ["fp32"])
-        wanted = _recipe(model, recipe, given, settings or [])
+        wanted = None if no_data else _recipe(model, recipe, given, settings or [])
         if wanted is None and max_drop is not None:
-            raise UserError("--max-drop needs rows to score on", fix="give --task or --data")
+            raise UserError("--max-drop needs rows to score on", fix="give --task or --data, and not --no-data")
         with quiet_libraries(), busy("Reading the model and the data") as update:
             made = make(Wish(model, output, runtimes, wanted, calibration, max_drop, max_length), update)
         if as_json:
@@ -128,16 +133,15 @@ def _recipe(model: str, file: Path | None, given: dict[str, object], settings: S
     from sparsebert.models.named import record_beside
     from sparsebert.recipe.load import load_recipe, setting
 
-    named = {key: value for key, value in given.items() if value is not None and key != "max_length"}
-    if file is not None or named or settings:
+    if file is not None or given["task"] is not None or given["data"] is not None:
         return recipe_of(file, given, settings)
     record = record_beside(home_of(model)) if home_of(model).is_dir() else None
-    if record is None:
+    if record is None or record.kind not in LABELLED:
+        if settings or any(value is not None for value in given.values()):
+            raise UserError("Nothing says which task the model is for", fix="give --task or --data")
         return None
-    own = [
-        setting(key, record.recipe[key]) for key in ("task", "data", "columns", "max_length") if key in record.recipe
-    ]
-    return load_recipe(None, [*own, *as_settings(given)])
+    own = [setting(key, record.recipe[key]) for key in WHICH_ROWS if key in record.recipe]
+    return load_recipe(None, [*own, *as_settings(given), *settings])
 
 
 def _show(made: Manifest) -> None:

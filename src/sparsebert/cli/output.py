@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,14 @@ def write_json(value: Any, file: Path) -> None:
 def json_text(value: Any) -> str:
     """Readable JSON, letters as they are."""
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def quiet_where_needed(*models: str) -> AbstractContextManager[None]:
+    """As `quiet_libraries`, but for exported folders, which are answered without these libraries."""
+    from sparsebert.deployment.manifest import is_exported
+    from sparsebert.files import home_of
+
+    return nullcontext() if all(is_exported(home_of(model)) for model in models) else quiet_libraries()
 
 
 @contextmanager

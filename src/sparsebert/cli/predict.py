@@ -102,7 +102,7 @@ def predict(
     """Say what a model makes of texts: label and probabilities, or a number for regression."""
     with cli_errors(debug):
         from sparsebert.cli.answers import Destination, check_output
-        from sparsebert.cli.output import quiet_libraries
+        from sparsebert.cli.output import quiet_where_needed
         from sparsebert.cli.texts import texts_of
         from sparsebert.data.text import Written
 
@@ -111,7 +111,7 @@ def predict(
         if loss and len(text_column or []) > 1:
             raise UserError("--loss takes one text a row", got=f"{len(text_column or [])} text columns")
         to = Destination(model, output, as_json, show_ids=id_column is not None)
-        with quiet_libraries():
+        with quiet_where_needed(model):
             open_ = _masked_lm if loss else _fine_tuned
             asked = open_(model, max_length, runtime, batch, threads)
             read = texts_of(texts or [], file, text_column or [], id_column, Written(delimiter, encoding))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,10 +13,7 @@ from sparsebert.cli.options import HOW, DebugOption
 from sparsebert.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import AbstractContextManager
-
-    from sparsebert.serve.served import Plan
+    pass
 
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 WHERE, LIMITS = "Where", "Limits"
@@ -87,6 +83,7 @@ def serve(
     Needs the extra serve. An exported folder is served without torch.
     """
     with cli_errors(debug):
+        from sparsebert.cli.output import quiet_where_needed
         from sparsebert.runtimes.program import not_installed
 
         missing = not_installed(PACKAGES, "serve")
@@ -99,14 +96,5 @@ def serve(
 
         planned = plans(models, runtime, max_length, threads)
         limits = Limits(max_batch, max_wait_ms, queue, max_texts, max_chars, max_body_kb * 1024, timeout)
-        with _quiet(planned):
+        with quiet_where_needed(*(plan.model for plan in planned)):
             run(planned, Address(host, port), limits, token_file)
-
-
-def _quiet(planned: Sequence[Plan]) -> AbstractContextManager[None]:
-    """Notices of transformers go nowhere, where it is needed at all."""
-    from sparsebert.cli.output import quiet_libraries
-    from sparsebert.deployment.manifest import is_exported
-    from sparsebert.files import home_of
-
-    return nullcontext() if all(is_exported(home_of(plan.model)) for plan in planned) else quiet_libraries()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 TokenColumns = dict[str, Any]
 """Lists of numbers by name, one a text; `second`, of pairs that are read apart, holds one number a text."""
 SECOND = "second"
+SHORTEST = 4
+"""Tokens: the special ones of a pair, and one more."""
 WINDOW_TEXTS = 4096
 """So many texts are read and answered before the next are looked at."""
 
@@ -50,7 +52,7 @@ class Reader:
             raise UserError(
                 "The model reads pairs of texts",
                 got="single texts",
-                fix="give both of each pair, from a file by --text-column twice",
+                fix="give both sides of each: a `text_pair`, or --text-column twice",
             )
         (one, cut), (other, also) = (self._read(side, None, start) for side in (first, second))
         joined: TokenColumns = {name: [a + b for a, b in zip(one[name], other[name], strict=True)] for name in one}

@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsebert.data.batches import TokenRow, outputs_by_length, padded
 from sparsebert.data.file_tokenizer import FILE, FileTokenizer
-from sparsebert.data.tokens import WINDOW_TEXTS, Reader
+from sparsebert.data.tokens import SHORTEST, WINDOW_TEXTS, Reader
 from sparsebert.deployment.manifest import Manifest, ProgramFile, check_files
 from sparsebert.errors import UserError
 from sparsebert.runtimes.program import Program, RuntimeUnavailableError, cannot_run, open_program
@@ -50,10 +50,9 @@ def file_reader(manifest: Manifest, folder: Path, max_length: int | None = None)
 
     Raises UserError for a longer one.
     """
-    if max_length is not None and not 0 < max_length <= manifest.max_length:
-        raise UserError(
-            "The length does not fit the exported model", got=max_length, allowed=f"1 to {manifest.max_length}"
-        )
+    if max_length is not None and not SHORTEST <= max_length <= manifest.max_length:
+        allowed = f"{SHORTEST} to {manifest.max_length}"
+        raise UserError("The length does not fit the exported model", got=max_length, allowed=allowed)
     tokenizer = FileTokenizer(folder / FILE, manifest.pad_token_id, manifest.pad_token_type_id)
     apart = manifest.kind is not None and task_kind(manifest.kind).apart
     return Reader(tokenizer, max_length or manifest.max_length, manifest.vocab_size, manifest.segments, apart)

@@ -41,7 +41,7 @@ class ProgramFile(Part):
 
 
 class Manifest(Part):
-    """The folder. `kind` is that of the task; none = a model without a head, whose outputs are hidden states."""
+    """The folder. `kind` is that of the task; none = the outputs are hidden states, or logits of tokens."""
 
     schema_version: Literal[1] = 1
     model: str

@@ -7,13 +7,13 @@ from functools import partial
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsebert import registry
-from sparsebert.data.tokens import Reader
+from sparsebert.data.tokens import SHORTEST, Reader
 from sparsebert.deployment.predictor import AUTO, Opened, Openers
 from sparsebert.errors import UserError
 from sparsebert.fast_feedforward.layer import FastFeedForward
 from sparsebert.models.heads import LANGUAGE_MODEL, TASKS, foreign_head, saved_head, saved_kind
 from sparsebert.models.layout import encoder_linear_names
-from sparsebert.models.limits import SHORTEST, position_limit, reading_length, segment_types
+from sparsebert.models.limits import position_limit, reading_length, segment_types
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.named import is_run, open_model, sources
 from sparsebert.models.source import ModelSource, resolve

@@ -133,7 +133,8 @@ class Predictor:
         done: Callable[[int], None] = lambda count: None,
     ) -> np.ndarray:
         """The numbers that answers are made of, fp32 [texts, outputs]: logits, or predicted values."""
-        return np.concatenate([outputs for outputs, _ in self._outputs(first, second, done)])
+        found = [outputs for outputs, _ in self._outputs(first, second, done)]
+        return np.concatenate(found) if found else np.zeros((0, len(self.labels)), dtype=np.float32)
 
     @property
     def kind(self) -> TaskKind:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from sparsebert.data.tokens import SHORTEST
 from sparsebert.errors import UserError
 from sparsebert.models.families import family_of
-
-SHORTEST = 4
-"""Tokens: the special ones of a pair, and one more."""
 
 
 def position_limit(config: PretrainedConfig) -> int | None:

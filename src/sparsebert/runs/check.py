@@ -113,8 +113,8 @@ def _task(first: Predictor, second: Predictor, given: CheckedTexts) -> TaskSpec:
     if (first.kind, first.labels) != (second.kind, second.labels):
         raise UserError(
             "The two models are not for the same task",
-            got=f"labels {', '.join(second.labels)}",
-            allowed=", ".join(first.labels),
+            got=f"{second.kind_name} of {', '.join(second.labels)}",
+            allowed=f"{first.kind_name} of {', '.join(first.labels)}",
         )
     labels = first.labels if first.kind.named else ()
     name = first.kind_name

@@ -17,7 +17,8 @@ from sparsebert.data.tokens import Reader, TokenColumns
 from sparsebert.deployment.plain import inference_of
 from sparsebert.errors import UserError
 from sparsebert.models.heads import saved_kind
-from sparsebert.models.limits import segment_types
+from sparsebert.models.limits import reading_length, segment_types
+from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import ModelSource
 from sparsebert.modes import evaluating
 from sparsebert.recipe.base import Recipe
@@ -80,7 +81,8 @@ def subject_of(wish: Wish, source: ModelSource, calibrated: Sequence[str]) -> Su
             )
         opened = inference_of(source, wish.max_length, "eager", BATCH)
         return _without_data(source, opened)
-    context = set_up(wish.recipe.model_copy(update={"model": wish.model}), wish.output)
+    length = wish.max_length or reading_length(load_config(source), load_tokenizer(source))
+    context = set_up(wish.recipe.model_copy(update={"model": wish.model, "max_length": length}), wish.output)
     if not context.is_tuned:
         raise UserError(f"{wish.model} is not fine-tuned for the task", got=context.spec.name)
     model, tokenizer = ready(context.load(source), torch.float32), context.tokenizer

@@ -115,6 +115,10 @@ def _add_errors(app: FastAPI) -> None:
     async def unreadable(request: Request, error: UserError) -> Response:
         return JSONResponse({"error": str(error)}, 422)
 
+    @app.exception_handler(Exception)
+    async def bug(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": f"A bug of the server: {type(error).__name__}; the log has its place"}, 500)
+
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
