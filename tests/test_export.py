@@ -115,6 +115,7 @@ def test_the_exported_folder_answers_as_the_model(home: Path, runtime: str):
         assert one["probabilities"]["no"] == pytest.approx(other["probabilities"]["no"], **tolerance)
 
 
+@pytest.mark.process
 def test_it_runs_where_there_is_no_torch_and_no_transformers(home: Path):
     script = f"""
 import sys

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from sparsebert.deployment.manifest import Manifest
 from sparsebert.records import read_record, record_files
 from tiny_run import run_cli
 
@@ -23,7 +24,9 @@ STUDIES = sorted(folder for folder in RESULTS.iterdir() if folder.is_dir())
 OF_README = "structured-sst2-short"
 PAGES = sorted([ROOT / "README.md", *RESULTS.glob("*/README.md"), *(DOCS / "results").glob("*.md")])
 RECORDS = sorted(RESULTS.rglob("record.json"))
-ROWS = [file for file in sorted(RESULTS.rglob("*.json")) if file.name not in ("record.json", "bench.json")]
+MANIFESTS = sorted(RESULTS.rglob("manifests/*.json"))
+OTHERS = {*RECORDS, *MANIFESTS, *RESULTS.rglob("bench.json")}
+ROWS = [file for file in sorted(RESULTS.rglob("*.json")) if file not in OTHERS]
 # One folder of runs a study.
 SWEEPS = list({file.relative_to(RESULTS).parts[0]: file.parents[1] for file in RECORDS}.values())
 
@@ -121,6 +124,11 @@ def test_a_study_has_a_readme_records_and_a_page(study: Path) -> None:
 def test_old_records_are_readable() -> None:
     for record in map(read_record, RECORDS):
         assert record.status == "finished" and record.models[-1].scores
+
+
+def test_manifests_are_readable() -> None:
+    found = [Manifest.model_validate_json(file.read_bytes()) for file in MANIFESTS]
+    assert len(found) >= 3 and all(one.programs and one.scores for one in found)
 
 
 @pytest.mark.parametrize("folder", SWEEPS, ids=name)

@@ -71,4 +71,4 @@ def _program(name: str, one: ProgramFile, before: float, dense: float) -> list[s
 
 
 def _manifest(name: str) -> Manifest:
-    return Manifest.model_validate_json((RESULTS / STUDY / "records" / f"{name}.json").read_bytes())
+    return Manifest.model_validate_json((RESULTS / STUDY / "records" / "manifests" / f"{name}.json").read_bytes())
