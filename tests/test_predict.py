@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 
 from sparsebert import progress, registry
 from sparsebert.cli.application import app
+from sparsebert.data import tokens
 from sparsebert.data.tokens import Reader
 from sparsebert.models.load import load_model, load_tokenizer
 from sparsebert.runtimes.runtime import Prepared, Runtime
-from sparsebert.training import inference
 from sparsebert.training.collate import padding_collator
+from sparsebert.training.inference import Inference
 from tiny import tiny_model
 from tiny_run import QUICK, SPECIAL, WORDS, assert_refused, run_cli, save_tiny, write_task
 
@@ -222,10 +223,10 @@ def test_what_follows_the_model_is_text(model, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("window", [7, 64])
 def test_every_text_has_its_own_answer_in_whatever_order_they_are_read(model, monkeypatch, window):
-    monkeypatch.setattr(inference, "WINDOW_TEXTS", window)
+    monkeypatch.setattr(tokens, "WINDOW_TEXTS", window)
     ready, words = load_model(model), load_tokenizer(model)
     reader, counted = Reader(words, 16, ready.config.vocab_size), []
-    one = inference.Inference(ready, reader, padding_collator(words), "eager", 4)
+    one = Inference(ready, reader, padding_collator(words), "eager", 4)
     parts = list(one.logits(MANY, None, counted.append))
     with torch.no_grad():
         alone = [ready(**words(text, return_tensors="pt", truncation=True, max_length=16)).logits[0] for text in MANY]

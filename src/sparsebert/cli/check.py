@@ -63,7 +63,7 @@ def check(
         from sparsebert.data.text import Written
         from sparsebert.deployment.predictor import Predictor
         from sparsebert.progress import bar_if_slow
-        from sparsebert.runs.check import CheckedTexts, count_of
+        from sparsebert.runs.check import CheckedTexts
         from sparsebert.runs.check import check as compare
 
         given = CheckedTexts(data, tuple(text_column or ["text"]), label_column, Written(delimiter, encoding))
@@ -72,7 +72,7 @@ def check(
                 Predictor(dense, runtime, threads=threads),
                 Predictor(small, small_runtime or runtime, threads=threads),
             )
-            with bar_if_slow("Asking both", 2 * count_of(given)) as done:
+            with bar_if_slow("Asking both", 2 * len(given.table)) as done:
                 found = compare(*models, given, max_drop, done)
         if as_json:
             put_json(found.model_dump(mode="json", exclude_none=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,15 @@ class Reader:
         (one, cut), (other, also) = (self._read(side, None, start) for side in (first, second))
         joined: TokenColumns = {name: [a + b for a, b in zip(one[name], other[name], strict=True)] for name in one}
         return joined | {SECOND: [len(ids) for ids in one["input_ids"]]}, cut | also
+
+    def windows(
+        self, first: Sequence[str], second: Sequence[str] | None = None, size: int | None = None
+    ) -> Iterator[tuple[TokenColumns, set[int]]]:
+        """As `read`, for `size` texts at a time, none = WINDOW_TEXTS, in their order; rows count within a window."""
+        step = size or WINDOW_TEXTS
+        for start in range(0, len(first), step):
+            part = slice(start, start + step)
+            yield self.read(first[part], None if second is None else second[part], start)
 
     def longest(self, columns: TokenColumns) -> list[int]:
         """Tokens of each row that has been read; of a pair that is read apart those of its longer side."""

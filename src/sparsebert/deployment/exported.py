@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsebert.data.batches import TokenRow, outputs_by_length, padded
 from sparsebert.data.file_tokenizer import FILE, FileTokenizer
-from sparsebert.data.tokens import SHORTEST, WINDOW_TEXTS, Reader
+from sparsebert.data.tokens import SHORTEST, Reader
 from sparsebert.deployment.manifest import Manifest, ProgramFile, check_files
 from sparsebert.errors import UserError
 from sparsebert.runtimes.program import Program, RuntimeUnavailableError, cannot_run, open_program
@@ -34,9 +34,7 @@ class Exported:
 
         `done` is told how many texts are ready after each batch. Raises UserError for texts without tokens.
         """
-        for start in range(0, len(first), WINDOW_TEXTS):
-            part = slice(start, start + WINDOW_TEXTS)
-            columns, cut = self.reader.read(first[part], None if second is None else second[part], start)
+        for columns, cut in self.reader.windows(first, second):
             yield outputs_by_length(columns, self.batch, self.run, done), cut
 
     def run(self, rows: Sequence[TokenRow]) -> np.ndarray:
@@ -69,7 +67,12 @@ def open_exported(
     if reason is not None:
         raise RuntimeUnavailableError(program.runtime, reason)
     check_files(program, folder)
-    used = threads or len(os.sched_getaffinity(0))
+    used = threads or all_cores()
     return Exported(
         manifest, open_program(program.engine, folder / program.file, used, program.precision), reader, batch
     )
+
+
+def all_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))

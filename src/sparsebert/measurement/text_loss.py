@@ -55,8 +55,7 @@ def text_losses(
     tokenizer = inference.reader.tokenizer
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     mask, special = _mask_token(tokenizer, inference.reader.vocab_size), _special_tokens(tokenizer)
-    for start in range(0, len(texts), WINDOW_TEXTS):
-        columns, cut = inference.reader.read(texts[start : start + WINDOW_TEXTS], None, start)
+    for columns, cut in inference.reader.windows(texts, size=WINDOW_TEXTS):
         yield _losses(inference, columns, mask, special, done), len(cut)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -75,14 +76,10 @@ class CheckedTexts:
     label: str | None
     written: Written
 
-    def read(self) -> pa.Table:
+    @cached_property
+    def table(self) -> pa.Table:
         """Its columns. Raises UserError for a file that cannot be read, and a column that it has not."""
         return read_file(self.file, [*self.text, *([self.label] if self.label else [])], self.written)
-
-
-def count_of(given: CheckedTexts) -> int:
-    """How many texts there are. Raises UserError as `read` does."""
-    return len(given.read())
 
 
 def check(
@@ -99,7 +96,7 @@ def check(
     told how many answers are ready. Raises UserError for a file that cannot be read, for models of different tasks, and
     for a limit where there is nothing to hold to it.
     """
-    spec, raw = _task(first, second, given), given.read()
+    spec, raw = _task(first, second, given), given.table
     sides = [[str(text) for text in column(raw, name, given.file.name)] for name in given.text]
     pair = sides[1] if len(sides) > 1 else None
     rows = standard_rows(raw, spec, given.file.name, empty_text=True) if given.label else _unlabelled(sides)

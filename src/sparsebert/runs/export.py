@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 from sparsebert import registry
 from sparsebert.data.batches import inputs_of, rows_of
 from sparsebert.data.file_tokenizer import FILE
-from sparsebert.deployment.exported import Exported, file_reader, open_exported
+from sparsebert.deployment.exported import Exported, all_cores, file_reader
 from sparsebert.deployment.manifest import Manifest, ProgramFile, write_manifest
 from sparsebert.deployment.plain import label_names
 from sparsebert.environment import environment
@@ -28,7 +28,7 @@ from sparsebert.models.source import resolve
 from sparsebert.recipe.base import Recipe
 from sparsebert.runs.context import Predictions, RunContext
 from sparsebert.runs.subject import BATCH, Subject, Wish, by_text, columns_of, packaged_texts, subject_of, torch_outputs
-from sparsebert.runtimes.program import RuntimeUnavailableError
+from sparsebert.runtimes.program import RuntimeUnavailableError, open_program
 from sparsebert.runtimes.whole import WholeProgram
 from sparsebert.tasks.kind import task_kind
 
@@ -152,14 +152,19 @@ def _program(
         )
     exclusive = subject.kind is not None and task_kind(subject.kind).exclusive
     alike = float(np.mean(outputs.argmax(-1) == subject.expected.argmax(-1))) if exclusive else None
-    found = _file(runtime, folder).model_copy(
-        update={
-            "divergences": divergences,
-            "largest_difference": apart,
-            "relative_difference": relative,
-            "texts": len(outputs),
-            "agreement": alike,
-        }
+    paths = _paths(runtime, folder)
+    found = ProgramFile(
+        runtime=runtime.name,
+        engine=runtime.engine,
+        precision=runtime.precision,
+        file=runtime.file,
+        files=digests(paths, folder),
+        bytes_on_disk=sum(path.stat().st_size for path in paths),
+        divergences=divergences,
+        largest_difference=apart,
+        relative_difference=relative,
+        texts=len(outputs),
+        agreement=alike,
     )
     if subject.context is None or dense is None:
         return found
@@ -182,7 +187,9 @@ def _closest(
         # The program for bfloat16 is that of float32, whose digests are taken already.
         if not file.exists():
             runtime.write(subject.model, inputs, batches, file, way)
-        return open_exported(manifest, home, _file(runtime, home), reader, BATCH, None)
+        # Not yet of a known digest: it is taken once, of the program that is kept.
+        opened = open_program(runtime.engine, file, all_cores(), runtime.precision)
+        return Exported(manifest, opened, reader, BATCH)
 
     if len(runtime.ways) == 1 or subject.judged is None or subject.kind is None:
         return {}, make(runtime.ways[0], folder)
@@ -202,22 +209,6 @@ def _paths(runtime: WholeProgram, home: Path) -> list[Path]:
     """The files of a program; OpenVINO keeps weights beside it, in a file of the same name."""
     place = home / runtime.file
     return sorted(place.parent.glob(f"{place.stem}.*"))
-
-
-def _file(runtime: WholeProgram, folder: Path) -> ProgramFile:
-    """What is known of a program from its files."""
-    paths = _paths(runtime, folder)
-    return ProgramFile(
-        runtime=runtime.name,
-        engine=runtime.engine,
-        precision=runtime.precision,
-        file=runtime.file,
-        files=digests(paths, folder),
-        bytes_on_disk=sum(path.stat().st_size for path in paths),
-        largest_difference=0.0,
-        relative_difference=0.0,
-        texts=0,
-    )
 
 
 def _of_rows(opened: Exported, rows: Dataset) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sparsebert.data.batches import TokenRow, groups_by_length, inputs_of, rows_of
+from sparsebert.data.batches import TokenRow, inputs_of, outputs_by_length
 from sparsebert.data.load import load_task
 from sparsebert.data.tokens import Reader, TokenColumns
 from sparsebert.deployment.plain import inference_of
@@ -55,7 +55,6 @@ class Wish:
 class Subject:
     """The model in torch in float32, how it reads, and token rows: to check with, to calibrate with, to judge by."""
 
-    source: ModelSource
     model: PreTrainedModel
     kind: str | None
     tokenizer: PreTrainedTokenizerBase
@@ -80,34 +79,34 @@ def subject_of(wish: Wish, source: ModelSource, calibrated: Sequence[str]) -> Su
                 fix="name the model's task or data: --task, --data",
             )
         opened = inference_of(source, wish.max_length, "eager", BATCH)
-        return _without_data(source, opened)
+        return _without_data(opened)
     length = wish.max_length or reading_length(load_config(source), load_tokenizer(source))
     context = set_up(wish.recipe.model_copy(update={"model": wish.model, "max_length": length}), wish.output)
     if not context.is_tuned:
         raise UserError(f"{wish.model} is not fine-tuned for the task", got=context.spec.name)
-    model, tokenizer = ready(context.load(source), torch.float32), context.tokenizer
+    model, tokenizer = context.start(), context.tokenizer
     reader = Reader(
         tokenizer, tokenizer.model_max_length, model.config.vocab_size, segment_types(model.config), context.kind.apart
     )
+    collate = padding_collator(tokenizer)
     order = np.random.default_rng(wish.recipe.data_seed).permutation(len(context.train))
     chosen, judged = np.split(order[: wish.calibration + JUDGED_TEXTS], [wish.calibration])
     checked = columns_of(context.validations[context.task.validation_name], range(CHECKED_TEXTS))
     return Subject(
-        source,
         model,
         context.spec.kind,
         tokenizer,
         reader,
-        padding_collator(tokenizer),
+        collate,
         context,
         checked,
-        torch_outputs(model, padding_collator(tokenizer), checked),
+        torch_outputs(model, collate, checked),
         tuple(columns_of(context.train, [int(row)]) for row in chosen),
         columns_of(context.train, judged.tolist()) if len(judged) else None,
     )
 
 
-def _without_data(source: ModelSource, opened: Inference) -> Subject:
+def _without_data(opened: Inference) -> Subject:
     """Checked on texts that ship with the package."""
     kind = saved_kind(opened.model.config)
     texts = packaged_texts()
@@ -116,7 +115,7 @@ def _without_data(source: ModelSource, opened: Inference) -> Subject:
     expected = torch_outputs(model, opened.collate, checked)
     tokenizer = opened.reader.tokenizer
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
-    return Subject(source, model, kind, tokenizer, opened.reader, opened.collate, None, checked, expected, (), None)
+    return Subject(model, kind, tokenizer, opened.reader, opened.collate, None, checked, expected, (), None)
 
 
 def packaged_texts() -> list[str]:
@@ -138,8 +137,9 @@ def torch_outputs(model: PreTrainedModel, collate: PaddingCollator, columns: Tok
 
 def by_text(columns: TokenColumns, run: Callable[[list[TokenRow]], np.ndarray]) -> np.ndarray:
     """What `run` gives [rows, ...]; of hidden states [rows, tokens, ...] those of the first token."""
-    found: dict[int, np.ndarray] = {}
-    for group in groups_by_length([len(ids) for ids in columns["input_ids"]], BATCH):
-        outputs = run(rows_of(columns, group))
-        found.update(zip(group, outputs[:, 0] if outputs.ndim > 2 else outputs, strict=True))
-    return np.stack([found[row] for row in range(len(found))])
+
+    def of_texts(rows: list[TokenRow]) -> np.ndarray:
+        outputs = run(rows)
+        return outputs[:, 0] if outputs.ndim > 2 else outputs
+
+    return outputs_by_length(columns, BATCH, of_texts, lambda count: None)

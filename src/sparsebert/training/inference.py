@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from sparsebert import registry
 from sparsebert.data.batches import TokenRow, groups_by_length, outputs_by_length, rows_of
-from sparsebert.data.tokens import WINDOW_TEXTS, Reader, TokenColumns
+from sparsebert.data.tokens import Reader, TokenColumns
 from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime
 from sparsebert.training.collate import Batch, PaddingCollator
 
@@ -39,9 +39,7 @@ class Inference:
         `done` is told how many texts are ready after each batch. Raises UserError for texts without tokens, and for a
         runtime that cannot run here.
         """
-        for start in range(0, len(first), WINDOW_TEXTS):
-            part = slice(start, start + WINDOW_TEXTS)
-            columns, cut = self.reader.read(first[part], None if second is None else second[part], start)
+        for columns, cut in self.reader.windows(first, second):
             yield self._window(columns, min(self.batch, len(first)), done), cut
 
     def _window(self, columns: TokenColumns, size: int, done: Callable[[int], None]) -> np.ndarray:
