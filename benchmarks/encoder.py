@@ -32,6 +32,7 @@ from sparsebert.kernels import native
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.surgeon import convert_ffn
+from sparsebert.runtimes.program import openvino_core
 from sparsebert.timing import Variant, interleave, quartiles, torch_threads
 
 BLOCK, CALIBRATION_BATCHES, CLOSE = 32, 3, 0.1
@@ -193,9 +194,7 @@ def onnxruntime_runs(file: Path, inputs: Inputs, threads: int) -> dict[str, Run]
 
 
 def openvino_runs(file: Path, inputs: Inputs, threads: int) -> dict[str, Run]:
-    import openvino  # pyright: ignore[reportMissingImports]
-
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(file)
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
 

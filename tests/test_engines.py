@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,7 +102,7 @@ def test_products_of_8_bits_are_near(runtime: WholeProgram):
 
 
 def test_openvino_computes_in_bfloat16_only_where_there_are_units():
-    units = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    units = program.openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     reason = OPENVINO_BF16.unavailable()
     assert (reason is None) == ("BF16" in units)
     if reason is not None:
@@ -135,6 +137,30 @@ def test_it_runs_on_as_many_threads_as_torch_and_leaves_no_file(monkeypatch: pyt
         ONNX.prepare(tiny_model("bert", num_hidden_layers=1), tiny_batch())
     assert asked == [(tmp_path, 2, ["CPUExecutionProvider"])]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.process
+def test_programs_that_come_and_go_leave_signals_to_their_handlers(tmp_path: Path):
+    """As torch handles the end of children, and export starts some beside the programs of NNCF."""
+    script = f"""
+import signal, subprocess
+from pathlib import Path
+import numpy as np
+import openvino
+from openvino import opset13 as ops
+from sparsebert.runtimes.program import open_program
+given = ops.parameter([-1, -1], np.int64, name="input_ids")
+file = Path({str(tmp_path)!r}, "model.xml")
+openvino.save_model(openvino.Model([ops.convert(given, "f32")], [given]), file)
+first, second = (open_program("openvino", file, 1, "fp32") for _ in range(2))
+del first, second
+seen = []
+signal.signal(signal.SIGCHLD, lambda *_: seen.append(1))
+subprocess.run(["true"], check=True)
+assert seen, "no signal came"
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stderr) == (0, "")
 
 
 @pytest.mark.process

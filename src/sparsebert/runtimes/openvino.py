@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sparsebert.runtimes.program import Engine, ProgramPrecision, RuntimeUnavailableError, cannot_run, not_installed
+from sparsebert.runtimes.program import (
+    Engine,
+    ProgramPrecision,
+    RuntimeUnavailableError,
+    cannot_run,
+    not_installed,
+    openvino_core,
+)
 from sparsebert.runtimes.runtime import ModelInputs, ready
 from sparsebert.runtimes.whole import WholeProgram, examples, quiet_exporters
 
@@ -94,6 +101,7 @@ def _quantised(program: Any, texts: Sequence[ModelInputs], smoothing: float) -> 
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, AdvancedSmoothQuantParameters
 
+    openvino_core()  # Before those that NNCF makes, which then leave the stack for signals as they found it.
     samples = [{name: value.numpy() for name, value in batch.items()} for batch in texts]
     alphas = AdvancedSmoothQuantParameters(matmul=smoothing)
     # NNCF draws its bars on the screen whatever it is told.

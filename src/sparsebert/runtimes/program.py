@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -43,11 +44,24 @@ def not_installed(packages: Sequence[str], extra: str) -> str | None:
     return f"not installed: {', '.join(missing)} (pip install 'sparsebert[{extra}]')" if missing else None
 
 
-def no_bf16() -> str | None:
-    """Why OpenVINO computes nothing in bfloat16 here; none where it does."""
+@cache
+def openvino_core() -> Any:
+    """The one `openvino.Core` of this process, with its plugin for the CPU.
+
+    The plugin gives the thread that loads it another stack for signals, and takes it away again when the core goes.
+    Where several cores go in any other order than the reverse of their coming, the thread is left with a stack that is
+    not there, and the next signal ends the process.
+    """
     import openvino
 
-    units = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    core = openvino.Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")
+    return core
+
+
+def no_bf16() -> str | None:
+    """Why OpenVINO computes nothing in bfloat16 here; none where it does."""
+    units = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return None if "BF16" in units else "this processor has no units for bfloat16"
 
 
@@ -80,8 +94,6 @@ def _open_onnx(file: Path, threads: int) -> Program:
 
 
 def _open_openvino(file: Path, threads: int, precision: ProgramPrecision) -> Program:
-    import openvino
-
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
@@ -90,7 +102,7 @@ def _open_openvino(file: Path, threads: int, precision: ProgramPrecision) -> Pro
         # As threads of other runtimes are, which may run on any core.
         "ENABLE_CPU_PINNING": False,
     }
-    compiled = openvino.Core().compile_model(file, "CPU", hints)
+    compiled = openvino_core().compile_model(file, "CPU", hints)
     names = tuple(value.any_name for value in compiled.inputs)
     request = compiled.create_infer_request()
 
