@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +58,76 @@ def test_empty_lines_have_their_row_and_a_note(model):
     assert [row["text"] for row in found(said)["predictions"]] == ["good", "", "  ", "bad"]
     assert found(said)["notes"] == ["2 of 4 texts are empty"]
     assert "Note: 2 of 4 texts are empty" in said.stderr
+
+
+def given_rows(model: Path, content: bytes, *more: object) -> Any:
+    command = ["predict", str(model), "--file", "-", *map(str, more)]
+    return CliRunner().invoke(app, command, input=content)
+
+
+def test_json_lines_of_stdin_are_answered_line_by_line(model):
+    content = b'{"body": "good w1", "n": 7}\n\n{"body": "", "n": "x"}\n{"body": "bad \xc3\xa9", "n": null}'
+    said = given_rows(model, content, "--text-column", "body", "--id-column", "n", "--output", "-")
+    assert said.exit_code == 0, said.output
+    rows = [json.loads(line) for line in said.stdout.splitlines()]
+    assert [(row["id"], row["text"]) for row in rows] == [(7, "good w1"), ("x", ""), (None, "bad \u00e9")]
+    assert "Note: 1 of 3 texts are empty" in said.stderr
+    given = [
+        row["probabilities"]
+        for row in found(run_cli("predict", model, "good w1", "", "bad \u00e9", "--json"))["predictions"]
+    ]
+    for row, expected in zip(rows, given, strict=True):
+        assert row["probabilities"] == pytest.approx(expected, rel=1e-5)
+    numbered = found(given_rows(model, b'{"text": "good"}\n{"text": "bad"}\n', "--json"))["predictions"]
+    assert [row["id"] for row in numbered] == [1, 2]
+
+
+@pytest.mark.process
+def test_a_row_is_answered_before_the_next_has_come(model):
+    """As a program asks that waits for each answer."""
+    command = [
+        sys.executable,
+        "-m",
+        "sparsebert",
+        "predict",
+        str(model),
+        "--file",
+        "-",
+        "-o",
+        "-",
+        "--runtime",
+        "eager",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout and process.stderr
+        watchdog = threading.Timer(120, process.kill)
+        watchdog.start()
+        for number, text in enumerate(("good", "bad w1", "good w2"), start=1):
+            process.stdin.write(json.dumps({"text": text}).encode() + b"\n")
+            process.stdin.flush()
+            row = json.loads(process.stdout.readline())
+            assert (row["id"], row["text"]) == (number, text)
+        process.stdin.close()
+        assert process.stdout.read() == b"" and process.wait(timeout=60) == 0, process.stderr.read()
+        watchdog.cancel()
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "words"),
+    [
+        (b'{"text": "good"}\n{text}\n', (), ["stdin, line 2 is no JSON"]),
+        (b'{"text": "\xff"}\n', (), ["stdin, line 1 is no JSON", "decode"]),
+        (b"[1]\n", (), ["stdin, line 1 is no JSON object; got", "[1]"]),
+        (b'\n{"txt": "good"}\n', (), ["stdin, line 2 has no 'text'; allowed: txt", "--text-column"]),
+        (b'{"text": 3}\n', (), ["stdin, line 1: the text must be a string; got", "3"]),
+        (b'{"text": "a"}\n', ("--id-column", "n"), ["stdin, line 1 has no 'n'"]),
+        (b"", (), ["There is no text"]),
+        (b"\n \n", (), ["There is no text"]),
+        (b'{"text": "a"}\n', ("--json", "--output", "-"), ["--json prints one object"]),
+    ],
+)
+def test_json_lines_that_do_not_do_are_refused(model, content, more, words):
+    assert_refused(given_rows(model, content, *more), words)
 
 
 def test_nothing_on_stdin(model):

@@ -60,8 +60,11 @@ def busy(title: str) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def bar_if_slow(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Give a function that is told how much more is done; after two seconds a terminal shows a bar."""
+def bar_if_slow(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Give a function that is told how much more is done; after two seconds a terminal shows a bar.
+
+    A `total` of none: what comes is not known.
+    """
     started = time.monotonic()
     parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*parts, console=console, transient=True, disable=not console.is_terminal)

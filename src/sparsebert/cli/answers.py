@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sparsebert.training.inference import Inference
 
 SEPARATOR = "|"
+STDOUT = Path("-")
 OUTPUTS = (".csv", ".jsonl", ".json")
 Answer = dict[str, Any]
 AnsweredTexts = Iterator[tuple[list[Answer], int]]
@@ -36,11 +38,18 @@ class Destination:
     as_json: bool
     show_ids: bool
 
+    @property
+    def streams(self) -> bool:
+        """Whether rows go to stdout as they come."""
+        return self.file == STDOUT
+
 
 def check_output(file: Path, read: Path | None) -> None:
     """Raise UserError for a suffix that says no format, for a folder, and for the file that the texts are read from."""
+    if file == STDOUT:
+        return
     if file.suffix.lower() not in OUTPUTS:
-        raise UserError("Cannot tell the format of the output", got=file.name, allowed=", ".join(OUTPUTS))
+        raise UserError("Cannot tell the format of the output", got=file.name, allowed=f"{', '.join(OUTPUTS)}, or -")
     if file.is_dir():
         raise UserError("The output is a folder", got=file, fix="name a file")
     if read is not None and read.exists() and file.exists() and file.samefile(read):
@@ -102,6 +111,13 @@ def write_rows(rows: Iterable[Answer], file: Path) -> int:
         for count, row in enumerate(rows, start=1):
             out.write(_line(row, file.suffix.lower(), with_header=count == 1).encode("utf-8"))
     return count
+
+
+def print_rows(rows: Iterable[Answer]) -> None:
+    """JSON lines on stdout, each as it comes."""
+    for row in rows:
+        sys.stdout.write(_line(row, ".jsonl", with_header=False))
+        sys.stdout.flush()
 
 
 def _line(row: Answer, suffix: str, with_header: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from sparsebert.cli.answers import Answer, AnsweredTexts, Destination
     from sparsebert.cli.texts import Texts
+    from sparsebert.data.text import Written
 
 
 def predict(
@@ -44,7 +45,9 @@ def predict(
     file: Annotated[
         Path | None,
         typer.Option(
-            "--file", help="A text a line, or .csv, .tsv, .jsonl, .parquet with --text-column.", rich_help_panel=DATA
+            "--file",
+            help="A text a line, or .csv, .tsv, .jsonl, .parquet with --text-column; - reads JSON lines from stdin.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     text_column: TextColumnOption = None,
@@ -92,7 +95,8 @@ def predict(
             "--output",
             "-o",
             metavar="FILE",
-            help="Write the rows here, not to the screen: .csv, .jsonl, or .json for all in one.",
+            help="Write the rows here, not to the screen: .csv, .jsonl, or .json for all in one; - prints JSON lines "
+            "as they come.",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -103,19 +107,34 @@ def predict(
     with cli_errors(debug):
         from sparsebert.cli.answers import Destination, check_output
         from sparsebert.cli.output import quiet_where_needed
-        from sparsebert.cli.texts import texts_of
         from sparsebert.data.text import Written
 
         if output:
             check_output(output, file)
+        if as_json and output is not None and str(output) == "-":
+            raise UserError(
+                "--json prints one object, and --output - a line for each text", fix="leave out one of both"
+            )
         if loss and len(text_column or []) > 1:
             raise UserError("--loss takes one text a row", got=f"{len(text_column or [])} text columns")
         to = Destination(model, output, as_json, show_ids=id_column is not None)
         with quiet_where_needed(model):
             open_ = _masked_lm if loss else _fine_tuned
             asked = open_(model, max_length, runtime, batch, threads)
-            read = texts_of(texts or [], file, text_column or [], id_column, Written(delimiter, encoding))
+            read = _read(texts or [], file, text_column or [], id_column, Written(delimiter, encoding))
             _answer(asked, read, to, stats)
+
+
+def _read(
+    given: Sequence[str], file: Path | None, columns: Sequence[str], id_column: str | None, written: Written
+) -> tuple[Iterable[Texts], int | None]:
+    """The texts, all at once or as they come, and how many there are where that is known."""
+    from sparsebert.cli.texts import STDIN, texts_of, texts_of_stdin
+
+    if file is not None and str(file) == STDIN and not given:
+        return texts_of_stdin(columns, id_column), None
+    texts = texts_of(given, file, columns, id_column, written)
+    return [texts], len(texts.first)
 
 
 @dataclass(frozen=True)
@@ -160,18 +179,20 @@ def _masked_lm(model: str, max_length: int | None, runtime: str, batch: int, thr
     return _Asked(rows, lambda texts: None, inference.reader.limit)
 
 
-def _answer(asked: _Asked, texts: Texts, to: Destination, stats: bool) -> None:
-    """One row a text, in order: an empty line is an empty text and has its row; a note says how many there are."""
-    from sparsebert.cli.answers import write_rows
+def _answer(asked: _Asked, texts: tuple[Iterable[Texts], int | None], to: Destination, stats: bool) -> None:
+    """One row a text, in order: an empty text has its row; notes say how many are empty, and how many were cut."""
+    from sparsebert.cli.answers import print_rows, write_rows
     from sparsebert.cli.output import remark, say
     from sparsebert.progress import bar_if_slow
 
-    notes = [texts.note] if texts.note else []
-    asked.choose(texts)
-    clock = Stopwatch()
-    with bar_if_slow("Predicting", len(texts.first)) as done:
-        rows = _rows(asked, texts, notes, clock.watching(done))
-        if to.file and to.file.suffix.lower() != ".json" and not to.as_json:
+    parts, total = texts
+    notes: list[str] = []
+    clock, said = Stopwatch(), ""
+    with bar_if_slow("Predicting", total) as done:
+        rows = _rows(asked, parts, notes, lambda: clock.watching(done))
+        if to.streams:
+            print_rows(rows)
+        elif to.file and to.file.suffix.lower() != ".json" and not to.as_json:
             said = f"{write_rows(rows, to.file)} rows written to {to.file}"
         else:
             said = _put(list(rows), notes, to)
@@ -181,15 +202,26 @@ def _answer(asked: _Asked, texts: Texts, to: Destination, stats: bool) -> None:
         say(said)
 
 
-def _rows(asked: _Asked, texts: Texts, notes: list[str], done: Callable[[int], None]) -> Iterator[Answer]:
-    """The answers, in order; what was cut is added to the notes at the end."""
+def _rows(
+    asked: _Asked, parts: Iterable[Texts], notes: list[str], watch: Callable[[], Callable[[int], None]]
+) -> Iterator[Answer]:
+    """The answers, in order; what is empty or was cut is added to the notes at the end.
+
+    `watch` starts the clock, which stands while texts are waited for and while a runtime is chosen.
+    """
     from sparsebert.data.tokens import cut_note
 
-    truncated = 0
-    for rows, cut in asked.rows(texts, done):
-        yield from rows
-        truncated += cut
-    notes += [note for note in [cut_note(truncated, len(texts.first), asked.limit)] if note]
+    count = empty = truncated = 0
+    for texts in parts:
+        asked.choose(texts)
+        count, empty = count + len(texts.first), empty + texts.empty
+        for rows, cut in asked.rows(texts, watch()):
+            yield from rows
+            truncated += cut
+    if not count:
+        raise UserError("There is no text", fix="give texts, or JSON lines on stdin")
+    notes += [f"{empty} of {count} texts are empty"] if empty else []
+    notes += [note for note in [cut_note(truncated, count, asked.limit)] if note]
 
 
 def _put(rows: list[Answer], notes: list[str], to: Destination) -> str:

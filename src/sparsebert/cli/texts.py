@@ -1,14 +1,15 @@
-"""The texts that `predict` is given: as arguments, as lines, or as columns of a file."""
+"""The texts that `predict` is given: as arguments, lines, columns of a file, or JSON lines that come by stdin."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sparsebert.data.read import SUFFIXES, column, has_columns, read_file
 from sparsebert.data.text import Written, decoded
@@ -16,6 +17,7 @@ from sparsebert.errors import UserError
 
 STDIN = "-"
 LINES = ".txt"
+ARRIVING_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,9 @@ class Texts:
     ids: Sequence[Any]
 
     @property
-    def note(self) -> str:
-        """One sentence about empty texts; nothing if there are none."""
-        count = sum(not text.strip() for text in self.first)
-        return f"{count} of {len(self.first)} texts are empty" if count else ""
+    def empty(self) -> int:
+        """How many first sides hold no letter."""
+        return sum(not text.strip() for text in self.first)
 
 
 def texts_of(
@@ -54,9 +55,58 @@ def texts_of(
     return Texts(lines, None, range(1, len(lines) + 1))
 
 
-def _from_table(file: Path, columns: Sequence[str], id_column: str | None, written: Written) -> Texts:
+def texts_of_stdin(columns: Sequence[str], id_column: str | None) -> Iterator[Texts]:
+    """Rows of JSON lines, as they come: those that have arrived are given together, and none waits for later ones.
+
+    Rows without an id are numbered from 1, blank lines are passed over. Raises UserError for a line, named by its
+    number, that is no JSON object or lacks a text.
+    """
+    names, rows = list(columns or ["text"]), 0
+    _check_sides(names)
+    for lines in _arrived(sys.stdin.buffer):
+        found = [_row(line, number, [*names, *([id_column] if id_column else [])]) for number, line in lines]
+        if not found:
+            continue
+        sides = [
+            [_text(row[name], f"stdin, line {n}") for row, (n, _) in zip(found, lines, strict=True)] for name in names
+        ]
+        ids = [row[id_column] for row in found] if id_column else range(rows + 1, rows + len(found) + 1)
+        rows += len(found)
+        yield Texts(sides[0], sides[1] if len(sides) > 1 else None, ids)
+
+
+def _arrived(stream: BinaryIO) -> Iterator[list[tuple[int, bytes]]]:
+    """Whole lines with their numbers, as many as there are each time."""
+    rest, number = b"", 0
+    while chunk := stream.read1(ARRIVING_BYTES):  # pyright: ignore[reportAttributeAccessIssue]
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield [(place, line) for place, line in enumerate(lines, start=number + 1) if line.strip()]
+        number += len(lines)
+    if rest.strip():
+        yield [(number + 1, rest)]
+
+
+def _row(line: bytes, number: int, names: Sequence[str]) -> dict[str, Any]:
+    where = f"stdin, line {number}"
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is no JSON ({str(error).splitlines()[0]})") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where} is no JSON object", got=row)
+    for name in names:
+        if name not in row:
+            raise UserError(f"{where} has no '{name}'", allowed=", ".join(row), fix="name it with --text-column")
+    return row
+
+
+def _check_sides(columns: Sequence[str]) -> None:
     if len(columns) > 2:
         raise UserError("A task has one or two text columns", got=", ".join(columns))
+
+
+def _from_table(file: Path, columns: Sequence[str], id_column: str | None, written: Written) -> Texts:
+    _check_sides(columns)
     raw = read_file(file, [*columns, *([id_column] if id_column else [])], written)
     sides = [_strings(column(raw, name, file.name), f"{file.name}, column '{name}'") for name in columns]
     ids = column(raw, id_column, file.name) if id_column else range(1, len(raw) + 1)
@@ -64,10 +114,13 @@ def _from_table(file: Path, columns: Sequence[str], id_column: str | None, writt
 
 
 def _strings(values: Sequence[Any], where: str) -> list[str]:
-    for row, value in enumerate(values, start=1):
-        if not isinstance(value, str):
-            raise UserError(f"{where}, row {row}: the text must be a string", got=value)
-    return list(values)
+    return [_text(value, f"{where}, row {row}") for row, value in enumerate(values, start=1)]
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{where}: the text must be a string", got=value)
+    return value
 
 
 def _given(texts: Sequence[str], written: Written) -> list[str]:
