@@ -14,7 +14,8 @@ from transformers import BertConfig, BertModel, PreTrainedModel
 
 from harness import Row, options_of, print_rows, with_threads, write
 from sparsebert.environment import environment
-from sparsebert.measurement.bench import BenchRow, Setting, bench
+from sparsebert.measurement.bench import BenchRow, bench
+from sparsebert.measurement.setting import Setting
 from sparsebert.models.layout import layout_of
 from sparsebert.models.surgeon import shrink
 from sparsebert.records import TimeSummary

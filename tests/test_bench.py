@@ -18,7 +18,8 @@ from sparsebert.cli.bench_tables import tables
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
 from sparsebert.kernels import native
-from sparsebert.measurement.bench import BenchRow, Match, Setting, bench, runtime_verdict, verdict
+from sparsebert.measurement.bench import BenchRow, Match, bench, runtime_verdict, verdict
+from sparsebert.measurement.setting import Setting
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import load_model

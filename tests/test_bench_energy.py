@@ -17,8 +17,9 @@ from powercap import RANGE_UJ, energy_of, set_energy, zone
 from sparsebert import energy
 from sparsebert.cli.bench_tables import print_rows, tables
 from sparsebert.measurement import energy as measurement
-from sparsebert.measurement.bench import BenchRow, Setting, bench
+from sparsebert.measurement.bench import BenchRow, bench
 from sparsebert.measurement.energy import energy_uses, repeated
+from sparsebert.measurement.setting import Setting
 from sparsebert.records import EnergyUse
 from sparsebert.timing import Conditions, timing
 from tiny import tiny_model

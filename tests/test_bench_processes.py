@@ -14,7 +14,8 @@ from torch import nn
 
 from sparsebert.cli.bench_tables import print_rows
 from sparsebert.errors import UserError
-from sparsebert.measurement.bench import Setting, bench
+from sparsebert.measurement.bench import bench
+from sparsebert.measurement.setting import Setting
 from sparsebert.measurement.station import Here
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import load_model
@@ -123,10 +124,10 @@ def test_a_setting_that_follows_is_prepared_with_autograd_and_the_collector_on()
     model = tiny_model("bert")
     station, states = Here("eager", {"a": model}), []
     batch = {name: ids.numpy() for name, ids in tiny_batch().items()}
-    station.prepare([batch])
+    station.prepare({"a": [batch]})
     assert torch.is_inference_mode_enabled() and len(model.bert.encoder.layer[0]._forward_pre_hooks) == 1
-    station._prepared = lambda model: states.append(torch.is_inference_mode_enabled()) or "no"
-    assert station.prepare([batch]) == {"a": "no"} and states == [False]
+    station._prepared = lambda *_: states.append(torch.is_inference_mode_enabled()) or "no"
+    assert station.prepare({"a": [batch]}) == {"a": "no"} and states == [False]
     station.close()
     assert not torch.is_inference_mode_enabled() and not model.bert.encoder.layer[0]._forward_pre_hooks
 

@@ -15,7 +15,8 @@ import torch
 from transformers import PreTrainedModel
 
 from sparsebert import registry
-from sparsebert.measurement.bench import Setting, bench
+from sparsebert.measurement.bench import bench
+from sparsebert.measurement.setting import Setting
 from sparsebert.models.accelerate import accelerate
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import Packing, load_model, save_model

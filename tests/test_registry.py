@@ -9,7 +9,8 @@ import pytest
 
 from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.measurement.bench import Setting, bench
+from sparsebert.measurement.bench import bench
+from sparsebert.measurement.setting import Setting
 from tiny import tiny_model
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from sparsebert.counts import sizes
 from sparsebert.errors import UserError
-from sparsebert.measurement.bench import Setting
+from sparsebert.measurement.setting import Setting
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.surgeon import shrink
 from sparsebert.pruning import targets

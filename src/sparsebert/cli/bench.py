@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,17 +22,22 @@ from sparsebert.cli.options import (
     RecipeOption,
     SeedOption,
     SetOption,
+    TextColumnOption,
     ThreadsOption,
 )
 from sparsebert.cli.settings import recipe_of
+from sparsebert.errors import UserError
 
 if TYPE_CHECKING:
-    from sparsebert.measurement.bench import BenchRow, Setting
+    from sparsebert.cli.texts import Texts
+    from sparsebert.measurement.bench import BenchRow
+    from sparsebert.measurement.setting import RealTexts, Setting
     from sparsebert.models.source import ModelSource
     from sparsebert.recipe.base import Recipe
 
 LENGTH = 128
 ALL = "all"
+MOST_TEXTS = 200
 
 
 def bench(
@@ -48,6 +54,17 @@ def bench(
         typer.Option(help="Measure at the median length of this task's validation texts.", rich_help_panel=SPEED),
     ] = None,
     data: DataOption = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            "--texts",
+            metavar="FILE",
+            help=f"Measure on your texts, each as long as it is, not on random tokens: a text a line, or .csv, .tsv, "
+            f".jsonl, .parquet. Of more than {MOST_TEXTS}, so many by the seed.",
+            rich_help_panel=SPEED,
+        ),
+    ] = None,
+    text_column: TextColumnOption = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,22 +111,48 @@ def bench(
         made = recipe_of(recipe, options, settings or [])
         named = any(setting.startswith(("task=", "data=")) for setting in settings or [])
         natural = named or any(given is not None for given in (task, data, recipe))
-        _put(_measured(models, made, batch or [], length or [], runtime or [], natural, memory), output, as_json)
+        shape = _Shape(batch or [], length or [], natural)
+        chosen = _texts(texts, text_column or [], shape, memory, made.seed)
+        _put(_measured(models, made, shape, chosen, runtime or [], memory), output, as_json)
 
 
-def _measured(
-    names: Sequence[str],
-    recipe: Recipe,
-    batches: Sequence[int],
-    lengths: Sequence[int],
-    runtimes: Sequence[str],
-    natural: bool,
-    memory: bool,
-) -> list[BenchRow]:
+@dataclass(frozen=True)
+class _Shape:
     """Every batch with every length, or the settings of the recipe where neither is given.
 
     `natural`: a length that is not given is the median of the task's validation texts, not 128.
     """
+
+    batches: Sequence[int]
+    lengths: Sequence[int]
+    natural: bool
+
+
+def _texts(file: Path | None, columns: Sequence[str], shape: _Shape, memory: bool, seed: int) -> Texts | None:
+    """The texts of a file, or some of them; none where none is given."""
+    import random
+
+    from sparsebert.cli.texts import Texts, texts_of
+    from sparsebert.data.text import Written
+
+    if file is None:
+        if columns:
+            raise UserError("--text-column needs --texts")
+        return None
+    if shape.lengths or shape.natural:
+        raise UserError("Texts have lengths of their own", fix="leave out --length, --task, --data and --recipe")
+    if memory:
+        raise UserError("--memory measures inputs of one shape", fix="leave out --texts, and name --length")
+    found = texts_of([], file, columns, None, Written())
+    rows = range(len(found.first))
+    rows = sorted(random.Random(seed).sample(rows, min(len(rows), MOST_TEXTS)))
+    second = None if found.second is None else [found.second[row] for row in rows]
+    return Texts([found.first[row] for row in rows], second, rows)
+
+
+def _measured(
+    names: Sequence[str], recipe: Recipe, shape: _Shape, texts: Texts | None, runtimes: Sequence[str], memory: bool
+) -> list[BenchRow]:
     from sparsebert.cli.output import quiet_libraries
     from sparsebert.measurement.bench import bench as measure
     from sparsebert.models.named import open_model, sources
@@ -117,7 +160,7 @@ def _measured(
 
     with quiet_libraries(), busy("Loading the models") as update:
         found = sources(names)
-        settings = _settings(recipe, batches, lengths, next(iter(found.values())) if natural else None)
+        settings = _settings(recipe, shape, next(iter(found.values())))
         rows = measure(
             {name: open_model(source) for name, source in found.items()},
             settings,
@@ -126,6 +169,7 @@ def _measured(
             threads=recipe.measure.threads,
             seed=recipe.seed,
             energy=recipe.measure.energy,
+            texts=None if texts is None else _read_by(found, texts),
             progress=update,
         )
         if memory:
@@ -134,17 +178,22 @@ def _measured(
     return rows
 
 
-def _settings(
-    recipe: Recipe, batches: Sequence[int], lengths: Sequence[int], model: ModelSource | None
-) -> list[Setting]:
-    from sparsebert.measurement.bench import Setting
+def _read_by(found: Mapping[str, ModelSource], texts: Texts) -> RealTexts:
+    from sparsebert.measurement.setting import RealTexts
+    from sparsebert.models.load import load_tokenizer
+
+    return RealTexts(texts.first, texts.second, {name: load_tokenizer(source) for name, source in found.items()})
+
+
+def _settings(recipe: Recipe, shape: _Shape, model: ModelSource) -> list[Setting]:
+    from sparsebert.measurement.setting import Setting
 
     wanted = recipe.measure
     pairs: list[tuple[int, int | None]] = [(wanted.batch, wanted.length), *wanted.also]
-    if batches or lengths:
-        pairs = list(product(batches or [wanted.batch], lengths or [wanted.length]))
+    if shape.batches or shape.lengths:
+        pairs = list(product(shape.batches or [wanted.batch], shape.lengths or [wanted.length]))
     usual = LENGTH
-    if model is not None and any(length is None for _, length in pairs):
+    if shape.natural and any(length is None for _, length in pairs):
         usual = _natural_length(recipe, model)
     return list(dict.fromkeys(Setting(batch, usual if length is None else length) for batch, length in pairs))
 

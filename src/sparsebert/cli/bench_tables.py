@@ -25,13 +25,16 @@ def print_rows(rows: Sequence[BenchRow], said: Sequence[str]) -> None:
     for text in said:
         say(text)
     say("Times: medians of interleaved rounds, with quartiles. Speedups: medians of paired rounds, with 95% intervals.")
+    if any(row.real for row in rows):
+        say("Texts: each as long as it is, in batches of like length. Times are those of a batch; percentiles of all.")
     if any(row.timings for row in rows):
         say(_where(rows))
     for text in dict.fromkeys(filter(None, map(_energy_words, rows))):
         say(text)
     matches = [match for row in rows if (match := _match(row))]
     if matches:
-        count = f"{matches[0].sequences} random sequence{'s' if matches[0].sequences > 1 else ''}"
+        what = "random sequence" if rows[0].real is None else "text"
+        count = f"{matches[0].sequences} {what}{'s' if matches[0].sequences > 1 else ''}"
         say(f"Outputs: largest difference over the largest output of what they are compared with, on {count}.")
 
 
@@ -44,14 +47,16 @@ def _where(rows: Sequence[BenchRow]) -> str:
 
 def tables(rows: Sequence[BenchRow]) -> list[Table]:
     """Of one setting: how fast, and what else. Two, so that no number is broken at 80 columns."""
-    whole = rows[0].timings[0]
-    title = f"Batch {whole.batch}, {whole.length} tokens, threads {whole.threads}, {_rounds(rows)} rounds"
+    whole, real = rows[0].timings[0], rows[0].real
+    what = f"{whole.length} tokens" if real is None else f"{real.texts} texts of {whole.length} tokens on average"
+    title = f"Batch {whole.batch}, {what}, threads {whole.threads}, {_rounds(rows)} rounds"
     times = _table(["Model, ms", "Speedup", "Encoder, ms", "Speedup"], title)
     for row in rows:
         whole, encoder = row.timing("model"), row.timing("encoder")
         times.add_row(Text(row.model), row.backend, _ms(whole), _speedup(whole), _ms(encoder), _speedup(encoder))
+    rates = {"Tokens/s": _rate} if real is None else {"Texts/s": _texts_rate, "ms: p50\np95, p99": _percentiles}
     columns: dict[str, Callable[[BenchRow], str]] = {
-        "Tokens/s": _rate,
+        **rates,
         "Outputs\ndiffer by": lambda row: _check(_match(row)),
     }
     if any(row.backend_speedup is not None for row in rows):
@@ -92,6 +97,15 @@ def _how(row: BenchRow) -> str:
 
 def _rate(row: BenchRow) -> str:
     return f"{row.timings[0].tokens_per_s:,.0f}"
+
+
+def _texts_rate(row: BenchRow) -> str:
+    return v.DASH if row.real is None else f"{row.real.texts_per_s:,.1f}"
+
+
+def _percentiles(row: BenchRow) -> str:
+    real = row.real
+    return v.DASH if real is None else f"{v.digits(real.p50_ms)}\n{v.digits(real.p95_ms)}, {v.digits(real.p99_ms)}"
 
 
 def _ms(timing: Timing | None) -> str:

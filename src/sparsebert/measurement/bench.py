@@ -5,7 +5,6 @@ All models and runtimes of one setting share one measurement, so that every rati
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +17,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sparsebert import registry
-from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
 from sparsebert.measurement.energy import EnergyUses, energy_uses
+from sparsebert.measurement.setting import Given, RealTexts, Setting, random_tokens
 from sparsebert.measurement.station import Described, Station, stations
 from sparsebert.records import Part, Timing
-from sparsebert.runtimes.program import Arrays
 from sparsebert.timing import (
     NARROW,
     Conditions,
@@ -37,16 +35,7 @@ from sparsebert.timing import (
 )
 
 NOTICEABLE = 1.05
-# On which outputs are compared, at the least; of one alone, decisions agree on all or none.
-SEQUENCES = 32
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The shape of the input, in examples and tokens."""
-
-    batch: int
-    length: int
+PERCENTILES = (50, 95, 99)
 
 
 class Match(Part):
@@ -61,12 +50,26 @@ class Match(Part):
     agreement: float | None = None
 
 
+class TextTimes(Part):
+    """Real texts, as many as `texts`: how many a second, and percentiles of the time of a batch of them.
+
+    The rate is a median of rounds; percentiles are of the batches of all rounds.
+    """
+
+    texts: int
+    texts_per_s: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
 class BenchRow(Part):
     """One model in one runtime in one setting.
 
     `backend` is the name of the runtime, as in a Timing. A speedup in `timings` is over the first model in the same
     runtime; `backend_speedup` is over the same model in the first runtime. The two matches are against the same two.
-    `cores` is how many the process may use, the same for all. Where a runtime cannot run, `unavailable` says why.
+    `cores` is how many the process may use, the same for all. Where a runtime cannot run, `unavailable` says why. With
+    real texts `length` is their mean in tokens, rounded, and times are those of a batch, on average over all of them.
     """
 
     model: str
@@ -84,6 +87,7 @@ class BenchRow(Part):
     against_baseline: Match | None = None
     against_first_backend: Match | None = None
     peak_memory_mb: float | None = None
+    real: TextTimes | None = None
 
     def timing(self, scope: str) -> Timing | None:
         """The time of `model` or `encoder`; none where it was not measured."""
@@ -101,11 +105,13 @@ def bench(
     min_sample_ms: float = 15,
     warmup_ms: float = 200,
     energy: bool = False,
+    texts: RealTexts | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[BenchRow]:
     """Measure every model in every runtime in every setting; the first model is the baseline.
 
-    Inputs are random tokens without padding, the same for all. One runtime runs in this process; of several each has a
+    Inputs are random tokens without padding, the same for all; with `texts` those, each as long as it is, in batches as
+    the settings say, whose lengths then mean nothing. One runtime runs in this process; of several each has a
     process of its own, with the same threads and cores, and one works while the others sleep (see `stations`). The time
     of the encoder (its layers only) comes from the same forward passes, in runtimes that run layer by layer and for
     models that have layers. With `energy` rounds of a second follow, whose energy is measured where the machine can
@@ -118,11 +124,14 @@ def bench(
     for name in names:
         registry.check("runtime", name)
     plan = _Plan(first, rounds, min_sample_ms, warmup_ms, energy, _device(models), progress)
-    batches = {setting: _batches(models, setting, seed) for setting in settings}
+    given = [
+        random_tokens(models, setting, seed) if texts is None else texts.given(models, setting.batch)
+        for setting in settings
+    ]
     rows: list[BenchRow] = []
     with torch_threads(threads) as count, stations(models, names, count) as opened:
-        for setting in settings:
-            results = _results(plan, setting, batches[setting], opened, count)
+        for one in given:
+            results = _results(plan, one, opened, count)
             rows += [
                 _row(results, key, _Key(first, key.runtime), _Key(key.model, names[0])) for key in _keys(models, names)
             ]
@@ -201,13 +210,14 @@ class _Plan:
 class _Results:
     """All that one setting gave."""
 
-    setting: Setting
+    given: Given
     threads: int
     cores: int
     ready: Mapping[_Key, Described]
     missing: Mapping[_Key, str]
     samples: Mapping[_Key, Samples]
     outputs: Mapping[_Key, Tensor]
+    batches_ms: Mapping[_Key, np.ndarray]
     energy: EnergyUses[_Key]
 
 
@@ -222,31 +232,22 @@ def _device(models: Mapping[str, PreTrainedModel]) -> torch.device:
     return devices.pop()
 
 
-def _batches(models: Mapping[str, PreTrainedModel], setting: Setting, seed: int) -> list[dict[str, np.ndarray]]:
-    """Random input for every model, as many batches as hold SEQUENCES; the first is the one that is timed."""
-    count = math.ceil(SEQUENCES / setting.batch) if setting.batch > 0 else 1
-    inputs = example_inputs(list(models.values()), setting.batch * count, setting.length, seed)
-    return [{name: tensor.chunk(count)[part].numpy() for name, tensor in inputs.items()} for part in range(count)]
-
-
-def _results(
-    plan: _Plan, setting: Setting, batches: Sequence[Arrays], opened: Mapping[str, Station], threads: int
-) -> _Results:
-    where = f"batch {setting.batch}, length {setting.length}"
-    plan.progress(f"{where}: preparing")
-    ready, missing = _prepare(opened, batches)
-    plan.progress(f"{where}: {len(ready)} variants, {plan.rounds} rounds")
-    samples = _measure(plan, opened, list(ready))
+def _results(plan: _Plan, given: Given, opened: Mapping[str, Station], threads: int) -> _Results:
+    plan.progress(f"{given.words}: preparing")
+    ready, missing = _prepare(opened, given)
+    plan.progress(f"{given.words}: {len(ready)} variants, {plan.rounds} rounds")
+    samples = _measure(plan, opened, list(ready), given.timed)
+    batches_ms = {key: opened[key.runtime].batches_ms(key.model) for key in ready}
     uses = EnergyUses[_Key]()
     if plan.energy:
-        plan.progress(f"{where}: energy of {len(ready)} variants")
-        uses = _energy(plan, opened, list(ready), len(batches[0]["input_ids"]))
+        plan.progress(f"{given.words}: energy of {len(ready)} variants")
+        uses = _energy(plan, opened, list(ready), given.texts or given.batch)
     outputs = {key: torch.from_numpy(opened[key.runtime].outputs(key.model)) for key in ready}
-    return _Results(setting, threads, len(os.sched_getaffinity(0)), ready, missing, samples, outputs, uses)
+    return _Results(given, threads, len(os.sched_getaffinity(0)), ready, missing, samples, outputs, batches_ms, uses)
 
 
-def _prepare(opened: Mapping[str, Station], batches: Sequence[Arrays]) -> tuple[dict[_Key, Described], dict[_Key, str]]:
-    found = {runtime: station.prepare(batches) for runtime, station in opened.items()}
+def _prepare(opened: Mapping[str, Station], given: Given) -> tuple[dict[_Key, Described], dict[_Key, str]]:
+    found = {runtime: station.prepare(given.batches, given.timed) for runtime, station in opened.items()}
     cells = {_Key(model, runtime): said for runtime, of in found.items() for model, said in of.items()}
     ready = {key: said for key, said in cells.items() if isinstance(said, Described)}
     return ready, {key: said for key, said in cells.items() if isinstance(said, str)}
@@ -267,7 +268,8 @@ class _Cell:
         return self.station.sample(self.model, calls)
 
 
-def _measure(plan: _Plan, opened: Mapping[str, Station], keys: Sequence[_Key]) -> dict[_Key, Samples]:
+def _measure(plan: _Plan, opened: Mapping[str, Station], keys: Sequence[_Key], batches: int) -> dict[_Key, Samples]:
+    """Milliseconds a batch."""
     cells = {key: _Cell("/".join(key), opened[key.runtime], key.model) for key in keys}
     pairs = [(cells[own].name, cells[base].name) for own, base in _pairs(keys)]
     found = measure(
@@ -277,7 +279,7 @@ def _measure(plan: _Plan, opened: Mapping[str, Station], keys: Sequence[_Key]) -
         warmup_ms=plan.warmup_ms,
         min_sample_ms=plan.min_sample_ms,
     )
-    return {key: found[cell.name] for key, cell in cells.items()}
+    return {key: found[cell.name].shared(batches) for key, cell in cells.items()}
 
 
 def _pairs(keys: Sequence[_Key]) -> Iterator[tuple[_Key, _Key]]:
@@ -305,8 +307,8 @@ def _row(results: _Results, key: _Key, baseline: _Key, first: _Key) -> BenchRow:
     row = BenchRow(
         model=key.model,
         backend=key.runtime,
-        batch=results.setting.batch,
-        length=results.setting.length,
+        batch=results.given.batch,
+        length=results.given.length,
         cores=results.cores,
         unavailable=results.missing.get(key),
     )
@@ -326,8 +328,23 @@ def _row(results: _Results, key: _Key, baseline: _Key, first: _Key) -> BenchRow:
         "backend_speedup_q75": over[2],
         "backend_speedup_low": low,
         "backend_speedup_high": high,
+        "real": _real(results, key),
     }
     return row.model_copy(update=found)
+
+
+def _real(results: _Results, key: _Key) -> TextTimes | None:
+    if results.given.texts is None:
+        return None
+    pass_ms = results.given.timed * float(np.median(results.samples[key].whole_ms))
+    p50, p95, p99 = map(float, np.percentile(results.batches_ms[key], PERCENTILES))
+    return TextTimes(
+        texts=results.given.texts,
+        texts_per_s=1000 * results.given.texts / pass_ms,
+        p50_ms=p50,
+        p95_ms=p95,
+        p99_ms=p99,
+    )
 
 
 def _timings(results: _Results, key: _Key, baseline: Samples | None) -> tuple[Timing, ...]:
@@ -336,8 +353,8 @@ def _timings(results: _Results, key: _Key, baseline: Samples | None) -> tuple[Ti
         backend=key.runtime,
         dtype=results.ready[key].dtype,
         attention=results.ready[key].attention,
-        batch=results.setting.batch,
-        length=results.setting.length,
+        batch=results.given.batch,
+        length=results.given.length,
         threads=results.threads,
     )
     own = results.samples[key]

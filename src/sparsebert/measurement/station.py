@@ -25,7 +25,7 @@ from sparsebert.models.parcel import Parcel, parcel, unpacked
 from sparsebert.processes import Remote
 from sparsebert.runtimes.program import Arrays, RuntimeUnavailableError
 from sparsebert.runtimes.runtime import ModelInputs, Prepared
-from sparsebert.timing import Variant, encoder_timer, finish, undisturbed
+from sparsebert.timing import NS_PER_MS, Variant, encoder_timer, finish, undisturbed
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,11 @@ class Described:
 class Station(Protocol):
     """Some models in one runtime, ready for one setting at a time."""
 
-    def prepare(self, batches: Sequence[Arrays]) -> dict[str, Described | str]:
-        """Make all models ready for the first of some batches; the reason where the runtime cannot run one."""
+    def prepare(self, batches: Mapping[str, Sequence[Arrays]], timed: int = 1) -> dict[str, Described | str]:
+        """Make each model ready for its batches, of which a call runs the first `timed`, one after the other.
+
+        For a model that the runtime cannot run so, the reason.
+        """
         ...
 
     def warm_up(self, model: str, warmup_ms: float, min_sample_ms: float) -> int:
@@ -60,26 +63,35 @@ class Station(Protocol):
         """For all batches, one below the other; hidden states, many numbers for each text, for the first batch."""
         ...
 
+    def batches_ms(self, model: str) -> np.ndarray:
+        """Milliseconds of every single batch since the model was warmed up."""
+        ...
+
 
 class Here:
     """A Station in this process. Until `close`, or the next setting, there is no autograd and no garbage collection."""
 
     def __init__(self, runtime: str, models: Mapping[str, PreTrainedModel]) -> None:
         self._runtime, self._name, self._models = registry.get("runtime", runtime), runtime, models
-        self._batches: list[dict[str, Tensor]] = []
+        self._batches: dict[str, list[dict[str, Tensor]]] = {}
         self._ready: dict[str, Prepared] = {}
+        self._calls: dict[str, Forward] = {}
         self._variants: dict[str, Variant] = {}
         self._stack = ExitStack()
 
-    def prepare(self, batches: Sequence[Arrays]) -> dict[str, Described | str]:
+    def prepare(self, batches: Mapping[str, Sequence[Arrays]], timed: int = 1) -> dict[str, Described | str]:
         """As Station says."""
         self.close()
         device = next(iter(self._models.values())).device
-        self._batches = [{name: torch.from_numpy(ids).to(device) for name, ids in batch.items()} for batch in batches]
-        found = {name: self._prepared(model) for name, model in self._models.items()}
+        self._batches = {
+            model: [{name: torch.from_numpy(ids).to(device) for name, ids in batch.items()} for batch in own]
+            for model, own in batches.items()
+        }
+        found = {name: self._prepared(name, timed) for name in self._models}
         self._ready = {name: one for name, one in found.items() if isinstance(one, Prepared)}
+        self._calls = {name: Forward(one, self._batches[name][:timed]) for name, one in self._ready.items()}
         self._variants = {
-            name: variant_of(name, prepared, self._batches[0], self._stack) for name, prepared in self._ready.items()
+            name: variant_of(name, prepared, self._calls[name], self._stack) for name, prepared in self._ready.items()
         }
         self._stack.enter_context(undisturbed())
         return {
@@ -89,7 +101,9 @@ class Here:
 
     def warm_up(self, model: str, warmup_ms: float, min_sample_ms: float) -> int:
         """As Station says."""
-        return self._variants[model].warm_up(warmup_ms, min_sample_ms, time.perf_counter_ns)
+        calls = self._variants[model].warm_up(warmup_ms, min_sample_ms, time.perf_counter_ns)
+        self._calls[model].times_ns.clear()
+        return calls
 
     def sample(self, model: str, calls: int) -> tuple[int, int | None]:
         """As Station says."""
@@ -101,20 +115,27 @@ class Here:
 
     def outputs(self, model: str) -> np.ndarray:
         """As Station says."""
-        run = self._ready[model].run
-        first = run(self._batches[0])
-        more = self._batches[1:] if first.dim() == 2 else []
+        run, batches = self._ready[model].run, self._batches[model]
+        first = run(batches[0])
+        more = batches[1:] if first.dim() == 2 else []
         return torch.cat([output.float().cpu() for output in (first, *map(run, more))]).numpy()
+
+    def batches_ms(self, model: str) -> np.ndarray:
+        """As Station says."""
+        return np.array(self._calls[model].times_ns) / NS_PER_MS
 
     def close(self) -> None:
         """Leave the models as they were."""
         self._stack.close()
 
-    def _prepared(self, model: PreTrainedModel) -> Prepared | str:
+    def _prepared(self, name: str, timed: int) -> Prepared | str:
+        # A runtime may choose its kernels by what it is given first: texts of middling length stand for all.
+        example = self._batches[name][timed // 2 if timed > 1 else 0]
         try:
-            return self._runtime.prepare(model, self._batches[0])
+            found = self._runtime.prepare(self._models[name], example)
         except RuntimeUnavailableError as error:
             return error.reason
+        return found if found.any_shape or timed == 1 else "it runs inputs of one shape, and texts are of many"
 
 
 class Elsewhere:
@@ -128,9 +149,9 @@ class Elsewhere:
         """Before all else: load the models."""
         self._remote.make(self._runtime, models, threads)
 
-    def prepare(self, batches: Sequence[Arrays]) -> dict[str, Described | str]:
+    def prepare(self, batches: Mapping[str, Sequence[Arrays]], timed: int = 1) -> dict[str, Described | str]:
         """As Station says."""
-        return self._remote.call("prepare", batches)
+        return self._remote.call("prepare", batches, timed)
 
     def warm_up(self, model: str, warmup_ms: float, min_sample_ms: float) -> int:
         """As Station says."""
@@ -147,6 +168,10 @@ class Elsewhere:
     def outputs(self, model: str) -> np.ndarray:
         """As Station says."""
         return self._remote.call("outputs", model)
+
+    def batches_ms(self, model: str) -> np.ndarray:
+        """As Station says."""
+        return self._remote.call("batches_ms", model)
 
     def close(self) -> None:
         """End the process."""
@@ -177,24 +202,30 @@ def stations(
         yield dict(processes)
 
 
-def variant_of(name: str, prepared: Prepared, inputs: ModelInputs, stack: ExitStack) -> Variant:
+class Forward:
+    """A call of a model: its batches, one after the other, each until the device is done; their times are kept."""
+
+    def __init__(self, prepared: Prepared, batches: Sequence[ModelInputs]) -> None:
+        self._run, self._batches = prepared.run, batches
+        self._device = batches[0]["input_ids"].device
+        self.times_ns: list[int] = []
+
+    def __call__(self) -> None:
+        """Run them."""
+        for batch in self._batches:
+            start = time.perf_counter_ns()
+            self._run(batch)
+            finish(self._device)
+            self.times_ns.append(time.perf_counter_ns() - start)
+
+
+def variant_of(name: str, prepared: Prepared, call: Callable[[], object], stack: ExitStack) -> Variant:
     """What is timed of a model; where its layers are called one by one, also the time in them, until `stack` closes."""
-    call = _call(prepared, inputs)
     paths = [layer.path for layer in layout_of(prepared.module).layers] if prepared.module else []
     if prepared.module is None or not paths:
         return Variant(name, call)
     watch = stack.enter_context(encoder_timer(prepared.module, paths))
     return Variant(name, call, lambda: watch.total_ns)
-
-
-def _call(prepared: Prepared, inputs: ModelInputs) -> Callable[[], None]:
-    device = inputs["input_ids"].device
-
-    def call() -> None:
-        prepared.run(inputs)
-        finish(device)
-
-    return call
 
 
 def opened(runtime: str, parcels: Mapping[str, Parcel], threads: int) -> Here:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from sparsebert.counts import example_inputs
 from sparsebert.groups import LAYER_KINDS, GroupKind
-from sparsebert.measurement.station import variant_of
+from sparsebert.measurement.station import Forward, variant_of
 from sparsebert.models.layout import Layout, layout_of
 from sparsebert.models.surgeon import shrink
 from sparsebert.progress import busy
@@ -71,7 +71,7 @@ def _time_stacks(
         variants = []
         for count, size in shapes:
             prepared = runtime.prepare(stack_of(model, layout, count, size).eval(), inputs)
-            variants.append(variant_of(str((count, size)), prepared, inputs, stack))
+            variants.append(variant_of(str((count, size)), prepared, Forward(prepared, [inputs]), stack))
         samples = measure(variants, TABLE_ROUNDS, warmup_ms=50, min_sample_ms=10)
     return {shape: samples[str(shape)] for shape in shapes}
 

@@ -14,8 +14,8 @@ from sparsebert import registry
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UnreachableError
 from sparsebert.groups import LAYER_KINDS
-from sparsebert.measurement.bench import Setting
-from sparsebert.measurement.station import variant_of
+from sparsebert.measurement.setting import Setting
+from sparsebert.measurement.station import Forward, variant_of
 from sparsebert.models.layout import layout_of
 from sparsebert.progress import busy
 from sparsebert.pruning.assemble import assemble
@@ -159,10 +159,8 @@ def measure_pair(
     with ExitStack() as stack:
         stack.enter_context(busy("Measuring the candidate against the dense model"))
         stack.enter_context(torch_threads(threads))
-        variants = [
-            variant_of(name, runtime.prepare(model, inputs), inputs, stack)
-            for name, model in (("dense", dense), ("small", small))
-        ]
+        ready = {name: runtime.prepare(model, inputs) for name, model in (("dense", dense), ("small", small))}
+        variants = [variant_of(name, found, Forward(found, [inputs]), stack) for name, found in ready.items()]
         samples = measure(variants, rounds, compared=[("small", "dense")])
     base, own = (np.array(found.part_ms or found.whole_ms) for found in (samples["dense"], samples["small"]))
     return float(np.median(base / own)), float(np.median(samples["small"].whole_ms))

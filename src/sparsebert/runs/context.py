@@ -18,7 +18,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from sparsebert.counts import example_inputs
 from sparsebert.data.encode import encode
 from sparsebert.data.load import Task, load_task
-from sparsebert.measurement.bench import Setting
+from sparsebert.measurement.setting import Setting
 from sparsebert.models.heads import check_start, has_task_head, saved_head
 from sparsebert.models.labels import (
     are_numbers,
