@@ -241,15 +241,13 @@ def bench(
 
     With `texts` not random tokens but those are timed, each as long as it is; `length` means nothing then, and models
     must be folders or hub names, which have tokenizers. With `energy` also joules of 1,000 texts, where the machine can
-    tell. `models` are folders, hub names or runs, which stand for all of their models, or model objects by name. Of
+    tell. `models` are folders, hub names or runs, which stand for all their models, or model objects by name. Of
     several runtimes each has a process of its own, which gets the models exactly as they are here; a class of the
-    script itself is not found there. Raises UserError for what cannot be loaded, for input that a model cannot take,
-    for less than one round, and for a process that fails or dies.
+    script itself is not found there. Raises UserError for what cannot be loaded or run, and for less than one round.
     """
     from sparsebert.measurement.bench import bench as measure
-    from sparsebert.measurement.setting import RealTexts, Setting
+    from sparsebert.measurement.setting import Setting, real_texts
     from sparsebert.measurement.verdicts import verdicts
-    from sparsebert.models.load import load_tokenizer
     from sparsebert.models.named import open_model, sources
     from sparsebert.models.source import quiet
 
@@ -260,14 +258,12 @@ def bench(
     runtimes = [runtimes] if isinstance(runtimes, str) else runtimes
     with silent(not progress), quiet(), busy("Loading the models") as update:
         found = {} if isinstance(models, Mapping) else sources([str(path) for path in _places(models)])
-        opened = dict(models) if isinstance(models, Mapping) else {k: open_model(v) for k, v in found.items()}
-        pairs = product(*([one] if isinstance(one, int) else one for one in (batch, length)))
-        settings = [Setting(*pair) for pair in pairs]
-        real = None
-        if texts is not None:
-            real = RealTexts(texts, None, {name: load_tokenizer(source) for name, source in found.items()})
-        how: dict[str, Any] = {"rounds": rounds, "threads": threads, "seed": seed, "energy": energy, "texts": real}
-        rows = measure(opened, settings, runtimes, **how, progress=update)
+        opened = models if isinstance(models, Mapping) else {k: open_model(v) for k, v in found.items()}
+        shapes = ([one] if isinstance(one, int) else one for one in (batch, length))
+        settings = [Setting(*pair) for pair in product(*shapes)]
+        real = None if texts is None else real_texts(found, texts, None)
+        how: dict[str, Any] = {"threads": threads, "seed": seed, "energy": energy, "texts": real, "progress": update}
+        rows = measure(opened, settings, runtimes, rounds=rounds, **how)
     return BenchResult(tuple(rows), tuple(verdicts(rows)))
 
 

@@ -31,7 +31,7 @@ from sparsebert.errors import UserError
 if TYPE_CHECKING:
     from sparsebert.cli.texts import Texts
     from sparsebert.measurement.bench import BenchRow
-    from sparsebert.measurement.setting import RealTexts, Setting
+    from sparsebert.measurement.setting import Setting
     from sparsebert.models.source import ModelSource
     from sparsebert.recipe.base import Recipe
 
@@ -155,6 +155,7 @@ def _measured(
 ) -> list[BenchRow]:
     from sparsebert.cli.output import quiet_libraries
     from sparsebert.measurement.bench import bench as measure
+    from sparsebert.measurement.setting import real_texts
     from sparsebert.models.named import open_model, sources
     from sparsebert.progress import busy
 
@@ -169,20 +170,13 @@ def _measured(
             threads=recipe.measure.threads,
             seed=recipe.seed,
             energy=recipe.measure.energy,
-            texts=None if texts is None else _read_by(found, texts),
+            texts=None if texts is None else real_texts(found, texts.first, texts.second),
             progress=update,
         )
         if memory:
             update("Measuring memory")
             rows = [_with_memory(row, found) for row in rows]
     return rows
-
-
-def _read_by(found: Mapping[str, ModelSource], texts: Texts) -> RealTexts:
-    from sparsebert.measurement.setting import RealTexts
-    from sparsebert.models.load import load_tokenizer
-
-    return RealTexts(texts.first, texts.second, {name: load_tokenizer(source) for name, source in found.items()})
 
 
 def _settings(recipe: Recipe, shape: _Shape, model: ModelSource) -> list[Setting]:

@@ -12,6 +12,8 @@ from sparsebert.counts import example_inputs
 from sparsebert.data.batches import groups_by_length, inputs_of, rows_of
 from sparsebert.data.tokens import Reader, TokenColumns
 from sparsebert.models.limits import reading_length, segment_types
+from sparsebert.models.load import load_tokenizer
+from sparsebert.models.source import ModelSource
 from sparsebert.runtimes.program import Arrays
 from sparsebert.runtimes.whole import rows_a_text
 from sparsebert.training.collate import padding_collator
@@ -81,6 +83,11 @@ class RealTexts:
 def _padded(tokenizer: PreTrainedTokenizerBase, columns: TokenColumns, group: Sequence[int]) -> Arrays:
     batch = padding_collator(tokenizer)(rows_of(columns, group))
     return {name: tensor.numpy() for name, tensor in inputs_of(batch).items()}
+
+
+def real_texts(sources: Mapping[str, ModelSource], first: Sequence[str], second: Sequence[str] | None) -> RealTexts:
+    """Texts or pairs, read by each model's own tokenizer."""
+    return RealTexts(first, second, {name: load_tokenizer(source) for name, source in sources.items()})
 
 
 def random_tokens(models: Mapping[str, PreTrainedModel], setting: Setting, seed: int) -> Given:
