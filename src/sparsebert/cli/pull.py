@@ -44,8 +44,5 @@ def pull(
             return
         options, where = fetched.predict_options, shlex.quote(str(folder))
         say(f"{len(names)} files in {folder}; the model opens.")
-        say(
-            f"Next: sparsebert info {where}"
-            if options is None
-            else f'Next: sparsebert predict {where} "a text"{options}'
-        )
+        use = f"info {where}" if options is None else f'predict {where} "a text"{options}'
+        say(f"Next: sparsebert {use}")
