@@ -63,6 +63,8 @@ for case in json.loads((home / "cases").read_text()):
     model.save_pretrained(again)
     config = transformers.AutoConfig.from_pretrained(home / case["folder"], trust_remote_code=True)
     assert type(config).__name__ == type(model.config).__name__
+encoder = transformers.AutoModel.from_pretrained(home / "bert-uneven-classification", trust_remote_code=True)
+encoder.save_pretrained(home / "encoder")
 save_file({name: tensor.contiguous() for name, tensor in found.items()}, home / "found")
 said = {}
 for folder in sorted((home / "refused").iterdir()):
@@ -132,6 +134,13 @@ def test_a_model_saved_by_the_file_is_the_same_folder_again(home: Path):
         before = json.loads((home / again.name / "config.json").read_text(encoding="utf-8"))
         assert json.loads((again / "config.json").read_text(encoding="utf-8")) == before
         assert (again / LOADER).read_bytes() == (home / again.name / LOADER).read_bytes()
+
+
+@pytest.mark.process
+def test_another_auto_class_than_the_one_saved_goes_too_and_is_saved_as_such(home: Path):
+    values = json.loads((home / "encoder" / "config.json").read_text(encoding="utf-8"))
+    assert values["architectures"] == ["SparseBertModel"]
+    assert values["auto_map"]["AutoModel"] == "modeling_sparsebert.SparseBertModel"
 
 
 @pytest.mark.process
