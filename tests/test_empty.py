@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from sparsebert.models.accelerate import accelerate
-from sparsebert.models.empty import NoInputs
 from sparsebert.models.layout import layout_of
+from sparsebert.models.modeling_sparsebert import NoInputs
 from sparsebert.models.surgeon import mask_model, shrink
 from test_surgeon import ATTENTION, NO_NEURON, NONE, assert_same
 from tiny import FAMILIES, HEADS, LAYERS, NAMES, Logits, tiny_batch, tiny_model

@@ -121,6 +121,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import torch
 folder, out, ids = sys.argv[1], sys.argv[2], eval(sys.argv[3])
 model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+assert type(model).__module__ == "sparsebert.models.modeling_sparsebert"
 print(type(model).__name__, AutoTokenizer.from_pretrained(folder, trust_remote_code=True)("good")["input_ids"])
 model.save_pretrained(out)
 save_file({"logits": model(torch.tensor(ids)).logits.detach()}, out + "/logits")
@@ -129,7 +130,7 @@ save_file({"logits": model(torch.tensor(ids)).logits.detach()}, out + "/logits")
 
 @pytest.mark.process
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
-def test_a_process_without_sparsebert_loads_our_models(family: str, tmp_path: Path):
+def test_a_process_that_did_not_import_sparsebert_gets_our_own_classes(family: str, tmp_path: Path):
     small = shrink(tiny_model(family), {}, drop_layers=[0])
     save_model(small, BertTokenizer(vocab=VOCABULARY), tmp_path / "model")
     ids = tiny_batch()["input_ids"][:1]
@@ -147,18 +148,29 @@ import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] == "sparsebert":
-            raise ModuleNotFoundError(f"No module named '{name}'")
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 sys.meta_path.insert(0, Absent())
-from transformers import AutoModelForSequenceClassification
-AutoModelForSequenceClassification.from_pretrained(sys.argv[1], trust_remote_code=True)
 """
+OLD_LOADER = '''"""Configurations and models made smaller by sparsebert."""
+from typing import Any
+import sparsebert.models.shrunk
+def __getattr__(name: str) -> Any:
+    if not name.startswith("Sparse"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(sparsebert.models.shrunk, name)
+'''
 
 
 @pytest.mark.process
-def test_where_sparsebert_is_not_installed_that_is_said(tmp_path: Path):
-    save_model(shrink(tiny_model("bert"), {}), None, tmp_path / "model")
-    done = in_a_process(ABSENT, tmp_path / "model")
-    assert done.stderr.splitlines()[-1].startswith("ImportError") and "pip install sparsebert" in done.stderr
+def test_a_folder_with_the_loader_of_before_loads_where_sparsebert_is_installed(tmp_path: Path):
+    small = shrink(tiny_model("bert"), {}, drop_layers=[0])
+    save_model(small, BertTokenizer(vocab=VOCABULARY), tmp_path / "model")
+    (tmp_path / "model" / LOADER).write_text(OLD_LOADER, encoding="utf-8")
+    ids = tiny_batch()["input_ids"][:1]
+    done = in_a_process(LOAD, tmp_path / "model", tmp_path / "again", ids.tolist())
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        torch.testing.assert_close(load_file(tmp_path / "again" / "logits")["logits"], small(ids).logits)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

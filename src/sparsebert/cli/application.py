@@ -23,6 +23,8 @@ COMMANDS = (
     "split",
     "pack",
     "export",
+    "push",
+    "pull",
     "sweep",
     "search",
     "bench",

@@ -1,4 +1,4 @@
-"""The few modules and cuts that make a stock model a shrunk one, in place and on any device, also `meta`."""
+"""What a model may hold in place of its own blocks: layers that do nothing, and fast feedforward layers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig
 
 from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
-from sparsebert.models.empty import NoInputs, NoNeurons, NoOutputs, remove_heads
 from sparsebert.models.families import ModelFamily
+from sparsebert.models.modeling_sparsebert import Places
 
 
 class IdentityLayer(nn.Module):
@@ -30,27 +29,24 @@ class IdentityLayer(nn.Module):
         return (hidden_states, None) if self.gives_tuple else hidden_states
 
 
-def resize_layer(
-    layer: nn.Module, family: ModelFamily, heads: int, neurons: int, head_size: int, config: PretrainedConfig
-) -> None:
-    """Cut a layer of stock size down to its first `heads` heads and `neurons` neurons; `config` is the model's."""
-    parts, ffn = family.attention, family.ffn
-    _resize_inputs(layer, parts.inputs, heads * head_size)
-    _resize(layer.get_submodule(parts.output), columns=heads * head_size)
-    # A model may have been made without dense blocks: with fast feedforward layers, or with nothing in their place.
-    dense = ffn.output in dict(layer.named_modules())
-    if dense:
-        _resize_inputs(layer, ffn.inputs, neurons)
-        _resize(layer.get_submodule(ffn.output), columns=neurons)
-    core = layer.get_submodule(parts.core)
-    for name in parts.counts:
-        setattr(core, name, heads)
-    for name in parts.widths:
-        setattr(core, name, heads * head_size)
-    if heads == 0:
-        _empty_attention(layer, family, config)
-    if neurons == 0 and dense:
-        _empty_ffn(layer, family)
+def places_of(family: ModelFamily) -> Places:
+    """The family as the modelling file of our folders describes it, by which layers are cut."""
+    attention, ffn = family.attention, family.ffn
+    return Places(
+        name=family.name,
+        stem=family.config_class.rpartition(":")[2].removesuffix("Config"),
+        layers=family.layers,
+        attention=attention.core,
+        inputs=attention.inputs,
+        output=attention.output,
+        ffn_inputs=ffn.inputs,
+        ffn_output=ffn.output,
+        activation=ffn.activation,
+        counts=attention.counts,
+        widths=attention.widths,
+        ffn_block=ffn.block,
+        first_norm=family.first_norm,
+    )
 
 
 def install_fff(
@@ -70,48 +66,3 @@ def install_fff(
 def fff_place(family: ModelFamily) -> str:
     """Where inside a layer a fast feedforward layer sits."""
     return family.ffn.block or family.ffn.inputs[0]
-
-
-def _empty_attention(layer: nn.Module, family: ModelFamily, config: PretrainedConfig) -> None:
-    parts, inside = family.attention, f"{family.attention.core}."
-    output = parts.output.removeprefix(inside) if parts.output.startswith(inside) else ""
-    inputs = [name.removeprefix(inside) for name in parts.inputs]
-    remove_heads(layer.get_submodule(parts.core), inputs, output, config)
-    if not output:
-        layer.set_submodule(parts.output, NoInputs(_linear(layer, parts.output)))
-
-
-def _empty_ffn(layer: nn.Module, family: ModelFamily) -> None:
-    parts, present = family.ffn, dict(layer.named_modules())
-    inputs = [name for name in parts.inputs if name in present]
-    projections: dict[str, nn.Module] = {name: NoOutputs(_linear(layer, name)) for name in inputs}
-    projections[parts.output] = NoInputs(_linear(layer, parts.output))
-    if parts.block:
-        inside = {name.removeprefix(f"{parts.block}."): module for name, module in projections.items()}
-        layer.set_submodule(parts.block, NoNeurons(inside, parts.output.removeprefix(f"{parts.block}.")))
-        return
-    for name, module in projections.items():
-        layer.set_submodule(name, module)
-    layer.set_submodule(parts.activation, nn.Identity())
-
-
-def _linear(layer: nn.Module, name: str) -> nn.Linear:
-    module = layer.get_submodule(name)
-    assert isinstance(module, nn.Linear)
-    return module
-
-
-def _resize_inputs(layer: nn.Module, names: tuple[str, ...], width: int) -> None:
-    present = dict(layer.named_modules())
-    for name in dict.fromkeys(names):
-        if name in present:
-            _resize(present[name], rows=names.count(name) * width)
-
-
-def _resize(linear: nn.Module, rows: int | None = None, columns: int | None = None) -> None:
-    # Slices of what is there, not new layers: keeps device, dtype and the family's own initialisation.
-    assert isinstance(linear, nn.Linear)
-    linear.weight = nn.Parameter(linear.weight.detach()[:rows, :columns].clone())
-    if linear.bias is not None and rows is not None:
-        linear.bias = nn.Parameter(linear.bias.detach()[:rows].clone())
-    linear.out_features, linear.in_features = linear.weight.shape

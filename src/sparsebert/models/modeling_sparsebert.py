@@ -1,17 +1,349 @@
-"""Configurations and models made smaller by sparsebert, for transformers' `trust_remote_code`.
+"""BERT-family models that sparsebert made smaller, for plain `transformers` with `trust_remote_code=True`.
 
-A copy of this file lies in the folder of every such model, so that a process that never imported sparsebert can load
-it. It holds no model: those are in the package (`pip install sparsebert`), in the version that is installed.
+A copy of this file lies in the folder of every such model. Its config.json says which layers were kept, and how many
+heads and neurons each of them has. The classes here are those of transformers (`BertModel`, ...), cut to these sizes
+before the weights are read; nothing else of them is changed, and nothing is downloaded.
+
+Where sparsebert is installed, its own classes are used instead: they compute the same, and know what this file does not
+(fast feedforward layers, packed files, models for pairs, families that transformers lacks). License: Apache-2.0.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import sparsebert.models.shrunk
+import torch
+import transformers
+from torch import nn
+from transformers.utils.hub import has_file
+
+try:
+    import sparsebert
+
+    INSTALLED = bool(sparsebert)
+except ModuleNotFoundError as error:
+    if error.name != "sparsebert":
+        raise
+    INSTALLED = False
+
+AUTO = {
+    "Model": "AutoModel",
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForMaskedLM": "AutoModelForMaskedLM",
+}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a family keeps what is cut: names of modules inside a layer, and of `layers` under the base model.
+
+    A projection named several times holds so many parts, one after another; one that a model lacks is left out.
+    `attention` is the module that computes attention, `counts` and `widths` its attributes for the number of heads and
+    for heads times head size. `ffn_block` is the module that is the feedforward block and nothing else, if there is
+    one; `first_norm` a norm that the stock model leaves out of its first layer.
+    """
+
+    name: str
+    stem: str
+    layers: str
+    attention: str
+    inputs: tuple[str, ...]
+    output: str
+    ffn_inputs: tuple[str, ...]
+    ffn_output: str
+    activation: str
+    counts: tuple[str, ...] = ()
+    widths: tuple[str, ...] = ()
+    ffn_block: str = ""
+    first_norm: str = ""
+
+
+def _like_bert(name: str, stem: str, projections: tuple[str, ...] = ("query", "key", "value")) -> Places:
+    return Places(
+        name,
+        stem,
+        layers="encoder.layer",
+        attention="attention.self",
+        inputs=tuple(f"attention.self.{projection}" for projection in projections),
+        output="attention.output.dense",
+        ffn_inputs=("intermediate.dense",),
+        ffn_output="output.dense",
+        activation="intermediate.intermediate_act_fn",
+        counts=("num_attention_heads",),
+        widths=("all_head_size",),
+    )
+
+
+PLACES = (
+    _like_bert("bert", "Bert"),
+    _like_bert("roberta", "Roberta"),
+    _like_bert("electra", "Electra"),
+    _like_bert("deberta-v2", "DebertaV2", ("query_proj", "key_proj", "value_proj", "pos_key_proj", "pos_query_proj")),
+    Places(
+        "distilbert",
+        "DistilBert",
+        layers="transformer.layer",
+        attention="attention",
+        inputs=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+        output="attention.out_lin",
+        ffn_inputs=("ffn.lin1",),
+        ffn_output="ffn.lin2",
+        activation="ffn.activation",
+        counts=("n_heads",),
+    ),
+    Places(
+        "modernbert",
+        "ModernBert",
+        layers="layers",
+        attention="attn",
+        inputs=("attn.Wqkv",) * 3,
+        output="attn.Wo",
+        ffn_inputs=("mlp.Wi",) * 2,
+        ffn_output="mlp.Wo",
+        activation="mlp.act",
+        ffn_block="mlp",
+        first_norm="attn_norm",
+    ),
+)
 
 
 def __getattr__(name: str) -> Any:
+    """The class of that name, such as `SparseBertForMaskedLM`: sparsebert's where it is installed, else one made here.
+
+    Raises ImportError for a class that only sparsebert has.
+    """
     if not name.startswith("Sparse"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(sparsebert.models.shrunk, name)
+    if INSTALLED:
+        return getattr(importlib.import_module("sparsebert.models.shrunk"), name)
+    for places in PLACES:
+        if name in {f"Sparse{places.stem}{end}" for end in ("Config", *AUTO)}:
+            return classes(places)[name]
+    raise needs_sparsebert(f"A model of the class {name}")
+
+
+def needs_sparsebert(what: str) -> ImportError:
+    """The error for what this file cannot do."""
+    return ImportError(f"{what} cannot be loaded without its package: pip install sparsebert")
+
+
+@functools.cache
+def classes(places: Places) -> dict[str, type]:
+    """The configuration and the models of a family by name; transformers' Auto classes know them from then on."""
+    config = make_config(places)
+    made: dict[str, type] = {config.__name__: config}
+    for end, auto in AUTO.items():
+        model = make_model(places, end, config)
+        getattr(transformers, auto).register(config, model, exist_ok=True)
+        made[model.__name__] = model
+    return made
+
+
+def make_config(places: Places) -> Any:
+    """The configuration: that of the dense model, and what was kept of it, layer by layer."""
+    stock = getattr(transformers, f"{places.stem}Config")
+
+    class Config(stock):
+        model_type = f"sparsebert-{places.name}"
+        _auto_class = "AutoConfig"
+        layer_heads: list[int] | None = None
+        layer_neurons: list[int] | None = None
+        kept_layers: list[int] | None = None
+        head_size: int | None = None
+        original_heads: int | None = None
+        original_neurons: int | None = None
+        layer_fff: list[list[int]] | None = None
+
+    return _named(Config, stock)
+
+
+def make_model(places: Places, end: str, config: Any) -> Any:
+    """The model class whose name ends in `end`: that of transformers, cut to the sizes in its configuration."""
+    stock = getattr(transformers, places.stem + end)
+
+    class Model(stock):
+        config_class = config
+        _auto_class = AUTO[end]
+
+        def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+            heads = [name for name in config.architectures or () if not name.endswith(tuple(AUTO))]
+            if heads or any(config.layer_fff or ()):
+                raise needs_sparsebert(f"A {heads[0]}" if heads else "A model with fast feedforward layers")
+            super().__init__(config, *args, **kwargs)
+            cut(self, places)
+
+        @classmethod
+        def from_pretrained(cls, name: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().from_pretrained(name, *args, **kwargs)
+            except OSError:
+                if name is not None and has_file(name, "packed.safetensors", kwargs.get("revision")):
+                    raise needs_sparsebert("A packed model") from None
+                raise
+
+    return _named(Model, stock)
+
+
+def _named(made: type, stock: type) -> Any:
+    made.__name__ = made.__qualname__ = f"Sparse{stock.__name__}"
+    made.__doc__ = f"{stock.__name__} with the heads, neurons and layers that were kept."
+    return made
+
+
+def cut(model: Any, places: Places) -> None:
+    """Cut a new model of stock size down, in place and on any device, to the sizes that its configuration has."""
+    config, layers = model.config, model.base_model.get_submodule(places.layers)
+    for layer, heads, neurons in zip(layers, config.layer_heads, config.layer_neurons, strict=True):
+        if (heads, neurons) != (config.original_heads, config.original_neurons):
+            resize_layer(layer, places, heads, neurons, config)
+    if places.first_norm and config.kept_layers[0] != 0:
+        # The stock model leaves this norm out of layer 0; another layer that comes first now brought its own.
+        norm = nn.LayerNorm(config.hidden_size, config.norm_eps, bias=config.norm_bias)
+        layers[0].set_submodule(places.first_norm, norm)
+
+
+def resize_layer(layer: nn.Module, places: Places, heads: int, neurons: int, config: Any) -> None:
+    """Cut a layer of stock size down to its first `heads` heads and `neurons` neurons; `config` is the model's."""
+    width = heads * config.head_size
+    _resize_inputs(layer, places.inputs, width)
+    _resize(layer.get_submodule(places.output), columns=width)
+    core = layer.get_submodule(places.attention)
+    for name in places.counts:
+        setattr(core, name, heads)
+    for name in places.widths:
+        setattr(core, name, width)
+    if heads == 0:
+        _remove_heads(layer, places, config)
+    # A model may have been made without dense blocks.
+    if places.ffn_output in dict(layer.named_modules()):
+        _resize_inputs(layer, places.ffn_inputs, neurons)
+        _resize(layer.get_submodule(places.ffn_output), columns=neurons)
+        if neurons == 0:
+            _remove_neurons(layer, places)
+
+
+def _resize_inputs(layer: nn.Module, names: tuple[str, ...], width: int) -> None:
+    present = dict(layer.named_modules())
+    for name in dict.fromkeys(names):
+        if name in present:
+            _resize(present[name], rows=names.count(name) * width)
+
+
+def _resize(linear: nn.Module, rows: int | None = None, columns: int | None = None) -> None:
+    # Slices of what is there, not new layers: keeps device, dtype and the family's own initialisation.
+    assert isinstance(linear, nn.Linear)
+    linear.weight = nn.Parameter(linear.weight.detach()[:rows, :columns].clone())
+    if linear.bias is not None and rows is not None:
+        linear.bias = nn.Parameter(linear.bias.detach()[:rows].clone())
+    linear.out_features, linear.in_features = linear.weight.shape
+
+
+def _remove_heads(layer: nn.Module, places: Places, config: Any) -> None:
+    core: Any = layer.get_submodule(places.attention)
+    inside = f"{places.attention}."
+    for name in {name.removeprefix(inside) for name in places.inputs}.intersection(dict(core.named_children())):
+        delattr(core, name)
+    layer.set_submodule(places.output, NoInputs(layer.get_submodule(places.output)))
+    core.output_name = places.output.removeprefix(inside) if places.output.startswith(inside) else ""
+    core.model_config = config
+    core.__class__ = headless(type(core))
+
+
+def _remove_neurons(layer: nn.Module, places: Places) -> None:
+    present = dict(layer.named_modules())
+    projections: dict[str, nn.Module] = {
+        name: NoOutputs(present[name]) for name in places.ffn_inputs if name in present
+    }
+    projections[places.ffn_output] = NoInputs(present[places.ffn_output])
+    if places.ffn_block:
+        inside = f"{places.ffn_block}."
+        block = {name.removeprefix(inside): module for name, module in projections.items()}
+        layer.set_submodule(places.ffn_block, NoNeurons(block, places.ffn_output.removeprefix(inside)))
+        return
+    for name, module in projections.items():
+        layer.set_submodule(name, module)
+    layer.set_submodule(places.activation, nn.Identity())
+
+
+class NoInputs(nn.Module):
+    """A projection that has lost all its inputs: every token gets the bias, or zeros where there is none."""
+
+    def __init__(self, linear: Any) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """[..., any], of which only the shape and the type are used, to [..., outputs]."""
+        shape = (*hidden_states.shape[:-1], self.weight.shape[0])
+        zeros = hidden_states.new_zeros(shape)
+        # Not a view of the bias: in inference mode that would ask for gradients it has no function for.
+        return zeros if self.bias is None else zeros + self.bias
+
+
+class NoOutputs(nn.Module):
+    """A projection that has lost all its outputs: hands its input on, to a NoInputs that needs the shape only."""
+
+    def __init__(self, linear: Any) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """The same tensor."""
+        return hidden_states
+
+
+class NoNeurons(nn.Module):
+    """A feedforward block, input and output projections in one module, that has lost all its neurons."""
+
+    def __init__(self, projections: Mapping[str, nn.Module], output: str) -> None:
+        super().__init__()
+        self.output = output
+        for name, projection in projections.items():
+            self.add_module(name, projection)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """[..., hidden] to [..., hidden]: what the projection named `output` gives."""
+        return self.get_submodule(self.output)(hidden_states)
+
+
+@functools.cache
+def headless(stock: type[nn.Module]) -> type[nn.Module]:
+    """The class of an attention module of class `stock` without heads.
+
+    A subclass, as transformers collects attention maps from the modules of `stock`, and users count one map a layer.
+    No product of width zero runs in it: exporters mishandle those, some without an error.
+    """
+
+    def forward(
+        self: Any, hidden_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Give [batch, length, hidden], and attention maps [batch, 0, length, length] where the stock module does.
+
+        With the output projection inside the module that is its output, else a placeholder for its NoInputs.
+        """
+        context = self.get_submodule(self.output_name)(hidden_states) if self.output_name else hidden_states
+        batch, length = hidden_states.shape[:2]
+        gives_maps = self.model_config._attn_implementation == "eager"
+        return context, hidden_states.new_zeros(batch, 0, length, length) if gives_maps else None
+
+    def reduce(self: nn.Module) -> tuple[Any, ...]:
+        return _blank, (stock,), self.__dict__
+
+    namespace = {
+        "__module__": __name__,
+        "__doc__": f"{stock.__name__} without heads.",
+        "forward": forward,
+        "__reduce__": reduce,
+    }
+    return types.new_class(f"Headless{stock.__name__}", (stock,), exec_body=lambda body: body.update(namespace))
+
+
+def _blank(stock: type[nn.Module]) -> nn.Module:
+    """What a copy or an unpickled module starts from: the class itself has no place to import it from."""
+    made = headless(stock)
+    return made.__new__(made)

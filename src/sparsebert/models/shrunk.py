@@ -2,7 +2,8 @@
 
 One factory makes a configuration class and three model classes for each family: `SparseBertConfig`, `SparseBertModel`,
 `SparseBertForSequenceClassification`, `SparseBertForMaskedLM` and so on, all names of this module. They add nothing
-to the stock classes but the cut, so every attention implementation works as in the stock model.
+to the stock classes but the cut, so every attention implementation works as in the stock model. The cut itself is in
+`modeling_sparsebert`, the file that lies in each folder and does the same where this package is not installed.
 
 Torch and the stock models are imported when a class is first needed: configurations alone stay light.
 """
@@ -156,6 +157,8 @@ def _register_models(
     family: ModelFamily, config_of: Callable[[ModelFamily], Any], model_of: Callable[[ModelFamily, HeadName], Any]
 ) -> None:
     auto = importlib.import_module("transformers.models.auto.modeling_auto")
+    # The file that is copied beside a configuration too is looked up among the imported modules.
+    importlib.import_module(f"{__package__}.{OWN_MODULE}")
     for task, name in _AUTO.items():
         getattr(auto, name).register(config_of(family), model_of(family, task), exist_ok=True)
 
@@ -172,7 +175,7 @@ def __getattr__(name: str) -> Any:
 
 def _carried(auto_class: str | None) -> dict[str, Any]:
     """What makes transformers save, beside a model, the file by which others load it with `trust_remote_code`."""
-    return {"__module__": importlib.import_module(f"{__package__}.{OWN_MODULE}").__name__, "_auto_class": auto_class}
+    return {"__module__": f"{__package__}.{OWN_MODULE}", "_auto_class": auto_class}
 
 
 def _load(dotted: str) -> Any:
@@ -236,23 +239,13 @@ def _from_packed(cls: Any, stock: Any, name: Any, packed: Path, args: tuple[Any,
 
 
 def _cut(model: PreTrainedModel, family: ModelFamily) -> None:
-    from torch import nn
-
     from sparsebert.fast_feedforward.layer import Routing
-    from sparsebert.models.blocks import install_fff, resize_layer
+    from sparsebert.models.blocks import install_fff, places_of
+    from sparsebert.models.modeling_sparsebert import cut
 
+    cut(model, places_of(family))
     config = model.config
     routing = Routing(config.fff_soft, config.fff_hardening, config.fff_balance)
-    layers = model.base_model.get_submodule(family.layers)
-    assert isinstance(layers, nn.ModuleList)
-    for layer, heads, neurons in zip(layers, config.layer_heads, config.layer_neurons, strict=True):
-        if (heads, neurons) != (config.original_heads, config.original_neurons):
-            resize_layer(layer, family, heads, neurons, config.head_size, config)
-    for layer, tree in zip(layers, config.layer_fff, strict=True):
+    for layer, tree in zip(model.base_model.get_submodule(family.layers).children(), config.layer_fff, strict=True):
         if tree:
             install_fff(layer, family, config.hidden_size, tree, config.fff_activation, routing)
-    if family.first_norm and config.kept_layers[0] != 0:
-        # The stock model leaves this norm out of layer 0; another layer that comes first now brought its own.
-        layers[0].set_submodule(
-            family.first_norm, nn.LayerNorm(config.hidden_size, config.norm_eps, bias=config.norm_bias)
-        )

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
 from sparsebert.fast_feedforward.layer import FastFeedForward
-from sparsebert.models.empty import NoInputs, NoOutputs
+from sparsebert.models.modeling_sparsebert import NoInputs, NoOutputs
 
 PLAIN = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # What this package puts in a linear layer's place: they hold nothing that rules could be about.

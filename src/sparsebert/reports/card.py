@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 from sparsebert.errors import unknown
 from sparsebert.records import ModelResult, Record, TrainingRun
-from sparsebert.registry import OWN_FAMILIES
+from sparsebert.registry import OWN_FAMILIES, SHRUNK_PREFIX
 from sparsebert.reports import values as v
 from sparsebert.reports.details import Stretch, stretches
 from sparsebert.reports.escape import in_markdown
@@ -17,23 +18,35 @@ from sparsebert.reports.methods import methods
 from sparsebert.reports.render import as_markdown
 from sparsebert.reports.rows import family_rows
 from sparsebert.reports.tables import Cell, Section, Table, family_table
-from sparsebert.reports.usage import has_own_head, loading, needs_sparsebert, pipeline, remote_code
+from sparsebert.reports.usage import (
+    Loadable,
+    fills_masks,
+    has_own_head,
+    loading,
+    needs_sparsebert,
+    pipeline,
+    remote_code,
+)
 from sparsebert.reports.verdict import sentence
 
 _FOLDER = "path/to/this/folder"
+_PACKED = "packed.safetensors"
 
 
-def model_card(record: Record, model_name: str) -> str:
-    """The text of README.md for one model of the record. Raises UserError if the record holds no such model."""
+def model_card(record: Record, model_name: str, where: str = _FOLDER) -> str:
+    """The text of README.md for one model of the record; `where` is the folder or hub name that its code loads.
+
+    Raises UserError if the record holds no such model.
+    """
     model = next((model for model in record.models if model.name == model_name), None)
     if model is None:
         raise unknown("model", model_name, [model.name for model in record.models])
-    family = Family(f"{short_name(base_name(record))} on {record.task}", (record,))
+    family = _family(record)
     parts = [
         front_matter(record, model),
         f"# {in_markdown(f'{family.label}: {model.name}')}",
-        _summary(family, model),
-        "## Use it\n\n" + _usage(model),
+        in_short(record, model),
+        "## Use it\n\n" + how_to_load(model, where, alone=_stands_alone(model)),
         _labels(model),
         "## Results\n\n" + as_markdown(family_table([family], compact=True)),
         "## How each number was measured\n\n" + _methods(family),
@@ -45,7 +58,13 @@ def model_card(record: Record, model_name: str) -> str:
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def _summary(family: Family, model: ModelResult) -> str:
+def _family(record: Record) -> Family:
+    return Family(f"{short_name(base_name(record))} on {record.task}", (record,))
+
+
+def in_short(record: Record, model: ModelResult) -> str:
+    """The model in a few sentences: what it was made of, speed, score, size, and the three sparsities."""
+    family = _family(record)
     row = next(row for row in family_rows([family]) if row.name == model.name)
     base = in_markdown(base_name(family.first))
     if is_new(family.first) and not model.sparsity.encoder_linear:
@@ -59,22 +78,29 @@ def _summary(family: Family, model: ModelResult) -> str:
     return f"{base}, made smaller: {said}.\n\nRemoved against dense: {removed}, {whole}, {disk}."
 
 
-def _usage(model: ModelResult) -> str:
+def how_to_load(model: Loadable, where: str, alone: bool) -> str:
+    """The ways to load a model from `where`; `alone`: the file beside it does without this package."""
     if has_own_head(model):
-        return f"Needs `pip install sparsebert` beside `transformers`.\n\n{_fence(loading(model, _FOLDER), 'python')}"
+        return f"Needs `pip install sparsebert` beside `transformers`.\n\n{_fence(loading(model, where), 'python')}"
     own = needs_sparsebert(model)
     parts = [
         "Needs `pip install sparsebert` beside `transformers`." if own else "Plain `transformers` is enough.",
-        _fence(pipeline(model, _FOLDER), "python"),
+        _fence(pipeline(model, where), "python"),
         "Or with the logits in hand:",
-        _fence(loading(model, _FOLDER), "python"),
+        _fence(loading(model, where), "python"),
     ]
     if own and model.model_type not in OWN_FAMILIES:
-        parts += [
-            "Without the import the same goes by the code that lies beside the model, which needs sparsebert too:",
-            _fence(remote_code(model, _FOLDER), "python"),
-        ]
+        said = "without sparsebert, by" if alone else "without the import, which needs sparsebert too, by"
+        parts += [f"Or {said} the code that lies beside the model:", _fence(remote_code(model, where), "python")]
+    loss = " --loss" if fills_masks(model) else ""
+    parts += ["On the command line:", _fence(f'sparsebert predict {shlex.quote(where)} "A sentence."{loss}', "sh")]
     return "\n\n".join(parts)
+
+
+def _stands_alone(model: ModelResult) -> bool:
+    """Whether the file beside the model loads it: not trees, packed files, nor families that transformers lacks."""
+    own_family = str(model.model_type).removeprefix(SHRUNK_PREFIX) in OWN_FAMILIES
+    return not (own_family or model.trees or any(name.endswith(_PACKED) for name in model.files))
 
 
 def _labels(model: ModelResult) -> str:

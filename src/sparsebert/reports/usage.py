@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import json
+from typing import Protocol
 
-from sparsebert.records import ModelResult
 from sparsebert.registry import OWN_FAMILIES, SHRUNK_PREFIX
 
 # Ends of the names of classes that no Auto class of transformers loads.
 _OWN_HEADS = ("ForPairClassification", "ForPairSimilarity", "ForMultitask")
 
 
-def has_own_head(model: ModelResult) -> bool:
+class Loadable(Protocol):
+    """What says which class loads a model: a model of a record, or a configuration."""
+
+    @property
+    def model_type(self) -> str | None:
+        """Of the configuration; own classes have `sparsebert-` in front."""
+        ...
+
+    @property
+    def architecture(self) -> str | None:
+        """The name of the model's class."""
+        ...
+
+
+def has_own_head(model: Loadable) -> bool:
     """Whether only this package's `load_model` loads the model with its head."""
     return model.architecture is not None and model.architecture.endswith(_OWN_HEADS)
 
 
-def needs_sparsebert(model: ModelResult) -> bool:
+def needs_sparsebert(model: Loadable) -> bool:
     """Whether the model is of an own class; of a record that does not say it may be, and the import does no harm."""
     if has_own_head(model) or model.model_type is None:
         return True
     return model.model_type.startswith(SHRUNK_PREFIX) or model.model_type in OWN_FAMILIES
 
 
-def fills_masks(model: ModelResult) -> bool:
+def fills_masks(model: Loadable) -> bool:
     """Whether it is a masked language model."""
     return model.architecture is not None and model.architecture.endswith("ForMaskedLM")
 
 
-def loading(model: ModelResult, folder: str) -> str:
+def loading(model: Loadable, folder: str) -> str:
     """Python that loads the model and its tokenizer from `folder`, and gives the logits of a text."""
     if has_own_head(model):
         return _loading_with_own_head(folder)
@@ -53,11 +67,11 @@ def _loading_with_own_head(folder: str) -> str:
     )
 
 
-def _auto(model: ModelResult) -> str:
+def _auto(model: Loadable) -> str:
     return "AutoModelForMaskedLM" if fills_masks(model) else "AutoModelForSequenceClassification"
 
 
-def pipeline(model: ModelResult, folder: str) -> str:
+def pipeline(model: Loadable, folder: str) -> str:
     """Python that runs the model in a pipeline of transformers."""
     if fills_masks(model):
         return (
@@ -73,7 +87,7 @@ def pipeline(model: ModelResult, folder: str) -> str:
     )
 
 
-def remote_code(model: ModelResult, folder: str) -> str:
+def remote_code(model: Loadable, folder: str) -> str:
     """Python that loads a model of an own class without importing this package first."""
     return (
         f"from transformers import {_auto(model)}\n\n"
@@ -81,5 +95,5 @@ def remote_code(model: ModelResult, folder: str) -> str:
     )
 
 
-def _import(model: ModelResult) -> str:
+def _import(model: Loadable) -> str:
     return "import sparsebert  # teaches the Auto classes this model's own class\n" if needs_sparsebert(model) else ""

@@ -1,0 +1,1 @@
+"""Models on the hub: folders checked and sent, repositories fetched and opened."""

@@ -1,0 +1,129 @@
+"""The README of a repository, for folders that bring none: from the record of a run, else from the folder alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import yaml
+from transformers import PretrainedConfig
+
+from sparsebert.deployment.manifest import Manifest
+from sparsebert.deployment.plain import label_names
+from sparsebert.files import home_of
+from sparsebert.hub.folder import ModelFolder
+from sparsebert.models.families import family_of, is_shrunk
+from sparsebert.models.heads import saved_kind
+from sparsebert.models.named import record_beside
+from sparsebert.models.source import PACKED_FILE
+from sparsebert.records import ModelResult, Record
+from sparsebert.reports import model_card
+from sparsebert.reports import values as v
+from sparsebert.reports.card import how_to_load, in_short
+from sparsebert.reports.escape import in_markdown
+from sparsebert.reports.metadata import front_matter
+
+_NOTHING_MORE = "No record of a run lies beside this model, so base model, scores and speed are not known."
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What a configuration says of its class."""
+
+    model_type: str | None
+    architecture: str | None
+
+
+def model_card_of(folder: ModelFolder, made: tuple[Record, ModelResult] | None, repo: str) -> str:
+    """The text of README.md: all that is known of the model, and how to load it from `repo`."""
+    if made is not None:
+        record, model = made
+        return model_card(record, model.name, repo)
+    if folder.manifest is not None:
+        return _of_programs(folder.manifest, repo)
+    assert folder.config is not None
+    packed = any(file.name == PACKED_FILE for file in folder.files)
+    return _of_model(folder.config, repo, packed)
+
+
+def _of_programs(manifest: Manifest, repo: str) -> str:
+    """What was exported, checked and scored; of the model before that, what its run says, where it still lies there."""
+    name = repo.rpartition("/")[2]
+    source = home_of(manifest.model)
+    record = record_beside(source) if source.is_dir() else None
+    models = [model for model in record.models if model.folder == source.resolve().name] if record else []
+    front = front_matter(record, models[0]) if record and models else _front("text-classification")
+    about = in_short(record, models[0]) if record and models else ""
+    use = [f"sparsebert pull {repo}", f'sparsebert predict {name} "A sentence."'] if manifest.kind else []
+    parts = [
+        front,
+        f"# {in_markdown(name)}",
+        "Programs of a BERT-family model for ONNX Runtime and OpenVINO, exported and checked by SparseBERT.",
+        about,
+        _labels(manifest.labels),
+        f"## Programs\n\n{_programs(manifest)}",
+        "## Use it\n\nNeeds `pip install sparsebert` and the engine of the program, neither torch nor transformers.",
+        "\n".join(("```sh", *(use or [f"sparsebert pull {repo}"]), "```")),
+    ]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _programs(manifest: Manifest) -> str:
+    metric = manifest.scores[0].metric if manifest.scores else None
+    lines = ["| Program | MB | Apart from torch |", "|---|---|---|"]
+    if metric:
+        lines = [f"{lines[0]} {metric} |", f"{lines[1]}---|"]
+    for one in manifest.programs:
+        score = f" {v.fraction(one.scores[0].value)} |" if metric and one.scores else ""
+        lines.append(f"| {one.runtime} | {one.bytes_on_disk / 1e6:.1f} | {one.relative_difference:.1e} |{score}")
+    said = "Apart: the largest difference of an output from torch in float32, over the largest output."
+    if metric:
+        first = manifest.scores[0]
+        said += f" Torch has {metric} {v.fraction(first.value)} on {first.examples:,} rows of {first.split}."
+    return "\n".join(lines) + f"\n\n{said}"
+
+
+def _of_model(config: PretrainedConfig, repo: str, packed: bool) -> str:
+    saved = SavedModel(config.model_type, next(iter(config.architectures or ()), None))
+    kind, masked = saved_kind(config), (saved.architecture or "").endswith("ForMaskedLM")
+    trees = is_shrunk(config) and any(config.layer_fff)
+    task = f", for {kind}" if kind else ""
+    parts = [
+        _front("fill-mask" if masked else "text-classification" if kind else "feature-extraction"),
+        f"# {in_markdown(repo.rpartition('/')[2])}",
+        f"A model of the family {family_of(config).name}{task}, saved by SparseBERT. {_NOTHING_MORE}",
+        "## Use it\n\n" + (how_to_load(saved, repo, alone=not (packed or trees)) if kind or masked else _encoder(repo)),
+        _labels(label_names(config) if kind and not masked else ()),
+        _shape(config),
+    ]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _encoder(repo: str) -> str:
+    return (
+        "Needs `pip install sparsebert` beside `transformers`.\n\n```python\n"
+        f"from sparsebert import load_model\n\nmodel = load_model({json.dumps(repo)})\n```"
+    )
+
+
+def _front(task: str) -> str:
+    values = {"library_name": "transformers", "pipeline_tag": task, "license": "unknown", "tags": ["sparsebert"]}
+    return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
+
+
+def _labels(names: tuple[str, ...]) -> str:
+    return f"Labels: {in_markdown(json.dumps(names, ensure_ascii=False))}" if names else ""
+
+
+def _shape(config: PretrainedConfig) -> str:
+    if not is_shrunk(config):
+        return ""
+    rows = [
+        f"| {place + 1} | {heads} | {f'tree {tree[0]}x{tree[1]}' if tree else neurons} |"
+        for place, heads, neurons, tree in zip(
+            config.kept_layers, config.layer_heads, config.layer_neurons, config.layer_fff, strict=True
+        )
+    ]
+    full = f"| Heads of {config.original_heads} | Neurons of {config.original_neurons} |"
+    head = f"| Layer of {config.original_layers} {full}"
+    return "\n".join(("## Shape\n", head, "|---|---|---|", *rows))
