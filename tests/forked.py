@@ -68,15 +68,15 @@ class Command:
 
 def launch(
     processes: int, words: Sequence[object], run: Callable[[], None] = main
-) -> tuple[list[int | None], list[str], list[str]]:
-    """So many of one command, as a launcher such as torchrun starts them: their exit codes, stdout and stderr."""
+) -> tuple[list[int | None], str, str]:
+    """So many of one command, as a launcher such as torchrun starts them: their exit codes, stdouts and stderrs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = [Command(words, run, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(processes)]
     out, err = zip(*(one.communicate() for one in ranks), strict=True)
-    return [one.returncode for one in ranks], [*out], [*err]
+    return [one.returncode for one in ranks], "".join(out), "".join(err)
 
 
 def _command(
