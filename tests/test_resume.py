@@ -45,11 +45,11 @@ def heed_ctrl_c() -> None:
 
 
 def arguments(home: Path, out: Path, *more: str) -> list[str]:
-    """Two members, no target that is about time; epochs of 4 steps, so that no checkpoint is at the end of one."""
+    """Two members, nothing that is about time; epochs of 4 steps, so that no checkpoint is at the end of one."""
     values = ("max_steps=10", "save_steps=3", "batch_size=16")
     settings = [text for part in ("dense", "finetune") for value in values for text in ("--set", f"{part}.{value}")]
     goals = [text for member in MEMBERS for text in ("--sparsity", member.removesuffix("-sparsity"))]
-    task = ["--task", "mine", "--data", str(home / "data")]
+    task = ["--task", "mine", "--data", str(home / "data"), "--set", "measure.timed=false"]
     return ["compress", str(home / "model"), *task, "-o", str(out), *goals, *QUICK, *settings, *more]
 
 
