@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from sparsebert.cli.application import app
 from sparsebert.models.families import HeadName
+from sparsebert.reports.theme import PICTURES
 from tiny import tiny_model
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -30,9 +31,10 @@ QUICK = tuple(
 )
 
 
-def run_cli(*arguments: object, stdin: str | None = None) -> Any:
-    """The command in this process: `exit_code`, `stdout`, `stderr`."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+def run_cli(*arguments: object, stdin: str | None = None, pictures: bool = False) -> Any:
+    """The command in this process: `exit_code`, `stdout`, `stderr`; its reports have pictures where they are wanted."""
+    environment = {PICTURES: "on"} if pictures else {}
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin, env=environment)
 
 
 def assert_refused(said: Any, expected: Sequence[str]) -> None:
