@@ -219,7 +219,7 @@ def test_trainer_overhead(
     script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "overhead.json"
-    sizes = words("--model", home.model, "--steps", 2, "--batch", 2, "--length", 8, "--threads", 1, "--rounds", 3)
+    sizes = words("--model", home.model, "--steps", 2, "--batch", 2, "--length", 8, "--threads", 1, "--rounds", 2)
     script("trainer_overhead").main([*sizes, "--output", str(file)])
     rows = written(file)
     assert [(row["variant"], row["baseline"]) for row in rows] == [
