@@ -47,7 +47,7 @@ def scores(record: Record) -> dict[str, float]:
 
 
 def test_a_new_model_learns_what_is_hidden(home: Path) -> None:
-    record = pretrained(home, "long", {"training": TRAINING | {"max_steps": 300}})
+    record = pretrained(home, "long", {"training": TRAINING | {"max_steps": 200}})
     [model] = record.models
     assert record.main_metric == "masked_accuracy" and record.kind == "pretrain"
     found = {one.metric: one for one in model.scores}
@@ -55,7 +55,7 @@ def test_a_new_model_learns_what_is_hidden(home: Path) -> None:
     assert found["masked_accuracy"].value > frequency["masked_accuracy"] + 0.2
     assert found["loss"].value < 0.8 * frequency["loss"]
     run = model.phases["pretrain"]
-    assert run.steps == 300 and 0.9 < (run.tokens or 0) / (300 * 16 * 16) <= 1
+    assert run.steps == 200 and 0.9 < (run.tokens or 0) / (200 * 16 * 16) <= 1
     assert run.tokens_per_second == pytest.approx((run.tokens or 0) / run.seconds, rel=0.3)
     assert 0 < (run.utilisation or 0) < 1
     loaded = sparsebert.load_model(home / "long" / model.folder)
