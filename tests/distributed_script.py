@@ -1,4 +1,4 @@
-"""Trains tiny models under torchrun, one a rule; each process saves its masks and weights.
+"""Trains tiny models in several processes, one a rule; each process saves its masks and weights.
 
 Arguments: rules by name as JSON, then folders, each with the step to stop at (0 = never). A stop of the last rule is
 a kill.
@@ -76,7 +76,3 @@ def main() -> None:
             stop = Stop(step, kill=name == list(rules)[-1]) if step else None
             with suppress(KeyboardInterrupt):
                 train(Path(folder) / name, Rule.model_validate(values), stop)
-
-
-if __name__ == "__main__":
-    main()

@@ -55,14 +55,14 @@ def tables(printed: str) -> list[list[dict[str, str]]]:
     return found
 
 
-def written(file: Path) -> list[dict[str, Any]]:
+def written(file: Path, rounds: int = 2) -> list[dict[str, Any]]:
     """The rows of a benchmark's file; their times are checked to be a `TimeSummary`, quartiles in order."""
     plain = json.loads(file.read_text(encoding="utf-8"))
     assert plain["environment"]["cpu"] and plain["options"] and "output" not in plain["options"]
     for row in plain["rows"]:
         if "times" in row:
             times = TimeSummary.model_validate(row["times"])
-            assert times.rounds >= 2 and 0 < times.q25_ms <= times.median_ms <= times.q75_ms
+            assert times.rounds >= rounds and 0 < times.q25_ms <= times.median_ms <= times.q75_ms
             assert (times.speedup is None) == (row["baseline"] is None)
     return plain["rows"]
 
@@ -219,7 +219,7 @@ def test_trainer_overhead(
     script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "overhead.json"
-    sizes = words("--model", home.model, "--steps", 2, "--batch", 2, "--length", 8, "--threads", 1, "--rounds", 3)
+    sizes = words("--model", home.model, "--steps", 2, "--batch", 2, "--length", 8, "--threads", 1, "--rounds", 2)
     script("trainer_overhead").main([*sizes, "--output", str(file)])
     rows = written(file)
     assert [(row["variant"], row["baseline"]) for row in rows] == [
@@ -235,9 +235,9 @@ def test_trainer_overhead(
 def test_workers(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "workers.json"
     task = words("--model", home.model, "--task", "mine", "--data", home.data)
-    sizes = words("--runs", 2, "--steps", 1, "--batch", 8, "--length", 8, "--examples", 16, "--rounds", 2)
+    sizes = words("--runs", 2, "--steps", 1, "--batch", 8, "--length", 8, "--examples", 16, "--rounds", 1)
     script("workers").main([*task, *sizes, "--output", str(file)])
-    rows = written(file)
+    rows = written(file, rounds=1)
     assert pairs(rows) == {("local", None), ("local:2", "local")}
     (lines,) = tables(capsys.readouterr().out)
     ratio = float(lines[1]["over local, median (quartiles)"].split()[0])

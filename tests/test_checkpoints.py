@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,24 @@ from test_stages import DAMAGES
 from test_trainer import Interrupting, small
 
 
-def interrupted(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that has come as far as a checkpoint."""
+    folder = tmp_path_factory.mktemp("interrupted")
     with pytest.raises(KeyboardInterrupt):
         train(small(), folder, [rule()], Interrupting(5))
+    return folder
+
+
+@pytest.fixture
+def begun(interrupted: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(interrupted, tmp_path / "begun"))
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> FineTuned:
+    """The same training without a break."""
+    return train(small(), tmp_path_factory.mktemp("fresh"), [rule()])
 
 
 def assert_same(one: FineTuned, other: FineTuned) -> None:
@@ -24,24 +40,23 @@ def assert_same(one: FineTuned, other: FineTuned) -> None:
     assert one.log == other.log
 
 
-def test_one_of_another_training_is_passed_over_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    interrupted(tmp_path / "begun")
+def test_one_of_another_training_is_passed_over_aloud(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     other = [rule(sparsity=0.6, criterion="random")]
-    assert_same(train(small(), tmp_path / "begun", other), train(small(), tmp_path / "fresh", other))
+    assert_same(train(small(), begun, other), train(small(), tmp_path / "fresh", other))
     assert "is of another training, so training starts before it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
-def test_a_damaged_one_is_passed_over_aloud(file: str, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    interrupted(tmp_path / "begun")
-    DAMAGES[how](tmp_path / "begun" / "checkpoint-3" / file)
-    assert_same(train(small(), tmp_path / "begun", [rule()]), train(small(), tmp_path / "fresh", [rule()]))
+def test_a_damaged_one_is_passed_over_aloud(
+    file: str, how: str, begun: Path, fresh: FineTuned, capsys: pytest.CaptureFixture[str]
+):
+    DAMAGES[how](begun / "checkpoint-3" / file)
+    assert_same(train(small(), begun, [rule()]), fresh)
     assert f"checkpoint-3 is damaged ({file}), so training starts before it" in capsys.readouterr().err
 
 
-def test_one_that_was_not_finished_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    interrupted(tmp_path / "begun")
-    (tmp_path / "begun" / "checkpoint-3" / "whole.json").unlink()
-    assert_same(train(small(), tmp_path / "begun", [rule()]), train(small(), tmp_path / "fresh", [rule()]))
+def test_one_that_was_not_finished_is_passed_over(begun: Path, fresh: FineTuned, capsys: pytest.CaptureFixture[str]):
+    (begun / "checkpoint-3" / "whole.json").unlink()
+    assert_same(train(small(), begun, [rule()]), fresh)
     assert "checkpoint-3 was not finished" in capsys.readouterr().err

@@ -26,7 +26,7 @@ from sparsebert.tasks.table import task_names
 from tiny import tiny_model
 from tiny_run import QUICK, assert_refused, run_cli, save_tiny, write_task
 
-pytestmark = pytest.mark.pictures
+pytestmark = pytest.mark.usefixtures("short_samples")
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +155,10 @@ def test_report_of_a_page_leaves_the_pictures_of_other_pages(finished, tmp_path)
     run = tmp_path / "run"
     run.mkdir()
     (run / "record.json").write_bytes((finished.folder / "record.json").read_bytes())
-    assert run_cli("report", run).exit_code == 0
+    assert run_cli("report", run, pictures=True).exit_code == 0
     before = {file: file.stat().st_mtime_ns for file in (run / "plots").iterdir()}
     for page in ("one.html", "two.html"):
-        assert run_cli("report", run, "-o", run / page).exit_code == 0
+        assert run_cli("report", run, "-o", run / page, pictures=True).exit_code == 0
     assert before and before == {file: file.stat().st_mtime_ns for file in (run / "plots").iterdir()}
     names = sorted(file.name for file in before)
     assert [sorted(file.name for file in (run / f"{page}-plots").iterdir()) for page in ("one", "two")] == [names] * 2
@@ -169,7 +169,7 @@ def test_report_takes_folders_of_sweeps(tmp_path):
         write_record(train_record(sparsity=sparsity), tmp_path / "sweep" / f"sparsity={sparsity}_seed=0")
     (tmp_path / "sweep" / "plots").mkdir()
     (tmp_path / "sweep" / "report.html").write_text("of the sweep", encoding="utf-8")
-    said = run_cli("report", tmp_path / "sweep", "-o", tmp_path / "page.html")
+    said = run_cli("report", tmp_path / "sweep", "-o", tmp_path / "page.html", pictures=True)
     assert said.exit_code == 0, said.output
     assert "Score against sparsity" in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert (tmp_path / "page-plots" / "curves.png").is_file()

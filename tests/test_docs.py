@@ -70,6 +70,7 @@ def run(block: Block, names: dict[str, Any]) -> None:
 
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 WITH_QUICKSTART = [page for page in PAGES if blocks(page, "python", quickstart=True)]
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
 WITH_COMMANDS = [page for page in PAGES if blocks(page, "bash")]
 
 
@@ -107,14 +108,13 @@ def test_blocks_about_the_default_model_run_alone(page: Path, tmp_path: Path, mo
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=name)
 def test_commands_exist_with_these_options(page: Path) -> None:
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     lines = "".join(block.text for block in blocks(page, "bash")).replace("\\\n", " ").splitlines()
     for words in (shlex.split(line, comments=True) for line in lines):
         if words[:1] == ["make"]:
             assert [word for word in words[1:] if "=" not in word and word not in targets] == []
         if words[:1] == ["sparsebert"]:
-            commands[words[1]].make_context(words[1], words[2:])
+            COMMANDS[words[1]].make_context(words[1], words[2:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -186,8 +186,7 @@ def test_recipes_and_plans_on_pages_are_valid(page: Path) -> None:
 
 
 def test_every_option_says_what_it_is_and_what_it_is_by_default() -> None:
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
-    silent = [(name, param.name) for name, command in commands.items() for param in command.params if not param.help]
+    silent = [(name, param.name) for name, command in COMMANDS.items() for param in command.params if not param.help]
     assert silent == []
     for command, words in (
         (

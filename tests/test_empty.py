@@ -1,10 +1,9 @@
-"""Blocks without heads or neurons: no product of width zero, in torch, ONNX and OpenVINO, and one map a layer."""
+"""Blocks without heads or neurons: no product of width zero, and one map a layer. Exports are in test_engines.py."""
 
 from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from sparsebert.models.layout import layout_of
 from sparsebert.models.modeling_sparsebert import NoInputs
 from sparsebert.models.surgeon import mask_model, shrink
 from test_surgeon import ATTENTION, NO_NEURON, NONE, assert_same
-from tiny import FAMILIES, HEADS, LAYERS, NAMES, Logits, tiny_batch, tiny_model
+from tiny import FAMILIES, HEADS, LAYERS, tiny_batch, tiny_model
 
 EMPTY = {
     "heads": {"layer.1.heads": NONE},
@@ -172,41 +171,6 @@ def test_any_blocks_may_be_empty(family: str, data: st.DataObject):
     again = shrink(small, {})
     assert again.config.to_dict() == small.config.to_dict()
     assert_same(again, small)
-
-
-def _runs_alike(model: PreTrainedModel, batch: Mapping[str, torch.Tensor], found: Any) -> None:
-    with torch.no_grad():
-        torch.testing.assert_close(torch.tensor(found), model(**batch).logits, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("family", FAMILIES)
-def test_an_exported_model_gives_the_same(family: str, tmp_path: Path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    small, batches = emptied(family, "both")[1], (tiny_batch(), tiny_batch(1))
-    given = tuple(batches[0][name] for name in NAMES)
-    with torch.no_grad():
-        program = torch.onnx.export(Logits(small), given, dynamo=True, verbose=False)
-    assert program is not None
-    program.save(tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
-    for batch in batches:
-        _runs_alike(small, batch, session.run(None, {name: batch[name].numpy() for name in NAMES})[0])
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("which", ["heads", "neurons", "both"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_openvino_gives_the_same(family: str, which: str):
-    openvino = pytest.importorskip("openvino")
-    small = emptied(family, which)[1]
-    # ModernBERT's masks of rows without a token to look at come out of OpenVINO as NaN, empty blocks or not.
-    batches = (tiny_batch(rows=1), tiny_batch(1, rows=1, length=9))
-    with torch.no_grad():
-        converted = openvino.convert_model(Logits(small), example_input=batches[0])
-    compiled = openvino.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    for batch in batches:
-        _runs_alike(small, batch, compiled({name: batch[name].numpy() for name in NAMES})[0])
 
 
 def test_a_projection_without_inputs_asks_for_no_gradients_in_inference_mode():

@@ -24,7 +24,7 @@ from sparsebert.reports.trees import level_table, tree_table
 from tiny import HIDDEN, LAYERS, NEURONS, tiny_model
 from tiny_run import QUICK, assert_refused, run_cli, save_tiny, write_task
 
-pytestmark = [pytest.mark.usefixtures("short_samples"), pytest.mark.pictures]
+pytestmark = pytest.mark.usefixtures("short_samples")
 SHORT = (*QUICK, "--set", "trees.steps=30", "--set", "trees.examples=32")
 TWO = ("--trees", 2, "--depth", 2, "--set", "finetune.max_steps=4")
 
@@ -35,14 +35,14 @@ def home(tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(folder=folder, tuned=save_tiny(folder / "tuned"), data=write_task(folder / "data"))
 
 
-def fff(home: SimpleNamespace, name: str, *options: object):
-    out = home.folder / name
-    return run_cli("fff", home.tuned, "--task", "mine", "--data", home.data, "-o", out, *SHORT, *options)
+def fff(home: SimpleNamespace, name: str, *options: object, pictures: bool = False):
+    given = ("--task", "mine", "--data", home.data, "-o", home.folder / name, *SHORT, *options)
+    return run_cli("fff", home.tuned, *given, pictures=pictures)
 
 
 @pytest.fixture(scope="module")
 def whole(home) -> tuple[Path, Record, str]:
-    said = fff(home, "whole", *TWO)
+    said = fff(home, "whole", *TWO, pictures=True)
     assert said.exit_code == 0, said.output
     return home.folder / "whole", read_record(home.folder / "whole"), said.stdout
 
@@ -106,20 +106,22 @@ def test_the_pictures_of_the_trees_are_there_if_the_visits_are(whole, tmp_path: 
     assert "Who visits which node" in page and (folder / "plots" / "visits.png").is_file()
     alone = tmp_path / "run"
     write_record(record, alone)
-    assert run_cli("report", alone).exit_code == 0
+    assert run_cli("report", alone, pictures=True).exit_code == 0
     bare = (alone / "report.html").read_text(encoding="utf-8")
     assert "Fast feedforward layers" in bare and "Who visits which node" not in bare
     (alone / "visits.safetensors").write_bytes(b"short")
-    assert_refused(run_cli("report", alone / "record.json"), ["visits.safetensors is damaged or cut short"])
+    assert_refused(
+        run_cli("report", alone / "record.json", pictures=True), ["visits.safetensors is damaged or cut short"]
+    )
     (alone / "visits.safetensors").write_bytes((folder / "visits.safetensors").read_bytes())
-    assert run_cli("report", alone / "record.json").exit_code == 0
+    assert run_cli("report", alone / "record.json", pictures=True).exit_code == 0
     again = (alone / "report.html").read_text(encoding="utf-8")
     assert again.count(", tree 2: 7 nodes") == LAYERS
 
 
 def test_a_finished_run_is_found_again(home, whole):
     before = {file: file.stat().st_mtime_ns for file in (home.folder / "whole" / "work").rglob("*.json")}
-    again = fff(home, "whole", *TWO)
+    again = fff(home, "whole", *TWO, pictures=True)
     assert again.exit_code == 0
     assert before == {file: file.stat().st_mtime_ns for file in (home.folder / "whole" / "work").rglob("*.json")}
     assert_refused(fff(home, "whole", *TWO, "--set", "trees.trees=1"), ["another recipe; different: trees.trees"])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 import sparsebert
+from forked import Command, launch
 from sparsebert.recipe.load import SHIPPED
 from sparsebert.records import ModelResult, Record, read_record
-from test_resume import COMMAND, wait_and_stop
+from test_resume import wait_and_stop
 from text_run import TRAINING, write_recipe, write_text
 from tiny_run import WORDS, assert_refused, run_cli, save_tiny, write_task
 
@@ -49,7 +47,7 @@ def scores(record: Record) -> dict[str, float]:
 
 
 def test_a_new_model_learns_what_is_hidden(home: Path) -> None:
-    record = pretrained(home, "long", {"training": TRAINING | {"max_steps": 300}})
+    record = pretrained(home, "long", {"training": TRAINING | {"max_steps": 200}})
     [model] = record.models
     assert record.main_metric == "masked_accuracy" and record.kind == "pretrain"
     found = {one.metric: one for one in model.scores}
@@ -57,7 +55,7 @@ def test_a_new_model_learns_what_is_hidden(home: Path) -> None:
     assert found["masked_accuracy"].value > frequency["masked_accuracy"] + 0.2
     assert found["loss"].value < 0.8 * frequency["loss"]
     run = model.phases["pretrain"]
-    assert run.steps == 300 and 0.9 < (run.tokens or 0) / (300 * 16 * 16) <= 1
+    assert run.steps == 200 and 0.9 < (run.tokens or 0) / (200 * 16 * 16) <= 1
     assert run.tokens_per_second == pytest.approx((run.tokens or 0) / run.seconds, rel=0.3)
     assert 0 < (run.utilisation or 0) < 1
     loaded = sparsebert.load_model(home / "long" / model.folder)
@@ -202,8 +200,7 @@ def test_a_killed_pretraining_ends_where_a_whole_one_does(home: Path) -> None:
     whole, out = home / "whole-run", home / "killed"
     words = ["pretrain", "--recipe", str(file), "-o"]
     checkpoint = out / "work" / "phase0-pretrain" / "training" / "checkpoint-4"
-    process = subprocess.Popen([COMMAND, *words, str(out)], stderr=subprocess.PIPE, text=True)
-    code, _ = wait_and_stop(process, (checkpoint / "whole.json").exists, signal.SIGKILL)
+    code, _ = wait_and_stop(Command([*words, out]), (checkpoint / "whole.json").exists)
     assert code == -signal.SIGKILL
     for folder in (out, whole):
         said = run_cli(*words, folder)
@@ -214,10 +211,8 @@ def test_a_killed_pretraining_ends_where_a_whole_one_does(home: Path) -> None:
 def test_two_processes_take_a_step_together(home: Path) -> None:
     file = write_recipe(home / "both.yaml", home / "text" / "animals.txt", {"training": TRAINING | {"max_steps": 3}})
     assert run_cli("pretrain", "--recipe", file, "-o", home / "alone").exit_code == 0
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sparsebert"]
-    command = [sys.executable, *launcher, "pretrain", "--recipe", str(file), "-o", str(home / "together")]
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    codes, _, said = launch(2, ["pretrain", "--recipe", file, "-o", home / "together"])
+    assert codes == [0, 0], said
     alone, together = (load_file(home / name / "pretrained" / "model.safetensors") for name in ("alone", "together"))
     for key, value in alone.items():
         assert torch.allclose(value, together[key], atol=1e-3), key

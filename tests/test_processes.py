@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import distributed_script
+from forked import LIMIT_S, Command, launch
 from sparsebert.records import PREDICTIONS, read_record
-from test_resume import COMMAND, LIMIT_S, heed_ctrl_c, wait_and_stop
+from test_resume import real, wait_and_stop
 from tiny_run import run_cli, save_tiny, write_task
 
 pytestmark = pytest.mark.process
@@ -58,20 +57,23 @@ def arguments(home: Path, out: Path) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="module")
+def whole(home: Path) -> Path:
+    """A run that was never stopped."""
+    said = run_cli(*arguments(home, home / "whole"))
+    assert said.exit_code == 0, said.output
+    return home / "whole"
+
+
 @pytest.mark.parametrize("checkpoint", [3, 9])
-def test_a_killed_training_ends_where_a_whole_one_does(checkpoint: int, home: Path):
-    whole, out = home / "whole", home / f"killed{checkpoint}"
+def test_a_killed_training_ends_where_a_whole_one_does(checkpoint: int, home: Path, whole: Path):
+    out = home / f"killed{checkpoint}"
     training = out / "work" / "phase0-sparse" / "training"
-    process = subprocess.Popen(
-        [COMMAND, *arguments(home, out)], stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
-    )
-    code, _ = wait_and_stop(
-        process, (training / f"checkpoint-{checkpoint}" / "trainer_state.json").exists, signal.SIGKILL
-    )
+    moment = (training / f"checkpoint-{checkpoint}" / "trainer_state.json").exists
+    code, _ = wait_and_stop(Command(arguments(home, out)), moment)
     assert code == -signal.SIGKILL and not (out / "sparse").exists()
-    for folder in (out, whole):
-        said = run_cli(*arguments(home, folder))
-        assert said.exit_code == 0, said.output
+    said = run_cli(*arguments(home, out))
+    assert said.exit_code == 0, said.output
     for file in (
         Path(PREDICTIONS),
         Path("work/phase0-sparse/masks.safetensors"),
@@ -82,22 +84,13 @@ def test_a_killed_training_ends_where_a_whole_one_does(checkpoint: int, home: Pa
     assert read_record(whole).models[0].scores == read_record(out).models[0].scores
 
 
-def launch(stops: dict[Path, int]) -> int:
-    """Train all rules on two processes, in each folder to a step (0 = the end); its exit code."""
-    script = Path(__file__).with_name("distributed_script.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    places = [str(script.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
-    asked = [str(word) for pair in stops.items() for word in pair]
-    done = subprocess.run([*command, json.dumps(RULES), *asked], env=environment, capture_output=True, timeout=LIMIT_S)
-    return done.returncode
-
-
 def test_two_processes_agree_and_go_on_after_a_kill(tmp_path: Path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert launch({whole: 0, stopped: 5}) != 0
+    codes, _, _ = launch(2, [json.dumps(RULES), whole, 0, stopped, 5], distributed_script.main)
+    assert 0 not in codes
     assert len(list(whole.glob("*/rank*"))) == 2 * len(RULES) and not list(stopped.glob("*/rank*"))
-    assert launch({stopped: 0}) == 0
+    codes, _, said = launch(2, [json.dumps(RULES), stopped, 0], distributed_script.main)
+    assert codes == [0, 0], said
     for name in RULES:
         first, *others = (
             load_file(tmp_path / run / name / f"rank{rank}.safetensors")
@@ -114,14 +107,16 @@ def test_a_run_goes_on_with_the_threads_that_it_began_with(home: Path):
     """One thread and two add up in another order, so their weights differ in the last bits."""
     found = {}
     for name in ("two", "both"):
-        out, command = home / f"threads-{name}", [COMMAND, *arguments(home, home / f"threads-{name}")]
-        begun = os.environ | {"OMP_NUM_THREADS": "2"}
+        out = home / f"threads-{name}"
+        words = arguments(home, out)
         if name == "both":
             checkpoint = out / "work" / "phase0-sparse" / "training" / "checkpoint-3" / "trainer_state.json"
-            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=begun)
-            wait_and_stop(process, checkpoint.exists, signal.SIGKILL)
-            begun = os.environ | {"OMP_NUM_THREADS": "1"}
-        subprocess.run(command, env=begun, check=True, capture_output=True, timeout=LIMIT_S)
+            wait_and_stop(Command(words, OMP_NUM_THREADS="2"), checkpoint.exists)
+            process = real(words)
+        else:
+            process = Command(words, OMP_NUM_THREADS="2")
+        said = process.communicate(timeout=LIMIT_S)[1]
+        assert process.returncode == 0, said
         found[name] = (out / "sparse" / "packed.safetensors").read_bytes()
     assert found["both"] == found["two"]
     notes = read_record(home / "threads-both").notes

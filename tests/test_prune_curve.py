@@ -21,27 +21,25 @@ from sparsebert.runs.curve_points import bytes_as_saved
 from sparsebert.runs.sparse_model import save_sparse
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
-pytestmark = pytest.mark.pictures
-
 QUICK = ("--steps", "0,0.5,0.9", "--loss-examples", "32", "--set", "measure.rounds=3", "--set", "measure.length=8")
 UNTIMED = ("--steps", "0.5", "--loss-examples", "32", "--set", "measure.timed=false")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, short_samples: None) -> Path:
     """A fine-tuned model, others that cannot be taken, a task, and one whole run."""
     folder = tmp_path_factory.mktemp("prune-curve")
     save_tiny(folder / "tuned")
     save_tiny(folder / "base", "base")
     save_tiny(folder / "flat", num_hidden_layers=1)
     write_task(folder / "data")
-    prune_curve(folder, "whole-run", *QUICK)
+    prune_curve(folder, "whole-run", *QUICK, pictures=True)
     return folder
 
 
-def prune_curve(home: Path, name: str, *options: object, model: str = "tuned") -> Record:
+def prune_curve(home: Path, name: str, *options: object, model: str = "tuned", pictures: bool = False) -> Record:
     given = ("prune-curve", home / model, "--task", "mine", "--data", home / "data", "-o", home / name, *options)
-    said = run_cli(*given)
+    said = run_cli(*given, pictures=pictures)
     assert said.exit_code == 0, said.output
     return read_record(home / name)
 

@@ -130,8 +130,7 @@ def test_a_model_without_a_teacher_is_timed_against_the_one_it_started_from(home
     assert record.models[0].output_difference is None
 
 
-def test_a_sweep_is_ordinary_runs_and_skips_what_is_finished(home, tmp_path, monkeypatch):
-    monkeypatch.setenv("SPARSEBERT_PICTURES", "on")
+def test_a_sweep_is_ordinary_runs_and_skips_what_is_finished(home, tmp_path):
     common = ("--model", home / "base", "--data", home / "data", "-o", tmp_path / "sweep")
     arguments = ("sweep", home / "trained.yaml", *common, "--grid", "sparsity=0:0.8:0.4", "--seeds", 2)
     said = run_cli(*arguments)
@@ -145,11 +144,11 @@ def test_a_sweep_is_ordinary_runs_and_skips_what_is_finished(home, tmp_path, mon
     assert [point.sparsity.mid for point in curve.points] == pytest.approx([0, 0.4, 0.8], abs=0.01)
     scores = [records[f"sparsity=0.4_seed={seed}"].models[0].scores[0].value for seed in (0, 1)]
     assert curve.points[1].score.mid == pytest.approx(100 * sum(scores) / 2)
+    before = {name: (tmp_path / "sweep" / name / "record.json").stat().st_mtime_ns for name in names}
+    again = run_cli(*arguments, pictures=True)
+    assert again.exit_code == 0 and again.stderr.count("(done)") == 6
     assert "Score against sparsity" in (tmp_path / "sweep" / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "sweep" / "plots" / "curves.png").is_file()
-    before = {name: (tmp_path / "sweep" / name / "record.json").stat().st_mtime_ns for name in names}
-    again = run_cli(*arguments)
-    assert again.exit_code == 0 and again.stderr.count("(done)") == 6
     assert before == {name: (tmp_path / "sweep" / name / "record.json").stat().st_mtime_ns for name in names}
     said = run_cli("compare", tmp_path / "sweep", "--resamples", 100, "--json")
     found = json.loads(said.stdout)
@@ -348,10 +347,14 @@ def test_every_command_that_trains_takes_the_columns_of_own_data(home, tmp_path,
     assert "column 'text', row 1: the label of a regression must be a finite number" in " ".join(said.stderr.split())
 
 
-def test_runs_are_compared_by_their_last_models(home):
+@pytest.fixture(scope="module")
+def runs(home: Path) -> list[Path]:
+    """Three that differ in what they aim at."""
     settings = ("phases.0.teacher=dense", "dense.max_steps=3", "phases.0.distill.hidden=0")
-    runs = [trained(home, f"compared-{part}", *settings, f"sparsity={part}") for part in (0.3, 0.6, 0.9)]
+    return [trained(home, f"compared-{part}", *settings, f"sparsity={part}") for part in (0.3, 0.6, 0.9)]
 
+
+def test_runs_are_compared_by_their_last_models(runs):
     def compared(*options: object) -> list[tuple[str, str]]:
         said = run_cli("compare", *options, "--resamples", 100, "--json")
         assert said.exit_code == 0, said.output
@@ -364,8 +367,8 @@ def test_runs_are_compared_by_their_last_models(home):
     assert_refused(run_cli("compare", *runs, "--model", "sparce"), ["Unknown model 'sparce'", "Did you mean 'sparse'"])
 
 
-def test_failed_runs_are_left_out_of_a_comparison_aloud(home):
-    runs = [trained(home, f"left-{part}", f"sparsity={part}") for part in (0.3, 0.6, 0.9)]
+def test_failed_runs_are_left_out_of_a_comparison_aloud(runs, tmp_path):
+    runs = [Path(shutil.copytree(one, tmp_path / one.name)) for one in runs]
     record = read_record(runs[2])
     write_record(record.model_copy(update={"status": "failed", "models": (), "message": "the disk was full"}), runs[2])
     refused = run_cli("compare", runs[2])
@@ -375,7 +378,7 @@ def test_failed_runs_are_left_out_of_a_comparison_aloud(home):
     for run_folder in runs[1:]:
         run_folder.rename(runs[0].parent / "both" / run_folder.name)
     said = run_cli("compare", runs[0], runs[0].parent / "both", "--resamples", 100)
-    assert said.exit_code == 0 and "left-0.9 failed and is left out: the disk was full" in said.stderr
+    assert said.exit_code == 0 and "compared-0.9 failed and is left out: the disk was full" in said.stderr
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import subprocess
 import sys
@@ -119,28 +120,31 @@ import sys
 from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import torch
-folder, out, ids = sys.argv[1], sys.argv[2], eval(sys.argv[3])
-model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
-assert type(model).__module__ == "sparsebert.models.modeling_sparsebert"
-print(type(model).__name__, AutoTokenizer.from_pretrained(folder, trust_remote_code=True)("good")["input_ids"])
-model.save_pretrained(out)
-save_file({"logits": model(torch.tensor(ids)).logits.detach()}, out + "/logits")
+ids = eval(sys.argv[1])
+for folder, out in zip(sys.argv[2::2], sys.argv[3::2]):
+    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+    assert type(model).__module__ == "sparsebert.models.modeling_sparsebert"
+    print(type(model).__name__, AutoTokenizer.from_pretrained(folder, trust_remote_code=True)("good")["input_ids"])
+    model.save_pretrained(out)
+    save_file({"logits": model(torch.tensor(ids)).logits.detach()}, out + "/logits")
 """
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("family", ["bert", "modernbert"])
-def test_a_process_that_did_not_import_sparsebert_gets_our_own_classes(family: str, tmp_path: Path):
-    small = shrink(tiny_model(family), {}, drop_layers=[0])
-    save_model(small, BertTokenizer(vocab=VOCABULARY), tmp_path / "model")
-    ids = tiny_batch()["input_ids"][:1]
-    done = in_a_process(LOAD, tmp_path / "model", tmp_path / "again", ids.tolist())
+def test_a_process_that_did_not_import_sparsebert_gets_our_own_classes(tmp_path: Path):
+    ids, models, places = tiny_batch()["input_ids"][:1], [], []
+    for family in ("bert", "modernbert"):
+        models.append(shrink(tiny_model(family), {}, drop_layers=[0]))
+        places.append((tmp_path / family, tmp_path / f"{family}-again"))
+        save_model(models[-1], BertTokenizer(vocab=VOCABULARY), places[-1][0])
+    done = in_a_process(LOAD, ids.tolist(), *itertools.chain(*places))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{type(small).__name__} [2, 5, 3]"]
-    with torch.no_grad():
-        torch.testing.assert_close(load_file(tmp_path / "again" / "logits")["logits"], small(ids).logits)
-    for name in ("config.json", LOADER):
-        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+    assert done.stdout.splitlines() == [f"{type(small).__name__} [2, 5, 3]" for small in models]
+    for small, (made, again) in zip(models, places, strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(load_file(again / "logits")["logits"], small(ids).logits)
+        for name in ("config.json", LOADER):
+            assert (again / name).read_bytes() == (made / name).read_bytes()
 
 
 ABSENT = """
@@ -167,7 +171,7 @@ def test_a_folder_with_the_loader_of_before_loads_where_sparsebert_is_installed(
     save_model(small, BertTokenizer(vocab=VOCABULARY), tmp_path / "model")
     (tmp_path / "model" / LOADER).write_text(OLD_LOADER, encoding="utf-8")
     ids = tiny_batch()["input_ids"][:1]
-    done = in_a_process(LOAD, tmp_path / "model", tmp_path / "again", ids.tolist())
+    done = in_a_process(LOAD, ids.tolist(), tmp_path / "model", tmp_path / "again")
     assert done.returncode == 0, done.stderr
     with torch.no_grad():
         torch.testing.assert_close(load_file(tmp_path / "again" / "logits")["logits"], small(ids).logits)

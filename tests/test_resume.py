@@ -10,26 +10,23 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from forked import LIMIT_S, Command
 from sparsebert.records import read_record
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
 pytestmark = pytest.mark.process
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "sparsebert")
 MEMBERS = ("0.4-sparsity", "0.7-sparsity")
-LIMIT_S = 240
 
 
-def stop_when(
-    moment: Callable[[], object], home: Path, out: Path, how: signal.Signals = signal.SIGKILL
+def real(words: list[str]) -> subprocess.Popen[str]:
+    """The executable, which imports everything anew."""
+    return subprocess.Popen([COMMAND, *words], stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
+
+
+def wait_and_stop(
+    process: subprocess.Popen[str] | Command, moment: Callable[[], object], how: signal.Signals = signal.SIGKILL
 ) -> tuple[int, str]:
-    """Start the command, stop it as soon as `moment()` is true. Its exit code and stderr."""
-    process = subprocess.Popen(
-        [COMMAND, *arguments(home, out)], stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
-    )
-    return wait_and_stop(process, moment, how)
-
-
-def wait_and_stop(process: subprocess.Popen[str], moment: Callable[[], object], how: signal.Signals) -> tuple[int, str]:
     """Stop a process as soon as `moment()` is true. Its exit code and stderr."""
     end = time.monotonic() + LIMIT_S
     while not moment():
@@ -38,6 +35,7 @@ def wait_and_stop(process: subprocess.Popen[str], moment: Callable[[], object], 
         time.sleep(0.002)
     process.send_signal(how)
     said = process.communicate(timeout=LIMIT_S)[1]
+    assert process.returncode is not None
     return process.returncode, said
 
 
@@ -47,11 +45,11 @@ def heed_ctrl_c() -> None:
 
 
 def arguments(home: Path, out: Path, *more: str) -> list[str]:
-    """Two members, no target that is about time; epochs of 4 steps, so that no checkpoint is at the end of one."""
+    """Two members, nothing that is about time; epochs of 4 steps, so that no checkpoint is at the end of one."""
     values = ("max_steps=10", "save_steps=3", "batch_size=16")
     settings = [text for part in ("dense", "finetune") for value in values for text in ("--set", f"{part}.{value}")]
     goals = [text for member in MEMBERS for text in ("--sparsity", member.removesuffix("-sparsity"))]
-    task = ["--task", "mine", "--data", str(home / "data")]
+    task = ["--task", "mine", "--data", str(home / "data"), "--set", "measure.timed=false"]
     return ["compress", str(home / "model"), *task, "-o", str(out), *goals, *QUICK, *settings, *more]
 
 
@@ -73,16 +71,18 @@ def resumed(home) -> tuple[Path, Path]:
     """A run that was never stopped, and one that was stopped three times."""
     whole, out = home / "whole", home / "stopped"
     # As soon as the folder of a checkpoint is there, so that it is half-written.
-    code, _ = stop_when((out / "work" / "dense-training" / "checkpoint-6").exists, home, out)
+    words = arguments(home, out)
+    code, _ = wait_and_stop(Command(words), (out / "work" / "dense-training" / "checkpoint-6").exists)
     assert code == -signal.SIGKILL and not (out / "dense").exists()
     # In fine-tuning, with Ctrl-C.
     training = out / "work" / MEMBERS[0] / "training"
-    code, said = stop_when((training / "checkpoint-3" / "trainer_state.json").exists, home, out, signal.SIGINT)
+    moment = (training / "checkpoint-3" / "trainer_state.json").exists
+    code, said = wait_and_stop(real(words), moment, signal.SIGINT)
     assert code == 130 and not (out / MEMBERS[0]).exists()
     assert said.strip().splitlines()[-1] == "interrupted; the same command goes on from here"
     finished = stamps(out, "dense/*", "work/*.json", "work/*/member.json", "work/*/one-shot/*", "work/teacher/*")
     # The model is in place, but perhaps not yet noted as finished.
-    code, _ = stop_when((out / MEMBERS[0]).exists, home, out)
+    code, _ = wait_and_stop(Command(words), (out / MEMBERS[0]).exists)
     assert code == -signal.SIGKILL and not (out / MEMBERS[1]).exists()
     for folder in (out, whole):
         said = run_cli(*arguments(home, folder))

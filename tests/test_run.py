@@ -23,7 +23,7 @@ from sparsebert.runs.context import set_up
 from sparsebert.runs.run_type import Entry
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
-pytestmark = [pytest.mark.usefixtures("short_samples"), pytest.mark.pictures]
+pytestmark = pytest.mark.usefixtures("short_samples")
 CRITERIA = registry.names("unit_criterion")
 LOGITS = """
 import json, sys
@@ -51,9 +51,10 @@ def home(tmp_path_factory) -> SimpleNamespace:
     )
 
 
-def compress(home: SimpleNamespace, model: Path, name: str, *options: object) -> Record:
+def compress(home: SimpleNamespace, model: Path, name: str, *options: object, pictures: bool = False) -> Record:
     out = home.folder / name
-    result = run_cli("compress", model, "--task", "mine", "--data", home.data, "-o", out, *QUICK, *options)
+    given = ("--task", "mine", "--data", home.data, "-o", out, *QUICK, *options)
+    result = run_cli("compress", model, *given, pictures=pictures)
     assert result.exit_code == 0, result.output
     return read_record(out)
 
@@ -62,7 +63,7 @@ def compress(home: SimpleNamespace, model: Path, name: str, *options: object) ->
 def trained(home) -> tuple[Path, Record]:
     """A base model fine-tuned, made smaller twice, fine-tuned each time; the targets are given the strong one first."""
     options = ("--sparsity", 0.7, "--sparsity", 0.4, "--set", "finetune.max_steps=6", "--max-length", 8)
-    return home.folder / "trained", compress(home, home.base, "trained", *options)
+    return home.folder / "trained", compress(home, home.base, "trained", *options, pictures=True)
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from forked import LIMIT_S, Command
 from sparsebert.records import FILE_NAME, Record, read_record
 from sparsebert.runs.sweep import points_of
-from test_resume import COMMAND, LIMIT_S, heed_ctrl_c, wait_and_stop
+from test_resume import real, wait_and_stop
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
 pytestmark = pytest.mark.process
@@ -35,7 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_task(folder / "data")
     quick_recipe(folder / "one.yaml")
     quick_recipe(folder / "two.yaml", steps=3)
-    quick_recipe(folder / "long.yaml", steps=200)
+    quick_recipe(folder / "long.yaml", steps=120)
     return folder
 
 
@@ -74,19 +75,18 @@ def test_two_workers_give_the_records_of_one(home: Path, tmp_path: Path) -> None
 
 
 def test_a_point_that_fails_is_marked_and_the_others_go_on(home: Path, tmp_path: Path) -> None:
-    grid = ("--grid", "phases.0.training.learning_rate=1e+12,0.001", "--seeds", 2)
-    said = run_cli(*words(home, tmp_path / "out", *grid, "--on", "local:2"))
-    assert said.exit_code == 2 and "2 of 4 points failed" in said.stderr
+    grid = ("--grid", "phases.0.training.learning_rate=1e+12,0.001")
+    said = run_cli(*words(home, tmp_path / "out", *grid, "--on", "local:1"))
+    assert said.exit_code == 2 and "1 of 2 points failed" in said.stderr
     assert said.stderr.count("learning-rate=1e+12_seed=0 failed: The training loss became") == 1
     found = records(tmp_path / "out")
     assert {name: one.status for name, one in found.items()} == {
-        f"learning-rate={rate}_seed={seed}": status
-        for rate, status in (("1e+12", "failed"), ("0.001", "finished"))
-        for seed in (0, 1)
+        "learning-rate=1e+12_seed=0": "failed",
+        "learning-rate=0.001_seed=0": "finished",
     }
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
+def workers_of(process: subprocess.Popen[str] | Command) -> list[int]:
     """Processes that the command has started, but for the one that looks after multiprocessing's own files."""
     found = []
     for folder in Path("/proc").iterdir():
@@ -102,26 +102,21 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
     return found
 
 
-def start(home: Path, out: Path, *more: object, recipes: tuple[str, ...]) -> subprocess.Popen[str]:
-    line = words(home, out, *more, "--on", "local:2", recipes=recipes)
-    return subprocess.Popen([COMMAND, *line], stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
-
-
 def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home: Path, tmp_path: Path) -> None:
     """With --restart too, which is about what lay there before the command."""
     out = tmp_path / "out"
-    process = start(home, out, "--seeds", 2, "--restart", recipes=("long",))
-    wait_for(lambda: len(list(out.rglob("training/checkpoint-*"))) >= 2, process)
+    process = Command(words(home, out, "--restart", "--on", "local:1", recipes=("long",)))
+    wait_for(lambda: list(out.rglob("training/checkpoint-*")), process)
     begun = {file: file.stat().st_ino for file in out.glob("*/recipe.json")}
     os.kill(workers_of(process)[0], signal.SIGKILL)
     said = process.communicate(timeout=LIMIT_S)[1]
     assert process.returncode == 0, said
     assert said.count("A worker died (SIGKILL") == 1 and "1 of at most 2 times" in said
-    assert {name: one.status for name, one in records(out).items()} == {"seed=0": "finished", "seed=1": "finished"}
-    assert len(begun) == 2 and {file: file.stat().st_ino for file in begun} == begun
+    assert {name: one.status for name, one in records(out).items()} == {"seed=0": "finished"}
+    assert len(begun) == 1 and {file: file.stat().st_ino for file in begun} == begun
 
 
-def wait_for(moment: object, process: subprocess.Popen[str]) -> None:
+def wait_for(moment: object, process: subprocess.Popen[str] | Command) -> None:
     end = time.monotonic() + LIMIT_S
     while not moment():  # type: ignore[operator]
         assert process.poll() is None, process.communicate()[1]
@@ -134,7 +129,8 @@ def test_stopping_the_command_stops_its_workers_and_leaves_what_is_finished(
     how: signal.Signals, code: int, home: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    process = start(home, out, recipes=("one", "long"))
+    command = words(home, out, "--on", "local:2", recipes=("one", "long"))
+    process = real(command) if how == signal.SIGINT else Command(command)
     wait_for((out / "one_seed=0" / "finished.json").is_file, process)
     wait_for(lambda: list((out / "long_seed=0").rglob("training/checkpoint-*")), process)
     workers = workers_of(process)

@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from forked import LIMIT_S, launch
 from sparsebert.environment import supports_bf16_training
 from sparsebert.records import read_record
 from tiny_run import run_cli, save_tiny, write_task
 
 pytestmark = pytest.mark.process
-LIMIT_S = 240
 TRAINING = {"max_steps": 10, "save_steps": 3, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.0}
 RULE = {"criterion": "movement", "sparsity": 0.5, "stop": {"percent": 60}, "every": {"steps": 2}}
 RECIPES = {
@@ -55,11 +55,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words(home: Path, command: str, out: Path, *more: str) -> list[str]:
     own = ["--recipe", home / f"{command}.yaml", "--data", home / "data", "-o", out]
-    return ["-m", "sparsebert", command, str(home / "model"), *map(str, own), *more]
+    return [command, str(home / "model"), *map(str, own), *more]
 
 
-def start(processes: int, line: list[str]) -> subprocess.Popen[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+def torchrun(line: list[str]) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sparsebert"]
     command = [sys.executable, *launcher, *line]
     own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     return subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -67,11 +67,10 @@ def start(processes: int, line: list[str]) -> subprocess.Popen[str]:
 
 def run(processes: int, home: Path, command: str, out: Path, *more: str) -> tuple[int, str, str]:
     if processes == 1:
-        said = run_cli(*words(home, command, out, *more)[2:])
+        said = run_cli(*words(home, command, out, *more))
         return said.exit_code, said.stdout, said.stderr
-    process = start(processes, words(home, command, out, *more))
-    said, told = process.communicate(timeout=LIMIT_S)
-    return process.returncode, said, told
+    codes, said, told = launch(processes, words(home, command, out, *more))
+    return next((code for code in codes if code), 0), said, told
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +113,7 @@ def test_a_step_of_two_processes_is_that_of_one(home: Path) -> None:
 
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(home: Path, made: dict[str, dict[int, Path]]) -> None:
     whole, out = made["finetune"][2], home / "killed"
-    process = start(2, words(home, "finetune", out))
+    process = torchrun(words(home, "finetune", out))
     checkpoint = out / "work" / "training" / "checkpoint-3"
     end = time.monotonic() + LIMIT_S
     while not (checkpoint / "whole.json").is_file():
@@ -135,23 +134,33 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("command", "settings", "expected"),
+    ("setting", "expected"),
     [
-        ("finetune", ["training.batch_size=15"], "cannot be shared among the processes; got 15 rows and 2 processes"),
-        ("finetune", ["training.learning_rate=1e12"], "The training loss became nan at step"),
-        ("finetune", ["training.nothing=1"], "nothing"),
+        ("training.batch_size=15", "cannot be shared among the processes; got 15 rows and 2 processes"),
+        ("training.nothing=1", "nothing"),
     ],
 )
-def test_an_error_is_said_once_and_ends_all(command: str, settings: list[str], expected: str, home: Path) -> None:
-    out = home / settings[0]
-    code, said, told = run(2, home, command, out, *(word for one in settings for word in ("--set", one)))
-    assert code != 0 and not said
+def test_an_error_is_said_once_and_ends_all(setting: str, expected: str, home: Path) -> None:
+    code, said, told = run(2, home, "finetune", home / setting, "--set", setting)
+    assert code != 0
+    assert_said_once(said, told, expected)
+    if "nothing" not in setting:
+        assert read_record(home / setting).status == "failed"
+
+
+def test_an_error_of_a_training_is_said_once_and_its_launcher_ends_all(home: Path) -> None:
+    process = torchrun(words(home, "finetune", home / "nan", "--set", "training.learning_rate=1e12"))
+    said, told = process.communicate(timeout=LIMIT_S)
+    assert process.returncode != 0
+    assert_said_once(said, told, "The training loss became nan at step")
+    assert read_record(home / "nan").status == "failed"
+
+
+def assert_said_once(said: str, told: str, expected: str) -> None:
     lines = [one for one in told.splitlines() if one.startswith("error:")]
-    assert len(lines) == 1 and expected in lines[0], told
-    if "nothing" not in settings[0]:
-        assert read_record(out).status == "failed"
+    assert not said and len(lines) == 1 and expected in lines[0], told
 
 
-def test_help_is_printed_by_the_first_process_alone(home: Path) -> None:
-    said, told = start(2, ["-m", "sparsebert", "finetune", "--help"]).communicate(timeout=LIMIT_S)
+def test_help_is_printed_by_the_first_process_alone() -> None:
+    _, said, told = launch(2, ["finetune", "--help"])
     assert said.count("Usage: sparsebert finetune") == 1, told

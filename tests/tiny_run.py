@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+import functools
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import BertTokenizerFast
-from typer.testing import CliRunner
+from typer import testing
 
 from sparsebert.cli.application import app
 from sparsebert.models.families import HeadName
+from sparsebert.reports.theme import PICTURES
 from tiny import tiny_model
+
+# Made of the signatures of all functions anew at every call, which takes ten times as long as to refuse a word.
+testing._get_command = functools.cache(testing._get_command)  # pyright: ignore[reportPrivateImportUsage]
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("good", "bad", *(f"w{number}" for number in range(60)))
@@ -30,9 +35,10 @@ QUICK = tuple(
 )
 
 
-def run_cli(*arguments: object, stdin: str | None = None) -> Any:
-    """The command in this process: `exit_code`, `stdout`, `stderr`."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+def run_cli(*arguments: object, stdin: str | None = None, pictures: bool = False) -> Any:
+    """The command in this process: `exit_code`, `stdout`, `stderr`; its reports have pictures where they are wanted."""
+    environment = {PICTURES: "on"} if pictures else {}
+    return testing.CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin, env=environment)
 
 
 def assert_refused(said: Any, expected: Sequence[str]) -> None:

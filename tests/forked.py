@@ -1,0 +1,95 @@
+"""The command in a process of its own that takes no time to import: a copy of one that has imported everything.
+
+In all else it is as any other: arguments, folder, environment and output, signals and the exit code are its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsebert.cli import main
+
+LIMIT_S = 240
+RUNS = ("compress", "finetune", "pretrain", "sweep", "train")
+# With it, a copy has no threads that its parent had.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [
+        *(f"sparsebert.runs.{name}" for name in RUNS),
+        *("sparsebert.cli.application", "sparsebert.training.trainer", "sparsebert.reports.page"),
+        *("transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert"),
+    ]
+)
+
+
+class Command:
+    """A command that has been started, with those attributes and methods of `subprocess.Popen` that tests use."""
+
+    def __init__(self, words: Sequence[object], run: Callable[[], None] = main, **environment: str) -> None:
+        self.args = [str(word) for word in words]
+        self._output = tempfile.mkdtemp()
+        given = (run, self.args, os.getcwd(), dict(os.environ) | environment, self._output)
+        self._process: Any = FORKS.Process(target=_command, args=given)
+        self._process.start()
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, how: signal.Signals) -> None:
+        os.kill(self.pid, how)
+
+    def communicate(self, timeout: float = LIMIT_S) -> tuple[str, str]:
+        """Wait for its end; what it wrote to stdout and stderr."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            self._process.kill()
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        out, err = (Path(self._output, name).read_text("utf-8", "replace") for name in ("1", "2"))
+        shutil.rmtree(self._output)
+        return out, err
+
+
+def launch(
+    processes: int, words: Sequence[object], run: Callable[[], None] = main
+) -> tuple[list[int | None], str, str]:
+    """So many of one command, as a launcher such as torchrun starts them: their exit codes, stdouts and stderrs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [Command(words, run, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(processes)]
+    out, err = zip(*(one.communicate() for one in ranks), strict=True)
+    return [one.returncode for one in ranks], "".join(out), "".join(err)
+
+
+def _command(
+    run: Callable[[], None], words: list[str], place: str, environment: Mapping[str, str], output: str
+) -> None:
+    for stream in (1, 2):
+        os.dup2(os.open(Path(output, str(stream)), os.O_WRONLY | os.O_CREAT), stream)
+    # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(place)
+    os.environ.clear()
+    os.environ.update(environment)
+    # Torch has read the number while it was imported.
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    sys.argv = ["sparsebert", *words]
+    run()
