@@ -49,7 +49,7 @@ class FakeHub:
     def _create(self, asked: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
         name = f"{asked['organization'] or 'me'}/{asked['name']}"
         status = 409 if name in self.repos else 200
-        if asked.get("visibility") == "private" or asked.get("private"):
+        if status == 200 and (asked.get("visibility") == "private" or asked.get("private")):
             self.private.add(name)
         self.repos.setdefault(name, {"main": {}})
         return status, {"url": f"{self.address}/{name}", "name": name}, {}
@@ -71,13 +71,16 @@ class FakeHub:
             return 404, {"error": "Revision not found"}, {"X-Error-Code": "RevisionNotFound"}
         if rest[:1] == ["tree"]:
             return 200, [_entry(path, content) for path, content in branches[branch].items()], {}
-        return 200, {"id": name, "sha": _commit_of(branch), "siblings": []}, {}
+        about = {"id": name, "sha": _commit_of(branch), "siblings": [], "private": name in self.private}
+        return 200, about, {}
 
     def _commit(self, name: str, files: Files, body: bytes) -> tuple[int, Any, dict[str, str]]:
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
             if line["key"] == "header":
                 self.messages.append(value["summary"])
+            elif line["key"] == "deletedFile":
+                del files[value["path"]]
             else:
                 files[value["path"]] = base64.b64decode(value["content"])
         return 200, {"commitUrl": f"{self.address}/{name}/commit/1", "commitOid": "1" * 40}, {}

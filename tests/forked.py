@@ -1,10 +1,12 @@
 """The command in a process of its own that takes no time to import: a copy of one that has imported everything.
 
-In all else it is as any other: arguments, folder, environment and output, signals and the exit code are its own.
+In all else it is as any other: arguments, folder, environment and output, signals and the exit code are its own. What
+libraries read of the environment while they are imported, they have read already.
 """
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import shutil
@@ -44,6 +46,8 @@ class Command:
         self._process: Any = FORKS.Process(target=_command, args=given)
         self._process.start()
         self.pid: int = self._process.pid
+        # One that a failed test leaves would keep this process from its end, which waits for it.
+        atexit.register(self._process.kill)
 
     @property
     def returncode(self) -> int | None:

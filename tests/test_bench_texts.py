@@ -52,6 +52,7 @@ def test_rates_and_percentiles_are_of_all_texts(rows: list[BenchRow]):
         whole, encoder = row.timings
         # Three batches hold five texts.
         assert row.real.texts_per_s == pytest.approx(1000 * 5 / (3 * whole.median_ms))
+        assert whole.tokens_per_s == pytest.approx(1000 * (3 + 6 + 2 + 4 + 8) / (3 * whole.median_ms))
         assert 0 < row.real.p50_ms <= row.real.p95_ms <= row.real.p99_ms
         assert 0 < encoder.median_ms < whole.median_ms
 
@@ -68,6 +69,15 @@ def test_batches_are_of_like_length_and_cut_where_the_model_was():
     shapes = [batch["input_ids"].shape for batch in given.batches["a"]]
     assert (shapes, given.timed, given.words) == ([(2, 3), (2, 6), (1, 8)], 3, "batch 2, 5 texts")
     assert given.batches["a"][0]["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+
+
+def test_lengths_of_settings_mean_nothing_and_a_batch_has_a_text():
+    models = {"a": tiny_model("bert", num_hidden_layers=1)}
+    texts = RealTexts(["good"], None, {"a": tokenizer_of()})
+    rows = bench(models, [Setting(2, 8), Setting(2, 16), Setting(1, 8)], ["eager"], texts=texts, **QUICK)
+    assert [row.batch for row in rows] == [2, 1]
+    with pytest.raises(UserError, match="A batch needs at least one text; got 0"):
+        bench(models, [Setting(0, 8)], ["eager"], texts=texts, **QUICK)
 
 
 def test_every_batch_after_the_warm_up_is_clocked():
@@ -120,7 +130,8 @@ def test_from_python_and_where_a_runtime_takes_one_shape(tmp_path: Path):
         (("--texts", "t.txt", "--length", 16), ["Texts have lengths of their own", "leave out --length"]),
         (("--texts", "t.txt", "--task", "sst2"), ["Texts have lengths of their own"]),
         (("--texts", "t.txt", "--memory"), ["--memory measures inputs of one shape"]),
-        (("--text-column", "body"), ["--text-column needs --texts"]),
+        (("--text-column", "body"), ["--text-column, --delimiter and --encoding need --texts"]),
+        (("--texts", "t.txt", "--text-column", "body"), ["--text-column needs --texts with columns"]),
         (("--texts", "none.txt"), ["none.txt"]),
         (("--texts", "empty.txt"), ["There is no text"]),
         (("--texts", "bytes.txt"), ["bytes.txt is not UTF-8"]),

@@ -61,6 +61,45 @@ def card_of(hub: FakeHub, repo: str) -> str:
     return hub.repos[repo]["main"]["README.md"].decode()
 
 
+def test_another_form_of_a_model_takes_the_place_of_the_first(models: Path, hub: FakeHub, tmp_path: Path):
+    for kind, there in (
+        ("shrunk", "model.safetensors"),
+        ("packed", "packed.safetensors"),
+        ("exported", "deployment.json"),
+    ):
+        assert run_cli("push", models / kind, "me/model").exit_code == 0
+        hub.repos["me/model"]["main"].setdefault("notes.txt", b"kept")
+        files = set(hub.repos["me/model"]["main"])
+        assert (
+            files & {"model.safetensors", "packed.safetensors", "deployment.json"} == {there} and "notes.txt" in files
+        )
+
+
+def test_the_card_of_a_run_does_not_go_into_another_form(models: Path, hub: FakeHub, tmp_path: Path):
+    home = tmp_path / "run"
+    shutil.copytree(models / "shrunk", home / "2x")
+    (home / "2x" / "README.md").write_text("the card of this form", encoding="utf-8")
+    assert run_cli("pack", home / "2x", "-o", tmp_path / "kept").exit_code == 0
+    assert (tmp_path / "kept" / "README.md").is_file()
+    record = example_record()
+    [first, *_] = record.models
+    write_record(record.model_copy(update={"models": (first.model_copy(update={"name": "2x", "folder": "2x"}),)}), home)
+    assert run_cli("pack", home / "2x", "-o", tmp_path / "packed").exit_code == 0
+    export(Wish(str(home / "2x"), tmp_path / "programs", ("onnx",)))
+    for made in ("packed", "programs"):
+        assert not (tmp_path / made / "README.md").exists()
+        assert run_cli("push", tmp_path / made, f"me/{made}").exit_code == 0
+    assert "## Programs" in card_of(hub, "me/programs") and "without sparsebert" not in card_of(hub, "me/packed")
+
+
+def test_what_is_to_be_private_never_gets_public(models: Path, hub: FakeHub):
+    assert run_cli("push", models / "plain", "me/open").exit_code == 0
+    before = dict(hub.repos["me/open"]["main"])
+    refused = run_cli("push", models / "shrunk", "me/open", "--private")
+    assert_refused(refused, ["The repository me/open is there already, and public"])
+    assert hub.repos["me/open"]["main"] == before
+
+
 @pytest.mark.parametrize("kind", ["plain", "shrunk", "packed", "exported"])
 def test_what_is_pushed_comes_back_the_same(kind: str, models: Path, hub: FakeHub, tmp_path: Path):
     said = run_cli("push", models / kind, f"me/{kind}", "--private", "--message", "the first")
@@ -214,6 +253,7 @@ def test_a_run_is_no_model(models: Path, hub: FakeHub, tmp_path: Path):
 def test_bad_names_are_refused_before_anything_else(name: str, models: Path, hub: FakeHub):
     for command in (("push", models / "plain", name), ("pull", name)):
         assert_refused(run_cli(*command), ["no name of a repository"])
+    assert_refused(run_cli("push", models / "plain", "plain"), ["no name of a repository", "OWNER/NAME"])
     assert hub.asked == []
 
 
@@ -260,7 +300,7 @@ def test_only_files_of_the_model_are_sent(hub: FakeHub, tmp_path: Path):
     (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"x")
     (tmp_path / "model" / "checkpoint-4").mkdir()
     (tmp_path / "model" / "checkpoint-4" / "state.pt").write_bytes(b"x")
-    assert run_cli("push", "model", "small").exit_code == 0
+    assert run_cli("push", "model", "me/small").exit_code == 0
     sent = set(hub.repos["me/small"]["main"])
     assert sent == {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert sparsebert.load_model("model").config.num_labels == 2

@@ -82,6 +82,24 @@ def test_json_lines_of_stdin_are_answered_line_by_line(model):
     assert [row["id"] for row in numbered] == [1, 2]
 
 
+def test_a_bar_leaves_stdout_to_the_answers(model, monkeypatch, tmp_path):
+    """In a terminal, after two seconds."""
+    monkeypatch.setattr(progress, "PATIENCE_S", 0.0)
+    shown = tmp_path / "terminal"
+    with shown.open("w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(progress, "console", Console(file=terminal, force_terminal=True))
+        said = given_rows(model, b'{"text": "good"}\n{"text": "bad"}\n' * 40, "--output", "-")
+        whole = found(run_cli("predict", model, "good", "bad", "--json"))
+    assert [json.loads(line)["text"] for line in said.stdout.splitlines()] == ["good", "bad"] * 40
+    assert len(whole["predictions"]) == 2 and "Predicting" in shown.read_text(encoding="utf-8")
+
+
+def test_rows_before_one_that_does_not_do_are_answered(model):
+    said = given_rows(model, b'{"text": "good"}\n{"text": "\\ud83d"}\n{"text": "bad"}\n', "--output", "-")
+    assert said.exit_code == 2 and [json.loads(line)["text"] for line in said.stdout.splitlines()] == ["good"]
+    assert "stdin, line 2: the text holds half of a letter" in said.stderr
+
+
 @pytest.mark.process
 def test_a_row_is_answered_before_the_next_has_come(model):
     """As a program asks that waits for each answer."""
@@ -120,7 +138,8 @@ def test_a_row_is_answered_before_the_next_has_come(model):
         (b"[1]\n", (), ["stdin, line 1 is no JSON object; got", "[1]"]),
         (b'\n{"txt": "good"}\n', (), ["stdin, line 2 has no 'text'; allowed: txt", "--text-column"]),
         (b'{"text": 3}\n', (), ["stdin, line 1: the text must be a string; got", "3"]),
-        (b'{"text": "a"}\n', ("--id-column", "n"), ["stdin, line 1 has no 'n'"]),
+        (b'{"text": "a"}\n', ("--id-column", "n"), ["stdin, line 1 has no 'n'", "name it with --id-column"]),
+        (b'{"text": "a"}\n', ("--encoding", "cp1252"), ["JSON lines are UTF-8"]),
         (b"", (), ["There is no text"]),
         (b"\n \n", (), ["There is no text"]),
         (b'{"text": "a"}\n', ("--json", "--output", "-"), ["--json prints one object"]),

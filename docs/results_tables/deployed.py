@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from results_tables.values import RESULTS, Row, rows, signed, table
+from results_tables.values import RESULTS, Row, main_score, percent, records, rows, signed, table
 from sparsebert.deployment.manifest import Manifest, ProgramFile
 from sparsebert.reports.tables import metric_name
 
-STUDY, DENSE = "deployed", "dense"
+STUDY, SST2, DENSE = "deployed", "deployed-sst2", "dense"
 Setting = tuple[int, int]
 
 
-def speed() -> str:
+def speed(study: str) -> str:
     """Median ms of each model in each runtime and setting, and how many times as fast as the fastest dense engine."""
-    found = [row for row in rows(STUDY, "bench") if "unavailable" not in row]
+    found = [row for row in rows(study, "bench") if "unavailable" not in row]
     settings = list(dict.fromkeys((row["batch"], row["length"]) for row in found))
     best = {one: min(_ms(row) for row in _at(found, one) if row["model"] == DENSE) for one in settings}
     keys = list(dict.fromkeys((row["model"], row["backend"]) for row in found))
@@ -43,6 +43,37 @@ def _ms(row: Row) -> float:
 def _place(found: Sequence[Row], key: tuple[str, str]) -> tuple[int, int]:
     models, runtimes = (list(dict.fromkeys(row[name] for row in found)) for name in ("model", "backend"))
     return models.index(key[0]), runtimes.index(key[1])
+
+
+def targets() -> str:
+    """What was asked of each family in its engine, and what was measured there in the end."""
+    lines = []
+    for runtime, record in records(SST2).items():
+        for model in record.models[1:]:
+            whole = next(one for one in model.timings if one.scope == "model")
+            assert whole.speedup and whole.speedup_low and whole.speedup_high and model.target_value
+            reached = f"{whole.speedup:.2f}x ({whole.speedup_low:.2f}–{whole.speedup_high:.2f})"
+            apart = f"{signed(100 * (whole.speedup / model.target_value - 1))} %"
+            cells = [runtime, f"{model.target_value:g}x", reached, apart]
+            lines.append([*cells, percent(model.sparsity.encoder_linear), f"{main_score(record, model):.1f}"])
+    header = ["runtime", "asked", "measured (95 %)", "apart", "encoder weights removed", "accuracy, not fine-tuned"]
+    return table(header, lines)
+
+
+def texts() -> str:
+    """Texts a second of each model and runtime, percentiles of a batch, and the ratio to the fastest dense engine."""
+    found = [row for row in rows(SST2, "texts") if "unavailable" not in row]
+    batches = list(dict.fromkeys(row["batch"] for row in found))
+    lines = []
+    for batch in batches:
+        own = [row for row in found if row["batch"] == batch]
+        best = max(row["real"]["texts_per_s"] for row in own if row["model"] == DENSE)
+        for row in sorted(own, key=lambda row: _place(found, (row["model"], row["backend"]))):
+            real = row["real"]
+            shares = " / ".join(f"{real[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
+            rate = f"{real['texts_per_s']:,.0f} ({real['texts_per_s'] / best:.2f})"
+            lines.append([str(batch), row["model"], row["backend"], rate, shares])
+    return table(["batch", "model", "runtime", "texts a second (times as fast)", "p50 / p95 / p99, ms"], lines)
 
 
 def accuracy() -> str:

@@ -67,7 +67,9 @@ def bar_if_slow(title: str, total: int | None) -> Iterator[Callable[[int], None]
     """
     started = time.monotonic()
     parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*parts, console=console, transient=True, disable=not console.is_terminal)
+    # What is printed meanwhile is for stdout; rich would turn it to where the bar is.
+    still = not console.is_terminal
+    bar = Progress(*parts, console=console, transient=True, disable=still, redirect_stdout=False)
     task = bar.add_task(title, total=total)
 
     def done(more: int) -> None:

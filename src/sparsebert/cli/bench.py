@@ -18,6 +18,8 @@ from sparsebert.cli.options import (
     SPEED,
     DataOption,
     DebugOption,
+    DelimiterOption,
+    EncodingOption,
     JsonOption,
     RecipeOption,
     SeedOption,
@@ -65,6 +67,8 @@ def bench(
         ),
     ] = None,
     text_column: TextColumnOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option(
@@ -112,7 +116,7 @@ def bench(
         named = any(setting.startswith(("task=", "data=")) for setting in settings or [])
         natural = named or any(given is not None for given in (task, data, recipe))
         shape = _Shape(batch or [], length or [], natural)
-        chosen = _texts(texts, text_column or [], shape, memory, made.seed)
+        chosen = _texts(texts, text_column or [], (delimiter, encoding), shape, memory, made.seed)
         _put(_measured(models, made, shape, chosen, runtime or [], memory), output, as_json)
 
 
@@ -128,7 +132,14 @@ class _Shape:
     natural: bool
 
 
-def _texts(file: Path | None, columns: Sequence[str], shape: _Shape, memory: bool, seed: int) -> Texts | None:
+def _texts(
+    file: Path | None,
+    columns: Sequence[str],
+    written: tuple[str | None, str | None],
+    shape: _Shape,
+    memory: bool,
+    seed: int,
+) -> Texts | None:
     """The texts of a file, or some of them; none where none is given."""
     import random
 
@@ -136,14 +147,14 @@ def _texts(file: Path | None, columns: Sequence[str], shape: _Shape, memory: boo
     from sparsebert.data.text import Written
 
     if file is None:
-        if columns:
-            raise UserError("--text-column needs --texts")
+        if columns or any(written):
+            raise UserError("--text-column, --delimiter and --encoding need --texts")
         return None
     if shape.lengths or shape.natural:
         raise UserError("Texts have lengths of their own", fix="leave out --length, --task, --data and --recipe")
     if memory:
         raise UserError("--memory measures inputs of one shape", fix="leave out --texts, and name --length")
-    found = texts_of([], file, columns, None, Written())
+    found = texts_of([], file, columns, None, Written(*written), "--texts")
     rows = range(len(found.first))
     rows = sorted(random.Random(seed).sample(rows, min(len(rows), MOST_TEXTS)))
     second = None if found.second is None else [found.second[row] for row in rows]

@@ -33,7 +33,7 @@ def print_rows(rows: Sequence[BenchRow], said: Sequence[str]) -> None:
         say(text)
     matches = [match for row in rows if (match := _match(row))]
     if matches:
-        what = "random sequence" if rows[0].real is None else "text"
+        what = "text" if any(row.real for row in rows) else "random sequence"
         count = f"{matches[0].sequences} {what}{'s' if matches[0].sequences > 1 else ''}"
         say(f"Outputs: largest difference over the largest output of what they are compared with, on {count}.")
 

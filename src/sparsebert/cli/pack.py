@@ -51,8 +51,8 @@ def _pack(name: str, output: Path, bf16: bool, unpack: bool) -> dict[str, Any]:
     Raises UserError if the folder is taken, or holds what cannot be carried over; then nothing is left behind.
     """
     from sparsebert.cli.output import quiet_libraries
-    from sparsebert.models.companions import companions
     from sparsebert.models.load import Packing
+    from sparsebert.models.named import carried_files
     from sparsebert.models.source import resolve
     from sparsebert.progress import busy
 
@@ -62,7 +62,7 @@ def _pack(name: str, output: Path, bf16: bool, unpack: bool) -> dict[str, Any]:
         raise UserError("The output folder exists already", got=output, fix="choose another --output")
     source = resolve(name)
     _check_head(source)
-    beside = companions(source.path)
+    beside = carried_files(source.path)
     with quiet_libraries(), busy("Packing"):
         return _write(source, beside, output, None if unpack else Packing(bf16))
 

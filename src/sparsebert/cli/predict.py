@@ -130,8 +130,11 @@ def _read(
 ) -> tuple[Iterable[Texts], int | None]:
     """The texts, all at once or as they come, and how many there are where that is known."""
     from sparsebert.cli.texts import STDIN, texts_of, texts_of_stdin
+    from sparsebert.data.text import Written
 
     if file is not None and str(file) == STDIN and not given:
+        if written != Written():
+            raise UserError("JSON lines are UTF-8", fix="leave out --encoding and --delimiter")
         return texts_of_stdin(columns, id_column), None
     texts = texts_of(given, file, columns, id_column, written)
     return [texts], len(texts.first)
@@ -187,6 +190,7 @@ def _answer(asked: _Asked, texts: tuple[Iterable[Texts], int | None], to: Destin
 
     parts, total = texts
     notes: list[str] = []
+    every: list[Answer] = []
     clock, said = Stopwatch(), ""
     with bar_if_slow("Predicting", total) as done:
         rows = _rows(asked, parts, notes, lambda: clock.watching(done))
@@ -195,7 +199,9 @@ def _answer(asked: _Asked, texts: tuple[Iterable[Texts], int | None], to: Destin
         elif to.file and to.file.suffix.lower() != ".json" and not to.as_json:
             said = f"{write_rows(rows, to.file)} rows written to {to.file}"
         else:
-            said = _put(list(rows), notes, to)
+            every = list(rows)
+    if every:
+        said = _put(every, notes, to)
     for note in [*notes, *([clock.said()] if stats else [])]:
         remark(f"Note: {note}")
     if said:

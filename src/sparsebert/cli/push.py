@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 def push(
     folder: Annotated[Path, typer.Argument(help="Folder of a model (plain, shrunk, packed), or an exported one.")],
-    repo: Annotated[str, typer.Argument(help="Repository of the hub: OWNER/NAME, or NAME under your own account.")],
+    repo: Annotated[str, typer.Argument(help="Repository of the hub: OWNER/NAME.")],
     private: Annotated[
-        bool, typer.Option("--private", help="Only you see a repository that is new.", rich_help_panel=HOW)
+        bool,
+        typer.Option("--private", help="Make it a private one. Default: as its owner has chosen.", rich_help_panel=HOW),
     ] = False,
     revision: Annotated[
         str | None,

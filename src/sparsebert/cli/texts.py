@@ -35,7 +35,12 @@ class Texts:
 
 
 def texts_of(
-    given: Sequence[str], file: Path | None, columns: Sequence[str], id_column: str | None, written: Written
+    given: Sequence[str],
+    file: Path | None,
+    columns: Sequence[str],
+    id_column: str | None,
+    written: Written,
+    option: str = "--file",
 ) -> Texts:
     """Read the texts: `given` ones, of which `-` stands for the lines of stdin, or those of a file.
 
@@ -44,14 +49,15 @@ def texts_of(
     """
     if file is not None and given:
         raise UserError("Give texts or --file, not both")
-    for option, wanted in (("--text-column", columns), ("--id-column", id_column)):
+    for name, wanted in (("--text-column", columns), ("--id-column", id_column)):
         if wanted and (file is None or not has_columns(file)):
-            raise UserError(f"{option} needs --file with columns", allowed=", ".join(SUFFIXES))
+            raise UserError(f"{name} needs {option} with columns", allowed=", ".join(SUFFIXES))
     if file is not None and has_columns(file):
         return _from_table(file, columns or ["text"], id_column, written)
     lines = _given(given, written) if file is None else _lines(file.read_bytes(), file.name, written)
     if not lines:
-        raise UserError("There is no text", fix="give texts, --file FILE, or - to read lines from stdin")
+        fix = "give texts, --file FILE, or - to read lines from stdin" if file is None else ""
+        raise UserError("There is no text", got=file, fix=fix)
     return Texts(lines, None, range(1, len(lines) + 1))
 
 
@@ -64,15 +70,14 @@ def texts_of_stdin(columns: Sequence[str], id_column: str | None) -> Iterator[Te
     names, rows = list(columns or ["text"]), 0
     _check_sides(names)
     for lines in _arrived(sys.stdin.buffer):
-        found = [_row(line, number, [*names, *([id_column] if id_column else [])]) for number, line in lines]
-        if not found:
-            continue
-        sides = [
-            [_text(row[name], f"stdin, line {n}") for row, (n, _) in zip(found, lines, strict=True)] for name in names
-        ]
-        ids = [row[id_column] for row in found] if id_column else range(rows + 1, rows + len(found) + 1)
-        rows += len(found)
-        yield Texts(sides[0], sides[1] if len(sides) > 1 else None, ids)
+        found, fault = _rows(lines, names, id_column)
+        if found:
+            sides = [[row[name] for row in found] for name in names]
+            ids = [row[id_column] for row in found] if id_column else range(rows + 1, rows + len(found) + 1)
+            rows += len(found)
+            yield Texts(sides[0], sides[1] if len(sides) > 1 else None, ids)
+        if fault is not None:
+            raise fault
 
 
 def _arrived(stream: BinaryIO) -> Iterator[list[tuple[int, bytes]]]:
@@ -86,18 +91,31 @@ def _arrived(stream: BinaryIO) -> Iterator[list[tuple[int, bytes]]]:
         yield [(number + 1, rest)]
 
 
-def _row(line: bytes, number: int, names: Sequence[str]) -> dict[str, Any]:
-    where = f"stdin, line {number}"
+def _rows(
+    lines: Sequence[tuple[int, bytes]], columns: Sequence[str], id_column: str | None
+) -> tuple[list[dict[str, Any]], UserError | None]:
+    """The rows before the first that does not do, and what is wrong with that one: those before it have answers."""
+    found: list[dict[str, Any]] = []
+    for number, line in lines:
+        try:
+            found.append(_row(line, f"stdin, line {number}", columns, id_column))
+        except UserError as error:
+            return found, error
+    return found, None
+
+
+def _row(line: bytes, where: str, columns: Sequence[str], id_column: str | None) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is no JSON ({str(error).splitlines()[0]})") from None
     if not isinstance(row, dict):
         raise UserError(f"{where} is no JSON object", got=row)
-    for name in names:
+    options = dict.fromkeys(columns, "--text-column") | ({id_column: "--id-column"} if id_column else {})
+    for name, option in options.items():
         if name not in row:
-            raise UserError(f"{where} has no '{name}'", allowed=", ".join(row), fix="name it with --text-column")
-    return row
+            raise UserError(f"{where} has no '{name}'", allowed=", ".join(row), fix=f"name it with {option}")
+    return row | {name: _text(row[name], where) for name in columns}
 
 
 def _check_sides(columns: Sequence[str]) -> None:
@@ -120,6 +138,10 @@ def _strings(values: Sequence[Any], where: str) -> list[str]:
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{where}: the text must be a string", got=value)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: the text holds half of a letter of two parts", got=ascii(value)) from None
     return value
 
 

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 
 import yaml
 from transformers import PretrainedConfig
 
 from sparsebert.deployment.manifest import Manifest
 from sparsebert.deployment.plain import label_names
-from sparsebert.files import home_of
+from sparsebert.files import differing_files, home_of
 from sparsebert.hub.folder import ModelFolder
+from sparsebert.models.config import OWN_MODULE
 from sparsebert.models.families import family_of, is_shrunk
 from sparsebert.models.heads import saved_kind
 from sparsebert.models.named import record_beside
 from sparsebert.models.source import PACKED_FILE
 from sparsebert.records import ModelResult, Record
+from sparsebert.registry import OWN_FAMILIES
 from sparsebert.reports import model_card
 from sparsebert.reports import values as v
 from sparsebert.reports.card import how_to_load, in_short
 from sparsebert.reports.escape import in_markdown
 from sparsebert.reports.metadata import front_matter
 
+# Of a score, measured twice on machines that add in another order.
+ALIKE = 0.002
 _NOTHING_MORE = "No record of a run lies beside this model, so base model, scores and speed are not known."
 
 
@@ -42,8 +48,7 @@ def model_card_of(folder: ModelFolder, made: tuple[Record, ModelResult] | None, 
     if folder.manifest is not None:
         return _of_programs(folder.manifest, repo)
     assert folder.config is not None
-    packed = any(file.name == PACKED_FILE for file in folder.files)
-    return _of_model(folder.config, repo, packed)
+    return _of_model(folder.config, repo, _stands_alone(folder, folder.config))
 
 
 def _of_programs(manifest: Manifest, repo: str) -> str:
@@ -51,7 +56,7 @@ def _of_programs(manifest: Manifest, repo: str) -> str:
     name = repo.rpartition("/")[2]
     source = home_of(manifest.model)
     record = record_beside(source) if source.is_dir() else None
-    models = [model for model in record.models if model.folder == source.resolve().name] if record else []
+    models = [model for model in record.models if _is_of(manifest, model, source)] if record else []
     front = front_matter(record, models[0]) if record and models else _front("text-classification")
     about = in_short(record, models[0]) if record and models else ""
     use = [f"sparsebert pull {repo}", f'sparsebert predict {name} "A sentence."'] if manifest.kind else []
@@ -66,6 +71,15 @@ def _of_programs(manifest: Manifest, repo: str) -> str:
         "\n".join(("```sh", *(use or [f"sparsebert pull {repo}"]), "```")),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _is_of(manifest: Manifest, model: ModelResult, source: Path) -> bool:
+    """Whether the programs are of this model of the run, which may have been run anew since then."""
+    if model.folder != source.resolve().name or differing_files(model.files, source):
+        return False
+    measured = {(one.metric, one.split): one.value for one in model.scores}
+    alike = [abs(measured.get((one.metric, one.split), one.value) - one.value) < ALIKE for one in manifest.scores]
+    return all(alike)
 
 
 def _programs(manifest: Manifest) -> str:
@@ -83,16 +97,25 @@ def _programs(manifest: Manifest) -> str:
     return "\n".join(lines) + f"\n\n{said}"
 
 
-def _of_model(config: PretrainedConfig, repo: str, packed: bool) -> str:
+def _stands_alone(folder: ModelFolder, config: PretrainedConfig) -> bool:
+    """Whether the file beside the model is this version's, and loads it without the package."""
+    packed = any(file.name == PACKED_FILE for file in folder.files)
+    trees = is_shrunk(config) and any(config.layer_fff)
+    name = f"{OWN_MODULE}.py"
+    beside = folder.path / name
+    same = beside.is_file() and beside.read_bytes() == resources.files("sparsebert.models").joinpath(name).read_bytes()
+    return same and not (packed or trees or family_of(config).name in OWN_FAMILIES)
+
+
+def _of_model(config: PretrainedConfig, repo: str, alone: bool) -> str:
     saved = SavedModel(config.model_type, next(iter(config.architectures or ()), None))
     kind, masked = saved_kind(config), (saved.architecture or "").endswith("ForMaskedLM")
-    trees = is_shrunk(config) and any(config.layer_fff)
     task = f", for {kind}" if kind else ""
     parts = [
         _front("fill-mask" if masked else "text-classification" if kind else "feature-extraction"),
         f"# {in_markdown(repo.rpartition('/')[2])}",
         f"A model of the family {family_of(config).name}{task}, saved by SparseBERT. {_NOTHING_MORE}",
-        "## Use it\n\n" + (how_to_load(saved, repo, alone=not (packed or trees)) if kind or masked else _encoder(repo)),
+        "## Use it\n\n" + (how_to_load(saved, repo, alone=alone) if kind or masked else _encoder(repo)),
         _labels(label_names(config) if kind and not masked else ()),
         _shape(config),
     ]

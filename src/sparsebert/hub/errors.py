@@ -23,10 +23,12 @@ _CONNECTION_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
-def check_name(repo: str) -> None:
-    """Raise UserError for what cannot be the name of a repository."""
+def check_name(repo: str, with_owner: bool = False) -> None:
+    """Raise UserError for what cannot be the name of a repository, or lacks its owner."""
     try:
         validate_repo_id(repo)
+        if with_owner and "/" not in repo:
+            raise HFValidationError
     except HFValidationError:
         raise UserError(
             "This is no name of a repository", got=repo, allowed="OWNER/NAME, of letters, digits, -, _ and ."
@@ -57,6 +59,9 @@ def hub_errors(repo: str, revision: str | None = None) -> Iterator[None]:
             else "connect to the network, or set HF_ENDPOINT to your hub"
         )
         raise UserError("The hub cannot be reached", got=constants.ENDPOINT, fix=fix) from None
+    except (ValueError, RuntimeError) as error:
+        # As of metadata in README.md that the hub does not take, and of an upload that breaks off.
+        raise UserError(f"The hub's client fails: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:

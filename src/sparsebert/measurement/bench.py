@@ -124,10 +124,10 @@ def bench(
     for name in names:
         registry.check("runtime", name)
     plan = _Plan(first, rounds, min_sample_ms, warmup_ms, energy, _device(models), progress)
-    given = [
-        random_tokens(models, setting, seed) if texts is None else texts.given(models, setting.batch)
-        for setting in settings
-    ]
+    if texts is None:
+        given = [random_tokens(models, setting, seed) for setting in settings]
+    else:
+        given = [texts.given(models, batch) for batch in dict.fromkeys(setting.batch for setting in settings)]
     rows: list[BenchRow] = []
     with torch_threads(threads) as count, stations(models, names, count) as opened:
         for one in given:
@@ -360,11 +360,17 @@ def _timings(results: _Results, key: _Key, baseline: Samples | None) -> tuple[Ti
     own = results.samples[key]
     whole = timing(own.whole_ms, baseline.whole_ms if baseline else None, conditions)
     about_energy = {"energy": results.energy.found.get(key), "energy_missing": results.energy.missing}
-    whole = whole.model_copy(update=about_energy)
+    tokens = results.given.tokens / results.given.timed
+    whole = _with_rate(whole, tokens).model_copy(update=about_energy)
     if own.part_ms is None:
         return (whole,)
     encoder = replace(conditions, scope="encoder")
-    return whole, timing(own.part_ms, baseline.part_ms if baseline else None, encoder)
+    return whole, _with_rate(timing(own.part_ms, baseline.part_ms if baseline else None, encoder), tokens)
+
+
+def _with_rate(found: Timing, tokens: float) -> Timing:
+    """Of `tokens` a batch: texts are not all of one length, nor batches all full."""
+    return found.model_copy(update={"tokens_per_s": 1000 * tokens / found.median_ms})
 
 
 def _match(results: _Results, key: _Key, other: _Key) -> Match | None:

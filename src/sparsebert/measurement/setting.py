@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sparsebert.counts import example_inputs
 from sparsebert.data.batches import groups_by_length, inputs_of, rows_of
 from sparsebert.data.tokens import Reader, TokenColumns
+from sparsebert.errors import UserError
 from sparsebert.models.limits import reading_length, segment_types
 from sparsebert.models.load import load_tokenizer
 from sparsebert.models.source import ModelSource
@@ -35,14 +36,15 @@ class Given:
     """What all models of a setting are given.
 
     batches: for each model, integer arrays [texts, tokens] by name; row by row the same for all. timed: how many of
-    them, from the first, make a measurement. texts: of the user's, none where tokens are random. length: tokens of an
-    input; of texts the mean, as the first model reads them, rounded.
+    them, from the first, make a measurement. tokens: in those, as the first model reads them, without padding. texts:
+    of the user's, none where tokens are random. length: tokens of an input; of texts the mean, rounded.
     """
 
     batches: Mapping[str, Sequence[Arrays]]
     timed: int
     batch: int
     length: int
+    tokens: int
     texts: int | None = None
 
     @property
@@ -63,16 +65,19 @@ class RealTexts:
     def given(self, models: Mapping[str, PreTrainedModel], batch: int) -> Given:
         """The texts, `batch` of like length at a time, from the shortest to the longest.
 
-        Which of them meet is for all models as the first one reads them. Raises UserError for texts that a model cannot
-        read.
+        Which of them meet is for all models as the first one reads them. Raises UserError for a batch of none, and for
+        texts that a model cannot read.
         """
+        if batch < 1:
+            raise UserError("A batch needs at least one text", got=batch)
         columns = {name: self._read(name, model) for name, model in models.items()}
         lengths = [len(ids) for ids in next(iter(columns.values()))["input_ids"]]
         groups = groups_by_length(lengths, batch)
         batches = {
             name: [_padded(self.tokenizers[name], read, group) for group in groups] for name, read in columns.items()
         }
-        return Given(batches, len(groups), batch, round(sum(lengths) / len(lengths)), len(lengths))
+        tokens, count = sum(lengths), len(lengths)
+        return Given(batches, len(groups), batch, round(tokens / count), tokens, count)
 
     def _read(self, name: str, model: PreTrainedModel) -> TokenColumns:
         tokenizer, config = self.tokenizers[name], model.config
@@ -98,4 +103,4 @@ def random_tokens(models: Mapping[str, PreTrainedModel], setting: Setting, seed:
     count = math.ceil(SEQUENCES / setting.batch) if setting.batch > 0 else 1
     inputs = example_inputs(list(models.values()), setting.batch * count, setting.length, seed)
     batches = [{name: tensor.chunk(count)[part].numpy() for name, tensor in inputs.items()} for part in range(count)]
-    return Given(dict.fromkeys(models, batches), 1, setting.batch, setting.length)
+    return Given(dict.fromkeys(models, batches), 1, setting.batch, setting.length, setting.batch * setting.length)

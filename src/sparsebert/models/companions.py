@@ -41,7 +41,12 @@ def companions(folder: Path) -> tuple[Path, ...]:
             _check(path, homes)
         found += [path.relative_to(folder) for path in here]
     _check_modules(folder)
-    return tuple(path for path in found if len(path.parts) > 1 or not _WEIGHTS.fullmatch(path.name))
+    return tuple(path for path in found if not is_weights(str(path)))
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file of a model's folder holds its weights, in any of transformers' formats, or is their index."""
+    return _WEIGHTS.fullmatch(name) is not None
 
 
 def carry_over(folder: Path, names: Iterable[Path], destination: Path) -> tuple[Path, ...]:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
 from sparsebert.files import home_of
+from sparsebert.models.companions import companions
 from sparsebert.models.heads import unknown_head
 from sparsebert.models.load import load_config, load_model
 from sparsebert.models.source import ModelSource, resolve
@@ -48,6 +49,13 @@ def record_beside(folder: Path) -> Record | None:
     """The record of the run that made the model in `folder`, if it lies where the run left it."""
     file = folder.resolve().parent / FILE_NAME
     return read_record(file) if file.is_file() else None
+
+
+def carried_files(folder: Path) -> tuple[Path, ...]:
+    """What goes along with a model into another form (see `companions`), but no card of a run, which is of one form."""
+    record, name = record_beside(folder), folder.resolve().name
+    of_a_run = record is not None and any(model.folder == name for model in record.models)
+    return tuple(file for file in companions(folder) if not (of_a_run and str(file) == "README.md"))
 
 
 def _brief(name: str) -> str:

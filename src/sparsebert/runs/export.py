@@ -20,10 +20,11 @@ from sparsebert.deployment.plain import label_names
 from sparsebert.environment import environment
 from sparsebert.errors import UserError
 from sparsebert.files import digests, folder_beside
-from sparsebert.models.companions import carry_over, companions
+from sparsebert.models.companions import carry_over
 from sparsebert.models.heads import foreign_head, saved_head
 from sparsebert.models.limits import segment_types
 from sparsebert.models.load import load_config
+from sparsebert.models.named import carried_files
 from sparsebert.models.source import resolve
 from sparsebert.recipe.base import Recipe
 from sparsebert.runs.context import Predictions, RunContext
@@ -52,7 +53,7 @@ def export(wish: Wish, say: Callable[[str], None] = lambda text: None) -> Manife
         raise UserError("The output folder exists already", got=wish.output, fix="choose another --output")
     source = resolve(wish.model)
     _check_head(load_config(source), wish.model)
-    beside = companions(source.path)
+    beside = carried_files(source.path)
     subject = subject_of(wish, source, calibrated=[one.name for one in runtimes if one.calibrated])
     dense = subject.context.predict(subject.model) if subject.context else None
     with folder_beside(wish.output) as place:
