@@ -50,7 +50,7 @@ def targets() -> str:
     lines = []
     for runtime, record in records(SST2).items():
         for model in record.models[1:]:
-            whole = next(one for one in model.timings if one.scope == "model")
+            whole = next(one for one in model.timings if (one.scope, one.backend) == ("model", runtime))
             assert whole.speedup and whole.speedup_low and whole.speedup_high and model.target_value
             reached = f"{whole.speedup:.2f}x ({whole.speedup_low:.2f}–{whole.speedup_high:.2f})"
             apart = f"{signed(100 * (whole.speedup / model.target_value - 1))} %"
@@ -62,7 +62,7 @@ def targets() -> str:
 
 def texts() -> str:
     """Texts a second of each model and runtime, percentiles of a batch, and the ratio to the fastest dense engine."""
-    found = [row for row in rows(SST2, "texts") if "unavailable" not in row]
+    found = [row for row in rows(SST2, "texts/bench") if "unavailable" not in row]
     batches = list(dict.fromkeys(row["batch"] for row in found))
     lines = []
     for batch in batches:
