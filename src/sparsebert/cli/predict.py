@@ -111,13 +111,13 @@ def predict(
 
         if output:
             check_output(output, file)
-        if as_json and output is not None and str(output) == "-":
+        to = Destination(model, output, as_json, show_ids=id_column is not None)
+        if as_json and to.streams:
             raise UserError(
                 "--json prints one object, and --output - a line for each text", fix="leave out one of both"
             )
         if loss and len(text_column or []) > 1:
             raise UserError("--loss takes one text a row", got=f"{len(text_column or [])} text columns")
-        to = Destination(model, output, as_json, show_ids=id_column is not None)
         with quiet_where_needed(model):
             open_ = _masked_lm if loss else _fine_tuned
             asked = open_(model, max_length, runtime, batch, threads)

@@ -17,7 +17,7 @@ from sparsebert.hub.folder import ModelFolder
 from sparsebert.models.config import OWN_MODULE
 from sparsebert.models.families import family_of, is_shrunk
 from sparsebert.models.heads import saved_kind
-from sparsebert.models.named import record_beside
+from sparsebert.models.named import result_beside
 from sparsebert.models.source import PACKED_FILE
 from sparsebert.records import ModelResult, Record
 from sparsebert.registry import OWN_FAMILIES
@@ -26,6 +26,7 @@ from sparsebert.reports import values as v
 from sparsebert.reports.card import how_to_load, in_short
 from sparsebert.reports.escape import in_markdown
 from sparsebert.reports.metadata import front_matter
+from sparsebert.reports.usage import fills_masks
 
 # Of a score, measured twice on machines that add in another order.
 ALIKE = 0.002
@@ -55,10 +56,11 @@ def _of_programs(manifest: Manifest, repo: str) -> str:
     """What was exported, checked and scored; of the model before that, what its run says, where it still lies there."""
     name = repo.rpartition("/")[2]
     source = home_of(manifest.model)
-    record = record_beside(source) if source.is_dir() else None
-    models = [model for model in record.models if _is_of(manifest, model, source)] if record else []
-    front = front_matter(record, models[0]) if record and models else _front("text-classification")
-    about = in_short(record, models[0]) if record and models else ""
+    made = result_beside(source) if source.is_dir() else None
+    if made is not None and not _is_of(manifest, made[1], source):
+        made = None
+    front = front_matter(*made) if made else _front("text-classification")
+    about = in_short(*made) if made else ""
     use = [f"sparsebert pull {repo}", f'sparsebert predict {name} "A sentence."'] if manifest.kind else []
     parts = [
         front,
@@ -75,7 +77,7 @@ def _of_programs(manifest: Manifest, repo: str) -> str:
 
 def _is_of(manifest: Manifest, model: ModelResult, source: Path) -> bool:
     """Whether the programs are of this model of the run, which may have been run anew since then."""
-    if model.folder != source.resolve().name or differing_files(model.files, source):
+    if differing_files(model.files, source):
         return False
     measured = {(one.metric, one.split): one.value for one in model.scores}
     alike = [abs(measured.get((one.metric, one.split), one.value) - one.value) < ALIKE for one in manifest.scores]
@@ -109,7 +111,7 @@ def _stands_alone(folder: ModelFolder, config: PretrainedConfig) -> bool:
 
 def _of_model(config: PretrainedConfig, repo: str, alone: bool) -> str:
     saved = SavedModel(config.model_type, next(iter(config.architectures or ()), None))
-    kind, masked = saved_kind(config), (saved.architecture or "").endswith("ForMaskedLM")
+    kind, masked = saved_kind(config), fills_masks(saved)
     task = f", for {kind}" if kind else ""
     parts = [
         _front("fill-mask" if masked else "text-classification" if kind else "feature-extraction"),

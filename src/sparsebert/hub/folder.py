@@ -14,7 +14,7 @@ from sparsebert.files import differing_files
 from sparsebert.models.companions import companions
 from sparsebert.models.heads import saved_head, saved_kind
 from sparsebert.models.load import load_model, load_tokenizer
-from sparsebert.models.named import record_beside
+from sparsebert.models.named import result_beside
 from sparsebert.models.source import has_tokenizer, resolve, weight_files
 from sparsebert.records import ModelResult, Record
 
@@ -67,16 +67,14 @@ def result_of(folder: ModelFolder) -> tuple[Record, ModelResult] | None:
 
     Raises UserError where the files are no more those that the run measured: its numbers are of another model.
     """
-    record = record_beside(folder.path)
-    name = folder.path.resolve().name
-    found = next((model for model in record.models if model.folder == name), None) if record else None
-    if record is None or found is None or folder.manifest is not None:
+    made = None if folder.manifest is not None else result_beside(folder.path)
+    if made is None:
         return None
-    other = differing_files(found.files, folder.path.resolve())
+    other = differing_files(made[1].files, folder.path.resolve())
     if other:
         raise UserError(
             f"The files in {folder.path} are not those that its run measured",
             got=", ".join(other),
             fix="run it again, or put the model into another folder",
         )
-    return record, found
+    return made

@@ -80,7 +80,8 @@ def _operations(upload: Upload, there: Sequence[str]) -> list[CommitOperationAdd
     ]
     if upload.card is not None:
         found.append(CommitOperationAdd(CARD, upload.card.encode("utf-8")))
-    stale = [name for name in there if name not in upload.sizes and (is_weights(name) or name == FILE_NAME)]
+    sent = {one.path_in_repo for one in found}
+    stale = [name for name in there if name not in sent and (is_weights(name) or name == FILE_NAME)]
     return found + [CommitOperationDelete(name) for name in stale]
 
 

@@ -14,7 +14,7 @@ from sparsebert.models.heads import unknown_head
 from sparsebert.models.load import load_config, load_model
 from sparsebert.models.source import ModelSource, resolve
 from sparsebert.progress import line
-from sparsebert.records import FILE_NAME, Record, read_record
+from sparsebert.records import FILE_NAME, ModelResult, Record, read_record
 
 
 def is_run(name: str) -> bool:
@@ -51,10 +51,16 @@ def record_beside(folder: Path) -> Record | None:
     return read_record(file) if file.is_file() else None
 
 
+def result_beside(folder: Path) -> tuple[Record, ModelResult] | None:
+    """The record of the run that made the model in `folder`, and what it says of it; none where no run names it."""
+    record, name = record_beside(folder), folder.resolve().name
+    found = next((model for model in record.models if model.folder == name), None) if record else None
+    return (record, found) if record and found else None
+
+
 def carried_files(folder: Path) -> tuple[Path, ...]:
     """What goes along with a model into another form (see `companions`), but no card of a run, which is of one form."""
-    record, name = record_beside(folder), folder.resolve().name
-    of_a_run = record is not None and any(model.folder == name for model in record.models)
+    of_a_run = result_beside(folder) is not None
     return tuple(file for file in companions(folder) if not (of_a_run and str(file) == "README.md"))
 
 
