@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from transformers import pipeline
@@ -20,7 +21,7 @@ import sparsebert
 from sparsebert import Predictor, UserError
 from sparsebert.data.file_tokenizer import FileTokenizer
 from sparsebert.deployment.manifest import Manifest, read_manifest
-from sparsebert.models.load import load_tokenizer
+from sparsebert.models.load import load_model, load_tokenizer
 from sparsebert.runs import export as export_module
 from sparsebert.runs.export import export
 from sparsebert.runs.subject import Wish
@@ -87,22 +88,60 @@ def test_every_program_is_checked_and_scored_beside_torch(home: Path):
 
 
 def test_of_several_ways_the_closest_to_torch_is_kept(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The ways here are names of models, one of them the right one."""
-    other = tiny_model("bert", num_labels=2, num_hidden_layers=1)
-    with torch.no_grad():
-        other.get_parameter("classifier.bias")[0] += 3.0
-    write = Onnx.write
-    monkeypatch.setattr(Onnx, "ways", ("other", "same"))
+    """One way rounds, and one does not; what both start from is made once."""
+    convert, quantise, made = Onnx.convert, Onnx.quantise, list[Path]()
+    monkeypatch.setattr(Onnx, "ways", ("rounded", "exact"))
 
-    def write_one(self: Onnx, model: Any, inputs: Any, texts: Any, file: Path, way: str) -> None:
-        write(self, other if way == "other" else model, inputs, texts, file, "")
+    def convert_once(self: Onnx, model: Any, inputs: Any, file: Path) -> None:
+        made.append(file)
+        convert(self, model, inputs, file)
 
-    monkeypatch.setattr(Onnx, "write", write_one)
+    def one_way(self: Onnx, exact: Path, texts: Any, file: Path, way: str, kept: Any) -> None:
+        if way == "exact":
+            shutil.copy(exact, file)
+        else:
+            quantise(self, exact, texts, file, way, kept)
+
+    monkeypatch.setattr(Onnx, "convert", convert_once)
+    monkeypatch.setattr(Onnx, "quantise", one_way)
     recipe = sparsebert.load_recipe(None, ["task=own", f"data={home / 'task'}"])
-    made = export(Wish(str(home / "model"), tmp_path / "out", ("onnx",), recipe))
-    assert made.programs[0].way == "same"
-    assert made.programs[0].divergences["same"] < 1e-6 < made.programs[0].divergences["other"]
+    [program] = export(Wish(str(home / "model"), tmp_path / "out", ("onnx-int8",), recipe)).programs
+    assert program.way == "exact" and len(made) == 1
+    assert program.divergences["exact"] < 1e-6 < program.divergences["rounded"]
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_matrices_that_rounding_harms_most_stay_in_float32(home: Path, tmp_path: Path):
+    """As many as asked in both engines, the most sensitive first."""
+    whole = load_model(home / "model")
+    layers = [name for name, module in whole.named_modules() if isinstance(module, torch.nn.Linear)]
+    own = ("--task", "own", "--data", home / "task", "--to", "onnx", "--to", "openvino", "--precision", "int8")
+    names, rounded = dict[int, list[str]](), list[int]()
+    for count in (0, 2, len(layers)):
+        said = run_cli("export", home / "model", "-o", tmp_path / str(count), *own, "--keep-fp32", count)
+        assert said.exit_code == 0, said.output
+        programs = read_manifest(tmp_path / str(count)).programs
+        assert programs[0].kept == programs[1].kept
+        assert list(programs[0].kept.values()) == sorted(programs[0].kept.values(), reverse=True)
+        names[count] = list(programs[0].kept)
+        rounded.append((tmp_path / str(count) / programs[1].file).read_text(encoding="utf-8").count("FakeQuantize"))
+    assert names[0] == [] and names[2] == names[len(layers)][:2] and set(names[len(layers)]) == set(layers)
+    assert "onnx-int8 keeps in float32:" in said.stdout
+    assert rounded[0] > rounded[1] > rounded[2]
+    graph = onnx.load(tmp_path / "2" / "onnx" / "model_quantized.onnx").graph
+    exact = {node.name.split("/")[0] for node in graph.node if node.op_type in ("MatMul", "Gemm")}
+    assert set(names[2]) <= exact and not exact & (set(layers) - set(names[2]) - {"bert.pooler.dense", "classifier"})
+
+
+def test_matrices_to_keep_need_rows_and_a_program_in_int8(home: Path, tmp_path: Path):
+    task = ("--task", "own", "--data", home / "task")
+    for words, options in (
+        ("Only programs in int8 can keep", ("--keep-fp32", 1, *task)),
+        ("Train rows tell which matrices", ("--keep-fp32", 1, "--precision", "int8", "--no-data")),
+        ("fewer matrices than --keep-fp32", ("--keep-fp32", 99, "--precision", "int8", *task)),
+    ):
+        assert_refused(run_cli("export", home / "model", "-o", tmp_path / "out", *options), words)
+        assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino", "onnx-int8", "openvino-int8"])
@@ -244,8 +283,8 @@ def test_a_model_for_another_task_is_refused(home: Path, tmp_path: Path):
 def test_a_program_that_computes_something_else_is_not_written(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    other, write = tiny_model("bert", num_labels=2, num_hidden_layers=2), Onnx.write
-    monkeypatch.setattr(Onnx, "write", lambda self, model, *rest: write(self, other, *rest))
+    other, convert = tiny_model("bert", num_labels=2, num_hidden_layers=2), Onnx.convert
+    monkeypatch.setattr(Onnx, "convert", lambda self, model, *rest: convert(self, other, *rest))
     with pytest.raises(UserError, match="The program onnx does not compute the same model; got outputs "):
         export(Wish(str(home / "model"), tmp_path / "out", ("onnx",)))
     assert list(tmp_path.iterdir()) == []

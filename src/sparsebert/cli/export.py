@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # Kinds of runs whose models have a head for labelled rows, and the keys of their recipes that say which rows these are.
 LABELLED = ("compress", "train", "fff", "finetune", "prune-curve")
 WHICH_ROWS = ("task", "data", "columns", "data_seed", "train_examples", "hold_out")
+# Points of the main metric that 8 bits may take without a word.
+MUCH = 0.5
 # The runtime of an engine at a precision; ONNX Runtime has none for bfloat16 on the CPU.
 RUNTIMES = {
     ("onnx", "fp32"): "onnx",
@@ -83,6 +85,18 @@ def export(
             metavar="TOKENS", help="Longest text. Default: what the model was trained at.", rich_help_panel=DATA
         ),
     ] = None,
+    keep_fp32: Annotated[
+        int,
+        typer.Option(
+            "--keep-fp32",
+            min=0,
+            metavar="N",
+            help="Matrices that int8 leaves in float32: those whose rounding changes the answers to train rows most. "
+            "Default 0.",
+            show_default=False,
+            rich_help_panel=HOW,
+        ),
+    ] = 0,
     recipe: RecipeOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
@@ -105,12 +119,15 @@ def export(
         wanted = None if no_data else _recipe(model, recipe, given, settings or [])
         if wanted is None and max_drop is not None:
             raise UserError("--max-drop needs rows to score on", fix="give --task or --data, and not --no-data")
+        wish = Wish(model, output, runtimes, wanted, calibration, max_drop, max_length, keep_fp32)
         with quiet_libraries(), busy("Reading the model and the data") as update:
-            made = make(Wish(model, output, runtimes, wanted, calibration, max_drop, max_length), update)
+            made = make(wish, update)
         if as_json:
             put_json(made.model_dump(mode="json", exclude_none=True))
             return
         _show(made)
+        for line in _losses(made):
+            remark(line)
         for note in made.notes:
             remark(f"Note: {note}")
         say(f'Written to {output}. Next: sparsebert predict {output} "a text"')
@@ -168,4 +185,20 @@ def _show(made: Manifest) -> None:
     for one in made.programs:
         if one.way is not None:
             said += f" {one.runtime} is {one.way}, of {len(one.divergences)} ways the nearest to torch on train rows."
+        if one.kept:
+            said += f" {one.runtime} keeps in float32: {', '.join(one.kept)}."
     say(said)
+
+
+def _losses(made: Manifest) -> list[str]:
+    """A line for each program in int8 that loses more than it should, with what may help."""
+    if not made.scores or made.scores[0].value is None:
+        return []
+    lines = list[str]()
+    for one in made.programs:
+        now = one.scores[0].value
+        lost = None if now is None else 100 * (made.scores[0].value - now)
+        if one.precision == "int8" and lost is not None and lost > MUCH:
+            more = 2 * len(one.kept) or 1
+            lines.append(f"{one.runtime} loses {lost:.2f} points. Try --keep-fp32 {more}, which costs some speed.")
+    return lines

@@ -28,6 +28,10 @@ class ProgramFile(Part):
     divergences: dict[str, float] = Field(
         default={}, description="from torch on train rows, of each way of quantising that was tried; the least is taken"
     )
+    kept: dict[str, float] = Field(
+        default={},
+        description="matrices that int8 leaves in float32: how far rounding each alone moves the answers to train rows",
+    )
     largest_difference: float
     relative_difference: float = Field(description="of the largest output of torch")
     texts: int

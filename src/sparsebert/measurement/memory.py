@@ -85,7 +85,7 @@ class Memory:
         model = _load(folder, runtime)
         inputs = example_inputs([model], batch, length)
         try:
-            runtime.write(model, inputs, [inputs], _file(home, runtime), runtime.ways[0])
+            runtime.write(model, inputs, [inputs], _file(home, runtime))
         except RuntimeUnavailableError:
             return None
         return {name: ids.numpy() for name, ids in inputs.items()}

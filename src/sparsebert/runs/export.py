@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers import PretrainedConfig
 
@@ -30,6 +31,8 @@ from sparsebert.recipe.base import Recipe
 from sparsebert.runs.context import Predictions, RunContext
 from sparsebert.runs.subject import BATCH, Subject, Wish, by_text, columns_of, packaged_texts, subject_of, torch_outputs
 from sparsebert.runtimes.program import RuntimeUnavailableError, open_program
+from sparsebert.runtimes.runtime import ready
+from sparsebert.runtimes.sensitivity import sensitivities
 from sparsebert.runtimes.whole import WholeProgram
 from sparsebert.tasks.kind import task_kind
 
@@ -51,6 +54,8 @@ def export(wish: Wish, say: Callable[[str], None] = lambda text: None) -> Manife
     runtimes = [_runtime(name) for name in dict.fromkeys(wish.runtimes)]
     if wish.output.exists():
         raise UserError("The output folder exists already", got=wish.output, fix="choose another --output")
+    if wish.kept and not any(one.precision == "int8" for one in runtimes):
+        raise UserError("Only programs in int8 can keep matrices in float32", got=", ".join(wish.runtimes))
     source = resolve(wish.model)
     _check_head(load_config(source), wish.model)
     beside = carried_files(source.path)
@@ -60,9 +65,10 @@ def export(wish: Wish, say: Callable[[str], None] = lambda text: None) -> Manife
         folder = place / wish.output.name
         manifest = _begun(wish, subject, folder, dense)
         carry_over(source.path, beside, folder)
+        kept = _most_sensitive(wish.kept, subject, say) if wish.kept else {}
         for runtime in runtimes:
             say(f"Making {runtime.name}")
-            program = _program(runtime, subject, manifest, folder, dense, wish.max_drop, say)
+            program = _program(runtime, subject, manifest, folder, dense, wish.max_drop, kept, say)
             manifest = manifest.model_copy(update={"programs": (*manifest.programs, program)})
         write_manifest(manifest, folder)
         os.replace(folder, wish.output)
@@ -138,9 +144,10 @@ def _program(
     folder: Path,
     dense: Predictions | None,
     max_drop: float | None,
+    kept: dict[str, float],
     say: Callable[[str], None],
 ) -> ProgramFile:
-    divergences, opened = _closest(runtime, subject, manifest, folder)
+    divergences, opened = _closest(runtime, subject, manifest, folder, tuple(kept))
     say(f"Checking {runtime.name}")
     outputs = by_text(subject.checked, opened.run)
     apart = float(np.abs(outputs - subject.expected).max())
@@ -162,6 +169,7 @@ def _program(
         files=digests(paths, folder),
         bytes_on_disk=sum(path.stat().st_size for path in paths),
         divergences=divergences,
+        kept=kept if runtime.precision == "int8" else {},
         largest_difference=apart,
         relative_difference=relative,
         texts=len(outputs),
@@ -174,8 +182,28 @@ def _program(
     return found.model_copy(update={"scores": subject.context.score(predictions, dense)})
 
 
+def _most_sensitive(count: int, subject: Subject, say: Callable[[str], None]) -> dict[str, float]:
+    """The names of so many linear layers, and how far rounding each alone moves the answers to train rows."""
+    judged, kind = subject.judged, subject.kind
+    if judged is None or kind is None:
+        raise UserError(
+            "Train rows tell which matrices to keep in float32, and there are none beside those of --calibration",
+            fix="name the model's task or data: --task, --data; or lower --calibration",
+        )
+    expected = torch_outputs(subject.model, subject.collate, judged)
+    found = sensitivities(
+        ready(subject.model, torch.float32),
+        lambda: torch_outputs(subject.model, subject.collate, judged),
+        lambda answers: task_kind(kind).divergence(expected, answers),
+        lambda done, of: say(f"Rounding each matrix alone: {done} of {of}"),
+    )
+    if count > len(found):
+        raise UserError("The model has fewer matrices than --keep-fp32", got=count, allowed=f"at most {len(found)}")
+    return dict(list(found.items())[:count])
+
+
 def _closest(
-    runtime: WholeProgram, subject: Subject, manifest: Manifest, folder: Path
+    runtime: WholeProgram, subject: Subject, manifest: Manifest, folder: Path, kept: Sequence[str]
 ) -> tuple[dict[str, float], Exported]:
     """The program that is made in the way that answers most like torch, opened, and its file in its place."""
     inputs = inputs_of(subject.collate(rows_of(subject.checked, range(min(2, len(subject.checked["input_ids"]))))))
@@ -185,9 +213,13 @@ def _closest(
     def make(way: str, home: Path) -> Exported:
         file = home / runtime.file
         file.parent.mkdir(parents=True, exist_ok=True)
-        # The program for bfloat16 is that of float32, whose digests are taken already.
-        if not file.exists():
-            runtime.write(subject.model, inputs, batches, file, way)
+        exact = file if runtime.precision != "int8" else folder.parent / f"exact-{runtime.name}" / file.name
+        # One for all ways; and the program for bfloat16 is that of float32, whose digests are taken already.
+        if not exact.exists():
+            exact.parent.mkdir(parents=True, exist_ok=True)
+            runtime.convert(subject.model, inputs, exact)
+        if exact != file:
+            runtime.quantise(exact, batches, file, way, kept)
         # Not yet of a known digest: it is taken once, of the program that is kept.
         opened = open_program(runtime.engine, file, all_cores(), runtime.precision)
         return Exported(manifest, opened, reader, BATCH)

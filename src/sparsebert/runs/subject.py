@@ -39,7 +39,8 @@ class Wish:
     """What to export: a model, its programs by the names of their runtimes, and where to.
 
     `recipe` names the task and the data that programs are scored on, and whose train rows set scales, as many as
-    `calibration`; none = no scores. With `max_drop` a program may lose so many points of the main metric, no more.
+    `calibration`; none = no scores. With `max_drop` a program may lose so many points of the main metric, no more. In
+    programs of int8 as many matrices stay in float32 as `kept` says: those whose rounding moves the answers most.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Wish:
     calibration: int = 300
     max_drop: float | None = None
     max_length: int | None = None
+    kept: int = 0
 
 
 @dataclass(frozen=True)

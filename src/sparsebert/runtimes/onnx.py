@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
+import ast
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from sparsebert.runtimes.runtime import ModelInputs, ready
 from sparsebert.runtimes.whole import WholeProgram, examples, quiet_exporters, rows_a_text
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+SCOPES = "pkg.torch.onnx.name_scopes"
 LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir", "")
 
 
@@ -36,17 +37,56 @@ class Onnx(WholeProgram):
         """Packages that are missing."""
         return not_installed(PACKAGES, "onnx")
 
-    def write(
-        self, model: PreTrainedModel, inputs: ModelInputs, texts: Sequence[ModelInputs], file: Path, way: str
+    def convert(self, model: PreTrainedModel, inputs: ModelInputs, file: Path) -> None:
+        """Export the model, with its weights in the file; nodes are named by the modules that they come from."""
+        rows = rows_a_text(model)
+        batch = torch.export.Dim("batch")
+        free = {0: rows * batch if rows > 1 else batch, 1: torch.export.Dim("length")}
+        try:
+            with torch.no_grad(), quiet_exporters(*LOGGERS):
+                program = torch.onnx.export(
+                    _FirstOutput(ready(model, torch.float32)),
+                    kwargs={"inputs": examples(model, inputs)},
+                    input_names=list(inputs),
+                    output_names=["output"],
+                    dynamic_shapes={"inputs": dict.fromkeys(inputs, free)},
+                    dynamo=True,
+                    verbose=False,
+                )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise RuntimeUnavailableError(self.name, f"the model cannot be exported: {reason}") from error
+        assert program is not None
+        for graph in program.model.graphs():
+            for node in graph:
+                node.name = f"{_module_of(node.metadata_props)}/{node.name}"
+                # What the exporter notes on each node, with paths of this machine: on a small model most of the file.
+                node.metadata_props.clear()
+        program.save(file)
+
+    def quantise(
+        self, exact: Path, texts: Sequence[ModelInputs], file: Path, way: str, kept: Collection[str] = ()
     ) -> None:
-        """Export the model, with its weights in the file; `texts` are not looked at."""
-        if self.precision == "fp32":
-            _write(self.name, model, inputs, file)
-            return
-        with tempfile.TemporaryDirectory(prefix="sparsebert-") as folder:
-            exact = Path(folder) / "model.onnx"
-            _write(self.name, model, inputs, exact)
-            _write_int8(exact, file)
+        """Round the matrices; `texts` are not looked at.
+
+        Seven bits are used: without VNNI units two products of eight are added in 16 bits, which may overflow.
+        """
+        import onnx
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        model = onnx.load(exact)
+        # Shapes that the exporter noted down are those of float32, and quantised outputs would contradict them.
+        del model.graph.value_info[:]
+        left = [node.name for node in model.graph.node if node.name.split("/")[0] in kept]
+        with quiet_exporters(*LOGGERS):
+            quantize_dynamic(
+                model,
+                file,
+                nodes_to_exclude=left,
+                per_channel=True,
+                reduce_range=True,
+                weight_type=QuantType.QInt8,
+            )
 
 
 ONNX = Onnx("onnx", "fp32", "onnx/model.onnx")
@@ -64,39 +104,7 @@ class _FirstOutput(nn.Module):
         return self.model(**inputs)[0]
 
 
-def _write(runtime: str, model: PreTrainedModel, inputs: ModelInputs, file: Path) -> None:
-    rows = rows_a_text(model)
-    batch = torch.export.Dim("batch")
-    free = {0: rows * batch if rows > 1 else batch, 1: torch.export.Dim("length")}
-    try:
-        with torch.no_grad(), quiet_exporters(*LOGGERS):
-            program = torch.onnx.export(
-                _FirstOutput(ready(model, torch.float32)),
-                kwargs={"inputs": examples(model, inputs)},
-                input_names=list(inputs),
-                output_names=["output"],
-                dynamic_shapes={"inputs": dict.fromkeys(inputs, free)},
-                dynamo=True,
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise RuntimeUnavailableError(runtime, f"the model cannot be exported: {reason}") from error
-    assert program is not None
-    # What the exporter notes on each node, with paths of this machine: on a small model most of the file.
-    for graph in program.model.graphs():
-        for node in graph:
-            node.metadata_props.clear()
-    program.save(file)
-
-
-def _write_int8(exact: Path, file: Path) -> None:
-    """Seven bits are used: without VNNI units two products of eight are added in 16 bits, which may overflow."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    model = onnx.load(exact)
-    # Shapes that the exporter noted down are those of float32, and quantised outputs would contradict them.
-    del model.graph.value_info[:]
-    with quiet_exporters(*LOGGERS):
-        quantize_dynamic(model, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+def _module_of(notes: Mapping[str, str]) -> str:
+    """The module that a node comes from, by the exporter's notes: wrapper, `model`, modules, operation."""
+    scopes = ast.literal_eval(notes.get(SCOPES, "[]"))
+    return scopes[-2].removeprefix("model").removeprefix(".") if len(scopes) > 1 else ""

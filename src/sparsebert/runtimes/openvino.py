@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,16 +51,48 @@ class OpenVino(WholeProgram):
         packages = ("openvino", "nncf") if self.precision == "int8" else ("openvino",)
         return not_installed(packages, "openvino") or cannot_run("openvino", self.precision)
 
-    def write(
-        self, model: PreTrainedModel, inputs: ModelInputs, texts: Sequence[ModelInputs], file: Path, way: str
-    ) -> None:
-        """Convert the model, and in int8 have NNCF quantise it for transformers, by what it does with `texts`."""
+    def convert(self, model: PreTrainedModel, inputs: ModelInputs, file: Path) -> None:
+        """Convert the model; its operations are named by the modules that they come from."""
         import openvino
 
-        program = _converted(self.name, model, inputs)
-        if self.precision == "int8":
-            program = _quantised(program, texts, SMOOTHING[way])
+        names = list(inputs)
+        try:
+            with torch.no_grad(), quiet_exporters(*LOGGERS):
+                exact = _InOrder(ready(model, torch.float32), names)
+                program = openvino.convert_model(exact, example_input=tuple(examples(model, inputs).values()))
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RuntimeUnavailableError(self.name, f"the model cannot be converted: {reason}") from error
+        for value, name in zip(program.inputs, names, strict=True):
+            value.get_tensor().set_names({name})
+        program.outputs[0].get_tensor().set_names({"output"})
         openvino.save_model(program, file, compress_to_fp16=False)
+
+    def quantise(
+        self, exact: Path, texts: Sequence[ModelInputs], file: Path, way: str, kept: Collection[str] = ()
+    ) -> None:
+        """Have NNCF quantise the program as one of a transformer, by what it does with `texts`."""
+        import nncf
+        import openvino
+        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, AdvancedSmoothQuantParameters
+
+        # By the core that stays, which those that NNCF makes then leave as they found it.
+        program = openvino_core().read_model(exact)
+        samples = [{name: value.numpy() for name, value in batch.items()} for batch in texts]
+        alphas = AdvancedSmoothQuantParameters(matmul=SMOOTHING[way])
+        products = [one for one in program.get_ordered_ops() if one.get_type_name() == "MatMul"]
+        left = [one.get_friendly_name() for one in products if _module_of(one.get_friendly_name()) in kept]
+        # NNCF draws its bars on the screen whatever it is told.
+        with quiet_exporters(*LOGGERS), contextlib.redirect_stdout(io.StringIO()):
+            rounded = nncf.quantize(
+                program,
+                nncf.Dataset(samples),
+                model_type=nncf.ModelType.TRANSFORMER,
+                subset_size=len(samples),
+                ignored_scope=nncf.IgnoredScope(names=left) if left else None,
+                advanced_parameters=AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
+            )
+        openvino.save_model(rounded, file, compress_to_fp16=False)
 
 
 OPENVINO = OpenVino("openvino", "fp32", "openvino/openvino_model.xml")
@@ -80,36 +111,6 @@ class _InOrder(nn.Module):
         return self.model(**dict(zip(self.names, values, strict=True)))[0]
 
 
-def _converted(runtime: str, model: PreTrainedModel, inputs: ModelInputs) -> Any:
-    import openvino
-
-    names = list(inputs)
-    try:
-        with torch.no_grad(), quiet_exporters(*LOGGERS):
-            exact = _InOrder(ready(model, torch.float32), names)
-            program = openvino.convert_model(exact, example_input=tuple(examples(model, inputs).values()))
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RuntimeUnavailableError(runtime, f"the model cannot be converted: {reason}") from error
-    for value, name in zip(program.inputs, names, strict=True):
-        value.get_tensor().set_names({name})
-    program.outputs[0].get_tensor().set_names({"output"})
-    return program
-
-
-def _quantised(program: Any, texts: Sequence[ModelInputs], smoothing: float) -> Any:
-    import nncf
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, AdvancedSmoothQuantParameters
-
-    openvino_core()  # Before those that NNCF makes, which then leave the stack for signals as they found it.
-    samples = [{name: value.numpy() for name, value in batch.items()} for batch in texts]
-    alphas = AdvancedSmoothQuantParameters(matmul=smoothing)
-    # NNCF draws its bars on the screen whatever it is told.
-    with quiet_exporters(*LOGGERS), contextlib.redirect_stdout(io.StringIO()):
-        return nncf.quantize(
-            program,
-            nncf.Dataset(samples),
-            model_type=nncf.ModelType.TRANSFORMER,
-            subset_size=len(samples),
-            advanced_parameters=AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
-        )
+def _module_of(operation: str) -> str:
+    """The module that an operation comes from, by the name that the converter gave it."""
+    return operation.split("/")[0].removeprefix("__module.model.")

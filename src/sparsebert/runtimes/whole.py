@@ -6,7 +6,7 @@ import logging
 import tempfile
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,14 +36,31 @@ class WholeProgram(Runtime):
         return ("",)
 
     @abstractmethod
-    def write(
-        self, model: PreTrainedModel, inputs: ModelInputs, texts: Sequence[ModelInputs], file: Path, way: str
-    ) -> None:
-        """Write the program of a model on the CPU, with its first output.
+    def convert(self, model: PreTrainedModel, inputs: ModelInputs, file: Path) -> None:
+        """Write the program in float32 of a model on the CPU, which gives its first output when called with `inputs`.
 
-        `inputs` are what it is called with; `texts` are batches that set the scales of its numbers, where any are.
         Raises RuntimeUnavailableError for a model that cannot be made into one.
         """
+
+    @abstractmethod
+    def quantise(
+        self, exact: Path, texts: Sequence[ModelInputs], file: Path, way: str, kept: Collection[str] = ()
+    ) -> None:
+        """Write a converted program again, with products of 8 bits.
+
+        `texts` are batches that set the scales of its numbers, where any are. Linear layers of the names in `kept` stay
+        in float32.
+        """
+
+    def write(self, model: PreTrainedModel, inputs: ModelInputs, texts: Sequence[ModelInputs], file: Path) -> None:
+        """Write the program of a model at this precision, in the usual way."""
+        if self.precision != "int8":
+            self.convert(model, inputs, file)
+            return
+        with tempfile.TemporaryDirectory(prefix="sparsebert-") as folder:
+            exact = Path(folder) / file.name
+            self.convert(model, inputs, exact)
+            self.quantise(exact, texts, file, self.ways[0])
 
     def prepare(self, model: PreTrainedModel, inputs: ModelInputs) -> Prepared:
         """Make the program, and open it with as many threads as torch has now; `inputs` set its scales.
@@ -58,7 +75,7 @@ class WholeProgram(Runtime):
             raise RuntimeUnavailableError(self.name, reason)
         with tempfile.TemporaryDirectory(prefix="sparsebert-") as folder:
             file = Path(folder) / Path(self.file).name
-            self.write(model, inputs, [inputs], file, self.ways[0])
+            self.write(model, inputs, [inputs], file)
             program = open_program(self.engine, file, torch.get_num_threads(), self.precision)
 
         def run(given: ModelInputs) -> Tensor:
