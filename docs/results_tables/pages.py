@@ -52,8 +52,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "fff-primitive-fp64": lambda: kernels.fff_primitive("fp64"),
     "deployed-speed": lambda: deployed.speed("deployed"),
     "deployed-sst2-speed": lambda: deployed.speed("deployed-sst2"),
-    "deployed-sst2-accuracy": lambda: deployed.accuracy("deployed-sst2"),
-    "deployed-sst2-short": deployed.short,
     "deployed-sst2-targets": deployed.targets,
     "deployed-sst2-texts": deployed.texts,
     "deployed-accuracy": lambda: deployed.accuracy("deployed"),
