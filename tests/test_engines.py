@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,7 @@ def altered(what: str) -> PreTrainedModel:
     return made[what]()
 
 
+ROOT = Path(__file__).parents[1]
 ALTERED = ("fewer", "trees")
 # A layer without neurons, a whole one, and one without both; the whole one of ModernBERT looks at neighbours alone.
 EMPTY = {"layer.0.neurons": NO_NEURON, "layer.2.heads": NONE, "layer.2.neurons": NO_NEURON}
@@ -159,6 +161,26 @@ assert seen, "no signal came"
 """
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (said.returncode, said.stderr) == (0, "")
+
+
+@pytest.mark.process
+def test_no_engine_sends_word_to_its_maker():
+    """Neither where CI is not set, as on a user's machine, nor under pytest, which NNCF looks for."""
+    script = """
+import multiprocessing, os, sys
+sys.path.insert(0, "tests")
+from tiny import tiny_batch, tiny_model
+from sparsebert.runtimes.openvino import OPENVINO_INT8
+started = []
+multiprocessing.Process.start = lambda self: started.append(self)
+OPENVINO_INT8.prepare(tiny_model("bert", num_hidden_layers=1), tiny_batch())
+print(len(started), os.environ.get("CI"), "pytest" in sys.modules)
+"""
+    surroundings = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    said = subprocess.run(
+        [sys.executable, "-c", script], env=surroundings, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (said.returncode, said.stdout) == (0, "0 None False\n"), said.stderr
 
 
 @pytest.mark.process

@@ -17,8 +17,10 @@ from sparsebert.runtimes.program import (
     ProgramPrecision,
     RuntimeUnavailableError,
     cannot_run,
+    no_telemetry,
     not_installed,
     openvino_core,
+    openvino_package,
 )
 from sparsebert.runtimes.runtime import ModelInputs, ready
 from sparsebert.runtimes.whole import WholeProgram, examples, quiet_exporters
@@ -53,11 +55,9 @@ class OpenVino(WholeProgram):
 
     def convert(self, model: PreTrainedModel, inputs: ModelInputs, file: Path) -> None:
         """Convert the model; its operations are named by the modules that they come from."""
-        import openvino
-
-        names = list(inputs)
+        names, openvino = list(inputs), openvino_package()
         try:
-            with torch.no_grad(), quiet_exporters(*LOGGERS):
+            with torch.no_grad(), no_telemetry(), quiet_exporters(*LOGGERS):
                 exact = _InOrder(ready(model, torch.float32), names)
                 program = openvino.convert_model(exact, example_input=tuple(examples(model, inputs).values()))
         except (RuntimeError, TypeError, ValueError) as error:
@@ -72,8 +72,8 @@ class OpenVino(WholeProgram):
         self, exact: Path, texts: Sequence[ModelInputs], file: Path, way: str, kept: Collection[str] = ()
     ) -> None:
         """Have NNCF quantise the program as one of a transformer, by what it does with `texts`."""
-        import nncf
-        import openvino
+        with no_telemetry():
+            import nncf
         from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, AdvancedSmoothQuantParameters
 
         # By the core that stays, which those that NNCF makes then leave as they found it.
@@ -83,7 +83,7 @@ class OpenVino(WholeProgram):
         products = [one for one in program.get_ordered_ops() if one.get_type_name() == "MatMul"]
         left = [one.get_friendly_name() for one in products if _module_of(one.get_friendly_name()) in kept]
         # NNCF draws its bars on the screen whatever it is told.
-        with quiet_exporters(*LOGGERS), contextlib.redirect_stdout(io.StringIO()):
+        with no_telemetry(), quiet_exporters(*LOGGERS), contextlib.redirect_stdout(io.StringIO()):
             rounded = nncf.quantize(
                 program,
                 nncf.Dataset(samples),
@@ -92,7 +92,7 @@ class OpenVino(WholeProgram):
                 ignored_scope=nncf.IgnoredScope(names=left) if left else None,
                 advanced_parameters=AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
             )
-        openvino.save_model(rounded, file, compress_to_fp16=False)
+        openvino_package().save_model(rounded, file, compress_to_fp16=False)
 
 
 OPENVINO = OpenVino("openvino", "fp32", "openvino/openvino_model.xml")

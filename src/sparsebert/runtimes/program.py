@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -44,6 +46,31 @@ def not_installed(packages: Sequence[str], extra: str) -> str | None:
     return f"not installed: {', '.join(missing)} (pip install 'sparsebert[{extra}]')" if missing else None
 
 
+@contextmanager
+def no_telemetry() -> Iterator[None]:
+    """Inside, neither OpenVINO, imported or converting, nor NNCF tells its maker of what it does.
+
+    Each message is sent by a copy of this process, for which work waits up to three seconds where the network does not
+    answer. They send none where the environment says that it is that of continuous integration.
+    """
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CI"]
+        else:
+            os.environ["CI"] = before
+
+
+def openvino_package() -> Any:
+    """The package, whose import sends a message else."""
+    with no_telemetry():
+        import openvino
+    return openvino
+
+
 @cache
 def openvino_core() -> Any:
     """The one `openvino.Core` of this process, with its plugin for the CPU.
@@ -52,9 +79,7 @@ def openvino_core() -> Any:
     Where several cores go in any other order than the reverse of their coming, the thread is left with a stack that is
     not there, and the next signal ends the process.
     """
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_package().Core()
     core.get_property("CPU", "FULL_DEVICE_NAME")
     return core
 
