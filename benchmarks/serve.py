@@ -43,6 +43,14 @@ class Load:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Server:
+    """Where a server listens, and its process."""
+
+    url: str
+    pid: int
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     options = arguments(argv)
     rows = [row for model in options.models for row in measured(options, model)]
@@ -67,12 +75,12 @@ def measured(options: argparse.Namespace, model: str) -> list[dict[str, object]]
     loads += [("requests a second", one) for one in options.rate]
     found: dict[tuple[str, str], Load] = defaultdict(Load)
     with ExitStack() as stack:
-        urls = {name: stack.enter_context(server(options, model, more)) for name, more in VARIANTS.items()}
+        servers = {name: stack.enter_context(running(options, model, more)) for name, more in VARIANTS.items()}
         bodies = questions(Path(model), options.words)
         for kind, level in loads:
             for _ in range(options.rounds):
-                for name, url in urls.items():
-                    asyncio.run(ask(url, bodies, kind, level, options.seconds, found[f"{level:g} {kind}", name]))
+                for name, server in servers.items():
+                    asyncio.run(ask(server.url, bodies, kind, level, options.seconds, found[f"{level:g} {kind}", name]))
     return [
         {
             "model": model,
@@ -97,13 +105,13 @@ def questions(folder: Path, words: int) -> list[bytes]:
 
 
 @contextmanager
-def server(options: argparse.Namespace, model: str, more: Sequence[str]) -> Iterator[str]:
-    """The address of a server that is ready; it is ended afterwards."""
+def running(options: argparse.Namespace, model: str, more: Sequence[str]) -> Iterator[Server]:
+    """A server that is ready; it is ended afterwards."""
     command = [sys.executable, "-m", "sparsebert", "serve", f"model={model}", "--port", "0", *more]
     command += ["--runtime", options.runtime, "--threads", str(options.threads)]
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, stderr=log) as process:
         try:
-            yield ready(process, log.fileno())
+            yield Server(ready(process, log.fileno()), process.pid)
         finally:
             process.terminate()
 

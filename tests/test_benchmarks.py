@@ -79,7 +79,7 @@ def words(*arguments: object) -> list[str]:
 def test_every_benchmark_has_a_test_here_and_a_main_that_takes_arguments() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     names = [file.stem for file in sorted(BENCHMARKS.glob("*.py")) if file.stem != "harness"]
-    assert len(names) == 15 and [name for name in names if f'script("{name}")' not in text] == []
+    assert len(names) == 16 and [name for name in names if f'script("{name}")' not in text] == []
     for file in BENCHMARKS.glob("*.py"):
         assert file.stem == "harness" or "def main(argv: Sequence[str] | None = None)" in file.read_text("utf-8")
 
@@ -338,3 +338,14 @@ def test_serve(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ]
     for row in written(file):
         assert row["requests_per_s"] > 0 and 0 < row["p50_ms"] <= row["p99_ms"] and row["refused"] == 0
+
+
+def test_serve_load(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    model, file = exported(tmp_path, "tiny"), tmp_path / "load.json"
+    script("serve_load").main([str(model), *words("--minutes", 0.05, "--clients", 4, "--output", file)])
+    (lines,) = tables(capsys.readouterr().out)
+    (row,) = written(file)
+    assert [line["minute"] for line in lines] == ["1"]
+    assert row["status_200"] > 20 and row["status_400"] + row["status_413"] + row["status_422"] > 0
+    assert (row["other"], row["wrong"]) == (0, 0) and row["aborted"] > 0 and row["resident_mb"] > 10
