@@ -110,10 +110,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert said.exit_code == 0, said.output
     [row] = json.loads(said.stdout)["rows"]
     assert (row["batch"], row["length"], row["real"]["texts"]) == (16, 4, 200)
-    (tmp_path / "few.csv").write_text("body,rest\ngood,1\nbad w1,2\n", encoding="utf-8")
+    (tmp_path / "few.csv").write_text("body,rest\ngood,1\n,3\nbad w1,2\n", encoding="utf-8")
     shown = run_cli("bench", model, "--texts", tmp_path / "few.csv", "--text-column", "body", "--rounds", 3).stdout
     assert "Batch 1, 2 texts of 4 tokens on average" in shown and "Texts/s" in shown and "p95, p99" in shown
     assert "each as long as it is" in shown
+    few = run_cli("bench", model, "--texts", tmp_path / "few.csv", "--text-column", "body", "--batch", 3)
+    assert_refused(few, ["fewer texts than go into a batch; got 2; allowed: at least 3"])
 
 
 def test_from_python_and_where_a_runtime_takes_one_shape(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -20,12 +21,14 @@ from transformers import pipeline
 import sparsebert
 from sparsebert import Predictor, UserError
 from sparsebert.data.file_tokenizer import FileTokenizer
+from sparsebert.deployment import exported as exported_module
 from sparsebert.deployment.manifest import Manifest, read_manifest
 from sparsebert.models.load import load_model, load_tokenizer
 from sparsebert.runs import export as export_module
 from sparsebert.runs.export import export
 from sparsebert.runs.subject import Wish
 from sparsebert.runtimes.onnx import Onnx
+from sparsebert.runtimes.program import open_program
 from tiny import HEADS, NEURONS, tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
@@ -130,15 +133,32 @@ def test_matrices_that_rounding_harms_most_stay_in_float32(home: Path, tmp_path:
     assert rounded[0] > rounded[1] > rounded[2]
     graph = onnx.load(tmp_path / "2" / "onnx" / "model_quantized.onnx").graph
     exact = {node.name.split("/")[0] for node in graph.node if node.op_type in ("MatMul", "Gemm")}
-    assert set(names[2]) <= exact and not exact & (set(layers) - set(names[2]) - {"bert.pooler.dense", "classifier"})
+    assert exact & set(layers) == set(names[2])
+    whole_graph = onnx.load(tmp_path / str(len(layers)) / "onnx" / "model_quantized.onnx").graph
+    assert not [node.name for node in whole_graph.node if node.op_type == "MatMulInteger"]
+
+
+INT8 = ("--precision", "int8")
+
+
+def test_few_rows_are_shared_between_scales_and_judgement(home: Path, tmp_path: Path):
+    """Of 40 rows ten choose between the ways, whatever --calibration asks for."""
+    write_task(tmp_path / "task", train=40)
+    own = ("--task", "own", "--data", tmp_path / "task", "--to", "openvino", *INT8)
+    said = run_cli("export", home / "model", "-o", tmp_path / "out", *own, "--calibration", 300)
+    assert said.exit_code == 0, said.output
+    assert len(read_manifest(tmp_path / "out").programs[0].divergences) == 3
 
 
 def test_matrices_to_keep_need_rows_and_a_program_in_int8(home: Path, tmp_path: Path):
     task = ("--task", "own", "--data", home / "task")
     for words, options in (
         ("Only programs in int8 can keep", ("--keep-fp32", 1, *task)),
-        ("Train rows tell which matrices", ("--keep-fp32", 1, "--precision", "int8", "--no-data")),
-        ("fewer matrices than --keep-fp32", ("--keep-fp32", 99, "--precision", "int8", *task)),
+        (
+            "Train rows tell which matrices to keep in float32, and there are none",
+            ("--keep-fp32", 1, *INT8, "--no-data"),
+        ),
+        ("fewer matrices than --keep-fp32", ("--keep-fp32", 99, *INT8, *task)),
     ):
         assert_refused(run_cli("export", home / "model", "-o", tmp_path / "out", *options), words)
         assert not list(tmp_path.iterdir())
@@ -321,6 +341,9 @@ def test_a_runtime_that_is_not_in_the_folder(home: Path):
     for length in (0, 1000):
         assert_refused(run_cli("predict", home / "all", "good", "--max-length", length), ["does not fit the exported"])
     assert_refused(run_cli("predict", home / "model", "good", "--runtime", "openvino-int8"), ["sparsebert export"])
+    for runtime in ("onnx", "auto"):
+        no_threads = run_cli("predict", home / "all", "good", "--runtime", runtime, "--threads", 0)
+        assert_refused(no_threads, ["That is no number of threads; got 0"])
 
 
 def test_the_manifest_comes_back_as_it_was(home: Path):
@@ -364,3 +387,31 @@ def test_rows_are_those_of_the_run_that_made_the_model(home: Path, monkeypatch: 
 def test_texts_are_as_long_as_the_model_was_trained_at_whatever_recipes_say(home: Path):
     """The model's tokenizer says 64 tokens, a recipe 128."""
     assert read_manifest(home / "all").max_length == 64
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino", "openvino-int8"])
+def test_a_program_is_asked_in_few_shapes_where_each_new_one_takes_long(
+    home: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
+):
+    """OpenVINO's are, and the answers are the same; lengths stay within what the model reads."""
+    texts = [" ".join(["good"] * words) for words in (1, 2, 3, 5, 6, 7, 9, 200)]
+    shapes = set[tuple[int, int]]()
+    plain = Predictor(home / "all", runtime, batch=1)(texts, top_k=None)
+
+    def watched(engine: Any, *rest: Any) -> Any:
+        program = open_program(engine, *rest)
+
+        def run(given: Any) -> Any:
+            shapes.add(given["input_ids"].shape)
+            return program.run(given)
+
+        return dataclasses.replace(program, run=run)
+
+    monkeypatch.setattr(exported_module, "open_program", watched)
+    found = Predictor(home / "all", runtime, batch=5)(texts, top_k=None)
+    longest = read_manifest(home / "all").max_length
+    assert shapes == ({(5, 8), (3, longest)} if runtime == "onnx" else {(6, 8), (3, longest)})
+    for one, other in zip(found, plain, strict=True):
+        assert {row["label"]: pytest.approx(row["score"], abs=1e-5) for row in one} == {
+            row["label"]: row["score"] for row in other
+        }

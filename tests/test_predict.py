@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
@@ -18,6 +21,7 @@ from transformers import BertTokenizerFast
 from typer.testing import CliRunner
 
 from sparsebert import progress, registry
+from sparsebert.cli import texts as texts_module
 from sparsebert.cli.application import app
 from sparsebert.data import tokens
 from sparsebert.data.tokens import Reader
@@ -138,7 +142,12 @@ def test_a_row_is_answered_before_the_next_has_come(model):
         (b"[1]\n", (), ["stdin, line 1 is no JSON object; got", "[1]"]),
         (b'\n{"txt": "good"}\n', (), ["stdin, line 2 has no 'text'; allowed: txt", "--text-column"]),
         (b'{"text": 3}\n', (), ["stdin, line 1: the text must be a string; got", "3"]),
+        (b'{"text": null}\n', (), ["stdin, line 1: the text must be a string; got", "null"]),
+        (b"{}\n", (), ["stdin, line 1 has no 'text'; name it with --text-column"]),
         (b'{"text": "a"}\n', ("--id-column", "n"), ["stdin, line 1 has no 'n'", "name it with --id-column"]),
+        (b'{"text": "a", "n": {"b": 1}}\n', ("--id-column", "n"), ["an id must be a string, a finite number or null"]),
+        (b'{"text": "a", "n": 1e400}\n', ("--id-column", "n"), ["an id must be a string, a finite number or null"]),
+        (b'{"text": "a", "n": "\\ud800"}\n', ("--id-column", "n"), ["line 1: the id holds half of a letter"]),
         (b'{"text": "a"}\n', ("--encoding", "cp1252"), ["JSON lines are UTF-8"]),
         (b"", (), ["There is no text"]),
         (b"\n \n", (), ["There is no text"]),
@@ -380,3 +389,18 @@ def test_a_bar_is_shown_once_work_is_slow(monkeypatch):
         with screen.capture() as captured, progress.bar_if_slow("Predicting", 4) as done:
             done(3)
         assert ("Predicting" in captured.get()) == shown
+
+
+class Arriving(io.BytesIO):
+    """A stream that gives a few bytes at a time, whatever is asked for."""
+
+    def read1(self, size: int | None = -1) -> bytes:
+        return super().read1(3)
+
+
+@hypothesis.given(st.lists(st.binary(max_size=9).map(lambda line: line.replace(b"\n", b"")), max_size=6), st.booleans())
+def test_lines_are_whole_however_they_arrive(lines: list[bytes], ended: bool):
+    content = b"\n".join(lines) + (b"\n" if ended else b"")
+    found = [line for part in texts_module._arrived(Arriving(content)) for line in part]
+    expected = list(enumerate(content.split(b"\n"), start=1))
+    assert found == [(number, line) for number, line in expected if line.strip()]

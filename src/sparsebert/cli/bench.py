@@ -140,7 +140,7 @@ def _texts(
     memory: bool,
     seed: int,
 ) -> Texts | None:
-    """The texts of a file, or some of them; none where none is given."""
+    """The texts of a file without its blank ones, or some of them; none where no file is given."""
     import random
 
     from sparsebert.cli.texts import Texts, texts_of
@@ -155,8 +155,11 @@ def _texts(
     if memory:
         raise UserError("--memory measures inputs of one shape", fix="leave out --texts, and name --length")
     found = texts_of([], file, columns, None, Written(*written), "--texts")
-    rows = range(len(found.first))
+    rows = [row for row, text in enumerate(found.first) if text.strip()]
     rows = sorted(random.Random(seed).sample(rows, min(len(rows), MOST_TEXTS)))
+    most = max(shape.batches, default=1)
+    if len(rows) < most:
+        raise UserError("There are fewer texts than go into a batch", got=len(rows), allowed=f"at least {most}")
     second = None if found.second is None else [found.second[row] for row in rows]
     return Texts([found.first[row] for row in rows], second, rows)
 

@@ -85,6 +85,7 @@ def check(
 def _show(found: CheckResult, max_drop: float | None) -> None:
     from sparsebert.cli.output import say, show, table
     from sparsebert.reports import values as v
+    from sparsebert.runs.check import FEWEST_ROWS
 
     rows = table("", "First", "Second", "Change", whole=(1, 2, 3))
     rows.add_row("runtime", *found.runtimes, "")
@@ -105,7 +106,7 @@ def _show(found: CheckResult, max_drop: float | None) -> None:
             f"recall of {label.label} ({label.rows})",
             v.fraction(label.first),
             v.fraction(label.second),
-            f"{-label.drop:+.2f}",
+            f"{round(-label.drop, 2) + 0.0:+.2f}",
         )
     first, second = found.latency.first_ms, found.latency.second_ms
     rows.add_row("ms a text, median", f"{first[0]:.2f}", f"{second[0]:.2f}", f"{found.latency.speedup:.2f}x")
@@ -119,4 +120,6 @@ def _show(found: CheckResult, max_drop: float | None) -> None:
     if found.failures:
         say(f"FAILS --max-drop {max_drop:g}: {'; '.join(found.failures)}.")
     elif max_drop is not None:
-        say(f"Passes --max-drop {max_drop:g}.")
+        judged = any(one.rows >= FEWEST_ROWS for one in found.recalls) or not found.recalls
+        rest = "" if judged else f" No label has {FEWEST_ROWS} rows, so that no recall was judged."
+        say(f"Passes --max-drop {max_drop:g}.{rest}")

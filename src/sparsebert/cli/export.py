@@ -91,9 +91,7 @@ def export(
             "--keep-fp32",
             min=0,
             metavar="N",
-            help="Matrices that int8 leaves in float32: those whose rounding changes the answers to train rows most. "
-            "Default 0.",
-            show_default=False,
+            help="Linear layers that int8 leaves in float32: those whose rounding changes answers to train rows most.",
             rich_help_panel=HOW,
         ),
     ] = 0,
@@ -199,6 +197,6 @@ def _losses(made: Manifest) -> list[str]:
         now = one.scores[0].value
         lost = None if now is None else 100 * (made.scores[0].value - now)
         if one.precision == "int8" and lost is not None and lost > MUCH:
-            more = 2 * len(one.kept) or 1
-            lines.append(f"{one.runtime} loses {lost:.2f} points. Try --keep-fp32 {more}, which costs some speed.")
+            more = "A higher --keep-fp32" if one.kept else "--keep-fp32 2"
+            lines.append(f"{one.runtime} loses {lost:.2f} points. {more} may help, and costs some speed.")
     return lines

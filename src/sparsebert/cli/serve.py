@@ -74,7 +74,8 @@ def serve(
         int, typer.Option(min=1, metavar="KB", help="In the body of a request.", rich_help_panel=LIMITS)
     ] = 4096,
     timeout: Annotated[
-        float, typer.Option(min=0.001, metavar="SECONDS", help="For a request; then 503.", rich_help_panel=LIMITS)
+        float,
+        typer.Option(min=0.001, max=86_400, metavar="SECONDS", help="For a request; then 503.", rich_help_panel=LIMITS),
     ] = 30.0,
     debug: DebugOption = False,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -82,13 +83,18 @@ def texts_of_stdin(columns: Sequence[str], id_column: str | None) -> Iterator[Te
 
 def _arrived(stream: BinaryIO) -> Iterator[list[tuple[int, bytes]]]:
     """Whole lines with their numbers, as many as there are each time."""
-    rest, number = b"", 0
+    begun, number = bytearray(), 0
     while chunk := stream.read1(ARRIVING_BYTES):  # pyright: ignore[reportAttributeAccessIssue]
-        *lines, rest = (rest + chunk).split(b"\n")
+        head, line_break, rest = chunk.rpartition(b"\n")
+        if not line_break:
+            begun += rest
+            continue
+        lines = (bytes(begun) + head).split(b"\n")
+        begun = bytearray(rest)
         yield [(place, line) for place, line in enumerate(lines, start=number + 1) if line.strip()]
         number += len(lines)
-    if rest.strip():
-        yield [(number + 1, rest)]
+    if begun.strip():
+        yield [(number + 1, bytes(begun))]
 
 
 def _rows(
@@ -114,8 +120,19 @@ def _row(line: bytes, where: str, columns: Sequence[str], id_column: str | None)
     options = dict.fromkeys(columns, "--text-column") | ({id_column: "--id-column"} if id_column else {})
     for name, option in options.items():
         if name not in row:
-            raise UserError(f"{where} has no '{name}'", allowed=", ".join(row), fix=f"name it with {option}")
+            raise UserError(f"{where} has no '{name}'", allowed=", ".join(row) or None, fix=f"name it with {option}")
+    if id_column is not None:
+        _check_id(row[id_column], where)
     return row | {name: _text(row[name], where) for name in columns}
+
+
+def _check_id(value: Any, where: str) -> None:
+    """Only what comes back as it came."""
+    number = isinstance(value, int | float) and math.isfinite(value)
+    if not number and value is not None and not isinstance(value, str):
+        raise UserError(f"{where}: an id must be a string, a finite number or null", got=value)
+    if isinstance(value, str):
+        _check_letters(value, where, "id")
 
 
 def _check_sides(columns: Sequence[str]) -> None:
@@ -137,12 +154,16 @@ def _strings(values: Sequence[Any], where: str) -> list[str]:
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{where}: the text must be a string", got=value)
+        raise UserError(f"{where}: the text must be a string", got="null" if value is None else value)
+    _check_letters(value, where, "text")
+    return value
+
+
+def _check_letters(value: str, where: str, what: str) -> None:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise UserError(f"{where}: the text holds half of a letter of two parts", got=ascii(value)) from None
-    return value
+        raise UserError(f"{where}: the {what} holds half of a letter of two parts", got=ascii(value)) from None
 
 
 def _given(texts: Sequence[str], written: Written) -> list[str]:

@@ -18,8 +18,12 @@ def inputs_of(batch: Mapping[str, Any], *more: str) -> dict[str, Any]:
     return {key: batch[key] for key in (*MODEL_INPUTS, *more) if key in batch}
 
 
-def padded(rows: Sequence[Mapping[str, Any]], token: int, segment: int) -> dict[str, np.ndarray]:
+def padded(
+    rows: Sequence[Mapping[str, Any]], token: int, segment: int, length: Callable[[int], int] = lambda longest: longest
+) -> dict[str, np.ndarray]:
     """What a model takes of some rows, int64 [rows, longest row]; of pairs that are read apart [2 rows, longest side].
+
+    `length` says how long rows become, by the longest.
 
     Padding is always on the right and always masked, whatever the tokenizer does by itself: positions count from the
     left, so that a text would otherwise be read differently in other company.
@@ -27,12 +31,24 @@ def padded(rows: Sequence[Mapping[str, Any]], token: int, segment: int) -> dict[
     texts = [text for row in rows for text in _sides(row)] if SECOND in rows[0] else rows
     masks = [text.get("attention_mask") or [1] * len(text["input_ids"]) for text in texts]
     batch = {
-        "input_ids": _padded([text["input_ids"] for text in texts], token),
-        "attention_mask": _padded(masks, 0),
+        "input_ids": _padded([text["input_ids"] for text in texts], token, length),
+        "attention_mask": _padded(masks, 0, length),
     }
     if "token_type_ids" in rows[0]:
-        batch["token_type_ids"] = _padded([text["token_type_ids"] for text in texts], segment)
+        batch["token_type_ids"] = _padded([text["token_type_ids"] for text in texts], segment, length)
     return batch
+
+
+def rounded_rows(count: int) -> int:
+    """The next power of two, or one and a half times one: a third more rows at most."""
+    power = 1 << (count - 1).bit_length()
+    return 3 * power // 4 if power >= 4 and count <= 3 * power // 4 else power
+
+
+def rounded_length(length: int) -> int:
+    """The next multiple of 4, and from 33 tokens on of an eighth of the next power of two."""
+    step = max(4, 1 << max(0, (length - 1).bit_length() - 3))
+    return -(-length // step) * step
 
 
 def groups_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -66,8 +82,8 @@ def _sides(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {k: v[:place] for k, v in inputs.items()}, {k: v[place:] for k, v in inputs.items()}
 
 
-def _padded(rows: Sequence[Sequence[int]], filler: int) -> np.ndarray:
-    array = np.full((len(rows), max(len(row) for row in rows)), filler, dtype=np.int64)
+def _padded(rows: Sequence[Sequence[int]], filler: int, length: Callable[[int], int]) -> np.ndarray:
+    array = np.full((len(rows), length(max(len(row) for row in rows))), filler, dtype=np.int64)
     for place, row in enumerate(rows):
         array[place, : len(row)] = row
     return array

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsebert.data.batches import TokenRow, outputs_by_length, padded
+from sparsebert.data.batches import TokenRow, outputs_by_length, padded, rounded_length, rounded_rows
 from sparsebert.data.file_tokenizer import FILE, FileTokenizer
 from sparsebert.data.tokens import SHORTEST, Reader
 from sparsebert.deployment.manifest import Manifest, ProgramFile, check_files
@@ -38,9 +38,25 @@ class Exported:
             yield outputs_by_length(columns, self.batch, self.run, done), cut
 
     def run(self, rows: Sequence[TokenRow]) -> np.ndarray:
-        """The first output [rows, ...] in fp32 of one batch."""
-        arrays = padded(rows, self.manifest.pad_token_id, self.manifest.pad_token_type_id)
-        return self.program.run(arrays).astype(np.float32, copy=False)
+        """The first output [rows, ...] in fp32 of one batch.
+
+        For a program that takes long over each new shape, the last row comes several times and rows are longer, so that
+        there are few.
+        """
+        manifest, asked = self.manifest, list(rows)
+        if not self.program.few_shapes:
+            arrays = padded(asked, manifest.pad_token_id, manifest.pad_token_type_id)
+            return self.program.run(arrays).astype(np.float32, copy=False)
+        asked += asked[-1:] * (rounded_rows(len(asked)) - len(asked))
+        arrays = padded(
+            asked,
+            manifest.pad_token_id,
+            manifest.pad_token_type_id,
+            lambda longest: max(longest, min(rounded_length(longest), manifest.max_length)),
+        )
+        output = self.program.run(arrays).astype(np.float32, copy=False)[: len(rows)]
+        longest = int(arrays["attention_mask"].any(axis=0).sum())
+        return output[:, :longest] if output.ndim > 2 else output
 
 
 def file_reader(manifest: Manifest, folder: Path, max_length: int | None = None) -> Reader:
@@ -61,13 +77,16 @@ def open_exported(
 ) -> Exported:
     """Open one of the folder's programs; `threads` none = as many as this process may use cores.
 
-    Raises RuntimeUnavailableError where it cannot run here, and UserError where its files are not what they were.
+    Raises RuntimeUnavailableError where it cannot run here, and UserError where its files are not what they were,
+    and for a number of threads that is none.
     """
+    if threads is not None and threads < 1:
+        raise UserError("That is no number of threads", got=threads, allowed="1 or more")
     reason = cannot_run(program.engine, program.precision)
     if reason is not None:
         raise RuntimeUnavailableError(program.runtime, reason)
     check_files(program, folder)
-    used = threads or all_cores()
+    used = all_cores() if threads is None else threads
     return Exported(
         manifest, open_program(program.engine, folder / program.file, used, program.precision), reader, batch
     )

@@ -187,8 +187,7 @@ def _most_sensitive(count: int, subject: Subject, say: Callable[[str], None]) ->
     judged, kind = subject.judged, subject.kind
     if judged is None or kind is None:
         raise UserError(
-            "Train rows tell which matrices to keep in float32, and there are none beside those of --calibration",
-            fix="name the model's task or data: --task, --data; or lower --calibration",
+            "Train rows tell which matrices to keep in float32, and there are none", fix="give --task or --data"
         )
     expected = torch_outputs(subject.model, subject.collate, judged)
     found = sensitivities(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,9 @@ class Wish:
     """What to export: a model, its programs by the names of their runtimes, and where to.
 
     `recipe` names the task and the data that programs are scored on, and whose train rows set scales, as many as
-    `calibration`; none = no scores. With `max_drop` a program may lose so many points of the main metric, no more. In
-    programs of int8 as many matrices stay in float32 as `kept` says: those whose rounding moves the answers most.
+    `calibration` but no more than leaves a quarter of them to judge by; none = no scores. With `max_drop` a program may
+    lose so many points of the main metric, no more. In programs of int8 as many linear layers stay in float32 as `kept`
+    says: those whose rounding moves the answers most.
     """
 
     model: str
@@ -92,7 +94,8 @@ def subject_of(wish: Wish, source: ModelSource, calibrated: Sequence[str]) -> Su
     )
     collate = padding_collator(tokenizer)
     order = np.random.default_rng(wish.recipe.data_seed).permutation(len(context.train))
-    chosen, judged = np.split(order[: wish.calibration + JUDGED_TEXTS], [wish.calibration])
+    calibration = min(wish.calibration, len(order) - min(JUDGED_TEXTS, math.ceil(len(order) / 4)))
+    chosen, judged = np.split(order[: calibration + JUDGED_TEXTS], [calibration])
     checked = columns_of(context.validations[context.task.validation_name], range(CHECKED_TEXTS))
     return Subject(
         model,
@@ -104,7 +107,7 @@ def subject_of(wish: Wish, source: ModelSource, calibrated: Sequence[str]) -> Su
         checked,
         torch_outputs(model, collate, checked),
         tuple(columns_of(context.train, [int(row)]) for row in chosen),
-        columns_of(context.train, judged.tolist()) if len(judged) else None,
+        columns_of(context.train, judged.tolist()),
     )
 
 

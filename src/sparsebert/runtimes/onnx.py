@@ -78,6 +78,8 @@ class Onnx(WholeProgram):
         # Shapes that the exporter noted down are those of float32, and quantised outputs would contradict them.
         del model.graph.value_info[:]
         left = [node.name for node in model.graph.node if node.name.split("/")[0] in kept]
+        # Which is what the quantiser makes of a Gemm before it looks for names.
+        left += [f"{name}_MatMul" for name in left]
         with quiet_exporters(*LOGGERS):
             quantize_dynamic(
                 model,

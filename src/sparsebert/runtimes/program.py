@@ -26,10 +26,14 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 @dataclass(frozen=True)
 class Program:
-    """A program that is loaded. `run` takes integer arrays [texts, tokens] by the names in `inputs`."""
+    """A program that is loaded. `run` takes integer arrays [texts, tokens] by the names in `inputs`.
+
+    `few_shapes`: the first call with each shape takes many times as long as the next ones.
+    """
 
     inputs: tuple[str, ...]
     run: Callable[[Arrays], np.ndarray]
+    few_shapes: bool = False
 
 
 class RuntimeUnavailableError(UserError):
@@ -136,4 +140,4 @@ def _open_openvino(file: Path, threads: int, precision: ProgramPrecision) -> Pro
         # The request writes its next output to the same place.
         return np.array(request.get_output_tensor(0).data)
 
-    return Program(names, run)
+    return Program(names, run, few_shapes=True)

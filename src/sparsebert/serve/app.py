@@ -83,6 +83,7 @@ def _add_watching(app: FastAPI, models: Sequence[Served], meters: Meters) -> Non
         """Name the models, the default one first."""
         return [one.facts() for one in models]
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Say that the process lives."""
