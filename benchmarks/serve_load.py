@@ -64,7 +64,7 @@ class Load:
 def main(argv: Sequence[str] | None = None) -> None:
     options = arguments(argv)
     texts = [json.loads(body)["texts"] for body in questions(Path(options.model), options.words)]
-    expected = Predictor(options.model, options.runtime, batch=1, threads=options.threads)(texts, top_k=None)
+    expected: Any = Predictor(options.model, options.runtime, batch=1, threads=options.threads)(texts, top_k=None)
     minutes = [Minute() for _ in range(max(1, round(options.minutes)))]
     with running(options, options.model, ()) as server:
         load = Load(httpx.URL(server.url), texts, expected, time.perf_counter(), minutes, random.Random(0))

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS, DOCS, BENCHMARKS = ROOT / "results", ROOT / "docs", ROOT / "benchmarks"
 STUDIES = sorted(folder for folder in RESULTS.iterdir() if folder.is_dir())
 # The one table that is of no page of a study.
-OF_README = "structured-sst2-short"
+OF_README = "deployed-family-short"
 PAGES = sorted([ROOT / "README.md", *RESULTS.glob("*/README.md"), *(DOCS / "results").glob("*.md")])
 RECORDS = sorted(RESULTS.rglob("record.json"))
 MANIFESTS = sorted(RESULTS.rglob("manifests/*.json"))

@@ -10,7 +10,7 @@ from sparsebert.deployment.manifest import Manifest, ProgramFile
 from sparsebert.records import ModelResult, Record
 from sparsebert.reports.tables import metric_name
 
-SST2, DENSE = "deployed-sst2", "dense"
+FAMILY, DENSE = "deployed-family", "dense"
 Setting = tuple[int, int]
 
 
@@ -47,10 +47,10 @@ def _place(found: Sequence[Row], key: tuple[str, str]) -> tuple[int, int]:
     return models.index(key[0]), runtimes.index(key[1])
 
 
-def targets() -> str:
+def targets(study: str) -> str:
     """What was asked of each family in its engine: over the seeds, accuracy in float32 and the speed measured there."""
     lines = []
-    for runtime, runs in _families().items():
+    for runtime, runs in _families(study).items():
         dense = main_score(runs[0], runs[0].models[0])
         for place, model in enumerate(runs[0].models[1:], start=1):
             models = [record.models[place] for record in runs]
@@ -68,12 +68,12 @@ def targets() -> str:
 def short() -> str:
     """For the README: the family made for OpenVINO in 8 bits, its accuracy there, and its speed against dense there."""
     runtime = "openvino-int8"
-    names = list(dict.fromkeys(row["model"] for row in rows(SST2, "bench")))
-    runs = _families()[runtime]
+    names = list(dict.fromkeys(row["model"] for row in rows(FAMILY, "bench")))
+    runs = _families(FAMILY)[runtime]
     lines = []
     for place, name in enumerate(names):
         scores = [main_score(record, record.models[place]) for record in runs]
-        program = next(one for one in _manifest(SST2, name).programs if one.runtime == runtime)
+        program = next(one for one in _manifest(FAMILY, name).programs if one.runtime == runtime)
         exact = f"{scores[0]:.1f}" if name == DENSE else spread(scores)
         cells = [name, exact, f"{100 * program.scores[0].value:.1f}", f"{program.bytes_on_disk / 1e6:.1f}"]
         lines.append([*cells, *_fastest(name)])
@@ -83,12 +83,12 @@ def short() -> str:
 
 def _fastest(name: str) -> list[str]:
     """How many times as fast a model in its fastest engine is as the dense one in its own, at each setting."""
-    fixed = [row for row in rows(SST2, "bench") if "unavailable" not in row]
+    fixed = [row for row in rows(FAMILY, "bench") if "unavailable" not in row]
     cells = []
     for setting in dict.fromkeys((row["batch"], row["length"]) for row in fixed):
         best = {one: min(_ms(row) for row in _at(fixed, setting) if row["model"] == one) for one in (DENSE, name)}
         cells.append(f"{best[DENSE] / best[name]:.1f}x")
-    real = [row for row in rows(SST2, "texts/bench") if "unavailable" not in row]
+    real = [row for row in rows(FAMILY, "texts/bench") if "unavailable" not in row]
     for batch in dict.fromkeys(row["batch"] for row in real):
         rates = [(row["model"], row["real"]["texts_per_s"]) for row in real if row["batch"] == batch]
         best = {one: max(rate for model, rate in rates if model == one) for one in (DENSE, name)}
@@ -96,11 +96,12 @@ def _fastest(name: str) -> list[str]:
     return cells
 
 
-def _families() -> dict[str, list[Record]]:
+def _families(study: str) -> dict[str, list[Record]]:
     """The runs of each runtime, by seed."""
     found = dict[str, list[Record]]()
-    for name, record in sorted(records(SST2).items()):
-        found.setdefault(name.rpartition("-")[0], []).append(record)
+    for name, record in sorted(records(study).items()):
+        if record.kind == "compress":
+            found.setdefault(name.rpartition("-")[0], []).append(record)
     return found
 
 
@@ -110,9 +111,9 @@ def _speedup(model: ModelResult, runtime: str) -> float:
     return whole.speedup
 
 
-def texts() -> str:
+def texts(study: str) -> str:
     """Texts a second of each model and runtime, percentiles of a batch, and the ratio to the fastest dense engine."""
-    found = [row for row in rows(SST2, "texts/bench") if "unavailable" not in row]
+    found = [row for row in rows(study, "texts/bench") if "unavailable" not in row]
     batches = list(dict.fromkeys(row["batch"] for row in found))
     lines = []
     for batch in batches:

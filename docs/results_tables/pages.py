@@ -6,13 +6,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from results_tables import deployed, glue, kernels, pruning, removal, sparse_training
+from results_tables import deployed, glue, kernels, pruning, removal, serving, sparse_training
 from results_tables.values import ROOT
 
 REGION = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 TABLES: dict[str, Callable[[], str]] = {
     "structured-sst2": pruning.structured,
-    "structured-sst2-short": pruning.structured_short,
     "structured-sst2-sizes": pruning.structured_sizes,
     "settings-sst2": pruning.settings,
     "settings-sst2-targets": pruning.settings_targets,
@@ -52,8 +51,16 @@ TABLES: dict[str, Callable[[], str]] = {
     "fff-primitive-fp64": lambda: kernels.fff_primitive("fp64"),
     "deployed-speed": lambda: deployed.speed("deployed"),
     "deployed-sst2-speed": lambda: deployed.speed("deployed-sst2"),
-    "deployed-sst2-targets": deployed.targets,
-    "deployed-sst2-texts": deployed.texts,
+    "deployed-sst2-targets": lambda: deployed.targets("deployed-sst2"),
+    "deployed-sst2-texts": lambda: deployed.texts("deployed-sst2"),
+    "deployed-family-accuracy": lambda: deployed.accuracy("deployed-family"),
+    "deployed-family-short": deployed.short,
+    "deployed-family-speed": lambda: deployed.speed("deployed-family"),
+    "deployed-family-targets": lambda: deployed.targets("deployed-family"),
+    "deployed-family-texts": lambda: deployed.texts("deployed-family"),
+    "serving-predict": serving.predictor,
+    "serving-batches": serving.batches,
+    "serving-endurance": serving.endurance,
     "deployed-accuracy": lambda: deployed.accuracy("deployed"),
     "glue-minilm": glue.scores,
     "glue-minilm-costs": glue.costs,

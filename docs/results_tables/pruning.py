@@ -38,21 +38,6 @@ def structured() -> str:
     return table(["arm", "target", asked, "change", speed, gone, "before fine-tuning"], lines)
 
 
-def structured_short() -> str:
-    """Accuracy and encoder speedup of each arm at each target: medians over the seeds, and the range of accuracy."""
-    found, names = records("structured-sst2"), ("obs", "magnitude", "layers")
-    families = {arm: [found[f"{arm}-{seed}"] for seed in SEEDS] for arm in names}
-    lines = []
-    for place in range(1, len(families["obs"][0].models)):
-        cells = [families["obs"][0].models[place].name]
-        for runs in families.values():
-            scores = [main_score(record, record.models[place]) for record in runs]
-            speed = statistics.median(_encoder(record.models[place]).speedup or 1.0 for record in runs)
-            cells.append(f"{spread(scores)} at {speed:.1f}x")
-        lines.append(cells)
-    return table(["asked", "`obs` (the default)", "`magnitude`", "whole layers dropped"], lines)
-
-
 def _member(arm: str, runs: Sequence[Record], place: int, dense: float) -> list[str]:
     models = [record.models[place] for record in runs]
     scores = [main_score(record, model) for record, model in zip(runs, models, strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from results_tables.values import ratio, rows, table
 
-STUDY = "serving"
+STUDY, RUNTIMES = "serving", ("openvino-int8", "onnx-int8")
 
 
 def predictor() -> str:
@@ -17,18 +17,17 @@ def predictor() -> str:
 
 
 def batches() -> str:
-    """Requests a second and percentiles of each load, with dynamic batches and one at a time."""
-    found = rows(STUDY, "serve")
-    alone = {(row["model"], row["load"]): row["requests_per_s"] for row in found if row["server"] == "one at a time"}
-    header = ["model", "load", "server", "requests a second", "over one at a time", "p50 / p99, ms", "refused"]
+    """Requests a second and percentiles of each load and engine, with dynamic batches and one at a time."""
+    header = ["runtime", "model", "load", "server", "requests a second", "over one at a time", "p50 / p99, ms"]
     lines = []
-    for row in found:
-        gain = row["requests_per_s"] / alone[row["model"], row["load"]]
-        shares = f"{row['p50_ms']:.1f} / {row['p99_ms']:.1f}"
-        rate = f"{row['requests_per_s']:,.0f}"
-        lines.append(
-            [row["model"], row["load"], row["server"], rate, f"{gain:.2f}", shares, f"{row['refused']:,}"],
-        )
+    for runtime in RUNTIMES:
+        found = rows(STUDY, f"serve-{runtime}")
+        alone = {(row["model"], row["load"]): row for row in found if row["server"] == "one at a time"}
+        for row in found:
+            gain = row["requests_per_s"] / alone[row["model"], row["load"]]["requests_per_s"]
+            cells = [runtime, row["model"].rpartition("/")[2], row["load"], row["server"]]
+            shares = f"{row['p50_ms']:.1f} / {row['p99_ms']:.1f}"
+            lines.append([*cells, f"{row['requests_per_s']:,.0f}", f"{gain:.2f}", shares])
     return table(header, lines)
 
 
