@@ -158,6 +158,13 @@ def test_json_lines_that_do_not_do_are_refused(model, content, more, words):
     assert_refused(given_rows(model, content, *more), words)
 
 
+def test_an_id_may_be_larger_than_any_float(model):
+    line = b'{"text": "good", "n": 1' + b"0" * 400 + b"}\n"
+    options = ["predict", str(model), "--file", "-", "--output", "-", "--id-column", "n"]
+    said = CliRunner().invoke(app, options, input=line)
+    assert said.exit_code == 0 and json.loads(said.stdout)["id"] == 10**400
+
+
 def test_nothing_on_stdin(model):
     assert_refused(given_bytes(model, b""), ["There is no text"])
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsebert.cli.texts import Texts
+from sparsebert.cli.texts import Texts, is_number
 from sparsebert.errors import UserError
 from sparsebert.files import atomic_file
 
@@ -85,8 +84,7 @@ def _row(texts: Texts, row: int) -> Answer:
 
 def _plain(value: Any) -> Any:
     """An id as JSON has it; what it has no kind for, such as a date, as text."""
-    number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
-    return value if number or value is None else str(value)
+    return value if is_number(value) or value is None else str(value)
 
 
 def flat(answer: Answer) -> Answer:

@@ -126,10 +126,14 @@ def _row(line: bytes, where: str, columns: Sequence[str], id_column: str | None)
     return row | {name: _text(row[name], where) for name in columns}
 
 
+def is_number(value: Any) -> bool:
+    """Whether JSON has this number; an integer may be larger than any float."""
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+
+
 def _check_id(value: Any, where: str) -> None:
     """Only what comes back as it came."""
-    number = isinstance(value, int | float) and math.isfinite(value)
-    if not number and value is not None and not isinstance(value, str):
+    if not is_number(value) and value is not None and not isinstance(value, str):
         raise UserError(f"{where}: an id must be a string, a finite number or null", got=value)
     if isinstance(value, str):
         _check_letters(value, where, "id")

@@ -40,7 +40,7 @@ def padded(
 
 
 def rounded_rows(count: int) -> int:
-    """The next power of two, or one and a half times one: a third more rows at most."""
+    """The next power of two, or one and a half times one: half as many more rows at most."""
     power = 1 << (count - 1).bit_length()
     return 3 * power // 4 if power >= 4 and count <= 3 * power // 4 else power
 

@@ -189,10 +189,12 @@ def _most_sensitive(count: int, subject: Subject, say: Callable[[str], None]) ->
         raise UserError(
             "Train rows tell which matrices to keep in float32, and there are none", fix="give --task or --data"
         )
-    expected = torch_outputs(subject.model, subject.collate, judged)
+    # The model that is rounded has to be the one that answers, where `ready` gives a copy.
+    model = ready(subject.model, torch.float32)
+    expected = torch_outputs(model, subject.collate, judged)
     found = sensitivities(
-        ready(subject.model, torch.float32),
-        lambda: torch_outputs(subject.model, subject.collate, judged),
+        model,
+        lambda: torch_outputs(model, subject.collate, judged),
         lambda answers: task_kind(kind).divergence(expected, answers),
         lambda done, of: say(f"Rounding each matrix alone: {done} of {of}"),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +93,7 @@ def subject_of(wish: Wish, source: ModelSource, calibrated: Sequence[str]) -> Su
     )
     collate = padding_collator(tokenizer)
     order = np.random.default_rng(wish.recipe.data_seed).permutation(len(context.train))
-    calibration = min(wish.calibration, len(order) - min(JUDGED_TEXTS, math.ceil(len(order) / 4)))
+    calibration = min(wish.calibration, len(order) - min(JUDGED_TEXTS, len(order) // 4))
     chosen, judged = np.split(order[: calibration + JUDGED_TEXTS], [calibration])
     checked = columns_of(context.validations[context.task.validation_name], range(CHECKED_TEXTS))
     return Subject(
@@ -107,7 +106,7 @@ def subject_of(wish: Wish, source: ModelSource, calibrated: Sequence[str]) -> Su
         checked,
         torch_outputs(model, collate, checked),
         tuple(columns_of(context.train, [int(row)]) for row in chosen),
-        columns_of(context.train, judged.tolist()),
+        columns_of(context.train, judged.tolist()) if len(judged) else None,
     )
 
 
