@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +28,7 @@ from sparsebert.runs.export import export
 from sparsebert.runs.subject import Wish
 from sparsebert.runtimes.onnx import Onnx
 from sparsebert.runtimes.program import open_program
-from tiny import HEADS, NEURONS, tiny_model
+from tiny import tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
 pytest.importorskip("onnxruntime")
@@ -216,42 +215,6 @@ def test_auto_measures_once_what_is_there_and_takes_the_fastest(home: Path, monk
     assert len(opened) == 4
 
 
-def headless(folder: Path) -> Path:
-    """A model without heads in one layer, without neurons in the next, and one layer gone."""
-    gone = {"layer.0.heads": torch.zeros(HEADS) > 0, "layer.1.neurons": torch.zeros(NEURONS) > 0}
-    save_tiny(folder)
-    small = sparsebert.shrink(sparsebert.load_model(folder), gone, [2])
-    sparsebert.save_model(small, load_tokenizer(folder), folder)
-    return folder
-
-
-def treelike(folder: Path) -> Path:
-    save_tiny(folder, num_hidden_layers=1)
-    model = sparsebert.convert_ffn(sparsebert.load_model(folder), depth=2)
-    sparsebert.save_model(model, load_tokenizer(folder), folder)
-    return folder
-
-
-@pytest.mark.parametrize("make", [headless, treelike])
-def test_shrunk_and_tree_models_as_they_are(make: Callable[[Path], Path], tmp_path: Path):
-    model = make(tmp_path / "model")
-    made = export(Wish(str(model), tmp_path / "out", ("onnx", "openvino")))
-    assert all(one.relative_difference < 1e-5 for one in made.programs)
-    expected = Predictor(model, "eager")(TEXTS, top_k=None)
-    for runtime in ("onnx", "openvino"):
-        for one, other in zip(Predictor(tmp_path / "out", runtime)(TEXTS, top_k=None), expected, strict=True):
-            assert one[0]["label"] == other[0]["label"]
-            assert one[0]["score"] == pytest.approx(other[0]["score"], abs=1e-5)
-
-
-def test_an_encoder_without_a_head_has_hidden_states_and_no_answers(tmp_path: Path):
-    save_tiny(tmp_path / "model", "base", num_hidden_layers=1)
-    made = export(Wish(str(tmp_path / "model"), tmp_path / "out", ("onnx",)))
-    assert (made.kind, made.labels, made.programs[0].agreement) == (None, (), None)
-    with pytest.raises(UserError, match="is not fine-tuned for a task"):
-        Predictor(tmp_path / "out")
-
-
 def test_the_pipeline_of_transformers_gives_the_same(home: Path):
     pipe, own = pipeline("text-classification", str(home / "model")), Predictor(home / "all", "onnx")
     for given, options in (
@@ -266,13 +229,6 @@ def test_the_pipeline_of_transformers_gives_the_same(home: Path):
         assert json.loads(json.dumps(found), parse_float=lambda x: round(float(x), 4)) == json.loads(
             json.dumps(expected), parse_float=lambda x: round(float(x), 4)
         )
-
-
-def test_the_pipeline_of_a_regression_gives_the_same(tmp_path: Path):
-    save_tiny(tmp_path / "model", num_labels=1, problem_type="regression", num_hidden_layers=1)
-    own, pipe = Predictor(tmp_path / "model"), pipeline("text-classification", str(tmp_path / "model"))
-    [found], [expected] = own("good w1"), pipe("good w1")
-    assert found["label"] == expected["label"] and found["score"] == pytest.approx(expected["score"], abs=1e-5)
 
 
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(home: Path, tmp_path: Path):
