@@ -25,8 +25,9 @@ from typing import Any
 import httpx
 
 from harness import options_of, print_table, with_threads, write
-from serve import ANSWER_S, questions, running
+from serve import ANSWER_S, percentiles, questions, running
 from sparsebert.deployment.predictor import Predictor
+from sparsebert.measurement.memory import status_mb
 
 CLOSE, SLOW_S = 1e-3, 0.5
 BROKEN = ((b'{"texts": [', 400), (b'{"texts": 7}', 422), (b"\xff\xfe", 400), (b"", 400), (b"x" * 5_000_000, 413))
@@ -98,7 +99,7 @@ async def all_clients(load: Load, pid: int, options: argparse.Namespace) -> None
 
     async def watch() -> None:
         while time.perf_counter() < end:
-            load.now.resident_mb.append(resident_mb(pid))
+            load.now.resident_mb.append(status_mb("VmRSS", pid))
             await asyncio.sleep(0.5)
 
     async with httpx.AsyncClient(base_url=load.url, limits=most, timeout=ANSWER_S) as client:
@@ -166,11 +167,6 @@ def alike(found: Sequence[Any], expected: Sequence[Any]) -> bool:
     return len(found) == len(scores) and all(abs(one["score"] - scores[one["label"]]) < CLOSE for one in found)
 
 
-def resident_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
-
-
 def row_of(number: int, minute: Minute) -> dict[str, Any]:
     statuses = {f"status_{status}": minute.statuses[status] for status in (200, 400, 413, 422, 503)}
     known = sum(statuses.values())
@@ -180,8 +176,7 @@ def row_of(number: int, minute: Minute) -> dict[str, Any]:
         "other": sum(minute.statuses.values()) - known,
         "aborted": minute.aborted,
         "wrong": len(minute.wrong),
-        "p50_ms": round(statistics.median(minute.ms), 2),
-        "p99_ms": round(sorted(minute.ms)[int(0.99 * len(minute.ms))], 2),
+        **percentiles(minute.ms),
         "resident_mb": round(statistics.median(minute.resident_mb), 1),
     }
 

@@ -79,7 +79,7 @@ def words(*arguments: object) -> list[str]:
 def test_every_benchmark_has_a_test_here_and_a_main_that_takes_arguments() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     names = [file.stem for file in sorted(BENCHMARKS.glob("*.py")) if file.stem != "harness"]
-    assert len(names) == 16 and [name for name in names if f'script("{name}")' not in text] == []
+    assert len(names) == 17 and [name for name in names if f'script("{name}")' not in text] == []
     for file in BENCHMARKS.glob("*.py"):
         assert file.stem == "harness" or "def main(argv: Sequence[str] | None = None)" in file.read_text("utf-8")
 
@@ -323,6 +323,15 @@ def test_predict_beside_a_pipeline(script: Any, home: SimpleNamespace, tmp_path:
     [lines] = tables(capsys.readouterr().out)
     assert [line["variant"] for line in lines] == ["pipeline", "eager", "onnx", "tokens alone"]
     assert [row["baseline"] for row in written(tmp_path / "o.json")] == [None, "pipeline", "pipeline", "pipeline"]
+
+
+def test_waiting(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    folders = [str(exported(tmp_path, "tiny")), "--waiting", "3", "--call", "0", "9"]
+    script("waiting").main([*folders, "--draws", "2", "--rounds", "3", "--output", str(tmp_path / "w.json")])
+    [lines] = tables(capsys.readouterr().out)
+    assert [line["variant"] for line in lines] == ["as one", "a call costs 0", "a call costs 9"]
+    assert [row["baseline"] for row in written(tmp_path / "w.json", 3)] == [None, "as one", "as one"]
 
 
 def test_serve(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
 
-from sparsebert.data.batches import rounded_length, rounded_rows
 from sparsebert.data.encode import Encoded, encode
 from sparsebert.errors import UserError
 from sparsebert.models.limits import reading_length, segment_types
@@ -159,14 +158,3 @@ def test_the_length_that_is_read(tmp_path):
         words.model_max_length = saved
         with pytest.raises(UserError, match=r"model_max_length is no length of a text; got"):
             reading_length(config, words)
-
-
-def test_few_numbers_of_rows_and_lengths():
-    """Ten numbers of rows up to 32, twenty lengths up to 256 tokens."""
-    rows = {count: rounded_rows(count) for count in range(1, 33)}
-    assert sorted(set(rows.values())) == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
-    assert all(count <= rounded <= count * 1.5 and rounded_rows(rounded) == rounded for count, rounded in rows.items())
-    lengths = {count: rounded_length(count) for count in range(1, 257)}
-    expected = [*range(4, 33, 4), *range(40, 65, 8), *range(80, 129, 16), *range(160, 257, 32)]
-    assert sorted(set(lengths.values())) == expected
-    assert all(0 <= rounded - count < max(4, count / 4) for count, rounded in lengths.items())

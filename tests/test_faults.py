@@ -17,7 +17,7 @@ from fault_injector import available
 
 # The points of a sweep are runs of `train`.
 SHORT = ("compress", "sweep")
-SHORT_EVERY, SHORT_DAMAGES = 43, 53
+SHORT_EVERY, SHORT_DAMAGES = 89, 107
 # Which of the states are gone on from; types that differ in their masks alone write the same files.
 EVERY = {"compress": 1, "sweep": 2, "fff": 1, "magnitude": 1, "rigl": 2, "soft-movement": 2, "l0": 2}
 DAMAGES = 19

@@ -16,7 +16,7 @@ Setting = tuple[int, int]
 
 def speed(study: str) -> str:
     """Median ms of each model in each runtime and setting, and how many times as fast as the fastest dense engine."""
-    found = [row for row in rows(study, "bench") if "unavailable" not in row]
+    found = _timed(study, "bench")
     settings = list(dict.fromkeys((row["batch"], row["length"]) for row in found))
     best = {one: min(_ms(row) for row in _at(found, one) if row["model"] == DENSE) for one in settings}
     keys = list(dict.fromkeys((row["model"], row["backend"]) for row in found))
@@ -36,6 +36,11 @@ def _cells(found: Sequence[Row], key: tuple[str, str], best: Mapping[Setting, fl
 
 def _at(found: Sequence[Row], setting: Setting) -> list[Row]:
     return [row for row in found if (row["batch"], row["length"]) == setting]
+
+
+def _timed(study: str, name: str) -> list[Row]:
+    """The rows of what could run there."""
+    return [row for row in rows(study, name) if "unavailable" not in row]
 
 
 def _ms(row: Row) -> float:
@@ -66,7 +71,7 @@ def targets(study: str) -> str:
 
 
 def short() -> str:
-    """For the README: the family made for OpenVINO in 8 bits, its accuracy there, and its speed against dense there."""
+    """For the README: the family made for OpenVINO in 8 bits, its accuracy there, each model in its fastest engine."""
     runtime = "openvino-int8"
     names = list(dict.fromkeys(row["model"] for row in rows(FAMILY, "bench")))
     runs = _families(FAMILY)[runtime]
@@ -83,12 +88,12 @@ def short() -> str:
 
 def _fastest(name: str) -> list[str]:
     """How many times as fast a model in its fastest engine is as the dense one in its own, at each setting."""
-    fixed = [row for row in rows(FAMILY, "bench") if "unavailable" not in row]
+    fixed = _timed(FAMILY, "bench")
     cells = []
     for setting in dict.fromkeys((row["batch"], row["length"]) for row in fixed):
         best = {one: min(_ms(row) for row in _at(fixed, setting) if row["model"] == one) for one in (DENSE, name)}
         cells.append(f"{best[DENSE] / best[name]:.1f}x")
-    real = [row for row in rows(FAMILY, "texts/bench") if "unavailable" not in row]
+    real = _timed(FAMILY, "texts/bench")
     for batch in dict.fromkeys(row["batch"] for row in real):
         rates = [(row["model"], row["real"]["texts_per_s"]) for row in real if row["batch"] == batch]
         best = {one: max(rate for model, rate in rates if model == one) for one in (DENSE, name)}
@@ -113,7 +118,7 @@ def _speedup(model: ModelResult, runtime: str) -> float:
 
 def texts(study: str) -> str:
     """Texts a second of each model and runtime, percentiles of a batch, and the ratio to the fastest dense engine."""
-    found = [row for row in rows(study, "texts/bench") if "unavailable" not in row]
+    found = _timed(study, "texts/bench")
     batches = list(dict.fromkeys(row["batch"] for row in found))
     lines = []
     for batch in batches:

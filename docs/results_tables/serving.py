@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from results_tables.values import ratio, rows, table
 
-STUDY, RUNTIMES = "serving", ("openvino-int8", "onnx-int8")
+STUDY, RUNTIMES = "serving", ("openvino", "onnx-int8")
 
 
 def predictor() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,10 +12,7 @@ from sparsebert.cli.errors import cli_errors
 from sparsebert.cli.options import HOW, DebugOption
 from sparsebert.errors import UserError
 
-if TYPE_CHECKING:
-    pass
-
-PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
+PACKAGES = ("fastapi", "uvicorn", "uvloop", "httptools", "prometheus_client")
 WHERE, LIMITS = "Where", "Limits"
 
 

@@ -40,9 +40,8 @@ def padded(
 
 
 def rounded_rows(count: int) -> int:
-    """The next power of two, or one and a half times one: half as many more rows at most."""
-    power = 1 << (count - 1).bit_length()
-    return 3 * power // 4 if power >= 4 and count <= 3 * power // 4 else power
+    """The next power of two."""
+    return 1 << (count - 1).bit_length()
 
 
 def rounded_length(length: int) -> int:
@@ -57,15 +56,47 @@ def groups_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def outputs_by_length(
-    columns: TokenColumns, size: int, run: Callable[[list[TokenRow]], np.ndarray], done: Callable[[int], None]
-) -> np.ndarray:
-    """What `run` gives for each row [rows, ...], in their order, asked for `size` rows of like length at a time.
+def cheapest_groups(
+    lengths: Sequence[int],
+    size: int,
+    call: int,
+    rows: Callable[[int], int] = lambda count: count,
+    length: Callable[[int], int] = lambda longest: longest,
+) -> list[list[int]]:
+    """Row numbers in groups of at most `size`, from the shortest text to the longest, that cost a CPU the least.
 
-    `done` is told how many rows are ready after each batch.
+    A group costs its tokens, padding included, and `call` tokens; `rows` and `length` say what its shape is rounded to.
+    The cheapest of all ways to cut the sorted texts, by dynamic programming (Fang et al. 2021, TurboTransformers).
+    """
+    order = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
+    padded_rows = np.array([rows(count) for count in range(1, size + 1)])
+    best, starts = np.zeros(len(order) + 1), [0] * len(order)
+    for end, row in enumerate(order, start=1):
+        counts = padded_rows[: min(size, end)]
+        # For groups of 1, 2, ... rows that end here.
+        costs = best[end - len(counts) : end][::-1] + counts * length(lengths[row]) + call
+        count = int(costs.argmin()) + 1
+        best[end], starts[end - 1] = costs[count - 1], end - count
+    groups: list[list[int]] = []
+    end = len(order)
+    while end:
+        groups.append(order[starts[end - 1] : end])
+        end = starts[end - 1]
+    return groups[::-1]
+
+
+def outputs_in_groups(
+    columns: TokenColumns,
+    groups: Sequence[Sequence[int]],
+    run: Callable[[list[TokenRow]], np.ndarray],
+    done: Callable[[int], None] = lambda count: None,
+) -> np.ndarray:
+    """What `run` gives for each row [rows, ...], in their order, asked for a group at a time.
+
+    `done` is told how many rows are ready after each group.
     """
     found: dict[int, np.ndarray] = {}
-    for group in groups_by_length([len(ids) for ids in columns["input_ids"]], size):
+    for group in groups:
         found.update(zip(group, run(rows_of(columns, group)), strict=True))
         done(len(group))
     return np.stack([found[row] for row in range(len(found))])

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from sparsebert.data.batches import TokenRow, outputs_by_length, padded, rounded_length, rounded_rows
+from sparsebert.data.batches import (
+    TokenRow,
+    cheapest_groups,
+    outputs_in_groups,
+    padded,
+    rounded_length,
+    rounded_rows,
+)
 from sparsebert.data.file_tokenizer import FILE, FileTokenizer
-from sparsebert.data.tokens import SHORTEST, Reader
+from sparsebert.data.tokens import SHORTEST, Reader, TokenColumns
 from sparsebert.deployment.manifest import Manifest, ProgramFile, check_files
 from sparsebert.errors import UserError
 from sparsebert.runtimes.program import Program, RuntimeUnavailableError, cannot_run, open_program
@@ -35,7 +44,37 @@ class Exported:
         `done` is told how many texts are ready after each batch. Raises UserError for texts without tokens.
         """
         for columns, cut in self.reader.windows(first, second):
-            yield outputs_by_length(columns, self.batch, self.run, done), cut
+            yield outputs_in_groups(columns, self._groups(columns), self.run, done), cut
+
+    def warm_up(self, seconds: float) -> int:
+        """Ask a program that takes long over each new shape in those of its batches, the smallest first.
+
+        Ends with the last shape, or once `seconds` have passed; gives how many shapes were asked.
+        """
+        asked, end = 0, time.perf_counter() + seconds
+        for rows, length in self._shapes() if self.program.few_shapes else ():
+            if time.perf_counter() > end:
+                break
+            ones, zeros = np.ones((rows, length), np.int64), np.zeros((rows, length), np.int64)
+            self.program.run({name: zeros if name == "token_type_ids" else ones for name in self.program.inputs})
+            asked += 1
+        return asked
+
+    def _shapes(self) -> list[tuple[int, int]]:
+        """Rows and tokens of every batch that may come."""
+        texts = 2 if self.reader.apart else 1
+        rows = {texts * rounded_rows(count) for count in range(1, self.batch + 1)}
+        lengths = {self._rounded(length) for length in range(1, self.reader.limit + 1)}
+        return sorted(product(rows, lengths), key=lambda shape: (shape[0] * shape[1], shape))
+
+    def _groups(self, columns: TokenColumns) -> list[list[int]]:
+        lengths, call = self.reader.longest(columns), self.program.call_tokens
+        if not self.program.few_shapes:
+            return cheapest_groups(lengths, self.batch, call)
+        return cheapest_groups(lengths, self.batch, call, rounded_rows, self._rounded)
+
+    def _rounded(self, longest: int) -> int:
+        return max(longest, min(rounded_length(longest), self.manifest.max_length))
 
     def run(self, rows: Sequence[TokenRow]) -> np.ndarray:
         """The first output [rows, ...] in fp32 of one batch.
@@ -48,12 +87,7 @@ class Exported:
             arrays = padded(asked, manifest.pad_token_id, manifest.pad_token_type_id)
             return self.program.run(arrays).astype(np.float32, copy=False)
         asked += asked[-1:] * (rounded_rows(len(asked)) - len(asked))
-        arrays = padded(
-            asked,
-            manifest.pad_token_id,
-            manifest.pad_token_type_id,
-            lambda longest: max(longest, min(rounded_length(longest), manifest.max_length)),
-        )
+        arrays = padded(asked, manifest.pad_token_id, manifest.pad_token_type_id, self._rounded)
         output = self.program.run(arrays).astype(np.float32, copy=False)[: len(rows)]
         longest = int(arrays["attention_mask"].any(axis=0).sum())
         return output[:, :longest] if output.ndim > 2 else output

@@ -43,10 +43,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Opened:
-    """A model in one runtime, and the context that sets its threads."""
+    """A model in one runtime, the context that sets its threads, and what makes it ready within some seconds."""
 
     source: Source
     threads: Callable[[], AbstractContextManager[object]] = nullcontext
+    warm_up: Callable[[float], int] = lambda seconds: 0
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,13 @@ class Predictor:
         fastest = min(self.measured_ms, key=self.measured_ms.__getitem__)
         self._choose(fastest, ready[fastest])
 
+    def warm_up(self, seconds: float) -> int:
+        """Let a runtime that takes long over each new shape of a batch meet them, the smallest first.
+
+        At most for some `seconds`; gives how many shapes it met, 0 where shapes do not matter or no runtime is chosen.
+        """
+        return 0 if self.runtime is None else self._opened.warm_up(seconds)
+
     def _choose(self, runtime: str, opened: Opened) -> None:
         self.runtime, self._opened = runtime, opened
 
@@ -212,7 +220,8 @@ def _of_exported(folder: Path, runtime: str, max_length: int | None, batch: int,
     kind, reader = manifest.kind, file_reader(manifest, folder, max_length)
 
     def opened(name: str) -> Opened:
-        return Opened(open_exported(manifest, folder, programs[name], reader, batch, threads))
+        source = open_exported(manifest, folder, programs[name], reader, batch, threads)
+        return Opened(source, warm_up=source.warm_up)
 
     names = tuple(programs) if runtime == AUTO else (runtime,)
     return Openers(names, kind, manifest.labels, reader.limit, opened)

@@ -22,7 +22,6 @@ from sparsebert.runtimes.pytorch import EAGER, Eager, Sparse
 from sparsebert.runtimes.runtime import Runtime
 from sparsebert.runtimes.whole import WholeProgram
 
-STATUS = Path("/proc/self/status")
 # Writing 5 here sets the peak resident memory back to the present one (Linux, proc(5)).
 RESET = Path("/proc/self/clear_refs")
 
@@ -121,7 +120,8 @@ def _added(work: Callable[[], None]) -> float:
     return round(status_mb("VmHWM") - before_mb, 1)
 
 
-def status_mb(field: str) -> float:
-    """A memory field of this process in 2**20 bytes, such as VmRSS (resident now) or VmHWM (its peak)."""
-    lines = dict(line.split(":", 1) for line in STATUS.read_text(encoding="utf-8").splitlines())
+def status_mb(field: str, process: int | None = None) -> float:
+    """A memory field of a process, none = this one, in 2**20 bytes, such as VmRSS (resident) or VmHWM (its peak)."""
+    status = Path(f"/proc/{process or 'self'}/status").read_text(encoding="utf-8")
+    lines = dict(line.split(":", 1) for line in status.splitlines())
     return int(lines[field].split()[0]) / 1024

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sparsebert.data.batches import TokenRow, inputs_of, outputs_by_length
+from sparsebert.data.batches import TokenRow, groups_by_length, inputs_of, outputs_in_groups
 from sparsebert.data.load import load_task
 from sparsebert.data.tokens import Reader, TokenColumns
 from sparsebert.deployment.plain import inference_of
@@ -146,4 +146,5 @@ def by_text(columns: TokenColumns, run: Callable[[list[TokenRow]], np.ndarray]) 
         outputs = run(rows)
         return outputs[:, 0] if outputs.ndim > 2 else outputs
 
-    return outputs_by_length(columns, BATCH, of_texts, lambda count: None)
+    groups = groups_by_length([len(ids) for ids in columns["input_ids"]], BATCH)
+    return outputs_in_groups(columns, groups, of_texts)

@@ -20,6 +20,7 @@ ProgramPrecision = Literal["fp32", "bf16", "int8"]
 Engine = Literal["onnx", "openvino"]
 RUN_PACKAGES: Mapping[Engine, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
 """What each engine needs to run a program that is there."""
+CALL_TOKENS, OPENVINO_CALL_TOKENS = 16, 64
 # OpenVINO computes in bf16 of its own accord where the processor has units for it; int8 programs keep the rest exact.
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
@@ -28,12 +29,14 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 class Program:
     """A program that is loaded. `run` takes integer arrays [texts, tokens] by the names in `inputs`.
 
-    `few_shapes`: the first call with each shape takes many times as long as the next ones.
+    `few_shapes`: the first call with each shape takes many times as long as the next ones. `call_tokens`: a call takes
+    about as long as so many tokens more (`benchmarks/waiting.py`).
     """
 
     inputs: tuple[str, ...]
     run: Callable[[Arrays], np.ndarray]
     few_shapes: bool = False
+    call_tokens: int = CALL_TOKENS
 
 
 class RuntimeUnavailableError(UserError):
@@ -140,4 +143,4 @@ def _open_openvino(file: Path, threads: int, precision: ProgramPrecision) -> Pro
         # The request writes its next output to the same place.
         return np.array(request.get_output_tensor(0).data)
 
-    return Program(names, run, few_shapes=True)
+    return Program(names, run, few_shapes=True, call_tokens=OPENVINO_CALL_TOKENS)

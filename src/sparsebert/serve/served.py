@@ -19,6 +19,8 @@ from sparsebert.serve.limits import Limits, RefusedError
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 WARM_WORDS = 24
+WARM_S = 5.0
+"""Longest time for shapes of batches that a runtime has not met."""
 LOADING_S = 5
 """Seconds after which a model that loads is asked for again."""
 
@@ -116,6 +118,7 @@ class Served:
         side = " ".join(["the"] * WARM_WORDS)
         for texts in (batch, 1):
             predictor.ranked([side] * texts, [side] * texts)
+        predictor.warm_up(WARM_S)
         return predictor
 
 

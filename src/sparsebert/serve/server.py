@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+import uvloop
 
 from sparsebert.errors import UserError
 from sparsebert.serve.app import application
@@ -63,7 +64,7 @@ def serve(planned: Sequence[Plan], address: Address, limits: Limits, token_file:
         )
     with _listening(address) as door:
         log_as_json()
-        asyncio.run(_serve(planned, door, limits, token))
+        uvloop.run(_serve(planned, door, limits, token))
 
 
 async def _serve(planned: Sequence[Plan], door: socket.socket, limits: Limits, token: str | None) -> None:
@@ -71,6 +72,7 @@ async def _serve(planned: Sequence[Plan], door: socket.socket, limits: Limits, t
     models = [Served(plan, limits, meters) for plan in planned]
     config = uvicorn.Config(
         Doorkeeper(application(models, limits, meters), meters, token),
+        http="httptools",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -10,8 +10,9 @@ import torch
 from transformers import PreTrainedModel
 
 from sparsebert import registry
-from sparsebert.data.batches import TokenRow, groups_by_length, outputs_by_length, rows_of
+from sparsebert.data.batches import TokenRow, cheapest_groups, groups_by_length, outputs_in_groups, rows_of
 from sparsebert.data.tokens import Reader, TokenColumns
+from sparsebert.runtimes.program import CALL_TOKENS
 from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime
 from sparsebert.training.collate import Batch, PaddingCollator
 
@@ -43,9 +44,12 @@ class Inference:
             yield self._window(columns, min(self.batch, len(first)), done), cut
 
     def _window(self, columns: TokenColumns, size: int, done: Callable[[int], None]) -> np.ndarray:
-        groups = groups_by_length([len(ids) for ids in columns["input_ids"]], size)
+        lengths = self.reader.longest(columns)
+        groups = groups_by_length(lengths, size)
         self.prepare(rows_of(columns, groups[len(groups) // 2]), size)
-        return outputs_by_length(columns, size, lambda rows: self.run(rows, size).float().cpu().numpy(), done)
+        if self._flexible is not None and self.model.device.type == "cpu":
+            groups = cheapest_groups(lengths, size, CALL_TOKENS)
+        return outputs_in_groups(columns, groups, lambda rows: self.run(rows, size).float().cpu().numpy(), done)
 
     @torch.inference_mode()
     def prepare(self, rows: Sequence[TokenRow], size: int | None = None) -> None:
