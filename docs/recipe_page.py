@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from sparsebert import registry
 from sparsebert.pruning.criteria import Scored
 from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.compress import FewerEntries
 from sparsebert.recipe.finetune import BySize
 from sparsebert.recipe.multitask import Rounds
 from sparsebert.recipe.pretrain import Hidden, Pretraining, PretrainPhase
@@ -89,6 +90,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], str]] = {
     "Distillation": (Distill, "Of `distill`, of the recipe or of a phase."),
     "Measurement": (Measure, "Of `measure`."),
     "Search": (Search, "Of `search`."),
+    "Vocabulary": (FewerEntries, "Of `vocabulary` of compress."),
     "Trees": (Trees, "Of `trees`."),
     "Phases": (Phase, "Each entry of `phases`."),
     "Rules": (Rule, "Each entry of `rules` in a phase."),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -69,6 +70,18 @@ SparsityOption = Annotated[
 ]
 
 
+def _vocabulary(choice: str | None, texts: list[Path] | None) -> dict[str, Any]:
+    """The recipe's keys. Raises BadParameter for texts without a choice."""
+    if choice is None:
+        if texts:
+            raise typer.BadParameter("--vocabulary-text goes with --vocabulary auto or a number")
+        return {}
+    if choice == "auto":
+        return {"vocabulary": {"texts": texts or []}}
+    part = {"most": int(choice)} if choice.isdecimal() else {"entries": choice}
+    return {"vocabulary": part | ({"texts": texts} if texts else {})}
+
+
 def compress(
     model: Annotated[
         str | None, typer.Argument(help="Folder or hub name.", show_default="sentence-transformers/all-MiniLM-L6-v2")
@@ -83,6 +96,21 @@ def compress(
             metavar="POINTS",
             help="Instead of targets: the smallest model that loses no more points (0-100).",
             rich_help_panel=GOALS,
+        ),
+    ] = None,
+    vocabulary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|N|FILE",
+            help="Also leave out entries of the tokenizer: keep those that the texts use, the commonest N, or those of "
+            "a file, an entry a line.",
+            rich_help_panel=GOALS,
+        ),
+    ] = None,
+    vocabulary_text: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Whose entries stay too, a text a line; may be repeated.", rich_help_panel=GOALS
         ),
     ] = None,
     task: TaskOption = None,
@@ -148,6 +176,7 @@ def compress(
         "size": size,
         "sparsity": sparsity,
         "max_drop": max_drop,
+        **_vocabulary(vocabulary, vocabulary_text),
         "criterion": criterion,
         "shape": shape,
         "even": even or None,

@@ -36,13 +36,17 @@ ATTEMPTS = 4
 
 @dataclass(frozen=True)
 class Goal:
-    """A target, the recipe it belongs to, the setting it is about, the dense model, and the model to thin."""
+    """A target, the recipe it belongs to, the setting it is about, the dense model, and the model to thin.
+
+    `bytes_gone` were taken off the dense model before: sizes are against what it had with them.
+    """
 
     target: Target
     recipe: CompressRecipe
     setting: Setting
     dense: PreTrainedModel
     current: PreTrainedModel
+    bytes_gone: int = 0
 
 
 def meet(
@@ -116,7 +120,11 @@ def _counting_table(goal: Goal, counts: Literal["bytes", "encoder_weights"]) -> 
 def _dense_cost(goal: Goal, table: CostTable) -> DenseCost:
     layers = layout_of(goal.dense).layers
     full = sum(table.cost(layer.units) for layer in layers)
-    return DenseCost(full, table.fixed) if table.scope == "encoder" else DenseCost(full + table.fixed, 0.0)
+    if table.scope == "encoder":
+        return DenseCost(full, table.fixed)
+    kind = goal.target.rules
+    gone = goal.bytes_gone if isinstance(kind, CountedTarget) and kind.counts == "bytes" else 0
+    return DenseCost(full + table.fixed + gone, 0.0)
 
 
 def _nearest(goal: Goal, calibrated: Calibrated, table: CostTable) -> float:

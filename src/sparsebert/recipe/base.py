@@ -76,6 +76,11 @@ class Recipe(Plain, frozen=True):
         """Folders and hub names of teachers, without the dense model of the run itself."""
         return []
 
+    @property
+    def given_files(self) -> list[str]:
+        """Files, besides model and data, that decide what is made."""
+        return []
+
     def extends(self, before: Recipe) -> bool:
         """Whether a run of `before` may go on as one of this recipe, which only asks for more."""
         return False

@@ -7,7 +7,33 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from sparsebert.recipe.base import Recipe
-from sparsebert.recipe.schema import Distill, Recovery, Search, Target, Training, UnitCriterionName, check_held_out
+from sparsebert.recipe.schema import (
+    Distill,
+    Plain,
+    Recovery,
+    Search,
+    Target,
+    Training,
+    UnitCriterionName,
+    check_held_out,
+)
+
+
+class FewerEntries(Plain, frozen=True):
+    """Entries of the tokenizer that stay: those that the texts of the train rows use, and what cannot go.
+
+    Texts of these entries are read as before; others are read in smaller pieces.
+    """
+
+    most: int | None = Field(default=None, ge=1, description="so many at most, the commonest; none = all that are used")
+    texts: tuple[str, ...] = Field(default=(), description="files with a text a line, which are counted too")
+    entries: str | None = Field(default=None, description="instead of counting: a file with an entry a line")
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> FewerEntries:
+        if self.entries is not None and (self.most is not None or self.texts):
+            raise ValueError("entries says what stays, so leave most and texts out")
+        return self
 
 
 class CompressRecipe(Recipe, frozen=True):
@@ -19,6 +45,9 @@ class CompressRecipe(Recipe, frozen=True):
         default=None,
         ge=0,
         description="instead of targets: points of the task's main metric, 0-100, that may be lost",
+    )
+    vocabulary: FewerEntries | None = Field(
+        default=None, description="entries of the tokenizer and rows of its embeddings go first; none = all stay"
     )
     criterion: UnitCriterionName = Field(default="obs", description="which heads and neurons go first")
     shape: Literal["search", "layers"] = Field(default="search", description="any shape, or whole layers only")
@@ -43,6 +72,12 @@ class CompressRecipe(Recipe, frozen=True):
         if len(set(labels)) != len(labels):
             raise ValueError(f"the same target is given twice: {', '.join(labels)}")
         return self
+
+    @property
+    def given_files(self) -> list[str]:
+        """What the vocabulary is chosen by."""
+        chosen = self.vocabulary
+        return [] if chosen is None else [*chosen.texts, *([] if chosen.entries is None else [chosen.entries])]
 
     def extends(self, before: Recipe) -> bool:
         """Whether it differs by further targets alone."""

@@ -16,6 +16,7 @@ from sparsebert.records.measured import (
     Sparsity,
     TimeSummary,
     Timing,
+    VocabularyLeft,
 )
 from sparsebert.records.record import (
     FILE_NAME,
@@ -68,6 +69,7 @@ __all__ = [
     "Timing",
     "TrainingRun",
     "TreeFit",
+    "VocabularyLeft",
     "WeightHistogram",
     "read_record",
     "record_files",

@@ -50,6 +50,18 @@ class Score(Part):
         return self.low > self.baseline
 
 
+class VocabularyLeft(Part):
+    """Entries of a tokenizer that are left of those before, and validation texts that are read otherwise without them.
+
+    A pair is two texts.
+    """
+
+    entries: Count
+    before: Count
+    texts_changed: int
+    texts: Count
+
+
 class Sparsity(Part):
     """Fractions, 0-1, of the weights and bytes of the model that it came from: cut away or exactly zero."""
 

@@ -13,7 +13,7 @@ from sparsebert.errors import UserError
 from sparsebert.files import write_text_atomically
 from sparsebert.recipe.schema import FolderName, RecordedTarget
 from sparsebert.records.curve import PruneStudy
-from sparsebert.records.measured import Decisions, Part, Score, Shape, Size, Sparsity, Timing
+from sparsebert.records.measured import Decisions, Part, Score, Shape, Size, Sparsity, Timing, VocabularyLeft
 from sparsebert.records.trained import SparsityAt, TrainingRun, TreeFit
 
 SCHEMA = 1
@@ -53,6 +53,7 @@ class ModelResult(Part):
     target_value: float | None = None
     shape: Shape
     scores: tuple[Score, ...] = ()
+    vocabulary: VocabularyLeft | None = Field(default=None, description="none = that of the model it was made from")
     one_shot_scores: tuple[Score, ...] = ()
     decisions: Decisions | None = Field(default=None, description="of classifications only")
     sparsity: Sparsity
@@ -106,6 +107,7 @@ class Inputs(Part):
 
     model: dict[str, str]
     teachers: dict[str, dict[str, str]] = Field(default={})
+    files: dict[str, str] = Field(default={}, description="SHA-256 of other files that the recipe names")
     data: dict[str, SplitOf]
     labels: tuple[str, ...]
     packages: dict[str, str]

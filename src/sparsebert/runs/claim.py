@@ -186,7 +186,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 def refuse_own_inputs(folder: Path, recipe: Recipe) -> None:
     """Raises UserError for a model, a teacher or data in the very folder that is to be emptied."""
-    for name in (recipe.model, *recipe.given_teachers, recipe.data):
+    for name in (recipe.model, *recipe.given_teachers, *recipe.given_files, recipe.data):
         place = None if name is None else home_of(name).resolve()
         if place is not None and place.exists() and place.is_relative_to(folder.resolve()):
             raise UserError(

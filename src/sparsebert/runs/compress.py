@@ -33,6 +33,7 @@ from sparsebert.runs.dense import Dense, Recovering, Trained, dense_entry, dense
 from sparsebert.runs.max_drop import answers, fell_too_far, least_drop, too_far, too_few_examples
 from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.stages import Stage, once
+from sparsebert.runs.vocabulary import SmallerVocabulary, ids_that_stay, smaller_vocabulary
 from sparsebert.timing import torch_threads
 
 # A trained model has none, but for a few weights that half precision rounded to zero.
@@ -49,9 +50,11 @@ class Compress(RunType[CompressRecipe]):
 
     def check(self, context: CompressContext) -> int:
         """The dense model, and for each target a search and a training."""
-        targets = wanted_targets(context.recipe)
+        targets, vocabulary = wanted_targets(context.recipe), context.recipe.vocabulary
         check_blocks(context.start())
-        return 1 + len(targets) * (1 if context.recipe.finetune is None else 2)
+        if vocabulary is not None:
+            ids_that_stay(context, vocabulary)
+        return (1 if vocabulary is None else 2) + len(targets) * (1 if context.recipe.finetune is None else 2)
 
     def make(self, context: CompressContext) -> Made:
         """The dense model and one member a target, or for `max_drop` members until one falls too far."""
@@ -65,7 +68,11 @@ class Compress(RunType[CompressRecipe]):
             raise UserError(
                 f"The dense model has no {context.spec.main_metric}, so no drop", fix="give targets instead"
             )
-        maker, entries = FamilyMaker(context, dense), [first]
+        entries, smaller = [first], None
+        if context.recipe.vocabulary is not None:
+            smaller = smaller_vocabulary(context, dense, context.recipe.vocabulary)
+            entries.append(smaller.entry)
+        maker = FamilyMaker(context, dense, smaller)
         for target in wanted_targets(context.recipe):
             try:
                 entry = maker.make(target)
@@ -86,11 +93,17 @@ class Compress(RunType[CompressRecipe]):
 
 
 def wanted_targets(recipe: CompressRecipe) -> tuple[Target, ...]:
-    """The recipe's targets, or for `max_drop` a ladder of sparsities. Raises UserError where neither is given."""
+    """The recipe's targets, or for `max_drop` a ladder of sparsities; none for a smaller vocabulary alone.
+
+    Raises UserError where nothing is asked for.
+    """
     if recipe.targets:
         return weakest_first(recipe.targets)
+    if recipe.max_drop is None and recipe.vocabulary is not None:
+        return ()
     if recipe.max_drop is None:
-        raise UserError("Nothing to do: no target", fix="give --speedup, --latency, --size, --sparsity or --max-drop")
+        fix = "give --speedup, --latency, --size, --sparsity, --max-drop or --vocabulary"
+        raise UserError("Nothing to do: no target", fix=fix)
     return tuple(Target(kind="sparsity", value=value) for value in LADDER)
 
 
@@ -147,9 +160,15 @@ class LatencyTable(BaseModel):
 
 
 class FamilyMaker:
-    """Makes members one after the other; holds the latency table and the model that the next one starts from."""
+    """Makes members one after the other; holds the latency table and the model that the next one starts from.
 
-    def __init__(self, context: CompressContext, dense: Dense) -> None:
+    With a smaller vocabulary they start from the dense model that has it, which is their teacher too.
+    """
+
+    def __init__(self, context: CompressContext, dense: Dense, smaller: SmallerVocabulary | None = None) -> None:
+        self._smaller = smaller
+        if smaller is not None:
+            context, dense = smaller.context, smaller.dense
         self._context = context
         self._dense = dense
         self._recovery = Recovering(dense, context.recipe.finetune, context.recipe.distill)
@@ -183,16 +202,18 @@ class FamilyMaker:
             "one_shot_scores": member.one_shot_scores if trained.run else (),
             "output_difference": member.output_difference,
             "training": trained.run,
+            "vocabulary": None if self._smaller is None else self._smaller.left,
         }
         predictions = self._context.predict(model)
         self._context.say(member.target.label, predictions)
-        return Entry(member.target.label, folder, model, predictions, facts)
+        return Entry(member.target.label, folder, model, predictions, facts, self._context)
 
     def _find(self, target: Target, folder: Path) -> Member:
         calibrated = self._calibrate()
         by_loss = registry.get("unit_criterion", self._context.recipe.criterion).wants_loss
         score = scorer(self._last, calibrated, self._context.collate, by_loss)
-        goal = Goal(target, self._context.recipe, self._context.setting, self._dense.model, self._last)
+        gone = 0 if self._smaller is None else self._smaller.bytes_gone
+        goal = Goal(target, self._context.recipe, self._context.setting, self._dense.model, self._last, gone)
         found, achieved = meet(goal, self._table, calibrated, score)
         origin = tuple(place for place, choice in zip(self._origin, found.choices, strict=True) if not choice.dropped)
         small, difference, keep = self._assemble(calibrated, found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -16,7 +16,7 @@ from torch.utils.data import Sampler
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from sparsebert.counts import example_inputs
-from sparsebert.data.encode import encode
+from sparsebert.data.encode import Encoded, encode
 from sparsebert.data.load import Task, load_task
 from sparsebert.measurement.setting import Setting
 from sparsebert.models.heads import check_start, has_task_head, saved_head
@@ -222,10 +222,7 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     check_start(config, source.name)
     tokenizer = load_tokenizer(source)
     task = task_of(recipe)
-    takes = (recipe.max_length, *token_limits(config), task_kind(task.spec.kind).apart)
-    train = encode(task.train, tokenizer, *takes)
-    validations = {task.validation_name: task.validation, **task.more_validation}
-    encoded = {name: encode(rows, tokenizer, *takes) for name, rows in validations.items()}
+    train, encoded = _encoded(recipe, task, tokenizer, config)
     notes = [*task.notes, *_fit(tokenizer, train.max_length), train.note and f"train: {train.note}"]
     notes += [one.note and f"{name}: {one.note}" for name, one in encoded.items()]
     notes += _notes_about(config, task.spec)
@@ -235,7 +232,7 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
         folder,
         task,
         tokenizer,
-        train.dataset.add_column("row", list(range(len(train.dataset)))),
+        _numbered(train.dataset),
         {name: one.dataset for name, one in encoded.items()},
         padding_collator(tokenizer),
         tuple(note for note in notes if note),
@@ -245,6 +242,33 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     for setting in context.settings:
         example_inputs([context.start()], setting.batch, setting.length)
     return context
+
+
+def reads_by(context: RunContext[R], tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> RunContext[R]:
+    """The same run for models with another tokenizer."""
+    train, encoded = _encoded(context.recipe, context.task, tokenizer, config)
+    return replace(
+        context,
+        tokenizer=tokenizer,
+        train=_numbered(train.dataset),
+        validations={name: one.dataset for name, one in encoded.items()},
+        collate=padding_collator(tokenizer),
+        _opened=[],
+    )
+
+
+def _encoded(
+    recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
+) -> tuple[Encoded, dict[str, Encoded]]:
+    """The token rows of the train split, and of each validation split."""
+    takes = (recipe.max_length, *token_limits(config), task_kind(task.spec.kind).apart)
+    validations = {task.validation_name: task.validation, **task.more_validation}
+    encoded = {name: encode(rows, tokenizer, *takes) for name, rows in validations.items()}
+    return encode(task.train, tokenizer, *takes), encoded
+
+
+def _numbered(rows: Dataset) -> Dataset:
+    return rows.add_column("row", list(range(len(rows))))
 
 
 def _fit(tokenizer: PreTrainedTokenizerBase, length: int) -> list[str]:

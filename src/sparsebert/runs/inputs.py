@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from datasets import Dataset
 
 from sparsebert.data.load import Task
 from sparsebert.environment import cpu_name, versions
+from sparsebert.errors import UserError
 from sparsebert.files import digest
 from sparsebert.models.source import TOKENIZER_FILES, resolve, weight_files
 from sparsebert.recipe.base import Recipe
@@ -47,6 +49,7 @@ def made_from(recipe: Recipe, model: dict[str, str], data: dict[str, SplitOf], l
     return Inputs(
         model=model,
         teachers={name: files_of(name) for name in recipe.given_teachers},
+        files={name: _digest_of(name) for name in recipe.given_files},
         data=data,
         labels=labels,
         packages=versions(),
@@ -64,6 +67,7 @@ def differences(before: Inputs, now: Inputs) -> list[str]:
             for name in sorted(before.teachers.keys() | now.teachers.keys())
             for line in _of_files(f"the teacher {name}", before.teachers.get(name, {}), now.teachers.get(name, {}))
         ),
+        *_of_files("files", before.files, now.files),
         *_of_data(before, now),
         *(
             f"{name} is {now.packages.get(name, 'gone')}, was {before.packages.get(name, 'not there')}"
@@ -98,6 +102,12 @@ def files_of(model: str) -> dict[str, str]:
     folder = resolve(model).path
     names = {*MODEL_FILES, *TOKENIZER_FILES, *weight_files(folder), *(file.name for file in folder.glob("*.model"))}
     return {name: digest(folder / name) for name in sorted(names) if (folder / name).is_file()}
+
+
+def _digest_of(name: str) -> str:
+    if not Path(name).is_file():
+        raise UserError("There is no such file", got=name)
+    return digest(Path(name))
 
 
 def _rows_of(rows: Dataset) -> SplitOf:

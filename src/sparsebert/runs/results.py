@@ -81,7 +81,7 @@ def _train_scores(context: RunContext, entry: Entry) -> tuple[Score, ...]:
     if not context.recipe.score_train:
         return ()
     with busy(f"Scoring {entry.name} on the train rows"):
-        return context.train_scores(entry.model)
+        return (entry.context or context).train_scores(entry.model)
 
 
 def _checked(entry: Entry, **fields: Any) -> ModelResult:

@@ -23,6 +23,7 @@ class Entry:
     """One finished model of a run, before the final measurement.
 
     `facts` are the fields of `records.ModelResult` that only the run type knows; what every model has is measured.
+    `context` has the train rows as this model reads them, none = as the run has them.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Entry:
     model: PreTrainedModel
     predictions: Predictions
     facts: Mapping[str, Any] = field(default_factory=dict)
+    context: RunContext[Any] | None = None
 
 
 @dataclass(frozen=True)

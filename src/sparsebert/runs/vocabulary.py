@@ -1,0 +1,106 @@
+"""The first cut of `compress`, where it is asked for: entries of the tokenizer, and rows of the embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from transformers import PreTrainedModel
+
+from sparsebert.data.smaller_vocabulary import (
+    choose_entries,
+    count_changed,
+    count_entries,
+    cut_tokenizer,
+    entries_of,
+    kept_ids,
+)
+from sparsebert.data.text import decoded
+from sparsebert.errors import UserError
+from sparsebert.models.load import load_config, load_tokenizer, save_model
+from sparsebert.models.smaller_vocabulary import cut_vocabulary
+from sparsebert.progress import line
+from sparsebert.recipe.compress import CompressRecipe, FewerEntries
+from sparsebert.records import VocabularyLeft
+from sparsebert.runs.context import RunContext, reads_by
+from sparsebert.runs.dense import Dense
+from sparsebert.runs.run_type import Entry
+from sparsebert.runs.stages import Stage, once
+
+NAME = "vocabulary"
+
+
+class Chosen(BaseModel):
+    """What is left, as it is kept on disk."""
+
+    model_config = ConfigDict(frozen=True)
+
+    left: VocabularyLeft
+
+
+@dataclass(frozen=True)
+class SmallerVocabulary:
+    """The run as models with fewer entries see it, the dense model with fewer, its entry, and the bytes that went."""
+
+    context: RunContext[CompressRecipe]
+    dense: Dense
+    entry: Entry
+    left: VocabularyLeft
+    bytes_gone: int
+
+
+def ids_that_stay(context: RunContext[CompressRecipe], wanted: FewerEntries) -> list[int]:
+    """Ids of the run's tokenizer. Raises UserError for files that cannot be read, and as `choose_entries` does."""
+    tokenizer = context.tokenizer
+    if wanted.entries is not None:
+        listed = [entry for entry in _lines(wanted.entries) if entry]
+        unknown = sorted(set(listed) - entries_of(tokenizer))
+        if unknown:
+            raise UserError(f"The tokenizer has no such entry; {len(unknown)} of {wanted.entries}", got=unknown[0])
+        return kept_ids(tokenizer, choose_entries(tokenizer, dict.fromkeys(listed, 1)))
+    texts = [*_texts(context, "train"), *(text for file in wanted.texts for text in _lines(file))]
+    return kept_ids(tokenizer, choose_entries(tokenizer, count_entries(tokenizer, texts), wanted.most))
+
+
+def smaller_vocabulary(context: RunContext[CompressRecipe], dense: Dense, wanted: FewerEntries) -> SmallerVocabulary:
+    """The dense model without the entries that nothing needs, kept in `vocabulary/`, as the next ones start from it."""
+    folder = context.folder / NAME
+    context.steps.begin("The vocabulary")
+
+    def work() -> Chosen:
+        ids = ids_that_stay(context, wanted)
+        tokenizer = cut_tokenizer(context.tokenizer, ids)
+        save_model(cut_vocabulary(dense.model, ids), tokenizer, folder)
+        texts = _texts(context, context.task.validation_name)
+        changed = count_changed(context.tokenizer, tokenizer, ids, texts)
+        left = VocabularyLeft(
+            entries=len(ids), before=dense.model.config.vocab_size, texts_changed=changed, texts=len(texts)
+        )
+        return Chosen(left=left)
+
+    made = once(Stage(context.work / f"{NAME}.json", (folder,)), Chosen, work, after=dense.digest)
+    left = made.result.left
+    line(f"{NAME}: {left.entries:,} of {left.before:,} entries stay")
+    line(f"Read in other pieces: {left.texts_changed:,} of {left.texts:,} validation texts")
+    reading = reads_by(context, load_tokenizer(folder), load_config(folder))
+    model = context.load(folder)
+    smaller = Dense(model, dense.trained, dense.shape, made.digest)
+    predictions = reading.predict(model)
+    reading.say(NAME, predictions)
+    entry = Entry(NAME, folder, model, predictions, {"shape": dense.shape, "vocabulary": left}, reading)
+    return SmallerVocabulary(reading, smaller, entry, left, _bytes(dense.model) - _bytes(model))
+
+
+def _texts(context: RunContext[CompressRecipe], split: str) -> list[str]:
+    """The texts of a split; both sides of pairs."""
+    rows = context.task.train if split == "train" else context.task.validation
+    return [text for name in ("text_a", "text_b") if name in rows.column_names for text in rows[name]]
+
+
+def _lines(file: str) -> list[str]:
+    return decoded(Path(file).read_bytes(), file).splitlines()
+
+
+def _bytes(model: PreTrainedModel) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
