@@ -104,9 +104,9 @@ def test_what_is_no_vocabulary_is_refused_and_nothing_written(home: Path, tmp_pa
     before = sorted(tmp_path.iterdir())
     for chosen, words in (
         (("--vocabulary", 4), ["smaller than what it cannot do without; got 4"]),
-        (("--vocabulary", tmp_path / "none.txt"), ["There is no such file", "none.txt"]),
+        (("--vocabulary", tmp_path / "none.txt"), ["No such file", "none.txt"]),
         (("--vocabulary", tmp_path / "entries.txt"), ["The tokenizer has no such entry", "nowhere"]),
-        (("--vocabulary", "auto", "--vocabulary-text", tmp_path / "none.txt"), ["There is no such file"]),
+        (("--vocabulary", "auto", "--vocabulary-text", tmp_path / "none.txt"), ["No such file"]),
         (("--vocabulary", tmp_path / "entries.txt", "--vocabulary-text", home), ["leave most and texts out"]),
         ((), ["Nothing to do: no target", "--vocabulary"]),
     ):

@@ -12,7 +12,6 @@ from datasets import Dataset
 
 from sparsebert.data.load import Task
 from sparsebert.environment import cpu_name, versions
-from sparsebert.errors import UserError
 from sparsebert.files import digest
 from sparsebert.models.source import TOKENIZER_FILES, resolve, weight_files
 from sparsebert.recipe.base import Recipe
@@ -49,7 +48,7 @@ def made_from(recipe: Recipe, model: dict[str, str], data: dict[str, SplitOf], l
     return Inputs(
         model=model,
         teachers={name: files_of(name) for name in recipe.given_teachers},
-        files={name: _digest_of(name) for name in recipe.given_files},
+        files={name: digest(Path(name)) for name in recipe.given_files},
         data=data,
         labels=labels,
         packages=versions(),
@@ -102,12 +101,6 @@ def files_of(model: str) -> dict[str, str]:
     folder = resolve(model).path
     names = {*MODEL_FILES, *TOKENIZER_FILES, *weight_files(folder), *(file.name for file in folder.glob("*.model"))}
     return {name: digest(folder / name) for name in sorted(names) if (folder / name).is_file()}
-
-
-def _digest_of(name: str) -> str:
-    if not Path(name).is_file():
-        raise UserError("There is no such file", got=name)
-    return digest(Path(name))
 
 
 def _rows_of(rows: Dataset) -> SplitOf:

@@ -31,7 +31,7 @@ from sparsebert.runs.stages import Stage, once
 NAME = "vocabulary"
 
 
-class Chosen(BaseModel):
+class CutEntries(BaseModel):
     """What is left, as it is kept on disk."""
 
     model_config = ConfigDict(frozen=True)
@@ -68,7 +68,7 @@ def smaller_vocabulary(context: RunContext[CompressRecipe], dense: Dense, wanted
     folder = context.folder / NAME
     context.steps.begin("The vocabulary")
 
-    def work() -> Chosen:
+    def work() -> CutEntries:
         ids = ids_that_stay(context, wanted)
         tokenizer = cut_tokenizer(context.tokenizer, ids)
         save_model(cut_vocabulary(dense.model, ids), tokenizer, folder)
@@ -77,9 +77,9 @@ def smaller_vocabulary(context: RunContext[CompressRecipe], dense: Dense, wanted
         left = VocabularyLeft(
             entries=len(ids), before=dense.model.config.vocab_size, texts_changed=changed, texts=len(texts)
         )
-        return Chosen(left=left)
+        return CutEntries(left=left)
 
-    made = once(Stage(context.work / f"{NAME}.json", (folder,)), Chosen, work, after=dense.digest)
+    made = once(Stage(context.work / f"{NAME}.json", (folder,)), CutEntries, work, after=dense.digest)
     left = made.result.left
     line(f"{NAME}: {left.entries:,} of {left.before:,} entries stay")
     line(f"Read in other pieces: {left.texts_changed:,} of {left.texts:,} validation texts")
