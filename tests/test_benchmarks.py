@@ -79,7 +79,7 @@ def words(*arguments: object) -> list[str]:
 def test_every_benchmark_has_a_test_here_and_a_main_that_takes_arguments() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     names = [file.stem for file in sorted(BENCHMARKS.glob("*.py")) if file.stem != "harness"]
-    assert len(names) == 17 and [name for name in names if f'script("{name}")' not in text] == []
+    assert len(names) == 18 and [name for name in names if f'script("{name}")' not in text] == []
     for file in BENCHMARKS.glob("*.py"):
         assert file.stem == "harness" or "def main(argv: Sequence[str] | None = None)" in file.read_text("utf-8")
 
@@ -323,6 +323,14 @@ def test_predict_beside_a_pipeline(script: Any, home: SimpleNamespace, tmp_path:
     [lines] = tables(capsys.readouterr().out)
     assert [line["variant"] for line in lines] == ["pipeline", "eager", "onnx", "tokens alone"]
     assert [row["baseline"] for row in written(tmp_path / "o.json")] == [None, "pipeline", "pipeline", "pipeline"]
+
+
+def test_vocabulary(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = words("--model", home.model, "--task", "mine", "--data", home.data, "--most", 20)
+    script("vocabulary").main([*task, "--output", str(tmp_path / "v.json")])
+    [(whole, few)] = tables(capsys.readouterr().out)
+    assert few["entries"] == "20" and 20 < int(whole["entries"]) <= 67
+    assert int(whole["changed"]) < int(few["changed"]) <= int(few["new_texts"])
 
 
 def test_waiting(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
