@@ -68,10 +68,11 @@ class Compress(RunType[CompressRecipe]):
             raise UserError(
                 f"The dense model has no {context.spec.main_metric}, so no drop", fix="give targets instead"
             )
-        entries, smaller = [first], None
+        entries, smaller, notes = [first], None, ()
         if context.recipe.vocabulary is not None:
             smaller = smaller_vocabulary(context, dense, context.recipe.vocabulary)
             entries.append(smaller.entry)
+            notes = smaller.notes
         maker = FamilyMaker(context, dense, smaller)
         for target in wanted_targets(context.recipe):
             try:
@@ -80,12 +81,12 @@ class Compress(RunType[CompressRecipe]):
                 if context.recipe.targets:
                     raise
                 # The ladder of `max_drop` ends where models cannot get smaller.
-                return Made(entries, (str(error),))
+                return Made(entries, (*notes, str(error)))
             value = context.main_value(entry.predictions)
             if fell_too_far(context, dense_value, value):
-                return Made(entries, (too_far(context, entry.name, dense_value, value),))
+                return Made(entries, (*notes, too_far(context, entry.name, dense_value, value)))
             entries.append(entry)
-        return Made(entries)
+        return Made(entries, notes)
 
     def conclude(self, context: CompressContext, models: Sequence[ModelResult]) -> Sequence[str]:
         """For `max_drop`: which model is the smallest, and which the fastest."""

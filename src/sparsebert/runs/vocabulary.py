@@ -29,6 +29,8 @@ from sparsebert.runs.run_type import Entry
 from sparsebert.runs.stages import Stage, once
 
 NAME = "vocabulary"
+MANY = 0.1
+"""Part of the validation texts that are read in other pieces, above which a run says so."""
 
 
 class CutEntries(BaseModel):
@@ -48,6 +50,16 @@ class SmallerVocabulary:
     entry: Entry
     left: VocabularyLeft
     bytes_gone: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A warning where many new texts will be read otherwise than before."""
+        if self.left.texts_changed <= MANY * self.left.texts:
+            return ()
+        return (
+            f"Without the other entries {self.left.texts_changed / self.left.texts:.0%} of the validation texts are read "
+            "in other pieces. More of your texts (--vocabulary-text) or entries (--vocabulary N) make it fewer",
+        )
 
 
 def ids_that_stay(context: RunContext[CompressRecipe], wanted: FewerEntries) -> list[int]:
