@@ -49,7 +49,7 @@ def test_every_smaller_model_is_without_what_no_text_needs(home: Path, tmp_path:
     }
     assert [score.value for score in vocabulary.scores] == pytest.approx([score.value for score in dense.scores])
     assert vocabulary.sparsity.encoder_linear == 0 < vocabulary.sparsity.whole_model < small.sparsity.whole_model
-    assert "in other pieces. More" not in said.stderr
+    assert "in other pieces. More" not in said.stdout
     assert "67 of 107 entries stay" in said.stderr and "0 of 40 validation texts" in said.stderr
     for name in ("vocabulary", small.folder):
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / name)
@@ -68,7 +68,7 @@ def test_a_part_of_the_bytes_is_of_all_that_the_dense_model_had(home: Path, tmp_
     dense, vocabulary, small = read_record(tmp_path / "out" / "record.json").models
     left = vocabulary.vocabulary
     assert left is not None and left.entries == 30 and 4 < left.texts_changed <= 40
-    assert f"{left.texts_changed / 40:.0%} of the validation texts are read in other pieces" in said.stderr
+    assert f"{left.texts_changed / 40:.0%} of the validation texts are read in other pieces" in said.stdout
     # The file has names and places of tensors too, which are much of a tiny model's.
     assert small.size.bytes_on_disk is not None and dense.size.bytes_on_disk is not None
     assert 0.6 < small.size.bytes_on_disk / dense.size.bytes_on_disk < 0.8

@@ -57,8 +57,8 @@ class SmallerVocabulary:
         if self.left.texts_changed <= MANY * self.left.texts:
             return ()
         return (
-            f"Without the other entries {self.left.texts_changed / self.left.texts:.0%} of the validation texts are read "
-            "in other pieces. More of your texts (--vocabulary-text) or entries (--vocabulary N) make it fewer",
+            f"With fewer entries {self.left.texts_changed / self.left.texts:.0%} of the validation texts are read in "
+            "other pieces. More of your texts (--vocabulary-text) or entries (--vocabulary N) make it fewer",
         )
 
 
