@@ -144,7 +144,7 @@ from sparsebert.cli import main
 from sparsebert.cli.application import COMMANDS, app
 commands = list(typer.main.get_command(app).commands)
 assert tuple(commands) == COMMANDS
-listings = (["tasks"], ["models"], ["recipes"], ["--version"])
+listings = (["tasks"], ["models"], ["recipes"], ["study"], ["--version"])
 for arguments in ([], ["--help"], *([name, "--help"] for name in commands), *listings):
     sys.argv = ["sparsebert", *arguments]
     try:
@@ -211,6 +211,7 @@ def test_every_registered_name_leads_somewhere() -> None:
         "target": 4,
         "runtime": 10,
         "logger": 3,
+        "study": 4,
     }
     assert all(registry.get(kind, one) is not None for kind in counts for one in registry.names(kind))
 

@@ -147,12 +147,19 @@ _TABLE: dict[str, dict[str, str]] = {
         "wandb": "sparsebert.training.loggers:WANDB",
         "mlflow": "sparsebert.training.loggers:MLFLOW",
     },
+    "study": {
+        "mask-overlap": "sparsebert.studies.mask_overlap:MASK_OVERLAP",
+        "sorting-order": "sparsebert.studies.sorting_order:SORTING_ORDER",
+        "weight-distribution": "sparsebert.studies.weight_distribution:WEIGHT_DISTRIBUTION",
+        "head-zeros": "sparsebert.studies.head_zeros:HEAD_ZEROS",
+    },
 }
 # Kinds of which a component of the user's own has to be an instance of one class.
 _CLASSES = {
     "runtime": "sparsebert.runtimes.runtime:Runtime",
     "target": "sparsebert.pruning.target_kinds:TargetKind",
     "logger": "sparsebert.training.loggers:TrainingLogger",
+    "study": "sparsebert.studies.study:CheckpointStudy",
 }
 # Kinds of which it has to be a class derived from one.
 _BASES = {"run_type": "sparsebert.runs.run_type:RunType"}

@@ -30,6 +30,7 @@ COMMANDS = (
     "bench",
     "check",
     "compare",
+    "study",
     "doctor",
     "report",
     "predict",

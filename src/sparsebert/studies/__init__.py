@@ -1,1 +1,1 @@
-"""Questions over many records."""
+"""Questions over many records, and over checkpoints."""

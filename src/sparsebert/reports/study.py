@@ -1,0 +1,153 @@
+"""What a study of checkpoints found: rows of one table, one chart, one sentence; as text, JSON and files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from sparsebert.errors import UserError
+from sparsebert.files import write_bytes_atomically, write_text_atomically
+from sparsebert.reports.chart_plots import draw_chart
+from sparsebert.reports.charts import NumberForm, StudyChart, written
+from sparsebert.reports.escape import in_markdown
+from sparsebert.reports.render import as_markdown
+from sparsebert.reports.tables import Cell, Section, Table
+from sparsebert.reports.theme import pictures_wanted, to_png
+
+Scalar = str | float | int | None
+
+
+@dataclass(frozen=True)
+class StudyColumn:
+    """A column: its key in JSON, its title, small print below that, and how its numbers are written."""
+
+    key: str
+    title: str
+    small: str = ""
+    form: NumberForm = "number"
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """A row under a heading, with one value for each column; None = could not be computed."""
+
+    heading: str
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """The answer of a study.
+
+    `answer` is one sentence; `definition` says how the numbers are computed, with their source; `heading` is what the
+    headings of rows name, such as `checkpoint`; `settings` are what else the numbers depend on.
+    """
+
+    study: str
+    question: str
+    answer: str
+    definition: str
+    checkpoints: tuple[str, ...]
+    columns: tuple[StudyColumn, ...]
+    rows: tuple[StudyRow, ...]
+    chart: StudyChart
+    heading: str = "checkpoint"
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def study_table(found: StudyResult) -> Table:
+    """The rows as a table, those of one heading together."""
+    sections = [
+        Section(heading, tuple(_cells(found, row) for row in rows))
+        for heading, rows in groupby(found.rows, key=lambda row: row.heading)
+    ]
+    columns = tuple(Cell(column.title, column.small) for column in found.columns)
+    return Table(found.question, columns, tuple(sections), (*_settings(found), *found.notes))
+
+
+def study_json(found: StudyResult) -> dict[str, Any]:
+    """All numbers as finite JSON; those that could not be computed are left out of the rows, and null in the chart."""
+    rows = [{found.heading: row.heading} if row.heading else {} for row in found.rows]
+    for made, row in zip(rows, found.rows, strict=True):
+        made |= {
+            column.key: _finite(value)
+            for column, value in zip(found.columns, row.values, strict=True)
+            if _finite(value) is not None
+        }
+    return {
+        "study": found.study,
+        "question": found.question,
+        "answer": found.answer,
+        "definition": found.definition,
+        "checkpoints": list(found.checkpoints),
+        "settings": dict(found.settings),
+        "rows": rows,
+        "chart": _plain(asdict(found.chart)),
+        "notes": list(found.notes),
+    }
+
+
+def study_page(found: StudyResult, command: str, picture: str | None) -> str:
+    """The study as Markdown: question, answer, figure, definition, table, command."""
+    parts = [f"# {in_markdown(found.question)}", f"**{in_markdown(found.answer)}**"]
+    parts += [f"![{in_markdown(found.answer)}]({picture})"] if picture else []
+    of = in_markdown(", ".join(found.checkpoints))
+    parts += [f"Checkpoints: {of}.", in_markdown(found.definition), as_markdown(study_table(found)).rstrip()]
+    # The fence is longer than any that the command may hold.
+    fence = "`" * 8
+    return "\n\n".join([*parts, f"{fence}text\n{' '.join(command.split())}\n{fence}"]) + "\n"
+
+
+def check_folder(folder: Path) -> None:
+    """Raises UserError where no folder can be: nothing has been computed then, and nothing is written."""
+    taken = next((part for part in (folder, *folder.parents) if part.exists()), None)
+    if taken is not None and not taken.is_dir():
+        raise UserError("The output is no folder", got=taken, fix="give another --output")
+
+
+def write_study(found: StudyResult, folder: Path, command: str) -> list[Path]:
+    """Write `STUDY.md`, `STUDY.json` and, where pictures are wanted, `STUDY.png` into `folder`; gives their paths."""
+    name = found.study.replace(":", "-")
+    paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "json", "md")}
+    picture = to_png(draw_chart(found.chart)) if pictures_wanted() else None
+    text = json.dumps({**study_json(found), "command": command}, indent=1, ensure_ascii=False) + "\n"
+    page = study_page(found, command, paths["png"].name if picture else None)
+    if picture:
+        write_bytes_atomically(paths["png"], picture)
+    write_text_atomically(paths["json"], text)
+    write_text_atomically(paths["md"], page)
+    return [path for ending, path in paths.items() if picture or ending != "png"]
+
+
+def _cells(found: StudyResult, row: StudyRow) -> tuple[Cell, ...]:
+    made: list[Cell] = []
+    for column, value in zip(found.columns, row.values, strict=True):
+        made.append(Cell(value if isinstance(value, str) else written(_number(value), column.form)))
+    return tuple(made)
+
+
+def _settings(found: StudyResult) -> list[str]:
+    return [f"{key}: {value}." for key, value in found.settings.items() if value is not None]
+
+
+def _number(value: Scalar) -> float | int | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _finite(value: Scalar) -> Scalar:
+    return value if isinstance(value, str) else _number(value)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, and numbers that are not finite as none."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return _finite(value)

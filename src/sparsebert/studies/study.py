@@ -1,0 +1,58 @@
+"""What a study of checkpoints is: one question, asked of models, answered by a table, a chart and a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sparsebert.recipe.schema import Columns
+from sparsebert.reports.study import StudyResult
+
+if TYPE_CHECKING:
+    from sparsebert.studies.checkpoints import AskedCheckpoints
+
+EXAMPLES = 256
+"""Texts that a study looks at, unless another number is asked for."""
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What a study may be asked beside its checkpoints; None or empty = not given.
+
+    `texts` and `second` are the sides of texts of the user's own. `sparsity` and `threshold` may be several.
+    """
+
+    task: str | None = None
+    data: str | None = None
+    columns: Columns = field(default_factory=Columns)
+    texts: tuple[str, ...] = ()
+    second: tuple[str, ...] = ()
+    examples: int | None = None
+    sparsity: tuple[float, ...] = ()
+    threshold: tuple[float, ...] = ()
+    seed: int = 0
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Names of what is given, as `CheckpointStudy.takes` has them."""
+        task = self.task is not None or self.data is not None or self.columns != Columns()
+        found = {
+            "task": task,
+            "texts": bool(self.texts),
+            "examples": self.examples is not None,
+            "sparsity": bool(self.sparsity),
+            "threshold": bool(self.threshold),
+        }
+        return tuple(name for name, is_given in found.items() if is_given)
+
+
+@dataclass(frozen=True)
+class CheckpointStudy:
+    """A registered study: what it asks in one line, how many checkpoints it needs, and which options it takes."""
+
+    summary: str
+    answer: Callable[[AskedCheckpoints], StudyResult]
+    fewest: int = 1
+    most: int | None = None
+    takes: tuple[str, ...] = ()
