@@ -152,6 +152,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "sorting-order": "sparsebert.studies.sorting_order:SORTING_ORDER",
         "weight-distribution": "sparsebert.studies.weight_distribution:WEIGHT_DISTRIBUTION",
         "head-zeros": "sparsebert.studies.head_zeros:HEAD_ZEROS",
+        "feature-similarity": "sparsebert.studies.feature_similarity:FEATURE_SIMILARITY",
+        "class-harm": "sparsebert.studies.class_harm:CLASS_HARM",
     },
 }
 # Kinds of which a component of the user's own has to be an instance of one class.

@@ -165,13 +165,19 @@ def differences(
 
 
 def holm(raw: Sequence[Difference]) -> list[Difference]:
-    """Holm's step-down correction of the p values (Holm 1979)."""
-    order = sorted(range(len(raw)), key=lambda index: raw[index].p)
-    corrected, running = [0.0] * len(raw), 0.0
-    for rank, index in enumerate(order):
-        running = max(running, min(1.0, (len(raw) - rank) * raw[index].p))
-        corrected[index] = running
+    """The differences with their p values after Holm's correction."""
+    corrected = holm_corrected([one.p for one in raw])
     return [replace(one, p_corrected=value) for one, value in zip(raw, corrected, strict=True)]
+
+
+def holm_corrected(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of p values (Holm 1979), in their order."""
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    corrected, running = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = running
+    return corrected
 
 
 def _finished(path: Path, remark: Callable[[str], None]) -> list[tuple[Path, Record]]:
