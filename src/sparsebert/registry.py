@@ -154,6 +154,9 @@ _TABLE: dict[str, dict[str, str]] = {
         "head-zeros": "sparsebert.studies.head_zeros:HEAD_ZEROS",
         "feature-similarity": "sparsebert.studies.feature_similarity:FEATURE_SIMILARITY",
         "class-harm": "sparsebert.studies.class_harm:CLASS_HARM",
+        "criteria-agreement": "sparsebert.studies.criteria_agreement:CRITERIA_AGREEMENT",
+        "group-sensitivity": "sparsebert.studies.group_sensitivity:GROUP_SENSITIVITY",
+        "embedding-magnitudes": "sparsebert.studies.embedding_magnitudes:EMBEDDING_MAGNITUDES",
     },
 }
 # Kinds of which a component of the user's own has to be an instance of one class.

@@ -78,7 +78,7 @@ def calibrate(
     for group in tracked(layout.groups, f"Ranking units ({criterion_name})"):
         statistics = collected.groups[group.name]
         if criterion.wants_loss:
-            statistics = _with_loss_rise(statistics, model, group, batches, kind)
+            statistics = with_loss_rise(statistics, model, group, batches, kind)
         counts = counts_of(group.units, group.output.width)
         found = criterion.candidates(statistics, counts)
         candidates[group.name] = dict(zip(counts, found, strict=True))
@@ -92,14 +92,17 @@ def calibrate(
     )
 
 
-def _with_loss_rise(
+def with_loss_rise(
     statistics: CalibrationStatistics,
     model: PreTrainedModel,
     group: Group,
     batches: Sequence[CalibrationBatch],
     kind: TaskKind,
 ) -> CalibrationStatistics:
-    """Statistics that can also tell the rise of the mean training loss when units lose their output columns."""
+    """Statistics that can also tell the rise of the mean training loss when units lose their output columns.
+
+    `batches` are those that the statistics were collected on.
+    """
     weight = model.get_parameter(group.output.tensor)
 
     def loss() -> float:

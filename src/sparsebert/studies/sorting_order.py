@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsebert.reports.charts import ChartLine, LinePanel, Panel, StudyChart, written
 from sparsebert.reports.study import StudyColumn, StudyResult, StudyRow
+from sparsebert.studies.ranks import correlation
 from sparsebert.studies.study import CheckpointStudy
 from sparsebert.studies.weights import EncoderWeights, MatrixName, check_comparable, layer_panel
 
@@ -113,9 +114,8 @@ def movement(before: np.ndarray, after: np.ndarray) -> MatrixMovement:
     count = len(ranks[0])
     moved = np.abs(ranks[1] - ranks[0]) / count
     tenth = np.minimum((ranks[0] - 0.5) * TENTHS / count, TENTHS - 1).astype(int)
-    constant = any(np.ptp(one) == 0 for one in ranks)
-    correlation = None if constant else float(np.corrcoef(*ranks)[0, 1])
-    return MatrixMovement(tuple(RankMovement.of(moved[tenth == place]) for place in range(TENTHS)), correlation)
+    tenths = tuple(RankMovement.of(moved[tenth == place]) for place in range(TENTHS))
+    return MatrixMovement(tenths, correlation(*ranks))
 
 
 def sorting_order(weights: Sequence[EncoderWeights]) -> StudyResult:
