@@ -10,13 +10,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+import sparsebert
 from sparsebert import registry
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.load import load_model, load_tokenizer, save_model
 from sparsebert.models.surgeon import shrink
-from sparsebert.studies.ask import study
 from sparsebert.studies.checkpoints import encoder_weights, head_blocks, other_matrices
-from sparsebert.studies.study import StudyOptions
 from tiny import FAMILIES, HEADS, LAYERS, tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny
 
@@ -176,7 +175,7 @@ def test_heads_are_told_apart_in_blocks():
     assert own["attention query"] == [0, 0, 0, 0]
 
 
-def test_a_run_stands_for_its_models_and_python_gets_the_same(models: Path):
-    found = study("head-zeros", [str(models / "half")], StudyOptions())
+def test_python_gets_the_same(models: Path):
+    found = sparsebert.study("head-zeros", [str(models / "half")], sparsebert.StudyOptions())
     assert found.answer == answer("head-zeros", models / "half")["answer"]
     assert found.rows[-1].values[:2] == ("layer 3", "all four")

@@ -25,7 +25,7 @@ from sparsebert.reports.charts import HeatPanel, LinePanel, RangePanel
 from sparsebert.reports.study import StudyResult
 from sparsebert.studies.calibration import BINS, ClassAnswers
 from sparsebert.studies.class_harm import class_harm, permutation_p, resampled
-from sparsebert.studies.feature_similarity import Features, feature_similarity, linear_cka
+from sparsebert.studies.feature_similarity import Centred, Features, feature_similarity, linear_cka
 from sparsebert.studies.features import _watched, features
 from sparsebert.studies.significance import holm_corrected
 from sparsebert.studies.task_rows import token_rows
@@ -39,20 +39,24 @@ def rows(found: StudyResult, heading: str) -> dict[str, dict[str, Any]]:
     return {str(row.values[0]): dict(zip(keys, row.values, strict=True)) for row in own}
 
 
+def cka(first: np.ndarray, second: np.ndarray) -> float | None:
+    return linear_cka(Centred.of(first), Centred.of(second))
+
+
 def test_cka_by_hand_and_what_it_does_not_see():
     x, y = np.array([[1.0], [-1.0], [0.0], [0.0]]), np.array([[1.0], [-1.0], [2.0], [-2.0]])
     # (x'y)^2 / (x'x y'y) of one column is the square of their correlation.
-    assert linear_cka(x, y) == pytest.approx(2**2 / (2 * 10))
-    assert linear_cka(x, np.ones((4, 3))) is None
+    assert cka(x, y) == pytest.approx(2**2 / (2 * 10))
+    assert cka(x, np.ones((4, 3))) is None
     rng = np.random.default_rng(0)
     states = rng.standard_normal((60, 8))
     turned = 3 * states @ ortho_group.rvs(8, random_state=0) + 5
-    assert linear_cka(states, turned) == pytest.approx(1)
+    assert cka(states, turned) == pytest.approx(1)
     # By the Gram matrices of the tokens, as the paper defines it: HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)).
     other = states[:, :3] ** 2
     centre = np.eye(60) - 1 / 60
     k, m = (centre @ one @ one.T @ centre for one in (states, other))
-    assert linear_cka(states, other) == pytest.approx(np.sum(k * m) / (np.linalg.norm(k) * np.linalg.norm(m)))
+    assert cka(states, other) == pytest.approx(np.sum(k * m) / (np.linalg.norm(k) * np.linalg.norm(m)))
 
 
 def test_likeness_of_layers_that_are_left():

@@ -206,6 +206,9 @@ def test_studies_of_saved_models(name: str, model: str, home: Path):
         assert (("heads", "layer 1") in own) == (model == "dense") and ("neurons", "layer 3") in own
         assert ("layer", "layer 2") in own or model == "cut"
     if name == "criteria-agreement":
+        two = ("--criterion", "obs", "--criterion", "gradient")
+        few = answer(name, home / model, "--task", "mine", "--data", home / "data", "--examples", 16, *two)
+        assert [row["criteria"] for row in few["rows"]] == ["obs, gradient"] * 2
         pairs = len(registry.names("unit_criterion")) * (len(registry.names("unit_criterion")) - 1) // 2
         assert len(found["rows"]) == 2 * pairs
 
@@ -215,6 +218,11 @@ def test_studies_of_saved_models(name: str, model: str, home: Path):
     [
         (["criteria-agreement", "dense", "cut", "TASK"], ["asks about 1 checkpoint; got dense, cut"]),
         (["criteria-agreement", "base", "TASK"], ["base' is not fine-tuned for the task mine"]),
+        (["criteria-agreement", "dense", "TASK", "--criterion", "obs"], ["Two different criteria or more", "got obs"]),
+        (
+            ["criteria-agreement", "dense", "TASK", "--criterion", "ob", "--criterion", "obs"],
+            ["Unknown unit criterion"],
+        ),
         (["group-sensitivity", "base", "TASK"], ["base' is not fine-tuned for the task mine"]),
         (["group-sensitivity", "dense", "--texts", "TEXTS"], ["takes no --texts; allowed: task, examples"]),
         (["embedding-magnitudes", "data"], ["no config.json, so it is not a model"]),

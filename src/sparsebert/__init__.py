@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from sparsebert.recipe.schema import Rule
     from sparsebert.records import Record, read_record
     from sparsebert.result import RunResult, SearchResult, open_run
+    from sparsebert.studies.ask import study
+    from sparsebert.studies.study import StudyOptions
     from sparsebert.training.trainer import SparseTrainer
 
 _WHERE = {
@@ -52,6 +54,7 @@ _WHERE = {
     "RunResult": "sparsebert.result",
     "SearchResult": "sparsebert.result",
     "SparseTrainer": "sparsebert.training.trainer",
+    "StudyOptions": "sparsebert.studies.study",
     "UserError": "sparsebert.errors",
     "accelerate": "sparsebert.models.accelerate",
     "bench": "sparsebert.api",
@@ -75,6 +78,7 @@ _WHERE = {
     "set_routing": "sparsebert.models.surgeon",
     "shrink": "sparsebert.models.surgeon",
     "split_heads": "sparsebert.models.split",
+    "study": "sparsebert.studies.ask",
     "train": "sparsebert.api",
 }
 
@@ -89,6 +93,7 @@ __all__ = [
     "RunResult",
     "SearchResult",
     "SparseTrainer",
+    "StudyOptions",
     "UserError",
     "__version__",
     "accelerate",
@@ -113,6 +118,7 @@ __all__ = [
     "set_routing",
     "shrink",
     "split_heads",
+    "study",
     "train",
 ]
 

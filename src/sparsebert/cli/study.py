@@ -58,6 +58,14 @@ def study(
             rich_help_panel=HOW,
         ),
     ] = None,
+    criterion: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Compare this criterion of pruning, or package.module:name of yours; twice or more. Default all.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     task: TaskOption = None,
     data: DataOption = None,
     texts: Annotated[
@@ -116,6 +124,7 @@ def study(
             examples=examples,
             sparsity=tuple(sparsity or ()),
             threshold=tuple(threshold or ()),
+            criterion=tuple(criterion or ()),
             seed=seed or 0,
         )
         with quiet_libraries(), busy("Asking") as update:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Inches.
 CELL, ROW, LINE_PANEL, EDGE, LEGEND_LINE = 0.74, 0.3, (4.8, 3.2), 1.3, 0.24
 LINES = ("-", "--", "-.", ":")
+MARKED_POINTS = 40
 # Cells of more columns than these are too small for numbers.
 WRITTEN_COLUMNS = 13
 TITLE_LETTERS, CELL_LETTERS = 46, 12
@@ -43,7 +44,8 @@ def draw_chart(chart: StudyChart, theme: Theme = LIGHT) -> Figure:
         handles: dict[str, Any] = {}
         for panel, axes in zip(chart.panels, grid.flat, strict=False):
             axes.set_axis_on()
-            handles |= _draw(axes, panel, labels, theme)
+            # The first panel of a line says how it is marked.
+            handles = _draw(axes, panel, labels, theme) | handles
         _share(chart, list(grid.flat))
         if len(labels) > 1:
             names = [plain(label) for label in handles]
@@ -105,7 +107,7 @@ def _draw_heat(axes: Axes, panel: HeatPanel, theme: Theme) -> None:
     parts = _parts(panel)
     ramp = LinearSegmentedColormap.from_list("cells", [theme.faint, theme.heads])
     axes.imshow(np.ma.masked_invalid(parts), cmap=ramp, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    names = [fill(short(one), CELL_LETTERS) for one in panel.columns]
+    names = [fill(short(one), CELL_LETTERS, break_long_words=False) for one in panel.columns]
     axes.set_xticks(range(len(panel.columns)), names, fontsize=9)
     axes.set_yticks(range(len(panel.rows)), [short(one) for one in panel.rows], fontsize=9)
     if any(len(line) > CELL_LETTERS for name in names for line in name.splitlines()):
@@ -138,9 +140,7 @@ def _draw_lines(axes: Axes, panel: LinePanel, labels: list[str], theme: Theme) -
         colour = theme.series[place % len(theme.series)]
         shown = [index for index, y in enumerate(line.y) if y is not None]
         x, y = (np.array([side[index] for index in shown], dtype=float) for side in (line.x, line.y))
-        style = {"color": colour, "linestyle": LINES[place // len(theme.series) % len(LINES)]}
-        marker = {"marker": MARKERS[place % len(MARKERS)], "markersize": 4.5, "markeredgecolor": theme.paper}
-        handles[line.label] = axes.plot(x, y, linewidth=1.5, **style, **marker)[0]
+        handles[line.label] = axes.plot(x, y, **_style(line, place, theme))[0]
         if line.low and line.high:
             low, high = (np.array([side[index] for index in shown], dtype=float) for side in (line.low, line.high))
             axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
@@ -152,6 +152,17 @@ def _draw_lines(axes: Axes, panel: LinePanel, labels: list[str], theme: Theme) -
     axes.set_ylabel(panel.y_label)
     axes.grid(True)
     return handles
+
+
+def _style(line: ChartLine, place: int, theme: Theme) -> dict[str, Any]:
+    if line.reference:
+        return {"color": theme.muted, "linestyle": (0, (5, 4)), "linewidth": 1.2}
+    colour = theme.series[place % len(theme.series)]
+    dashes = LINES[place // len(theme.series) % len(LINES)]
+    # Of many points only the line can be seen.
+    marker = MARKERS[place % len(MARKERS)] if len(line.x) <= MARKED_POINTS else ""
+    points = {"marker": marker, "markersize": 4.5, "markeredgecolor": theme.paper}
+    return {"color": colour, "linestyle": dashes, "linewidth": 1.5, **points}
 
 
 def _draw_ranges(axes: Axes, panel: RangePanel, theme: Theme) -> None:

@@ -7,8 +7,9 @@ from typing import Literal
 
 from sparsebert.reports import values as v
 
-NumberForm = Literal["percent", "number", "signed", "count"]
+NumberForm = Literal["percent", "number", "signed", "count", "correlation"]
 Number = float | int | None
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,17 @@ class HeatPanel:
 
 @dataclass(frozen=True)
 class ChartLine:
-    """Points of one line, None = absent; with `low` and `high` a band about it."""
+    """Points of one line, None = absent; with `low` and `high` a band about it.
+
+    A `reference` is no measurement but what the others are compared with.
+    """
 
     label: str
     x: tuple[float, ...]
     y: tuple[Number, ...]
     low: tuple[Number, ...] = ()
     high: tuple[Number, ...] = ()
+    reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,10 @@ def written(number: Number, form: NumberForm) -> str:
         return v.fraction(number)
     if form == "count":
         return f"{number:,.0f}"
-    text = v.digits(abs(number))
-    sign = v.MINUS if number < 0 else "+" if form == "signed" and number > 0 else ""
-    return sign + text
+    if form == "correlation":
+        # No −0.000.
+        return f"{round(number, 3) + 0.0:.3f}".replace("-", v.MINUS)
+    # What is left of a sum that is zero says nothing.
+    size = 0.0 if abs(number) < ROUNDING else abs(number)
+    sign = "" if not size else v.MINUS if number < 0 else "+" if form == "signed" else ""
+    return sign + v.digits(size)

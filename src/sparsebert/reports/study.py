@@ -24,12 +24,17 @@ Scalar = str | float | int | None
 
 @dataclass(frozen=True)
 class StudyColumn:
-    """A column: its key in JSON, its title, small print below that, and how its numbers are written."""
+    """A column: its key in JSON, its title, small print below that, and how its numbers are written.
+
+    One that is `beside` has no place of its own in a table: it is small print of the column before, as the ends of an
+    interval are, which come low and high.
+    """
 
     key: str
     title: str
     small: str = ""
     form: NumberForm = "number"
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def study_table(found: StudyResult) -> Table:
         Section(heading, tuple(_cells(found, row) for row in rows))
         for heading, rows in groupby(found.rows, key=lambda row: row.heading)
     ]
-    columns = tuple(Cell(column.title, column.small) for column in found.columns)
+    columns = tuple(Cell(column.title, column.small) for column in found.columns if not column.beside)
     return Table(found.question, columns, tuple(sections), (*_settings(found), *found.notes))
 
 
@@ -128,7 +133,12 @@ def write_study(found: StudyResult, folder: Path, command: str) -> list[Path]:
 def _cells(found: StudyResult, row: StudyRow) -> tuple[Cell, ...]:
     made: list[Cell] = []
     for column, value in zip(found.columns, row.values, strict=True):
-        made.append(Cell(value if isinstance(value, str) else written(_number(value), column.form)))
+        text = value if isinstance(value, str) else written(_number(value), column.form)
+        if not column.beside:
+            made.append(Cell(text))
+        elif _number(value) is not None:
+            last = made[-1]
+            made[-1] = Cell(last.text, f"{last.small} to {text}" if last.small else text)
     return tuple(made)
 
 

@@ -51,5 +51,7 @@ def _check_options(name: str, asked: CheckpointStudy, options: StudyOptions) -> 
     for one in options.threshold:
         if not 0 < one < float("inf"):
             raise UserError("A threshold is a positive number", got=one)
+    if len(options.criterion) == 1 or len({*options.criterion}) < len(options.criterion):
+        raise UserError("Two different criteria or more can be compared", got=", ".join(options.criterion))
     if options.examples is not None and options.examples < 2:
         raise UserError("A study needs two examples or more", got=options.examples)

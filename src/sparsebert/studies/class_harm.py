@@ -39,15 +39,15 @@ _MOST_PANELS = 4
 _COLUMNS = (
     StudyColumn("what", "What"),
     StudyColumn("rows", "Rows", form="count"),
-    StudyColumn("before", "Before"),
-    StudyColumn("before_low", "Before", "low"),
-    StudyColumn("before_high", "Before", "high"),
-    StudyColumn("after", "After"),
-    StudyColumn("after_low", "After", "low"),
-    StudyColumn("after_high", "After", "high"),
-    StudyColumn("change", "Change", form="signed"),
-    StudyColumn("change_low", "Change", "low", "signed"),
-    StudyColumn("change_high", "Change", "high", "signed"),
+    StudyColumn("before", "Before", "95%"),
+    StudyColumn("before_low", "Before", beside=True),
+    StudyColumn("before_high", "Before", beside=True),
+    StudyColumn("after", "After", "95%"),
+    StudyColumn("after_low", "After", beside=True),
+    StudyColumn("after_high", "After", beside=True),
+    StudyColumn("change", "Change", "95%", "signed"),
+    StudyColumn("change_low", "Change", "", "signed", True),
+    StudyColumn("change_high", "Change", "", "signed", True),
     StudyColumn("against_mean", "Against mean", form="signed"),
     StudyColumn("p_corrected", "p", "Holm"),
     StudyColumn("verdict", "Verdict"),
@@ -237,12 +237,12 @@ def _chart(first: str, answers: Mapping[str, ClassAnswers], changes: Mapping[str
             for one in own
         )
         mean = 100 * float(answers[name].right.mean() - answers[first].right.mean())
-        panels.append(RangePanel(f"Recall, {first} to {name} (dashed: accuracy)", "Change, points", ranges, mean))
+        panels.append(RangePanel(f"Recall, {first} to {name}", "Change, points (dashed: accuracy)", ranges, mean))
     lines = []
     for name, one in answers.items():
         x, y, _ = zip(*one.by_bin(), strict=True)
         lines.append(ChartLine(name, tuple(100 * value for value in x), tuple(100 * value for value in y)))
-    lines.append(ChartLine("as confident as right", (0.0, 100.0), (0.0, 100.0)))
+    lines.append(ChartLine("as confident as right", (0.0, 100.0), (0.0, 100.0), reference=True))
     panels.append(LinePanel(f"Calibration, {BINS} bins", "Mean confidence, %", "Right, %", tuple(lines)))
     return StudyChart(tuple(panels))
 

@@ -28,13 +28,13 @@ DEFINITION = (
     "`random` shows what no agreement looks like."
 )
 # Some criteria ask for the loss on all of them some hundred times.
-EXAMPLES = 128
+EXAMPLES = 64
 _COLUMNS = (
     StudyColumn("criteria", "Criteria"),
     StudyColumn("layers", "Layers", form="count"),
-    StudyColumn("mean_correlation", "Rank corr.", "mean"),
-    StudyColumn("least_correlation", "Rank corr.", "least"),
-    StudyColumn("most_correlation", "Rank corr.", "most"),
+    StudyColumn("mean_correlation", "Rank corr.", "mean; least, most", "correlation"),
+    StudyColumn("least_correlation", "Rank corr.", "", "correlation", True),
+    StudyColumn("most_correlation", "Rank corr.", "", "correlation", True),
     StudyColumn("in_common", "Kept in common", form="percent"),
     StudyColumn("in_common_by_chance", "Kept in common", "chance", "percent"),
 )
@@ -125,7 +125,7 @@ def _panel(kind: str, criteria: Sequence[str], found: _Found) -> HeatPanel:
 
     cells = tuple(tuple(cell(first, second) for second in criteria) for first in criteria)
     title = f"Rank correlation over {kind}, mean of layers"
-    return HeatPanel(title, tuple(criteria), tuple(criteria), cells, low=0.0, high=1.0)
+    return HeatPanel(title, tuple(criteria), tuple(criteria), cells, "correlation", low=0.0, high=1.0)
 
 
 def _sentence(found: _Found) -> str:
@@ -137,8 +137,8 @@ def _sentence(found: _Found) -> str:
         if known:
             most, least = max(known, key=lambda pair: known[pair]), min(known, key=lambda pair: known[pair])
             parts.append(
-                f"of {kind} {' and '.join(most)} agree most (rank correlation {written(known[most], 'number')}), "
-                f"{' and '.join(least)} least ({written(known[least], 'number')})"
+                f"of {kind} {' and '.join(most)} agree most (rank correlation {written(known[most], 'correlation')}), "
+                f"{' and '.join(least)} least ({written(known[least], 'correlation')})"
             )
     text = "; ".join(parts) or "no two criteria can be compared"
     return f"{text[0].upper()}{text[1:]}."
@@ -150,16 +150,22 @@ def _ask(asked: AskedCheckpoints) -> StudyResult:
     from sparsebert.studies.task_rows import common_length, drawn, task_model, task_of, token_rows
     from sparsebert.tasks.kind import task_kind
 
+    names = asked.options.criterion or tuple(registry.names("unit_criterion"))
+    for one in names:
+        registry.check("unit_criterion", one)
     task, [(name, source)] = task_of(asked.options), asked.sources.items()
     kind, length = task_kind(task.spec.kind), common_length([source])
     model = task_model(source, task.spec)
     rows = drawn(task.train, asked.options.examples or EXAMPLES, asked.options.seed)
     tokens = token_rows(source, rows, length, kind)
-    groups = ranked_units(model, tokens, kind, registry.names("unit_criterion"), asked.options.seed, asked.progress)
+    groups = ranked_units(model, tokens, kind, names, asked.options.seed, asked.progress)
     where = f"{len(rows):,} train rows of {task.spec.name}, up to {length} tokens each, seed {asked.options.seed}"
     return criteria_agreement(name, groups, {"Calibration": where})
 
 
 CRITERIA_AGREEMENT = CheckpointStudy(
-    "whether criteria of pruning would keep the same heads and neurons", _ask, most=1, takes=("task", "examples")
+    "whether criteria of pruning would keep the same heads and neurons",
+    _ask,
+    most=1,
+    takes=("task", "examples", "criterion"),
 )

@@ -119,7 +119,7 @@ def _count_bins(counts: np.ndarray) -> list[tuple[str, int, int]]:
 
 
 def _correlations(name: str, one: _Summary) -> str:
-    wrote = [written(value, "number") for value in (one.with_length, one.with_count)]
+    wrote = [written(value, "correlation") for value in (one.with_length, one.with_count)]
     return f"{name}: rank correlation of the norm with length {wrote[0]}, with how often a token occurs {wrote[1]}."
 
 
@@ -156,7 +156,7 @@ def _sentence(name: str, one: _Summary) -> str:
     lengths = [part for part in one.rows if "letter" in part]
     first, last = lengths[0], lengths[-1]
     norms = [written(one.rows[part][1], "number") for part in (first, last)]
-    wrote = [written(value, "number") for value in (one.with_length, one.with_count)]
+    wrote = [written(value, "correlation") for value in (one.with_length, one.with_count)]
     return (
         f"In {name} the norm of a token's embedding goes with its length by a rank correlation of {wrote[0]} "
         f"({norms[0]} of {first}, {norms[1]} of {last}) and with how often it occurs by {wrote[1]}."

@@ -32,11 +32,11 @@ DEFINITION = (
 _MOST_PANELS = 4
 _COLUMNS = (
     StudyColumn("layer", "Layer"),
-    StudyColumn("cosine", "Cosine", "mean"),
-    StudyColumn("cosine_sd", "Cosine", "sd of tokens"),
-    StudyColumn("cosine_by_chance", "Cosine", "chance"),
-    StudyColumn("cka", "CKA"),
-    StudyColumn("cka_by_chance", "CKA", "chance"),
+    StudyColumn("cosine", "Cosine", "mean", "correlation"),
+    StudyColumn("cosine_sd", "Cosine", "sd of tokens", "correlation"),
+    StudyColumn("cosine_by_chance", "Cosine", "chance", "correlation"),
+    StudyColumn("cka", "CKA", form="correlation"),
+    StudyColumn("cka_by_chance", "CKA", "chance", "correlation"),
 )
 
 
@@ -67,22 +67,40 @@ def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
     return None if not sizes.all() else np.einsum("ij,ij->i", first, second) / sizes
 
 
-def linear_cka(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Of states [tokens, hidden] of the same tokens; None where one side is constant."""
-    x, y = (values - values.mean(axis=0) for values in (first.astype(np.float64), second.astype(np.float64)))
-    norms = float(np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
-    return float(np.square(np.linalg.norm(y.T @ x)) / norms) if norms else None
+@dataclass(frozen=True)
+class Centred:
+    """States less their means [tokens, hidden] in float64, and the norm of their covariances, by which CKA divides."""
+
+    states: np.ndarray
+    norm: float
+
+    @classmethod
+    def of(cls, states: np.ndarray) -> Centred:
+        """Of states [tokens, hidden]."""
+        centred = states.astype(np.float64) - states.mean(axis=0, dtype=np.float64)
+        return cls(centred, float(np.linalg.norm(centred.T @ centred)))
+
+    def shuffled(self, order: np.ndarray) -> Centred:
+        """The same with the tokens in another order."""
+        return Centred(self.states[order], self.norm)
+
+
+def linear_cka(first: Centred, second: Centred) -> float | None:
+    """Of states of the same tokens; None where one side is constant."""
+    norms = first.norm * second.norm
+    return float(np.square(np.linalg.norm(second.states.T @ first.states)) / norms) if norms else None
 
 
 def likeness(first: np.ndarray, second: np.ndarray, order: np.ndarray) -> Likeness:
     """`order` shuffles the tokens of the second side, for chance."""
     own, shuffled = cosines(first, second), cosines(first, second[order])
+    one, other = Centred.of(first), Centred.of(second)
     return Likeness(
         None if own is None else float(own.mean()),
         None if own is None else float(own.std()),
         None if shuffled is None else float(shuffled.mean()),
-        linear_cka(first, second),
-        linear_cka(first, second[order]),
+        linear_cka(one, other),
+        linear_cka(one, other.shuffled(order)),
     )
 
 
@@ -130,8 +148,10 @@ def _chart(first: Features, others: Sequence[Features], alike: Mapping[str, Mapp
         ]
         if any(y is not None for line in lines for y in line.y):
             panels.append(LinePanel(f"{title} to {first.name}", "Layer", title, tuple(lines)))
+    own = [Centred.of(states) for states in first.layers.values()]
     for other in others[:_MOST_PANELS]:
-        cells = tuple(tuple(linear_cka(a, b) for b in other.layers.values()) for a in first.layers.values())
+        theirs = [Centred.of(states) for states in other.layers.values()]
+        cells = tuple(tuple(linear_cka(a, b) for b in theirs) for a in own)
         rows, columns = (tuple(map(str, one.layers)) for one in (first, other))
         panels.append(
             HeatPanel(
@@ -139,6 +159,7 @@ def _chart(first: Features, others: Sequence[Features], alike: Mapping[str, Mapp
                 rows,
                 columns,
                 cells,
+                "correlation",
                 row_label=f"Layer of {first.name}",
                 column_label=f"Layer of {other.name}",
                 low=0.0,
@@ -157,9 +178,9 @@ def _sentence(first: str, alike: Mapping[str, Mapping[int, Likeness]]) -> str:
     layer, last = ends[name]
     least = min(alike[name], key=lambda one: (_order(alike[name][one]), one))
     worst = alike[name][least]
-    where = f" and least like it at layer {least} (CKA {written(worst.cka, 'number')})" if least != layer else ""
-    cosine = "" if last.cosine is None else f"cosine {written(last.cosine, 'number')}, "
-    return f"At layer {layer} {name} is like {first} by {cosine}CKA {written(last.cka, 'number')}{where}."
+    where = f" and least like it at layer {least} (CKA {written(worst.cka, 'correlation')})" if least != layer else ""
+    cosine = "" if last.cosine is None else f"cosine {written(last.cosine, 'correlation')}, "
+    return f"At layer {layer} {name} is like {first} by {cosine}CKA {written(last.cka, 'correlation')}{where}."
 
 
 def _order(one: Likeness) -> float:

@@ -32,9 +32,9 @@ _COLUMNS = (
     StudyColumn("layer", "Layer"),
     StudyColumn("weights", "Weights", "of the encoder", "percent"),
     StudyColumn("loss", "Loss", "without"),
-    StudyColumn("rise", "Rise", form="signed"),
-    StudyColumn("rise_low", "Rise", "low", "signed"),
-    StudyColumn("rise_high", "Rise", "high", "signed"),
+    StudyColumn("rise", "Rise", "95%", "signed"),
+    StudyColumn("rise_low", "Rise", "", "signed", True),
+    StudyColumn("rise_high", "Rise", "", "signed", True),
     StudyColumn("rise_per_percent", "Rise", "per 1%", "signed"),
     StudyColumn("score_change", "Score", "change", "signed"),
 )
@@ -82,7 +82,8 @@ def group_sensitivity(
     """`before` are the whole model's losses [rows] and `score` its main metric. Raises UserError without any part."""
     if not parts:
         raise UserError("The checkpoint has no part that could be removed", got=name)
-    rises = [(part, Rise.of(part, before)) for part in parts]
+    kinds = list(dict.fromkeys(part.kind for part in parts))
+    rises = [(part, Rise.of(part, before)) for part in sorted(parts, key=lambda one: kinds.index(one.kind))]
     rows = [StudyRow("whole model", ("all layers", None, float(before.mean()), None, None, None, None, None))]
     rows += [StudyRow(part.kind, _row(part, rise, score)) for part, rise in rises]
     return StudyResult(
@@ -113,8 +114,8 @@ def _chart(rises: _Rises) -> StudyChart:
     for kind in dict.fromkeys(part.kind for part, _ in rises):
         own = [(part.layer + 1.0, rise) for part, rise in rises if part.kind == kind]
         x = tuple(layer for layer, _ in own)
-        sides = [tuple(side) for side in zip(*((one.mean, one.low, one.high) for _, one in own), strict=True)]
-        whole.append(ChartLine(kind, x, *sides))
+        mean, low, high = zip(*((one.mean, one.low, one.high) for _, one in own), strict=True)
+        whole.append(ChartLine(kind, x, mean, low, high))
         each.append(ChartLine(kind, x, tuple(one.per_percent for _, one in own)))
     return StudyChart(
         (

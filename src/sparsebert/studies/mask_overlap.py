@@ -49,7 +49,7 @@ _COLUMNS = (
     StudyColumn("differ_by_chance", "Differ", "chance", "percent"),
     StudyColumn("iou", "IoU", form="percent"),
     StudyColumn("iou_by_chance", "IoU", "chance", "percent"),
-    StudyColumn("kappa", "Kappa"),
+    StudyColumn("kappa", "Kappa", form="correlation"),
 )
 
 
@@ -210,7 +210,7 @@ def _lines(
         name = _heading(first.name, second.name, None)
         lines.append(ChartLine(name, x, tuple(100 * one.differ for one in found)))
     chance = [whole[(pairs[0][0].name, pairs[0][1].name, one)].differ_by_chance for one in sorted(sparsities)]
-    lines.append(ChartLine("random masks", x, tuple(100 * one for one in chance)))
+    lines.append(ChartLine("random masks", x, tuple(100 * one for one in chance), reference=True))
     return StudyChart((LinePanel("Removed in one of two only", "Sparsity, %", "% of all weights", tuple(lines)),))
 
 

@@ -34,11 +34,11 @@ _MOST_PANELS = 5
 _COLUMNS = (
     StudyColumn("weights_of", "Weights of"),
     StudyColumn("weights", "Weights", form="count"),
-    StudyColumn("mean_movement", "Movement", "mean", "percent"),
+    StudyColumn("mean_movement", "Movement", "mean; quartiles", "percent"),
+    StudyColumn("low_quartile", "Quartile", "", "percent", True),
+    StudyColumn("high_quartile", "Quartile", "", "percent", True),
     StudyColumn("sd_movement", "Movement", "sd", "percent"),
-    StudyColumn("low_quartile", "Quartile", "lower", "percent"),
-    StudyColumn("high_quartile", "Quartile", "upper", "percent"),
-    StudyColumn("rank_correlation", "Rank corr."),
+    StudyColumn("rank_correlation", "Rank corr.", form="correlation"),
 )
 
 
@@ -157,7 +157,7 @@ def _rows(parts: Matrices) -> list[tuple[str | float | int | None, ...]]:
 
 
 def _numbers(one: RankMovement) -> tuple[int, float | None, float | None, float | None, float | None]:
-    return one.count, one.mean, one.sd, one.quantile(0.25), one.quantile(0.75)
+    return one.count, one.mean, one.quantile(0.25), one.quantile(0.75), one.sd
 
 
 def _whole(parts: Matrices) -> RankMovement:
@@ -179,8 +179,8 @@ def _chart(found: dict[str, Matrices]) -> StudyChart:
     lines = []
     for name, parts in found.items():
         tenths = [_tenth(parts, place) for place in range(TENTHS)]
-        sides = [[_percent(one.quantile(level)) for one in tenths] for level in (0.25, 0.75)]
-        lines.append(ChartLine(name, x, tuple(_percent(one.mean) for one in tenths), *map(tuple, sides)))
+        low, high = (tuple(_percent(one.quantile(level)) for one in tenths) for level in (0.25, 0.75))
+        lines.append(ChartLine(name, x, tuple(_percent(one.mean) for one in tenths), low, high))
     title = "Movement by magnitude: mean and quartiles"
     panels: list[Panel] = [LinePanel(title, "Place in the order before, %", "Movement, %", tuple(lines))]
     for name, parts in list(found.items())[:_MOST_PANELS]:

@@ -20,7 +20,8 @@ EXAMPLES = 256
 class StudyOptions:
     """What a study may be asked beside its checkpoints; None or empty = not given.
 
-    `texts` and `second` are the sides of texts of the user's own. `sparsity` and `threshold` may be several.
+    `texts` and `second` are the sides of texts of the user's own. `sparsity`, `threshold` and
+    `criterion` may be several.
     """
 
     task: str | None = None
@@ -31,6 +32,7 @@ class StudyOptions:
     examples: int | None = None
     sparsity: tuple[float, ...] = ()
     threshold: tuple[float, ...] = ()
+    criterion: tuple[str, ...] = ()
     seed: int = 0
 
     @property
@@ -43,6 +45,7 @@ class StudyOptions:
             "examples": self.examples is not None,
             "sparsity": bool(self.sparsity),
             "threshold": bool(self.threshold),
+            "criterion": bool(self.criterion),
         }
         return tuple(name for name, is_given in found.items() if is_given)
 

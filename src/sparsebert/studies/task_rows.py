@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from sparsebert.data.encode import encode
 from sparsebert.data.load import Task, load_task
 from sparsebert.errors import UserError
-from sparsebert.models.heads import has_task_head
+from sparsebert.models.heads import has_task_head, saved_head
 from sparsebert.models.labels import own_names, take_labels
 from sparsebert.models.limits import reading_length, token_limits
 from sparsebert.models.load import load_config, load_model, load_tokenizer
@@ -40,9 +40,12 @@ class TokenRows:
 
 
 def task_of(options: StudyOptions) -> Task:
-    """The task that was named, else the one that recipes take. Raises UserError for data that cannot be read."""
+    """The task that was named, else the one that recipes take. Raises UserError for data that cannot be read.
+
+    The seed of a study draws no split: a model would be asked about rows that it was trained on.
+    """
     name = options.task or Recipe.model_fields["task"].default
-    return load_task(name, options.data, options.columns, options.seed)
+    return load_task(name, options.data, options.columns, Recipe.model_fields["data_seed"].default)
 
 
 def drawn(rows: Dataset, examples: int | None, seed: int) -> Dataset:
@@ -91,7 +94,7 @@ def task_model(source: ModelSource, spec: TaskSpec) -> PreTrainedModel:
     """
     config, kind = load_config(source), task_kind(spec.kind)
     if not has_task_head(config, kind, kind.num_outputs or len(spec.labels), spec.labels):
-        head = ", ".join(own_names(config)) if config.architectures and "ForSeq" in config.architectures[0] else "none"
+        head = ", ".join(own_names(config)) if saved_head(config) not in ("base", "masked_lm") else "none"
         raise UserError(
             f"The model '{source.name}' is not fine-tuned for the task {spec.name}",
             got=f"labels {head}",
