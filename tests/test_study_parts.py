@@ -103,6 +103,8 @@ def test_every_criterion_ranks_all_units(home: Path, dense: tuple[ModelSource, T
     assert all(len(one) == HEADS for one in heads.scores.values()) and {len(one) for one in heads.half.values()} == {2}
     # Heads go one by one, so that no two are kept at equally many counts.
     assert sorted(heads.scores["obs"]) == [1, 2, 3, 4]
+    for name in ("magnitude", "gradient", "loss_increase"):
+        assert heads.half[name] == frozenset(np.argsort(-heads.scores[name])[:2].tolist())
     assert heads.half["obs"] == frozenset(np.argsort(-heads.scores["obs"])[:2].tolist())
     group = layout_of(model).groups[0]
     columns = model.get_parameter(group.output.tensor).detach().square().sum(0).view(HEADS, -1).sum(1).sqrt()
@@ -178,6 +180,12 @@ def test_embeddings_by_hand():
     assert isinstance(lengths, LinePanel) and lengths.lines[0].x == (1.0, 2.0, 12.0)
     assert isinstance(counts, LinePanel) and counts.ticks == ("0", "1", "4") and counts.lines[0].x == (0, 1, 2)
     assert isinstance(dimensions, LinePanel) and dimensions.lines[0].y == (4.5, 6.25)
+
+
+def test_half_of_the_values_are_below_the_median():
+    one = TokenEmbeddings("m", np.array([[1.0, 2.0], [3.0, 100.0]]), np.array([1, 2]), np.array([0, 0]))
+    assert rows(embedding_magnitudes([one]), "m")["2 letters"]["below_median"] == 0
+    assert rows(embedding_magnitudes([one]), "m")["all"]["below_median"] == 0.5
 
 
 def test_tokens_are_counted_and_marks_are_no_letters(home: Path, dense: tuple[ModelSource, TokenRows]):
