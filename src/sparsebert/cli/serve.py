@@ -87,9 +87,9 @@ def serve(
         missing = not_installed(PACKAGES, "serve")
         if missing is not None:
             raise UserError(f"The server cannot start: {missing}")
+        from sparsebert.serve.door import Address
         from sparsebert.serve.limits import Limits
         from sparsebert.serve.served import plans
-        from sparsebert.serve.server import Address
         from sparsebert.serve.server import serve as run
 
         planned = plans(models, runtime, max_length, threads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import re
 import time
 import uuid
@@ -12,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sparsebert.serve.door import bears
 from sparsebert.serve.journal import Meters, Seen, tell
 
 OPEN = ("/health", "/ready")
@@ -53,8 +53,7 @@ class Doorkeeper:
     def _may(self, path: str, headers: Headers) -> bool:
         if self.token is None or path in OPEN:
             return True
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(given.encode("utf-8"), self.token.encode("utf-8"))
+        return bears(headers.get("authorization", ""), self.token)
 
     def _report(self, seen: Seen, seconds: float) -> None:
         self.meters.count(seen, seconds)
