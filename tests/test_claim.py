@@ -16,8 +16,8 @@ from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.load import parse_recipe
 from sparsebert.recipe.schema import Target, Training
-from sparsebert.records import Inputs, SplitOf, write_record
-from sparsebert.runs.claim import INPUTS_FILE, LOCK_FILE, RECIPE_FILE, claimed, mark_finished
+from sparsebert.records import RECIPE_FILE, Inputs, SplitOf, write_record
+from sparsebert.runs.claim import INPUTS_FILE, LOCK_FILE, claimed, mark_finished
 from test_stages import DAMAGES
 
 INPUTS = Inputs(

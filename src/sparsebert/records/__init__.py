@@ -21,6 +21,7 @@ from sparsebert.records.measured import (
 from sparsebert.records.record import (
     FILE_NAME,
     PREDICTIONS,
+    RECIPE_FILE,
     VISITS,
     Environment,
     Inputs,
@@ -42,6 +43,7 @@ __all__ = [
     "FILE_NAME",
     "NOT_HERE",
     "PREDICTIONS",
+    "RECIPE_FILE",
     "TRAIN",
     "VISITS",
     "Count",

@@ -20,6 +20,8 @@ SCHEMA = 1
 # Fields of models that nothing ever filled.
 RETIRED = ("notes", "peak_memory_mb")
 FILE_NAME = "record.json"
+# What a run folder has from its beginning on; the record comes at the end.
+RECIPE_FILE = "recipe.json"
 PREDICTIONS = "predictions.safetensors"
 VISITS = "visits.safetensors"
 

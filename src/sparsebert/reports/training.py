@@ -31,7 +31,7 @@ _MEASURES: dict[str, _Measure] = {
 
 
 @dataclass(frozen=True)
-class _Span:
+class PhaseSpan:
     """One phase: the steps before it, and what it logged, its own steps counted from 0."""
 
     name: str
@@ -45,7 +45,7 @@ class _Span:
 
 def timeline_plot(model: ModelResult, theme: Theme = LIGHT) -> Figure | None:
     """Sparsity and loss over the steps of all phases, one after the other; None with fewer than two logged steps."""
-    spans = _spans(model)
+    spans = phase_spans(model)
     if sum(len(span.rows) for span in spans) < 2:
         return None
     shown = [name for name, measure in _MEASURES.items() if any(span.line(measure) for span in spans)]
@@ -64,7 +64,7 @@ def timeline_plot(model: ModelResult, theme: Theme = LIGHT) -> Figure | None:
 def describe_training(model: ModelResult) -> str:
     """The timeline in words, for readers that see no picture."""
     said = []
-    for span in _spans(model):
+    for span in phase_spans(model):
         for row in span.rows:
             sparsity = "" if row.sparsity is None else f", {v.fraction(row.sparsity)} sparse"
             said.append(f"{span.name}: loss {row.loss:.3g} at step {span.start + row.step}{sparsity}")
@@ -91,17 +91,17 @@ def sparsity_table(groups: Sequence[Family]) -> Table:
     return Table("Zeros by layer and matrix", (Cell("Layer"), *map(_head, matrices)), tuple(sections))
 
 
-def _spans(model: ModelResult) -> list[_Span]:
+def phase_spans(model: ModelResult) -> list[PhaseSpan]:
     """The timeline by phases, in each of which steps count from 0; rows that do not say theirs are of the only one."""
     start, found, alone = 0, [], len(model.phases) == 1
     for name, run in model.phases.items():
         own = tuple(row for row in model.timeline if row.phase == name or (alone and row.phase is None))
-        found.append(_Span(name, start, own))
+        found.append(PhaseSpan(name, start, own))
         start += run.steps
     return found
 
 
-def _draw_panel(axes: Axes, name: str, spans: Sequence[_Span], theme: Theme) -> None:
+def _draw_panel(axes: Axes, name: str, spans: Sequence[PhaseSpan], theme: Theme) -> None:
     colour = theme.neurons if name == "Loss" else theme.heads
     for line in filter(None, (span.line(_MEASURES[name]) for span in spans)):
         steps, values = zip(*line, strict=True)
@@ -117,7 +117,7 @@ def _draw_panel(axes: Axes, name: str, spans: Sequence[_Span], theme: Theme) -> 
     axes.tick_params(length=0)
 
 
-def _name_phases(panels: Sequence[Axes], spans: Sequence[_Span], theme: Theme) -> None:
+def _name_phases(panels: Sequence[Axes], spans: Sequence[PhaseSpan], theme: Theme) -> None:
     """Numbers above the phases, and their names at the axis: a phase may be too short for its name."""
     ends = [span.start for span in spans[1:]] + [panels[0].get_xlim()[1]]
     for number, (span, end) in enumerate(zip(spans, ends, strict=True), start=1):

@@ -27,11 +27,11 @@ from sparsebert.files import (
 from sparsebert.progress import line
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import differing_keys, parse_recipe
-from sparsebert.records import FILE_NAME, PREDICTIONS, VISITS, Inputs, Record, read_record
+from sparsebert.records import FILE_NAME, PREDICTIONS, RECIPE_FILE, VISITS, Inputs, Record, read_record
 from sparsebert.runs.inputs import differences
 
 T = TypeVar("T", bound=BaseModel)
-RECIPE_FILE, INPUTS_FILE = "recipe.json", "inputs.json"
+INPUTS_FILE = "inputs.json"
 LOCK_FILE, FINISH_FILE = ".lock", "finished.json"
 CHOICES = "choose another --output, or give --restart to begin anew in this one"
 

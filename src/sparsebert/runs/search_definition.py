@@ -16,9 +16,8 @@ from sparsebert.files import PREFIX
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import flat_values, with_values
 from sparsebert.recipe.space import Space, check_space, value_at
-from sparsebert.records import FILE_NAME, Inputs
+from sparsebert.records import FILE_NAME, RECIPE_FILE, Inputs
 from sparsebert.records.searched import SEARCH_FILE
-from sparsebert.runs.claim import RECIPE_FILE
 from sparsebert.runs.inputs import differences
 from sparsebert.runs.objectives import Objective, objectives_of
 from sparsebert.runs.optuna_study import JOURNAL, pruner_options, quiet_optuna, sampler_options

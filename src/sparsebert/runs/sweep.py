@@ -17,10 +17,10 @@ from sparsebert.files import folder_word, refuse_links
 from sparsebert.progress import line
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import load_recipe, read_value
-from sparsebert.records import FILE_NAME, Record, read_record
+from sparsebert.records import FILE_NAME, RECIPE_FILE, Record, read_record
 from sparsebert.runs.board import Board, board
 from sparsebert.runs.cache import shared_cache
-from sparsebert.runs.claim import RECIPE_FILE, check_inputs, clear_run, finished_record
+from sparsebert.runs.claim import check_inputs, clear_run, finished_record
 from sparsebert.runs.executors import Executor, Failed, executor
 from sparsebert.runs.executors.base import InProcess
 from sparsebert.runs.job import JobMaker, RunAnswer, RunJob, carry_out
