@@ -64,5 +64,5 @@ $(DEMO_READY): pyproject.toml constraints.txt hatch_build.py $(wildcard csrc/*)
 
 $(READY): $(DEMO_READY)
 	@echo "Installing the developer's tools into .venv ..."
-	@$(INSTALL) -e '.[quickstart,engines,serve,search,ray,energy,triton,dev,docs]'
+	@$(INSTALL) -e '.[quickstart,engines,serve,explorer,search,ray,energy,triton,dev,docs]'
 	@touch $@

@@ -79,7 +79,7 @@ def words(*arguments: object) -> list[str]:
 def test_every_benchmark_has_a_test_here_and_a_main_that_takes_arguments() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     names = [file.stem for file in sorted(BENCHMARKS.glob("*.py")) if file.stem != "harness"]
-    assert len(names) == 18 and [name for name in names if f'script("{name}")' not in text] == []
+    assert len(names) == 19 and [name for name in names if f'script("{name}")' not in text] == []
     for file in BENCHMARKS.glob("*.py"):
         assert file.stem == "harness" or "def main(argv: Sequence[str] | None = None)" in file.read_text("utf-8")
 
@@ -366,3 +366,15 @@ def test_serve_load(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [line["minute"] for line in lines] == ["1"]
     assert row["status_200"] > 20 and row["status_400"] + row["status_413"] + row["status_422"] > 0
     assert (row["other"], row["wrong"]) == (0, 0) and row["aborted"] > 0 and row["resident_mb"] > 10
+
+
+def test_explorer(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for package in ("starlette", "jinja2", "plotly"):
+        pytest.importorskip(package)
+    file = tmp_path / "explorer.json"
+    script("explorer").main(words("--records", 2, "--rounds", 1, "--clicks", 3, "--output", file))
+    (lines,) = tables(capsys.readouterr().out)
+    assert [(line["records"], line["what"], line["n"]) for line in lines] == [
+        (count, what, n) for count in ("1", "2") for what, n in (("open, s", "1"), ("answer, ms", "3"))
+    ]
+    assert all(0 < float(row["least"]) <= float(row["median"]) <= float(row["most"]) for row in written(file))

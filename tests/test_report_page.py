@@ -21,7 +21,7 @@ from sparsebert.reports.cards import summary_cards
 pytestmark = pytest.mark.pictures
 
 EVIL = "<script src=x onload=alert('x')>"
-VOID = {"meta", "img", "source"}
+VOID = {"meta", "img", "source", "link", "input"}
 
 
 class Reader(HTMLParser):

@@ -247,5 +247,5 @@ def test_the_demo_installs_nothing_that_only_developers_need() -> None:
     extras = {stamp: re.findall(r"-e '\.\[(.*)\]'", commands) for stamp, commands in rules.items()}
     assert extras == {
         "DEMO_READY": ["quickstart"],
-        "READY": ["quickstart,engines,serve,search,ray,energy,triton,dev,docs"],
+        "READY": ["quickstart,engines,serve,explorer,search,ray,energy,triton,dev,docs"],
     }

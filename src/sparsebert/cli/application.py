@@ -33,6 +33,7 @@ COMMANDS = (
     "study",
     "doctor",
     "report",
+    "explore",
     "predict",
     "serve",
     "info",

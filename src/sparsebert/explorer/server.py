@@ -1,0 +1,38 @@
+"""The explorer from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from sparsebert.errors import UserError
+from sparsebert.explorer.app import application
+from sparsebert.explorer.library import Library
+from sparsebert.serve.door import Address, SignalledServer, listening, needed_token
+
+
+def explore(library: Library, address: Address, token_file: Path | None, ready: Callable[[str], None]) -> None:
+    """Show a library until a signal comes; `ready` is told the address to open.
+
+    Raises UserError where nothing that was given is a run, and for an address that is in use or needs a token.
+    """
+    token = needed_token(address, token_file)
+    shelf = library.look()
+    if not shelf.runs and not shelf.going:
+        raise UserError(shelf.problems[0].rstrip(".") if shelf.problems else "No run was given")
+    with listening(address) as door:
+        host, port = door.getsockname()[:2]
+        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+        config = uvicorn.Config(
+            application(library, token),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="off",
+            timeout_graceful_shutdown=2,
+        )
+        asyncio.run(SignalledServer(config).serve([door]))

@@ -1,0 +1,66 @@
+"""Folders of records for the explorer, made in code: with everything, hostile, damaged, and not finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from example_record import failed_record, full_record, train_record, tree_record
+from sparsebert.records import RECIPE_FILE, VISITS, Record, write_record
+
+EVIL = "<img src=x onerror=alert(1)></script><script>window.hurt=1</script>"
+EVIL_FOLDER = "<img src=x onerror='window.hurt=1'>"
+
+
+def runs_of(home: Path, **records: Record) -> Path:
+    """A folder with a run for each record."""
+    for name, record in records.items():
+        write_record(record, home / name)
+    return home
+
+
+def several(home: Path) -> Path:
+    """Two seeds of one recipe, another criterion, a sparse training, and trees with their visits."""
+    trees = tree_record()
+    runs_of(
+        home,
+        obs0=full_record(0),
+        obs1=full_record(1),
+        magnitude=full_record(0, criterion="magnitude", accuracy_shift=-0.03, shape="layers"),
+        sparse=train_record(),
+        trees=trees,
+    )
+    visits = np.array([8, 8, 0, 6, 2, 0, 0], dtype=np.int64)
+    save_file({f"layer.{fit.layer}.tree.0": visits for fit in trees.models[1].trees}, home / "trees" / VISITS)
+    return home
+
+
+def with_bad_company(home: Path) -> Path:
+    """The same beside a run that goes on, one that failed, a record of another schema, and one cut short."""
+    several(home)
+    runs_of(home, failed=failed_record())
+    for name, text in (("other", '{"schema_version": 99}'), ("short", '{"schema_version": 1, "kin')):
+        (home / name).mkdir()
+        (home / name / "record.json").write_text(text, encoding="utf-8")
+    (home / "going").mkdir()
+    (home / "going" / RECIPE_FILE).write_text("{}", encoding="utf-8")
+    return home
+
+
+def hostile(home: Path) -> Path:
+    """Markup in every text that a user could have written, the folder's name among them, beside a good run.
+
+    Names of models are folders' names, which records do not take with markup in them.
+    """
+    record = full_record()
+    where = record.environment.model_copy(update={"cpu": EVIL, "packages": {EVIL: EVIL}, "commit": EVIL})
+    recipe = record.recipe | {"name": EVIL, "model": EVIL, "data": f"'\"{EVIL}"}
+    texts = {"command": f"\"'{EVIL}", "task": EVIL, "notes": (EVIL,), "environment": where, "recipe": recipe}
+    scores = tuple(
+        {"scores": tuple(one.model_copy(update={"metric": EVIL}) for one in model.scores)} for model in record.models
+    )
+    models = tuple(model.model_copy(update=own) for model, own in zip(record.models, scores, strict=True))
+    evil = record.model_copy(update=texts | {"models": models, "main_metric": EVIL})
+    return runs_of(home, **{EVIL_FOLDER: evil, "two": full_record()})
