@@ -15,7 +15,7 @@ from example_record import example_record, full_record, train_record, tree_recor
 from exploring import runs_of, several, with_bad_company
 from sparsebert.errors import UserError
 from sparsebert.explorer.charts import ChartData, model_charts
-from sparsebert.explorer.commands import making
+from sparsebert.explorer.commands import Making, making
 from sparsebert.explorer.facts import model_facts
 from sparsebert.explorer.library import Library
 from sparsebert.explorer.matrices import MOST_CELLS, coarse
@@ -218,22 +218,31 @@ def test_facts_are_the_line_of_the_report(tmp_path: Path) -> None:
     assert all(row[0].text == "4x" for table in facts.tables[:2] for part in table.sections for row in part.rows)
 
 
+def test_times_of_several_processors_are_told_apart(tmp_path: Path) -> None:
+    record = full_record(1)
+    other = record.environment.model_copy(update={"cpu": "Other CPU"})
+    runs_of(tmp_path, one=full_record(), two=record.model_copy(update={"environment": other}))
+    found = {one["key"]: one["times"][0]["setting"] for one in points(list(models_of(tmp_path).values()))}
+    assert found["one/4x"] == "1 text × 128 tokens, 2 threads, Example CPU @ 2.60GHz"
+    assert found["two/4x"] == "1 text × 128 tokens, 2 threads, Other CPU"
+
+
 def test_a_command_that_was_typed_gets_a_further_target() -> None:
     record = full_record()
-    assert making(record) == f"{record.command} --speedup"
+    assert making(record) == Making(record.command, (2.0, 4.0, 8.0))
     # A recipe's file held the targets: options would take their place, and the folder would refuse.
     typed = record.model_copy(update={"command": "sparsebert compress --recipe mine.yaml -o 'a b'"})
     words = ["sparsebert", "compress", "--recipe", "mine.yaml", "-o", "a b"]
-    assert shlex.split(making(typed)) == [*words, "--speedup", "2", "--speedup", "4", "--speedup", "8", "--speedup"]
+    assert shlex.split(making(typed).words) == [*words, "--speedup", "2", "--speedup", "4", "--speedup", "8"]
 
 
 @pytest.mark.parametrize("command", ["python mine.py", "sparsebert compress --max-drop 1", "sparsebert compress 'x"])
 def test_a_command_of_another_kind_says_what_its_recipe_says(command: str) -> None:
     record = full_record(3, criterion="magnitude", data="some data", measure={"runtime": "onnx", "rounds": 5})
-    words = shlex.split(making(record.model_copy(update={"command": command})))
-    assert words[:2] == ["sparsebert", "compress"] and words[-1] == "--speedup"
-    assert words[2] == record.recipe["model"]
-    options = list(zip(words[3:-1:2], words[4:-1:2], strict=True))
+    made = making(record.model_copy(update={"command": command}))
+    words = shlex.split(made.words)
+    assert words[:3] == ["sparsebert", "compress", record.recipe["model"]] and made.asked == ()
+    options = list(zip(words[3::2], words[4::2], strict=True))
     assert sorted(options) == [
         ("--criterion", "magnitude"),
         ("--data", "some data"),
@@ -245,6 +254,6 @@ def test_a_command_of_another_kind_says_what_its_recipe_says(command: str) -> No
 
 
 def test_a_training_becomes_a_command_with_what_both_have() -> None:
-    words = shlex.split(making(train_record(1)))
-    assert words == ["sparsebert", "compress", words[2], "--task", "sst2", "--seed", "1", "--speedup"]
-    assert making(tree_record()).startswith("sparsebert compress")
+    words = shlex.split(making(train_record(1)).words)
+    assert words == ["sparsebert", "compress", words[2], "--task", "sst2", "--seed", "1"]
+    assert making(tree_record()).words.startswith("sparsebert compress")

@@ -127,7 +127,7 @@ def _places(model: ShownModel) -> ChartData | None:
     return ChartData(
         kind="places",
         title="Where the zeros are",
-        caption="As the model is saved: each square is one matrix, its outputs downwards. A cell is no weight, it is "
+        caption="As the model is saved: each tile is one matrix, its outputs downwards. A cell is no weight, it is "
         f"the share of zeros in a part of the matrix: at most {MOST_CELLS} parts each way, of equal size.",
         words=f"Shares of zeros in parts of {len(pictures)} matrices; the CSV has the numbers",
         columns=("layer", "matrix", "row of cells", *map(str, range(1, wide + 1))),

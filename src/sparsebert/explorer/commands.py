@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from typing import Any
 
 from sparsebert.recipe.compress import CompressRecipe
@@ -41,17 +42,27 @@ _DECIDED = ("kind", "schema", "name", "model", "targets", "max_drop")
 _OTHERS = "measure.timed"
 
 
-def making(record: Record) -> str:
-    """A command of `compress` that lacks the number behind its last word, `--speedup`.
+@dataclass(frozen=True)
+class Making:
+    """A command of `compress`, to which `--speedup` and a number are to be added unless it is one of `asked`."""
 
-    One that made the record is taken as it was typed, so that its folder gets a further target. Else it says what the
-    recipe says: all that decides a run of `compress`, or of another kind what runs of all kinds have.
+    words: str
+    asked: tuple[float, ...] = ()
+
+
+def making(record: Record) -> Making:
+    """What makes further models of what a record's were made of.
+
+    A command that made the record is taken as it was typed, so that its folder gets a further target. Else it says what
+    the recipe says: all that decides a run of `compress`, or of another kind what runs of all kinds have.
     """
     typed = _words(record.command)
     own = record.kind == "compress" and typed[:2] == ["sparsebert", "compress"]
-    if own and not any(word.startswith("--max-drop") for word in typed):
-        return shlex.join([*typed, *_targets(record, typed), "--speedup"])
-    return shlex.join(["sparsebert", "compress", *_of_recipe(record), "--speedup"])
+    if not own or any(word.startswith("--max-drop") for word in typed):
+        return Making(shlex.join(["sparsebert", "compress", *_of_recipe(record)]))
+    targets = record.recipe.get("targets") or ()
+    asked = tuple(float(target["value"]) for target in targets if target["kind"] == "speedup")
+    return Making(shlex.join([*typed, *_targets(record, typed)]), asked)
 
 
 def _targets(record: Record, typed: list[str]) -> list[str]:

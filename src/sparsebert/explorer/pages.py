@@ -141,6 +141,6 @@ def _headline(shelf: Shelf, models: Sequence[ShownModel]) -> str:
     return f"{count:,} model{'s' * (count != 1)} of {len(finished):,} run{'s' * (len(finished) != 1)}, {tasks}"
 
 
-def _commands(runs: Sequence[FoundRun]) -> dict[str, str]:
+def _commands(runs: Sequence[FoundRun]) -> dict[str, dict[str, Any]]:
     """By the name of a run what makes another model from what it was made of."""
-    return {run.name: making(run.record) for run in runs if run.record.models}
+    return {run.name: asdict(making(run.record)) for run in runs if run.record.models}

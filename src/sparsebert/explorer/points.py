@@ -18,15 +18,20 @@ _SINGLE = ("encoder_sparsity", "whole_sparsity", "bytes_sparsity", "size_mb", "p
 def points(models: Sequence[ShownModel]) -> list[dict[str, Any]]:
     """One entry a model. Numbers are [middle, low, high] or [middle]; the units are those of FamilyRow."""
     rows = {id(model.family): _rows(model) for model in models}
-    return [_point(model, *rows[id(model.family)]) for model in models]
+    several = len({model.first[0].environment.cpu for model in models}) > 1
+    return [_point(model, *rows[id(model.family)], several) for model in models]
 
 
 def _rows(model: ShownModel) -> tuple[dict[str, FamilyRow], list[TimingRow]]:
     return {row.name: row for row in family_rows([model.family])}, timing_rows([model.family])
 
 
-def _point(model: ShownModel, rows: dict[str, FamilyRow], timings: Sequence[TimingRow]) -> dict[str, Any]:
+def _point(
+    model: ShownModel, rows: dict[str, FamilyRow], timings: Sequence[TimingRow], several: bool
+) -> dict[str, Any]:
+    """With `several` processors, times are told apart by theirs."""
     row, (record, result) = rows[model.name], model.first
+    machine = f", {record.environment.cpu}" if several else ""
     single = {name: _numbers(getattr(row, name)) for name in _SINGLE}
     main = headline(record, result, "model") or headline(record, result, "encoder")
     plain = {
@@ -46,16 +51,16 @@ def _point(model: ShownModel, rows: dict[str, FamilyRow], timings: Sequence[Timi
         "change": [0.0] if row.dense else _numbers(row.change_points),
         "constant": row.baseline_points,
         "main_runtime": None if main is None else main.backend,
-        "times": [_timing(timing) for timing in timings if timing.name == model.name],
+        "times": [_timing(timing, machine) for timing in timings if timing.name == model.name],
     }
     return {name: value for name, value in (plain | single).items() if value is not None}
 
 
-def _timing(row: TimingRow) -> dict[str, Any]:
+def _timing(row: TimingRow, machine: str) -> dict[str, Any]:
     plain = {
         "scope": row.scope,
         "runtime": row.backend,
-        "setting": setting_text(row.batch, row.length, row.threads),
+        "setting": setting_text(row.batch, row.length, row.threads) + machine,
         "ms": _numbers(row.median_ms),
         "tokens_per_s": _numbers(row.tokens_per_s),
         "speedup": _numbers(row.speedup),

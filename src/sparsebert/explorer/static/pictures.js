@@ -20,8 +20,6 @@ function dropPictures(article) {
   for (const place of article.querySelectorAll(".chart")) Plotly.purge(place);
 }
 
-const unique = (values) => [...new Set(values)];
-
 // Rows of a table as a field by two of their columns; where there is no row, null.
 function field(rows, across, down, value) {
   const xs = unique(rows.map(across)), ys = unique(rows.map(down));

@@ -87,16 +87,16 @@ function shownPoints(want) {
     .filter((point) => filters.every(([name, of]) => of(point) === want[name]));
 }
 
-// Those of one task that no other one matches in both numbers while it beats them in one, best across last.
-function front(points, better) {
-  const fronts = [];
-  for (const task of new Set(points.map((point) => point.model.task))) {
+// Those of one task that no other one matches in both numbers while it beats them in one. A speedup is over the dense
+// model in the same runtime, so that runtimes have fronts of their own.
+function front(points, axis) {
+  const group = (point) => JSON.stringify([point.model.task, axis.field === "speedup" ? point.runtime : ""]);
+  return unique(points.map(group)).map((name) => {
     let best = -Infinity;
-    const own = points.filter((point) => point.model.task === task)
-      .sort((one, other) => better * (other.x[0] - one.x[0]) || other.y[0] - one.y[0]);
-    fronts.push(own.filter((point) => point.y[0] > best && ((best = point.y[0]), true)).reverse());
-  }
-  return fronts;
+    const own = points.filter((point) => group(point) === name)
+      .sort((one, other) => axis.better * (other.x[0] - one.x[0]) || other.y[0] - one.y[0]);
+    return own.filter((point) => point.y[0] > best && ((best = point.y[0]), true)).reverse();
+  });
 }
 
 function reach(values) {
@@ -132,7 +132,7 @@ function groupsOf(points, want) {
 function drawScatter(want) {
   const points = shownPoints(want);
   const groups = groupsOf(points, want);
-  const fronts = front(points, want.x.better);
+  const fronts = front(points, want.x);
   const first = new Set(fronts.flat());
   const colours = theme();
   const traces = fronts.map((line) => ({
@@ -188,9 +188,9 @@ function markChosen(want) {
 
 function xAxis(points, want) {
   const axis = { title: { text: want.x.title }, tickformat: want.x.tick ?? "" };
-  const values = points.map((point) => point.x[0]);
-  if (!want.x.log || !values.length) return axis;
-  const [low, high] = [Math.min(...values) / 1.12, Math.max(...values) * 1.12];
+  if (!want.x.log || !points.length) return axis;
+  const low = Math.min(...points.map(({ x }) => x[1] ?? x[0])) / 1.1;
+  const high = Math.max(...points.map(({ x }) => x[2] ?? x[0])) * 1.1;
   const fine = high / low < 4 ? [1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8] : [1, 2, 4, 8];
   const steps = [];
   const base = high / low < 4 ? 10 : 16;
@@ -210,11 +210,19 @@ function yTitle(points, want) {
 
 function describeScatter(points, first, want) {
   document.getElementById("tradeoff-words").textContent = points.length
-    ? `${points.length} points, ${first.size} of them on the front: ${yTitle(points, want)} against ${want.x.title}.`
+    ? `${points.length} points, ${first.size} of them on the front: ${yTitle(points, want)} against ${want.x.title}.${elsewhere(want)}`
     : "No model has both of these numbers in this setting. Choose other axes, or show all again.";
   document.getElementById("tradeoff-bars").textContent = want.points === "medians"
     ? "A point is a median over runs that differ in the seed only, its bars are minimum to maximum."
     : "A point is a model of one run. Its bars are the 95% interval where the record has it, else the quartiles of a time.";
+}
+
+// A chart of one setting says how many models were timed in others.
+function elsewhere(want) {
+  if (!want.x.scope) return "";
+  const models = (setting) => unique(expand(want.x, setting).map((point) => point.model)).filter((model) => !model.median);
+  const others = models("").length - models(want.setting).length;
+  return others ? ` ${others} more ${others === 1 ? "model was" : "models were"} timed in another setting.` : "";
 }
 
 function drawLegend(groups, want) {

@@ -32,6 +32,8 @@ window.addEventListener("popstate", () => document.dispatchEvent(new Event("stat
 const DARKNESS = matchMedia("(prefers-color-scheme: dark)");
 DARKNESS.addEventListener("change", () => document.dispatchEvent(new Event("theme")));
 
+const unique = (values) => [...new Set(values)];
+
 function theme() {
   return DATA.themes[DARKNESS.matches ? "dark" : "light"];
 }

@@ -69,7 +69,10 @@ function howToMake({ found, nearest }, speed, want) {
   const model = like?.model ?? DATA.points.find((point) => point.run in DATA.commands && task(point));
   const run = model && (model.run in DATA.commands ? model : DATA.points.find((one) => one.family === model.family && one.run in DATA.commands))?.run;
   if (!run) return [];
-  const caption = make("p", `To make one of ${times(speed)} (a target of the encoder's speed, or of the whole model's in a runtime that runs it as one program):`, { class: "caption" });
-  const code = make("pre", `${DATA.commands[run]} ${Number(speed.toFixed(2))}`, { class: "code" });
-  return [caption, code];
+  const { words, asked } = DATA.commands[run];
+  const known = asked.includes(speed);
+  const about = known
+    ? `${run} was asked for ${times(speed)}; its command:`
+    : `To make one of ${times(speed)} (a target of the encoder's speed, or of the whole model's in a runtime that runs it as one program):`;
+  return [make("p", about, { class: "caption" }), make("pre", known ? words : `${words} --speedup ${Number(speed.toFixed(2))}`, { class: "code" })];
 }
