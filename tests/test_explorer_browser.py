@@ -132,6 +132,7 @@ def test_a_click_on_a_point_shows_the_model_and_a_second_one_beside_it(
         expect(article(page, "magnitude/8x")).to_contain_text("8× faster")
         expect(article(page, "magnitude/8x").locator(".of-heads .main-svg").first).to_be_visible()
         assert "model=magnitude%2F8x" in page.url
+        expect(page.locator("#marked")).to_contain_text("8x of magnitude: 6.48× (6.35× to 6.61×), 8")
         article(page, "magnitude/8x").get_by_role("button", name="Compare with another model").click()
         page.get_by_text("The same as a table").click()
         page.locator("#listed tr", has_text="obs0").get_by_role("button", name="4x").press("Enter")

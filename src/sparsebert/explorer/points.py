@@ -7,7 +7,7 @@ from typing import Any
 
 from sparsebert.explorer.models import ShownModel
 from sparsebert.reports.asked import target_text
-from sparsebert.reports.families import headline
+from sparsebert.reports.families import Family, headline
 from sparsebert.reports.rows import FamilyRow, TimingRow, family_rows, timing_rows
 from sparsebert.reports.tables import metric_name
 from sparsebert.reports.values import Value
@@ -17,13 +17,13 @@ _SINGLE = ("encoder_sparsity", "whole_sparsity", "bytes_sparsity", "size_mb", "p
 
 def points(models: Sequence[ShownModel]) -> list[dict[str, Any]]:
     """One entry a model. Numbers are [middle, low, high] or [middle]; the units are those of FamilyRow."""
-    rows = {id(model.family): _rows(model) for model in models}
+    rows = {key: _rows(family) for key, family in {id(model.family): model.family for model in models}.items()}
     several = len({model.first[0].environment.cpu for model in models}) > 1
     return [_point(model, *rows[id(model.family)], several) for model in models]
 
 
-def _rows(model: ShownModel) -> tuple[dict[str, FamilyRow], list[TimingRow]]:
-    return {row.name: row for row in family_rows([model.family])}, timing_rows([model.family])
+def _rows(family: Family) -> tuple[dict[str, FamilyRow], list[TimingRow]]:
+    return {row.name: row for row in family_rows([family])}, timing_rows([family])
 
 
 def _point(

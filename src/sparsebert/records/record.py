@@ -172,11 +172,12 @@ def read_record(path: Path) -> Record:
     file = path / FILE_NAME if path.is_dir() else path
     if not file.is_file():
         raise UserError("No record found", got=path, fix="give a run's folder or its record.json")
+    content = file.read_bytes()
     try:
-        version = _Version.model_validate_json(file.read_bytes()).schema_version
+        version = _Version.model_validate_json(content).schema_version
         if version != SCHEMA:
             raise UserError("The record has another schema", got=version, allowed=SCHEMA)
-        return Record.model_validate_json(file.read_bytes())
+        return Record.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = f" at {_place(first['loc'])}" if first["loc"] else ""

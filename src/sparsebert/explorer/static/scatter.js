@@ -151,36 +151,56 @@ function drawScatter(want) {
       },
     });
   }
-  traces.push(ring(points, [want.model, want.beside], colours));
   const place = document.getElementById("scatter");
+  const across = xAxis(points, want);
   draw(place, traces, {
-    height: 440, xaxis: xAxis(points, want), yaxis: { title: { text: inChart(yTitle(points, want)) } }, margin: { l: 60, r: 16, t: 12, b: 52 },
+    ...rings(points, want, across), height: 440, xaxis: across, yaxis: { title: { text: inChart(yTitle(points, want)) } }, margin: { l: 60, r: 16, t: 12, b: 52 },
   });
   if (!place.dataset.ready) {
     place.dataset.ready = "yes";
     place.on("plotly_click", (event) => event.points[0].customdata && changeState({ model: event.points[0].customdata }));
   }
   describeScatter(points, first, want);
+  tellChosen(points, want);
   drawLegend(groups, want);
   listModels(points, first, want);
   return points;
 }
 
-function ring(points, keys, colours) {
-  const own = points.filter((point) => keys.includes(point.model.key));
-  return {
-    x: own.map((p) => p.x[0]), y: own.map((p) => p.y[0]), mode: "markers+text", hoverinfo: "skip", showlegend: false,
-    textposition: own.map((p) => (p.model.key === keys[0] ? "top center" : "bottom center")),
-    text: own.map((p) => inChart(p.model.name)), textfont: { color: colours.ink, size: 13 },
-    marker: { symbol: "circle-open", size: 22, color: colours.ink, line: { width: 2.5 } },
-  };
+// Rings around the chosen models, with their names: parts of the layout, which are redrawn without the points.
+function rings(points, want, axis) {
+  const colours = theme();
+  const own = points.filter((point) => point.model.key === want.model || point.model.key === want.beside);
+  const place = (point) => ({ x: axis.type === "log" ? Math.log10(point.x[0]) : point.x[0], y: point.y[0] });
+  const circle = (point) => ({
+    type: "circle", xsizemode: "pixel", ysizemode: "pixel", xanchor: point.x[0], yanchor: point.y[0], x0: -11, x1: 11, y0: -11, y1: 11,
+    line: { color: colours.ink, width: 2.5 },
+  });
+  const name = (point) => ({
+    ...place(point), text: inChart(point.model.name), showarrow: false, font: { color: colours.ink, size: 13 },
+    yshift: point.model.key === want.model ? 20 : -20,
+  });
+  return { shapes: own.map(circle), annotations: own.map(name) };
+}
+
+// The chosen model in a line below the chart: all about it stands further down.
+function tellChosen(points, want) {
+  const point = points.find((one) => one.model.key === want.model);
+  const line = document.getElementById("marked");
+  if (!point) return line.replaceChildren();
+  const button = make("button", "See all of it", { type: "button", class: "link" });
+  button.addEventListener("click", () => CHOSEN.scrollIntoView({ behavior: "smooth" }));
+  const change = point.model.change && !point.model.dense ? `, ${said(point.model.change, signed)} points from dense` : "";
+  line.replaceChildren(make("strong", point.model.name), ` of ${point.model.run}: ${said(point.x, want.x.form)}, ${said(point.y, want.y.form)}${want.yName === "score" ? change : ""}. `, button);
+  return undefined;
 }
 
 // Another model is chosen, and nothing else: its ring moves, and the table's button is the pressed one.
 function markChosen(want) {
   const place = document.getElementById("scatter");
-  const { x, y, text, textposition } = ring(shownPoints(want), [want.model, want.beside], theme());
-  Plotly.restyle(place, { x: [x], y: [y], text: [text], textposition: [textposition] }, [place.data.length - 1]);
+  const points = shownPoints(want);
+  Plotly.relayout(place, rings(points, want, place.layout.xaxis));
+  tellChosen(points, want);
   for (const row of document.querySelectorAll("#listed tbody tr")) {
     row.querySelector("button").setAttribute("aria-pressed", row.dataset.key === want.model);
   }
