@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from example_record import full_record
 from exploring import EVIL, EVIL_FOLDER, hostile, runs_of, several
-from sparsebert.explorer.app import application
+from sparsebert.explorer.app import Desk, application
 from sparsebert.explorer.export import export
 from sparsebert.explorer.library import Library
 from sparsebert.records import write_record
@@ -51,7 +51,7 @@ def browser() -> Iterator[Browser]:
 def served(home: Path) -> Iterator[str]:
     """The page of a folder, by a server in a thread of its own."""
     with listening(Address("127.0.0.1", 0)) as door:
-        config = uvicorn.Config(application(Library([home]), None), log_config=None, lifespan="off", ws="none")
+        config = uvicorn.Config(application(Desk(Library([home])), None), log_config=None, lifespan="off", ws="none")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
         thread.start()

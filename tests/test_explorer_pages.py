@@ -35,7 +35,7 @@ HERE, TOKEN = "http://127.0.0.1:8080", "a-secret-of-tests"
 
 
 def client_of(home: Path, token: str | None = None, at: str = HERE) -> TestClient:
-    return TestClient(application(Library([home]), token), base_url=at, follow_redirects=False)
+    return TestClient(application(Desk(Library([home])), token), base_url=at, follow_redirects=False)
 
 
 @pytest.fixture(scope="module")

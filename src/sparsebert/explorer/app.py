@@ -50,9 +50,8 @@ class Desk:
             return self._view
 
 
-def application(library: Library, token: str | None) -> ASGIApp:
-    """The live page of a library; with a token only for who has it, without for who came to this machine by name."""
-    desk = Desk(library)
+def application(desk: Desk, token: str | None) -> ASGIApp:
+    """The live page; with a token only for who has it, without for who came to this machine by name."""
 
     def page(request: Request) -> Response:
         return HTMLResponse(desk.view().html, headers=_HEADERS)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
 
 from sparsebert.errors import UserError
-from sparsebert.explorer.app import application
+from sparsebert.explorer.app import Desk, application
 from sparsebert.explorer.library import Library
 from sparsebert.serve.door import Address, SignalledServer, listening, needed_token
 
@@ -20,14 +22,16 @@ def explore(library: Library, address: Address, token_file: Path | None, ready: 
     Raises UserError where nothing that was given is a run, and for an address that is in use or needs a token.
     """
     token = needed_token(address, token_file)
-    shelf = library.look()
+    desk = Desk(library)
+    with _uncollected():
+        shelf = desk.view().shelf
     if not shelf.runs and not shelf.going:
         raise UserError(shelf.problems[0].rstrip(".") if shelf.problems else "No run was given")
     with listening(address) as door:
         host, port = door.getsockname()[:2]
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
         config = uvicorn.Config(
-            application(library, token),
+            application(desk, token),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -36,3 +40,14 @@ def explore(library: Library, address: Address, token_file: Path | None, ready: 
             timeout_graceful_shutdown=2,
         )
         asyncio.run(SignalledServer(config).serve([door]))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Inside nothing is looked through for garbage, and what was made is left out of it later: records stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

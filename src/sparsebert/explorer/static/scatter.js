@@ -152,35 +152,35 @@ function drawScatter(want) {
     });
   }
   const place = document.getElementById("scatter");
-  const across = xAxis(points, want);
   draw(place, traces, {
-    ...rings(points, want, across), height: 440, xaxis: across, yaxis: { title: { text: inChart(yTitle(points, want)) } }, margin: { l: 60, r: 16, t: 12, b: 52 },
+    height: 440, xaxis: xAxis(points, want), yaxis: { title: { text: inChart(yTitle(points, want)) }, range: reachOf(points.map(({ y }) => y), 0.06) }, margin: { l: 60, r: 16, t: 12, b: 52 },
   });
   if (!place.dataset.ready) {
     place.dataset.ready = "yes";
+    place.on("plotly_afterplot", () => drawRings(shownPoints(wanted()), wanted()));
     place.on("plotly_click", (event) => event.points[0].customdata && changeState({ model: event.points[0].customdata }));
   }
   describeScatter(points, first, want);
+  drawRings(points, want);
   tellChosen(points, want);
   drawLegend(groups, want);
   listModels(points, first, want);
   return points;
 }
 
-// Rings around the chosen models, with their names: parts of the layout, which are redrawn without the points.
-function rings(points, want, axis) {
-  const colours = theme();
-  const own = points.filter((point) => point.model.key === want.model || point.model.key === want.beside);
-  const place = (point) => ({ x: axis.type === "log" ? Math.log10(point.x[0]) : point.x[0], y: point.y[0] });
-  const circle = (point) => ({
-    type: "circle", xsizemode: "pixel", ysizemode: "pixel", xanchor: point.x[0], yanchor: point.y[0], x0: -11, x1: 11, y0: -11, y1: 11,
-    line: { color: colours.ink, width: 2.5 },
+// Rings around the chosen models, with their names, above the chart: drawn by plotly they would cost a new chart each.
+function drawRings(points, want) {
+  const place = document.getElementById("scatter");
+  const { xaxis, yaxis, _size: size } = place._fullLayout;
+  const rings = points.filter((point) => point.model.key === want.model || point.model.key === want.beside).map((point) => {
+    const [across, down] = [xaxis.d2p(point.x[0]), yaxis.d2p(point.y[0])];
+    const ring = make("span", point.model.name, { class: point.model.key === want.model ? "ring" : "ring kept" });
+    ring.style.left = `${size.l + across}px`;
+    ring.style.top = `${size.t + down}px`;
+    ring.hidden = across < 0 || down < 0 || across > size.w || down > size.h;
+    return ring;
   });
-  const name = (point) => ({
-    ...place(point), text: inChart(point.model.name), showarrow: false, font: { color: colours.ink, size: 13 },
-    yshift: point.model.key === want.model ? 20 : -20,
-  });
-  return { shapes: own.map(circle), annotations: own.map(name) };
+  document.getElementById("rings").replaceChildren(...rings);
 }
 
 // The chosen model in a line below the chart: all about it stands further down.
@@ -197,18 +197,26 @@ function tellChosen(points, want) {
 
 // Another model is chosen, and nothing else: its ring moves, and the table's button is the pressed one.
 function markChosen(want) {
-  const place = document.getElementById("scatter");
   const points = shownPoints(want);
-  Plotly.relayout(place, rings(points, want, place.layout.xaxis));
+  drawRings(points, want);
   tellChosen(points, want);
   for (const row of document.querySelectorAll("#listed tbody tr")) {
     row.querySelector("button").setAttribute("aria-pressed", row.dataset.key === want.model);
   }
 }
 
+// Ends of an axis that holds all points with their bars.
+function reachOf(values, room) {
+  if (!values.length) return [0, 1];
+  const low = Math.min(...values.map((value) => value[1] ?? value[0])), high = Math.max(...values.map((value) => value[2] ?? value[0]));
+  const more = room * (high - low || Math.abs(high) || 1);
+  return [low - more, high + more];
+}
+
 function xAxis(points, want) {
   const axis = { title: { text: want.x.title }, tickformat: want.x.tick ?? "" };
-  if (!want.x.log || !points.length) return axis;
+  if (!points.length) return axis;
+  if (!want.x.log) return { ...axis, range: reachOf(points.map(({ x }) => x), 0.04) };
   const low = Math.min(...points.map(({ x }) => x[1] ?? x[0])) / 1.1;
   const high = Math.max(...points.map(({ x }) => x[2] ?? x[0])) * 1.1;
   const fine = high / low < 4 ? [1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8] : [1, 2, 4, 8];
