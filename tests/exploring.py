@@ -11,7 +11,7 @@ from example_record import failed_record, full_record, train_record, tree_record
 from sparsebert.records import RECIPE_FILE, VISITS, Record, write_record
 
 EVIL = "<img src=x onerror=alert(1)></script><script>window.hurt=1</script>"
-EVIL_FOLDER = "<img src=x onerror='window.hurt=1'>"
+EVIL_FOLDER = "<b><img src=x onerror='window.hurt=1'>"
 
 
 def runs_of(home: Path, **records: Record) -> Path:

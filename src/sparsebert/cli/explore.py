@@ -47,9 +47,9 @@ def explore(
     ] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Look at runs in the browser: trade-offs, what was pruned, which model to take; until Ctrl-C.
+    """Look at runs in the browser, and pick a model.
 
-    Needs the extra explorer. Reads records only: no torch, no models, no network.
+    Until Ctrl-C, or with --export as files. Needs the extra explorer; reads records only, without torch and network.
     """
     with cli_errors(debug):
         from sparsebert.runtimes.program import not_installed

@@ -34,7 +34,7 @@ def push(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Send a model to the hub, in one commit, once it has been opened here.
+    """Send a model to the hub, in one commit, once it was opened.
 
     A README.md is made where the folder has none, from the record of the run that made the model if it lies beside it.
     The token is that of `hf auth login` or of HF_TOKEN.
