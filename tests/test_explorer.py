@@ -253,6 +253,13 @@ def test_a_command_of_another_kind_says_what_its_recipe_says(command: str) -> No
     ]
 
 
+def test_what_this_version_does_not_take_is_in_no_command() -> None:
+    """As `dropout`, which once was true or false."""
+    record = full_record(dense={"dropout": True, "epochs": 3.0, "gone": 1}).model_copy(update={"command": "mine"})
+    words = making(record).words
+    assert "dense.epochs=3.0" in words and "dropout" not in words and "gone" not in words
+
+
 def test_a_training_becomes_a_command_with_what_both_have() -> None:
     words = shlex.split(making(train_record(1)).words)
     assert words == ["sparsebert", "compress", words[2], "--task", "sst2", "--seed", "1"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import ValidationError
 
 from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.load import flat_values
@@ -82,13 +85,22 @@ def _words(command: str) -> list[str]:
 
 def _of_recipe(record: Record) -> list[str]:
     own = record.recipe if record.kind == "compress" else {key: record.recipe.get(key) for key in _SHARED}
-    usual = dict(flat_values(CompressRecipe().plain()))
+    usual, left_out = dict(flat_values(CompressRecipe().plain())), {_OTHERS, *_misfits(own)}
     words = [str(own["model"])] if own.get("model") else []
     for key, value in flat_values(own):
-        if key.split(".")[0] in _DECIDED or key == _OTHERS or value is None or usual.get(key, value) == value:
+        if key.split(".")[0] in _DECIDED or key in left_out or value is None or usual.get(key, value) == value:
             continue
         words += [_OPTIONS[key], str(value)] if key in _OPTIONS else ["--set", f"{key}={_text(value)}"]
     return words
+
+
+def _misfits(values: Mapping[str, Any]) -> list[str]:
+    """Keys with values of another version, which no command of this one takes."""
+    try:
+        CompressRecipe.model_validate({key: value for key, value in values.items() if key not in _DECIDED})
+    except ValidationError as error:
+        return [".".join(map(str, one["loc"])) for one in error.errors()]
+    return []
 
 
 def _text(value: Any) -> str:
