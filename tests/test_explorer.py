@@ -255,8 +255,9 @@ def test_a_command_of_another_kind_says_what_its_recipe_says(command: str) -> No
 
 def test_what_this_version_does_not_take_is_in_no_command() -> None:
     """As `dropout`, which once was true or false."""
-    record = full_record(dense={"dropout": True, "epochs": 3.0, "gone": 1}).model_copy(update={"command": "mine"})
-    words = making(record).words
+    record = full_record()
+    older = record.recipe | {"dense": {"dropout": True, "epochs": 3.0, "gone": 1}}
+    words = making(record.model_copy(update={"command": "mine", "recipe": older})).words
     assert "dense.epochs=3.0" in words and "dropout" not in words and "gone" not in words
 
 
