@@ -11,7 +11,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertTokenizerFast, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from sparsebert.data.smaller_vocabulary import choose_entries, count_changed, count_entries, cut_tokenizer, kept_ids
@@ -122,6 +122,38 @@ def test_merges_on_the_way_stay():
     assert ids == [0, 1, 2, 3, 5] and small.tokenize("abc") == ["abc"] and small.tokenize("bc") == ["b", "c"]
 
 
+def test_no_letter_is_lost_by_bytes():
+    """A byte-level tokenizer has no unknown token: what it has no entry for would vanish."""
+    words = tokenizer("BPE")
+    _, small = cut_to(words, ["the cat"])
+    for text in ("the\ncat", "caf\u00e9", "\u65e5\u672c \x00"):
+        assert small.decode(small(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_added_entries_are_reached_as_before():
+    """`the` is an added word and an entry of the merges, whose way there stays."""
+    letters = {letter: number for number, letter in enumerate("theab")}
+    vocabulary, merges = letters | {"th": 5, "the": 6}, [("t", "h"), ("th", "e")]
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    core.add_tokens([AddedToken("the", single_word=True)])
+    words = PreTrainedTokenizerFast(tokenizer_object=core)
+    ids, small = cut_to(words, ["a"])
+    assert ids == list(range(7)) and small.tokenize("athe") == words.tokenize("athe") == ["a", "the"]
+
+
+@pytest.mark.parametrize("mark", ["end_of_word_suffix", "continuing_subword_prefix"])
+def test_merges_of_marked_parts_of_words_are_refused(mark: str):
+    core = Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[], **{mark: "@"}))
+    with pytest.raises(UserError, match=f"marks parts of words cannot be cut; got {mark}"):
+        cut_to(PreTrainedTokenizerFast(tokenizer_object=core), ["a"])
+
+
+def test_a_list_with_an_entry_twice_is_refused():
+    core = Tokenizer(models.Unigram([("[UNK]", 0.0), ("a", -1.0), ("b", -2.0), ("a", -3.0), ("c", -4.0)], 0, False))
+    with pytest.raises(UserError, match=r"cannot be numbered anew"):
+        cut_to(PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]"), ["a c"])
+
+
 def test_a_tokenizer_of_another_kind_is_refused():
     class Slow(PreTrainedTokenizerBase):
         pass
@@ -155,6 +187,24 @@ def test_the_ids_of_the_configuration_follow():
     small = cut_vocabulary(tiny_model("modernbert", pad_token_id=60, cls_token_id=41, mask_token_id=50), [1, 2, 41, 60])
     config = small.config
     assert (config.pad_token_id, config.cls_token_id, config.bos_token_id, config.mask_token_id) == (3, 2, 0, None)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v2"])
+def test_a_head_with_weights_of_its_own(family: str, tmp_path: Path):
+    small = cut_vocabulary(tiny_model(family, "masked_lm", tie_word_embeddings=False), [0, 1, 2, 50])
+    save_model(small, None, tmp_path / "small")
+    given = torch.tensor([[1, 3, 2]])
+    assert torch.equal(load_model(tmp_path / "small")(given).logits, small(given).logits)
+
+
+def test_a_padding_id_that_goes_is_none():
+    small = cut_vocabulary(tiny_model("bert", pad_token_id=5), [0, 1, 2])
+    assert small.config.pad_token_id is None and small(torch.tensor([[1, 2]])).logits.isfinite().all()
+
+
+def test_an_id_without_a_row_is_refused():
+    with pytest.raises(UserError, match=f"no embedding for, and that cannot go; got id {VOCAB}; allowed: 0 to 99"):
+        cut_vocabulary(tiny_model("bert"), [0, 1, VOCAB])
 
 
 def test_roberta_counts_positions_from_the_padding_id():

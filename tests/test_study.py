@@ -178,4 +178,4 @@ def test_heads_are_told_apart_in_blocks():
 def test_python_gets_the_same(models: Path):
     found = sparsebert.study("head-zeros", [str(models / "half")], sparsebert.StudyOptions())
     assert found.answer == answer("head-zeros", models / "half")["answer"]
-    assert found.rows[-1].values[:2] == ("layer 3", "all four")
+    assert found.rows[-1].values[:2] == ("layer 3", "all together")

@@ -148,10 +148,10 @@ def test_a_class_that_loses_more_is_named():
     after[[3, 70]] = [0, 0, 5]
     found = class_harm(labels, ("a", "b", "rare"), {"dense": before, "small": after})
     own = rows(found, "dense to small")
-    assert own["recall of rare"]["verdict"] == "hurt more" and own["recall of rare"]["p_corrected"] < 0.001
-    assert own["recall of a"]["verdict"] == "hurt less"
+    assert own["recall of rare"]["verdict"] == "behind the mean" and own["recall of rare"]["p_corrected"] < 0.001
+    assert own["recall of a"]["verdict"] == "ahead of the mean"
     assert own["recall of rare"]["change_low"] < -0.5 < own["recall of rare"]["change_high"] < -0.3
-    assert "rare (−50.0) lost more than that" in found.answer
+    assert "rare (−50.0) fared worse than that" in found.answer
     ranges, lines = found.chart.panels
     assert isinstance(ranges, RangePanel) and [one.strong for one in ranges.ranges] == [False, False, True]
     assert isinstance(lines, LinePanel) and [line.label for line in lines.lines][:2] == ["dense", "small"]

@@ -180,9 +180,9 @@ def test_weight_distribution_has_other_matrices_too():
 
 
 BLOCKS = [
-    HeadBlock(0, "attention query", np.array([[0.0, 0.0, 1.0, 2.0], [3.0, 4.0, 5.0, 6.0]])),
-    HeadBlock(0, "attention key", np.array([[0.0, 1.0, 1.0, 2.0], [0.0, 4.0, 5.0, 6.0]])),
-    HeadBlock(2, "attention query", np.array([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])),
+    HeadBlock(0, "attention query", np.array([[0.0, 0.0, 1.0, 2.0], [3.0, 4.0, 5.0, 6.0]]), "q"),
+    HeadBlock(0, "attention key", np.array([[0.0, 1.0, 1.0, 2.0], [0.0, 4.0, 5.0, 6.0]]), "k"),
+    HeadBlock(2, "attention query", np.array([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]), "q"),
 ]
 
 
@@ -210,6 +210,13 @@ def test_zeros_of_heads_at_sparsities_that_magnitude_would_give():
     assert isinstance(panel, LinePanel) and panel.lines[0].high == (50.0, 100.0)
     with pytest.raises(UserError, match="The checkpoint has no attention heads; got m"):
         head_zeros({"m": []})
-    half = HeadBlock(0, "attention key", np.eye(40))
+    # Queries and keys in one tensor, of which the keys are the smaller half.
+    fused = [
+        HeadBlock(0, "attention query", np.full((2, 3), 9.0), "qkv"),
+        HeadBlock(0, "attention key", np.ones((2, 3)), "qkv"),
+    ]
+    shares = {row.values[1]: row.values[4] for row in head_zeros({"m": fused}, [0.5]).rows}
+    assert (shares["attention query"], shares["attention key"]) == (0.0, 1.0)
+    half = HeadBlock(0, "attention key", np.eye(40), "k")
     with pytest.raises(UserError, match=r"More of a matrix of m is zero.*got 97\.5% of layer 1 attention key"):
         head_zeros({"m": [half]}, [0.5])

@@ -57,6 +57,10 @@ def test_every_smaller_model_is_without_what_no_text_needs(home: Path, tmp_path:
         assert len(tokenizer) == model.config.vocab_size == entries
     again = run_cli(*command)
     assert again.exit_code == 0 and read_record(tmp_path / "out" / "record.json").models[1].files == vocabulary.files
+    card = (tmp_path / "out" / small.folder / "README.md").read_text(encoding="utf-8")
+    assert "67 of 107 entries of the tokenizer stay" in card and "vocabulary are unchanged" not in card
+    alike = run_cli("study", "feature-similarity", tmp_path / "out", "--task", "own", "--data", home / "task")
+    assert alike.exit_code == 0 and "vocabulary" in alike.stdout, alike.output
     answers = run_cli("predict", tmp_path / "out" / small.folder, "good w1 never3", "--json")
     assert answers.exit_code == 0, answers.output
 
@@ -92,6 +96,35 @@ def test_without_a_target_the_vocabulary_alone_gets_smaller(home: Path, tmp_path
         assert record.inputs is not None and set(record.inputs.files) == {str(chosen[-1])}
 
 
+def test_max_drop_is_about_the_vocabulary_too(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of the dense model's values and the one without entries, which lost too much before anything else was cut."""
+    values = iter([0.9, 0.9, 0.5, 0.5, 0.5])
+    monkeypatch.setattr("sparsebert.runs.context.RunContext.main_value", lambda self, predictions: next(values))
+    command = ("compress", *own(home), "--vocabulary", "auto", "--max-drop", 1, "-o", tmp_path / "out")
+    said = run_cli(*command)
+    assert said.exit_code == 0, said.output
+    assert [model.name for model in read_record(tmp_path / "out" / "record.json").models] == ["dense"]
+    assert "vocabulary lost 40.0 points of accuracy, more than 1" in said.stdout
+
+
+def test_the_smallest_may_be_the_one_with_fewer_entries_alone(home: Path, tmp_path: Path):
+    command = ("compress", *own(home), "--vocabulary", "auto", "--max-drop", 0, "--no-finetune", "-o", tmp_path / "out")
+    said = run_cli(*command)
+    assert said.exit_code == 0, said.output
+    assert "No model found" not in said.stdout and "is the smallest model found" in said.stdout
+
+
+def test_a_tokenizer_that_cannot_be_cut_is_refused_before_anything_is_trained(home: Path, tmp_path: Path):
+    save_tiny(tmp_path / "model", num_hidden_layers=1, vocab_size=len(SPECIAL) + len(WORDS), num_labels=3)
+    tokenizer = load_tokenizer(tmp_path / "model")
+    tokenizer.add_tokens(["beyond"])
+    tokenizer.save_pretrained(tmp_path / "model")
+    before = sorted(tmp_path.iterdir())
+    given = (tmp_path / "model", *own(home)[1:], "--vocabulary", "auto", "-o", tmp_path / "out")
+    assert_refused(run_cli("compress", *given), ["no embedding for, and that cannot go", "id 67"])
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_run_of_other_texts_is_another_run(home: Path, tmp_path: Path):
     file = tmp_path / "more.txt"
     command = ("compress", *own(home), "--vocabulary", "auto", "--vocabulary-text", file, "-o", tmp_path / "out")
@@ -106,9 +139,9 @@ def test_what_is_no_vocabulary_is_refused_and_nothing_written(home: Path, tmp_pa
     before = sorted(tmp_path.iterdir())
     for chosen, words in (
         (("--vocabulary", 4), ["smaller than what it cannot do without; got 4"]),
-        (("--vocabulary", tmp_path / "none.txt"), ["No such file", "none.txt"]),
-        (("--vocabulary", tmp_path / "entries.txt"), ["The tokenizer has no such entry", "nowhere"]),
-        (("--vocabulary", "auto", "--vocabulary-text", tmp_path / "none.txt"), ["No such file"]),
+        (("--vocabulary", tmp_path / "none.txt"), ["there is no such file; got", "none.txt"]),
+        (("--vocabulary", tmp_path / "entries.txt"), ["The tokenizer lacks 1 entries of", "got 'nowhere'"]),
+        (("--vocabulary", "auto", "--vocabulary-text", tmp_path / "none.txt"), ["there is no such file; got"]),
         (("--vocabulary", tmp_path / "entries.txt", "--vocabulary-text", home), ["leave most and texts out"]),
         ((), ["Nothing to do: no target", "--vocabulary"]),
     ):

@@ -56,21 +56,21 @@ def count_changed(
 def choose_entries(tokenizer: PreTrainedTokenizerBase, used: Mapping[str, int], most: int | None = None) -> set[str]:
     """The entries that stay: what cannot go, and of those used as many as fit into `most`, the commonest first.
 
-    Special and added tokens cannot go, nor the characters of ASCII. `most` none = all that are used. Raises UserError
-    where `most` is too small for what cannot go, and as `cut_tokenizer` does.
+    Special and added tokens cannot go, nor the characters of ASCII, nor those that a BPE begins with. `most` none = all
+    that are used. Raises UserError where `most` is too small for what cannot go, and as `cut_tokenizer` does.
     """
     state = json.loads(_backend(tokenizer).to_str())
     entries, needs = set(_entries(state["model"])), _NEEDS[_kind(state)](state["model"])
-    kept = {token["content"] for token in state["added_tokens"]} | _fixed(state["model"])
-    for letter in string.printable:
-        kept |= _closure(letter, needs) & entries
+    kept = _fixed(state)
+    for entry in [*kept, *string.printable]:
+        kept |= {entry, *needs(entry)} & entries
     if most is not None and len(kept) > most:
         raise UserError("The vocabulary is smaller than what it cannot do without", got=most, allowed=f"{len(kept)} up")
     # By name where counts are equal, so that the choice does not depend on the order of the texts.
     for entry in sorted(used, key=lambda entry: (-used[entry], entry)):
-        more = kept | (_closure(entry, needs) & entries)
-        if most is None or len(more) <= most:
-            kept = more
+        more = ({entry, *needs(entry)} & entries) - kept
+        if most is None or len(kept) + len(more) <= most:
+            kept |= more
     return kept
 
 
@@ -88,19 +88,27 @@ def kept_ids(tokenizer: PreTrainedTokenizerBase, kept: set[str]) -> list[int]:
 def cut_tokenizer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> PreTrainedTokenizerBase:
     """The tokenizer with these of its entries alone, numbered anew in their order.
 
-    Raises UserError for a tokenizer without a file for the library `tokenizers`, and of a kind that is not known.
+    Raises UserError for a tokenizer without a file for the library `tokenizers`, for one of a kind that is not known,
+    and for one whose ids are not those of its file.
     """
     state = json.loads(_backend(tokenizer).to_str())
     new = {old: place for place, old in enumerate(ids)}
-    kept = {entry for entry, number in _ids(state).items() if number in new}
+    numbers = _ids(state)
+    kept = {entry for entry, number in numbers.items() if number in new}
     _CUT[_kind(state)](state["model"], kept, new)
     for token in state["added_tokens"]:
         token["id"] = new[token["id"]]
     _renumber(state["post_processor"], new)
-    if state["padding"] is not None:
-        state["padding"]["pad_id"] = new[state["padding"]["pad_id"]]
+    # Whoever reads texts says how they are padded; the file's own id may be that of another token.
+    state["padding"] = None
     with tempfile.TemporaryDirectory(prefix="sparsebert-") as folder:
-        return _written(tokenizer, state, Path(folder))
+        small = _written(tokenizer, state, Path(folder))
+    found = small.get_vocab()
+    misplaced = [entry for entry in kept if found.get(entry) != new[numbers[entry]]]
+    if misplaced or len(small) != len(ids):
+        got = repr(misplaced[0]) if misplaced else f"{len(small)} entries in place of {len(ids)}"
+        raise UserError("The tokenizer's entries cannot be numbered anew", got=got)
+    return small
 
 
 def _written(tokenizer: PreTrainedTokenizerBase, state: Mapping[str, Any], folder: Path) -> PreTrainedTokenizerBase:
@@ -134,9 +142,13 @@ def _read(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterator[
 
 
 def _kind(state: Mapping[str, Any]) -> str:
-    kind = state["model"].get("type")
+    model = state["model"]
+    kind = model.get("type")
     if kind not in _CUT:
         raise UserError("The vocabulary of such a tokenizer cannot be cut", got=kind, allowed=", ".join(_CUT))
+    marks = [name for name in ("continuing_subword_prefix", "end_of_word_suffix") if model.get(name)]
+    if kind == "BPE" and marks:
+        raise UserError("The vocabulary of a BPE that marks parts of words cannot be cut", got=", ".join(marks))
     return kind
 
 
@@ -150,16 +162,33 @@ def _ids(state: Mapping[str, Any]) -> dict[str, int]:
     return own | {token["content"]: token["id"] for token in state["added_tokens"]}
 
 
-def _fixed(model: Mapping[str, Any]) -> set[str]:
-    """Entries of the model that it cannot do without: the unknown token, bytes, and the lowest score."""
-    if isinstance(model["vocab"], list):
-        lowest = min(model["vocab"], key=lambda pair: pair[1])[0]
-        unknown = () if model["unk_id"] is None else (model["vocab"][model["unk_id"]][0],)
-        found = {lowest, *unknown}
-    else:
-        found = {model["unk_token"]} if model.get("unk_token") else set()
+def _fixed(state: Mapping[str, Any]) -> set[str]:
+    """Entries that the tokenizer cannot do without: those outside its model, and what any text may fall back to."""
+    model, added = state["model"], {token["content"] for token in state["added_tokens"]}
+    names = {number: entry for entry, number in _ids(state).items()}
+    around = {names[number] for number in _around(state["post_processor"])}
+    return added | around | _FIXED[_kind(state)](model)
+
+
+def _fixed_scores(model: Mapping[str, Any]) -> set[str]:
+    """The unknown token, the lowest score, and bytes."""
+    lowest = min(model["vocab"], key=lambda pair: pair[1])[0]
+    unknown = () if model["unk_id"] is None else (model["vocab"][model["unk_id"]][0],)
+    return {lowest, *unknown} | _spelled(model)
+
+
+def _fixed_merges(model: Mapping[str, Any]) -> set[str]:
+    """Single characters, of which a byte-level tokenizer has 256: where one is missing, text would be lost."""
+    return {entry for entry in model["vocab"] if len(entry) == 1} | _unknown(model) | _spelled(model)
+
+
+def _spelled(model: Mapping[str, Any]) -> set[str]:
     spelled = {f"<0x{byte:02X}>" for byte in range(256)} if model.get("byte_fallback") else set()
-    return found | (spelled & {*_entries(model)})
+    return spelled & {*_entries(model)}
+
+
+def _unknown(model: Mapping[str, Any]) -> set[str]:
+    return {model["unk_token"]} & {*model["vocab"]}
 
 
 def _word_piece(model: Mapping[str, Any]) -> Needs:
@@ -174,7 +203,6 @@ def _single_letters(model: Mapping[str, Any]) -> Needs:
 def _merged(model: Mapping[str, Any]) -> Needs:
     """Every piece on the way from the characters of an entry to it, by the ranks of the merges."""
     ranks = {pair: rank for rank, pair in enumerate(_pairs(model))}
-    prefix = model["continuing_subword_prefix"] or ""
 
     def needs(entry: str) -> list[str]:
         pieces = list(entry)
@@ -183,7 +211,7 @@ def _merged(model: Mapping[str, Any]) -> Needs:
             rank, place = min((ranks.get(pair, len(ranks)), place) for place, pair in enumerate(pairwise(pieces)))
             if rank == len(ranks):
                 break
-            pieces[place : place + 2] = [pieces[place] + pieces[place + 1].removeprefix(prefix)]
+            pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
             found.append(pieces[place])
         return found
 
@@ -196,22 +224,13 @@ def _pairs(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(first, second) for first, second in found]
 
 
-def _closure(entry: str, needs: Needs) -> set[str]:
-    return {entry, *needs(entry)}
-
-
 def _cut_numbered(model: dict[str, Any], kept: set[str], new: Mapping[int, int]) -> None:
     model["vocab"] = {entry: new[number] for entry, number in model["vocab"].items() if entry in kept}
 
 
 def _cut_merged(model: dict[str, Any], kept: set[str], new: Mapping[int, int]) -> None:
-    prefix = model["continuing_subword_prefix"] or ""
     _cut_numbered(model, kept, new)
-    model["merges"] = [
-        [first, second]
-        for first, second in _pairs(model)
-        if {first, second, first + second.removeprefix(prefix)} <= kept
-    ]
+    model["merges"] = [[one, other] for one, other in _pairs(model) if {one, other, one + other} <= kept]
 
 
 def _cut_scored(model: dict[str, Any], kept: set[str], new: Mapping[int, int]) -> None:
@@ -226,6 +245,12 @@ _NEEDS: dict[str, Callable[[Mapping[str, Any]], Needs]] = {
     "BPE": _merged,
     "Unigram": _single_letters,
 }
+_FIXED: dict[str, Callable[[Mapping[str, Any]], set[str]]] = {
+    "WordPiece": _unknown,
+    "WordLevel": _unknown,
+    "BPE": _fixed_merges,
+    "Unigram": _fixed_scores,
+}
 _CUT: dict[str, Callable[[dict[str, Any], set[str], Mapping[int, int]], None]] = {
     "WordPiece": _cut_numbered,
     "WordLevel": _cut_numbered,
@@ -234,8 +259,17 @@ _CUT: dict[str, Callable[[dict[str, Any], set[str], Mapping[int, int]], None]] =
 }
 
 
-def _renumber(processor: dict[str, Any] | None, new: Mapping[int, int]) -> None:
+def _around(processor: Mapping[str, Any] | None) -> set[int]:
     """The ids of special tokens that a post-processor puts around texts."""
+    if processor is None:
+        return set()
+    found = {number for part in processor.get("processors", ()) for number in _around(part)}
+    if processor["type"] == "TemplateProcessing":
+        found |= {number for special in processor["special_tokens"].values() for number in special["ids"]}
+    return found | {processor[name][1] for name in ("cls", "sep") if name in processor}
+
+
+def _renumber(processor: dict[str, Any] | None, new: Mapping[int, int]) -> None:
     if processor is None:
         return
     for part in processor.get("processors", ()):

@@ -171,7 +171,13 @@ def _limits(record: Record, model: ModelResult) -> str:
         "Scores hold for the split named above; on other data the model may have lost more than the table says.",
         "What the base model does wrong, this one does too, and pruning may have made rare cases worse than the mean.",
     ]
-    if model.target_kind is not None:
+    left = model.vocabulary
+    if left is not None:
+        limits.append(
+            f"{left.entries:,} of {left.before:,} entries of the tokenizer stay. Texts that need others are read in "
+            f"smaller pieces: {left.texts_changed:,} of {left.texts:,} validation texts."
+        )
+    elif model.target_kind is not None:
         limits.append("Only the encoder's linear layers were made smaller: embeddings and vocabulary are unchanged.")
     return "\n".join(f"- {in_markdown(limit)}" for limit in limits)
 

@@ -11,10 +11,12 @@ from transformers import PreTrainedModel
 
 from sparsebert import registry
 from sparsebert.counts import zero_share
+from sparsebert.data.smaller_vocabulary import cut_tokenizer
 from sparsebert.environment import cpu_name
 from sparsebert.errors import UnreachableError, UserError
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.load import save_model
+from sparsebert.models.smaller_vocabulary import check_ids
 from sparsebert.models.surgeon import Keep, mask_model, shrink
 from sparsebert.progress import line
 from sparsebert.pruning.assemble import masked_model
@@ -53,7 +55,9 @@ class Compress(RunType[CompressRecipe]):
         targets, vocabulary = wanted_targets(context.recipe), context.recipe.vocabulary
         check_blocks(context.start())
         if vocabulary is not None:
-            ids_that_stay(context, vocabulary)
+            ids = ids_that_stay(context, vocabulary)
+            check_ids(context.start().config, ids)
+            cut_tokenizer(context.tokenizer, ids)
         return (1 if vocabulary is None else 2) + len(targets) * (1 if context.recipe.finetune is None else 2)
 
     def make(self, context: CompressContext) -> Made:
@@ -71,8 +75,10 @@ class Compress(RunType[CompressRecipe]):
         entries, smaller, notes = [first], None, ()
         if context.recipe.vocabulary is not None:
             smaller = smaller_vocabulary(context, dense, context.recipe.vocabulary)
+            notes, value = smaller.notes, context.main_value(smaller.entry.predictions)
+            if context.recipe.max_drop is not None and fell_too_far(context, dense_value, value):
+                return Made(entries, (*notes, too_far(context, smaller.entry.name, dense_value, value)))
             entries.append(smaller.entry)
-            notes = smaller.notes
         maker = FamilyMaker(context, dense, smaller)
         for target in wanted_targets(context.recipe):
             try:

@@ -54,7 +54,7 @@ def too_few_examples(context: RunContext[CompressRecipe], least: float | None) -
 
 def answers(context: RunContext[CompressRecipe], models: Sequence[ModelResult]) -> Iterator[str]:
     """For `max_drop`: which of the models, all within it, is the smallest and which the fastest."""
-    limit, small = context.recipe.max_drop, [model for model in models if model.target_kind is not None]
+    limit, small = context.recipe.max_drop, models[1:]
     if limit is None:
         return
     points = "point" if limit == 1 else "points"

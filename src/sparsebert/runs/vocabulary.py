@@ -69,7 +69,7 @@ def ids_that_stay(context: RunContext[CompressRecipe], wanted: FewerEntries) -> 
         listed = [entry for entry in _lines(wanted.entries) if entry]
         unknown = sorted(set(listed) - entries_of(tokenizer))
         if unknown:
-            raise UserError(f"The tokenizer has no such entry; {len(unknown)} of {wanted.entries}", got=unknown[0])
+            raise UserError(f"The tokenizer lacks {len(unknown)} entries of {wanted.entries}", got=repr(unknown[0]))
         return kept_ids(tokenizer, choose_entries(tokenizer, dict.fromkeys(listed, 1)))
     texts = [*_texts(context, "train"), *(text for file in wanted.texts for text in _lines(file))]
     return kept_ids(tokenizer, choose_entries(tokenizer, count_entries(tokenizer, texts), wanted.most))
@@ -111,7 +111,9 @@ def _texts(context: RunContext[CompressRecipe], split: str) -> list[str]:
 
 
 def _lines(file: str) -> list[str]:
-    return decoded(Path(file).read_bytes(), file).splitlines()
+    if not Path(file).is_file():
+        raise UserError("A vocabulary is chosen by texts, a number or a file, and there is no such file", got=file)
+    return [text.removesuffix("\r") for text in decoded(Path(file).read_bytes(), file).split("\n")]
 
 
 def _bytes(model: PreTrainedModel) -> int:

@@ -93,7 +93,7 @@ def head_blocks(model: PreTrainedModel) -> list[HeadBlock]:
         for kind, part in _projections(group):
             values = array(model.get_parameter(part.tensor))
             entries = np.moveaxis(values, part.dim, 0)[part.offset : part.offset + group.units * part.width]
-            found.append(HeadBlock(layer.original_index, kind, entries.reshape(group.units, -1)))
+            found.append(HeadBlock(layer.original_index, kind, entries.reshape(group.units, -1), part.tensor))
     return found
 
 

@@ -33,7 +33,7 @@ DEFINITION = (
     "the same class by both."
 )
 LEVEL = 0.05
-HURT = "hurt more"
+BEHIND, AHEAD = "behind the mean", "ahead of the mean"
 RESAMPLES, DEALS = 2000, 20_000
 _MOST_PANELS = 4
 _COLUMNS = (
@@ -74,10 +74,10 @@ class ClassChange:
 
     @property
     def verdict(self) -> str:
-        """Whether the class lost more, or less, than all rows together, beyond chance."""
+        """Whether the class fared worse, or better, than all rows together, beyond chance."""
         if self.p_corrected >= LEVEL:
             return "could be chance"
-        return HURT if self.against_mean < 0 else "hurt less"
+        return BEHIND if self.against_mean < 0 else AHEAD
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,9 @@ def _chart(first: str, answers: Mapping[str, ClassAnswers], changes: Mapping[str
     panels: list[Panel] = []
     for name, own in list(changes.items())[:_MOST_PANELS]:
         ranges = tuple(
-            ChartRange(f"{one.name} ({one.rows})", 100 * one.change, 100 * one.low, 100 * one.high, one.verdict == HURT)
+            ChartRange(
+                f"{one.name} ({one.rows})", 100 * one.change, 100 * one.low, 100 * one.high, one.verdict == BEHIND
+            )
             for one in own
         )
         mean = 100 * float(answers[name].right.mean() - answers[first].right.mean())
@@ -249,9 +251,9 @@ def _chart(first: str, answers: Mapping[str, ClassAnswers], changes: Mapping[str
 
 def _sentence(before: ClassAnswers, after: ClassAnswers, changes: Sequence[ClassChange]) -> str:
     points = v.signed(100 * float(after.right.mean() - before.right.mean()))
-    hurt = [one for one in changes if one.verdict == HURT]
-    named = ", ".join(f"{one.name} ({v.signed(100 * one.change)})" for one in hurt)
-    who = f"{named} lost more than that" if hurt else "no class is shown to lose more than that"
+    behind = [one for one in changes if one.verdict == BEHIND]
+    named = ", ".join(f"{one.name} ({v.signed(100 * one.change)})" for one in behind)
+    who = f"{named} fared worse than that" if behind else "no class is shown to fare worse than that"
     errors = [written(one.calibration_error, "number") for one in (before, after)]
     return f"accuracy changes by {points} points, and {who}; ECE {errors[0]} before, {errors[1]} after."
 

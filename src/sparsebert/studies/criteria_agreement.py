@@ -131,8 +131,9 @@ def _panel(kind: str, criteria: Sequence[str], found: _Found) -> HeatPanel:
 def _sentence(found: _Found) -> str:
     parts = []
     for kind in dict.fromkeys(kind for kind, _, _ in found):
-        # Chance is no criterion that could agree.
-        own = {key[1:]: one.mean for key, one in found.items() if key[0] == kind and "random" not in key}
+        every = {key[1:]: one.mean for key, one in found.items() if key[0] == kind}
+        # Chance is no criterion that could agree, but where nothing else was asked about.
+        own = {pair: mean for pair, mean in every.items() if "random" not in pair} or every
         known = {pair: mean for pair, mean in own.items() if mean is not None}
         if known:
             most, least = max(known, key=lambda pair: known[pair]), min(known, key=lambda pair: known[pair])

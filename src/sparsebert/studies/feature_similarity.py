@@ -178,7 +178,8 @@ def _sentence(first: str, alike: Mapping[str, Mapping[int, Likeness]]) -> str:
     layer, last = ends[name]
     least = min(alike[name], key=lambda one: (_order(alike[name][one]), one))
     worst = alike[name][least]
-    where = f" and least like it at layer {least} (CKA {written(worst.cka, 'correlation')})" if least != layer else ""
+    lowest = written(worst.cka, "correlation")
+    where = f" and least like it at layer {least} (CKA {lowest})" if lowest != written(last.cka, "correlation") else ""
     cosine = "" if last.cosine is None else f"cosine {written(last.cosine, 'correlation')}, "
     return f"At layer {layer} {name} is like {first} by {cosine}CKA {written(last.cka, 'correlation')}{where}."
 

@@ -27,7 +27,7 @@ DEFINITION = (
     "most are over heads. SD: over heads; chance: what it would be where each weight of a matrix is removed with the "
     "same probability, sqrt(s (1 - s) / n) for a head of n weights at a sparsity of s."
 )
-TOGETHER = "all four"
+TOGETHER = "all together"
 _COLUMNS = (
     StudyColumn("heads_of", "Heads of"),
     StudyColumn("matrix", "Matrix"),
@@ -99,10 +99,11 @@ def head_zeros(blocks: Mapping[str, Sequence[HeadBlock]], sparsities: Sequence[f
 def _check(name: str, blocks: Sequence[HeadBlock], sparsities: Sequence[float]) -> None:
     if not blocks:
         raise UserError("The checkpoint has no attention heads", got=name)
-    for block in blocks:
-        part = float(np.mean(block.values == 0))
-        if any(part > one + 2 / block.values.size for one in sparsities):
-            where = f"{part:.1%} of layer {block.layer + 1} {block.kind}"
+    for own in _by_matrix(blocks):
+        values = np.concatenate([one.values.ravel() for one in own])
+        part = float(np.mean(values == 0))
+        if any(part > one + 2 / values.size for one in sparsities):
+            where = f"{part:.1%} of layer {own[0].layer + 1} {', '.join(one.kind for one in own)}"
             what = f"More of a matrix of {name} is zero than a sparsity that was asked for"
             raise UserError(what, got=where, fix="ask for a higher --sparsity, or leave it out to look at the zeros")
 
@@ -113,12 +114,31 @@ def _heading(name: str, sparsity: float | None) -> str:
 
 def _shares(blocks: Sequence[HeadBlock], sparsity: float | None) -> Shares:
     removed = [
-        (one.layer, one.kind, one.values == 0 if sparsity is None else smallest(one.values, sparsity)) for one in blocks
+        (one.layer, one.kind, mask)
+        for own in _by_matrix(blocks)
+        for one, mask in zip(own, _removed(own, sparsity), strict=True)
     ]
     found = {(layer, kind): HeadShares.of([mask]) for layer, kind, mask in removed}
     for layer in dict.fromkeys(layer for layer, _, _ in removed):
         found[(layer, TOGETHER)] = HeadShares.of([mask for place, _, mask in removed if place == layer])
     return found
+
+
+def _by_matrix(blocks: Sequence[HeadBlock]) -> list[list[HeadBlock]]:
+    """Blocks of one matrix together: some families have queries, keys and values in one."""
+    found: dict[tuple[int, str], list[HeadBlock]] = {}
+    for one in blocks:
+        found.setdefault((one.layer, one.matrix), []).append(one)
+    return list(found.values())
+
+
+def _removed(blocks: Sequence[HeadBlock], sparsity: float | None) -> list[np.ndarray]:
+    """What is zero of each block of a matrix, or what pruning of the whole matrix would take of it."""
+    if sparsity is None:
+        return [one.values == 0 for one in blocks]
+    mask = smallest(np.concatenate([one.values.ravel() for one in blocks]), sparsity)
+    parts = np.split(mask, np.cumsum([one.values.size for one in blocks])[:-1])
+    return [part.reshape(one.values.shape) for part, one in zip(parts, blocks, strict=True)]
 
 
 def _rows(shares: Shares) -> list[tuple[str | float | int, ...]]:

@@ -218,7 +218,8 @@ def _sentence(whole: dict[tuple[str, str, float | None], Overlap], unit: str) ->
     """Of the pair that differs most."""
     key = max(whole, key=lambda one: (whole[one].differ, one[:2]))
     one = whole[key]
-    most = f"{_heading(*key)} differ most: " if len(whole) > 1 else f"{_heading(*key)}: "
+    several = len({written(other.differ, "percent") for other in whole.values()}) > 1
+    most = f"{_heading(*key)} differ most: " if several else f"{_heading(*key)}: "
     differ = f"{written(one.differ, 'percent')} of all {unit} are removed in one only"
     if one.iou is None:
         return f"{most}nothing is removed in either, so there is no mask to compare."

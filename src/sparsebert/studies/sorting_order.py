@@ -198,10 +198,12 @@ def _sentence(found: dict[str, Matrices]) -> str:
     name = max(found, key=lambda one: (_whole(found[one]).mean or 0.0, one))
     parts = found[name]
     whole, least, most = _whole(parts), _tenth(parts, 0), _tenth(parts, TENTHS - 1)
+    # Weights that are equal, as zeros are, share a place in the middle of theirs, and the smallest tenth may be empty.
+    smallest = "" if least.mean is None else f"one of the smallest tenth {written(least.mean, 'percent')} and "
     return (
         f"{name}: a weight moves {written(whole.mean, 'percent')} of its matrix on average (sd "
-        f"{written(whole.sd, 'percent')}; a random order 33.3%), one of the smallest tenth "
-        f"{written(least.mean, 'percent')} and one of the largest tenth {written(most.mean, 'percent')}."
+        f"{written(whole.sd, 'percent')}; a random order 33.3%), {smallest}one of the largest tenth "
+        f"{written(most.mean, 'percent')}."
     )
 
 

@@ -49,11 +49,15 @@ class EncoderWeights:
 
 @dataclass(frozen=True)
 class HeadBlock:
-    """The weights of one matrix by the head that they belong to, [heads, weights of a head]."""
+    """The weights of one kind by the head that they belong to, [heads, weights of a head].
+
+    `matrix` is the tensor that holds them, and in some families others too.
+    """
 
     layer: int
     kind: str
     values: np.ndarray
+    matrix: str
 
 
 def same_shapes(weights: Sequence[EncoderWeights]) -> bool:
