@@ -8,7 +8,8 @@ all kept is then read as before, token for token:
 - Unigram takes the cheapest path, and the cheapest of all paths is also the cheapest of fewer. What an unknown
   character costs follows from the lowest score, so that its entry stays.
 
-Other texts are read in smaller pieces, down to single characters.
+Other texts are read in smaller pieces, down to single characters or bytes. Of characters that are neither in ASCII nor
+in the texts, a WordPiece and a Unigram make their unknown token.
 """
 
 from __future__ import annotations
