@@ -102,7 +102,7 @@ def bench(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Compare the speed and the outputs of models, in interleaved rounds."""
+    """Compare speed and outputs of models, in interleaved rounds."""
     options = {
         "task": task,
         "data": data,

@@ -25,7 +25,7 @@ def pull(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Fetch a model from the hub into a new folder, and open it: plain, shrunk, packed or exported.
+    """Fetch a model from the hub into a new folder, and open it.
 
     Code that lies in the repository is not run.
     """
