@@ -257,10 +257,10 @@ def test_trees_are_drawn_and_the_dark_is_dark(browser: Browser, screen: tuple[st
     url, width = screen
     with opened(browser, f"{url}#model=trees%2Ffff-1x10", width, color_scheme="dark") as page:
         expect(page.locator(".of-visits .main-svg").first).to_be_visible()
-        paper = "document.getElementById('scatter')._fullLayout.paper_bgcolor"
-        assert page.evaluate(paper) == "#171d26"
+        paper = page.locator("#scatter .main-svg").first
+        expect(paper).to_have_css("background-color", "rgb(23, 29, 38)")
         page.emulate_media(color_scheme="light")
-        page.wait_for_function(f"{paper} === '#ffffff'")
+        expect(paper).to_have_css("background-color", "rgb(255, 255, 255)")
 
 
 def test_everything_can_be_reached_with_the_keyboard(browser: Browser, live: str) -> None:
