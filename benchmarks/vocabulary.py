@@ -11,10 +11,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from datasets import Dataset
-
 from harness import options_of, print_table, with_task, write
 from sparsebert.cli.output import quiet_libraries
+from sparsebert.data.hold_out import row_texts
 from sparsebert.data.load import load_task
 from sparsebert.data.smaller_vocabulary import choose_entries, count_changed, count_entries, cut_tokenizer, kept_ids
 from sparsebert.models.load import load_config, load_tokenizer
@@ -38,17 +37,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def texts_of(rows: Dataset) -> list[str]:
-    """Both sides of pairs."""
-    return [text for name in ("text_a", "text_b") if name in rows.column_names for text in rows[name]]
-
-
 def found(options: argparse.Namespace) -> list[dict[str, object]]:
     """A row for all entries that the train texts use, and one for each number."""
     source = resolve(options.model)
     tokenizer, config = load_tokenizer(source), load_config(source)
     task = load_task(options.task, options.data)
-    train, new = texts_of(task.train), texts_of(task.validation)
+    train, new = ([text for one in row_texts(rows) for text in one] for rows in (task.train, task.validation))
     used, rows = count_entries(tokenizer, train), list[dict[str, object]]()
     for most in (None, *options.most):
         ids = kept_ids(tokenizer, choose_entries(tokenizer, used, most))

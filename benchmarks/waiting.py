@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import Row, options_of, print_rows, rows_of, with_threads, write
 from predict import texts_of
-from sparsebert.data.batches import cheapest_groups, outputs_in_groups, rounded_rows
+from sparsebert.data.batches import outputs_in_groups
 from sparsebert.data.tokens import TokenColumns
 from sparsebert.deployment.exported import Exported, file_reader, open_exported
 from sparsebert.deployment.manifest import Manifest, ProgramFile, read_manifest
@@ -77,11 +77,7 @@ def run(opened: Exported, drawn: Sequence[TokenColumns], call: int | None) -> Ca
 
 
 def cut(opened: Exported, columns: TokenColumns, call: int | None) -> list[list[int]]:
-    lengths = opened.reader.longest(columns)
-    if call is None:
-        return [list(range(len(lengths)))]
-    few = opened.program.few_shapes
-    return cheapest_groups(lengths, len(lengths), call, rounded_rows if few else lambda count: count)
+    return [list(range(len(columns["input_ids"])))] if call is None else opened.groups(columns, call)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def count_entries(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> C
 
     Raises UserError as `cut_tokenizer` does.
     """
-    names = {number: entry for entry, number in _ids(json.loads(_backend(tokenizer).to_str())).items()}
+    names = {number: entry for entry, number in _ids(_state(tokenizer)).items()}
     found = Counter[int]()
     for ids in _read(tokenizer, texts):
         found.update(ids)
@@ -60,7 +60,7 @@ def choose_entries(tokenizer: PreTrainedTokenizerBase, used: Mapping[str, int], 
     Special and added tokens cannot go, nor the characters of ASCII, nor those that a BPE begins with. `most` none = all
     that are used. Raises UserError where `most` is too small for what cannot go, and as `cut_tokenizer` does.
     """
-    state = json.loads(_backend(tokenizer).to_str())
+    state = _state(tokenizer)
     entries, needs = set(_entries(state["model"])), _NEEDS[_kind(state)](state["model"])
     kept = _fixed(state)
     for entry in [*kept, *string.printable]:
@@ -77,12 +77,12 @@ def choose_entries(tokenizer: PreTrainedTokenizerBase, used: Mapping[str, int], 
 
 def entries_of(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     """All entries. Raises UserError as `cut_tokenizer` does."""
-    return set(_ids(json.loads(_backend(tokenizer).to_str())))
+    return set(_ids(_state(tokenizer)))
 
 
 def kept_ids(tokenizer: PreTrainedTokenizerBase, kept: set[str]) -> list[int]:
     """The ids of the entries that stay, ascending: the place in this list is the new id."""
-    state = json.loads(_backend(tokenizer).to_str())
+    state = _state(tokenizer)
     return sorted(number for entry, number in _ids(state).items() if entry in kept)
 
 
@@ -92,14 +92,15 @@ def cut_tokenizer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> Pre
     Raises UserError for a tokenizer without a file for the library `tokenizers`, for one of a kind that is not known,
     and for one whose ids are not those of its file.
     """
-    state = json.loads(_backend(tokenizer).to_str())
+    state = _state(tokenizer)
     new = {old: place for place, old in enumerate(ids)}
     numbers = _ids(state)
     kept = {entry for entry, number in numbers.items() if number in new}
     _CUT[_kind(state)](state["model"], kept, new)
     for token in state["added_tokens"]:
         token["id"] = new[token["id"]]
-    _renumber(state["post_processor"], new)
+    for values, place in _around(state["post_processor"]):
+        values[place] = new[values[place]]
     # Whoever reads texts says how they are padded; the file's own id may be that of another token.
     state["padding"] = None
     with tempfile.TemporaryDirectory(prefix="sparsebert-") as folder:
@@ -131,6 +132,11 @@ def _backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
             "Only the vocabulary of a tokenizer of the library `tokenizers` can be cut", got=type(tokenizer).__name__
         )
     return tokenizer.backend_tokenizer
+
+
+def _state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What its file holds."""
+    return json.loads(_backend(tokenizer).to_str())
 
 
 def _read(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterator[list[int]]:
@@ -167,7 +173,7 @@ def _fixed(state: Mapping[str, Any]) -> set[str]:
     """Entries that the tokenizer cannot do without: those outside its model, and what any text may fall back to."""
     model, added = state["model"], {token["content"] for token in state["added_tokens"]}
     names = {number: entry for entry, number in _ids(state).items()}
-    around = {names[number] for number in _around(state["post_processor"])}
+    around = {names[values[place]] for values, place in _around(state["post_processor"])}
     return added | around | _FIXED[_kind(state)](model)
 
 
@@ -260,24 +266,13 @@ _CUT: dict[str, Callable[[dict[str, Any], set[str], Mapping[int, int]], None]] =
 }
 
 
-def _around(processor: Mapping[str, Any] | None) -> set[int]:
-    """The ids of special tokens that a post-processor puts around texts."""
-    if processor is None:
-        return set()
-    found = {number for part in processor.get("processors", ()) for number in _around(part)}
-    if processor["type"] == "TemplateProcessing":
-        found |= {number for special in processor["special_tokens"].values() for number in special["ids"]}
-    return found | {processor[name][1] for name in ("cls", "sep") if name in processor}
-
-
-def _renumber(processor: dict[str, Any] | None, new: Mapping[int, int]) -> None:
+def _around(processor: Mapping[str, Any] | None) -> Iterator[tuple[list[Any], int]]:
+    """The ids of special tokens that a post-processor puts around texts, each as a list and the place in it."""
     if processor is None:
         return
     for part in processor.get("processors", ()):
-        _renumber(part, new)
+        yield from _around(part)
     if processor["type"] == "TemplateProcessing":
         for special in processor["special_tokens"].values():
-            special["ids"] = [new[number] for number in special["ids"]]
-    for name in ("cls", "sep"):
-        if name in processor:
-            processor[name][1] = new[processor[name][1]]
+            yield from ((special["ids"], place) for place in range(len(special["ids"])))
+    yield from ((processor[name], 1) for name in ("cls", "sep") if name in processor)

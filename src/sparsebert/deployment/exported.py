@@ -44,7 +44,7 @@ class Exported:
         `done` is told how many texts are ready after each batch. Raises UserError for texts without tokens.
         """
         for columns, cut in self.reader.windows(first, second):
-            yield outputs_in_groups(columns, self._groups(columns), self.run, done), cut
+            yield outputs_in_groups(columns, self.groups(columns), self.run, done), cut
 
     def warm_up(self, seconds: float) -> int:
         """Ask a program that takes long over each new shape in those of its batches, the smallest first.
@@ -67,8 +67,9 @@ class Exported:
         lengths = {self._rounded(length) for length in range(1, self.reader.limit + 1)}
         return sorted(product(rows, lengths), key=lambda shape: (shape[0] * shape[1], shape))
 
-    def _groups(self, columns: TokenColumns) -> list[list[int]]:
-        lengths, call = self.reader.longest(columns), self.program.call_tokens
+    def groups(self, columns: TokenColumns, call: int | None = None) -> list[list[int]]:
+        """Which rows go through together, if a call takes as long as `call` tokens; none = as the program has it."""
+        lengths, call = self.reader.longest(columns), self.program.call_tokens if call is None else call
         if not self.program.few_shapes:
             return cheapest_groups(lengths, self.batch, call)
         return cheapest_groups(lengths, self.batch, call, rounded_rows, self._rounded)

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel
 
+from sparsebert.data.hold_out import row_texts
 from sparsebert.data.smaller_vocabulary import (
     choose_entries,
     count_changed,
@@ -107,7 +108,7 @@ def smaller_vocabulary(context: RunContext[CompressRecipe], dense: Dense, wanted
 def _texts(context: RunContext[CompressRecipe], split: str) -> list[str]:
     """The texts of a split; both sides of pairs."""
     rows = context.task.train if split == "train" else context.task.validation
-    return [text for name in ("text_a", "text_b") if name in rows.column_names for text in rows[name]]
+    return [text for one in row_texts(rows) for text in one]
 
 
 def _lines(file: str) -> list[str]:

@@ -15,7 +15,7 @@ from sparsebert.errors import UserError
 from sparsebert.reports.charts import ChartLine, ChartRange, LinePanel, RangePanel, StudyChart, written
 from sparsebert.reports.study import StudyColumn, StudyResult, StudyRow
 from sparsebert.studies.study import CheckpointStudy
-from sparsebert.studies.weights import HeadBlock, smallest
+from sparsebert.studies.weights import HeadBlock, check_zeros, smallest
 
 if TYPE_CHECKING:
     from sparsebert.studies.checkpoints import AskedCheckpoints
@@ -100,12 +100,8 @@ def _check(name: str, blocks: Sequence[HeadBlock], sparsities: Sequence[float]) 
     if not blocks:
         raise UserError("The checkpoint has no attention heads", got=name)
     for own in _by_matrix(blocks):
-        values = np.concatenate([one.values.ravel() for one in own])
-        part = float(np.mean(values == 0))
-        if any(part > one + 2 / values.size for one in sparsities):
-            where = f"{part:.1%} of layer {own[0].layer + 1} {', '.join(one.kind for one in own)}"
-            what = f"More of a matrix of {name} is zero than a sparsity that was asked for"
-            raise UserError(what, got=where, fix="ask for a higher --sparsity, or leave it out to look at the zeros")
+        where = f"layer {own[0].layer + 1} {', '.join(one.kind for one in own)}"
+        check_zeros(name, where, _joined(own), sparsities)
 
 
 def _heading(name: str, sparsity: float | None) -> str:
@@ -132,11 +128,15 @@ def _by_matrix(blocks: Sequence[HeadBlock]) -> list[list[HeadBlock]]:
     return list(found.values())
 
 
+def _joined(blocks: Sequence[HeadBlock]) -> np.ndarray:
+    return np.concatenate([one.values.ravel() for one in blocks])
+
+
 def _removed(blocks: Sequence[HeadBlock], sparsity: float | None) -> list[np.ndarray]:
     """What is zero of each block of a matrix, or what pruning of the whole matrix would take of it."""
     if sparsity is None:
         return [one.values == 0 for one in blocks]
-    mask = smallest(np.concatenate([one.values.ravel() for one in blocks]), sparsity)
+    mask = smallest(_joined(blocks), sparsity)
     parts = np.split(mask, np.cumsum([one.values.size for one in blocks])[:-1])
     return [part.reshape(one.values.shape) for part, one in zip(parts, blocks, strict=True)]
 

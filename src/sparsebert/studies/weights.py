@@ -98,14 +98,19 @@ def check_sparsities(weights: Sequence[EncoderWeights], sparsities: Sequence[flo
     """Raises UserError where more of a matrix is zero than one of them: which zeros were the smallest is not known."""
     for one in weights:
         for name, values in one.matrices.items():
-            part = float(np.mean(values == 0)) if values.size else 0.0
-            # Two weights of rounding: a model pruned to this sparsity may be looked at there.
-            if any(part > wanted + 2 / values.size for wanted in sparsities):
-                raise UserError(
-                    f"More of a matrix of {one.name} is zero than a sparsity that was asked for",
-                    got=f"{part:.1%} of {name.label}",
-                    fix="ask for a higher --sparsity, or leave it out to compare the zeros",
-                )
+            check_zeros(one.name, name.label, values, sparsities)
+
+
+def check_zeros(model: str, matrix: str, values: np.ndarray, sparsities: Sequence[float]) -> None:
+    """As `check_sparsities`, of one matrix."""
+    part = float(np.mean(values == 0)) if values.size else 0.0
+    # Two weights of rounding: a model pruned to this sparsity may be looked at there.
+    if any(part > wanted + 2 / values.size for wanted in sparsities):
+        raise UserError(
+            f"More of a matrix of {model} is zero than a sparsity that was asked for",
+            got=f"{part:.1%} of {matrix}",
+            fix="ask for a higher --sparsity, or leave it out to look at the zeros",
+        )
 
 
 def zeros(values: np.ndarray) -> np.ndarray:
