@@ -113,6 +113,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "pair_classification": "sparsebert.tasks.pair:PAIR_CLASSIFICATION",
         "pair_similarity": "sparsebert.tasks.pair:PAIR_SIMILARITY",
         "masked_lm": "sparsebert.tasks.masked_lm:MASKED_LM",
+        "embeddings": "sparsebert.tasks.embeddings:EMBEDDINGS",
     },
     "metric": {
         "accuracy": "sparsebert.tasks.metrics:ACCURACY",
@@ -123,6 +124,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "micro_f1": "sparsebert.tasks.multilabel:MICRO_F1",
         "macro_f1": "sparsebert.tasks.multilabel:MACRO_F1",
         "masked_accuracy": "sparsebert.tasks.masked_lm:MASKED_ACCURACY",
+        "cosine": "sparsebert.tasks.embeddings:COSINE",
+        "neighbours": "sparsebert.tasks.embeddings:NEIGHBOURS_KEPT",
     },
     "target": {
         "speedup": "sparsebert.pruning.target_kinds:SPEEDUP",

@@ -88,12 +88,17 @@ def _plain(value: Any) -> Any:
 
 
 def flat(answer: Answer) -> Answer:
-    """A row without parts: `probabilities` and `values` stand beside the others, by name; lists become text."""
+    """A row without parts: `probabilities` and `values` stand beside the others, by name; lists become text.
+
+    A vector is written as JSON.
+    """
     single = {"probabilities": "probability", "values": "value"}
     found: Answer = {}
     for key, value in answer.items():
         if key in single:
             found |= {f"{single[key]}_{name}": part for name, part in value.items()}
+        elif key == "embedding":
+            found[key] = json.dumps(value)
         else:
             found[key] = SEPARATOR.join(value) if isinstance(value, list) else value
     return found

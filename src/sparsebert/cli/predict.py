@@ -26,6 +26,8 @@ from sparsebert.cli.options import (
 from sparsebert.cli.stopwatch import Stopwatch
 from sparsebert.errors import UserError
 
+SHOWN_NUMBERS = 4
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -103,7 +105,7 @@ def predict(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Say what a model makes of texts: label and probabilities, or a number for regression."""
+    """Say what a model makes of texts: label and probabilities, a number for regression, or a vector."""
     with cli_errors(debug):
         from sparsebert.cli.answers import Destination, check_output
         from sparsebert.cli.output import quiet_where_needed
@@ -256,11 +258,22 @@ def _table(rows: Sequence[Answer], show_ids: bool) -> Table:
     from sparsebert.cli.output import table
 
     hidden = {"probabilities"} if show_ids else {"probabilities", "id"}
-    shown = [flat({key: value for key, value in row.items() if key not in hidden}) for row in rows]
+    shown = [flat({key: value for key, value in _short(row).items() if key not in hidden}) for row in rows]
     drawn = table(*(escape(name[:1].upper() + name[1:].replace("_", " ")) for name in shown[0]))
     for row in shown:
         drawn.add_row(*(escape(_cell(value)) for value in row.values()))
     return drawn
+
+
+def _short(row: Answer) -> Answer:
+    """The same with the first numbers of a vector alone."""
+    if "embedding" not in row:
+        return row
+    vector = row["embedding"]
+    first = ", ".join(f"{number:.3f}" for number in vector[:SHOWN_NUMBERS])
+    return {key: value for key, value in row.items() if key != "embedding"} | {
+        "vector": f"{first}, ... ({len(vector)} numbers)"
+    }
 
 
 def _cell(value: Any) -> str:

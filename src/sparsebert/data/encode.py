@@ -15,10 +15,10 @@ CHUNK_ROWS = 1000
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token rows: `input_ids`, `attention_mask`, `token_type_ids` if the model has them, `label`, `length` (tokens).
+    """Token rows: `input_ids`, `attention_mask`, `token_type_ids` if the model has them, `label` if any, `length`.
 
-    Of pairs that are read apart, `second` says where in a row the other side begins, and `length` is that of the longer
-    side. `truncated` of the rows were longer than `max_length` tokens and lost their end.
+    `length` is in tokens. Of pairs that are read apart, `second` says where in a row the other side begins, and
+    `length` is that of the longer side. `truncated` of the rows were longer than `max_length` tokens and were cut.
     """
 
     dataset: Dataset
@@ -54,5 +54,6 @@ def encode(
         rows = dataset[start : start + CHUNK_ROWS]
         tokens, cut = reader.read(rows["text_a"], rows.get("text_b"), start)
         truncated += len(cut)
-        tables.append(pa.table({**tokens, "label": rows["label"], "length": reader.longest(tokens)}))
+        label = {"label": rows["label"]} if "label" in rows else {}
+        tables.append(pa.table({**tokens, **label, "length": reader.longest(tokens)}))
     return Encoded(Dataset(pa.concat_tables(tables)), limit, truncated)

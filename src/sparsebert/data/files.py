@@ -11,13 +11,13 @@ from datasets import Dataset
 
 from sparsebert.data.declared import declared_names, with_names
 from sparsebert.data.hold_out import HELD_OUT_SPLIT, hold_out, row_texts
-from sparsebert.data.read import DELIMITER, SUFFIXES, column, has_columns, read_file
+from sparsebert.data.read import DATA_SUFFIXES, DELIMITER, column, is_data, read_file
 from sparsebert.data.rows import standard_rows
 from sparsebert.data.text import Written
 from sparsebert.errors import UserError
 from sparsebert.recipe.schema import Columns
 from sparsebert.tasks.class_names import missing_words
-from sparsebert.tasks.kind import TextColumn, task_kind
+from sparsebert.tasks.kind import TaskKind, TextColumn, task_kind
 from sparsebert.tasks.table import TaskSpec
 
 VALIDATION_STEMS = ("validation", "valid", "val", "dev")
@@ -37,10 +37,10 @@ class OwnData:
 def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
     """Read a file, or a folder with `train.*` and maybe `validation.*`, `valid.*`, `val.*` or `dev.*`.
 
-    Files are csv, jsonl or parquet. Names of classes that a parquet file declares stay in the order of their numbers.
-    Without a validation file a seeded tenth of the rows is held out, the same share of each stratum of the task's kind,
-    such as a class, and no text is in both parts; where a file has texts of the train file, a note says how many. The
-    classes are those of the train file.
+    Files are csv, jsonl, parquet, or txt with a text a line. Names of classes that a parquet file declares stay in the
+    order of their numbers. Without a validation file a seeded tenth of the rows is held out, the same share of each
+    stratum of the task's kind, such as a class, and no text is in both parts; where a file has texts of the train file,
+    a note says how many. The classes are those of the train file.
     Raises UserError for anything that cannot be read or does not fit.
     """
     train_file, validation_file = _find(task, path)
@@ -53,7 +53,7 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
         more = _read(validation_file, texts, columns)
         validation = standard_rows(more.table, spec, validation_file.name)
         notes += (f"validation rows are those of {validation_file.name}", *more.notes)
-        notes += _places_note(spec, read, column(more.table, columns.label, validation_file.name), validation_file.name)
+        notes += _places_note(spec, read, more.table, validation_file.name)
         notes += _shared(rows, validation, train_file.name)
         return OwnData(spec, rows, validation, "validation", tuple(dict.fromkeys(notes)))
     train, validation = hold_out(rows, seed, task_kind(spec.kind))
@@ -71,8 +71,10 @@ class _Read:
 
 
 def _read(file: Path, texts: Sequence[str], columns: Columns) -> _Read:
-    kind = task_kind(columns.kind)
-    raw = read_file(file, (columns.label, *texts), Written(columns.delimiter, columns.encoding))
+    kind, written = task_kind(columns.kind), Written(columns.delimiter, columns.encoding)
+    if not kind.labelled:
+        return _Read(read_file(file, texts, written))
+    raw = read_file(file, (columns.label, *texts), written)
     delimiter = (raw.schema.metadata or {}).get(DELIMITER)
     if delimiter is None:
         declared = declared_names(raw, columns.label, file.name) if kind.named else ()
@@ -87,10 +89,12 @@ def _names_note(spec: TaskSpec) -> tuple[str, ...]:
     return (f"a label that reads as a missing value is a class of its own: {', '.join(words)}",) if words else ()
 
 
-def _places_note(spec: TaskSpec, read: _Read, values: Sequence[object], where: str) -> tuple[str, ...]:
-    """A note where numbers stand for classes whose order nobody has declared."""
+def _places_note(spec: TaskSpec, read: _Read, other: pa.Table, where: str) -> tuple[str, ...]:
+    """A note where numbers of another table stand for classes whose order nobody has declared."""
     places = {str(place): name for place, name in enumerate(spec.labels) if str(place) not in spec.labels}
-    if read.declared or not any(str(value).strip() in places for value in values):
+    if read.declared or not spec.labels:
+        return ()
+    if not any(str(value).strip() in places for value in column(other, spec.label, where)):
         return ()
     taken = ", ".join(f"{place} is '{name}'" for place, name in places.items())
     return (f"numbers in {where} are taken to be places in the alphabet of the train file's classes: {taken}",)
@@ -114,7 +118,7 @@ def _find(task: str, path: Path) -> tuple[Path, Path | None]:
     folder = path if path.is_dir() else path.parent
     train = path if path.is_file() else _one(folder, ("train",))
     if train is None:
-        wanted = " or ".join(f"train{suffix}" for suffix in SUFFIXES)
+        wanted = " or ".join(f"train{suffix}" for suffix in DATA_SUFFIXES)
         raise UserError(
             f"Task '{task}' is not one of the table, and the data folder holds no {wanted}",
             got=folder,
@@ -124,7 +128,7 @@ def _find(task: str, path: Path) -> tuple[Path, Path | None]:
 
 
 def _one(folder: Path, stems: Sequence[str]) -> Path | None:
-    found = [file for file in sorted(folder.iterdir()) if file.stem in stems and has_columns(file) and file.is_file()]
+    found = [file for file in sorted(folder.iterdir()) if file.stem in stems and is_data(file) and file.is_file()]
     if len(found) > 1:
         raise UserError(f"More than one {stems[0]} file", got=", ".join(file.name for file in found), fix="keep one")
     return found[0] if found else None
@@ -140,9 +144,8 @@ def _text_columns(columns: Columns) -> tuple[str, ...]:
 
 
 def _spec(task: str, read: _Read, texts: tuple[str, ...], columns: Columns, where: str) -> TaskSpec:
-    kind, values = task_kind(columns.kind), column(read.table, columns.label, where)
-    # Also where names are declared: a column of one label is nothing to learn from.
-    names = kind.label_names(values, f"{where}, column '{columns.label}'")
+    kind = task_kind(columns.kind)
+    names = _label_names(kind, read, columns.label, where) if kind.labelled else ()
     return TaskSpec(
         name=task,
         columns=texts,
@@ -152,3 +155,8 @@ def _spec(task: str, read: _Read, texts: tuple[str, ...], columns: Columns, wher
         label=columns.label,
         kind=columns.kind,
     )
+
+
+def _label_names(kind: TaskKind, read: _Read, name: str, where: str) -> tuple[str, ...]:
+    # Also where names are declared: a column of one label is nothing to learn from.
+    return kind.label_names(column(read.table, name, where), f"{where}, column '{name}'")

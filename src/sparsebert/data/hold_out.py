@@ -27,7 +27,7 @@ def held_rows(rows: Dataset, seed: int, kind: TaskKind, share: float = HELD_OUT)
     Rows of equal texts stay together and count for the stratum of the first of them. A stratum with one text stays in
     train; of any other at least one text is held out. Raises UserError if nothing can be held out.
     """
-    strata = kind.strata(np.asarray(rows["label"][:]))
+    strata = kind.strata(np.asarray(rows["label" if kind.labelled else "text_a"][:]))
     first: dict[tuple[str, ...], int] = {}
     leader = np.array([first.setdefault(text, row) for row, text in enumerate(row_texts(rows))])
     copies = np.bincount(leader)

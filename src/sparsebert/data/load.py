@@ -83,9 +83,11 @@ def _load(task: str, data: str | None, columns: Columns, seed: int) -> Task:
     if task not in task_names():
         if data is None:
             raise unknown("task", task, task_names())
-        own = own_data(task, home_of(data), columns, seed)
-        return Task(own.spec, own.train, own.validation, own.validation_name, notes=own.notes)
+        return _own(task, data, columns, seed)
     spec = task_spec(task)
+    # Texts of any kind do where there are no labels to be fixed.
+    if data is not None and not task_kind(spec.kind).labelled:
+        return _own(task, data, columns.model_copy(update={"kind": spec.kind}), seed)
     _check_use(spec, data, columns)
     if spec.packaged:
         splits = {name: _packaged(spec, name) for name in (spec.train_split, *spec.validation_splits)}
@@ -96,8 +98,14 @@ def _load(task: str, data: str | None, columns: Columns, seed: int) -> Task:
     return _assemble(spec, splits)
 
 
+def _own(task: str, data: str, columns: Columns, seed: int) -> Task:
+    own = own_data(task, home_of(data), columns, seed)
+    return Task(own.spec, own.train, own.validation, own.validation_name, notes=own.notes)
+
+
 def _packaged(spec: TaskSpec, split: str) -> RawSplit:
-    rows = read_file(PACKAGED / spec.packaged / f"{split}.csv", (spec.label, *spec.columns))
+    label = (spec.label,) if task_kind(spec.kind).labelled else ()
+    rows = read_file(PACKAGED / spec.packaged / f"{split}.csv", (*label, *spec.columns))
     return RawSplit(split, rows if spec.bundle == 1 else _bundled(rows, spec))
 
 

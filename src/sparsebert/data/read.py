@@ -17,26 +17,35 @@ from sparsebert.data.text import Written, decoded
 from sparsebert.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+DATA_SUFFIXES = (*SUFFIXES, ".txt")
 DELIMITER = b"sparsebert.delimiter"
 """Where the metadata of a table that was CSV hold its delimiter."""
+LINES = "text"
+"""What the one column of a file of lines is called."""
 FOUND_OUT = Written()
 
 
 def has_columns(path: Path) -> bool:
-    """True if the suffix, in small letters or capitals, is one that `read_file` reads."""
+    """True if the suffix, in small letters or capitals, is that of a file of named columns."""
     return path.suffix.lower() in SUFFIXES
 
 
-def read_file(path: Path, wanted: Sequence[str], written: Written = FOUND_OUT) -> pa.Table:
-    """Read the `wanted` columns of a CSV (all values stay text), JSONL or parquet file; others may hold anything.
+def is_data(path: Path) -> bool:
+    """True if the suffix, in small letters or capitals, is one that `read_file` reads."""
+    return path.suffix.lower() in DATA_SUFFIXES
 
-    `written` says how text files are written, where that cannot be found out (see read_csv and decoded).
+
+def read_file(path: Path, wanted: Sequence[str], written: Written = FOUND_OUT) -> pa.Table:
+    """Read the `wanted` columns of a CSV (all values stay text), JSONL or parquet file, or the lines of a .txt file.
+
+    Other columns may hold anything. `written` says how text files are written, where that cannot be found out (see
+    read_csv and decoded).
 
     Raises UserError for another suffix, a missing or damaged file, a malformed line (named), no rows, a wanted column
     that is missing or there twice, or one whose values differ in type (the line is named).
     """
-    if not has_columns(path):
-        raise UserError("Cannot tell the format of the data file", got=path.name, allowed=", ".join(SUFFIXES))
+    if not is_data(path):
+        raise UserError("Cannot tell the format of the data file", got=path.name, allowed=", ".join(DATA_SUFFIXES))
     if not path.is_file():
         raise UserError("The data file does not exist", got=path)
     suffix = path.suffix.lower()
@@ -132,4 +141,18 @@ def _read_parquet(path: Path, wanted: list[str], written: Written) -> pa.Table:
         return file.read(columns=wanted).select(wanted)
 
 
-_READERS = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+def _read_lines(path: Path, wanted: list[str], written: Written) -> pa.Table:
+    """A text a line; lines without a letter are passed over."""
+    text = decoded(path.read_bytes(), path.name, written.encoding)
+    lines = [line.strip() for line in io.StringIO(text, newline=None) if line.strip()]
+    _check(path, len(lines), [LINES], wanted)
+    return pa.table({LINES: lines})
+
+
+_READERS = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+    ".txt": _read_lines,
+}

@@ -1,4 +1,4 @@
-"""Rows as every later step wants them: `text_a`, `text_b` for pairs, `label`; every row checked."""
+"""Rows as every later step wants them: `text_a`, `text_b` for pairs, `label` where there are labels; all checked."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ def standard_rows(raw: pa.Table, spec: TaskSpec, where: str, empty_text: bool = 
     texts = {}
     for new, old in zip(("text_a", "text_b"), spec.columns, strict=False):
         texts[new] = _texts(column(raw, old, where), f"{where}, column '{old}'", empty_text)
+    kind = task_kind(spec.kind)
+    if not kind.labelled:
+        return Dataset.from_dict(texts)
     values = column(raw, spec.label, where)
-    labels = task_kind(spec.kind).labels(values, spec.labels, f"{where}, column '{spec.label}'")
+    labels = kind.labels(values, spec.labels, f"{where}, column '{spec.label}'")
     return Dataset.from_dict({**texts, "label": labels})
 
 

@@ -16,6 +16,7 @@ from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.limits import position_limit, reading_length, segment_types
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.named import is_run, open_model, sources
+from sparsebert.models.sentence import vector_of
 from sparsebert.models.source import ModelSource, resolve
 from sparsebert.tasks.kind import task_kind
 from sparsebert.timing import torch_threads
@@ -107,7 +108,12 @@ def _is_sparse(model: PreTrainedModel) -> bool:
 
 
 def label_names(config: PretrainedConfig) -> tuple[str, ...]:
-    """The names of a model's outputs. Those of one name get their numbers too: they would share one probability."""
+    """The names of a model's outputs, none of vectors.
+
+    Those of one name get their numbers too: they would share one probability.
+    """
+    if vector_of(config) is not None:
+        return ()
     found = [name for _, name in sorted((config.id2label or {}).items())]
     if len(found) != config.num_labels:
         return tuple(f"LABEL_{number}" for number in range(config.num_labels or 0))

@@ -98,6 +98,7 @@ class Predictor:
 
         A text is a string, or a pair as `{"text": ..., "text_pair": ...}`. With another `top_k` than 1 each text has a
         list of so many labels, the highest first; none = all. A score is a probability, or the value that is predicted.
+        A model of embeddings gives `{"embedding": [...]}` in the place of a label.
         """
         several = [texts] if isinstance(texts, str | Mapping) else list(texts)
         first, second = _sides(several)
@@ -106,7 +107,7 @@ class Predictor:
         return found[0] if isinstance(texts, Mapping) or (isinstance(texts, str) and top_k != 1) else found
 
     def ranked(self, first: Sequence[str], second: Sequence[str] | None = None) -> list[tuple[RankedLabels, bool]]:
-        """For each text all labels with their scores, the highest first, and whether the text was cut."""
+        """For each text all labels with their scores, the highest first, or its vector; and whether it was cut."""
         return [
             (_ranking(self.kind.answer(self.labels, values), self.labels), row in cut)
             for outputs, cut in self._outputs(first, second, lambda count: None)
@@ -122,7 +123,8 @@ class Predictor:
         """For some texts at a time, in their order, what is said of each, and how many were cut.
 
         An answer is what the kind of the task makes of a text's outputs: `label`, `probability` and `probabilities`, or
-        `value`. `done` is told how many texts are ready after each batch. Raises UserError for texts without tokens.
+        `value`, or `embedding`. `done` is told how many texts are ready after each batch. Raises UserError for texts
+        without tokens.
         """
         for outputs, cut in self._outputs(first, second, done):
             yield [self.kind.answer(self.labels, row) for row in outputs.astype(np.float64)], len(cut)
@@ -133,7 +135,7 @@ class Predictor:
         second: Sequence[str] | None = None,
         done: Callable[[int], None] = lambda count: None,
     ) -> np.ndarray:
-        """The numbers that answers are made of, fp32 [texts, outputs]: logits, or predicted values."""
+        """The numbers that answers are made of, fp32 [texts, outputs]: logits, predicted values, or vectors."""
         found = [outputs for outputs, _ in self._outputs(first, second, done)]
         return np.concatenate(found) if found else np.zeros((0, len(self.labels)), dtype=np.float32)
 
@@ -258,6 +260,8 @@ def first_of(every: RankedLabels, top_k: int | None) -> Any:
 
 
 def _ranking(answer: Mapping[str, Any], labels: Sequence[str]) -> RankedLabels:
+    if "embedding" in answer:
+        return [dict(answer)]
     values = answer.get("probabilities") or answer.get("values") or {labels[0]: answer["value"]}
     every = [{"label": label, "score": score} for label, score in values.items()]
     return sorted(every, key=lambda one: one["score"], reverse=True)

@@ -110,11 +110,14 @@ def _stands_alone(folder: ModelFolder, config: PretrainedConfig) -> bool:
 
 
 def _of_model(config: PretrainedConfig, repo: str, alone: bool) -> str:
-    saved = SavedModel(config.model_type, next(iter(config.architectures or ()), None))
-    kind, masked = saved_kind(config), fills_masks(saved)
+    kind = saved_kind(config)
+    # It is saved under the name of its encoder, which others know.
+    name = "ForEmbeddings" if kind == "embeddings" else next(iter(config.architectures or ()), None)
+    saved = SavedModel(config.model_type, name)
+    masked = fills_masks(saved)
     task = f", for {kind}" if kind else ""
     parts = [
-        _front("fill-mask" if masked else "text-classification" if kind else "feature-extraction"),
+        _front(_pipeline(kind, masked)),
         f"# {in_markdown(repo.rpartition('/')[2])}",
         f"A model of the family {family_of(config).name}{task}, saved by SparseBERT. {_NOTHING_MORE}",
         "## Use it\n\n" + (how_to_load(saved, repo, alone=alone) if kind or masked else _encoder(repo)),
@@ -129,6 +132,13 @@ def _encoder(repo: str) -> str:
         "Needs `pip install sparsebert` beside `transformers`.\n\n```python\n"
         f"from sparsebert import load_model\n\nmodel = load_model({json.dumps(repo)})\n```"
     )
+
+
+def _pipeline(kind: str | None, masked: bool) -> str:
+    """What the hub calls the task."""
+    if kind == "embeddings":
+        return "sentence-similarity"
+    return "fill-mask" if masked else "text-classification" if kind else "feature-extraction"
 
 
 def _front(task: str) -> str:

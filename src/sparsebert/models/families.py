@@ -14,7 +14,9 @@ from sparsebert.errors import UserError, unknown
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-HeadName = Literal["base", "classification", "masked_lm", "pair_classification", "pair_similarity", "multitask"]
+HeadName = Literal[
+    "base", "classification", "masked_lm", "pair_classification", "pair_similarity", "multitask", "embeddings"
+]
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def _classes_in(where: str, stem: str) -> tuple[tuple[HeadName, str], ...]:
         ("pair_classification", f"{own}:{stem}ForPairClassification"),
         ("pair_similarity", f"{own}:{stem}ForPairSimilarity"),
         ("multitask", f"{own}:{stem}ForMultitask"),
+        ("embeddings", f"sparsebert.models.sentence_classes:{stem}ForEmbeddings"),
     )
 
 

@@ -20,6 +20,7 @@ from sparsebert.errors import UserError
 from sparsebert.models.families import HeadName, family_of
 from sparsebert.models.labels import head_order
 from sparsebert.models.pair_classes import AutoModelForHead
+from sparsebert.models.sentence import vector_of
 from sparsebert.tasks.kind import TaskKind, task_kind
 
 AUTO: dict[str, Any] = {
@@ -29,6 +30,7 @@ AUTO: dict[str, Any] = {
     "pair_classification": AutoModelForHead("pair_classification"),
     "pair_similarity": AutoModelForHead("pair_similarity"),
     "multitask": AutoModelForHead("multitask"),
+    "embeddings": AutoModelForHead("embeddings"),
 }
 CLASSIFIER, LANGUAGE_MODEL = "ForSequenceClassification", "ForMaskedLM"
 # Ends of the names of the classes with each head.
@@ -38,6 +40,7 @@ _ENDS: dict[str, HeadName] = {
     "ForPairClassification": "pair_classification",
     "ForPairSimilarity": "pair_similarity",
     "ForMultitask": "multitask",
+    "ForEmbeddings": "embeddings",
 }
 TASKS = ", ".join(registry.names("task_kind"))
 # Ends of the names of classes that nobody has fine-tuned for a task yet.
@@ -45,18 +48,22 @@ _PRETRAINING = ("Model", LANGUAGE_MODEL, "ForCausalLM", "ForPreTraining", "ForNe
 
 
 def saved_head(config: PretrainedConfig) -> HeadName:
-    """The head of the configuration's class; base for one of any other kind.
+    """The head of the configuration's class; of a base model embeddings, if it says how texts get vectors, else base.
 
     Of a class that transformers does not have nothing is known but the family.
     """
     for name in config.architectures or ():
         if is_known(name) and _head_of(name) != "base":
             return _head_of(name)
-    return "base"
+    return "base" if vector_of(config) is None else "embeddings"
+
+
+def head_of(model: PreTrainedModel) -> HeadName:
+    """The head of a model in memory, by the name of its class."""
+    return _head_of(type(model).__name__)
 
 
 def _head_of(name: str) -> HeadName:
-    """The head of a class by its name."""
     for end, head in _ENDS.items():
         if name.endswith(end):
             return head
@@ -70,7 +77,7 @@ def saved_kind(config: PretrainedConfig) -> str | None:
 
 def kind_of(model: PreTrainedModel) -> TaskKind:
     """The task kind that a model in memory is for, by its configuration. Raises UserError if that is for none."""
-    head = _head_of(type(model).__name__)
+    head = head_of(model)
     name = _kind_with("classification" if head == "base" else head, model.config)
     if name is None:
         got = f"problem_type {model.config.problem_type}"
@@ -150,6 +157,6 @@ def has_task_head(config: PretrainedConfig, kind: TaskKind, num_labels: int, lab
     """
     if saved_head(config) != kind.head or not kind.recognises(config.num_labels, config.problem_type):
         return False
-    if config.num_labels != num_labels:
+    if kind.labelled and config.num_labels != num_labels:
         return False
     return not label_names or head_order(config, label_names) is not None

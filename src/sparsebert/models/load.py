@@ -32,9 +32,16 @@ from sparsebert.models.config import (
     read_json,
 )
 from sparsebert.models.families import HeadName, family_of, is_shrunk
-from sparsebert.models.heads import AUTO, saved_head
+from sparsebert.models.heads import AUTO, head_of, saved_head
 from sparsebert.models.layout import base_of
 from sparsebert.models.pack import write_packed
+from sparsebert.models.sentence_folder import (
+    check_vector,
+    forget_vector,
+    sentence_length,
+    take_vector,
+    write_sentence_files,
+)
 from sparsebert.models.source import PACKED_FILE, ModelSource, has_tokenizer, quiet, resolve
 from sparsebert.models.weights import check_files, check_report, check_size
 from sparsebert.tasks.kind import TaskKind, task_kind
@@ -83,7 +90,12 @@ def load_model(
         kind = "classification"
     task = None if kind is None else task_kind(kind)
     new_head = task is not None and _set_task(config, num_labels, task)
-    auto = AUTO[head or (task.head if task else saved_head(config))]
+    chosen = head or (task.head if task else saved_head(config))
+    if chosen == "embeddings":
+        check_vector(config, folder)
+    else:
+        forget_vector(config)
+    auto = AUTO[chosen]
     held = check_files(folder)
     check_size(_without_values(auto, config, attention, folder), held, folder)
     with quiet():
@@ -120,6 +132,7 @@ def load_config(source: ModelSource | Path | str) -> PretrainedConfig:
         raise UserError(f"{file} is not valid: {first_line(error)}") from error
     if is_shrunk(config):
         check_shape(config.to_dict(), file)
+    take_vector(config, folder)
     return config
 
 
@@ -144,6 +157,9 @@ def load_tokenizer(source: ModelSource | Path | str) -> PreTrainedTokenizerBase:
             raise
         needs = "pip install sentencepiece tiktoken" if any(folder.glob("*.model")) else ""
         raise UserError(f"The tokenizer in {folder} cannot be loaded: {first_line(error)}", fix=needs) from error
+    length = sentence_length(folder)
+    if length is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, length)
     return tokenizer
 
 
@@ -160,7 +176,11 @@ def save_model(
     try:
         with folder_beside(folder) as place, quiet():
             written = place / folder.name
-            model.save_pretrained(written)
+            if head_of(model) == "embeddings":
+                base_of(model).save_pretrained(written)
+                write_sentence_files(model.config, tokenizer, written)
+            else:
+                model.save_pretrained(written)
             if packing is not None:
                 _pack(written, packing)
             if tokenizer is not None:

@@ -10,6 +10,7 @@ from math import comb
 import numpy as np
 from transformers import PreTrainedModel
 
+from sparsebert.data.labels import labels_of
 from sparsebert.errors import UnreachableError, UserError
 from sparsebert.groups import LAYER_KINDS, Group
 from sparsebert.models.layout import LayerLayout
@@ -44,7 +45,7 @@ def scorer(model: PreTrainedModel, calibrated: Calibrated, collate: Collator, by
 
     With `by_loss` it is the task's training loss instead, for the criterion that goes by its rise.
     """
-    kind, labels = calibrated.kind, np.array(list(calibrated.score_rows["label"]))
+    kind, labels = calibrated.kind, labels_of(calibrated.score_rows)
 
     def score(choices: Sequence[LayerChoice]) -> float:
         small = assemble(model, calibrated.candidates, choices)

@@ -157,7 +157,8 @@ def _one_batch(
             direction = direction - direction.mean(dim=-1, keepdim=True)
         watched = [tape.outputs for tape in tapes.values() if tape.outputs is not None]
         first = torch.autograd.grad((logits * direction).sum(), watched, retain_graph=True)
-        second = torch.autograd.grad(kind.loss(logits, batch["labels"]), watched)
+        # Its own outputs as labels are where the loss has no slope: there the first gradient says what matters.
+        second = torch.autograd.grad(kind.loss(logits, batch["labels"]), watched) if kind.labelled else first
     for tape, a, b in zip(tapes.values(), first, second, strict=True):
         tape.passes = [a.detach(), b.detach()]
 

@@ -20,6 +20,8 @@ from sparsebert.reports.rows import family_rows
 from sparsebert.reports.tables import Cell, Section, Table, family_table
 from sparsebert.reports.usage import (
     Loadable,
+    embeds,
+    encoding,
     fills_masks,
     has_own_head,
     loading,
@@ -83,6 +85,10 @@ def how_to_load(model: Loadable, where: str, alone: bool) -> str:
     if has_own_head(model):
         return f"Needs `pip install sparsebert` beside `transformers`.\n\n{_fence(loading(model, where), 'python')}"
     own = needs_sparsebert(model)
+    shell = _fence(f'sparsebert predict {shlex.quote(where)} "A sentence."', "sh")
+    if embeds(model):
+        needs = f"Needs {'`pip install sparsebert` beside' if own else 'only'} `sentence-transformers`."
+        return "\n\n".join((needs, _fence(encoding(model, where), "python"), "On the command line:", shell))
     parts = [
         "Needs `pip install sparsebert` beside `transformers`." if own else "Plain `transformers` is enough.",
         _fence(pipeline(model, where), "python"),
@@ -92,8 +98,9 @@ def how_to_load(model: Loadable, where: str, alone: bool) -> str:
     if own and model.model_type not in OWN_FAMILIES:
         said = "without sparsebert, by" if alone else "without the import, which needs sparsebert too, by"
         parts += [f"Or {said} the code that lies beside the model:", _fence(remote_code(model, where), "python")]
-    loss = " --loss" if fills_masks(model) else ""
-    parts += ["On the command line:", _fence(f'sparsebert predict {shlex.quote(where)} "A sentence."{loss}', "sh")]
+    if fills_masks(model):
+        shell = _fence(f'sparsebert predict {shlex.quote(where)} "A sentence." --loss', "sh")
+    parts += ["On the command line:", shell]
     return "\n\n".join(parts)
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from sparsebert.records import ModelResult, Record
 from sparsebert.reports.families import short_name
-from sparsebert.reports.usage import fills_masks
+from sparsebert.reports.usage import embeds, fills_masks
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -33,7 +33,8 @@ def is_hub_name(name: str) -> bool:
 def front_matter(record: Record, model: ModelResult) -> str:
     """YAML between two rules. Scores are as the metric is defined (accuracy 0-1), which is what the hub expects."""
     base = base_name(record)
-    values: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": _task(model)}
+    library = "sentence-transformers" if embeds(model) else "transformers"
+    values: dict[str, Any] = {"library_name": library, "pipeline_tag": _task(model)}
     values |= {"license": "unknown"} if is_new(record) else _license(base)
     if is_hub_name(base) and not is_new(record):
         values["base_model"] = base
@@ -45,6 +46,8 @@ def front_matter(record: Record, model: ModelResult) -> str:
 
 
 def _task(model: ModelResult) -> str:
+    if embeds(model):
+        return "sentence-similarity"
     return "fill-mask" if fills_masks(model) else "text-classification"
 
 

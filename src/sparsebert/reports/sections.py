@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
-from sparsebert.records import Decisions, Record
+from sparsebert.records import Decisions, ModelResult, Record
 from sparsebert.reports import figures
 from sparsebert.reports.blocks import PageBlock, PageRow, in_scroll
 from sparsebert.reports.compare import comparison_table
@@ -26,7 +26,7 @@ from sparsebert.reports.prune_page import prune_blocks
 from sparsebert.reports.tables import family_table, timing_table
 from sparsebert.reports.training import sparsity_table
 from sparsebert.reports.trees import level_table, tree_table
-from sparsebert.reports.usage import has_own_head, loading, pipeline
+from sparsebert.reports.usage import embeds, encoding, has_own_head, loading, pipeline
 from sparsebert.reports.visits import CELLS, MOST_TREES, Tree
 
 _TREES = (
@@ -123,13 +123,21 @@ def _use(groups: Sequence[Family], named: bool) -> Iterator[PageBlock]:
     for family in groups:
         model = family.first.models[-1]
         heading = f"<h3>{in_html(family.label)}</h3>" if named else ""
-        shell = f"sparsebert predict {shlex.quote(model.folder)} 'A sentence.'"
-        codes = (pipeline(model, model.folder), loading(model, model.folder), shell)
-        codes = codes[1:2] if has_own_head(model) else codes
+        codes = _codes(model)
         parts.append(heading + "".join(f'<pre class="code">{in_html(code)}</pre>' for code in codes))
     folders = "Folders are beside the run's record; the other models are loaded alike."
     if parts:
         yield PageBlock("Use a model", f'<p class="caption">{folders}</p>{"".join(parts)}')
+
+
+def _codes(model: ModelResult) -> tuple[str, ...]:
+    """Ways to run a model from its folder."""
+    if has_own_head(model):
+        return (loading(model, model.folder),)
+    shell = f"sparsebert predict {shlex.quote(model.folder)} 'A sentence.'"
+    if embeds(model):
+        return encoding(model, model.folder), shell
+    return pipeline(model, model.folder), loading(model, model.folder), shell
 
 
 def _decided(groups: Sequence[Family], named: bool) -> Iterator[PageRow]:

@@ -42,6 +42,20 @@ def fills_masks(model: Loadable) -> bool:
     return model.architecture is not None and model.architecture.endswith("ForMaskedLM")
 
 
+def embeds(model: Loadable) -> bool:
+    """Whether it gives vectors of texts, and sentence-transformers loads it."""
+    return model.architecture is not None and model.architecture.endswith("ForEmbeddings")
+
+
+def encoding(model: Loadable, folder: str) -> str:
+    """Python that loads a model of embeddings by sentence-transformers, and gives the vectors of two texts."""
+    return (
+        f"{_import(model)}from sentence_transformers import SentenceTransformer\n\n"
+        f"model = SentenceTransformer({json.dumps(folder)})\n"
+        'vectors = model.encode(["A sentence.", "Another one."])'
+    )
+
+
 def loading(model: Loadable, folder: str) -> str:
     """Python that loads the model and its tokenizer from `folder`, and gives the logits of a text."""
     if has_own_head(model):

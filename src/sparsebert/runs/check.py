@@ -20,7 +20,7 @@ from sparsebert.deployment.predictor import Predictor
 from sparsebert.errors import UserError
 from sparsebert.records import Decisions, Flip, Part, Score
 from sparsebert.runs.scoring import decisions, split_scores
-from sparsebert.tasks.kind import task_kind
+from sparsebert.tasks.kind import TaskKind, task_kind
 from sparsebert.tasks.table import TaskSpec
 
 FEWEST_ROWS = 20
@@ -91,18 +91,21 @@ def check(
 ) -> CheckResult:
     """Ask both models everything, and compare.
 
-    With labels the gate is the main metric, and the recall of every label of FEWEST_ROWS rows or more, which may fall
-    by `max_drop` points at most; without, that part of the texts, in points, which may get another class. `done` is
-    told how many answers are ready. Raises UserError for a file that cannot be read, for models of different tasks, and
-    for a limit where there is nothing to hold to it.
+    Vectors have no labels: those of the first model stand for them. With labels the gate is the main metric, and the
+    recall of every label of FEWEST_ROWS rows or more, which may fall by `max_drop` points at most; without, that part
+    of the texts, in points, which may get another class. `done` is told how many answers are ready. Raises UserError
+    for a file that cannot be read, for models of different tasks, and for a limit where there is nothing to hold to it.
     """
     spec, raw = _task(first, second, given), given.table
     sides = [[str(text) for text in column(raw, name, given.file.name)] for name in given.text]
     pair = sides[1] if len(sides) > 1 else None
     rows = standard_rows(raw, spec, given.file.name, empty_text=True) if given.label else _unlabelled(sides)
+    if given.label and not first.kind.labelled:
+        raise UserError(f"Models of kind {first.kind_name} have no labels", got=given.label, fix="leave them out")
     outputs = [one.outputs(sides[0], pair, done) for one in (first, second)]
     latency = _latency(first, second, sides[0], pair)
-    found = _compared(spec, rows, outputs, given.label is not None, (str(first.runtime), str(second.runtime)), latency)
+    told = given.label is not None or not first.kind.labelled
+    found = _compared(spec, rows, outputs, told, (str(first.runtime), str(second.runtime)), latency)
     return found.model_copy(update={"failures": _failures(found, max_drop)})
 
 
@@ -132,7 +135,7 @@ def _compared(
 ) -> CheckResult:
     first, second = outputs
     kind = task_kind(spec.kind)
-    labels = np.array(list(rows["label"])) if labelled else first.argmax(-1)
+    labels = _labels(kind, rows, first, labelled)
     told: Decisions | None = decisions(spec, rows, second, labels, first)
     scores: list[tuple[Score, ...]] = [(), ()]
     if labelled:
@@ -151,6 +154,13 @@ def _compared(
         flips=told.flips if told else (),
         latency=latency,
     )
+
+
+def _labels(kind: TaskKind, rows: Dataset, first: np.ndarray, labelled: bool) -> np.ndarray:
+    """Those of the rows; where there are none, what the first model says, by class or, of vectors, as it is."""
+    if not kind.labelled:
+        return first
+    return np.array(list(rows["label"])) if labelled else first.argmax(-1)
 
 
 def _recalls(

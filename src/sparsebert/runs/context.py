@@ -17,6 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from sparsebert.counts import example_inputs
 from sparsebert.data.encode import Encoded, encode
+from sparsebert.data.labels import labels_of, with_labels
 from sparsebert.data.load import Task, load_task
 from sparsebert.measurement.setting import Setting
 from sparsebert.models.heads import check_start, has_task_head, saved_head
@@ -32,7 +33,7 @@ from sparsebert.models.labels import (
 from sparsebert.models.limits import token_limits
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
-from sparsebert.progress import Steps, line
+from sparsebert.progress import Steps, bar_if_slow, line
 from sparsebert.recipe.base import Recipe
 from sparsebert.records import TRAIN, Decisions, Inputs, Score
 from sparsebert.reports import values as v
@@ -119,12 +120,12 @@ class RunContext(Generic[R]):
 
     def labels(self, split: str) -> np.ndarray:
         """What the rows of a validation split are labelled."""
-        return np.array(list(self.validations[split]["label"]))
+        return labels_of(self.validations[split])
 
     @cached_property
     def constant(self) -> ConstantAnswer:
         """The best answer that does not look at the text, by the train rows."""
-        return self.kind.constant(np.array(list(self.train["label"])), self.spec.labels)
+        return self.kind.constant(labels_of(self.train), self.spec.labels)
 
     def main_value(self, predictions: Predictions) -> float | None:
         """The main metric on the split that decides, on its own; None where it has no value."""
@@ -146,7 +147,7 @@ class RunContext(Generic[R]):
 
     def train_scores(self, model: PreTrainedModel) -> tuple[Score, ...]:
         """The task's metrics and the mean loss on the train rows."""
-        outputs, labels = self._outputs(model, self.train), np.array(list(self.train["label"]))
+        outputs, labels = self._outputs(model, self.train), labels_of(self.train)
         loss = Score(metric="loss", value=self.kind.mean_loss(outputs, labels), split=TRAIN, examples=len(labels))
         return (*split_scores(self.spec, TRAIN, outputs, labels, self.constant), loss)
 
@@ -223,7 +224,9 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     tokenizer = load_tokenizer(source)
     task = task_of(recipe)
     train, encoded = _encoded(recipe, task, tokenizer, config)
-    notes = [*task.notes, *_fit(tokenizer, train.max_length), train.note and f"train: {train.note}"]
+    fixed = task_kind(task.spec.kind).labelled
+    notes = [*task.notes, *_fit(tokenizer, train.max_length if fixed else None)]
+    notes += [train.note and f"train: {train.note}"]
     notes += [one.note and f"{name}: {one.note}" for name, one in encoded.items()]
     notes += _notes_about(config, task.spec)
     notes += _notes_about_teachers(recipe.given_teachers, task.spec.labels)
@@ -241,17 +244,40 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     # Damaged weights and lengths without positions are found before anything is written.
     for setting in context.settings:
         example_inputs([context.start()], setting.batch, setting.length)
-    return context
+    return context if context.kind.labelled else _labelled_by(context, _original(context))
+
+
+def _original(context: RunContext[R]) -> PreTrainedModel:
+    """The model whose outputs stand for labels: the first teacher that the recipe names, else its own model."""
+    teachers = context.recipe.given_teachers
+    return context.load(resolve(teachers[0])) if teachers else context.start()
+
+
+def _labelled_by(context: RunContext[R], model: PreTrainedModel) -> RunContext[R]:
+    """The same with what a model says of each row as its label."""
+
+    def labelled(rows: Dataset, what: str) -> Dataset:
+        with bar_if_slow(f"Asking the model about {what} texts", len(rows)) as done:
+            outputs = predict_logits(model, rows, context.collate, kind=context.kind, done=done)
+        return with_labels(rows, outputs)
+
+    validations = {name: labelled(rows, name) for name, rows in context.validations.items()}
+    return replace(context, train=labelled(context.train, TRAIN), validations=validations)
 
 
 def reads_by(context: RunContext[R], tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> RunContext[R]:
     """The same run for models with another tokenizer."""
     train, encoded = _encoded(context.recipe, context.task, tokenizer, config)
+    validations = {name: one.dataset for name, one in encoded.items()}
+    if not context.kind.labelled:
+        # The same texts, of which the same is to be said.
+        train = replace(train, dataset=with_labels(train.dataset, labels_of(context.train)))
+        validations = {name: with_labels(rows, context.labels(name)) for name, rows in validations.items()}
     return replace(
         context,
         tokenizer=tokenizer,
         train=_numbered(train.dataset),
-        validations={name: one.dataset for name, one in encoded.items()},
+        validations=validations,
         collate=padding_collator(tokenizer),
         _opened=[],
     )
@@ -271,9 +297,13 @@ def _numbered(rows: Dataset) -> Dataset:
     return rows.add_column("row", list(range(len(rows))))
 
 
-def _fit(tokenizer: PreTrainedTokenizerBase, length: int) -> list[str]:
-    """Have the tokenizer that is saved read and pad as this run does; what that changes for the user is a note."""
-    tokenizer.model_max_length = length
+def _fit(tokenizer: PreTrainedTokenizerBase, length: int | None) -> list[str]:
+    """Have the tokenizer that is saved read and pad as this run does; what that changes for the user is a note.
+
+    `length` none = it reads as much of a text as before: vectors of long texts are to stay what they are.
+    """
+    if length is not None:
+        tokenizer.model_max_length = length
     if tokenizer.padding_side == "right":
         return []
     tokenizer.padding_side = "right"
@@ -316,7 +346,7 @@ def _has_rows(config: PretrainedConfig, kind: TaskKind, num_labels: int) -> bool
 def _notes_about_head(config: PretrainedConfig, spec: TaskSpec) -> list[str]:
     """What was made of a head for texts that the model brings along."""
     label_names = spec.labels
-    if saved_head(config) in ("base", "masked_lm"):
+    if saved_head(config) in ("base", "masked_lm", "embeddings"):
         return []
     own, wanted = ", ".join(own_names(config)), ", ".join(label_names) or "one value"
     if not _has_head(config, spec):

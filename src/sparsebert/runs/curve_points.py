@@ -13,6 +13,7 @@ from safetensors.torch import save
 from transformers import PreTrainedModel
 
 from sparsebert.counts import Footprint, footprint, sparsity
+from sparsebert.data.labels import labels_of
 from sparsebert.measurement.bench import bench
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.pack import METADATA, pack
@@ -75,7 +76,7 @@ class PointScorer:
         return {**context.predict(model), TRAIN: train}
 
     def _labels(self, split: str) -> np.ndarray:
-        return np.array(list(self.context.train["label"])) if split == TRAIN else self.context.labels(split)
+        return labels_of(self.context.train) if split == TRAIN else self.context.labels(split)
 
     def _scores(self, said: Predictions, before: Predictions | None) -> Iterator[Score]:
         spec = self.context.spec

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import torch
 from pydantic import BaseModel
 from transformers import PreTrainedModel
 
+from sparsebert.data.labels import labels_of
 from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
 from sparsebert.pruning.calibration import CALIBRATION_BATCH, sample_rows
 from sparsebert.pruning.successive import (
@@ -122,7 +122,7 @@ def _rank(context: CurveContext, model: PreTrainedModel, criterion: PruneCriteri
     if criterion == "l1":
         return Ranking(layers=tuple(layers_by_size(model)))
     rows = sample_rows(context.train, loss_rows(context), context.recipe.data_seed)
-    labels = np.array(list(rows["label"]))
+    labels = labels_of(rows)
 
     def loss(left: PreTrainedModel) -> float:
         return context.kind.mean_loss(predict_logits(left, rows, context.collate, kind=context.kind), labels)

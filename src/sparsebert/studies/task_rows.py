@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsebert.data.encode import encode
+from sparsebert.data.labels import labels_of
 from sparsebert.data.load import Task, load_task
 from sparsebert.errors import UserError
 from sparsebert.models.heads import has_task_head, saved_head
@@ -43,7 +44,7 @@ class TokenRows:
     @property
     def labels(self) -> np.ndarray:
         """What the rows are labelled."""
-        return np.array(list(self.rows["label"]))
+        return labels_of(self.rows)
 
 
 def task_of(options: StudyOptions) -> Task:

@@ -66,6 +66,8 @@ class TaskKind(ABC):
     """
     num_outputs: int | None
     """How many outputs a model has; None = one for each name."""
+    labelled: bool = True
+    """Whether data have labels; else the outputs of the dense model are what others are to give, and their labels."""
     apart: bool = False
     """Whether a text is a pair of which each side is read on its own, so that a batch holds two rows for each."""
     kept: bool = True

@@ -82,6 +82,15 @@ _SPECS = (
         bundle=3,
     ),
     TaskSpec(
+        name="embeddings",
+        columns=("text",),
+        labels=(),
+        metrics=("cosine", "neighbours"),
+        kind="embeddings",
+        description="Vectors as the model itself gives them, no labels: of reviews, or of your texts with --data",
+        packaged="reviews",
+    ),
+    TaskSpec(
         name="cola",
         columns=("sentence",),
         labels=("unacceptable", "acceptable"),

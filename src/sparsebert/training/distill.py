@@ -59,7 +59,8 @@ class Distiller:
                 got=f"{rows} rows, {taught} of the teacher's",
                 fix="call cache_teacher with the rows that are trained on",
             )
-        check_labels(student, outputs, self.cache.labels)
+        if self.cache.kind.labelled:
+            check_labels(student, outputs, self.cache.labels)
         if self.teacher is not None:
             check_match(student, self.teacher, self.weights)
         if self.cache.hidden is not None and self.wants_hidden:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from datasets import Dataset
@@ -22,10 +24,12 @@ def predict_logits(
     collate: Collator,
     batch_size: int = EVAL_BATCH,
     kind: TaskKind | None = None,
+    done: Callable[[int], None] = lambda count: None,
 ) -> np.ndarray:
     """Outputs [rows, outputs] in fp32, in the order of the data set; the model's training mode is left as it was.
 
-    `kind` says which these are, none = the one that the model's configuration tells.
+    `kind` says which these are, none = the one that the model's configuration tells. `done` is told of each batch how
+    many rows it had.
     """
     kind = kind or kind_of(model)
     device = next(model.parameters()).device
@@ -35,4 +39,5 @@ def predict_logits(
             inputs = {key: value.to(device) for key, value in inputs_of(batch).items()}
             for row, values in zip(rows, kind.read(model, inputs, batch).float().cpu().numpy(), strict=True):
                 logits[row] = values
+            done(len(rows))
     return np.stack([logits[row] for row in range(len(encoded))])

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sparsebert.data.labels import labels_of
 from sparsebert.recipe.schema import Evaluate
 from sparsebert.records import Evaluation
 from sparsebert.tasks.kind import TaskKind
@@ -40,7 +40,7 @@ class Watch:
     def scores(self, model: PreTrainedModel, collate: Collator) -> dict[str, float]:
         """The mean loss and the metrics that have a value, as transformers names those of an evaluation."""
         outputs = same(lambda: predict_logits(model, self.rows, collate, kind=self.kind))
-        labels = np.array(list(self.rows["label"]))
+        labels = labels_of(self.rows)
         found = {"loss": self.kind.mean_loss(outputs, labels), **score(self.metrics, outputs, labels)}
         return {f"{PREFIX}{name}": value for name, value in found.items() if math.isfinite(value)}
 

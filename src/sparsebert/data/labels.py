@@ -1,0 +1,21 @@
+"""The labels of encoded rows as one array, out of a data set and into it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+
+
+def labels_of(rows: Dataset) -> np.ndarray:
+    """The column `label`: [rows], or [rows, numbers] where a row has several."""
+    column = rows.select_columns(["label"]).with_format("arrow")[:]["label"].combine_chunks()
+    if pa.types.is_fixed_size_list(column.type):
+        return column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+    return np.array(column.to_pylist())
+
+
+def with_labels(rows: Dataset, labels: np.ndarray) -> Dataset:
+    """The rows with `labels` [rows, numbers] in the column `label`."""
+    column = pa.FixedSizeListArray.from_arrays(pa.array(labels.reshape(-1)), labels.shape[1])
+    return rows.with_format(None).add_column("label", column)
