@@ -21,7 +21,8 @@ from sparsebert.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from sparsebert.runs.check import CheckResult
+    from sparsebert.records import Score
+    from sparsebert.runs.checked import CheckResult
 
 SHOWN_FLIPS = 5
 
@@ -31,7 +32,12 @@ def check(
     small: Annotated[str, typer.Argument(help="What would take its place.")],
     data: Annotated[
         Path,
-        typer.Option(metavar="FILE", help="Texts: .csv, .tsv, .jsonl, .parquet.", rich_help_panel=DATA),
+        typer.Option(
+            metavar="PATH",
+            help="Texts: .csv, .tsv, .jsonl, .parquet, or .txt with one a line. For embeddings also pairs, with how "
+            "alike they are as labels, or a folder of documents and queries as BEIR has them.",
+            rich_help_panel=DATA,
+        ),
     ],
     text_column: TextColumnOption = None,
     label_column: LabelColumnOption = None,
@@ -63,8 +69,8 @@ def check(
         from sparsebert.data.text import Written
         from sparsebert.deployment.predictor import Predictor
         from sparsebert.progress import bar_if_slow
-        from sparsebert.runs.check import CheckedTexts
         from sparsebert.runs.check import check as compare
+        from sparsebert.runs.checked import CheckedTexts
 
         given = CheckedTexts(data, tuple(text_column or ["text"]), label_column, Written(delimiter, encoding))
         with quiet_libraries():
@@ -72,7 +78,8 @@ def check(
                 Predictor(dense, runtime, threads=threads),
                 Predictor(small, small_runtime or runtime, threads=threads),
             )
-            with bar_if_slow("Asking both", 2 * len(given.table)) as done:
+            total = None if data.is_dir() else 2 * len(given.text) * len(given.table)
+            with bar_if_slow("Asking both", total) as done:
                 found = compare(*models, given, max_drop, done)
         if as_json:
             put_json(found.model_dump(mode="json", exclude_none=True))
@@ -80,6 +87,15 @@ def check(
             _show(found, max_drop)
     if found.failures:
         raise typer.Exit(1)
+
+
+def _changed(one: Score, other: Score) -> tuple[str, str]:
+    """The value of another model, and the points by which it is more, with their interval."""
+    from sparsebert.reports import values as v
+
+    low, high = other.change_low, other.change_high
+    interval = "" if low is None or high is None else f" ({100 * low:+.2f} to {100 * high:+.2f})"
+    return v.fraction(other.value), f"{100 * (other.value - one.value):+.2f}{interval}"
 
 
 def _show(found: CheckResult, max_drop: float | None) -> None:
@@ -90,17 +106,9 @@ def _show(found: CheckResult, max_drop: float | None) -> None:
     rows = table("", "First", "Second", "Change", whole=(1, 2, 3))
     rows.add_row("runtime", *found.runtimes, "")
     for one, other in zip(found.first, found.second, strict=True):
-        interval = (
-            ""
-            if other.change_low is None
-            else f" ({100 * other.change_low:+.2f} to {100 * (other.change_high or 0):+.2f})"
-        )
-        rows.add_row(
-            one.metric,
-            v.fraction(one.value),
-            v.fraction(other.value),
-            f"{100 * (other.value - one.value):+.2f}{interval}",
-        )
+        rows.add_row(one.metric, v.fraction(one.value), *_changed(one, other))
+    for one, other in zip(found.first, found.mixed, strict=False):
+        rows.add_row(f"{one.metric}, stored by the first", v.fraction(one.value), *_changed(one, other))
     for label in found.recalls:
         rows.add_row(
             f"recall of {label.label} ({label.rows})",

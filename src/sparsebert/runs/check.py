@@ -2,84 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from datasets import Dataset
-from pydantic import Field
 
-from sparsebert.data.read import column, read_file
+from sparsebert.data.read import column
+from sparsebert.data.retrieval import read_retrieval_set
 from sparsebert.data.rows import standard_rows
-from sparsebert.data.text import Written
 from sparsebert.deployment.predictor import Predictor
 from sparsebert.errors import UserError
-from sparsebert.records import Decisions, Flip, Part, Score
+from sparsebert.records import Decisions, Score
+from sparsebert.runs.check_vectors import pair_scores, retrieval_scores
+from sparsebert.runs.checked import CheckedTexts, CheckResult, LabelRecall, Latency, latency_of
 from sparsebert.runs.scoring import decisions, split_scores
 from sparsebert.tasks.kind import TaskKind, task_kind
+from sparsebert.tasks.numbers import finite_numbers
 from sparsebert.tasks.table import TaskSpec
 
 FEWEST_ROWS = 20
 """Of a label, for its loss to count: one of fewer rows is a point of many points."""
-TIMED_TEXTS = 200
-
-
-class LabelRecall(Part):
-    """Part of a label's rows that each model finds."""
-
-    label: str
-    rows: int
-    first: float
-    second: float
-
-    @property
-    def drop(self) -> float:
-        """Points that the second model loses."""
-        return 100 * (self.first - self.second)
-
-
-class Latency(Part):
-    """Milliseconds of one text at a time, both models in turn on the same texts, tokenisation included."""
-
-    texts: int
-    first_ms: tuple[float, float] = Field(description="median and 95th percentile")
-    second_ms: tuple[float, float]
-    speedup: float = Field(description="median over texts of the first model's time by the second's")
-
-
-class CheckResult(Part):
-    """What was found on `rows` texts; `failures` are the limits that are passed, in words, none where all hold."""
-
-    rows: int
-    runtimes: tuple[str, str]
-    metric: str | None = None
-    first: tuple[Score, ...] = ()
-    second: tuple[Score, ...] = ()
-    recalls: tuple[LabelRecall, ...] = ()
-    agreement: float | None = Field(default=None, description="part of the texts given the same class, if any")
-    largest_difference: float = Field(description="of the outputs")
-    flips: tuple[Flip, ...] = ()
-    latency: Latency
-    failures: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class CheckedTexts:
-    """A file of texts: its columns, and that of the labels, none where there are none."""
-
-    file: Path
-    text: tuple[str, ...]
-    label: str | None
-    written: Written
-
-    @cached_property
-    def table(self) -> pa.Table:
-        """Its columns. Raises UserError for a file that cannot be read, and a column that it has not."""
-        return read_file(self.file, [*self.text, *([self.label] if self.label else [])], self.written)
 
 
 def check(
@@ -91,19 +33,22 @@ def check(
 ) -> CheckResult:
     """Ask both models everything, and compare.
 
-    Vectors have no labels: those of the first model stand for them. With labels the gate is the main metric, and the
-    recall of every label of FEWEST_ROWS rows or more, which may fall by `max_drop` points at most; without, that part
-    of the texts, in points, which may get another class. `done` is told how many answers are ready. Raises UserError
-    for a file that cannot be read, for models of different tasks, and for a limit where there is nothing to hold to it.
+    Vectors have no labels: those of the first model stand for them, unless pairs with how alike they are, or a folder
+    of documents and queries, say how good they are (see check_vectors). With labels the gate is the main metric, and
+    the recall of every label of FEWEST_ROWS rows or more, which may fall by `max_drop` points at most; without, that
+    part of the texts, in points, which may get another class. `done` is told how many answers are ready. Raises
+    UserError for a file that cannot be read, for models of different tasks, and for a limit where there is nothing to
+    hold to it.
     """
+    if not first.kind.labelled and (given.file.is_dir() or given.label):
+        found = _of_vectors(first, second, given, done)
+        return found.model_copy(update={"failures": _failures(found, max_drop)})
     spec, raw = _task(first, second, given), given.table
     sides = [[str(text) for text in column(raw, name, given.file.name)] for name in given.text]
     pair = sides[1] if len(sides) > 1 else None
     rows = standard_rows(raw, spec, given.file.name, empty_text=True) if given.label else _unlabelled(sides)
-    if given.label and not first.kind.labelled:
-        raise UserError(f"Models of kind {first.kind_name} have no labels", got=given.label, fix="leave them out")
     outputs = [one.outputs(sides[0], pair, done) for one in (first, second)]
-    latency = _latency(first, second, sides[0], pair)
+    latency = latency_of(first, second, sides[0], pair)
     told = given.label is not None or not first.kind.labelled
     found = _compared(spec, rows, outputs, told, (str(first.runtime), str(second.runtime)), latency)
     return found.model_copy(update={"failures": _failures(found, max_drop)})
@@ -119,6 +64,38 @@ def _task(first: Predictor, second: Predictor, given: CheckedTexts) -> TaskSpec:
     labels = first.labels if first.kind.named else ()
     name = first.kind_name
     return TaskSpec("check", given.text, labels, first.kind.metrics, "", label=given.label or "", kind=name)
+
+
+def _of_vectors(first: Predictor, second: Predictor, given: CheckedTexts, done: Callable[[int], None]) -> CheckResult:
+    """Scored pairs, or a folder of documents and queries."""
+    _task(first, second, given)
+    if given.file.is_dir():
+        told = read_retrieval_set(given.file)
+        texts, scores = told.queries, retrieval_scores((first, second), told, done)
+    else:
+        sides, likeness = _scored_pairs(given)
+        texts, scores = sides[0], pair_scores((first, second), sides, likeness, done)
+    return CheckResult(
+        rows=len(texts),
+        runtimes=(str(first.runtime), str(second.runtime)),
+        metric=next((one.metric for one in scores.first), None),
+        first=scores.first,
+        second=scores.second,
+        mixed=scores.mixed,
+        largest_difference=scores.apart,
+        latency=latency_of(first, second, texts, None),
+    )
+
+
+def _scored_pairs(given: CheckedTexts) -> tuple[list[list[str]], np.ndarray]:
+    """Both sides of each pair, and how alike they are said to be."""
+    if len(given.text) < 2:
+        got = f"text column {', '.join(given.text)}"
+        raise UserError("Scores are of pairs of texts", got=got, fix="give --text-column twice")
+    where = f"{given.file.name}, column '{given.label}'"
+    values = finite_numbers(column(given.table, str(given.label), given.file.name), where)
+    sides = [[str(text) for text in column(given.table, name, given.file.name)] for name in given.text]
+    return sides, np.array(values)
 
 
 def _unlabelled(sides: Sequence[Sequence[str]]) -> Dataset:
@@ -174,31 +151,6 @@ def _recalls(
             recalls = [float(np.mean(one[own] == number)) for one in chosen]
             found.append(LabelRecall(label=name, rows=int(own.sum()), first=recalls[0], second=recalls[1]))
     return tuple(found)
-
-
-def _latency(first: Predictor, second: Predictor, texts: Sequence[str], pair: Sequence[str] | None) -> Latency:
-    """Both in turn; which begins changes from text to text."""
-    step = max(1, len(texts) // TIMED_TEXTS)
-    chosen = [*range(0, len(texts), step)][:TIMED_TEXTS]
-    _one(first, texts, pair, 0)
-    _one(second, texts, pair, 0)
-    times = np.zeros((len(chosen), 2))
-    for place, row in enumerate(chosen):
-        for which in ((0, 1), (1, 0))[place % 2]:
-            times[place, which] = _one((first, second)[which], texts, pair, row)
-    middle, late = np.percentile(times, [50, 95], axis=0)
-    return Latency(
-        texts=len(chosen),
-        first_ms=(float(middle[0]), float(late[0])),
-        second_ms=(float(middle[1]), float(late[1])),
-        speedup=float(np.median(times[:, 0] / times[:, 1])),
-    )
-
-
-def _one(model: Predictor, texts: Sequence[str], pair: Sequence[str] | None, row: int) -> float:
-    start = time.perf_counter()
-    model.outputs([texts[row]], None if pair is None else [pair[row]])
-    return 1000 * (time.perf_counter() - start)
 
 
 def _failures(found: CheckResult, max_drop: float | None) -> tuple[str, ...]:
