@@ -11,10 +11,11 @@ from sparsebert.tasks.table import task_names, task_spec
 REVIEWS = ["reviews", "review-domains"]
 GLUE = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
 CS224N = ["sst5", "quora", "sts", "cfimdb"]
+WITHOUT_LABELS = ["embeddings"]
 
 
-def test_two_tasks_of_reviews_the_nine_of_glue_and_four_of_cs224n():
-    assert task_names() == [*REVIEWS, *GLUE, *CS224N]
+def test_two_tasks_of_reviews_the_nine_of_glue_four_of_cs224n_and_embeddings():
+    assert task_names() == [*REVIEWS, *GLUE, *CS224N, *WITHOUT_LABELS]
 
 
 def test_specs_are_consistent():
@@ -22,9 +23,9 @@ def test_specs_are_consistent():
         spec = task_spec(name)
         assert spec.name == name
         assert len(spec.columns) in (1, 2)
-        assert (spec.kind in ("regression", "pair_similarity")) == (spec.labels == ())
+        assert (spec.kind in ("regression", "pair_similarity", "embeddings")) == (spec.labels == ())
         assert spec.main_metric == spec.metrics[0]
-        assert spec.source == (() if name in REVIEWS + CS224N else ("nyu-mll/glue", name))
+        assert spec.source == (() if name in REVIEWS + CS224N + WITHOUT_LABELS else ("nyu-mll/glue", name))
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,7 @@ def test_texts_are_read_from_lines_and_columns(home: Path, tmp_path: Path):
         ),
         ({"1_Pooling/config.json": '{"pooling_mode": "median"}'}, "Pooling of an unknown mode; got 'median'"),
         ({"1_Pooling/config.json": "{}"}, "Pooling of an unknown mode"),
+        ({"1_Pooling/config.json": None}, "is missing; download the whole folder again"),
         (
             {"1_Pooling/config.json": '{"pooling_mode": "mean", "include_prompt": false}'},
             "leaves prompts out of its vectors",

@@ -58,7 +58,8 @@ DataOption = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Your own file (.csv, .tsv, .jsonl, .parquet) or folder with train.* and validation.*; "
+        help="Your own file (.csv, .tsv, .jsonl, .parquet; .txt for embeddings) or folder with train.* and "
+        "validation.*; "
         "for a GLUE task a folder DIR/TASK/*.parquet, else the hub; for CS224N the folder of the course's files.",
         rich_help_panel=DATA,
     ),
@@ -76,7 +77,7 @@ KindOption = Annotated[
         "--kind",
         metavar="NAME",
         help="What labels are: classification (default), regression, multilabel; of pairs whose sides are read apart "
-        "pair_classification, pair_similarity.",
+        "pair_classification, pair_similarity; embeddings has no labels.",
         rich_help_panel=DATA,
     ),
 ]

@@ -9,11 +9,11 @@ from typing import Any
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from sparsebert.errors import UserError
+from sparsebert.models.companions import MODULES
 from sparsebert.models.config import read_json, shown
 from sparsebert.models.families import family_of
 from sparsebert.models.sentence import KEY, POOLINGS, SentenceVector, vector_of
 
-MODULES_FILE = "modules.json"
 _TRANSFORMER_FILE, _LIBRARY_FILE = "sentence_bert_config.json", "config_sentence_transformers.json"
 _POOLING_FOLDER, _NORMALIZE_FOLDER = "1_Pooling", "2_Normalize"
 _NO_LENGTH = 10**9
@@ -34,7 +34,7 @@ def take_vector(config: PretrainedConfig, folder: Path) -> None:
 
     Modules that are not supported are left for `check_vector` to name: the encoder may be wanted for something else.
     """
-    if not (folder / MODULES_FILE).is_file():
+    if not (folder / MODULES).is_file():
         return
     try:
         vars(config)[KEY] = _read(folder).plain()
@@ -51,11 +51,11 @@ def check_vector(config: PretrainedConfig, folder: Path) -> None:
     """Raise UserError for a model of which nothing says how the vector of a text is made, or in a way unknown here."""
     if vector_of(config) is not None:
         return
-    if (folder / MODULES_FILE).is_file():
+    if (folder / MODULES).is_file():
         _read(folder)
     raise UserError(
         "Nothing says how the vectors of tokens become the vector of a text",
-        got=f"no {MODULES_FILE} in {folder}",
+        got=f"no {MODULES} in {folder}",
         fix="save the model with sentence-transformers, its Transformer and a Pooling",
     )
 
@@ -63,7 +63,7 @@ def check_vector(config: PretrainedConfig, folder: Path) -> None:
 def sentence_length(folder: Path) -> int | None:
     """Tokens that sentence-transformers reads of a text; none where its files do not say."""
     file = folder / _TRANSFORMER_FILE
-    if not (folder / MODULES_FILE).is_file() or not file.is_file():
+    if not (folder / MODULES).is_file() or not file.is_file():
         return None
     length = read_json(file).get("max_seq_length")
     return length if isinstance(length, int) and length > 0 else None
@@ -79,7 +79,7 @@ def write_sentence_files(config: PretrainedConfig, tokenizer: PreTrainedTokenize
         {"idx": place, "name": str(place), "path": path, "type": _TYPES + kind}
         for place, (kind, path) in enumerate(modules)
     ]
-    _write(folder / MODULES_FILE, named)
+    _write(folder / MODULES, named)
     old = {name: mode in how.pooling for name, mode in _OLD_NAMES.items()}
     # Several stand in an order that old names cannot say.
     several = {"pooling_mode": list(how.pooling)} if len(how.pooling) > 1 else {}
@@ -127,7 +127,7 @@ def _read(folder: Path) -> SentenceVector:
 
 def _modules(folder: Path) -> list[tuple[str, str]]:
     """Type and folder of each module."""
-    file = folder / MODULES_FILE
+    file = folder / MODULES
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         return [(str(one["type"]), str(one["path"])) for one in content]
@@ -136,6 +136,8 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
 
 
 def _pooling(file: Path) -> tuple[str, ...]:
+    if not file.is_file():
+        raise UserError(f"{file} is missing", fix="download the whole folder again")
     held = read_json(file)
     if held.get("include_prompt") is False:
         raise UserError("The model leaves prompts out of its vectors, which is not supported", got=f"{file.name}")

@@ -22,6 +22,8 @@ SUFFIX = ".safetensors"
 PLAIN_FILE, INDEX_FILE, PACKED_FILE = "model.safetensors", "model.safetensors.index.json", "packed.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 _WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
+# All in folders but the config.json of modules of sentence-transformers: others are of other forms of the model.
+_INNER = ["*/[!c]*"]
 _HUB_TIMEOUT_S = 5.0
 
 
@@ -135,7 +137,7 @@ def _cached(name: str) -> ModelSource | None:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(name, local_files_only=True, allow_patterns=_WANTED, ignore_patterns=["*/*"]))
+        folder = Path(snapshot_download(name, local_files_only=True, allow_patterns=_WANTED, ignore_patterns=_INNER))
     except LocalEntryNotFoundError:
         return None
     except HFValidationError:
@@ -191,7 +193,7 @@ def _downloaded(name: str, cached: ModelSource | None) -> ModelSource:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        path = snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=["*/*"], etag_timeout=_HUB_TIMEOUT_S)
+        path = snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_INNER, etag_timeout=_HUB_TIMEOUT_S)
     except LocalEntryNotFoundError:
         if cached is not None:
             return cached

@@ -20,7 +20,7 @@ from sparsebert.tasks.retrieval import nearest_documents, retrieval_values
 from sparsebert.tasks.table import TaskSpec
 
 PAIRS = TaskSpec("pairs", ("text", "text_2"), (), ("spearman", "pearson"), "", kind="regression")
-Done = Callable[[int], None]
+Told = Callable[[int], None]
 
 
 class VectorScores(NamedTuple):
@@ -36,7 +36,7 @@ class VectorScores(NamedTuple):
 
 
 def pair_scores(
-    models: tuple[Predictor, Predictor], sides: Sequence[Sequence[str]], likeness: np.ndarray, done: Done
+    models: tuple[Predictor, Predictor], sides: Sequence[Sequence[str]], likeness: np.ndarray, done: Told
 ) -> VectorScores:
     """Correlation of cosines with how alike the two texts of each pair are said to be [pairs], the more the liker."""
     vectors = [[model.outputs(side, None, done) for side in sides] for model in models]
@@ -52,7 +52,7 @@ def pair_scores(
     return VectorScores(scored(own[0], None), scored(own[1], own[0]), scored(mixed, own[0]), apart)
 
 
-def retrieval_scores(models: tuple[Predictor, Predictor], given: RetrievalSet, done: Done) -> VectorScores:
+def retrieval_scores(models: tuple[Predictor, Predictor], given: RetrievalSet, done: Told) -> VectorScores:
     """What each model finds among the documents, and what the second model's queries find among the first's."""
     documents = [model.outputs(given.documents, None, done) for model in models]
     queries = [model.outputs(given.queries, None, done) for model in models]

@@ -82,15 +82,6 @@ _SPECS = (
         bundle=3,
     ),
     TaskSpec(
-        name="embeddings",
-        columns=("text",),
-        labels=(),
-        metrics=("cosine", "neighbours"),
-        kind="embeddings",
-        description="Vectors as the model itself gives them, no labels: of reviews, or of your texts with --data",
-        packaged="reviews",
-    ),
-    TaskSpec(
         name="cola",
         columns=("sentence",),
         labels=("unacceptable", "acceptable"),
@@ -197,6 +188,15 @@ _SPECS = (
         metrics=("accuracy",),
         description="Is a film review, counterfactual or not, favourable? (CS224N)",
         course=CourseFiles("ids-cfimdb-train", "ids-cfimdb-dev", "sentiment"),
+    ),
+    TaskSpec(
+        name="embeddings",
+        columns=("text",),
+        labels=(),
+        metrics=("cosine", "neighbours"),
+        kind="embeddings",
+        description="Vectors as the model itself gives them, no labels: of reviews, or of your texts with --data",
+        packaged="reviews",
     ),
 )
 _TABLE = {spec.name: spec for spec in _SPECS}
