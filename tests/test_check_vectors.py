@@ -50,20 +50,20 @@ def write_set(folder: Path, judged: str = "q{0}\td{0}\t1\nq{0}\td{1}\t2\n") -> P
 
 def test_values_of_a_query_by_hand():
     # Documents 7, 3, 9 in this order; 3 is relevant with grade 2, 5 with grade 1.
-    found = retrieval_values(np.array([[7, 3, 9]]), [{3: 2.0, 5: 1.0}])
+    found = retrieval_values([[7, 3, 9]], [{3: 2.0, 5: 1.0}])
     gain, best = 2 / np.log2(3), 2 / np.log2(2) + 1 / np.log2(3)
     assert {name: value.tolist() for name, value in found.items()} == {
         "ndcg_at_10": [pytest.approx(gain / best)],
         "recall_at_10": [0.5],
         "mrr_at_10": [0.5],
     }
-    nothing = retrieval_values(np.array([[7, 9, 8]]), [{3: 2.0}])
+    nothing = retrieval_values([[7, 9, 8]], [{3: 2.0}])
     assert [value.tolist() for value in nothing.values()] == [[0.0]] * 3
 
 
 def test_the_nearest_come_first_and_equal_ones_in_their_order():
     documents = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0], [1.0, 1.0]])
-    assert nearest_documents(np.array([[3.0, 0.0], [0.0, 1.0]]), documents).tolist() == [[1, 2, 3, 0], [0, 3, 1, 2]]
+    assert nearest_documents(np.array([[3.0, 0.0], [0.0, 1.0]]), documents) == [[1, 2, 3, 0], [0, 3, 1, 2]]
 
 
 def test_scores_are_those_of_sentence_transformers(home: Path):

@@ -206,7 +206,7 @@ def test_every_registered_name_leads_somewhere() -> None:
         "gate": 5,
         "penalty": 4,
         "family": 7,
-        "task_kind": 7,
+        "task_kind": 8,
         "metric": 10,
         "target": 4,
         "runtime": 10,

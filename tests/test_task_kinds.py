@@ -54,8 +54,8 @@ EXAMPLES = {
     ),
     "pair_similarity": Example([0.5, 2, 5.0, 3.25], ["0,5", "2", "5", "3,25"], (), [[0.5], [2], [5], [3.25]]),
 }
-# Of text without labels; see test_masked_lm.py and test_embeddings.py.
-WITHOUT_LABELS = ["masked_lm", "embeddings"]
+# Of text without labels; see test_masked_lm.py, test_embeddings.py and test_ranking.py.
+WITHOUT_LABELS = ["masked_lm", "embeddings", "ranking"]
 KINDS = [name for name in registry.names("task_kind") if name not in WITHOUT_LABELS]
 
 

@@ -114,6 +114,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "pair_similarity": "sparsebert.tasks.pair:PAIR_SIMILARITY",
         "masked_lm": "sparsebert.tasks.masked_lm:MASKED_LM",
         "embeddings": "sparsebert.tasks.embeddings:EMBEDDINGS",
+        "ranking": "sparsebert.tasks.ranking:RANKING",
     },
     "metric": {
         "accuracy": "sparsebert.tasks.metrics:ACCURACY",

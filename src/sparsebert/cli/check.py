@@ -41,6 +41,14 @@ def check(
     ],
     text_column: TextColumnOption = None,
     label_column: LabelColumnOption = None,
+    by_query: Annotated[
+        bool,
+        typer.Option(
+            "--by-query",
+            help="Of rerankers: the second texts of each first one are put in order, and labels above 0 are right.",
+            rich_help_panel=DATA,
+        ),
+    ] = False,
     delimiter: DelimiterOption = None,
     encoding: EncodingOption = None,
     max_drop: Annotated[
@@ -72,7 +80,7 @@ def check(
         from sparsebert.runs.check import check as compare
         from sparsebert.runs.checked import CheckedTexts
 
-        given = CheckedTexts(data, tuple(text_column or ["text"]), label_column, Written(delimiter, encoding))
+        given = CheckedTexts(data, tuple(text_column or ["text"]), label_column, Written(delimiter, encoding), by_query)
         with quiet_libraries():
             models = (
                 Predictor(dense, runtime, threads=threads),

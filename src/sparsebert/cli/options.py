@@ -77,7 +77,7 @@ KindOption = Annotated[
         "--kind",
         metavar="NAME",
         help="What labels are: classification (default), regression, multilabel; of pairs whose sides are read apart "
-        "pair_classification, pair_similarity; embeddings has no labels.",
+        "pair_classification, pair_similarity; embeddings and ranking have no labels.",
         rich_help_panel=DATA,
     ),
 ]

@@ -16,6 +16,8 @@ def labels_of(rows: Dataset) -> np.ndarray:
 
 
 def with_labels(rows: Dataset, labels: np.ndarray) -> Dataset:
-    """The rows with `labels` [rows, numbers] in the column `label`."""
-    column = pa.FixedSizeListArray.from_arrays(pa.array(labels.reshape(-1)), labels.shape[1])
+    """The rows with `labels` [rows, numbers] in the column `label`; a single number stands there by itself."""
+    numbers = pa.array(labels.reshape(-1))
+    single = labels.size == len(labels)
+    column = numbers if single else pa.FixedSizeListArray.from_arrays(numbers, labels.shape[1])
     return rows.with_format(None).add_column("label", column)

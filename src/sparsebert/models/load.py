@@ -39,6 +39,7 @@ from sparsebert.models.sentence_folder import (
     check_vector,
     forget_vector,
     sentence_length,
+    take_activation,
     take_vector,
     write_sentence_files,
 )
@@ -133,6 +134,7 @@ def load_config(source: ModelSource | Path | str) -> PretrainedConfig:
     if is_shrunk(config):
         check_shape(config.to_dict(), file)
     take_vector(config, folder)
+    take_activation(config, folder)
     return config
 
 

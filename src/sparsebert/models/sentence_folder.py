@@ -47,6 +47,17 @@ def forget_vector(config: PretrainedConfig) -> None:
     vars(config).pop(KEY, None)
 
 
+def take_activation(config: PretrainedConfig, folder: Path) -> None:
+    """Write into a configuration what a cross-encoder of sentence-transformers makes of its score, where a file says.
+
+    It stands beside the model there; in the configuration, where every version looks too, it goes along with it.
+    """
+    file = folder / _LIBRARY_FILE
+    held = read_json(file) if file.is_file() else {}
+    if held.get("model_type") == "CrossEncoder" and isinstance(held.get("activation_fn"), str):
+        vars(config)["sentence_transformers"] = {"activation_fn": held["activation_fn"]}
+
+
 def check_vector(config: PretrainedConfig, folder: Path) -> None:
     """Raise UserError for a model of which nothing says how the vector of a text is made, or in a way unknown here."""
     if vector_of(config) is not None:

@@ -13,7 +13,7 @@ from sparsebert.data.rows import standard_rows
 from sparsebert.deployment.predictor import Predictor
 from sparsebert.errors import UserError
 from sparsebert.records import Decisions, Score
-from sparsebert.runs.check_vectors import pair_scores, retrieval_scores
+from sparsebert.runs.check_vectors import pair_scores, ranking_scores, retrieval_scores
 from sparsebert.runs.checked import CheckedTexts, CheckResult, LabelRecall, Latency, latency_of
 from sparsebert.runs.scoring import decisions, split_scores
 from sparsebert.tasks.kind import TaskKind, task_kind
@@ -40,8 +40,8 @@ def check(
     UserError for a file that cannot be read, for models of different tasks, and for a limit where there is nothing to
     hold to it.
     """
-    if not first.kind.labelled and (given.file.is_dir() or given.label):
-        found = _of_vectors(first, second, given, done)
+    if given.by_query or (not first.kind.labelled and (given.file.is_dir() or given.label)):
+        found = _of_order(first, second, given, done)
         return found.model_copy(update={"failures": _failures(found, max_drop)})
     spec, raw = _task(first, second, given), given.table
     sides = [[str(text) for text in column(raw, name, given.file.name)] for name in given.text]
@@ -66,10 +66,16 @@ def _task(first: Predictor, second: Predictor, given: CheckedTexts) -> TaskSpec:
     return TaskSpec("check", given.text, labels, first.kind.metrics, "", label=given.label or "", kind=name)
 
 
-def _of_vectors(first: Predictor, second: Predictor, given: CheckedTexts, done: Callable[[int], None]) -> CheckResult:
-    """Scored pairs, or a folder of documents and queries."""
+def _of_order(first: Predictor, second: Predictor, given: CheckedTexts, done: Callable[[int], None]) -> CheckResult:
+    """Scored pairs, or documents and queries: of vectors in a folder, of a cross-encoder by pairs."""
     _task(first, second, given)
-    if given.file.is_dir():
+    pair = None
+    if given.by_query:
+        if first.kind.named or not first.kind.labelled:
+            raise UserError("Only models that give a pair one score put passages in order", got=first.kind_name)
+        (texts, pair), grades = _scored_pairs(given)
+        scores = ranking_scores((first, second), (texts, pair), grades, done)
+    elif given.file.is_dir():
         told = read_retrieval_set(given.file)
         texts, scores = told.queries, retrieval_scores((first, second), told, done)
     else:
@@ -83,17 +89,19 @@ def _of_vectors(first: Predictor, second: Predictor, given: CheckedTexts, done: 
         second=scores.second,
         mixed=scores.mixed,
         largest_difference=scores.apart,
-        latency=latency_of(first, second, texts, None),
+        latency=latency_of(first, second, texts, pair),
     )
 
 
 def _scored_pairs(given: CheckedTexts) -> tuple[list[list[str]], np.ndarray]:
     """Both sides of each pair, and how alike they are said to be."""
+    if given.label is None:
+        raise UserError("The order of passages is judged by grades", fix="give their column: --label-column")
     if len(given.text) < 2:
         got = f"text column {', '.join(given.text)}"
         raise UserError("Scores are of pairs of texts", got=got, fix="give --text-column twice")
     where = f"{given.file.name}, column '{given.label}'"
-    values = finite_numbers(column(given.table, str(given.label), given.file.name), where)
+    values = finite_numbers(column(given.table, given.label, given.file.name), where)
     sides = [[str(text) for text in column(given.table, name, given.file.name)] for name in given.text]
     return sides, np.array(values)
 

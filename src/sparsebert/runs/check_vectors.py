@@ -1,6 +1,7 @@
 """Two models of embeddings on texts whose likeness is known: scored pairs, or documents that queries are to find.
 
 Besides each model on its own, old vectors with new ones: a stored index need not be made anew where these go together.
+And two cross-encoders, which put the passages of a query in order.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import numpy as np
 
 from sparsebert.data.retrieval import RetrievalSet
 from sparsebert.deployment.predictor import Predictor
+from sparsebert.errors import UserError
 from sparsebert.records import Score
-from sparsebert.runs.scoring import split_scores
-from sparsebert.tasks.bootstrap import RESAMPLES, difference_interval, interval
+from sparsebert.runs.scoring import mean_score, split_scores
 from sparsebert.tasks.kind import ConstantAnswer
 from sparsebert.tasks.retrieval import nearest_documents, retrieval_values
 from sparsebert.tasks.table import TaskSpec
@@ -23,10 +24,10 @@ PAIRS = TaskSpec("pairs", ("text", "text_2"), (), ("spearman", "pearson"), "", k
 Told = Callable[[int], None]
 
 
-class VectorScores(NamedTuple):
-    """Scores of the first model, of the second, and of the first model's vectors against the second's.
+class PairedScores(NamedTuple):
+    """Scores of the first model, of the second, and of the second's vectors beside those that the first has stored.
 
-    `apart` is the largest difference of two numbers at the same place of a vector.
+    The last are none where there are no vectors. `apart` is the largest difference of two outputs at the same place.
     """
 
     first: tuple[Score, ...]
@@ -37,7 +38,7 @@ class VectorScores(NamedTuple):
 
 def pair_scores(
     models: tuple[Predictor, Predictor], sides: Sequence[Sequence[str]], likeness: np.ndarray, done: Told
-) -> VectorScores:
+) -> PairedScores:
     """Correlation of cosines with how alike the two texts of each pair are said to be [pairs], the more the liker."""
     vectors = [[model.outputs(side, None, done) for side in sides] for model in models]
     own = [_cosines(one, other) for one, other in vectors]
@@ -49,10 +50,10 @@ def pair_scores(
         return tuple(split_scores(PAIRS, "pairs", outputs, likeness, constant, before))
 
     apart = max(float(np.abs(one - other).max()) for one, other in zip(*vectors, strict=True))
-    return VectorScores(scored(own[0], None), scored(own[1], own[0]), scored(mixed, own[0]), apart)
+    return PairedScores(scored(own[0], None), scored(own[1], own[0]), scored(mixed, own[0]), apart)
 
 
-def retrieval_scores(models: tuple[Predictor, Predictor], given: RetrievalSet, done: Told) -> VectorScores:
+def retrieval_scores(models: tuple[Predictor, Predictor], given: RetrievalSet, done: Told) -> PairedScores:
     """What each model finds among the documents, and what the second model's queries find among the first's."""
     documents = [model.outputs(given.documents, None, done) for model in models]
     queries = [model.outputs(given.queries, None, done) for model in models]
@@ -61,30 +62,38 @@ def retrieval_scores(models: tuple[Predictor, Predictor], given: RetrievalSet, d
         for asked, stored in ((queries[0], documents[0]), (queries[1], documents[1]), (queries[1], documents[0]))
     ]
     apart = max(float(np.abs(one - other).max()) for one, other in (documents, queries))
-    first = tuple(_mean(name, own, None) for name, own in values[0].items())
-    second, mixed = (tuple(_mean(name, own, values[0][name]) for name, own in one.items()) for one in values[1:])
-    return VectorScores(first, second, mixed, apart)
+    first = tuple(mean_score(name, own) for name, own in values[0].items())
+    second, mixed = (tuple(mean_score(name, own, values[0][name]) for name, own in one.items()) for one in values[1:])
+    return PairedScores(first, second, mixed, apart)
+
+
+def ranking_scores(
+    models: tuple[Predictor, Predictor], sides: Sequence[Sequence[str]], grades: np.ndarray, done: Told
+) -> PairedScores:
+    """How each model orders the second texts of each first one, whose grades [pairs] are above 0 where they are right.
+
+    Queries with a passage only, and without a right one, say nothing of an order. Raises UserError if there is no
+    other.
+    """
+    places: dict[str, list[int]] = {}
+    for row, query in enumerate(sides[0]):
+        places.setdefault(query, []).append(row)
+    asked = [rows for rows in places.values() if len(rows) > 1 and (grades[rows] > 0).any()]
+    if not asked:
+        raise UserError("No query has two passages, one of them right", got=f"{len(places)} queries")
+    relevant = [{row: float(grades[row]) for row in rows if grades[row] > 0} for rows in asked]
+    outputs = [model.outputs(sides[0], sides[1], done)[:, 0] for model in models]
+    orders = [[sorted(rows, key=lambda row: -own[row]) for rows in asked] for own in outputs]
+    first, second = (retrieval_values(order, relevant) for order in orders)
+    return PairedScores(
+        tuple(mean_score(name, own) for name, own in first.items()),
+        tuple(mean_score(name, own, first[name]) for name, own in second.items()),
+        (),
+        float(np.abs(outputs[0] - outputs[1]).max()),
+    )
 
 
 def _cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Cosines of two vectors [pairs, 1]."""
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     return ((one * other).sum(axis=1) / np.maximum(lengths, 1e-12))[:, None]
-
-
-def _mean(name: str, values: np.ndarray, before: np.ndarray | None) -> Score:
-    """The mean over queries, with its interval, and that of the change from the values `before`."""
-    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    own = values[draws].mean(axis=1)
-    low, high = interval(own) or (None, None)
-    apart = (None, None) if before is None else difference_interval(own, before[draws].mean(axis=1)) or (None, None)
-    return Score(
-        metric=name,
-        value=float(values.mean()),
-        split="queries",
-        examples=len(values),
-        low=low,
-        high=high,
-        change_low=apart[0],
-        change_high=apart[1],
-    )

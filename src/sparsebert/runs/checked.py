@@ -64,12 +64,16 @@ class CheckResult(Part):
 
 @dataclass(frozen=True)
 class CheckedTexts:
-    """A file of texts: its columns, and that of the labels, none where there are none."""
+    """A file of texts: its columns, and that of the labels, none where there are none.
+
+    `by_query`: the second texts of each first one are to be put in order.
+    """
 
     file: Path
     text: tuple[str, ...]
     label: str | None
     written: Written
+    by_query: bool = False
 
     @cached_property
     def table(self) -> pa.Table:

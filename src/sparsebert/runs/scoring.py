@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from sparsebert.records import Decisions, Flip, Score
-from sparsebert.tasks.bootstrap import difference_interval, interval, resampled_scores
+from sparsebert.tasks.bootstrap import RESAMPLES, difference_interval, interval, resampled_scores
 from sparsebert.tasks.kind import ConstantAnswer, task_kind
 from sparsebert.tasks.metrics import constant_scores, score_with_reasons
 from sparsebert.tasks.table import TaskSpec
@@ -45,6 +45,24 @@ def split_scores(
         )
         for name, value in values.items()
     ]
+
+
+def mean_score(name: str, values: np.ndarray, before: np.ndarray | None = None) -> Score:
+    """The mean of `values` [queries], with its interval, and that of the change from the values `before`."""
+    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    own = values[draws].mean(axis=1)
+    low, high = interval(own) or (None, None)
+    apart = (None, None) if before is None else difference_interval(own, before[draws].mean(axis=1)) or (None, None)
+    return Score(
+        metric=name,
+        value=float(values.mean()),
+        split="queries",
+        examples=len(values),
+        low=low,
+        high=high,
+        change_low=apart[0],
+        change_high=apart[1],
+    )
 
 
 def _intervals(

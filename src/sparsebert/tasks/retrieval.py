@@ -17,27 +17,27 @@ Relevant = Mapping[int, float]
 """Grades above 0 by the number of a document."""
 
 
-def nearest_documents(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """Numbers of the ten documents nearest to each query by the cosine, the nearest first [queries, 10 or all]."""
+def nearest_documents(queries: np.ndarray, documents: np.ndarray) -> list[list[int]]:
+    """Numbers of the ten documents nearest to each query by the cosine, the nearest first."""
     sides = [side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12) for side in (queries, documents)]
     count = min(FIRST, len(documents))
-    found = []
+    found: list[list[int]] = []
     for start in range(0, len(queries), _AT_ONCE):
         similar = sides[0][start : start + _AT_ONCE] @ sides[1].T
         best = np.argpartition(-similar, count - 1, axis=1)[:, :count]
         # Equally near ones in the order of the documents, so that equal vectors give equal ranks.
         best.sort(axis=1)
         order = np.argsort(-np.take_along_axis(similar, best, axis=1), axis=1, kind="stable")
-        found.append(np.take_along_axis(best, order, axis=1))
-    return np.concatenate(found)
+        found += np.take_along_axis(best, order, axis=1).tolist()
+    return found
 
 
-def retrieval_values(ranked: np.ndarray, relevant: Sequence[Relevant]) -> dict[str, np.ndarray]:
+def retrieval_values(ranked: Sequence[Sequence[int]], relevant: Sequence[Relevant]) -> dict[str, np.ndarray]:
     """nDCG, recall and reciprocal rank of every query [queries], by name.
 
-    `ranked` are numbers of documents [queries, ranks], and each of `relevant` has a document or more.
+    `ranked` are numbers of documents, the first of which count, and each of `relevant` has a document or more.
     """
-    values = [_of_query(documents.tolist(), grades) for documents, grades in zip(ranked, relevant, strict=True)]
+    values = [_of_query(documents[:FIRST], grades) for documents, grades in zip(ranked, relevant, strict=True)]
     return {
         name: np.array([one[place] for one in values])
         for place, name in enumerate((f"ndcg_at_{FIRST}", f"recall_at_{FIRST}", f"mrr_at_{FIRST}"))
