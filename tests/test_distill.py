@@ -102,7 +102,8 @@ def test_what_cannot_be_compared_is_an_error():
     check_match(fewer_heads, teacher, Distill(hidden=1))
     with pytest.raises(UserError, match=r"numbers of heads; got \[4, 2, 4\]"):
         check_match(fewer_heads, teacher, Distill(attention=1))
-    two = shrink(teacher, {}, [1])
+    check_match(shrink(teacher, {}, [1]), teacher, Distill(hidden=1))
+    two = tiny_model("bert", num_hidden_layers=2)
     check_match(two, teacher, Distill(hidden=1, match="nearest"))
     check_match(two, teacher, Distill(hidden=0))
     with pytest.raises(UserError, match=r"numbers of layers; got 3 and 2"):

@@ -12,6 +12,7 @@ from transformers import BertTokenizerFast, PreTrainedModel
 from sparsebert.models.load import load_model, load_tokenizer, save_model
 from sparsebert.models.surgeon import shrink
 from sparsebert.records import read_record
+from sparsebert.training.distill import layers_taught_by
 from test_recipes import TRAINED, trained
 from tiny import tiny_model
 from tiny_run import SPECIAL, WORDS, assert_refused, run_cli, save_tiny, write_task
@@ -33,6 +34,26 @@ def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(home,
         said = run_cli(*arguments, "--set", f"phases.0.teacher={teacher}", "-o", tmp_path / "out")
         assert_refused(said, [words])
     assert not (tmp_path / "out").exists()
+
+
+def test_each_layer_of_a_shrunk_model_learns_from_the_one_that_it_was(home, tmp_path):
+    whole = load_model(save_tiny(tmp_path / "whole"))
+    small = shrink(whole, {}, drop_layers=(1,))
+    assert layers_taught_by(small, whole) == (0, 2) and layers_taught_by(whole, whole) == (0, 1, 2)
+    assert layers_taught_by(small, tiny_model("bert", num_hidden_layers=4)) is None
+    save_model(small, load_tokenizer(tmp_path / "whole"), tmp_path / "small")
+    given = (
+        "finetune",
+        tmp_path / "small",
+        "--task",
+        "custom",
+        "--data",
+        home / "data",
+        "--teacher",
+        tmp_path / "whole",
+    )
+    said = run_cli(*given, "--set", "training.max_steps=2", "--set", "measure.timed=false", "-o", tmp_path / "out")
+    assert said.exit_code == 0, said.output
 
 
 def test_a_model_with_emptied_blocks_is_trained_on(home, tmp_path):

@@ -20,7 +20,7 @@ from sparsebert.recipe.schema import Distill
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.remarks import collapse
 from sparsebert.training.collate import Collator, padding_collator
-from sparsebert.training.distill import Distiller, check_match
+from sparsebert.training.distill import Distiller, check_match, layers_taught_by
 from sparsebert.training.evaluate import predict_logits
 from sparsebert.training.live_distill import LiveDistiller, Teaching
 from sparsebert.training.teacher import cache_teacher
@@ -81,7 +81,7 @@ def given_teacher(context: RunContext, phase: Distilled, most: int | None = None
 def distiller_of(
     context: RunContext, phase: Distilled, teacher: Teacher, folder: Path, student: PreTrainedModel
 ) -> Teaching:
-    """What teaches a student that has all of the teacher's layers; the teacher's outputs are kept in `folder`.
+    """What teaches a student, each of its layers by the one that it was; the teacher's outputs are kept in `folder`.
 
     A task whose outputs are too many has a teacher that runs along.
     """
@@ -89,7 +89,8 @@ def distiller_of(
         return LiveDistiller(teacher.model, phase.distill)
     hidden = phase.distill.hidden > 0
     cache = cache_teacher(teacher.model, teacher.rows, teacher.collate, folder, hidden, context.kind)
-    layers = tuple(range(len(layout_of(student).layers)))
+    # Where layers need not be told apart, none is known to be another's.
+    layers = layers_taught_by(student, teacher.model) or tuple(range(len(layout_of(student).layers)))
     return Distiller(cache, phase.distill, layers, teacher.model if phase.distill.attention > 0 else None)
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from sparsebert.data.batches import inputs_of
 from sparsebert.errors import UserError
+from sparsebert.models.families import is_shrunk
 from sparsebert.models.layout import layout_of
 from sparsebert.recipe.schema import Distill
 from sparsebert.training.collate import Batch, Collator
@@ -132,7 +133,7 @@ def check_match(student: PreTrainedModel, teacher: PreTrainedModel, weights: Dis
     """Raises UserError if the layers or heads of two models cannot be compared as the weights ask for."""
     own, theirs = (layout_of(model).layers for model in (student, teacher))
     ordered = weights.attention > 0 or (weights.hidden > 0 and weights.match == "kept")
-    if ordered and len(own) != len(theirs):
+    if ordered and layers_taught_by(student, teacher) is None:
         raise UserError(
             "Teacher and student have different numbers of layers",
             got=f"{len(theirs)} and {len(own)}",
@@ -145,6 +146,19 @@ def check_match(student: PreTrainedModel, teacher: PreTrainedModel, weights: Dis
         raise UserError(
             "Teacher and student have different numbers of heads", got=heads[1], fix="set distill.attention to 0"
         )
+
+
+def layers_taught_by(student: PreTrainedModel, teacher: PreTrainedModel) -> tuple[int, ...] | None:
+    """For each layer of the student, the number of the teacher's that it was; none where that is not known.
+
+    A shrunk student says which of its dense model's layers it kept, and a teacher with as many is taken to have those.
+    """
+    own, theirs = (layout_of(model).layers for model in (student, teacher))
+    if len(own) == len(theirs):
+        return tuple(range(len(own)))
+    if is_shrunk(student.config) and student.config.original_layers == len(theirs):
+        return tuple(layer.original_index for layer in own)
+    return None
 
 
 def _check_width(student: PreTrainedModel, taught: int) -> None:
