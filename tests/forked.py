@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 from sparsebert.cli import main
+from sparsebert.runs.executors import local
 
 LIMIT_S = 240
 RUNS = ("compress", "finetune", "pretrain", "sweep", "train")
@@ -70,17 +72,38 @@ class Command:
         return out, err
 
 
+def main_of_copies() -> None:
+    """The command, whose workers are copies of it as it is a copy; a new interpreter imports everything anew."""
+    local.SPAWN = multiprocessing.get_context("fork")
+    main()
+
+
 def launch(
-    processes: int, words: Sequence[object], run: Callable[[], None] = main
+    processes: int, words: Sequence[object], run: Callable[[], None] = main, *, ends_all: bool = False
 ) -> tuple[list[int | None], str, str]:
-    """So many of one command, as a launcher such as torchrun starts them: their exit codes, stdouts and stderrs."""
+    """So many of one command, as a launcher such as torchrun starts them: their exit codes, stdouts and stderrs.
+
+    With `ends_all` the first that fails ends all others, again as torchrun does it.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = [Command(words, run, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(processes)]
+    if ends_all:
+        _end_all_with_the_first(ranks)
     out, err = zip(*(one.communicate() for one in ranks), strict=True)
     return [one.returncode for one in ranks], "".join(out), "".join(err)
+
+
+def _end_all_with_the_first(ranks: Sequence[Command]) -> None:
+    end = time.monotonic() + LIMIT_S
+    while not any(one.poll() for one in ranks):
+        assert any(one.poll() is None for one in ranks) and time.monotonic() < end
+        time.sleep(0.01)
+    for one in ranks:
+        if one.poll() is None:
+            one.send_signal(signal.SIGTERM)
 
 
 def _command(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forked import LIMIT_S, Command
+from forked import LIMIT_S, Command, main_of_copies
 from sparsebert.records import FILE_NAME, Record, read_record
 from sparsebert.runs.sweep import points_of
 from test_resume import real, wait_and_stop
@@ -50,14 +50,20 @@ def records(out: Path) -> dict[str, Record]:
     return {file.parent.name: read_record(file.parent) for file in sorted(out.glob(f"*/{FILE_NAME}"))}
 
 
+def finished(line: list[str]) -> tuple[int | None, str, str]:
+    process = Command(line, main_of_copies)
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
 def test_two_workers_give_the_records_of_one(home: Path, tmp_path: Path) -> None:
     grid = ("--grid", "sparsity=0.3,0.6", *TEACHER)
     found = {}
     for on in ("local", "local:2"):
-        said = run_cli(*words(home, tmp_path / on[5:], *grid, "--on", on, "--json", recipes=("one", "two")))
-        assert said.exit_code == 0, said.output
+        code, said, told = finished(words(home, tmp_path / on[5:], *grid, "--on", on, "--json", recipes=("one", "two")))
+        assert code == 0, told
         found[on] = records(tmp_path / on[5:])
-        assert len(json.loads(said.stdout)["models"]) == 8
+        assert len(json.loads(said)["models"]) == 8
     names = [f"{recipe}_sparsity={value}_seed=0" for recipe in ("one", "two") for value in (0.3, 0.6)]
     assert sorted(found["local"]) == sorted(found["local:2"]) == sorted(names)
     for name, alone in found["local"].items():
@@ -70,15 +76,15 @@ def test_two_workers_give_the_records_of_one(home: Path, tmp_path: Path) -> None
         given = [one for one in all_of_them.values() if any("Made by another run" in note for note in one.notes)]
         assert len(given) == 3, on
     assert not (tmp_path / ":2" / "cache").exists()
-    again = run_cli(*words(home, tmp_path / ":2", *grid, "--on", "local:2", recipes=("one", "two")))
-    assert again.exit_code == 0 and again.stderr.count("(done)") == 4
+    code, _, told = finished(words(home, tmp_path / ":2", *grid, "--on", "local:2", recipes=("one", "two")))
+    assert code == 0 and told.count("(done)") == 4
 
 
 def test_a_point_that_fails_is_marked_and_the_others_go_on(home: Path, tmp_path: Path) -> None:
     grid = ("--grid", "phases.0.training.learning_rate=1e+12,0.001")
-    said = run_cli(*words(home, tmp_path / "out", *grid, "--on", "local:1"))
-    assert said.exit_code == 2 and "1 of 2 points failed" in said.stderr
-    assert said.stderr.count("learning-rate=1e+12_seed=0 failed: The training loss became") == 1
+    code, _, told = finished(words(home, tmp_path / "out", *grid, "--on", "local:1"))
+    assert code == 2 and "1 of 2 points failed" in told
+    assert told.count("learning-rate=1e+12_seed=0 failed: The training loss became") == 1
     found = records(tmp_path / "out")
     assert {name: one.status for name, one in found.items()} == {
         "learning-rate=1e+12_seed=0": "failed",
@@ -97,7 +103,7 @@ def workers_of(process: subprocess.Popen[str] | Command) -> list[int]:
             command = (folder / "cmdline").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if parent == process.pid and "spawn_main" in command:
+        if parent == process.pid and "resource_tracker" not in command:
             found.append(int(folder.name))
     return found
 
@@ -105,7 +111,7 @@ def workers_of(process: subprocess.Popen[str] | Command) -> list[int]:
 def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home: Path, tmp_path: Path) -> None:
     """With --restart too, which is about what lay there before the command."""
     out = tmp_path / "out"
-    process = Command(words(home, out, "--restart", "--on", "local:1", recipes=("long",)))
+    process = Command(words(home, out, "--restart", "--on", "local:1", recipes=("long",)), main_of_copies)
     wait_for(lambda: list(out.rglob("training/checkpoint-*")), process)
     begun = {file: file.stat().st_ino for file in out.glob("*/recipe.json")}
     os.kill(workers_of(process)[0], signal.SIGKILL)
@@ -130,7 +136,8 @@ def test_stopping_the_command_stops_its_workers_and_leaves_what_is_finished(
 ) -> None:
     out = tmp_path / "out"
     command = words(home, out, "--on", "local:2", recipes=("one", "long"))
-    process = real(command) if how == signal.SIGINT else Command(command)
+    # Ctrl-C finds workers that are new interpreters, as they are for a user.
+    process = real(command) if how == signal.SIGINT else Command(command, main_of_copies)
     wait_for((out / "one_seed=0" / "finished.json").is_file, process)
     wait_for(lambda: list((out / "long_seed=0").rglob("training/checkpoint-*")), process)
     workers = workers_of(process)
