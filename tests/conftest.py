@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-# Before torch, transformers and the hub's client are imported, here or in a process that a test starts: one thread, no
-# models or data that happen to be on this machine, a hub that refuses at once, GPU kernels that run on the CPU, and no
-# pictures, which take most of the time of a tiny run.
+# Before torch, transformers and the hub's client are imported, here or in a process that a test starts: one thread, and
+# where there are two, none that spins while it waits for the other, on cores that have other tests to do; no models or
+# data that happen to be on this machine, a hub that refuses at once, GPU kernels that run on the CPU, and no pictures,
+# which take most of the time of a tiny run.
 HUB_HOME = tempfile.mkdtemp(prefix="sparsebert-tests-")
 os.environ |= {
     "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
     "HF_HOME": HUB_HOME,
     "HF_ENDPOINT": "http://127.0.0.1:9",
     "TOKENIZERS_PARALLELISM": "false",
