@@ -7,6 +7,8 @@ libraries read of the environment while they are imported, they have read alread
 from __future__ import annotations
 
 import atexit
+import gc
+import io
 import multiprocessing
 import os
 import shutil
@@ -17,12 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sparsebert.cli import main
+from sparsebert.processes import Remote, serve
 from sparsebert.runs.executors import local
 
 LIMIT_S = 240
@@ -72,10 +76,43 @@ class Command:
         return out, err
 
 
+class RemoteCopy(Remote):
+    """An object in a copy of the warm process, for tests that ask what it answers and not where it lives."""
+
+    def __init__(self, name: str, factory: str) -> None:
+        self.name = name
+        self._connection, its_end = FORKS.Pipe()
+        alive, self._alive = FORKS.Pipe(duplex=False)
+        self._process: Any = FORKS.Process(target=_serve, args=(its_end, alive, factory), daemon=True)
+        self._process.start()
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+        self._alive.close()
+
+
+def _serve(connection: Connection, alive: Connection, factory: str) -> None:
+    # Standard input closes when the one who asks has ended.
+    with os.fdopen(alive.fileno(), "rb", closefd=False) as given:
+        sys.stdin = io.TextIOWrapper(given)
+        serve(connection.fileno(), factory)
+
+
 def main_of_copies() -> None:
     """The command, whose workers are copies of it as it is a copy; a new interpreter imports everything anew."""
     local.SPAWN = multiprocessing.get_context("fork")
     main()
+
+
+def finished(words: Sequence[object]) -> subprocess.CompletedProcess[str]:
+    """The command, run to its end with workers that are copies too."""
+    process = Command(words, main_of_copies)
+    out, err = process.communicate()
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def launch(
@@ -111,6 +148,8 @@ def _command(
 ) -> None:
     for stream in (1, 2):
         os.dup2(os.open(Path(output, str(stream)), os.O_WRONLY | os.O_CREAT), stream)
+    # As in `conftest.py`; and what is not looked through is not copied.
+    gc.freeze()
     # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(place)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forked import LIMIT_S, Command, main_of_copies
+from forked import LIMIT_S, Command, finished, main_of_copies
 from sparsebert.records import FILE_NAME, Record, read_record
 from sparsebert.runs.sweep import points_of
 from test_resume import real, wait_and_stop
@@ -50,20 +50,14 @@ def records(out: Path) -> dict[str, Record]:
     return {file.parent.name: read_record(file.parent) for file in sorted(out.glob(f"*/{FILE_NAME}"))}
 
 
-def finished(line: list[str]) -> tuple[int | None, str, str]:
-    process = Command(line, main_of_copies)
-    out, err = process.communicate()
-    return process.returncode, out, err
-
-
 def test_two_workers_give_the_records_of_one(home: Path, tmp_path: Path) -> None:
     grid = ("--grid", "sparsity=0.3,0.6", *TEACHER)
     found = {}
     for on in ("local", "local:2"):
-        code, said, told = finished(words(home, tmp_path / on[5:], *grid, "--on", on, "--json", recipes=("one", "two")))
-        assert code == 0, told
+        said = finished(words(home, tmp_path / on[5:], *grid, "--on", on, "--json", recipes=("one", "two")))
+        assert said.returncode == 0, said.stderr
         found[on] = records(tmp_path / on[5:])
-        assert len(json.loads(said)["models"]) == 8
+        assert len(json.loads(said.stdout)["models"]) == 8
     names = [f"{recipe}_sparsity={value}_seed=0" for recipe in ("one", "two") for value in (0.3, 0.6)]
     assert sorted(found["local"]) == sorted(found["local:2"]) == sorted(names)
     for name, alone in found["local"].items():
@@ -76,15 +70,15 @@ def test_two_workers_give_the_records_of_one(home: Path, tmp_path: Path) -> None
         given = [one for one in all_of_them.values() if any("Made by another run" in note for note in one.notes)]
         assert len(given) == 3, on
     assert not (tmp_path / ":2" / "cache").exists()
-    code, _, told = finished(words(home, tmp_path / ":2", *grid, "--on", "local:2", recipes=("one", "two")))
-    assert code == 0 and told.count("(done)") == 4
+    again = finished(words(home, tmp_path / ":2", *grid, "--on", "local:2", recipes=("one", "two")))
+    assert again.returncode == 0 and again.stderr.count("(done)") == 4
 
 
 def test_a_point_that_fails_is_marked_and_the_others_go_on(home: Path, tmp_path: Path) -> None:
     grid = ("--grid", "phases.0.training.learning_rate=1e+12,0.001")
-    code, _, told = finished(words(home, tmp_path / "out", *grid, "--on", "local:1"))
-    assert code == 2 and "1 of 2 points failed" in told
-    assert told.count("learning-rate=1e+12_seed=0 failed: The training loss became") == 1
+    said = finished(words(home, tmp_path / "out", *grid, "--on", "local:1"))
+    assert said.returncode == 2 and "1 of 2 points failed" in said.stderr
+    assert said.stderr.count("learning-rate=1e+12_seed=0 failed: The training loss became") == 1
     found = records(tmp_path / "out")
     assert {name: one.status for name, one in found.items()} == {
         "learning-rate=1e+12_seed=0": "failed",
