@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sysconfig
 import time
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import pytest
 from forked import LIMIT_S, Command, finished, main_of_copies
 from sparsebert.records import FILE_NAME, Record, read_record
 from sparsebert.runs.sweep import points_of
-from test_resume import real, wait_and_stop
+from test_resume import wait_and_stop
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
 pytestmark = pytest.mark.process
+COMMAND = str(Path(sysconfig.get_path("scripts")) / "sparsebert")
 TEACHER = ("--set", "phases.0.teacher=dense", "--set", "dense.max_steps=6")
 
 
@@ -44,6 +46,16 @@ def words(home: Path, out: Path, *more: object, recipes: tuple[str, ...] = ("one
     files = [home / f"{name}.yaml" for name in recipes]
     given = ("sweep", *files, "--model", home / "model", "--data", home / "data", "-o", out, *more)
     return [str(word) for word in given]
+
+
+def real(line: list[str]) -> subprocess.Popen[str]:
+    """The executable, which imports everything anew."""
+    return subprocess.Popen([COMMAND, *line], stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
+
+
+def heed_ctrl_c() -> None:
+    """Tests that run in the background of a shell inherit that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def records(out: Path) -> dict[str, Record]:
