@@ -18,10 +18,16 @@ from typing import Any
 HUB_HOME = tempfile.mkdtemp(prefix="sparsebert-tests-")
 os.environ |= {
     "OMP_NUM_THREADS": "1",
+    # Where there are two, the one that waits sleeps, because cores have other tests to do.
+    "OMP_WAIT_POLICY": "PASSIVE",
     "HF_HOME": HUB_HOME,
     "HF_ENDPOINT": "http://127.0.0.1:9",
     "TOKENIZERS_PARALLELISM": "false",
     "TRITON_INTERPRET": "1",
+    # What torch compiles does without vectors, which take trial programs and twice as long in the C++ compiler, and
+    # without interpreters that wait for more to compile.
+    "TORCHINDUCTOR_VEC_ISA_OK": "0",
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
     "SPARSEBERT_PICTURES": "off",
 }
 
@@ -44,13 +50,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    # Every training ends with a full collection, which would look through all that was imported each time.
-    gc.freeze()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     yield
     gc.unfreeze()
     shutil.rmtree(HUB_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    """Every training and every measurement collects all garbage, and would look through all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,12 +80,17 @@ def _seeds() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="module")
-def short_samples() -> Iterator[None]:
-    """Times are of single calls after three to warm up, for tests that ask what is timed and not how long it takes."""
+@pytest.fixture(scope="module", autouse=True)
+def _short_samples(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Times are of single calls after three to warm up, no more rounds than asked for, but in modules marked `timing`.
+
+    Most tests ask what is timed, and not how long it takes.
+    """
     calls = timing._calls_per_sample
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "_calls_per_sample", lambda variant, *_: calls(variant, 0, 0, time.perf_counter_ns))
+        if not request.node.get_closest_marker("timing"):
+            patch.setattr(timing, "_calls_per_sample", lambda variant, *_: calls(variant, 0, 0, time.perf_counter_ns))
+            patch.setattr(timing, "_all_narrow", lambda *_: True)
         yield
 
 

@@ -18,8 +18,6 @@ from sparsebert.models.sparse_output import SparseOutput
 from test_fff import BUILT, needs_native
 from tiny import FAMILIES, LAYERS, tiny_batch, tiny_model
 
-pytestmark = pytest.mark.usefixtures("short_samples")
-
 
 def zeroed(family: str, block: int = 1) -> PreTrainedModel:
     """A tiny model whose encoder matrices have many zeros, in square blocks."""

@@ -16,7 +16,6 @@ from sparsebert.errors import UserError
 from sparsebert.models.load import load_model, load_tokenizer
 from tiny_run import save_tiny, write_task
 
-pytestmark = pytest.mark.usefixtures("short_samples")
 QUICK: dict[str, Any] = {
     "search": {"examples": 32, "score_examples": 16, "candidates": 3},
     "measure": {"rounds": 3},

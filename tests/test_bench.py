@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from forked import RemoteCopy
 from sparsebert import registry
 from sparsebert.cli.bench_tables import tables
 from sparsebert.counts import example_inputs
 from sparsebert.errors import UserError
 from sparsebert.kernels import native
+from sparsebert.measurement import station
 from sparsebert.measurement.bench import BenchRow, Match, bench, runtime_verdict, verdict
 from sparsebert.measurement.setting import Setting
 from sparsebert.models.accelerate import accelerate, sparse_layers
@@ -59,11 +62,13 @@ def measured(speedup: float | None, low: float | None = None, high: float | None
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[BenchRow]:
+def rows() -> Iterator[list[BenchRow]]:
     """Three models in two runtimes, each in a process of its own."""
     dense = tiny_model("bert")
     models = {"dense": dense, "same": copy.deepcopy(dense), "moved": shifted(dense, 0.5)}
-    return bench(models, [SMALL, Setting(1, 16)], ["eager", "eager-bf16"], threads=1, **QUICK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(station, "Remote", RemoteCopy)
+        yield bench(models, [SMALL, Setting(1, 16)], ["eager", "eager-bf16"], threads=1, **QUICK)
 
 
 @pytest.mark.process
@@ -312,7 +317,7 @@ def test_a_runtime_that_is_not_available_has_a_row_that_says_so(monkeypatch: pyt
 @pytest.mark.process
 @pytest.mark.skipif(not HAS_COMPILER, reason="needs a C++ compiler")
 def test_compiled_models_are_timed_and_checked() -> None:
-    dense = tiny_model("bert", num_hidden_layers=1)
+    dense = tiny_model("distilbert", num_hidden_layers=1)
     rows = by_name(bench({"dense": dense}, [SMALL], ["eager", "compile"], **QUICK))
     row = rows["dense", "compile"]
     assert row.unavailable is None and [t.scope for t in row.timings] == ["model"]

@@ -101,7 +101,6 @@ def test_pairs_that_are_read_apart_have_both_sides():
     assert row.real and row.real.texts == 2
 
 
-@pytest.mark.usefixtures("short_samples")
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     model = save_tiny(tmp_path / "model", num_hidden_layers=1)
     (tmp_path / "many.txt").write_text("\n".join(f"good w{n % 60}" for n in range(230)), encoding="utf-8")

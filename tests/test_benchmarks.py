@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from forked import finished
 from serving import exported
 from sparsebert.kernels import native
 from sparsebert.records import TimeSummary, read_record
@@ -22,7 +24,6 @@ from tiny_run import QUICK, run_cli, save_tiny, write_task
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-pytestmark = pytest.mark.usefixtures("short_samples")
 
 
 @pytest.fixture(scope="module")
@@ -232,11 +233,23 @@ def test_trainer_overhead(
     assert cost == pytest.approx(1 / rows[1]["times"]["speedup"], abs=0.001)
 
 
-def test_workers(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "workers.json"
+def test_workers(
+    script: Any,
+    home: SimpleNamespace,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file, module = tmp_path / "workers.json", script("workers")
+
+    def run(command: list[str], **_: object) -> object:
+        assert command[:3] == [sys.executable, "-m", "sparsebert"]
+        return finished(command[3:])
+
+    monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=run))
     task = words("--model", home.model, "--task", "mine", "--data", home.data)
     sizes = words("--runs", 2, "--steps", 1, "--batch", 8, "--length", 8, "--examples", 16, "--rounds", 1)
-    script("workers").main([*task, *sizes, "--output", str(file)])
+    module.main([*task, *sizes, "--output", str(file)])
     rows = written(file, rounds=1)
     assert pairs(rows) == {("local", None), ("local:2", "local")}
     (lines,) = tables(capsys.readouterr().out)
@@ -244,7 +257,7 @@ def test_workers(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pyt
     assert ratio == pytest.approx(1 / rows[1]["times"]["speedup"], abs=0.01)
     # What failed would be quick.
     with pytest.raises(SystemExit, match="Unknown task"):
-        script("workers").main(words("--task", "nothing", "--rounds", 1))
+        module.main(words("--task", "nothing", "--rounds", 1))
 
 
 def test_one_shot(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

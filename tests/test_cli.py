@@ -26,8 +26,6 @@ from sparsebert.tasks.table import task_names
 from tiny import tiny_model
 from tiny_run import QUICK, assert_refused, run_cli, save_tiny, write_task
 
-pytestmark = pytest.mark.usefixtures("short_samples")
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> SimpleNamespace:

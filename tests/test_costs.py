@@ -14,6 +14,8 @@ from sparsebert.timing import Samples
 from tiny import AS_ONE_PROGRAM, FAMILIES, HEADS, LAYERS, tiny_batch, tiny_model
 from toy import both
 
+# Some compare one time with another.
+pytestmark = pytest.mark.timing
 SHAPES = [(4, 24), (1, 24), (3, 5), (2, 0), (0, 8)]
 
 

@@ -25,7 +25,6 @@ from sparsebert.models.surgeon import convert_ffn, shrink
 from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny
 
-pytestmark = pytest.mark.usefixtures("short_samples")
 WEIGHTS = LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * NEURONS)
 NO_ZEROS = Zeros(0.0, 0.0, 0.0, False, 1.0)
 BUILT = native.isa() is not None

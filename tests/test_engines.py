@@ -15,7 +15,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from forked import RemoteCopy
 from sparsebert import registry
+from sparsebert.measurement import station
 from sparsebert.measurement.bench import bench
 from sparsebert.measurement.setting import Setting
 from sparsebert.models.accelerate import accelerate
@@ -184,7 +186,10 @@ print(len(started), os.environ.get("CI"), "pytest" in sys.modules)
 
 
 @pytest.mark.process
-def test_bench_compares_its_outputs_and_speed_with_eager(capsys: pytest.CaptureFixture[str]):
+def test_bench_compares_its_outputs_and_speed_with_eager(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(station, "Remote", RemoteCopy)
     quick = {"rounds": 3, "min_sample_ms": 0.1, "warmup_ms": 0.0}
     rows = bench({"a": tiny_model("bert", num_hidden_layers=1)}, [Setting(1, 8)], ["eager", "onnx"], **quick)
     row = rows[1]

@@ -6,14 +6,13 @@ The short form goes on from a few of the states; `make test-faults` takes all bu
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import faults
 from fault_injector import available
+from forked import Command
 
 # The points of a sweep are runs of `train`.
 SHORT = ("compress", "sweep")
@@ -29,11 +28,9 @@ pytestmark = [
 
 
 def tried(name: str, folder: Path, *options: str, pictures: str = "off") -> dict:
-    script = Path(__file__).with_name("faults.py")
-    command = [sys.executable, str(script), name, str(folder / name), *options]
-    own = os.environ | {"SPARSEBERT_PICTURES": pictures}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, env=own, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = Command([name, folder / name, *options], faults.main, SPARSEBERT_PICTURES=pictures)
+    said = done.communicate(LIMIT_S)[1]
+    assert done.returncode == 0, said[-3000:]
     report = json.loads((folder / name / "report.json").read_text())
     assert report["wrong"] == [] and report["calls"] > report["states"] > 100 and report["killed"] > 0
     return report

@@ -24,7 +24,6 @@ from sparsebert.reports.trees import level_table, tree_table
 from tiny import HIDDEN, LAYERS, NEURONS, tiny_model
 from tiny_run import QUICK, assert_refused, run_cli, save_tiny, write_task
 
-pytestmark = pytest.mark.usefixtures("short_samples")
 SHORT = (*QUICK, "--set", "trees.steps=30", "--set", "trees.examples=32")
 TWO = ("--trees", 2, "--depth", 2, "--set", "finetune.max_steps=4")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import _ctypes
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -88,9 +90,32 @@ def test_a_library_that_does_not_fit_is_left_out(case: str, tmp_path: Path, monk
         native.library.cache_clear()
 
 
+def building() -> Any:
+    spec = importlib.util.spec_from_file_location("native_build", ROOT / "csrc" / "build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("compiler", "said"), [(None, "there is no C++ compiler"), ("no-such-compiler", "no-such-compiler cannot be run")]
+)
+def test_what_the_build_says_without_a_compiler(
+    compiler: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    if compiler:
+        monkeypatch.setenv("CXX", compiler)
+    build = building()
+    with pytest.raises(build.BuildError, match=re.escape(said)):
+        build.build(tmp_path / "native.so")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.process
-@pytest.mark.parametrize("compiler", [None, "no-such-compiler"])
-def test_without_a_compiler_the_package_installs_and_runs(compiler: str | None, tmp_path: Path):
+def test_without_a_compiler_the_package_installs_and_runs(tmp_path: Path):
     # Of a copy, because the build removes a library that it cannot make anew.
     source, target = tmp_path / "source", tmp_path / "target"
     unbuilt = shutil.ignore_patterns("_native.so", "__pycache__")
@@ -99,7 +124,7 @@ def test_without_a_compiler_the_package_installs_and_runs(compiler: str | None, 
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     bare = {name: value for name, value in os.environ.items() if name not in ("CXX", "PYTHONPATH")}
-    bare |= {"PATH": str(tmp_path)} | ({"CXX": compiler} if compiler else {})
+    bare |= {"PATH": str(tmp_path)}
     how = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(target)]
     subprocess.run([sys.executable, "-m", "pip", "install", *how, str(source)], env=bare, check=True)
     code = (
@@ -117,11 +142,7 @@ def test_without_a_compiler_the_package_installs_and_runs(compiler: str | None, 
 def test_the_library_builds_and_is_clean_under_sanitizers():
     if shutil.which("c++") is None and shutil.which("g++") is None:
         pytest.skip("no C++ compiler")
-    spec = importlib.util.spec_from_file_location("native_build", ROOT / "csrc" / "build.py")
-    assert spec is not None and spec.loader is not None
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
-    said = build.check().splitlines()
+    said = building().check().splitlines()
     assert len(said) == 42 and all(line.endswith(": 0 differences") for line in said)
 
 

@@ -26,7 +26,7 @@ UNTIMED = ("--steps", "0.5", "--loss-examples", "32", "--set", "measure.timed=fa
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, short_samples: None) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fine-tuned model, others that cannot be taken, a task, and one whole run."""
     folder = tmp_path_factory.mktemp("prune-curve")
     save_tiny(folder / "tuned")

@@ -1,8 +1,7 @@
-"""The real command is killed at several moments and called again: it goes on, and ends where it would have ended."""
+"""The command is killed at several moments and called again: it goes on, and ends where it would have ended."""
 
 import signal
 import subprocess
-import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +14,7 @@ from sparsebert.records import read_record
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
 pytestmark = pytest.mark.process
-COMMAND = str(Path(sysconfig.get_path("scripts")) / "sparsebert")
 MEMBERS = ("0.4-sparsity", "0.7-sparsity")
-
-
-def real(words: list[str]) -> subprocess.Popen[str]:
-    """The executable, which imports everything anew."""
-    return subprocess.Popen([COMMAND, *words], stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
 
 
 def wait_and_stop(
@@ -37,11 +30,6 @@ def wait_and_stop(
     said = process.communicate(timeout=LIMIT_S)[1]
     assert process.returncode is not None
     return process.returncode, said
-
-
-def heed_ctrl_c() -> None:
-    """Tests that run in the background of a shell inherit that Ctrl-C is ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def arguments(home: Path, out: Path, *more: str) -> list[str]:
@@ -77,7 +65,7 @@ def resumed(home) -> tuple[Path, Path]:
     # In fine-tuning, with Ctrl-C.
     training = out / "work" / MEMBERS[0] / "training"
     moment = (training / "checkpoint-3" / "trainer_state.json").exists
-    code, said = wait_and_stop(real(words), moment, signal.SIGINT)
+    code, said = wait_and_stop(Command(words), moment, signal.SIGINT)
     assert code == 130 and not (out / MEMBERS[0]).exists()
     assert said.strip().splitlines()[-1] == "interrupted; the same command goes on from here"
     finished = stamps(out, "dense/*", "work/*.json", "work/*/member.json", "work/*/one-shot/*", "work/teacher/*")

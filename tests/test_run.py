@@ -23,7 +23,6 @@ from sparsebert.runs.context import set_up
 from sparsebert.runs.run_type import Entry
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
-pytestmark = pytest.mark.usefixtures("short_samples")
 CRITERIA = registry.names("unit_criterion")
 LOGITS = """
 import json, sys

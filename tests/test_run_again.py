@@ -15,8 +15,6 @@ from test_run import compress
 from test_stages import flipped
 from tiny_run import QUICK, run_cli, save_tiny, write_task
 
-pytestmark = pytest.mark.usefixtures("short_samples")
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from forked import RemoteCopy
+from sparsebert.measurement import station
 from sparsebert.records import read_record
 from tiny_run import run_cli, save_tiny, write_task
 
@@ -13,7 +15,8 @@ QUICK = ("--no-finetune", "--set", "measure.rounds=3", "--set", "search.examples
 SEARCH = ("--set", "search.score_examples=8", "--set", "dense.max_steps=2", "--batch", 2, "--length", 16)
 
 
-def test_targets_are_about_the_runtime_that_the_recipe_names(tmp_path: Path):
+def test_targets_are_about_the_runtime_that_the_recipe_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(station, "Remote", RemoteCopy)
     model = save_tiny(tmp_path / "model", num_labels=2)
     data = write_task(tmp_path / "data")
     output = tmp_path / "run"

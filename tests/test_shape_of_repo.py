@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -51,8 +53,39 @@ def name(file: Path) -> str:
     return str(file.relative_to(ROOT))
 
 
-def nodes(file: Path) -> Iterator[ast.AST]:
-    return ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+class Findings(NamedTuple):
+    """What the rules ask of a file of code: names and lines of what is in it."""
+
+    long: list[str]
+    swallowing: list[int]
+    names: set[str]
+    loads: list[int]
+    public: list[str]
+
+
+@functools.cache
+def read(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+@functools.cache
+def findings(file: Path) -> Findings:
+    """Parsed once for all rules; the trees are too large to keep."""
+    module = ast.parse(read(file))
+    found = Findings([], [], set(), [], list(_classes_and_aliases(module)))
+    for node in ast.walk(module):
+        found.names.update(_names(node))
+        # The body counts: a command's signature is the list of its options.
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if (node.end_lineno or 0) - node.body[0].lineno + 1 > LINES_A_BODY:
+                found.long.append(node.name)
+        elif isinstance(node, ast.ExceptHandler):
+            wide = node.type is None or {"Exception", "BaseException"} & _names(node.type)
+            if wide and not isinstance(node.body[-1], ast.Raise):
+                found.swallowing.append(node.lineno)
+        elif isinstance(node, ast.Attribute) and node.attr == "load" and ast.unparse(node) == "torch.load":
+            found.loads.append(node.lineno)
+    return found
 
 
 def in_a_process(code: str) -> str:
@@ -64,40 +97,25 @@ def test_there_is_something_to_check() -> None:
     assert len(CODE) > 60 and len(TESTS) > 15 and len(TEXT) > 15
 
 
-@pytest.mark.parametrize("file", CODE + TESTS, ids=name)
-def test_files_and_functions_are_short(file: Path) -> None:
-    assert len(file.read_text(encoding="utf-8").splitlines()) <= LINES_A_FILE
-    functions = [node for node in nodes(file) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    # The body counts: a command's signature is the list of its options.
-    long = [one.name for one in functions if (one.end_lineno or 0) - one.body[0].lineno + 1 > LINES_A_BODY]
-    assert long == []
+def test_files_and_functions_are_short() -> None:
+    lines = {name(file): len(read(file).splitlines()) for file in CODE + TESTS}
+    assert {file: count for file, count in lines.items() if count > LINES_A_FILE} == {}
+    assert {name(file): long for file in CODE + TESTS if (long := findings(file).long)} == {}
 
 
-@pytest.mark.parametrize("file", CODE + TESTS + TEXT, ids=name)
-def test_no_paths_of_one_machine_and_nothing_left_open(file: Path) -> None:
-    text = file.read_text(encoding="utf-8")
-    assert MACHINE_PATH.findall(text) == []
-    assert LEFT_OPEN.findall(text) == []
+def test_no_paths_of_one_machine_and_nothing_left_open() -> None:
+    for pattern in (MACHINE_PATH, LEFT_OPEN):
+        assert {name(file): found for file in CODE + TESTS + TEXT if (found := pattern.findall(read(file)))} == {}
 
 
-@pytest.mark.parametrize("file", CODE + TESTS, ids=name)
-def test_no_error_is_swallowed(file: Path) -> None:
-    wide = [
-        handler.lineno
-        for handler in nodes(file)
-        if isinstance(handler, ast.ExceptHandler)
-        and (handler.type is None or {"Exception", "BaseException"} & _names(handler.type))
-        and not isinstance(handler.body[-1], ast.Raise)
-    ]
-    assert wide == []
+def test_no_error_is_swallowed() -> None:
+    assert {name(file): wide for file in CODE + TESTS if (wide := findings(file).swallowing)} == {}
 
 
-@pytest.mark.parametrize("file", CODE, ids=name)
-def test_no_pickle_and_no_probing(file: Path) -> None:
-    found = set().union(*(_names(node) for node in nodes(file)))
-    assert found & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "hasattr"} == set()
-    loads = [ast.unparse(node) for node in nodes(file) if isinstance(node, ast.Attribute) and node.attr == "load"]
-    assert "torch.load" not in loads
+def test_no_pickle_and_no_probing() -> None:
+    never = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "hasattr"}
+    assert {name(file): found for file in CODE if (found := findings(file).names & never)} == {}
+    assert {name(file): lines for file in CODE if (lines := findings(file).loads)} == {}
 
 
 def _names(node: ast.AST) -> set[str]:
@@ -112,8 +130,8 @@ def _names(node: ast.AST) -> set[str]:
 
 def test_no_two_public_classes_share_a_name() -> None:
     places: dict[str, list[str]] = {}
-    for file in sorted((ROOT / "src").rglob("*.py")):
-        for public in _classes_and_aliases(ast.parse(file.read_text(encoding="utf-8"))):
+    for file in (file for file in CODE if file.is_relative_to(ROOT / "src")):
+        for public in findings(file).public:
             places.setdefault(public, []).append(name(file))
     assert len(places) > 100
     assert {public: files for public, files in places.items() if len(files) > 1} == {}

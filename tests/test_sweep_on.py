@@ -6,18 +6,20 @@ import json
 import os
 import signal
 import subprocess
+import sysconfig
 import time
 from pathlib import Path
 
 import pytest
 
-from forked import LIMIT_S, Command
+from forked import LIMIT_S, Command, finished, main_of_copies
 from sparsebert.records import FILE_NAME, Record, read_record
 from sparsebert.runs.sweep import points_of
-from test_resume import real, wait_and_stop
+from test_resume import wait_and_stop
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
 pytestmark = pytest.mark.process
+COMMAND = str(Path(sysconfig.get_path("scripts")) / "sparsebert")
 TEACHER = ("--set", "phases.0.teacher=dense", "--set", "dense.max_steps=6")
 
 
@@ -46,6 +48,16 @@ def words(home: Path, out: Path, *more: object, recipes: tuple[str, ...] = ("one
     return [str(word) for word in given]
 
 
+def real(line: list[str]) -> subprocess.Popen[str]:
+    """The executable, which imports everything anew."""
+    return subprocess.Popen([COMMAND, *line], stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
+
+
+def heed_ctrl_c() -> None:
+    """Tests that run in the background of a shell inherit that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def records(out: Path) -> dict[str, Record]:
     return {file.parent.name: read_record(file.parent) for file in sorted(out.glob(f"*/{FILE_NAME}"))}
 
@@ -54,8 +66,8 @@ def test_two_workers_give_the_records_of_one(home: Path, tmp_path: Path) -> None
     grid = ("--grid", "sparsity=0.3,0.6", *TEACHER)
     found = {}
     for on in ("local", "local:2"):
-        said = run_cli(*words(home, tmp_path / on[5:], *grid, "--on", on, "--json", recipes=("one", "two")))
-        assert said.exit_code == 0, said.output
+        said = finished(words(home, tmp_path / on[5:], *grid, "--on", on, "--json", recipes=("one", "two")))
+        assert said.returncode == 0, said.stderr
         found[on] = records(tmp_path / on[5:])
         assert len(json.loads(said.stdout)["models"]) == 8
     names = [f"{recipe}_sparsity={value}_seed=0" for recipe in ("one", "two") for value in (0.3, 0.6)]
@@ -70,14 +82,14 @@ def test_two_workers_give_the_records_of_one(home: Path, tmp_path: Path) -> None
         given = [one for one in all_of_them.values() if any("Made by another run" in note for note in one.notes)]
         assert len(given) == 3, on
     assert not (tmp_path / ":2" / "cache").exists()
-    again = run_cli(*words(home, tmp_path / ":2", *grid, "--on", "local:2", recipes=("one", "two")))
-    assert again.exit_code == 0 and again.stderr.count("(done)") == 4
+    again = finished(words(home, tmp_path / ":2", *grid, "--on", "local:2", recipes=("one", "two")))
+    assert again.returncode == 0 and again.stderr.count("(done)") == 4
 
 
 def test_a_point_that_fails_is_marked_and_the_others_go_on(home: Path, tmp_path: Path) -> None:
     grid = ("--grid", "phases.0.training.learning_rate=1e+12,0.001")
-    said = run_cli(*words(home, tmp_path / "out", *grid, "--on", "local:1"))
-    assert said.exit_code == 2 and "1 of 2 points failed" in said.stderr
+    said = finished(words(home, tmp_path / "out", *grid, "--on", "local:1"))
+    assert said.returncode == 2 and "1 of 2 points failed" in said.stderr
     assert said.stderr.count("learning-rate=1e+12_seed=0 failed: The training loss became") == 1
     found = records(tmp_path / "out")
     assert {name: one.status for name, one in found.items()} == {
@@ -97,7 +109,7 @@ def workers_of(process: subprocess.Popen[str] | Command) -> list[int]:
             command = (folder / "cmdline").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if parent == process.pid and "spawn_main" in command:
+        if parent == process.pid and "resource_tracker" not in command:
             found.append(int(folder.name))
     return found
 
@@ -105,7 +117,7 @@ def workers_of(process: subprocess.Popen[str] | Command) -> list[int]:
 def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home: Path, tmp_path: Path) -> None:
     """With --restart too, which is about what lay there before the command."""
     out = tmp_path / "out"
-    process = Command(words(home, out, "--restart", "--on", "local:1", recipes=("long",)))
+    process = Command(words(home, out, "--restart", "--on", "local:1", recipes=("long",)), main_of_copies)
     wait_for(lambda: list(out.rglob("training/checkpoint-*")), process)
     begun = {file: file.stat().st_ino for file in out.glob("*/recipe.json")}
     os.kill(workers_of(process)[0], signal.SIGKILL)
@@ -130,7 +142,8 @@ def test_stopping_the_command_stops_its_workers_and_leaves_what_is_finished(
 ) -> None:
     out = tmp_path / "out"
     command = words(home, out, "--on", "local:2", recipes=("one", "long"))
-    process = real(command) if how == signal.SIGINT else Command(command)
+    # Ctrl-C finds workers that are new interpreters, as they are for a user.
+    process = real(command) if how == signal.SIGINT else Command(command, main_of_copies)
     wait_for((out / "one_seed=0" / "finished.json").is_file, process)
     wait_for(lambda: list((out / "long_seed=0").rglob("training/checkpoint-*")), process)
     workers = workers_of(process)

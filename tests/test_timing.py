@@ -27,6 +27,7 @@ from sparsebert.timing import (
 )
 from tiny import LAYERS, tiny_batch, tiny_model
 
+pytestmark = pytest.mark.timing
 MS = 1_000_000
 CONDITIONS = Conditions("encoder", "eager", "float32", "sdpa", batch=2, length=50, threads=1)
 

@@ -16,7 +16,6 @@ from sparsebert.reports.rows import family_rows
 from sparsebert.runs.run import run
 from tiny_run import save_tiny, write_task
 
-pytestmark = pytest.mark.usefixtures("short_samples")
 RECIPES = sorted((Path(__file__).parents[1] / "src" / "sparsebert" / "recipes").glob("*.yaml"))
 STEPS = {"max_steps": 4, "batch_size": 16, "learning_rate": 1e-3}
 PHASES = [
