@@ -16,7 +16,7 @@ from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.models.layout import layout_of
 from sparsebert.models.sparse_output import SparseOutput
 from test_fff import BUILT, needs_native
-from tiny import FAMILIES, LAYERS, tiny_batch, tiny_model
+from tiny import ARCHITECTURES, LAYERS, tiny_batch, tiny_model
 
 pytestmark = pytest.mark.usefixtures("short_samples")
 
@@ -33,7 +33,7 @@ def zeroed(family: str, block: int = 1) -> PreTrainedModel:
     return model
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_an_accelerated_model_gives_the_same_and_saves_the_same(family: str, tmp_path: Path):
     model, batch = zeroed(family), tiny_batch()
     fast = accelerate(model, tokens=36, worth=0)
@@ -55,7 +55,7 @@ def test_an_accelerated_model_gives_the_same_and_saves_the_same(family: str, tmp
         assert torch.equal(again(**batch).logits, model(**batch).logits)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_under_autocast_it_gives_the_types_that_autocast_does(family: str):
     model, batch = zeroed(family), tiny_batch()
     fast = accelerate(model, tokens=36, worth=0)
@@ -68,7 +68,7 @@ def test_under_autocast_it_gives_the_types_that_autocast_does(family: str):
 
 
 @needs_native
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_blocks_take_residual_and_norm_along(family: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sparsebert.models.accelerate._best", lambda *_: (32, 1.0))
     model, batch = zeroed(family, block=32), tiny_batch()

@@ -21,7 +21,7 @@ from sparsebert.models.layout import layout_of
 from sparsebert.models.modeling_sparsebert import NoInputs
 from sparsebert.models.surgeon import mask_model, shrink
 from test_surgeon import ATTENTION, NO_NEURON, NONE, assert_same
-from tiny import FAMILIES, HEADS, LAYERS, tiny_batch, tiny_model
+from tiny import ARCHITECTURES, FAMILIES, HEADS, LAYERS, tiny_batch, tiny_model
 
 EMPTY = {
     "heads": {"layer.1.heads": NONE},
@@ -141,7 +141,7 @@ def test_attention_that_gives_no_maps_gives_none_here_either():
     assert len(small(**tiny_batch(), output_attentions=True).attentions) == LAYERS
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_accelerated_models_have_the_same_empty_blocks(family: str):
     model = tiny_model(family)
     with torch.no_grad():

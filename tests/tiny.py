@@ -18,7 +18,21 @@ from sparsebert.models.shrunk import stock_config_class, stock_model_class
 from sparsebert.runtimes.pytorch import EAGER
 from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime
 
-FAMILIES = ("bert", "roberta", "distilbert", "electra", "modernbert", "deberta-v2", "crammed-bert")
+# Those whose classes in transformers are copies of another's are in FAMILIES alone, not in ARCHITECTURES.
+FAMILIES = (
+    "bert",
+    "roberta",
+    "distilbert",
+    "electra",
+    "modernbert",
+    "deberta-v2",
+    "xlm-roberta",
+    "camembert",
+    "crammed-bert",
+)
+ARCHITECTURES = tuple(family for family in FAMILIES if family not in ("xlm-roberta", "camembert"))
+# Those with a kernel of torch for attention.
+WITH_SDPA = tuple(family for family in FAMILIES if family != "deberta-v2")
 NAMES = ("input_ids", "attention_mask")
 LAYERS, HEADS, NEURONS, HIDDEN, VOCAB = 3, 4, 24, 32, 100
 
@@ -33,6 +47,8 @@ _SIZES: dict[str, Any] = {
 }
 _SPECIAL: dict[str, dict[str, Any]] = {
     "roberta": {"bos_token_id": 1, "eos_token_id": 2},
+    "xlm-roberta": {"bos_token_id": 1, "eos_token_id": 2},
+    "camembert": {"bos_token_id": 1, "eos_token_id": 2},
     "distilbert": {"hidden_dim": NEURONS},
     "electra": {"embedding_size": 16},
     "modernbert": {

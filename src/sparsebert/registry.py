@@ -104,6 +104,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "electra": "sparsebert.models.families:ELECTRA",
         "modernbert": "sparsebert.models.families:MODERNBERT",
         "deberta-v2": "sparsebert.models.families:DEBERTA_V2",
+        "xlm-roberta": "sparsebert.models.families:XLM_ROBERTA",
+        "camembert": "sparsebert.models.families:CAMEMBERT",
         "crammed-bert": "sparsebert.models.families:CRAMMED_BERT",
     },
     "task_kind": {

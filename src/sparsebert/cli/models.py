@@ -12,6 +12,8 @@ EXAMPLES = {
     "electra": "google/electra-small-discriminator",
     "modernbert": "answerdotai/ModernBERT-base",
     "deberta-v2": "microsoft/deberta-v3-small",
+    "xlm-roberta": "intfloat/multilingual-e5-small, BAAI/bge-m3",
+    "camembert": "almanach/camembert-base",
     "crammed-bert": "none on the hub: pretrain one",
 }
 

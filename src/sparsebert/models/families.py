@@ -5,7 +5,7 @@ Adding a family means adding one constant here and one line in the registry.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from sparsebert import registry
@@ -23,7 +23,8 @@ class AttentionParts:
 
     `inputs` starts with query, key and value; what follows exists in some checkpoints only. `core` is the module
     that is replaced when no head is left; `counts` and `widths` are its attributes that hold the number of heads, and
-    heads times head size. `end`: see FfnParts.
+    heads times head size. `end`: see FfnParts. `takes_bias`: the third argument of `core` is a bias [batch, heads,
+    length, length] that the encoder makes once for the heads of all layers.
     """
 
     inputs: tuple[str, ...]
@@ -32,6 +33,7 @@ class AttentionParts:
     counts: tuple[str, ...] = ()
     widths: tuple[str, ...] = ()
     end: str = ""
+    takes_bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,18 @@ class ModelFamily:
     """One model family.
 
     `layers` is the module list under the base model. `heads_field`, `neurons_field` and `layers_field` are the
-    names of these numbers in the stock configuration, `per_layer_fields` its lists with one entry a layer.
+    names of these numbers in the stock configuration, `per_layer_fields` its lists with one entry a layer. Where heads
+    share keys and values, only all that share them can be cut: then `heads_field` counts such groups, and
+    `queries_field` names the number of heads that ask. `head_size_field` names the size of a head, if the hidden size
+    does not give it.
     `first_norm` names a norm that the stock model leaves out of its first layer only, `after_first` a module under
     the base model that works on the first layer's output; `layer_attributes` are read from layers by their caller.
     `classifier` names, under a classification model, the projection that has one row a label; `classifier_pools` says
     that this model's base has a pooler.
+    Positions have a table, or `rotary` turns of queries and keys, which end nowhere; `positions_field` names the switch
+    of models with and without a table. Those of a table count from 0, or `after_padding` from the id of the padding
+    token on: the one in the configuration, or `padding_id` where the stock model has a fixed one. `segments`: it takes
+    token types.
     """
 
     name: str
@@ -71,6 +80,8 @@ class ModelFamily:
     heads_field: str = "num_attention_heads"
     neurons_field: str = "intermediate_size"
     layers_field: str = "num_hidden_layers"
+    queries_field: str = ""
+    head_size_field: str = ""
     per_layer_fields: tuple[str, ...] = ()
     first_norm: str = ""
     after_first: str = ""
@@ -79,6 +90,11 @@ class ModelFamily:
     optional_pooler: bool = False
     classifier: str = "classifier"
     classifier_pools: bool = False
+    rotary: bool = False
+    positions_field: str = ""
+    after_padding: bool = False
+    padding_id: int | None = None
+    segments: bool = True
 
     @property
     def is_own(self) -> bool:
@@ -88,6 +104,12 @@ class ModelFamily:
     def model_class(self, task: HeadName) -> str:
         """Dotted name of the stock model class for a task."""
         return dict(self.model_classes)[task]
+
+    def head_size(self, config: PretrainedConfig) -> int:
+        """Columns of the attention's output projection that belong to one head, or to one group of heads."""
+        heads: int = getattr(config, self.queries_field or self.heads_field)
+        own: int | None = vars(config).get(self.head_size_field) if self.head_size_field else None
+        return (own or config.hidden_size // heads) * heads // getattr(config, self.heads_field)
 
 
 def family_of(config: PretrainedConfig) -> ModelFamily:
@@ -173,6 +195,21 @@ ROBERTA = ModelFamily(
     model_classes=_classes("roberta", "Roberta"),
     classifier="classifier.out_proj",
     optional_pooler=True,
+    after_padding=True,
+)
+
+XLM_ROBERTA = replace(
+    ROBERTA,
+    name="xlm-roberta",
+    config_class=_config("xlm_roberta", "XLMRoberta"),
+    model_classes=_classes("xlm_roberta", "XLMRoberta"),
+)
+
+CAMEMBERT = replace(
+    ROBERTA,
+    name="camembert",
+    config_class=_config("camembert", "Camembert"),
+    model_classes=_classes("camembert", "Camembert"),
 )
 
 ELECTRA = ModelFamily(
@@ -200,6 +237,7 @@ DISTILBERT = ModelFamily(
     heads_field="n_heads",
     neurons_field="hidden_dim",
     layers_field="n_layers",
+    segments=False,
 )
 
 MODERNBERT = ModelFamily(
@@ -212,6 +250,8 @@ MODERNBERT = ModelFamily(
     per_layer_fields=("layer_types",),
     first_norm="attn_norm",
     layer_attributes=("attention_type",),
+    rotary=True,
+    segments=False,
 )
 
 DEBERTA_V2 = ModelFamily(
@@ -236,6 +276,7 @@ DEBERTA_V2 = ModelFamily(
     model_classes=_classes("deberta_v2", "DebertaV2"),
     after_first="encoder.conv",
     layer_gives_tuple=True,
+    positions_field="position_biased_input",
 )
 
 CRAMMED_BERT = ModelFamily(
@@ -248,4 +289,5 @@ CRAMMED_BERT = ModelFamily(
     config_class="sparsebert.models.crammed_config:CrammedBertConfig",
     model_classes=_classes_in("sparsebert.models.crammed", "CrammedBert"),
     layer_gives_tuple=True,
+    segments=False,
 )

@@ -82,6 +82,8 @@ def _like_bert(name: str, stem: str, projections: tuple[str, ...] = ("query", "k
 PLACES = (
     _like_bert("bert", "Bert"),
     _like_bert("roberta", "Roberta"),
+    _like_bert("xlm-roberta", "XLMRoberta"),
+    _like_bert("camembert", "Camembert"),
     _like_bert("electra", "Electra"),
     _like_bert("deberta-v2", "DebertaV2", ("query_proj", "key_proj", "value_proj", "pos_key_proj", "pos_query_proj")),
     Places(
