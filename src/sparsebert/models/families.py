@@ -14,6 +14,20 @@ from sparsebert.errors import UserError, unknown
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+# Types of models that transformers lacks, or that are not supported, and the family that each is made after.
+_NEAREST = {
+    "albert": "bert",
+    "deberta": "deberta-v2",
+    "flaubert": "camembert",
+    "jina_embeddings_v3": "xlm-roberta",
+    "neobert": "eurobert",
+    "new": "gte",
+}
+_REASONS = {
+    "albert": ", whose layers are one and the same, run again and again",
+    "new": ", which needs code of its own, and that is never run here",
+}
+
 HeadName = Literal["base", "classification", "masked_lm", "pair_classification", "pair_similarity", "multitask"]
 
 
@@ -107,9 +121,13 @@ class ModelFamily:
 
     def head_size(self, config: PretrainedConfig) -> int:
         """Columns of the attention's output projection that belong to one head, or to one group of heads."""
-        heads: int = getattr(config, self.queries_field or self.heads_field)
+        together = self.heads_together(config)
         own: int | None = vars(config).get(self.head_size_field) if self.head_size_field else None
-        return (own or config.hidden_size // heads) * heads // getattr(config, self.heads_field)
+        return (own or config.hidden_size // (together * getattr(config, self.heads_field))) * together
+
+    def heads_together(self, config: PretrainedConfig) -> int:
+        """How many heads share keys and values, so that they can only be cut together; 1 where none do."""
+        return getattr(config, self.queries_field) // getattr(config, self.heads_field) if self.queries_field else 1
 
 
 def family_of(config: PretrainedConfig) -> ModelFamily:
@@ -125,14 +143,29 @@ def family_named(model_type: str) -> ModelFamily:
     return registry.get("family", name)
 
 
+def nearest_family(model_type: str) -> str | None:
+    """The family that another one is most like: the one it is known to be made after, else one in whose name it is."""
+    if model_type in _NEAREST:
+        return _NEAREST[model_type]
+    letters = _letters(model_type)
+    within = [name for name in registry.names("family") if _letters(name) in letters]
+    return max(within, key=len, default=None)
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
 def _unsupported(model_type: str) -> UserError:
-    """With a hint only where the name is of no family: another family is no slip of the pen."""
+    """Names the nearest family, or what may have been meant: another family is no slip of the pen."""
     from transformers import CONFIG_MAPPING
 
-    families = registry.names("family")
-    if model_type in CONFIG_MAPPING:
-        return UserError(f"Unknown model family '{model_type}'", allowed=", ".join(families))
-    return unknown("model family", model_type, families)
+    families, nearest = registry.names("family"), nearest_family(model_type)
+    if nearest is None and model_type not in CONFIG_MAPPING:
+        return unknown("model family", model_type, families)
+    what = f"Unknown model family '{model_type}'{_REASONS.get(model_type, '')}"
+    fix = f"take a model of the nearest family, {nearest}" if nearest else ""
+    return UserError(what, allowed=", ".join(families), fix=fix)
 
 
 def is_shrunk(config: PretrainedConfig) -> bool:
@@ -277,6 +310,62 @@ DEBERTA_V2 = ModelFamily(
     after_first="encoder.conv",
     layer_gives_tuple=True,
     positions_field="position_biased_input",
+)
+
+MPNET = ModelFamily(
+    name="mpnet",
+    layers="encoder.layer",
+    attention=AttentionParts(
+        inputs=("attention.attn.q", "attention.attn.k", "attention.attn.v"),
+        output="attention.attn.o",
+        core="attention.attn",
+        counts=("num_attention_heads",),
+        widths=("all_head_size",),
+        takes_bias=True,
+    ),
+    ffn=_BERT_FFN,
+    config_class=_config("mpnet", "MPNet"),
+    model_classes=_classes("mpnet", "MPNet"),
+    classifier="classifier.out_proj",
+    layer_gives_tuple=True,
+    optional_pooler=True,
+    after_padding=True,
+    padding_id=1,
+    segments=False,
+)
+
+GTE = ModelFamily(
+    name="gte",
+    layers="layers",
+    attention=AttentionParts(
+        inputs=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), output="self_attn.o_proj", core="self_attn"
+    ),
+    ffn=FfnParts(inputs=("mlp.gate_proj", "mlp.up_proj"), output="mlp.down_proj", activation="mlp.act_fn", block="mlp"),
+    config_class=_config("gte", "Gte"),
+    model_classes=_classes("gte", "Gte"),
+    head_size_field="head_dim",
+    optional_pooler=True,
+    classifier_pools=True,
+    rotary=True,
+)
+
+NOMIC_BERT = replace(
+    GTE,
+    name="nomic_bert",
+    config_class=_config("nomic_bert", "NomicBert"),
+    model_classes=_classes("nomic_bert", "NomicBert"),
+)
+
+EUROBERT = replace(
+    GTE,
+    name="eurobert",
+    config_class=_config("eurobert", "EuroBert"),
+    model_classes=_classes("eurobert", "EuroBert"),
+    heads_field="num_key_value_heads",
+    queries_field="num_attention_heads",
+    optional_pooler=False,
+    classifier_pools=False,
+    segments=False,
 )
 
 CRAMMED_BERT = ModelFamily(

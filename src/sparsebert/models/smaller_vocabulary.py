@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -48,9 +49,17 @@ def cut_vocabulary(model: PreTrainedModel, ids: Sequence[int]) -> PreTrainedMode
     for name in SPECIAL_IDS:
         old = vars(model.config).get(name)
         if isinstance(old, int):
-            setattr(model.config, name, new.get(old))
+            _set_id(model.config, name, old, new.get(old))
     model.config.vocab_size = len(ids)
     return model
+
+
+def _set_id(config: PretrainedConfig, name: str, old: int, new: int | None) -> None:
+    try:
+        setattr(config, name, new)
+    except StrictDataclassFieldValidationError:
+        # Not every family's configuration may be without each of them.
+        raise UserError(f"The token of the configuration's {name} cannot go", got=f"id {old}") from None
 
 
 def _cut_head(model: PreTrainedModel, head: nn.Module, rows: torch.Tensor) -> None:
