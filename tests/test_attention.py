@@ -18,7 +18,7 @@ from sparsebert.models.accelerate import accelerate
 from sparsebert.models.attention import NAME, attention_forward
 from sparsebert.models.layout import encoder_linear_names
 from test_fff import BUILT, HAVE, needs_native, worst
-from tiny import FAMILIES, tiny_batch, tiny_model
+from tiny import FAMILIES, WITH_SDPA, tiny_batch, tiny_model
 
 # Sequences, heads, queries, keys, head size: one token, no sequence, sizes that nothing divides, several blocks.
 SHAPES = (
@@ -148,7 +148,7 @@ def test_models_give_the_same(family: str, monkeypatch: pytest.MonkeyPatch):
     assert not batch["attention_mask"].all()
     fast = accelerate(model, worth=1.5)
     replaced = BUILT and model.config._attn_implementation == "sdpa"
-    assert replaced == (BUILT and family != "deberta-v2")
+    assert replaced == (BUILT and family in WITH_SDPA)
     assert fast.config._attn_implementation == (NAME if replaced else model.config._attn_implementation)
     with torch.no_grad():
         torch.testing.assert_close(fast(**batch).logits, model(**batch).logits, rtol=1e-4, atol=1e-5)

@@ -60,7 +60,6 @@ def test_flops_count_attention_whatever_runs_it(attention: str) -> None:
 
 
 def test_every_family_can_be_counted() -> None:
-    assert len(FAMILIES) == 7
     for family in FAMILIES:
         model = tiny_model(family)
         found = sizes(model, encoder_linear_names(model), flops_at=(1, 8))

@@ -21,7 +21,7 @@ from sparsebert.models.layout import layout_of
 from sparsebert.models.modeling_sparsebert import NoInputs
 from sparsebert.models.surgeon import mask_model, shrink
 from test_surgeon import ATTENTION, NO_NEURON, NONE, assert_same
-from tiny import FAMILIES, HEADS, LAYERS, tiny_batch, tiny_model
+from tiny import ARCHITECTURES, FAMILIES, HEADS, LAYERS, tiny_batch, tiny_model
 
 EMPTY = {
     "heads": {"layer.1.heads": NONE},
@@ -79,16 +79,17 @@ def test_projections_without_inputs_give_their_bias_by_hand():
     assert NoInputs(linear)(torch.ones(2, 7)).tolist() == [[0.0, 0.0]] * 2
 
 
+INPUTS = ("query", "key", "value", "intermediate", "lin1", "Wi", "Wqkv", "_lin.", "ffn.up", "attn.q.", "attn.k.")
+INPUTS += ("attn.v.", "q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_live_constants_of_whole_blocks_are_folded(family: str):
     model = tiny_model(family)
     silenced = copy.deepcopy(model)
     with torch.no_grad():
         for name, parameter in silenced.named_parameters():
-            inside = any(
-                part in name
-                for part in ("query", "key", "value", "intermediate", "lin1", "Wi", "Wqkv", "_lin.", "ffn.up")
-            )
+            inside = any(part in name for part in INPUTS)
             if inside and name.endswith("weight") and "out_lin" not in name:
                 parameter.zero_()
     assert_same(shrink(model, EMPTY["all"]), silenced)
@@ -100,7 +101,11 @@ def test_every_parameter_takes_part_in_training(family: str):
     small(**tiny_batch(), labels=torch.tensor([0, 1, 2])).loss.backward()
     idle = [name for name, parameter in small.named_parameters() if parameter.numel() and parameter.grad is None]
     # Of a norm that comes before a block, nothing is left where the block reads nothing.
-    norms = {"modernbert": ("attn_norm", "mlp_norm"), "crammed-bert": ("attention_norm", "ffn_norm")}
+    norms = {
+        "modernbert": ("attn_norm", "mlp_norm"),
+        "eurobert": ("input_layernorm", "post_attention_layernorm"),
+        "crammed-bert": ("attention_norm", "ffn_norm"),
+    }
     attention, ffn = norms.get(family, ("", ""))
     before = (f"layers.0.{ffn}", f"layers.1.{ffn}", f"layers.1.{attention}") if family in norms else ()
     assert [name for name in idle if "layer" in name and not any(norm in name for norm in before)] == []
@@ -127,9 +132,11 @@ def test_attention_maps_are_one_a_layer_in_place(family: str):
     with torch.no_grad():
         maps = small(**tiny_batch(), output_attentions=True).attentions
         stock = model(**tiny_batch(), output_attentions=True).attentions
-    assert [tuple(map_.shape) for map_ in maps] == [(3, 3, 12, 12), (3, 0, 12, 12), (3, HEADS, 12, 12)]
+    # Two heads in each of the groups that can be cut.
+    each = 2 if family == "eurobert" else 1
+    assert [tuple(map_.shape) for map_ in maps] == [(3, heads * each, 12, 12) for heads in (3, 0, HEADS)]
     real = tiny_batch()["attention_mask"].bool()
-    torch.testing.assert_close(maps[0].transpose(1, 2)[real], stock[0][:, :3].transpose(1, 2)[real])
+    torch.testing.assert_close(maps[0].transpose(1, 2)[real], stock[0][:, : 3 * each].transpose(1, 2)[real])
 
 
 def test_attention_that_gives_no_maps_gives_none_here_either():
@@ -141,7 +148,7 @@ def test_attention_that_gives_no_maps_gives_none_here_either():
     assert len(small(**tiny_batch(), output_attentions=True).attentions) == LAYERS
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_accelerated_models_have_the_same_empty_blocks(family: str):
     model = tiny_model(family)
     with torch.no_grad():

@@ -20,7 +20,7 @@ from sparsebert.models.load import Packing, load_config, load_model, load_tokeni
 from sparsebert.models.pack import METADATA
 from sparsebert.models.source import INDEX_FILE, PACKED_FILE, PLAIN_FILE
 from sparsebert.models.surgeon import convert_ffn, shrink
-from tiny import FAMILIES, tiny_model
+from tiny import ARCHITECTURES, tiny_model
 from tiny_run import save_tiny
 
 Path_ = tuple[str | int, ...]
@@ -117,7 +117,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("fuzz")
     save_tiny(folder / "stock")
     tokenizer = load_tokenizer(folder / "stock")
-    for family in FAMILIES:
+    for family in ARCHITECTURES:
         model = tiny_model(family, num_labels=2)
         save_model(model, tokenizer, folder / family)
         save_model(shrink(model, {}, drop_layers=[1]), tokenizer, folder / f"sparse-{family}")
@@ -156,8 +156,8 @@ def load_all(folder: Path) -> None:
 
 
 CASES = [
-    *((family, "config.json", plain, load_all) for family in FAMILIES),
-    *((f"sparse-{family}", "config.json", plain, load_all) for family in FAMILIES),
+    *((family, "config.json", plain, load_all) for family in ARCHITECTURES),
+    *((f"sparse-{family}", "config.json", plain, load_all) for family in ARCHITECTURES),
     ("trees", "config.json", plain, load_all),
     ("stock", "tokenizer.json", plain, load_tokenizer),
     ("stock", "tokenizer_config.json", plain, load_tokenizer),

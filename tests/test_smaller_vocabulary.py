@@ -202,6 +202,11 @@ def test_a_padding_id_that_goes_is_none():
     assert small.config.pad_token_id is None and small(torch.tensor([[1, 2]])).logits.isfinite().all()
 
 
+def test_an_id_that_a_configuration_cannot_be_without_is_refused():
+    with pytest.raises(UserError, match="The token of the configuration's mask_token_id cannot go; got id 41"):
+        cut_vocabulary(tiny_model("eurobert"), [0, 1, 2])
+
+
 def test_an_id_without_a_row_is_refused():
     with pytest.raises(UserError, match=f"no embedding for, and that cannot go; got id {VOCAB}; allowed: 0 to 99"):
         cut_vocabulary(tiny_model("bert"), [0, 1, VOCAB])

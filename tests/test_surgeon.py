@@ -19,7 +19,7 @@ from sparsebert.models.layout import layout_of
 from sparsebert.models.load import check_finite
 from sparsebert.models.surgeon import convert_ffn, mask_model, shrink
 from sparsebert.registry import OWN_FAMILIES
-from tiny import FAMILIES, HEADS, LAYERS, NEURONS, tiny_batch, tiny_model
+from tiny import FAMILIES, HEADS, LAYERS, NEURONS, WITH_SDPA, tiny_batch, tiny_model
 
 NONE = torch.zeros(HEADS, dtype=torch.bool)
 NO_NEURON = torch.zeros(NEURONS, dtype=torch.bool)
@@ -45,11 +45,8 @@ def assert_same(left: PreTrainedModel, right: PreTrainedModel) -> None:
     torch.testing.assert_close(outputs(left), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
-# transformers has no sdpa attention for DeBERTa.
-ATTENTION = [(family, "eager") for family in FAMILIES] + [
-    (family, "sdpa") for family in FAMILIES if family != "deberta-v2"
-]
-WITH_BIASES = [family for family in FAMILIES if family != "crammed-bert"]
+ATTENTION = [(family, "eager") for family in FAMILIES] + [(family, "sdpa") for family in WITH_SDPA]
+WITH_BIASES = [family for family in FAMILIES if family not in ("nomic_bert", "crammed-bert")]
 
 
 @pytest.mark.parametrize("task", ["base", "classification", "masked_lm"])

@@ -18,7 +18,25 @@ from sparsebert.models.shrunk import stock_config_class, stock_model_class
 from sparsebert.runtimes.pytorch import EAGER
 from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime
 
-FAMILIES = ("bert", "roberta", "distilbert", "electra", "modernbert", "deberta-v2", "crammed-bert")
+# Those whose classes in transformers are copies of another's are in FAMILIES alone, not in ARCHITECTURES.
+FAMILIES = (
+    "bert",
+    "roberta",
+    "distilbert",
+    "electra",
+    "modernbert",
+    "deberta-v2",
+    "xlm-roberta",
+    "camembert",
+    "mpnet",
+    "gte",
+    "nomic_bert",
+    "eurobert",
+    "crammed-bert",
+)
+ARCHITECTURES = tuple(family for family in FAMILIES if family not in ("xlm-roberta", "camembert", "nomic_bert"))
+# Those with a kernel of torch for attention.
+WITH_SDPA = tuple(family for family in FAMILIES if family not in ("deberta-v2", "mpnet"))
 NAMES = ("input_ids", "attention_mask")
 LAYERS, HEADS, NEURONS, HIDDEN, VOCAB = 3, 4, 24, 32, 100
 
@@ -33,6 +51,8 @@ _SIZES: dict[str, Any] = {
 }
 _SPECIAL: dict[str, dict[str, Any]] = {
     "roberta": {"bos_token_id": 1, "eos_token_id": 2},
+    "xlm-roberta": {"bos_token_id": 1, "eos_token_id": 2},
+    "camembert": {"bos_token_id": 1, "eos_token_id": 2},
     "distilbert": {"hidden_dim": NEURONS},
     "electra": {"embedding_size": 16},
     "modernbert": {
@@ -45,6 +65,18 @@ _SPECIAL: dict[str, dict[str, Any]] = {
         "cls_token_id": 1,
         "eos_token_id": 2,
         "sep_token_id": 2,
+    },
+    "mpnet": {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2},
+    # Two heads share a key and a value, so that there are HEADS groups of them.
+    "eurobert": {
+        "num_attention_heads": 2 * HEADS,
+        "num_key_value_heads": HEADS,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "mask_token_id": 41,
     },
     "deberta-v2": {
         "relative_attention": True,

@@ -104,6 +104,12 @@ _TABLE: dict[str, dict[str, str]] = {
         "electra": "sparsebert.models.families:ELECTRA",
         "modernbert": "sparsebert.models.families:MODERNBERT",
         "deberta-v2": "sparsebert.models.families:DEBERTA_V2",
+        "xlm-roberta": "sparsebert.models.families:XLM_ROBERTA",
+        "camembert": "sparsebert.models.families:CAMEMBERT",
+        "mpnet": "sparsebert.models.families:MPNET",
+        "gte": "sparsebert.models.families:GTE",
+        "nomic_bert": "sparsebert.models.families:NOMIC_BERT",
+        "eurobert": "sparsebert.models.families:EUROBERT",
         "crammed-bert": "sparsebert.models.families:CRAMMED_BERT",
     },
     "task_kind": {

@@ -78,6 +78,7 @@ def _describe(model: PreTrainedModel, folder: Path) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "layers": _layers(layout, trees_of(model)),
         "full": {"layers": layout.full_layers, "heads": layout.full_heads, "neurons": layout.full_neurons},
+        "heads_together": layout.family.heads_together(model.config),
         "parameters": _parameters(model, layout),
         "bytes_on_disk": disk_bytes(folder),
     }
@@ -133,7 +134,9 @@ def _print(found: dict[str, Any]) -> None:
 
     full = found["full"]
     say(f"{found['class']} ({found['family']}, {found['dtype']}), {v.megabytes(found['bytes_on_disk'] / 1e6)} on disk")
-    shape = table("Layer", f"Heads of {full['heads']}", f"Neurons of {full['neurons']}", right=(1, 2))
+    together = found["heads_together"]
+    heads = "Heads" if together == 1 else f"Groups of {together} heads,"
+    shape = table("Layer", f"{heads} of {full['heads']}", f"Neurons of {full['neurons']}", right=(1, 2))
     for layer in found["layers"]:
         block = f"tree {layer['tree']}" if "tree" in layer else str(layer["neurons"])
         shape.add_row(str(layer["layer"]), str(layer["heads"]), block)

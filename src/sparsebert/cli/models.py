@@ -12,6 +12,12 @@ EXAMPLES = {
     "electra": "google/electra-small-discriminator",
     "modernbert": "answerdotai/ModernBERT-base",
     "deberta-v2": "microsoft/deberta-v3-small",
+    "xlm-roberta": "intfloat/multilingual-e5-small, BAAI/bge-m3",
+    "camembert": "almanach/camembert-base",
+    "mpnet": "sentence-transformers/all-mpnet-base-v2",
+    "gte": "alibaba-nlp-community/gte-multilingual-base",
+    "nomic_bert": "nomic-ai/nomic-embed-text-v1.5, as transformers saves it",
+    "eurobert": "EuroBERT/EuroBERT-210m, as transformers saves it",
     "crammed-bert": "none on the hub: pretrain one",
 }
 

@@ -46,6 +46,7 @@ def places_of(family: ModelFamily) -> Places:
         widths=attention.widths,
         ffn_block=ffn.block,
         first_norm=family.first_norm,
+        takes_bias=attention.takes_bias,
     )
 
 

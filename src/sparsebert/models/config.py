@@ -26,10 +26,18 @@ _DEEPEST_TREE = 16
 Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 _TYPE = re.compile(r"[\w.-]{1,60}", re.ASCII)
 _OTHER_MODEL = {
-    "auto_map": "its own code, which is never run here; the model that transformers has for this family is another one",
+    "auto_map": "its own code, which is never run here; the model that transformers has for this family may be another",
+    "clf_pooling": "its pooling under a name that the model of this family does not read",
+    "n_embd": "its sizes under names that the model of this family does not read",
     "position_embedding_type": "positions that the model of this family does not have",
     "quantization_config": "quantised weights; give the model that it was made of",
     "transformers_weights": "weights in another file than the usual one",
+}
+
+_SAME_AGAIN = {
+    "auto_map": "the nearest family is {family}, as transformers has it: take one of its models, or take auto_map out "
+    "of the file if its model is known to compute the same",
+    "clf_pooling": "rename it to classifier_pooling",
 }
 
 
@@ -102,6 +110,10 @@ def check_shape(values: Mapping[str, Any], file: Path) -> None:
     for name, most in bounds.items():
         if not all(0 <= entry <= most for entry in values[name]):
             raise UserError(f"{file} is not valid: {name}", got=shown(values[name]), allowed=f"0 to {most} a layer")
+    for kept, count in zip(values.get("kept_heads", ()), values["layer_heads"], strict=False):
+        if sorted(set(kept)) != kept or len(kept) != count or not set(kept) <= set(range(values["original_heads"])):
+            allowed = f"{count} of 0 to {values['original_heads'] - 1}, rising"
+            raise UserError(f"{file} is not valid: kept_heads", got=shown(kept), allowed=allowed)
     if sorted(set(values["kept_layers"])) != values["kept_layers"]:
         raise UserError(f"{file} is not valid: kept_layers must rise", got=shown(values["kept_layers"]))
     for tree in values["layer_fff"]:
@@ -136,12 +148,22 @@ def first_line(error: BaseException) -> str:
 def _check_same_model(values: Mapping[str, Any], file: Path) -> None:
     found = {
         "auto_map": _own_code(values.get("auto_map"), values["model_type"]),
+        "clf_pooling": values.get("clf_pooling", _pooling(values)) != _pooling(values),
+        "n_embd": "n_embd" in values and "hidden_size" not in values,
         "position_embedding_type": values.get("position_embedding_type") not in (None, "absolute"),
         "quantization_config": values.get("quantization_config") is not None,
         "transformers_weights": values.get("transformers_weights") is not None,
     }
     for name in (name for name, differs in found.items() if differs):
-        raise UserError(f"{file} is of a model with {_OTHER_MODEL[name]}", got=f"{name} {shown(values[name])}")
+        raise UserError(
+            f"{file} is of a model with {_OTHER_MODEL[name]}",
+            got=f"{name} {shown(values[name])}",
+            fix=_SAME_AGAIN.get(name, "").format(family=values["model_type"].removeprefix(registry.SHRUNK_PREFIX)),
+        )
+
+
+def _pooling(values: Mapping[str, Any]) -> Any:
+    return values.get("classifier_pooling", "late")
 
 
 def _own_code(auto_map: Any, model_type: str = "") -> bool:
@@ -166,6 +188,9 @@ def _check_sizes(values: Mapping[str, Any], family: ModelFamily, file: Path) -> 
 
     stock = stock_config_class(family)
     known = {field.name for field in fields(stock)} | set(stock.attribute_map) | set(SHAPE_FIELDS)
+    heads = values.get(family.heads_field)
+    if isinstance(heads, int) and heads < 1:
+        raise UserError(f"{file} is not valid: {family.heads_field}", got=heads, allowed="1 up")
     for name in known & set(values):
         most = _MOST_LAYERS if name.endswith("_layers") else _MOST
         if isinstance(values[name], int) and abs(values[name]) > most:

@@ -5,7 +5,7 @@ Adding a family means adding one constant here and one line in the registry.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from sparsebert import registry
@@ -13,6 +13,20 @@ from sparsebert.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+# Types of models that transformers lacks, or that are not supported, and the family that each is made after.
+_NEAREST = {
+    "albert": "bert",
+    "deberta": "deberta-v2",
+    "flaubert": "camembert",
+    "jina_embeddings_v3": "xlm-roberta",
+    "neobert": "eurobert",
+    "new": "gte",
+}
+_REASONS = {
+    "albert": ", whose layers are one and the same, run again and again",
+    "new": ", which needs code of its own, and that is never run here",
+}
 
 HeadName = Literal[
     "base", "classification", "masked_lm", "pair_classification", "pair_similarity", "multitask", "embeddings"
@@ -25,7 +39,8 @@ class AttentionParts:
 
     `inputs` starts with query, key and value; what follows exists in some checkpoints only. `core` is the module
     that is replaced when no head is left; `counts` and `widths` are its attributes that hold the number of heads, and
-    heads times head size. `end`: see FfnParts.
+    heads times head size. `end`: see FfnParts. `takes_bias`: the third argument of `core` is a bias [batch, heads,
+    length, length] that the encoder makes once for the heads of all layers.
     """
 
     inputs: tuple[str, ...]
@@ -34,6 +49,7 @@ class AttentionParts:
     counts: tuple[str, ...] = ()
     widths: tuple[str, ...] = ()
     end: str = ""
+    takes_bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,11 +73,18 @@ class ModelFamily:
     """One model family.
 
     `layers` is the module list under the base model. `heads_field`, `neurons_field` and `layers_field` are the
-    names of these numbers in the stock configuration, `per_layer_fields` its lists with one entry a layer.
+    names of these numbers in the stock configuration, `per_layer_fields` its lists with one entry a layer. Where heads
+    share keys and values, only all that share them can be cut: then `heads_field` counts such groups, and
+    `queries_field` names the number of heads that ask. `head_size_field` names the size of a head, if the hidden size
+    does not give it.
     `first_norm` names a norm that the stock model leaves out of its first layer only, `after_first` a module under
     the base model that works on the first layer's output; `layer_attributes` are read from layers by their caller.
     `classifier` names, under a classification model, the projection that has one row a label; `classifier_pools` says
     that this model's base has a pooler.
+    Positions have a table, or `rotary` turns of queries and keys, which end nowhere; `positions_field` names the switch
+    of models with and without a table. Those of a table count from 0, or `after_padding` from the id of the padding
+    token on: the one in the configuration, or `padding_id` where the stock model has a fixed one. `segments`: it takes
+    token types.
     """
 
     name: str
@@ -73,6 +96,8 @@ class ModelFamily:
     heads_field: str = "num_attention_heads"
     neurons_field: str = "intermediate_size"
     layers_field: str = "num_hidden_layers"
+    queries_field: str = ""
+    head_size_field: str = ""
     per_layer_fields: tuple[str, ...] = ()
     first_norm: str = ""
     after_first: str = ""
@@ -81,6 +106,11 @@ class ModelFamily:
     optional_pooler: bool = False
     classifier: str = "classifier"
     classifier_pools: bool = False
+    rotary: bool = False
+    positions_field: str = ""
+    after_padding: bool = False
+    padding_id: int | None = None
+    segments: bool = True
 
     @property
     def is_own(self) -> bool:
@@ -90,6 +120,16 @@ class ModelFamily:
     def model_class(self, task: HeadName) -> str:
         """Dotted name of the stock model class for a task."""
         return dict(self.model_classes)[task]
+
+    def head_size(self, config: PretrainedConfig) -> int:
+        """Columns of the attention's output projection that belong to one head, or to one group of heads."""
+        together = self.heads_together(config)
+        own: int | None = vars(config).get(self.head_size_field) if self.head_size_field else None
+        return (own or config.hidden_size // (together * getattr(config, self.heads_field))) * together
+
+    def heads_together(self, config: PretrainedConfig) -> int:
+        """How many heads share keys and values, so that they can only be cut together; 1 where none do."""
+        return getattr(config, self.queries_field) // getattr(config, self.heads_field) if self.queries_field else 1
 
 
 def family_of(config: PretrainedConfig) -> ModelFamily:
@@ -105,14 +145,29 @@ def family_named(model_type: str) -> ModelFamily:
     return registry.get("family", name)
 
 
+def nearest_family(model_type: str) -> str | None:
+    """The family that another one is most like: the one it is known to be made after, else one in whose name it is."""
+    if model_type in _NEAREST:
+        return _NEAREST[model_type]
+    letters = _letters(model_type)
+    within = [name for name in registry.names("family") if _letters(name) in letters]
+    return max(within, key=len, default=None)
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
 def _unsupported(model_type: str) -> UserError:
-    """With a hint only where the name is of no family: another family is no slip of the pen."""
+    """Names the nearest family, or what may have been meant: another family is no slip of the pen."""
     from transformers import CONFIG_MAPPING
 
-    families = registry.names("family")
-    if model_type in CONFIG_MAPPING:
-        return UserError(f"Unknown model family '{model_type}'", allowed=", ".join(families))
-    return unknown("model family", model_type, families)
+    families, nearest = registry.names("family"), nearest_family(model_type)
+    if nearest is None and model_type not in CONFIG_MAPPING:
+        return unknown("model family", model_type, families)
+    what = f"Unknown model family '{model_type}'{_REASONS.get(model_type, '')}"
+    fix = f"take a model of the nearest family, {nearest}" if nearest else ""
+    return UserError(what, allowed=", ".join(families), fix=fix)
 
 
 def is_shrunk(config: PretrainedConfig) -> bool:
@@ -176,6 +231,21 @@ ROBERTA = ModelFamily(
     model_classes=_classes("roberta", "Roberta"),
     classifier="classifier.out_proj",
     optional_pooler=True,
+    after_padding=True,
+)
+
+XLM_ROBERTA = replace(
+    ROBERTA,
+    name="xlm-roberta",
+    config_class=_config("xlm_roberta", "XLMRoberta"),
+    model_classes=_classes("xlm_roberta", "XLMRoberta"),
+)
+
+CAMEMBERT = replace(
+    ROBERTA,
+    name="camembert",
+    config_class=_config("camembert", "Camembert"),
+    model_classes=_classes("camembert", "Camembert"),
 )
 
 ELECTRA = ModelFamily(
@@ -203,6 +273,7 @@ DISTILBERT = ModelFamily(
     heads_field="n_heads",
     neurons_field="hidden_dim",
     layers_field="n_layers",
+    segments=False,
 )
 
 MODERNBERT = ModelFamily(
@@ -215,6 +286,8 @@ MODERNBERT = ModelFamily(
     per_layer_fields=("layer_types",),
     first_norm="attn_norm",
     layer_attributes=("attention_type",),
+    rotary=True,
+    segments=False,
 )
 
 DEBERTA_V2 = ModelFamily(
@@ -239,6 +312,63 @@ DEBERTA_V2 = ModelFamily(
     model_classes=_classes("deberta_v2", "DebertaV2"),
     after_first="encoder.conv",
     layer_gives_tuple=True,
+    positions_field="position_biased_input",
+)
+
+MPNET = ModelFamily(
+    name="mpnet",
+    layers="encoder.layer",
+    attention=AttentionParts(
+        inputs=("attention.attn.q", "attention.attn.k", "attention.attn.v"),
+        output="attention.attn.o",
+        core="attention.attn",
+        counts=("num_attention_heads",),
+        widths=("all_head_size",),
+        takes_bias=True,
+    ),
+    ffn=_BERT_FFN,
+    config_class=_config("mpnet", "MPNet"),
+    model_classes=_classes("mpnet", "MPNet"),
+    classifier="classifier.out_proj",
+    layer_gives_tuple=True,
+    optional_pooler=True,
+    after_padding=True,
+    padding_id=1,
+    segments=False,
+)
+
+GTE = ModelFamily(
+    name="gte",
+    layers="layers",
+    attention=AttentionParts(
+        inputs=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), output="self_attn.o_proj", core="self_attn"
+    ),
+    ffn=FfnParts(inputs=("mlp.gate_proj", "mlp.up_proj"), output="mlp.down_proj", activation="mlp.act_fn", block="mlp"),
+    config_class=_config("gte", "Gte"),
+    model_classes=_classes("gte", "Gte"),
+    head_size_field="head_dim",
+    optional_pooler=True,
+    classifier_pools=True,
+    rotary=True,
+)
+
+NOMIC_BERT = replace(
+    GTE,
+    name="nomic_bert",
+    config_class=_config("nomic_bert", "NomicBert"),
+    model_classes=_classes("nomic_bert", "NomicBert"),
+)
+
+EUROBERT = replace(
+    GTE,
+    name="eurobert",
+    config_class=_config("eurobert", "EuroBert"),
+    model_classes=_classes("eurobert", "EuroBert"),
+    heads_field="num_key_value_heads",
+    queries_field="num_attention_heads",
+    optional_pooler=False,
+    classifier_pools=False,
+    segments=False,
 )
 
 CRAMMED_BERT = ModelFamily(
@@ -251,4 +381,5 @@ CRAMMED_BERT = ModelFamily(
     config_class="sparsebert.models.crammed_config:CrammedBertConfig",
     model_classes=_classes_in("sparsebert.models.crammed", "CrammedBert"),
     layer_gives_tuple=True,
+    segments=False,
 )

@@ -43,6 +43,7 @@ class LayerLayout:
 class Layout:
     """A whole model: its layers now, and the numbers the dense model had.
 
+    `head_size` is the width of a head, or of a group of heads that share keys and values, in what they give.
     Where `first_stays`, the first layer cannot be dropped, because a module beside the layers reads its output.
     """
 
@@ -76,8 +77,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
     shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
     count = len(cast(nn.ModuleList, model.get_submodule(layer_list)))
     kept = _kept_layers(config, count)
-    heads = getattr(config, family.heads_field)
-    head_size = config.hidden_size // heads
+    head_size = family.head_size(config)
     return Layout(
         family=family,
         head_size=head_size,
@@ -86,7 +86,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
             _layer(family, shapes, f"{layer_list}.{index}", index, kept[index], head_size) for index in range(count)
         ),
         full_layers=config.original_layers if is_shrunk(config) else count,
-        full_heads=heads,
+        full_heads=getattr(config, family.heads_field),
         full_neurons=getattr(config, family.neurons_field),
         first_stays=has_module(base_of(model), family.after_first),
     )
@@ -179,10 +179,14 @@ def _group(
     units = shapes[read_by][1] // width if read_by in shapes else 0
     if not units:
         return None
+    # Heads that share keys and values have fewer rows there than in the queries.
+    rows = {name: shapes.get(f"{path}.{name}.weight", (0,))[0] // units // inputs.count(name) for name in inputs}
     # The n-th mention of a module is the n-th part of its fused matrix.
-    offsets = [inputs[:position].count(name) * units * width for position, name in enumerate(inputs)]
-    weights = [Slice(f"{path}.{name}.weight", 0, width, offset) for name, offset in zip(inputs, offsets, strict=True)]
-    biases = [Slice(f"{path}.{name}.bias", 0, width, offset) for name, offset in zip(inputs, offsets, strict=True)]
+    offsets = [inputs[:position].count(name) * units * rows[name] for position, name in enumerate(inputs)]
+    weights, biases = (
+        [Slice(f"{path}.{name}.{end}", 0, rows[name], offset) for name, offset in zip(inputs, offsets, strict=True)]
+        for end in ("weight", "bias")
+    )
     constant = [biases[_VALUE]] if kind == "head" else biases
     return Group(
         name=f"layer.{layer}.{kind}s",

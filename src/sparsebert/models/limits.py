@@ -10,21 +10,25 @@ from sparsebert.models.families import family_of
 
 
 def position_limit(config: PretrainedConfig) -> int | None:
-    """Longest input in tokens; None for a model without a table of positions, which takes any length.
-
-    RoBERTa numbers its positions from the padding id on, so it has fewer than rows.
-    """
-    family = family_of(config).name
-    if family == "modernbert" or (family == "deberta-v2" and not config.position_biased_input):
+    """Longest input in tokens; None for a model without a table of positions, which takes any length."""
+    family = family_of(config)
+    if family.rotary or (family.positions_field and not getattr(config, family.positions_field)):
         return None
-    rows = int(config.max_position_embeddings)
-    return rows - int(config.pad_token_id) - 1 if family == "roberta" else rows
+    padding = padding_before_positions(config)
+    return int(config.max_position_embeddings) - (0 if padding is None else padding + 1)
+
+
+def padding_before_positions(config: PretrainedConfig) -> int | None:
+    """The id of the padding token where positions are numbered from it on, as RoBERTa's; None where they are from 0."""
+    family = family_of(config)
+    if not family.after_padding:
+        return None
+    return int(config.pad_token_id) if family.padding_id is None else family.padding_id
 
 
 def segment_types(config: PretrainedConfig) -> int:
     """How many segment types the model tells apart; 0 for families that take none."""
-    without = ("distilbert", "modernbert", "crammed-bert")
-    return 0 if family_of(config).name in without else int(config.type_vocab_size)
+    return int(config.type_vocab_size) if family_of(config).segments else 0
 
 
 def token_limits(config: PretrainedConfig) -> tuple[int | None, int, int]:

@@ -14,7 +14,7 @@ import functools
 import importlib
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,7 +45,8 @@ class Places:
     A projection named several times holds so many parts, one after another; one that a model lacks is left out.
     `attention` is the module that computes attention, `counts` and `widths` its attributes for the number of heads and
     for heads times head size. `ffn_block` is the module that is the feedforward block and nothing else, if there is
-    one; `first_norm` a norm that the stock model leaves out of its first layer.
+    one; `first_norm` a norm that the stock model leaves out of its first layer. `takes_bias`: the third argument of
+    attention is a bias for the heads of all layers.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Places:
     widths: tuple[str, ...] = ()
     ffn_block: str = ""
     first_norm: str = ""
+    takes_bias: bool = False
 
 
 def _like_bert(name: str, stem: str, projections: tuple[str, ...] = ("query", "key", "value")) -> Places:
@@ -79,9 +81,26 @@ def _like_bert(name: str, stem: str, projections: tuple[str, ...] = ("query", "k
     )
 
 
+def _like_llama(name: str, stem: str) -> Places:
+    return Places(
+        name,
+        stem,
+        layers="layers",
+        attention="self_attn",
+        inputs=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        output="self_attn.o_proj",
+        ffn_inputs=("mlp.gate_proj", "mlp.up_proj"),
+        ffn_output="mlp.down_proj",
+        activation="mlp.act_fn",
+        ffn_block="mlp",
+    )
+
+
 PLACES = (
     _like_bert("bert", "Bert"),
     _like_bert("roberta", "Roberta"),
+    _like_bert("xlm-roberta", "XLMRoberta"),
+    _like_bert("camembert", "Camembert"),
     _like_bert("electra", "Electra"),
     _like_bert("deberta-v2", "DebertaV2", ("query_proj", "key_proj", "value_proj", "pos_key_proj", "pos_query_proj")),
     Places(
@@ -109,6 +128,16 @@ PLACES = (
         ffn_block="mlp",
         first_norm="attn_norm",
     ),
+    replace(
+        _like_bert("mpnet", "MPNet"),
+        attention="attention.attn",
+        inputs=("attention.attn.q", "attention.attn.k", "attention.attn.v"),
+        output="attention.attn.o",
+        takes_bias=True,
+    ),
+    _like_llama("nomic_bert", "NomicBert"),
+    _like_llama("gte", "Gte"),
+    _like_llama("eurobert", "EuroBert"),
 )
 
 
@@ -198,9 +227,12 @@ def _named(made: type, stock: type) -> Any:
 def cut(model: Any, places: Places) -> None:
     """Cut a new model of stock size down, in place and on any device, to the sizes that its configuration has."""
     config, layers = model.config, model.base_model.get_submodule(places.layers)
-    for layer, heads, neurons in zip(layers, config.layer_heads, config.layer_neurons, strict=True):
+    for index, (layer, heads, neurons) in enumerate(zip(layers, config.layer_heads, config.layer_neurons, strict=True)):
         if (heads, neurons) != (config.original_heads, config.original_neurons):
             resize_layer(layer, places, heads, neurons, config)
+        if places.takes_bias and 0 < heads < config.original_heads:
+            core: Any = layer.get_submodule(places.attention)
+            core.kept_heads, core.__class__ = list(config.kept_heads[index]), with_fewer_heads(type(core))
     if places.first_norm and config.kept_layers[0] != 0:
         # The stock model leaves this norm out of layer 0; another layer that comes first now brought its own.
         norm = nn.LayerNorm(config.hidden_size, config.norm_eps, bias=config.norm_bias)
@@ -209,29 +241,29 @@ def cut(model: Any, places: Places) -> None:
 
 def resize_layer(layer: nn.Module, places: Places, heads: int, neurons: int, config: Any) -> None:
     """Cut a layer of stock size down to its first `heads` heads and `neurons` neurons; `config` is the model's."""
-    width = heads * config.head_size
-    _resize_inputs(layer, places.inputs, width)
-    _resize(layer.get_submodule(places.output), columns=width)
+    # By shares, as heads that share keys and values have fewer rows there than in the queries.
+    _resize_inputs(layer, places.inputs, heads, config.original_heads)
+    _resize(layer.get_submodule(places.output), columns=heads * config.head_size)
     core = layer.get_submodule(places.attention)
     for name in places.counts:
         setattr(core, name, heads)
     for name in places.widths:
-        setattr(core, name, width)
+        setattr(core, name, heads * config.head_size)
     if heads == 0:
         _remove_heads(layer, places, config)
     # A model may have been made without dense blocks.
     if places.ffn_output in dict(layer.named_modules()):
-        _resize_inputs(layer, places.ffn_inputs, neurons)
+        _resize_inputs(layer, places.ffn_inputs, neurons, config.original_neurons)
         _resize(layer.get_submodule(places.ffn_output), columns=neurons)
         if neurons == 0:
             _remove_neurons(layer, places)
 
 
-def _resize_inputs(layer: nn.Module, names: tuple[str, ...], width: int) -> None:
-    present = dict(layer.named_modules())
+def _resize_inputs(layer: nn.Module, names: tuple[str, ...], units: int, of: int) -> None:
+    present: dict[str, Any] = dict(layer.named_modules())
     for name in dict.fromkeys(names):
         if name in present:
-            _resize(present[name], rows=names.count(name) * width)
+            _resize(present[name], rows=present[name].out_features // of * units)
 
 
 def _resize(linear: nn.Module, rows: int | None = None, columns: int | None = None) -> None:
@@ -331,19 +363,35 @@ def headless(stock: type[nn.Module]) -> type[nn.Module]:
         gives_maps = self.model_config._attn_implementation == "eager"
         return context, hidden_states.new_zeros(batch, 0, length, length) if gives_maps else None
 
+    return _changed(headless, stock, forward)
+
+
+@functools.cache
+def with_fewer_heads(stock: type[nn.Module]) -> type[nn.Module]:
+    """The class of an attention module of class `stock` that takes a bias for all heads and picks its `kept_heads`."""
+
+    def forward(
+        self: Any, hidden_states: torch.Tensor, mask: Any, bias: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As the stock module, with a bias [batch, heads of the dense model, length, length]."""
+        # It says how far tokens are from each other, which is the same in every row.
+        return stock.forward(self, hidden_states, mask, bias[:1, self.kept_heads], *args, **kwargs)
+
+    return _changed(with_fewer_heads, stock, forward)
+
+
+def _changed(make: Any, stock: type[nn.Module], forward: Any) -> type[nn.Module]:
+    """The subclass of `stock` that `make` makes, with another `forward`."""
+
     def reduce(self: nn.Module) -> tuple[Any, ...]:
-        return _blank, (stock,), self.__dict__
+        return _blank, (stock, make), self.__dict__
 
-    namespace = {
-        "__module__": __name__,
-        "__doc__": f"{stock.__name__} without heads.",
-        "forward": forward,
-        "__reduce__": reduce,
-    }
-    return types.new_class(f"Headless{stock.__name__}", (stock,), exec_body=lambda body: body.update(namespace))
+    name = f"{make.__name__.title().replace('_', '')}{stock.__name__}"
+    namespace = {"__module__": __name__, "forward": forward, "__reduce__": reduce}
+    return types.new_class(name, (stock,), exec_body=lambda body: body.update(namespace))
 
 
-def _blank(stock: type[nn.Module]) -> nn.Module:
+def _blank(stock: type[nn.Module], make: Any = headless) -> nn.Module:
     """What a copy or an unpickled module starts from: the class itself has no place to import it from."""
-    made = headless(stock)
+    made = make(stock)
     return made.__new__(made)

@@ -52,12 +52,12 @@ def build_class(family: ModelFamily, task: HeadName) -> type[PreTrainedModel]:
 def _pair_class(family: ModelFamily, task: HeadName) -> type[PreTrainedModel]:
     encoder = stock_model_class(family, "base")
     stock = encoder.__mro__[1]
-    without = {"add_pooling_layer": False} if family.optional_pooler and not family.classifier_pools else {}
+    pooler = {"add_pooling_layer": family.classifier_pools} if family.optional_pooler else {}
 
     def init(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
         stock.__init__(self, config, *args, **kwargs)
         vars(self)[ROWS_A_TEXT] = 2
-        setattr(self, self.base_model_prefix, encoder(config, **without))
+        setattr(self, self.base_model_prefix, encoder(config, **pooler))
         similar = task == "pair_similarity"
         self.classifier = (
             PairSimilarityHead(config) if similar else PairClassificationHead(config, config.num_labels or 2)

@@ -42,6 +42,8 @@ SHAPE_FIELDS: dict[str, Any] = {
     "fff_hardening": float | None,
     "fff_balance": float | None,
 }
+# Of families with one bias for the heads of all layers.
+HEAD_FIELDS: dict[str, Any] = {"kept_heads": list[list[int]] | None}
 FFF_FIELDS = ("fff_activation", "fff_soft", "fff_hardening", "fff_balance")
 _PLACES = (
     "cache_dir",
@@ -76,10 +78,12 @@ def config_class(family: ModelFamily) -> type[PretrainedConfig]:
     """The configuration class of a family's shrunk models: the stock fields, for the dense shape, plus `SHAPE_FIELDS`.
 
     `num_hidden_layers` (or its equal) counts the layers kept; `kept_layers` gives their places in the dense model.
-    `layer_fff` holds, layer by layer, trees and depth of a fast feedforward layer, or nothing. `fff_soft`,
-    `fff_hardening` and `fff_balance` are their `Routing`.
+    `kept_heads` gives those of the heads, in families where one bias is for the heads of all layers. `layer_fff` holds,
+    layer by layer, trees and depth of a fast feedforward layer, or nothing. `fff_soft`, `fff_hardening` and
+    `fff_balance` are their `Routing`.
     """
     stock = stock_config_class(family)
+    fields = SHAPE_FIELDS | (HEAD_FIELDS if family.attention.takes_bias else {})
 
     def post_init(self: Any, **kwargs: Any) -> None:
         stock.__post_init__(self, **kwargs)
@@ -89,10 +93,10 @@ def config_class(family: ModelFamily) -> type[PretrainedConfig]:
     namespace = {
         **_carried("AutoConfig"),
         "__doc__": f"{stock.__name__} with the kept heads, neurons and layers.",
-        "__annotations__": SHAPE_FIELDS,
+        "__annotations__": fields,
         "__post_init__": post_init,
         "model_type": registry.SHRUNK_PREFIX + family.name,
-        **dict.fromkeys(SHAPE_FIELDS),
+        **dict.fromkeys(fields),
     }
     return strict(types.new_class(f"Sparse{stock.__name__}", (stock,), exec_body=lambda body: body.update(namespace)))
 
@@ -190,7 +194,7 @@ def _fill_shape(config: Any, family: ModelFamily) -> None:
         "layer_heads": [heads] * layers,
         "layer_neurons": [neurons] * layers,
         "kept_layers": list(range(layers)),
-        "head_size": config.hidden_size // heads,
+        "head_size": family.head_size(config),
         "original_layers": layers,
         "original_heads": heads,
         "original_neurons": neurons,
@@ -203,7 +207,10 @@ def _fill_shape(config: Any, family: ModelFamily) -> None:
     for name, value in defaults.items():
         if getattr(config, name) is None:
             setattr(config, name, value)
-    for name in ("layer_heads", "layer_neurons", "kept_layers", "layer_fff"):
+    if family.attention.takes_bias and config.kept_heads is None:
+        config.kept_heads = [list(range(count)) for count in config.layer_heads]
+    lists = ("layer_heads", "layer_neurons", "kept_layers", "layer_fff")
+    for name in (*lists, "kept_heads") if family.attention.takes_bias else lists:
         if len(getattr(config, name)) != layers:
             raise UserError(
                 f"The configuration's {name} must have one entry a layer",

@@ -6,11 +6,12 @@ import copy
 from collections.abc import Sequence
 
 import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsebert.errors import UserError
-from sparsebert.models.families import family_of
+from sparsebert.models.limits import padding_before_positions
 
 SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
 
@@ -18,13 +19,13 @@ SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "
 def check_ids(config: PretrainedConfig, ids: Sequence[int]) -> None:
     """Raises UserError for ids that the model has no row for, and where positions would move.
 
-    RoBERTa numbers them from the padding id on.
+    RoBERTa and others like it number them from the padding id on.
     """
     if ids[-1] >= config.vocab_size:
         what = "The tokenizer has an entry that the model has no embedding for, and that cannot go"
         raise UserError(what, got=f"id {ids[-1]}", allowed=f"0 to {config.vocab_size - 1}")
-    padding = config.pad_token_id
-    if family_of(config).name == "roberta" and list(ids[: padding + 1]) != list(range(padding + 1)):
+    padding = padding_before_positions(config)
+    if padding is not None and list(ids[: padding + 1]) != list(range(padding + 1)):
         raise UserError("The padding token has to keep its id, from which positions are counted", got=padding)
 
 
@@ -48,9 +49,17 @@ def cut_vocabulary(model: PreTrainedModel, ids: Sequence[int]) -> PreTrainedMode
     for name in SPECIAL_IDS:
         old = vars(model.config).get(name)
         if isinstance(old, int):
-            setattr(model.config, name, new.get(old))
+            _set_id(model.config, name, old, new.get(old))
     model.config.vocab_size = len(ids)
     return model
+
+
+def _set_id(config: PretrainedConfig, name: str, old: int, new: int | None) -> None:
+    try:
+        setattr(config, name, new)
+    except StrictDataclassFieldValidationError:
+        # Not every family's configuration may be without each of them.
+        raise UserError(f"The token of the configuration's {name} cannot go", got=f"id {old}") from None
 
 
 def _cut_head(model: PreTrainedModel, head: nn.Module, rows: torch.Tensor) -> None:

@@ -15,10 +15,11 @@ from sparsebert.errors import UserError
 from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
 from sparsebert.groups import LAYER_KINDS, Group, GroupKind, Slice
 from sparsebert.models.blocks import IdentityLayer, fff_place
-from sparsebert.models.families import HeadName, ModelFamily
+from sparsebert.models.families import HeadName, ModelFamily, is_shrunk
 from sparsebert.models.layout import LayerLayout, Layout, base_of, has_module, layout_of, plain_layout
 from sparsebert.models.shrunk import (
     FFF_FIELDS,
+    HEAD_FIELDS,
     SHAPE_FIELDS,
     config_class,
     model_class,
@@ -244,7 +245,9 @@ def _constant(model: PreTrainedModel, layout: Layout, group: Group, gone: torch.
         for part in group.constant
     ]
     if group.kind == "head":
-        return values[0]
+        # Heads that share a value all give its bias.
+        shared = group.output.width // group.constant[0].width
+        return values[0].reshape(-1, 1, group.constant[0].width).expand(-1, shared, -1).flatten()
     activation = model.get_submodule(f"{layout.layers[group.layer].path}.{layout.family.ffn.activation}")
     # A gated block multiplies the activated part with the other one.
     return torch.stack([activation(values[0]), *values[1:]]).prod(dim=0)
@@ -258,7 +261,7 @@ def _kept_units(layers: list[LayerLayout], kind: GroupKind, keep: Keep) -> list[
 def _stock_values(model: PreTrainedModel, layout: Layout, layers: list[LayerLayout]) -> dict[str, Any]:
     """The stock configuration's values with the layers that stay."""
     values = model.config.to_dict()
-    for name in (*SHAPE_FIELDS, "model_type", "architectures", "transformers_version", "auto_map"):
+    for name in (*SHAPE_FIELDS, *HEAD_FIELDS, "model_type", "architectures", "transformers_version", "auto_map"):
         values.pop(name, None)
     values[layout.family.layers_field] = len(layers)
     for name in layout.family.per_layer_fields:
@@ -279,7 +282,19 @@ def _shrunk_config(model: PreTrainedModel, layout: Layout, layers: list[LayerLay
     }
     values = model.config.to_dict()
     shape |= {name: values[name] for name in FFF_FIELDS if name in values}
+    if layout.family.attention.takes_bias:
+        shape["kept_heads"] = [_kept_heads(model, layer, keep) for layer in layers]
     return config_class(layout.family)(**_stock_values(model, layout, layers), **shape)
+
+
+def _kept_heads(model: PreTrainedModel, layer: LayerLayout, keep: Keep) -> list[int]:
+    """The places that the heads which a layer keeps had in the dense model."""
+    if "head" not in layer.groups:
+        return []
+    group = layer.groups["head"]
+    before = model.config.kept_heads[layer.index] if is_shrunk(model.config) else range(group.units)
+    mask = keep.get(group.name)
+    return [head for place, head in enumerate(before) if mask is None or mask[place]]
 
 
 def _trees(model: PreTrainedModel, layer: LayerLayout) -> list[int]:
@@ -305,9 +320,9 @@ def _skeleton(model: PreTrainedModel, family: ModelFamily, config: PretrainedCon
     task = _task(model, family)
     build = stock_model_class(family, task) if even else model_class(family, task)
     config._attn_implementation = model.config._attn_implementation
-    without_pooler = family.optional_pooler and task == "base" and not has_module(model, "pooler")
+    pooler = family.optional_pooler and task == "base"
     with torch.device("meta"):
-        return build(config, **({"add_pooling_layer": False} if without_pooler else {}))
+        return build(config, **({"add_pooling_layer": has_module(model, "pooler")} if pooler else {}))
 
 
 def _task(model: PreTrainedModel, family: ModelFamily) -> HeadName:

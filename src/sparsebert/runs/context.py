@@ -20,6 +20,7 @@ from sparsebert.data.encode import Encoded, encode
 from sparsebert.data.labels import labels_of, with_labels
 from sparsebert.data.load import Task, load_task
 from sparsebert.measurement.setting import Setting
+from sparsebert.models.families import family_of
 from sparsebert.models.heads import check_start, has_task_head, saved_head
 from sparsebert.models.labels import (
     are_numbers,
@@ -322,6 +323,9 @@ def _notes_about(config: PretrainedConfig, spec: TaskSpec) -> list[str]:
         notes.append(
             f"The model is saved in {saved}; it is worked on in float32, and sizes are against its float32 file"
         )
+    together = family_of(config).heads_together(config)
+    if together > 1:
+        notes.append(f"{together} heads share keys and values, so that heads are counted, and cut, in such groups")
     notes += _notes_about_head(config, spec)
     return notes
 
