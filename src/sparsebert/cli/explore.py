@@ -1,4 +1,4 @@
-"""`sparsebert explore`: records in, a page in the browser out, live or as files."""
+"""`sparsebert explore`: records and models in, a page in the browser out, live or as files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ WHERE = "Where"
 
 
 def explore(
-    runs: Annotated[
-        list[Path],
+    given: Annotated[
+        list[str],
         typer.Argument(
-            metavar="RUN...", help="Run folders, folders of runs as sweeps make them, or record.json files."
+            metavar="RUN|MODEL...",
+            help="Run folders, folders of runs as sweeps make them, or record.json files; folders of models to ask, "
+            "exported ones too, and OWNER/NAME of the hub.",
         ),
     ],
     export: Annotated[
@@ -47,9 +49,9 @@ def explore(
     ] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Look at runs in the browser, and pick a model.
+    """Look at runs in the browser, pick a model, and ask it beside the dense one.
 
-    Until Ctrl-C, or with --export as files. Needs the extra explorer; reads records only, without torch and network.
+    Until Ctrl-C, or with --export as files, which cannot ask. Needs the extra explorer; starts without torch.
     """
     with cli_errors(debug):
         from sparsebert.runtimes.program import not_installed
@@ -57,21 +59,25 @@ def explore(
         missing = not_installed(PACKAGES, "explorer")
         if missing is not None:
             raise UserError(f"The explorer cannot start: {missing}")
-        for path in runs:
-            if not path.exists():
-                raise UserError("There is no such run", got=path, fix="give folders of runs, or record.json files")
+        from sparsebert.live.catalogue import divided
+
+        runs, models = divided(given)
         if export is not None:
-            _export(runs, export)
+            _export(runs, models, export)
             return
         from sparsebert.cli.output import say
         from sparsebert.explorer.library import Library
         from sparsebert.explorer.server import explore as run
+        from sparsebert.live.annex import live_annex
         from sparsebert.serve.door import Address
 
-        run(Library(runs), Address(host, port), token_file, lambda url: say(f"Open {url} (Ctrl-C ends it)"))
+        def opened(url: str) -> None:
+            say(f"Open {url} (Ctrl-C ends it)")
+
+        run(Library(runs), live_annex(models), Address(host, port), token_file, opened)
 
 
-def _export(runs: Sequence[Path], folder: Path) -> None:
+def _export(runs: Sequence[Path], models: Sequence[str], folder: Path) -> None:
     from sparsebert.cli.output import remark, say
     from sparsebert.explorer.export import export
     from sparsebert.explorer.library import Library
@@ -79,6 +85,8 @@ def _export(runs: Sequence[Path], folder: Path) -> None:
 
     with bar_if_slow("Models", None) as done:
         page, problems = export(Library(runs), folder, done)
+    for model in models:
+        remark(f"Left out: {model}: files cannot ask a model, only the page of a server can")
     for problem in problems:
         remark(f"Left out: {problem}")
     say(f"Open {page}")

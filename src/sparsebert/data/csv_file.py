@@ -21,20 +21,26 @@ CsvRow = tuple[int, list[str]]
 
 
 def read_csv(path: Path, wanted: Sequence[str], written: Written) -> tuple[str, list[str], list[CsvRow]]:
+    """The `csv_rows` of a file. Raises UserError as they do, and for bytes that are not of the encoding."""
+    return csv_rows(decoded(path.read_bytes(), path.name, written.encoding), wanted, path.name, written.delimiter)
+
+
+def csv_rows(
+    text: str, wanted: Sequence[str], where: str, delimiter: str | None = None
+) -> tuple[str, list[str], list[CsvRow]]:
     """The delimiter, the names of the columns, and all rows that are not blank, each with the line it begins on.
 
     Where none is given, the delimiter is one that divides the header into all `wanted` columns; if several do, the one
-    by which the rows after it have as many values. Raises UserError where none or several would do, for quotes that do
-    not fit, and for rows of another width than the header.
+    by which the rows after it have as many values. `where` names the file in errors. Raises UserError where none or
+    several would do, for quotes that do not fit, and for rows of another width than the header.
     """
-    text = decoded(path.read_bytes(), path.name, written.encoding)
     with _long_values():
-        delimiter = _given(written.delimiter) if written.delimiter else _found(text, wanted, path.name)
-        (_, header), *rows = list(_rows(text, delimiter, path.name)) or [(1, [])]
+        delimiter = _given(delimiter) if delimiter else _found(text, wanted, where)
+        (_, header), *rows = list(_rows(text, delimiter, where)) or [(1, [])]
     for line, row in rows:
         if len(row) != len(header):
             raise UserError(
-                f"{path.name}, line {line}: {len(row)} values for {len(header)} columns",
+                f"{where}, line {line}: {len(row)} values for {len(header)} columns",
                 fix=f"put text that holds a {DELIMITERS.get(delimiter, 'delimiter')} or line breaks in double quotes",
             )
     return delimiter, [name.strip() for name in header], rows

@@ -16,6 +16,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainT
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sparsebert.explorer.annex import NO_ANNEX, Annex
 from sparsebert.explorer.library import Library
 from sparsebert.explorer.pages import POLICY, ExplorerView, asset, door_html, model_html, view_of
 from sparsebert.serve.door import Address, bears, same_token
@@ -24,15 +25,16 @@ COOKIE = "sparsebert_token"
 # Many tabs ask for news; the folders are looked at as often as this.
 FRESH_S = 1.0
 MOST_BODY = 4096
-_HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _LONG = {"Cache-Control": "max-age=3600"}
 
 
 @dataclass
 class Desk:
-    """What the routes share: the library, and the page as it was at the last look."""
+    """What the routes share: the library, what else the page has, and the page as it was at the last look."""
 
     library: Library
+    annex: Annex = NO_ANNEX
     clock: Callable[[], float] = time.monotonic
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _view: ExplorerView | None = None
@@ -45,7 +47,7 @@ class Desk:
             if self._view is None or now - self._looked >= FRESH_S:
                 shelf = self.library.look()
                 if self._view is None or self._view.shelf.version != shelf.version:
-                    self._view = view_of(shelf, live=True)
+                    self._view = view_of(shelf, live=True, annex=self.annex)
                 self._looked = now
             return self._view
 
@@ -54,24 +56,26 @@ def application(desk: Desk, token: str | None) -> ASGIApp:
     """The live page; with a token only for who has it, without for who came to this machine by name."""
 
     def page(request: Request) -> Response:
-        return HTMLResponse(desk.view().html, headers=_HEADERS)
+        return HTMLResponse(desk.view().html, headers=HEADERS)
 
     def model(request: Request) -> Response:
         found = desk.view().models.get(request.query_params.get("key", ""))
         if found is None:
             raise HTTPException(404, "there is no such model, or no more")
-        return HTMLResponse(model_html(found), headers=_HEADERS)
+        return HTMLResponse(model_html(found), headers=HEADERS)
 
     def state(request: Request) -> Response:
         return JSONResponse({"version": desk.view().shelf.version})
 
     def static(request: Request) -> Response:
+        name = request.path_params["name"]
         try:
-            return FileResponse(asset(request.path_params["name"]), headers=_HEADERS | _LONG)
+            return FileResponse(desk.annex.files.get(name) or asset(name), headers=HEADERS | _LONG)
         except KeyError:
             raise HTTPException(404, "there is no such file") from None
 
     routes = [Route("/", page), Route("/model", model), Route("/state", state), Route("/assets/{name}", static)]
+    routes += desk.annex.routes(lambda: desk.view().models)
     made = Starlette(routes=routes, exception_handlers={HTTPException: _told, Exception: _bug})
     inside = GZipMiddleware(made, compresslevel=5)
     return _OwnHostOnly(inside) if token is None else _TokenDoor(inside, token)
@@ -79,11 +83,11 @@ def application(desk: Desk, token: str | None) -> ASGIApp:
 
 async def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return PlainTextResponse(error.detail, error.status_code, headers=_HEADERS)
+    return PlainTextResponse(error.detail, error.status_code, headers=HEADERS)
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    return PlainTextResponse(f"A bug of the explorer: {type(error).__name__}", 500, headers=_HEADERS)
+    return PlainTextResponse(f"A bug of the explorer: {type(error).__name__}", 500, headers=HEADERS)
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ class _TokenDoor:
             answer: Response = RedirectResponse(".", 303)
             answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
         else:
-            answer = HTMLResponse(door_html(refused), 401, headers=_HEADERS | {"WWW-Authenticate": "Bearer"})
+            answer = HTMLResponse(door_html(refused), 401, headers=HEADERS | {"WWW-Authenticate": "Bearer"})
         await answer(scope, receive, send)
 
     def _may(self, request: Request) -> bool:

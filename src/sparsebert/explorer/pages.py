@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sparsebert.errors import UserError
+from sparsebert.explorer.annex import NO_ANNEX, Annex
 from sparsebert.explorer.charts import ChartData, model_charts
 from sparsebert.explorer.commands import making
 from sparsebert.explorer.facts import model_facts
@@ -46,31 +47,36 @@ class ExplorerView:
     html: str
 
 
-def view_of(shelf: Shelf, live: bool) -> ExplorerView:
-    """The page of what was found. A `live` one asks for single models and for news; else both lie beside it.
+def view_of(shelf: Shelf, live: bool, annex: Annex = NO_ANNEX) -> ExplorerView:
+    """The page of what was found, and below it the `annex`.
 
+    A `live` one asks for single models and for news; else both lie beside it.
     Problems with what was given are told on a live page only: others need not know about files on this machine.
     """
     models = shown_models(shelf.runs)
+    by_key = {model.key: model for model in models}
     data = {
         "live": live,
         "version": shelf.version,
         "points": points(models),
         "commands": _commands(shelf.runs),
         "themes": {"light": asdict(LIGHT), "dark": asdict(DARK)},
+        "annex": annex.data(by_key),
     }
     html = _template("page.html").render(
         live=live,
         policy=POLICY,
-        styles=STYLES,
-        scripts=(PLOTLY, *(() if live else ("models.js",)), *SCRIPTS),
+        styles=(*STYLES, *annex.names(".css")),
+        scripts=(PLOTLY, *(() if live else ("models.js",)), *SCRIPTS, *annex.names(".js")),
         data=in_script(data),
         headline=_headline(shelf, models),
         shelf=shelf,
+        annex=annex.section(by_key),
+        without_runs=annex.alone and not models,
         failed=[run for run in shelf.runs if run.record.status == "failed"],
         version=__version__,
     )
-    return ExplorerView(shelf, {model.key: model for model in models}, html)
+    return ExplorerView(shelf, by_key, html)
 
 
 def model_html(model: ShownModel) -> str:

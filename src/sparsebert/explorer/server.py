@@ -11,21 +11,24 @@ from pathlib import Path
 import uvicorn
 
 from sparsebert.errors import UserError
+from sparsebert.explorer.annex import Annex
 from sparsebert.explorer.app import Desk, application
 from sparsebert.explorer.library import Library
 from sparsebert.serve.door import Address, SignalledServer, listening, needed_token
 
 
-def explore(library: Library, address: Address, token_file: Path | None, ready: Callable[[str], None]) -> None:
-    """Show a library until a signal comes; `ready` is told the address to open.
+def explore(
+    library: Library, annex: Annex, address: Address, token_file: Path | None, ready: Callable[[str], None]
+) -> None:
+    """Show a library until a signal comes, and what else there is; `ready` is told the address to open.
 
-    Raises UserError where nothing that was given is a run, and for an address that is in use or needs a token.
+    Raises UserError where nothing that was given can be shown, and for an address that is in use or needs a token.
     """
     token = needed_token(address, token_file)
-    desk = Desk(library)
+    desk = Desk(library, annex)
     with _uncollected():
         shelf = desk.view().shelf
-    if not shelf.runs and not shelf.going:
+    if not shelf.runs and not shelf.going and not annex.alone:
         raise UserError(shelf.problems[0].rstrip(".") if shelf.problems else "No run was given")
     with listening(address) as door:
         host, port = door.getsockname()[:2]
@@ -39,7 +42,10 @@ def explore(library: Library, address: Address, token_file: Path | None, ready: 
             lifespan="off",
             timeout_graceful_shutdown=2,
         )
-        asyncio.run(SignalledServer(config).serve([door]))
+        try:
+            asyncio.run(SignalledServer(config).serve([door]))
+        finally:
+            annex.close()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -95,6 +96,16 @@ def bears(authorization: str, token: str) -> bool:
     """Whether the header `Authorization` brings the token."""
     scheme, _, given = authorization.partition(" ")
     return scheme.lower() == "bearer" and same_token(given, token)
+
+
+def from_elsewhere(origin: str | None, host: str) -> bool:
+    """Whether a page of another address asks, by the headers `Origin` and `Host`; programs send no origin."""
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc.lower() != host.lower()
+    except ValueError:
+        return True
 
 
 def _token(file: Path | None) -> str | None:

@@ -120,7 +120,8 @@ const drawn = { scatter: "", whatif: "" };
 // Draws only where what it is drawn from has changed: a click moves a ring, a slider changes a sentence.
 function drawAll() {
   const state = readState(), want = wanted(state);
-  const { model, beside, speed, lost, ...rest } = state;
+  const { model, beside, speed, lost, ...more } = state;
+  const rest = Object.entries(more).filter(([name]) => !(name in ASKED));
   const [scatter, whatif] = [JSON.stringify(rest), JSON.stringify([rest, speed, lost])];
   if (scatter === drawn.scatter) markChosen(want);
   else {
@@ -142,16 +143,32 @@ async function lookForNews() {
   if (document.hidden) return;
   try {
     const { version } = await (await fetch("state")).json();
-    if (version !== DATA.version) location.reload();
+    if (version === DATA.version) return;
+    if (HELD.page) tellNews();
+    else location.reload();
   } catch (error) {
     // The server has gone; what is here can still be read, and it may come back.
     console.info("no news: " + error.message);
   }
 }
 
+// Answers of models are on the page: whoever reads them says when.
+function tellNews() {
+  if (document.getElementById("news")) return;
+  const line = make("p", "There is something new among the runs. ", { class: "notice", id: "news", role: "status" });
+  const button = make("button", "Load it", { type: "button" });
+  button.addEventListener("click", () => location.reload());
+  line.append(button);
+  document.querySelector("header").after(line);
+}
+
 CONTROLS.addEventListener("change", (event) => changeState({ [event.target.name]: event.target.value }));
 CONTROLS.addEventListener("submit", (event) => event.preventDefault());
-document.getElementById("reset").addEventListener("click", () => changeState({ ...EMPTY, model: readState().model, beside: readState().beside }));
+document.getElementById("reset").addEventListener("click", () => {
+  const state = readState();
+  const kept = ["model", "beside", ...Object.keys(ASKED)].map((name) => [name, state[name]]);
+  changeState({ ...EMPTY, ...Object.fromEntries(kept) });
+});
 for (const name of ["speed", "lost"]) {
   document.querySelector(`#whatif [name=${name}]`).addEventListener("input", (event) => changeState({ [name]: event.target.value }, false));
 }

@@ -3,10 +3,15 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
+// Which models are asked, and how they run: see the part of the page that asks them, where there is one.
+const ASKED = { left: "", right: "", left_runtime: "", right_runtime: "", threads: "" };
 const EMPTY = {
   x: "", y: "score", setting: "", colour: "method", points: "runs",
   task: "", method: "", runtime: "", seed: "", speed: "", lost: "", model: "", beside: "",
+  ...ASKED,
 };
+// Whether there is something on the page that would be lost if it were loaded anew.
+const HELD = { page: false };
 
 function readState() {
   const given = new URLSearchParams(location.hash.slice(1));

@@ -1,0 +1,39 @@
+"""What else a live page may have, of which this package knows nothing but where it goes: an export has none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from starlette.routing import Route
+
+from sparsebert.explorer.models import ShownModel
+
+Shown = Mapping[str, ShownModel]
+"""The models of a page by their keys."""
+
+
+@dataclass(frozen=True)
+class Annex:
+    """Sections below the page's own, `data` for their scripts, and the routes that these ask, which are told of models.
+
+    `files` are scripts (.js) and styles (.css) by name, in the order in which they are loaded. `alone` says that there
+    is something to show without any run. `close` ends what still works when the server does.
+    """
+
+    section: Callable[[Shown], Markup] = lambda shown: Markup("")
+    data: Callable[[Shown], Any] = lambda shown: None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    routes: Callable[[Callable[[], Shown]], Sequence[Route]] = lambda models: ()
+    alone: bool = False
+    close: Callable[[], None] = lambda: None
+
+    def names(self, suffix: str) -> list[str]:
+        """Its files that end so."""
+        return [name for name in self.files if name.endswith(suffix)]
+
+
+NO_ANNEX = Annex()

@@ -1,0 +1,102 @@
+"""A file of texts through two models: on how many they agree, and on which they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sparsebert.errors import UserError
+from sparsebert.live.bench import Job
+from sparsebert.live.pool import Pool, Side
+from sparsebert.live.texts import Queue
+
+if TYPE_CHECKING:
+    from sparsebert.deployment.predictor import Predictor
+
+Answer = Mapping[str, Any]
+BATCH = 32
+MOST_LISTED = 200
+"""Of those on which they disagree."""
+
+
+def agreement(job: Job, pool: Pool, sides: tuple[Side, Side], queue: Queue) -> None:
+    """Report how far it is, and in the end what they agree on.
+
+    Raises UserError for models whose answers cannot be compared, and as a Predictor does.
+    """
+    predictors = []
+    for side in sides:
+        job.report({"line": f"Opening {side.model.name} …"})
+        job.go_on()
+        predictors.append(pool.open(side, BATCH))
+    _check(predictors)
+    answers: list[list[Answer]] = [[], []]
+    cut = [0, 0]
+    for start in range(0, len(queue.first), BATCH):
+        job.report({"line": f"{start:,} of {len(queue.first):,} texts", "done": start, "total": len(queue.first)})
+        job.go_on()
+        for place, predictor in enumerate(predictors):
+            for rows, more in predictor.answers(*queue.part(start, start + BATCH)):
+                answers[place] += rows
+                cut[place] += more
+    names = [side.model.name for side in sides]
+    job.report({"line": "", "names": names, "cut": cut, "empty": queue.empty, **compared(queue, *answers)})
+
+
+def _check(predictors: Sequence[Predictor]) -> None:
+    """Answers of one kind about the same labels."""
+    one, other = predictors
+    if one.kind_name != other.kind_name or set(one.labels) != set(other.labels):
+        told = (f"{predictor.kind_name}: {', '.join(predictor.labels[:6])}" for predictor in predictors)
+        raise UserError(
+            "The two models answer something else", got=" against ".join(told), fix="choose two of one task"
+        )
+
+
+def compared(queue: Queue, left: Sequence[Answer], right: Sequence[Answer]) -> dict[str, Any]:
+    """`same` of so many `texts`, none where answers are numbers, and `rows` of those that differ most.
+
+    A row is its number in the file, the text, what both say, and the `distance` between: of probabilities the largest
+    difference, of values likewise. Of numbers all rows are listed, since none need be the same; `mean` is the mean
+    distance.
+    """
+    distances = [distance(one, other) for one, other in zip(left, right, strict=True)]
+    decided = all("value" not in one and "values" not in one for one in left)
+    differing = [row for row in range(len(left)) if not decided or _decision(left[row]) != _decision(right[row])]
+    order = sorted(differing, key=lambda row: -distances[row])
+    return {
+        "texts": len(left),
+        "same": len(left) - len(differing) if decided else None,
+        "mean": sum(distances) / len(distances),
+        "rows": [_row(queue, row, left[row], right[row], distances[row]) for row in order[:MOST_LISTED]],
+        "more": max(0, len(order) - MOST_LISTED),
+    }
+
+
+def distance(one: Answer, other: Answer) -> float:
+    """Between two answers: the largest difference of a probability, or of a value."""
+    first, second = _numbers(one), _numbers(other)
+    return max(abs(first[name] - second[name]) for name in first)
+
+
+def _numbers(answer: Answer) -> Mapping[str, float]:
+    return answer.get("probabilities") or answer.get("values") or {"value": answer["value"]}
+
+
+def _decision(answer: Answer) -> Any:
+    """The label, or several of them in whatever order."""
+    return answer["label"] if "label" in answer else set(answer["labels"])
+
+
+def _row(queue: Queue, row: int, left: Answer, right: Answer, apart: float) -> dict[str, Any]:
+    pair = None if queue.second is None else queue.second[row]
+    said = [_words(left), _words(right)]
+    return {"number": queue.numbers[row], "text": queue.first[row], "pair": pair, "said": said, "distance": apart}
+
+
+def _words(answer: Answer) -> str:
+    if "label" in answer:
+        return f"{answer['label']}, {answer['probability']:.1%}"
+    if "labels" in answer:
+        return ", ".join(answer["labels"]) or "none"
+    return ", ".join(f"{value:.4g}" for value in _numbers(answer).values())

@@ -1,0 +1,63 @@
+"""The live part of the explorer's page: its HTML, its data and its files, and the routes behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from sparsebert.explorer.annex import Annex, Shown
+from sparsebert.live.bench import Bench
+from sparsebert.live.catalogue import catalogue, medians
+from sparsebert.live.pool import BATCHES, cores
+from sparsebert.live.race import TEXTS
+from sparsebert.live.routes import Room, routes_of
+from sparsebert.live.texts import FILE_LETTERS, FILE_TEXTS, LETTERS
+
+_HERE = Path(str(files("sparsebert.live")))
+FILES = ("live.css", "ask.js", "file.js", "race.js", "inside.js", "live.js")
+
+
+def live_annex(given: Sequence[str]) -> Annex:
+    """What asks the models that were `given`, and those of the runs that are shown."""
+    room = Room(tuple(given), Bench())
+
+    def data(shown: Shown) -> dict[str, Any]:
+        found = catalogue(given, shown.values())
+        models = [{"key": one.key, "name": one.name, "task": one.task, "dense": one.dense} for one in found.values()]
+        limits = {"letters": LETTERS, "file": FILE_LETTERS, "texts": FILE_TEXTS}
+        return {"models": models, "medians": medians(found, shown.values()), "cores": cores(), "limits": limits}
+
+    def section(shown: Shown) -> Markup:
+        return Markup(
+            _template().render(
+                any=bool(catalogue(given, shown.values())),
+                cores=cores(),
+                batches=BATCHES,
+                queues=TEXTS,
+                limit=FILE_TEXTS,
+            )
+        )
+
+    return Annex(
+        section=section,
+        data=data,
+        files={name: _HERE / "static" / name for name in FILES},
+        routes=lambda shown: routes_of(room, shown),
+        alone=bool(given),
+        close=room.bench.close,
+    )
+
+
+@cache
+def _template() -> Any:
+    loader = FileSystemLoader(_HERE / "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("live.html")

@@ -1,0 +1,61 @@
+"""One text through two models: what each says of it, and how long a call takes, measured in turns."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sparsebert.errors import UserError
+from sparsebert.live.bench import Job
+from sparsebert.live.pool import Pool, Side
+from sparsebert.live.turns import in_turns, ratio, spread
+
+if TYPE_CHECKING:
+    from sparsebert.deployment.predictor import Predictor
+
+MOST_LABELS = 12
+
+
+def answer(job: Job, pool: Pool, sides: tuple[Side, Side], text: str, pair: str | None) -> None:
+    """Report the answers of both as soon as they are there, and after that the times of both.
+
+    A model that cannot answer has a `problem` in the place of its labels, and the other one answers all the same.
+    """
+    told: list[dict[str, Any]] = []
+    opened: list[Predictor] = []
+    for side in sides:
+        job.report({"line": f"Opening {side.model.name} …", "sides": told})
+        job.go_on()
+        try:
+            predictor = pool.open(side, batch=1)
+            told = [*told, _said(predictor, side, text, pair)]
+            opened.append(predictor)
+        except UserError as error:
+            told = [*told, {"name": side.model.name, "problem": str(error)}]
+    job.report({"line": "Measuring times, in turns …" if opened else "", "sides": told})
+    second = None if pair is None else [pair]
+    times = in_turns([partial(predictor.ranked, [text], second) for predictor in opened], job.go_on)
+    timed = iter(times)
+    told = [one if "problem" in one else one | {"ms": spread(next(timed))} for one in told]
+    faster = ratio(*times) if len(times) == len(sides) else None
+    job.report({"line": "", "sides": told, "faster": faster, "threads": sides[0].way.threads})
+
+
+def _said(predictor: Predictor, side: Side, text: str, pair: str | None) -> dict[str, Any]:
+    ((ranking, cut),) = predictor.ranked([text], None if pair is None else [pair])
+    return {
+        "name": side.model.name,
+        "runtime": predictor.runtime,
+        "chances": predictor.kind.exclusive or "probabilities" in _answer(predictor),
+        "labels": ranking[:MOST_LABELS],
+        "more": max(0, len(ranking) - MOST_LABELS),
+        "cut": predictor.max_length if cut else None,
+        "programs": side.model.is_programs,
+    }
+
+
+def _answer(predictor: Predictor) -> dict[str, Any]:
+    """What its kind of task says of outputs, whatever they are: whether there are probabilities among it."""
+    import numpy as np
+
+    return predictor.kind.answer(predictor.labels, np.zeros(len(predictor.labels)))

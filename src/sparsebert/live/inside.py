@@ -1,0 +1,164 @@
+"""What happens in a model of torch when it reads a text: tokens that mattered, attention of the heads that are left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sparsebert.errors import UserError
+from sparsebert.live.bench import Job
+from sparsebert.live.catalogue import AskedModel, need_torch
+from sparsebert.live.pool import Side
+from sparsebert.records import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsebert.tasks.kind import TaskKind
+    from sparsebert.training.inference import Inference
+
+MOST_OPEN = 2
+MOST_TOKENS = 128
+"""Of a text, so that there is room on a page for each."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model whose attention can be seen, how it reads texts, and what its outputs are called."""
+
+    inference: Inference
+    kind: TaskKind
+    labels: tuple[str, ...]
+
+
+@dataclass
+class Microscope:
+    """Opens models to look into, and keeps MOST_OPEN of them; used on one thread."""
+
+    _open: dict[str, Opened] = field(default_factory=dict)
+
+    def look(self, job: Job, sides: Sequence[Side], text: str, pair: str | None) -> None:
+        """Report for each side its tokens, or the `problem` where it cannot be looked into."""
+        told: list[dict[str, Any]] = []
+        for side in sides:
+            job.report({"line": f"Looking into {side.model.name} …", "sides": told})
+            job.go_on()
+            try:
+                found = seen(self._opened(side.model), side.model.shape, text, pair)
+            except UserError as error:
+                found = {"problem": str(error)}
+            told = [*told, {"name": side.model.name, **found}]
+        job.report({"line": "", "sides": told})
+
+    def _opened(self, model: AskedModel) -> Opened:
+        if model.is_programs:
+            raise UserError(f"{model.name} is exported: a program does not show what happens inside it")
+        if model.place not in self._open:
+            need_torch(model)
+            while len(self._open) >= MOST_OPEN:
+                del self._open[next(iter(self._open))]
+            self._open[model.place] = _open(model.place)
+        self._open[model.place] = self._open.pop(model.place)
+        return self._open[model.place]
+
+
+def _open(place: str) -> Opened:
+    from sparsebert.deployment.plain import fine_tuned, inference_of, label_names
+    from sparsebert.models.heads import saved_kind
+    from sparsebert.tasks.kind import task_kind
+
+    inference = inference_of(fine_tuned(place), MOST_TOKENS, "eager", 1)
+    config = inference.model.config
+    name = saved_kind(config)
+    assert name is not None, "the model is for no known task"
+    # Faster kernels do not keep the weights of attention.
+    inference.model.set_attn_implementation("eager")
+    inference.model.float()
+    return Opened(inference, task_kind(name), label_names(config))
+
+
+def seen(opened: Opened, shape: Shape | None, text: str, pair: str | None) -> dict[str, Any]:
+    """The `tokens`, the label `said`, the `parts` of its output that tokens have, and `layers` of attention.
+
+    Of classes that exclude each other the output is the logit of the largest less the mean of all logits: what is added
+    to all of them changes no answer. A layer is its number from 1, the numbers of its heads from 1, and for each head
+    what each token is paid.
+    """
+    import torch
+
+    from sparsebert.data.batches import rows_of
+
+    inference = opened.inference
+    columns, cut = inference.reader.read([text], None if pair is None else [pair])
+    batch = inference.collate(rows_of(columns, [0]))
+    with torch.inference_mode():
+        outputs = opened.kind.read(inference.model, _inputs(batch), batch)[0]
+        maps = _attention(opened, batch)
+    place = int(outputs.argmax()) if len(outputs) > 1 else 0
+    mask = batch["attention_mask"].bool()
+    parts = _parts(opened, batch, place)[mask]
+    tokenizer: Any = inference.reader.tokenizer
+    return {
+        "tokens": tokenizer.convert_ids_to_tokens(batch["input_ids"][mask].tolist()),
+        "said": opened.labels[place],
+        "parts": [_short(part) for part in parts.tolist()],
+        "cut": inference.reader.limit if cut else None,
+        "layers": _layers(maps, mask, shape),
+    }
+
+
+def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in batch.items() if name != "labels"}
+
+
+def _parts(opened: Opened, batch: Mapping[str, Tensor], place: int) -> Tensor:
+    """Gradient times input of one output, by the numbers that each token is looked up as: [rows, tokens]."""
+    from sparsebert.live.attribution import gradient_times_input
+
+    model = opened.inference.model
+    table = model.get_input_embeddings()
+
+    def score(embedded: Tensor) -> Tensor:
+        hook = table.register_forward_hook(lambda module, given, output: embedded)
+        try:
+            outputs = opened.kind.read(model, _inputs(batch), batch)[0]
+        finally:
+            hook.remove()
+        return outputs[place] - outputs.mean() if opened.kind.exclusive else outputs[place]
+
+    return gradient_times_input(score, table(batch["input_ids"]))
+
+
+def _attention(opened: Opened, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
+    """Of each layer [rows, heads, tokens, tokens]; none where the model's family does not tell."""
+    return opened.inference.model(**_inputs(batch), output_attentions=True).attentions or ()
+
+
+def _layers(maps: Sequence[Tensor], mask: Tensor, shape: Shape | None) -> list[dict[str, Any]]:
+    from sparsebert.live.attribution import received
+
+    found = []
+    for number, attention in zip(_layer_numbers(len(maps), shape), maps, strict=True):
+        paid = received(attention, mask)
+        heads = [[_short(one) for one in paid[:, head][mask].tolist()] for head in range(paid.shape[1])]
+        found.append({"layer": number, "heads": _head_numbers(number, len(heads), shape), "paid": heads})
+    return found
+
+
+def _layer_numbers(count: int, shape: Shape | None) -> list[int]:
+    """Of so many layers that run, from 1: a record knows which were dropped."""
+    every = range(1, len(shape.heads) + 1) if shape else range(1, count + 1)
+    dropped = {layer + 1 for layer in shape.dropped_layers} if shape and len(every) != count else set()
+    left = [layer for layer in every if layer not in dropped]
+    return left if len(left) == count else list(range(1, count + 1))
+
+
+def _head_numbers(layer: int, count: int, shape: Shape | None) -> list[int]:
+    """The numbers that heads had before others were pruned, from 1, where a record has them; else they are counted."""
+    kept = shape.kept_heads[layer - 1] if shape and layer <= len(shape.kept_heads) else ()
+    return [head + 1 for head in kept] if len(kept) == count else list(range(1, count + 1))
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.4g}")

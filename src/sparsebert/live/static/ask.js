@@ -1,0 +1,100 @@
+"use strict";
+// A text through both models: what each says, and how long it takes.
+
+const ASK = document.getElementById("ask");
+const KEPT_TEXT = "sparsebert-text";
+let examples = [];
+
+function prepareAsk() {
+  const section = document.getElementById("live");
+  const text = () => ({ text: ASK.elements.text.value, pair: ASK.elements.pair.value });
+  // A page that reloads for a new record keeps what was typed in it.
+  const kept = JSON.parse(sessionStorage.getItem(KEPT_TEXT) ?? "{}");
+  ASK.elements.text.value = kept.text ?? "";
+  ASK.elements.pair.value = kept.pair ?? "";
+  ASK.addEventListener("input", () => text().text.length < LIVE.limits.letters && sessionStorage.setItem(KEPT_TEXT, JSON.stringify(text())));
+  ASK.elements.example.addEventListener("change", (event) => {
+    const chosen = examples[Number(event.target.value)];
+    if (!chosen) return;
+    ASK.elements.text.value = chosen.text;
+    ASK.elements.pair.value = chosen.pair;
+    if (chosen.pair) ASK.querySelector("details").open = true;
+  });
+  const checked = () => {
+    const given = text(), most = LIVE.limits.letters;
+    if (!given.text.trim()) say(section, "The text is empty: type one, or pick an example.", true);
+    else if (given.text.length > most || given.pair.length > most) say(section, `A text has at most ${most.toLocaleString("en")} characters; this one has ${Math.max(given.text.length, given.pair.length).toLocaleString("en")}.`, true);
+    else return given;
+    return null;
+  };
+  ASK.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const given = checked();
+    if (!given) return;
+    document.getElementById("inside").replaceChildren();
+    work(section, { what: "answers", ...given }, drawAnswers);
+  });
+  ASK.querySelector("[data-act=inside]").addEventListener("click", () => {
+    const given = checked();
+    if (given) work(section, { what: "inside", ...given }, drawInside);
+  });
+}
+
+function drawExamples(found) {
+  if (found === examples) return;
+  examples = found;
+  const short = (text) => (text.length > 90 ? text.slice(0, 89) + "…" : text);
+  const entries = found.map((one, place) => [String(place), `${short(one.text)}${one.pair ? " / " + short(one.pair) : ""} (${one.label}; ${one.dense} before, ${one.own} now)`]);
+  options(ASK.elements.example, [["", found.length ? "choose one" : "its record names none"], ...entries], "");
+}
+
+function drawAnswers({ sides, faster, threads }) {
+  const box = make("div", "", { class: "sides" });
+  const named = sides.filter((side) => side.labels);
+  const found = [box];
+  if (named.length > 1) {
+    const [one, other] = named.map((side) => side.labels[0]);
+    const agree = one.label === other.label ? `Both say ${one.label}.` : `They disagree: ${one.label} against ${other.label}.`;
+    if (named.every((side) => side.chances)) found.unshift(make("p", agree, { class: "verdict" }));
+  }
+  // Bars of one label side by side.
+  const order = (named[0]?.labels ?? []).map((one) => one.label);
+  for (const side of named) side.labels.sort((one, other) => order.indexOf(one.label) - order.indexOf(other.label));
+  box.append(...sides.map(answerOf));
+  if (faster) {
+    found.push(make("p", fasterText(faster, sides.map((side) => side.name)), { class: "times" }));
+    found.push(make("p", `Times of a whole call with one text, tokens included, measured here and now in turns (A B, B A, A B …) after warming up, on ${threads} ${threads === 1 ? "thread" : "threads"}: medians, in brackets the middle half.`, { class: "caption" }));
+  }
+  document.getElementById("answers").replaceChildren(...found);
+}
+
+function answerOf(side) {
+  const box = make("article");
+  const head = make("h3", side.name + " ");
+  head.append(make("small", side.runtime ?? ""));
+  box.append(head);
+  if (side.problem) {
+    box.append(make("p", side.problem, { class: "notice failed" }));
+    return box;
+  }
+  const list = make("ul", "", { class: "bars-of" });
+  list.append(...side.labels.map((one) => barOf(one, side.chances)));
+  box.append(list);
+  if (side.more) box.append(make("p", `and ${side.more} more labels`, { class: "caption" }));
+  if (side.cut) box.append(make("p", `The text was cut: the model reads ${side.cut} tokens.`, { class: "caption" }));
+  if (side.ms) box.append(make("p", `${spreadText(side.ms, digits)} ms, n = ${side.ms.n}`, { class: "times" }));
+  return box;
+}
+
+function barOf({ label, score }, chances) {
+  const row = make("li");
+  row.append(make("span", label));
+  const track = make("span", "", { class: "track", "aria-hidden": "true" });
+  if (chances) {
+    const bar = make("i");
+    bar.style.width = 100 * score + "%";
+    track.append(bar);
+  } else track.hidden = true;
+  row.append(track, make("output", chances ? percent(100 * score) : digits(score)));
+  return row;
+}
