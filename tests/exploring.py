@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from example_record import failed_record, full_record, train_record, tree_record
 from sparsebert.records import RECIPE_FILE, VISITS, Record, write_record
+from tiny_run import save_tiny
 
 EVIL = "<img src=x onerror=alert(1)></script><script>window.hurt=1</script>"
 EVIL_FOLDER = "<b><img src=x onerror='window.hurt=1'>"
@@ -64,3 +65,12 @@ def hostile(home: Path) -> Path:
     models = tuple(model.model_copy(update=own) for model, own in zip(record.models, scores, strict=True))
     evil = record.model_copy(update=texts | {"models": models, "main_metric": EVIL})
     return runs_of(home, **{EVIL_FOLDER: evil, "two": full_record()})
+
+
+def with_models(home: Path) -> Path:
+    """`several`, and of one run the dense model and one that is left of it, which has a layer less."""
+    several(home)
+    names = {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
+    save_tiny(home / "obs0" / "dense", **names)
+    save_tiny(home / "obs0" / "4x", num_hidden_layers=2, **names)
+    return home

@@ -5,11 +5,7 @@
 from __future__ import annotations
 
 import csv
-import os
-import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,60 +15,24 @@ import pytest
 for _package in ("starlette", "jinja2", "plotly", "uvicorn", "playwright"):
     pytest.importorskip(_package)
 
-import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from chromium import MARKS, launched, opened, served
 from example_record import full_record
 from exploring import EVIL, EVIL_FOLDER, hostile, runs_of, several
-from sparsebert.explorer.app import Desk, application
 from sparsebert.explorer.export import export
 from sparsebert.explorer.library import Library
 from sparsebert.records import write_record
-from sparsebert.serve.door import Address, listening
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.process,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium; on Debian: apt-get install chromium"),
-]
+pytestmark = MARKS
 # Both kinds of the page and both widths, two of their four pairs.
 SCREENS = (("live", 1280), ("on_disk", 390))
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Chromium refuses its sandbox to root; drawing by a GPU that is not there costs a fifth of the time.
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=[*sandbox, "--disable-gpu"])
-
-
-@contextmanager
-def served(home: Path) -> Iterator[str]:
-    """The page of a folder, by a server in a thread of its own."""
-    with listening(Address("127.0.0.1", 0)) as door:
-        config = uvicorn.Config(application(Desk(Library([home])), None), log_config=None, lifespan="off", ws="none")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
-        thread.start()
-        yield f"http://127.0.0.1:{door.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join()
-
-
-@contextmanager
-def opened(browser: Browser, url: str, width: int = 1280, **more: Any) -> Iterator[Page]:
-    """A page that must say nothing on its console, and be no wider than its window."""
-    with browser.new_context(viewport={"width": width, "height": 900}, **more) as context:
-        page, said = context.new_page(), []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("requestfailed", lambda request: said.append(request.url))
-        page.goto(url)
-        expect(page.locator("#scatter .main-svg").first).to_be_visible()
-        yield page
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert said == []
+    with launched() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def live(home: Path) -> Iterator[str]:
-    with served(home) as url:
+    with served([home]) as url:
         yield url
 
 
@@ -282,7 +242,7 @@ def test_everything_can_be_reached_with_the_keyboard(browser: Browser, live: str
 @pytest.mark.parametrize("width", [width for _, width in SCREENS])
 def test_hostile_texts_are_read_letter_by_letter(browser: Browser, tmp_path: Path, width: int) -> None:
     page_file, _ = export(Library([hostile(tmp_path)]), tmp_path / "out")
-    with served(tmp_path) as live:
+    with served([tmp_path]) as live:
         place = live if width > 760 else page_file.as_uri()
         with opened(browser, f"{place}#task={quote(EVIL)}", width) as page:
             click_point(page, f"{EVIL_FOLDER}/8x")
@@ -293,7 +253,7 @@ def test_hostile_texts_are_read_letter_by_letter(browser: Browser, tmp_path: Pat
 
 def test_a_new_record_shows_up_by_itself_and_the_choice_stays(browser: Browser, tmp_path: Path) -> None:
     runs_of(tmp_path, one=full_record())
-    with served(tmp_path) as url, opened(browser, f"{url}#model=one%2F4x") as page:
+    with served([tmp_path]) as url, opened(browser, f"{url}#model=one%2F4x") as page:
         expect(page.locator("#tradeoff-words")).to_contain_text("4 points")
         write_record(full_record(1), tmp_path / "two")
         expect(page.locator("#tradeoff-words")).to_contain_text("8 points", timeout=20_000)

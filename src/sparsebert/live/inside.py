@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from sparsebert.records import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
     from sparsebert.tasks.kind import TaskKind
     from sparsebert.training.inference import Inference
@@ -104,7 +106,7 @@ def seen(opened: Opened, shape: Shape | None, text: str, pair: str | None) -> di
         "said": opened.labels[place],
         "parts": [_short(part) for part in parts.tolist()],
         "cut": inference.reader.limit if cut else None,
-        "layers": _layers(maps, mask, shape),
+        "layers": _layers(opened, maps, mask, shape),
     }
 
 
@@ -113,21 +115,36 @@ def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _parts(opened: Opened, batch: Mapping[str, Tensor], place: int) -> Tensor:
-    """Gradient times input of one output, by the numbers that each token is looked up as: [rows, tokens]."""
+    """Gradient times input of one output, by what the first layer is given for each token: [rows, tokens].
+
+    Not by the rows of the table of tokens: where a normalisation comes right after it, as in ModernBERT, their length
+    changes nothing, so that gradient times input is zero whatever the text (Euler's theorem).
+    """
     from sparsebert.live.attribution import gradient_times_input
+    from sparsebert.models.layout import layout_of
 
     model = opened.inference.model
-    table = model.get_input_embeddings()
+    given: list[Tensor] = []
+    first = model.get_submodule(layout_of(model).layers[0].path)
 
-    def score(embedded: Tensor) -> Tensor:
-        hook = table.register_forward_hook(lambda module, given, output: embedded)
-        try:
+    def score(states: Tensor) -> Tensor:
+        with _hooked(first, lambda module, inputs: (states, *inputs[1:])):
             outputs = opened.kind.read(model, _inputs(batch), batch)[0]
-        finally:
-            hook.remove()
         return outputs[place] - outputs.mean() if opened.kind.exclusive else outputs[place]
 
-    return gradient_times_input(score, table(batch["input_ids"]))
+    with _hooked(first, lambda module, inputs: given.append(inputs[0])):
+        opened.kind.read(model, _inputs(batch), batch)
+    return gradient_times_input(score, given[0])
+
+
+@contextmanager
+def _hooked(module: Module, hook: Callable[[Module, Any], Any]) -> Iterator[None]:
+    """Inside the block `hook` sees what the module is given, and may put something else in its place."""
+    handle = module.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _attention(opened: Opened, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
@@ -135,28 +152,22 @@ def _attention(opened: Opened, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
     return opened.inference.model(**_inputs(batch), output_attentions=True).attentions or ()
 
 
-def _layers(maps: Sequence[Tensor], mask: Tensor, shape: Shape | None) -> list[dict[str, Any]]:
+def _layers(opened: Opened, maps: Sequence[Tensor], mask: Tensor, shape: Shape | None) -> list[dict[str, Any]]:
     from sparsebert.live.attribution import received
+    from sparsebert.models.layout import layout_of
 
     found = []
-    for number, attention in zip(_layer_numbers(len(maps), shape), maps, strict=True):
+    for layer, attention in zip(layout_of(opened.inference.model).layers, maps, strict=False):
         paid = received(attention, mask)
         heads = [[_short(one) for one in paid[:, head][mask].tolist()] for head in range(paid.shape[1])]
-        found.append({"layer": number, "heads": _head_numbers(number, len(heads), shape), "paid": heads})
+        numbers = _head_numbers(layer.original_index, len(heads), shape)
+        found.append({"layer": layer.original_index + 1, "heads": numbers, "paid": heads})
     return found
-
-
-def _layer_numbers(count: int, shape: Shape | None) -> list[int]:
-    """Of so many layers that run, from 1: a record knows which were dropped."""
-    every = range(1, len(shape.heads) + 1) if shape else range(1, count + 1)
-    dropped = {layer + 1 for layer in shape.dropped_layers} if shape and len(every) != count else set()
-    left = [layer for layer in every if layer not in dropped]
-    return left if len(left) == count else list(range(1, count + 1))
 
 
 def _head_numbers(layer: int, count: int, shape: Shape | None) -> list[int]:
     """The numbers that heads had before others were pruned, from 1, where a record has them; else they are counted."""
-    kept = shape.kept_heads[layer - 1] if shape and layer <= len(shape.kept_heads) else ()
+    kept = shape.kept_heads[layer] if shape and layer < len(shape.kept_heads) else ()
     return [head + 1 for head in kept] if len(kept) == count else list(range(1, count + 1))
 
 
