@@ -179,7 +179,7 @@ def test_one_works_and_others_wait_and_are_told_so(bench: Bench) -> None:
     second, last = bench.look(others[0]), bench.look(others[-1])
     assert second["state"] == "waiting" and second["line"].startswith("It waits: a race is at work. ")
     assert f"and {MOST_WAITING - 1} more before this one" in last["line"]
-    with pytest.raises(RefusedError, match="9 others wait"):
+    with pytest.raises(UserError, match="9 others wait"):
         bench.put("an answer", lambda job: None)
     bench.stop(others[0])
     free.set()

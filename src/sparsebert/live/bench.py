@@ -91,11 +91,11 @@ class Bench:
         self._jobs: dict[str, Job] = {}
 
     def put(self, what: str, work: Callable[[Job], None]) -> str:
-        """Add a job, and give its number. Raises RefusedError, 503, where too many wait already."""
+        """Add a job, and give its number. Raises UserError where too many wait already."""
         with self._lock:
             waiting = [job for job in self._jobs.values() if not job.is_over]
             if len(waiting) > MOST_WAITING:
-                raise RefusedError(503, f"{len(waiting)} others wait for the models; ask again in a minute", 60)
+                raise UserError(f"{len(waiting)} others wait for the models", fix="ask again in a minute")
             for number in [number for number, job in self._jobs.items() if job.is_over][:-MOST_KEPT]:
                 del self._jobs[number]
             number, job = secrets.token_urlsafe(12), Job(what, self._clock)

@@ -92,7 +92,8 @@ def routes_of(room: Room, shown: Callable[[], Shown]) -> Sequence[Route]:
             work = await run_in_threadpool(lambda: room.work(asked, models()))
             return _told({"number": room.bench.put(*work)}, 202)
         except UserError as error:
-            return _told({"problem": str(error)}, 422)
+            # An answer as any other: browsers write others on their consoles.
+            return _told({"problem": str(error)})
         except RefusedError as error:
             return _told({"problem": error.why}, error.status)
 

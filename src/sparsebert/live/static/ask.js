@@ -12,13 +12,18 @@ function prepareAsk() {
   const kept = JSON.parse(sessionStorage.getItem(KEPT_TEXT) ?? "{}");
   ASK.elements.text.value = kept.text ?? "";
   ASK.elements.pair.value = kept.pair ?? "";
-  ASK.addEventListener("input", () => text().text.length < LIVE.limits.letters && sessionStorage.setItem(KEPT_TEXT, JSON.stringify(text())));
+  const keep = () => {
+    const given = text();
+    if (given.text.length + given.pair.length <= LIVE.limits.letters) sessionStorage.setItem(KEPT_TEXT, JSON.stringify(given));
+  };
+  ASK.addEventListener("input", keep);
   ASK.elements.example.addEventListener("change", (event) => {
     const chosen = examples[Number(event.target.value)];
     if (!chosen) return;
     ASK.elements.text.value = chosen.text;
     ASK.elements.pair.value = chosen.pair;
     if (chosen.pair) ASK.querySelector("details").open = true;
+    keep();
   });
   const checked = () => {
     const given = text(), most = LIVE.limits.letters;

@@ -4,7 +4,7 @@
 function drawInside({ sides }) {
   const box = make("div", "", { class: "sides" });
   box.append(...sides.map(insideOf));
-  const note = make("p", "Gradient times input of the output named, for each token: solid underlined in its favour, dashed against it, the stronger the colour the more. Of classes the output is the logit of the label less the mean of all logits. It is a first-order view: tokens that matter together it does not show.", { class: "caption" });
+  const note = make("p", "Gradient times input of the output named, by what the first layer is given for each token: solid underlined in its favour, dashed against it, the stronger the colour the more. Of classes the output is the logit of the label less the mean of all logits. It is a first-order view: tokens that matter together it does not show.", { class: "caption" });
   const place = document.getElementById("inside");
   for (const old of place.querySelectorAll(".chart")) Plotly.purge(old);
   place.replaceChildren(...(sides.length ? [make("h3", "Which tokens mattered"), note, box] : []));

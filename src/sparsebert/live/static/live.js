@@ -72,7 +72,7 @@ function askedSides() {
 async function posted(path, content) {
   const answer = await fetch(path, { method: "POST", body: JSON.stringify(content), headers: { "Content-Type": "application/json" } });
   const told = await answer.json();
-  if (!answer.ok) throw new Error(told.problem);
+  if (told.problem) throw new Error(told.problem);
   return told;
 }
 
