@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,15 @@ def test_a_point_has_its_numbers_with_their_ranges(tmp_path: Path) -> None:
     median = found["compress: obs, search · 2 runs/4x"]
     scores = sorted(found[f"{run}/4x"]["score"][0] for run in ("obs0", "obs1"))
     assert median["score"] == [pytest.approx(sum(scores) / 2, abs=1e-3), *scores] and median["seed"] == "0, 1"
+
+
+def test_what_a_records_targets_are_about_is_worked_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = list(models_of(several(tmp_path)).values())
+    module, asked = import_module("sparsebert.reports.families"), list[str]()
+    real = module._headline_setting
+    monkeypatch.setattr(module, "_headline_setting", lambda record: asked.append(record.command) or real(record))
+    points(models)
+    assert len(asked) == len({id(record) for model in models for record in model.family.records}) == 5
 
 
 def test_energy_is_a_number_only_where_it_was_measured(tmp_path: Path) -> None:

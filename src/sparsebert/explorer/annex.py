@@ -17,15 +17,22 @@ Shown = Mapping[str, ShownModel]
 
 
 @dataclass(frozen=True)
+class AnnexPart:
+    """Sections below the page's own, and what their scripts are told."""
+
+    section: Markup = Markup("")
+    data: Any = None
+
+
+@dataclass(frozen=True)
 class Annex:
-    """Sections below the page's own, `data` for their scripts, and the routes that these ask, which are told of models.
+    """The `part` of a page of some models, its files, and the routes that its scripts ask, which are told of models.
 
     `files` are scripts (.js) and styles (.css) by name, in the order in which they are loaded. `alone` says that there
     is something to show without any run. `close` ends what still works when the server does.
     """
 
-    section: Callable[[Shown], Markup] = lambda shown: Markup("")
-    data: Callable[[Shown], Any] = lambda shown: None
+    part: Callable[[Shown], AnnexPart] = lambda shown: AnnexPart()
     files: Mapping[str, Path] = field(default_factory=dict)
     routes: Callable[[Callable[[], Shown]], Sequence[Route]] = lambda models: ()
     alone: bool = False

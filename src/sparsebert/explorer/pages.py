@@ -55,13 +55,14 @@ def view_of(shelf: Shelf, live: bool, annex: Annex = NO_ANNEX) -> ExplorerView:
     """
     models = shown_models(shelf.runs)
     by_key = {model.key: model for model in models}
+    part = annex.part(by_key)
     data = {
         "live": live,
         "version": shelf.version,
         "points": points(models),
         "commands": _commands(shelf.runs),
         "themes": {"light": asdict(LIGHT), "dark": asdict(DARK)},
-        "annex": annex.data(by_key),
+        "annex": part.data,
     }
     html = _template("page.html").render(
         live=live,
@@ -71,7 +72,7 @@ def view_of(shelf: Shelf, live: bool, annex: Annex = NO_ANNEX) -> ExplorerView:
         data=in_script(data),
         headline=_headline(shelf, models),
         shelf=shelf,
-        annex=annex.section(by_key),
+        annex=part.section,
         without_runs=annex.alone and not models,
         failed=[run for run in shelf.runs if run.record.status == "failed"],
         version=__version__,

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparsebert.explorer.models import ShownModel
 from sparsebert.reports.asked import target_text
-from sparsebert.reports.families import Family, headline
+from sparsebert.reports.families import Family, Headline, headlines
 from sparsebert.reports.rows import FamilyRow, TimingRow, family_rows, timing_rows
 from sparsebert.reports.tables import metric_name
 from sparsebert.reports.values import Value
@@ -17,17 +17,19 @@ _SINGLE = ("encoder_sparsity", "whole_sparsity", "bytes_sparsity", "size_mb", "p
 
 def points(models: Sequence[ShownModel]) -> list[dict[str, Any]]:
     """One entry a model. Numbers are [middle, low, high] or [middle]; the units are those of FamilyRow."""
-    rows = {key: _rows(family) for key, family in {id(model.family): model.family for model in models}.items()}
+    found = {id(model.family): model.family for model in models}
+    headline = headlines(record for family in found.values() for record in family.records)
+    rows = {key: _rows(family, headline) for key, family in found.items()}
     several = len({model.first[0].environment.cpu for model in models}) > 1
-    return [_point(model, *rows[id(model.family)], several) for model in models]
+    return [_point(model, *rows[id(model.family)], headline, several) for model in models]
 
 
-def _rows(family: Family) -> tuple[dict[str, FamilyRow], list[TimingRow]]:
-    return {row.name: row for row in family_rows([family])}, timing_rows([family])
+def _rows(family: Family, headline: Headline) -> tuple[dict[str, FamilyRow], list[TimingRow]]:
+    return {row.name: row for row in family_rows([family], headline)}, timing_rows([family])
 
 
 def _point(
-    model: ShownModel, rows: dict[str, FamilyRow], timings: Sequence[TimingRow], several: bool
+    model: ShownModel, rows: dict[str, FamilyRow], timings: Sequence[TimingRow], headline: Headline, several: bool
 ) -> dict[str, Any]:
     """With `several` processors, times are told apart by theirs."""
     row, (record, result) = rows[model.name], model.first

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sparsebert.explorer.annex import Annex, Shown
+from sparsebert.explorer.annex import Annex, AnnexPart, Shown
 from sparsebert.live.bench import Bench
 from sparsebert.live.catalogue import catalogue, medians
 from sparsebert.live.pool import BATCHES, cores
@@ -27,26 +27,16 @@ def live_annex(given: Sequence[str]) -> Annex:
     """What asks the models that were `given`, and those of the runs that are shown."""
     room = Room(tuple(given), Bench())
 
-    def data(shown: Shown) -> dict[str, Any]:
+    def part(shown: Shown) -> AnnexPart:
         found = catalogue(given, shown.values())
         models = [{"key": one.key, "name": one.name, "task": one.task, "dense": one.dense} for one in found.values()]
         limits = {"letters": LETTERS, "file": FILE_LETTERS, "texts": FILE_TEXTS}
-        return {"models": models, "medians": medians(found, shown.values()), "cores": cores(), "limits": limits}
-
-    def section(shown: Shown) -> Markup:
-        return Markup(
-            _template().render(
-                any=bool(catalogue(given, shown.values())),
-                cores=cores(),
-                batches=BATCHES,
-                queues=TEXTS,
-                limit=FILE_TEXTS,
-            )
-        )
+        data = {"models": models, "medians": medians(found, shown.values()), "cores": cores(), "limits": limits}
+        choices = {"cores": cores(), "batches": BATCHES, "queues": TEXTS, "limit": FILE_TEXTS}
+        return AnnexPart(Markup(_template().render(any=bool(found), **choices)), data)
 
     return Annex(
-        section=section,
-        data=data,
+        part=part,
         files={name: _HERE / "static" / name for name in FILES},
         routes=lambda shown: routes_of(room, shown),
         alone=bool(given),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,11 +83,24 @@ def main_score(record: Record, scores: Sequence[Score]) -> Score | None:
     return next((score for score in scores if score.metric == record.main_metric), None)
 
 
+Headline = Callable[[Record, ModelResult, str], Timing | None]
+"""Gives the timing of a record's model, of a scope, in the setting that the record's targets are about."""
+
+
+def headlines(records: Iterable[Record]) -> Headline:
+    """`headline` for the models of these records, whose settings are worked out once for each of them."""
+    wanted = {id(record): _headline_setting(record) for record in {id(one): one for one in records}.values()}
+
+    def found(record: Record, model: ModelResult, scope: str) -> Timing | None:
+        fitting = (t for t in model.timings if t.scope == scope and setting(t)[1:] == wanted[id(record)])
+        return next(fitting, None)
+
+    return found
+
+
 def headline(record: Record, model: ModelResult, scope: str) -> Timing | None:
     """The timing of `model` in the setting and the runtime that the record's targets are about."""
-    wanted = _headline_setting(record)
-    found = (t for t in model.timings if t.scope == scope and setting(t)[1:] == wanted)
-    return next(found, None)
+    return headlines([record])(record, model, scope)
 
 
 def setting(timing: Timing) -> tuple[str, int, int, str, str, int]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparsebert.records import NOT_HERE, ModelResult, Record, Score, Timing
-from sparsebert.reports.families import Family, baseline, headline, main_score, setting
+from sparsebert.reports.families import Family, Headline, baseline, headlines, main_score, setting
 from sparsebert.reports.values import Value, exact, over_runs
 
 _MEGA = 1e6
@@ -88,9 +88,13 @@ class TimingRow:
     speedup: Value | None
 
 
-def family_rows(groups: Sequence[Family]) -> list[FamilyRow]:
-    """One row a model, family by family, in the order of the records."""
-    return [_family_row(family, name) for family in groups for name in family.names]
+def family_rows(groups: Sequence[Family], headline: Headline | None = None) -> list[FamilyRow]:
+    """One row a model, family by family, in the order of the records.
+
+    `headline` is that of the families' records, for who has it already.
+    """
+    found = headline or headlines(record for family in groups for record in family.records)
+    return [_family_row(family, name, found) for family in groups for name in family.names]
 
 
 def timing_rows(groups: Sequence[Family]) -> list[TimingRow]:
@@ -105,7 +109,7 @@ def as_json(rows: Sequence[FamilyRow | TimingRow]) -> list[dict[str, Any]]:
     return [_without_none(asdict(row)) for row in rows]
 
 
-def _family_row(family: Family, name: str) -> FamilyRow:
+def _family_row(family: Family, name: str, headline: Headline) -> FamilyRow:
     runs = family.runs(name)
     record, model = runs[0]
     score = main_score(record, model.scores)
