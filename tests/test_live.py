@@ -20,12 +20,22 @@ from sparsebert.explorer.library import Library
 from sparsebert.explorer.models import ShownModel, shown_models
 from sparsebert.live.agreement import MOST_LISTED, compared
 from sparsebert.live.attribution import gradient_times_input, received
-from sparsebert.live.bench import MOST_WAITING, UNASKED_S, Bench, Job
+from sparsebert.live.bench import MOST_WAITING, UNASKED_S, Bench, Errand
 from sparsebert.live.catalogue import AskedModel, catalogue, divided, medians
 from sparsebert.live.pool import cores, sides_of
 from sparsebert.live.race import TURN_S, Runner, run
 from sparsebert.live.routes import examples
-from sparsebert.live.texts import FILE_LETTERS, FILE_TEXTS, LETTERS, Queue, as_pairs, built_in, of_file, repeated, typed
+from sparsebert.live.texts import (
+    FILE_LETTERS,
+    FILE_TEXTS,
+    LETTERS,
+    TextQueue,
+    as_pairs,
+    built_in,
+    of_file,
+    repeated,
+    typed,
+)
 from sparsebert.live.turns import FEWEST, MOST, WARM_CALLS, in_turns, ratio, spread
 from sparsebert.serve.door import from_elsewhere
 from sparsebert.serve.limits import RefusedError
@@ -94,7 +104,7 @@ def test_typed_texts_have_something_in_them_and_an_end() -> None:
 
 def test_a_file_of_lines_keeps_the_numbers_of_its_lines() -> None:
     queue = of_file("mine.txt", "one\r\n\r\n three\x0cmore\n", ())
-    assert queue == Queue(["one", " three\x0cmore"], None, [1, 3], 1)
+    assert queue == TextQueue(["one", " three\x0cmore"], None, [1, 3], 1)
     for content, words in (
         ("", "no text"),
         ("\n \n", "no text"),
@@ -113,8 +123,8 @@ def test_a_file_of_lines_keeps_the_numbers_of_its_lines() -> None:
 
 def test_a_file_of_columns_gives_those_that_are_named_or_usual() -> None:
     table = 'n;sentence;other\n1;"a; b";x\n2;;y\n3;c;\n'
-    assert of_file("t.csv", table, ()) == Queue(["a; b", "c"], None, [1, 3], 1)
-    assert of_file("t.CSV", table, ["sentence", "other"]) == Queue(["a; b", "c"], ["x", ""], [1, 3], 1)
+    assert of_file("t.csv", table, ()) == TextQueue(["a; b", "c"], None, [1, 3], 1)
+    assert of_file("t.CSV", table, ["sentence", "other"]) == TextQueue(["a; b", "c"], ["x", ""], [1, 3], 1)
     assert of_file("t.tsv", "first, one\tb\nu\tv\n", ()).first == ["u"]
     assert of_file("t.csv", "what\nu\n", ()).first == ["u"]
     for content, columns, words in (
@@ -129,10 +139,10 @@ def test_a_file_of_columns_gives_those_that_are_named_or_usual() -> None:
 
 def test_texts_of_a_race_come_again_and_may_be_paired() -> None:
     assert len(built_in().first) > 100
-    queue = repeated(Queue(["a", "b"], None, [1, 4]), 5)
+    queue = repeated(TextQueue(["a", "b"], None, [1, 4]), 5)
     assert (queue.first, queue.numbers) == (["a", "b", "a", "b", "a"], [1, 4, 1, 4, 1])
     assert as_pairs(queue).part(3, 5) == (["b", "a"], ["a", "a"])
-    pairs = Queue(["a"], ["b"], [1])
+    pairs = TextQueue(["a"], ["b"], [1])
     assert as_pairs(pairs) is pairs and repeated(pairs, 2).second == ["b", "b"]
 
 
@@ -167,7 +177,7 @@ def ended(bench: Bench, number: str) -> dict[str, Any]:
 def test_one_works_and_others_wait_and_are_told_so(bench: Bench) -> None:
     begun, free = threading.Event(), threading.Event()
 
-    def held(job: Job) -> None:
+    def held(job: Errand) -> None:
         job.report({"a": 1})
         begun.set()
         free.wait(20)
@@ -190,10 +200,10 @@ def test_one_works_and_others_wait_and_are_told_so(bench: Bench) -> None:
 
 
 def test_what_fails_is_a_line_and_the_next_one_works(bench: Bench) -> None:
-    def user(job: Job) -> None:
+    def user(job: Errand) -> None:
         raise UserError("no model\nhere")
 
-    def library(job: Job) -> None:
+    def library(job: Errand) -> None:
         raise RuntimeError("shapes\ndo not fit " + "x" * 1000)
 
     told = [ended(bench, bench.put("a race", work)) for work in (user, library, lambda job: None)]
@@ -205,7 +215,7 @@ def test_what_fails_is_a_line_and_the_next_one_works(bench: Bench) -> None:
 
 def test_a_job_that_nobody_looks_at_ends() -> None:
     now = [0.0]
-    job = Job("a race", lambda: now[0])
+    job = Errand("a race", lambda: now[0])
     job.go_on()
     now[0] = UNASKED_S + 1
     with pytest.raises(UserError, match="stopped"):
@@ -262,7 +272,7 @@ def test_a_race_is_in_turns_and_ends_with_the_first() -> None:
 
     joules = count(step=2)
     found = Counters((Counter("RAPL package-0", lambda: float(next(joules))),))
-    job, told = Job("a race", lambda: 0.0), list[dict[str, Any]]()
+    job, told = Errand("a race", lambda: 0.0), list[dict[str, Any]]()
     job.report = told.append
     runners = [runner("slow", 1 / 8), runner("fast", 1 / 32)]
     run(job, runners, 20, 1, found, lambda: now[0])
@@ -279,7 +289,7 @@ def test_a_race_is_in_turns_and_ends_with_the_first() -> None:
 
 
 def test_energy_that_is_not_measurable_is_none_and_says_why() -> None:
-    job = Job("a race", lambda: 0.0)
+    job = Errand("a race", lambda: 0.0)
     runners = [Runner(name, lambda start, end: None, "eager") for name in "ab"]
     run(job, runners, 3, 2, Counters((), "no counters"))
     assert [side["joules"] for side in job.found["sides"]] == [None, None]
@@ -298,19 +308,19 @@ def classes(*chances: float) -> list[dict[str, Any]]:
 
 
 def test_agreement_counts_labels_and_lists_the_largest_difference_first() -> None:
-    queue = Queue(["a", "b", "c", "d"], ["w", "x", "y", "z"], [1, 3, 4, 9])
+    queue = TextQueue(["a", "b", "c", "d"], ["w", "x", "y", "z"], [1, 3, 4, 9])
     found = compared(queue, classes(0.9, 0.6, 0.2, 0.9), classes(0.8, 0.4, 0.3, 0.1))
     assert (found["texts"], found["same"], found["more"]) == (4, 2, 0)
     assert [(row["number"], row["text"], row["pair"]) for row in found["rows"]] == [(9, "d", "z"), (3, "b", "x")]
     assert found["rows"][1]["said"] == ["yes, 60.0%", "no, 60.0%"]
     assert [row["distance"] for row in found["rows"]] == pytest.approx([0.8, 0.2])
-    many = Queue(["t"] * 300, None, range(1, 301))
+    many = TextQueue(["t"] * 300, None, range(1, 301))
     found = compared(many, classes(*[0.9] * 300), classes(*[0.1] * 300))
     assert (found["same"], len(found["rows"]), found["more"]) == (0, MOST_LISTED, 300 - MOST_LISTED)
 
 
 def test_agreement_of_numbers_is_a_mean_and_of_several_labels_their_set() -> None:
-    queue = Queue(["a", "b"], None, [1, 2])
+    queue = TextQueue(["a", "b"], None, [1, 2])
     found = compared(queue, [{"value": 1.0}, {"value": 2.0}], [{"value": 1.5}, {"value": 0.0}])
     assert (found["same"], found["mean"], [row["text"] for row in found["rows"]]) == (None, 1.25, ["b", "a"])
     several = [

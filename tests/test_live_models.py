@@ -32,7 +32,7 @@ from sparsebert.live import race, routes, turns
 from sparsebert.live.annex import live_annex
 from sparsebert.live.catalogue import AskedModel
 from sparsebert.live.inside import MOST_TOKENS, Microscope, seen
-from sparsebert.live.pool import MOST_OPEN, Pool, Side, Way
+from sparsebert.live.pool import MOST_OPEN, Pool, Side, WayToRun
 from sparsebert.models.layout import layout_of
 from sparsebert.models.surgeon import shrink
 from sparsebert.records import Shape
@@ -285,13 +285,13 @@ def test_heads_and_layers_keep_the_numbers_that_they_had(tmp_path: Path) -> None
 def test_only_so_many_models_stay_open(home: Path) -> None:
     pool = Pool()
     model = AskedModel("k", "n", str(home / "number"))
-    first = pool.open(Side(model, Way("eager", 1)), 1)
+    first = pool.open(Side(model, WayToRun("eager", 1)), 1)
     for batch in range(2, MOST_OPEN + 1):
-        pool.open(Side(model, Way("eager", 1)), batch)
-    assert pool.open(Side(model, Way("eager", 1)), 1) is first and len(pool._open) == MOST_OPEN
-    pool.open(Side(model, Way("eager", 1)), 99)
-    assert pool.open(Side(model, Way("eager", 1)), 1) is first and len(pool._open) == MOST_OPEN
-    pool.open(Side(model, Way("eager", 1)), 2)
+        pool.open(Side(model, WayToRun("eager", 1)), batch)
+    assert pool.open(Side(model, WayToRun("eager", 1)), 1) is first and len(pool._open) == MOST_OPEN
+    pool.open(Side(model, WayToRun("eager", 1)), 99)
+    assert pool.open(Side(model, WayToRun("eager", 1)), 1) is first and len(pool._open) == MOST_OPEN
+    pool.open(Side(model, WayToRun("eager", 1)), 2)
     assert len(pool._open) == MOST_OPEN
 
 

@@ -20,7 +20,7 @@ Shown = Mapping[str, ShownModel]
 class AnnexPart:
     """Sections below the page's own, and what their scripts are told."""
 
-    section: Markup = Markup("")
+    section: Markup | str = ""
     data: Any = None
 
 

@@ -14,7 +14,7 @@ from sparsebert.errors import UserError
 from sparsebert.explorer.annex import Annex
 from sparsebert.explorer.app import Desk, application
 from sparsebert.explorer.library import Library
-from sparsebert.serve.door import Address, SignalledServer, listening, needed_token
+from sparsebert.serve.door import KEEP_ALIVE_S, Address, SignalledServer, listening, needed_token
 
 
 def explore(
@@ -38,6 +38,7 @@ def explore(
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
             ws="none",
             lifespan="off",
             timeout_graceful_shutdown=2,

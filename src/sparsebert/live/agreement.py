@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.errors import UserError
-from sparsebert.live.bench import Job
+from sparsebert.live.bench import Errand
 from sparsebert.live.pool import Pool, Side
-from sparsebert.live.texts import Queue
+from sparsebert.live.texts import TextQueue
 
 if TYPE_CHECKING:
     from sparsebert.deployment.predictor import Predictor
 
-Answer = Mapping[str, Any]
+Said = Mapping[str, Any]
 BATCH = 32
 MOST_LISTED = 200
 """Of those on which they disagree."""
 
 
-def agreement(job: Job, pool: Pool, sides: tuple[Side, Side], queue: Queue) -> None:
+def agreement(job: Errand, pool: Pool, sides: tuple[Side, Side], queue: TextQueue) -> None:
     """Report how far it is, and in the end what they agree on.
 
     Raises UserError for models whose answers cannot be compared, and as a Predictor does.
@@ -30,7 +30,7 @@ def agreement(job: Job, pool: Pool, sides: tuple[Side, Side], queue: Queue) -> N
         job.go_on()
         predictors.append(pool.open(side, BATCH))
     _check(predictors)
-    answers: list[list[Answer]] = [[], []]
+    answers: list[list[Said]] = [[], []]
     cut = [0, 0]
     for start in range(0, len(queue.first), BATCH):
         job.report({"line": f"{start:,} of {len(queue.first):,} texts", "done": start, "total": len(queue.first)})
@@ -53,7 +53,7 @@ def _check(predictors: Sequence[Predictor]) -> None:
         )
 
 
-def compared(queue: Queue, left: Sequence[Answer], right: Sequence[Answer]) -> dict[str, Any]:
+def compared(queue: TextQueue, left: Sequence[Said], right: Sequence[Said]) -> dict[str, Any]:
     """`same` of so many `texts`, none where answers are numbers, and `rows` of those that differ most.
 
     A row is its number in the file, the text, what both say, and the `distance` between: of probabilities the largest
@@ -73,28 +73,28 @@ def compared(queue: Queue, left: Sequence[Answer], right: Sequence[Answer]) -> d
     }
 
 
-def distance(one: Answer, other: Answer) -> float:
+def distance(one: Said, other: Said) -> float:
     """Between two answers: the largest difference of a probability, or of a value."""
     first, second = _numbers(one), _numbers(other)
     return max(abs(first[name] - second[name]) for name in first)
 
 
-def _numbers(answer: Answer) -> Mapping[str, float]:
+def _numbers(answer: Said) -> Mapping[str, float]:
     return answer.get("probabilities") or answer.get("values") or {"value": answer["value"]}
 
 
-def _decision(answer: Answer) -> Any:
+def _decision(answer: Said) -> Any:
     """The label, or several of them in whatever order."""
     return answer["label"] if "label" in answer else set(answer["labels"])
 
 
-def _row(queue: Queue, row: int, left: Answer, right: Answer, apart: float) -> dict[str, Any]:
+def _row(queue: TextQueue, row: int, left: Said, right: Said, apart: float) -> dict[str, Any]:
     pair = None if queue.second is None else queue.second[row]
     said = [_words(left), _words(right)]
     return {"number": queue.numbers[row], "text": queue.first[row], "pair": pair, "said": said, "distance": apart}
 
 
-def _words(answer: Answer) -> str:
+def _words(answer: Said) -> str:
     if "label" in answer:
         return f"{answer['label']}, {answer['probability']:.1%}"
     if "labels" in answer:

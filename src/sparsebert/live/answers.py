@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.errors import UserError
-from sparsebert.live.bench import Job
+from sparsebert.live.bench import Errand
 from sparsebert.live.pool import Pool, Side
 from sparsebert.live.turns import in_turns, ratio, spread
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MOST_LABELS = 12
 
 
-def answer(job: Job, pool: Pool, sides: tuple[Side, Side], text: str, pair: str | None) -> None:
+def answer(job: Errand, pool: Pool, sides: tuple[Side, Side], text: str, pair: str | None) -> None:
     """Report the answers of both as soon as they are there, and after that the times of both.
 
     A model that cannot answer has a `problem` in the place of its labels, and the other one answers all the same.

@@ -28,7 +28,7 @@ class StoppedError(UserError):
 
 
 @dataclass(eq=False)
-class Job:
+class Errand:
     """Something that is done with models, what it is called, and what it has found so far."""
 
     what: str
@@ -55,7 +55,7 @@ class Job:
         """Whether there is nothing more to come."""
         return self._future.done()
 
-    def begin(self, thread: ThreadPoolExecutor, work: Callable[[Job], None]) -> None:
+    def begin(self, thread: ThreadPoolExecutor, work: Callable[[Errand], None]) -> None:
         """Put it in the line."""
 
         def wanted() -> None:
@@ -88,9 +88,9 @@ class Bench:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._lock = clock, threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, Errand] = {}
 
-    def put(self, what: str, work: Callable[[Job], None]) -> str:
+    def put(self, what: str, work: Callable[[Errand], None]) -> str:
         """Add a job, and give its number. Raises UserError where too many wait already."""
         with self._lock:
             waiting = [job for job in self._jobs.values() if not job.is_over]
@@ -98,7 +98,7 @@ class Bench:
                 raise UserError(f"{len(waiting)} others wait for the models", fix="ask again in a minute")
             for number in [number for number, job in self._jobs.items() if job.is_over][:-MOST_KEPT]:
                 del self._jobs[number]
-            number, job = secrets.token_urlsafe(12), Job(what, self._clock)
+            number, job = secrets.token_urlsafe(12), Errand(what, self._clock)
             self._jobs[number] = job
             job.begin(self._thread, work)
             return number
@@ -124,13 +124,13 @@ class Bench:
             job.stopped = True
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _job(self, number: str) -> Job:
+    def _job(self, number: str) -> Errand:
         job = self._jobs.get(number)
         if job is None:
             raise RefusedError(404, "There is no such job, or no more; ask again")
         return job
 
-    def _before(self, job: Job) -> str:
+    def _before(self, job: Errand) -> str:
         """What is at work while a job waits."""
         with self._lock:
             line = [one for one in self._jobs.values() if not one.is_over]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.errors import UserError
-from sparsebert.live.bench import Job
+from sparsebert.live.bench import Errand
 from sparsebert.live.catalogue import AskedModel, need_torch
 from sparsebert.live.pool import Side
 from sparsebert.records import Shape
@@ -26,7 +26,7 @@ MOST_TOKENS = 128
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenModel:
     """A model whose attention can be seen, how it reads texts, and what its outputs are called."""
 
     inference: Inference
@@ -38,9 +38,9 @@ class Opened:
 class Microscope:
     """Opens models to look into, and keeps MOST_OPEN of them; used on one thread."""
 
-    _open: dict[str, Opened] = field(default_factory=dict)
+    _open: dict[str, OpenModel] = field(default_factory=dict)
 
-    def look(self, job: Job, sides: Sequence[Side], text: str, pair: str | None) -> None:
+    def look(self, job: Errand, sides: Sequence[Side], text: str, pair: str | None) -> None:
         """Report for each side its tokens, or the `problem` where it cannot be looked into."""
         told: list[dict[str, Any]] = []
         for side in sides:
@@ -53,7 +53,7 @@ class Microscope:
             told = [*told, {"name": side.model.name, **found}]
         job.report({"line": "", "sides": told})
 
-    def _opened(self, model: AskedModel) -> Opened:
+    def _opened(self, model: AskedModel) -> OpenModel:
         if model.is_programs:
             raise UserError(f"{model.name} is exported: a program does not show what happens inside it")
         if model.place not in self._open:
@@ -65,7 +65,7 @@ class Microscope:
         return self._open[model.place]
 
 
-def _open(place: str) -> Opened:
+def _open(place: str) -> OpenModel:
     from sparsebert.deployment.plain import fine_tuned, inference_of, label_names
     from sparsebert.models.heads import saved_kind
     from sparsebert.tasks.kind import task_kind
@@ -77,10 +77,10 @@ def _open(place: str) -> Opened:
     # Faster kernels do not keep the weights of attention.
     inference.model.set_attn_implementation("eager")
     inference.model.float()
-    return Opened(inference, task_kind(name), label_names(config))
+    return OpenModel(inference, task_kind(name), label_names(config))
 
 
-def seen(opened: Opened, shape: Shape | None, text: str, pair: str | None) -> dict[str, Any]:
+def seen(opened: OpenModel, shape: Shape | None, text: str, pair: str | None) -> dict[str, Any]:
     """The `tokens`, the label `said`, the `parts` of its output that tokens have, and `layers` of attention.
 
     Of classes that exclude each other the output is the logit of the largest less the mean of all logits: what is added
@@ -114,7 +114,7 @@ def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in batch.items() if name != "labels"}
 
 
-def _parts(opened: Opened, batch: Mapping[str, Tensor], place: int) -> Tensor:
+def _parts(opened: OpenModel, batch: Mapping[str, Tensor], place: int) -> Tensor:
     """Gradient times input of one output, by what the first layer is given for each token: [rows, tokens].
 
     Not by the rows of the table of tokens: where a normalisation comes right after it, as in ModernBERT, their length
@@ -147,12 +147,12 @@ def _hooked(module: Module, hook: Callable[[Module, Any], Any]) -> Iterator[None
         handle.remove()
 
 
-def _attention(opened: Opened, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
+def _attention(opened: OpenModel, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
     """Of each layer [rows, heads, tokens, tokens]; none where the model's family does not tell."""
     return opened.inference.model(**_inputs(batch), output_attentions=True).attentions or ()
 
 
-def _layers(opened: Opened, maps: Sequence[Tensor], mask: Tensor, shape: Shape | None) -> list[dict[str, Any]]:
+def _layers(opened: OpenModel, maps: Sequence[Tensor], mask: Tensor, shape: Shape | None) -> list[dict[str, Any]]:
     from sparsebert.live.attribution import received
     from sparsebert.models.layout import layout_of
 

@@ -18,7 +18,7 @@ BATCHES = (1, 8, 32)
 
 
 @dataclass(frozen=True)
-class Way:
+class WayToRun:
     """How a model is to run: the runtime, as a Predictor names it, on so many threads."""
 
     runtime: str
@@ -30,14 +30,14 @@ class Side:
     """One of the two models that are asked, and how it runs."""
 
     model: AskedModel
-    way: Way
+    way: WayToRun
 
 
 @dataclass
 class Pool:
     """Opens models and keeps them, MOST_OPEN at most; used on one thread."""
 
-    _open: dict[tuple[str, Way, int], Predictor] = field(default_factory=dict)
+    _open: dict[tuple[str, WayToRun, int], Predictor] = field(default_factory=dict)
 
     def open(self, side: Side, batch: int) -> Predictor:
         """The side's model, `batch` texts at a time. Raises UserError as a Predictor does."""
@@ -73,4 +73,4 @@ def _side(value: Any, models: Mapping[str, AskedModel], threads: int) -> Side:
         raise UserError("There is no such model, or no more", got=key, fix="choose another one")
     if not isinstance(runtime, str):
         raise UserError("A runtime is a name", got=runtime)
-    return Side(models[key], Way(runtime, threads))
+    return Side(models[key], WayToRun(runtime, threads))

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.energy import NOTHING, Counters, EnergyMeter, Spent, counters
-from sparsebert.live.bench import Job
+from sparsebert.live.bench import Errand
 from sparsebert.live.pool import Pool, Side
-from sparsebert.live.texts import Queue, as_pairs
+from sparsebert.live.texts import TextQueue, as_pairs
 from sparsebert.live.turns import ratio, spread
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Runner:
         }
 
 
-def race(job: Job, pool: Pool, sides: tuple[Side, Side], queue: Queue, batch: int) -> None:
+def race(job: Errand, pool: Pool, sides: tuple[Side, Side], queue: TextQueue, batch: int) -> None:
     """Open both, let each answer a batch, and let them run. Raises UserError as a Predictor does."""
     runners = []
     for side in sides:
@@ -79,7 +79,7 @@ def race(job: Job, pool: Pool, sides: tuple[Side, Side], queue: Queue, batch: in
 
 
 def run(
-    job: Job,
+    job: Errand,
     runners: list[Runner],
     total: int,
     batch: int,
@@ -112,7 +112,7 @@ def _told(runners: list[Runner], total: int, turns: int, found: Counters, over: 
     }
 
 
-def _ready(predictor: Predictor, side: Side, queue: Queue, batch: int) -> Runner:
+def _ready(predictor: Predictor, side: Side, queue: TextQueue, batch: int) -> Runner:
     texts = as_pairs(queue) if predictor.kind.apart else queue
 
     def answers(start: int, end: int) -> object:

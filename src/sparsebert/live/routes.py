@@ -18,19 +18,19 @@ from sparsebert.explorer.annex import Shown
 from sparsebert.explorer.app import HEADERS
 from sparsebert.live.agreement import agreement
 from sparsebert.live.answers import answer
-from sparsebert.live.bench import Bench, Job
+from sparsebert.live.bench import Bench, Errand
 from sparsebert.live.catalogue import AskedModel, catalogue, offered
 from sparsebert.live.inside import Microscope
 from sparsebert.live.pool import BATCHES, Pool, Side, sides_of
 from sparsebert.live.race import TEXTS, race
-from sparsebert.live.texts import Queue, built_in, of_file, repeated, typed
+from sparsebert.live.texts import TextQueue, built_in, of_file, repeated, typed
 from sparsebert.serve.door import from_elsewhere
 from sparsebert.serve.limits import RefusedError
 from sparsebert.tasks.table import task_names, task_spec
 
 MOST_BODY = 8 * 2**20
-Asked = Mapping[str, Any]
-Work = tuple[str, Callable[[Job], None]]
+Body = Mapping[str, Any]
+PlannedWork = tuple[str, Callable[[Errand], None]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Room:
     pool: Pool = field(default_factory=Pool)
     microscope: Microscope = field(default_factory=Microscope)
 
-    def work(self, asked: Asked, models: Mapping[str, AskedModel]) -> Work:
+    def work(self, asked: Body, models: Mapping[str, AskedModel]) -> PlannedWork:
         """What is asked for, checked. Raises UserError for what cannot be done, and RefusedError for what is none."""
         kinds = {"answers": self._answers, "inside": self._inside, "file": self._file, "race": self._race}
         kind = asked.get("what")
@@ -50,19 +50,19 @@ class Room:
             raise RefusedError(422, f"what: allowed are {', '.join(kinds)}")
         return kinds[kind](asked, sides_of(asked, models))
 
-    def _answers(self, asked: Asked, sides: tuple[Side, Side]) -> Work:
+    def _answers(self, asked: Body, sides: tuple[Side, Side]) -> PlannedWork:
         return "an answer", partial(answer, pool=self.pool, sides=sides, **_texts(asked))
 
-    def _inside(self, asked: Asked, sides: tuple[Side, Side]) -> Work:
+    def _inside(self, asked: Body, sides: tuple[Side, Side]) -> PlannedWork:
         return "a look into models", partial(self.microscope.look, sides=sides, **_texts(asked))
 
-    def _file(self, asked: Asked, sides: tuple[Side, Side]) -> Work:
+    def _file(self, asked: Body, sides: tuple[Side, Side]) -> PlannedWork:
         queue = _queue(asked)
         if queue is None:
             raise UserError("No file was chosen", fix="choose one, or drop it on the page")
         return "a file of texts", partial(agreement, pool=self.pool, sides=sides, queue=queue)
 
-    def _race(self, asked: Asked, sides: tuple[Side, Side]) -> Work:
+    def _race(self, asked: Body, sides: tuple[Side, Side]) -> PlannedWork:
         count, batch = (_one_of(asked, name, allowed) for name, allowed in (("texts", TEXTS), ("batch", BATCHES)))
         queue = repeated(_queue(asked) or built_in(), count)
         return "a race", partial(race, pool=self.pool, sides=sides, queue=queue, batch=batch)
@@ -129,7 +129,7 @@ def examples(model: AskedModel) -> list[dict[str, str]]:
     return found
 
 
-async def _posted(request: Request) -> Asked:
+async def _posted(request: Request) -> Body:
     """The body, read to its end even where it is too long, so that the browser hears of it."""
     if from_elsewhere(request.headers.get("origin"), request.headers.get("host", "")):
         raise RefusedError(403, "Another page asks")
@@ -149,12 +149,12 @@ async def _posted(request: Request) -> Asked:
     return content
 
 
-def _texts(asked: Asked) -> dict[str, Any]:
+def _texts(asked: Body) -> dict[str, Any]:
     pair = asked.get("pair")
     return {"text": typed(asked.get("text")), "pair": typed(pair, "The second text") if pair else None}
 
 
-def _queue(asked: Asked) -> Queue | None:
+def _queue(asked: Body) -> TextQueue | None:
     """The texts of the file that was sent, if one was."""
     given = asked.get("file")
     if not isinstance(given, dict):
@@ -164,7 +164,7 @@ def _queue(asked: Asked) -> Queue | None:
     return of_file(str(given.get("name"))[:100], given.get("content"), names)
 
 
-def _one_of(asked: Asked, name: str, allowed: Sequence[int]) -> int:
+def _one_of(asked: Body, name: str, allowed: Sequence[int]) -> int:
     value = asked.get(name)
     if value not in allowed or not isinstance(value, int) or isinstance(value, bool):
         raise UserError(f"That is no number of {name}", got=value, allowed=", ".join(map(str, allowed)))

@@ -21,7 +21,7 @@ _USUAL = ("text", "sentence", "text_a", "sentence1", "question", "premise")
 
 
 @dataclass(frozen=True)
-class Queue:
+class TextQueue:
     """Texts, and their second sides if they are pairs; `numbers` are their places in the file, from 1."""
 
     first: Sequence[str]
@@ -46,7 +46,7 @@ def typed(value: Any, what: str = "The text") -> str:
     return value
 
 
-def of_file(name: str, content: Any, columns: Sequence[str]) -> Queue:
+def of_file(name: str, content: Any, columns: Sequence[str]) -> TextQueue:
     """The texts of a file: one a line, or of one or two columns of a .csv or .tsv; none named = one that is usual.
 
     Raises UserError for what is empty or too large, and for what is not written as its name says.
@@ -67,7 +67,7 @@ def of_file(name: str, content: Any, columns: Sequence[str]) -> Queue:
     return queue
 
 
-def _of_columns(name: str, content: str, columns: Sequence[str]) -> Queue:
+def _of_columns(name: str, content: str, columns: Sequence[str]) -> TextQueue:
     _, header, rows = csv_rows(content, columns, name, "\t" if name.lower().endswith(".tsv") else None)
     wanted = list(columns) or [next((one for one in _USUAL if one in header), header[0])]
     if len(wanted) > 2:
@@ -80,7 +80,7 @@ def _of_columns(name: str, content: str, columns: Sequence[str]) -> Queue:
     return _filled(name, sides[0], sides[1] if len(sides) > 1 else None)
 
 
-def _filled(name: str, first: Sequence[str], second: Sequence[str] | None) -> Queue:
+def _filled(name: str, first: Sequence[str], second: Sequence[str] | None) -> TextQueue:
     """Those that hold something."""
     kept = [row for row, text in enumerate(first) if text.strip()]
     if not kept:
@@ -91,24 +91,24 @@ def _filled(name: str, first: Sequence[str], second: Sequence[str] | None) -> Qu
                 what = f"{name}, text {row + 1} is too long"
                 raise UserError(what, got=f"{len(side[row]):,} characters", allowed=f"{LETTERS:,}")
     sides = [first[row] for row in kept], None if second is None else [second[row] for row in kept]
-    return Queue(*sides, [row + 1 for row in kept], len(first) - len(kept))
+    return TextQueue(*sides, [row + 1 for row in kept], len(first) - len(kept))
 
 
-def built_in() -> Queue:
+def built_in() -> TextQueue:
     """The reviews that come with the package, for a race without a file."""
     file = files("sparsebert") / "data" / "reviews" / "validation.csv"
     return of_file("reviews.csv", file.read_text(encoding="utf-8"), ["text"])
 
 
-def repeated(queue: Queue, count: int) -> Queue:
+def repeated(queue: TextQueue, count: int) -> TextQueue:
     """So many texts, from the beginning again where there are fewer."""
     places = [place % len(queue.first) for place in range(count)]
     second = None if queue.second is None else [queue.second[place] for place in places]
-    return Queue([queue.first[place] for place in places], second, [queue.numbers[place] for place in places])
+    return TextQueue([queue.first[place] for place in places], second, [queue.numbers[place] for place in places])
 
 
-def as_pairs(queue: Queue) -> Queue:
+def as_pairs(queue: TextQueue) -> TextQueue:
     """Each text beside the one after it, for models that read nothing but pairs."""
     if queue.second is not None:
         return queue
-    return Queue(queue.first, [*queue.first[1:], queue.first[0]], queue.numbers, queue.empty)
+    return TextQueue(queue.first, [*queue.first[1:], queue.first[0]], queue.numbers, queue.empty)

@@ -20,6 +20,8 @@ import uvicorn
 from sparsebert.errors import UserError
 
 TOKEN = "SPARSEBERT_TOKEN"
+KEEP_ALIVE_S = 75
+"""So long a connection may idle before the server closes it, longer than clients wait to use it again."""
 
 
 @dataclass(frozen=True)

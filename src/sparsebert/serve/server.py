@@ -12,13 +12,12 @@ import uvicorn
 import uvloop
 
 from sparsebert.serve.app import application
-from sparsebert.serve.door import Address, SignalledServer, listening, needed_token
+from sparsebert.serve.door import KEEP_ALIVE_S, Address, SignalledServer, listening, needed_token
 from sparsebert.serve.doorkeeper import Doorkeeper
 from sparsebert.serve.journal import Meters, log_as_json, tell
 from sparsebert.serve.limits import Limits
 from sparsebert.serve.served import Plan, Served
 
-KEEP_ALIVE_S = 75
 GRACE_S = 5
 """Seconds beyond the time of a request until open connections are cut when the server ends."""
 
