@@ -331,6 +331,15 @@ def test_agreement_of_numbers_is_a_mean_and_of_several_labels_their_set() -> Non
     assert found["same"] == 1 and found["rows"][0]["said"] == ["none", "x"]
 
 
+def test_vectors_are_as_far_apart_as_their_directions() -> None:
+    vectors = [{"embedding": one} for one in ([1.0, 0.0], [3.0, 4.0], [0.0, 0.0])]
+    others = [{"embedding": one} for one in ([2.0, 0.0], [4.0, 3.0], [1.0, 0.0])]
+    found = compared(TextQueue(["a", "b", "c"], None, [1, 2, 3]), vectors, others)
+    assert found["same"] is None and [row["text"] for row in found["rows"]] == ["c", "b", "a"]
+    assert [row["distance"] for row in found["rows"]] == pytest.approx([1.0, 1 - 24 / 25, 0.0])
+    assert found["rows"][0]["said"] == ["a vector", "a vector"]
+
+
 def test_of_a_linear_model_the_parts_are_its_terms() -> None:
     """Score = sum of weight times input: by hand, 1*2 + 3*(-1) = -1, 0.5*4 + 0*7 = 2, and together 1."""
     weights = torch.tensor([[1.0, 3.0], [0.5, 0.0]])

@@ -36,8 +36,9 @@ from sparsebert.live.pool import MOST_OPEN, Pool, Side, WayToRun
 from sparsebert.models.layout import layout_of
 from sparsebert.models.surgeon import shrink
 from sparsebert.records import Shape
+from test_embeddings import save_embedder
 from test_report_page import Reader
-from tiny import FAMILIES, tiny_model
+from tiny import FAMILIES, HIDDEN, tiny_model
 from tiny_run import SPECIAL, WORDS, assert_refused, run_cli, save_tiny
 
 HERE, TOKEN = "http://127.0.0.1:8080", "a-secret-of-tests"
@@ -115,6 +116,18 @@ def test_pairs_values_and_long_texts(client: TestClient, home: Path) -> None:
     left, right = worked(client, "answers", given(home, "pairs"), given(home, "number"))["found"]["sides"]
     assert "reads pairs of texts" in left["problem"] and right["chances"] is False
     assert "ms" in right and len(right["labels"]) == 1
+
+
+def test_models_of_embeddings_give_vectors(home: Path, tmp_path: Path) -> None:
+    save_embedder(tmp_path / "vectors")
+    client = client_of(tmp_path, "vectors", runs="")
+    key = given(tmp_path, "vectors")
+    left, right = worked(client, "answers", key, key)["found"]["sides"]
+    assert left["labels"] == [] and left["width"] == HIDDEN and "ms" in right and not left["chances"]
+    found = worked(client, "file", key, key, file={"name": "a.txt", "content": "w1\ngood w3"})["found"]
+    assert found["same"] is None and found["mean"] == pytest.approx(0, abs=1e-6)
+    assert "gives vectors" in worked(client, "inside", key, key)["found"]["sides"][0]["problem"]
+    assert worked(client, "race", key, key, texts=100, batch=32)["found"]["over"]
 
 
 def test_a_model_that_does_not_load_is_a_line_and_the_other_one_answers(client: TestClient, home: Path) -> None:
@@ -256,7 +269,9 @@ def test_in_every_family_the_parts_are_first_order(family: str, tmp_path: Path) 
 
     slopes = [(margin(token, 1 + 1e-3) - margin(token, 1 - 1e-3)) / 2e-3 for token in range(5)]
     assert found["parts"] == pytest.approx(slopes, rel=1e-2, abs=1e-4) and max(map(abs, slopes)) > 1e-3
-    assert all(len(layer["paid"]) == len(layer["heads"]) == 4 for layer in found["layers"])
+    heads = opened.inference.model.config.num_attention_heads
+    assert [len(layer["paid"]) for layer in found["layers"]] == [heads] * 3
+    assert [layer["heads"] for layer in found["layers"]] == [list(range(1, heads + 1))] * 3
 
 
 def saved(model: PreTrainedModel, folder: Path) -> AskedModel:

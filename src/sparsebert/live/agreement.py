@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,7 @@ def agreement(job: Errand, pool: Pool, sides: tuple[Side, Side], queue: TextQueu
             for rows, more in predictor.answers(*queue.part(start, start + BATCH)):
                 answers[place] += rows
                 cut[place] += more
+        _check_widths(answers)
     names = [side.model.name for side in sides]
     job.report({"line": "", "names": names, "cut": cut, "empty": queue.empty, **compared(queue, *answers)})
 
@@ -53,6 +56,14 @@ def _check(predictors: Sequence[Predictor]) -> None:
         )
 
 
+def _check_widths(answers: Sequence[Sequence[Said]]) -> None:
+    one, other = (len(found[0].get("embedding", ())) for found in answers)
+    if one != other:
+        raise UserError(
+            "Vectors of two widths cannot be compared", got=f"{one} against {other}", fix="choose two alike"
+        )
+
+
 def compared(queue: TextQueue, left: Sequence[Said], right: Sequence[Said]) -> dict[str, Any]:
     """`same` of so many `texts`, none where answers are numbers, and `rows` of those that differ most.
 
@@ -61,7 +72,7 @@ def compared(queue: TextQueue, left: Sequence[Said], right: Sequence[Said]) -> d
     distance.
     """
     distances = [distance(one, other) for one, other in zip(left, right, strict=True)]
-    decided = all("value" not in one and "values" not in one for one in left)
+    decided = all("label" in one or "labels" in one for one in left)
     differing = [row for row in range(len(left)) if not decided or _decision(left[row]) != _decision(right[row])]
     order = sorted(differing, key=lambda row: -distances[row])
     return {
@@ -74,13 +85,24 @@ def compared(queue: TextQueue, left: Sequence[Said], right: Sequence[Said]) -> d
 
 
 def distance(one: Said, other: Said) -> float:
-    """Between two answers: the largest difference of a probability, or of a value."""
-    first, second = _numbers(one), _numbers(other)
+    """Between two answers: the largest difference of a probability or of a value; of vectors one less their cosine."""
+    if "embedding" in one:
+        return _apart(one["embedding"], other["embedding"])
+    first, second = numbers(one), numbers(other)
     return max(abs(first[name] - second[name]) for name in first)
 
 
-def _numbers(answer: Said) -> Mapping[str, float]:
+def numbers(answer: Said) -> Mapping[str, float]:
+    """What an answer says of each label, or the value; nothing of a vector, whose numbers have no names."""
+    if "embedding" in answer:
+        return {}
     return answer.get("probabilities") or answer.get("values") or {"value": answer["value"]}
+
+
+def _apart(one: Sequence[float], other: Sequence[float]) -> float:
+    """One less their cosine; of a vector of zeros, which has no direction, one."""
+    lengths = math.hypot(*one) * math.hypot(*other)
+    return 1 - sum(map(operator.mul, one, other)) / lengths if lengths else 1.0
 
 
 def _decision(answer: Said) -> Any:
@@ -99,4 +121,4 @@ def _words(answer: Said) -> str:
         return f"{answer['label']}, {answer['probability']:.1%}"
     if "labels" in answer:
         return ", ".join(answer["labels"]) or "none"
-    return ", ".join(f"{value:.4g}" for value in _numbers(answer).values())
+    return ", ".join(f"{value:.4g}" for value in numbers(answer).values()) or "a vector"

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.errors import UserError
+from sparsebert.live.agreement import numbers
 from sparsebert.live.bench import Errand
 from sparsebert.live.pool import Pool, Side
 from sparsebert.live.turns import in_turns, ratio, spread
@@ -42,20 +43,16 @@ def answer(job: Errand, pool: Pool, sides: tuple[Side, Side], text: str, pair: s
 
 
 def _said(predictor: Predictor, side: Side, text: str, pair: str | None) -> dict[str, Any]:
-    ((ranking, cut),) = predictor.ranked([text], None if pair is None else [pair])
+    """The labels of a text with their scores, the highest first; of a vector how wide it is."""
+    (((answer,), cut),) = predictor.answers([text], None if pair is None else [pair])
+    scores = sorted(numbers(answer).items(), key=lambda one: one[1], reverse=True)
     return {
         "name": side.model.name,
         "runtime": predictor.runtime,
-        "chances": predictor.kind.exclusive or "probabilities" in _answer(predictor),
-        "labels": ranking[:MOST_LABELS],
-        "more": max(0, len(ranking) - MOST_LABELS),
+        "chances": "probabilities" in answer,
+        "labels": [{"label": label, "score": score} for label, score in scores[:MOST_LABELS]],
+        "more": max(0, len(scores) - MOST_LABELS),
+        "width": len(answer.get("embedding", ())),
         "cut": predictor.max_length if cut else None,
         "programs": side.model.is_programs,
     }
-
-
-def _answer(predictor: Predictor) -> dict[str, Any]:
-    """What its kind of task says of outputs, whatever they are: whether there are probabilities among it."""
-    import numpy as np
-
-    return predictor.kind.answer(predictor.labels, np.zeros(len(predictor.labels)))

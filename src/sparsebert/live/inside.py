@@ -91,6 +91,8 @@ def seen(opened: OpenModel, shape: Shape | None, text: str, pair: str | None) ->
 
     from sparsebert.data.batches import rows_of
 
+    if not opened.labels:
+        raise UserError("The model gives vectors: there is no one output that tokens could have a part in")
     inference = opened.inference
     columns, cut = inference.reader.read([text], None if pair is None else [pair])
     batch = inference.collate(rows_of(columns, [0]))

@@ -55,7 +55,7 @@ function drawExamples(found) {
 
 function drawAnswers({ sides, faster, threads }) {
   const box = make("div", "", { class: "sides" });
-  const named = sides.filter((side) => side.labels);
+  const named = sides.filter((side) => side.labels?.length);
   const found = [box];
   if (named.length > 1) {
     const [one, other] = named.map((side) => side.labels[0]);
@@ -85,6 +85,7 @@ function answerOf(side) {
   const list = make("ul", "", { class: "bars-of" });
   list.append(...side.labels.map((one) => barOf(one, side.chances)));
   box.append(list);
+  if (side.width) box.append(make("p", `A vector of ${side.width} numbers. A file of texts says how near two models' vectors are.`));
   if (side.more) box.append(make("p", `and ${side.more} more labels`, { class: "caption" }));
   if (side.cut) box.append(make("p", `The text was cut: the model reads ${side.cut} tokens.`, { class: "caption" }));
   if (side.ms) box.append(make("p", `${spreadText(side.ms, digits)} ms, n = ${side.ms.n}`, { class: "times" }));

@@ -47,7 +47,7 @@ function drawAgreement(found, file) {
 
 function agreementText({ texts, same, mean, names }) {
   const count = texts.toLocaleString("en");
-  if (same === null) return `Over ${count} texts the values of ${names[1]} are ${digits(mean)} from those of ${names[0]} on average. The largest differences:`;
+  if (same === null) return `Over ${count} texts the answers of ${names[1]} are ${digits(mean)} from those of ${names[0]} on average (of vectors: one less their cosine). The largest differences:`;
   const list = same === texts ? "" : " They disagree on these, the largest difference first:";
   return `${names[0]} and ${names[1]} agree on ${same.toLocaleString("en")} of ${count} texts (${percent((100 * same) / texts)}).${list}`;
 }
