@@ -93,6 +93,7 @@ def test_a_model_against_itself_loses_nothing_and_mixes(home: Path):
     assert said.exit_code == 0, said.output
     found = json.loads(said.stdout)
     assert found["metric"] == "ndcg_at_10" and found["rows"] == 11
+    assert found["notes"] == ["11 queries, 30 documents", "1 queries without a relevant document are left out"]
     values = [[one["value"] for one in found[name]] for name in ("first", "second", "mixed")]
     assert values[0] == values[1] == values[2] and found["second"][0]["change_low"] == 0
 
@@ -117,6 +118,28 @@ def test_without_scores_the_gate_is_the_likeness_of_the_vectors(home: Path, tmp_
     assert said.exit_code == 1 and "cosine falls by" in said.output and "neighbours" in said.output
 
 
+def test_vectors_of_other_lengths_are_compared_by_what_they_find(home: Path, tmp_path: Path):
+    save_embedder(tmp_path / "two", SentenceVector(("mean", "cls"), normalize=True))
+    ask = ("check", home / "dense", tmp_path / "two", "--json", "--data")
+    columns = ("--text-column", "a", "--text-column", "b", "--label-column", "score")
+    for given in ((home / "set",), (home / "pairs.csv", *columns)):
+        said = run_cli(*ask, *given)
+        assert said.exit_code == 0, said.output
+        found = json.loads(said.stdout)
+        assert "cannot be mixed" in found["notes"][-1] and "mixed" not in {name for name in found if found[name]}
+        assert found["second"][0]["change_low"] is not None and "largest_difference" not in found
+    (tmp_path / "a.txt").write_text("\n".join(DOCUMENTS.values()), encoding="utf-8")
+    assert_refused(run_cli(*ask, tmp_path / "a.txt"), ["Vectors of different lengths", "got 32 and 64 numbers"])
+
+
+def test_judgements_need_no_header(home: Path, tmp_path: Path):
+    write_set(tmp_path / "set")
+    file = tmp_path / "set" / "qrels" / "test.tsv"
+    with_header = read_retrieval_set(tmp_path / "set")
+    file.write_text(file.read_text(encoding="utf-8").partition("\n")[2], encoding="utf-8")
+    assert read_retrieval_set(tmp_path / "set") == with_header
+
+
 @pytest.mark.parametrize(
     ("file", "text", "expected"),
     [
@@ -125,10 +148,22 @@ def test_without_scores_the_gate_is_the_likeness_of_the_vectors(home: Path, tmp_
         ("queries.jsonl", '{"_id": "q1", "text": "a"}\n{"_id": "q1", "text": "b"}\n', "line 2: the id is there twice"),
         ("queries.jsonl", '{"_id": "q1", "text": " "}\n', "line 1: 'text' has to be a text"),
         ("qrels/test.tsv", None, "The folder qrels has no .tsv file of judgements"),
-        ("qrels/test.tsv", "h\nq0\td0\n", "test.tsv, line 2: not query-id, corpus-id and score; got q0"),
-        ("qrels/test.tsv", "h\nq99\td0\t1\n", "test.tsv, line 2: no query has this id; got 'q99'"),
-        ("qrels/test.tsv", "h\nq0\td99\t1\n", "test.tsv, line 2: no document has this id; got 'd99'"),
-        ("qrels/test.tsv", "h\nq0\td0\t0\n", "No query has a relevant document"),
+        (
+            "qrels/test.tsv",
+            "query-id\tcorpus-id\tscore\nq0\td0\n",
+            "test.tsv, line 2: not query-id, corpus-id and score; got q0",
+        ),
+        (
+            "qrels/test.tsv",
+            "query-id\tcorpus-id\tscore\nq99\td0\t1\n",
+            "test.tsv, line 2: no query has this id; got 'q99'",
+        ),
+        (
+            "qrels/test.tsv",
+            "query-id\tcorpus-id\tscore\nq0\td99\t1\n",
+            "test.tsv, line 2: no document has this id; got 'd99'",
+        ),
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\t0\n", "No query has a relevant document"),
     ],
 )
 def test_a_damaged_set_is_named(file: str, text: str | None, expected: str, tmp_path: Path):

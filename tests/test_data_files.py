@@ -67,7 +67,9 @@ def test_a_class_with_one_row_stays_in_train(tmp_path):
 
 
 def test_too_few_rows_to_hold_out(tmp_path):
-    with pytest.raises(UserError, match=r"Too few different texts to hold some out; got 2; add validation.csv"):
+    with pytest.raises(
+        UserError, match=r"Too few different texts to hold some out; got 2; add a file of validation rows"
+    ):
         load_task("x", write(tmp_path / "mine.jsonl", rows_of(["a", "b"] * 5, ["p", "q"] * 5)))
 
 

@@ -14,9 +14,11 @@ from sentence_transformers import CrossEncoder
 from sklearn.metrics import ndcg_score
 
 from sparsebert import Predictor
+from sparsebert.data.load import load_task
 from sparsebert.errors import UserError
 from sparsebert.models.heads import has_task_head
 from sparsebert.models.load import load_config, load_tokenizer
+from sparsebert.recipe.schema import Columns
 from sparsebert.records import read_record
 from sparsebert.tasks.kind import TextColumn
 from sparsebert.tasks.ranking import RANKING
@@ -73,6 +75,25 @@ def test_pairs_without_labels_make_a_smaller_model_of_the_same_kind(home: Path, 
     scores = [model.outputs(*zip(*texts, strict=True))[:, 0] for model in (one, other)]
     assert 0 < small.scores[0].value < 1 and spearmanr(*scores).statistic > 0.1
     assert has_task_head(load_config(run / "0.5-sparsity"), RANKING, 1)
+
+
+def test_a_model_without_a_score_of_its_own_has_nothing_to_keep(home: Path, tmp_path: Path):
+    save_tiny(tmp_path / "base", "base")
+    save_tiny(tmp_path / "classes")
+    given = ("--task", "search", "--kind", "ranking", "--data", home / "pairs.csv", "--sparsity", 0.5)
+    for name in ("base", "classes"):
+        said = run_cli("compress", tmp_path / name, *given, *PAIRS, "-o", tmp_path / "run")
+        assert_refused(said, ["gives nothing of kind ranking", "a CrossEncoder for ranking"])
+    alone = run_cli("compress", home / "dense", *given, "--text-column", "query", "-o", tmp_path / "run")
+    assert_refused(alone, ["Texts of kind ranking are pairs; got text column query"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_query_is_on_one_side_of_the_split(home: Path):
+    columns = Columns(kind="ranking", text=("query", "passage"))
+    task = load_task("search", str(home / "pairs.csv"), columns)
+    train, held = ({*rows["text_a"][:]} for rows in (task.train, task.validation))
+    assert len(held) == 3 and not train & held and len(task.validation) == 12
 
 
 def test_sentence_transformers_gives_the_same_scores(home: Path, run: Path):

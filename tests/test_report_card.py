@@ -152,7 +152,7 @@ def test_times_are_of_the_cpu_where_there_is_a_gpu_too():
 
 def test_the_output_difference_is_said_to_be_a_ratio():
     card = model_card(example_record(), "4x")
-    assert "Largest difference of a logit, masked against shrunk, over the largest logit: 2.4e-07." in card
+    assert "Largest difference of an output, masked against shrunk, over the largest output: 2.4e-07." in card
 
 
 def test_missing_parts_are_left_out_of_the_card():

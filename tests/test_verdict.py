@@ -51,13 +51,13 @@ def test_a_model_no_better_than_the_majority_has_gained_nothing():
         change_high=0.12,
     )
     said = words(record)
-    assert "no better than always giving the most frequent answer (accuracy 65.7%)" in said and "gained" not in said
+    assert "no better than always giving the majority class (accuracy 65.7%)" in said and "gained" not in said
 
 
 def test_what_a_collapsed_model_lost_is_said_too():
     record = scored(example_record(), "4x", 0.5, low=0.4, high=0.6, baseline=0.5, change_low=-0.5, change_high=-0.3)
     assert "41.3 points of accuracy lost" in words(record)
-    assert "no better than always giving the most frequent answer (accuracy 50.0%)" in words(record)
+    assert "no better than always giving the majority class (accuracy 50.0%)" in words(record)
 
 
 def test_a_change_within_chance_is_no_difference():

@@ -57,7 +57,7 @@ def check(
             min=0,
             metavar="POINTS",
             help="Exit with 1 if the main metric, or the recall of a label of 20 rows or more, falls by more. Without "
-            "labels: if more of 100 texts get another class.",
+            "labels: if more of 100 texts get another class, or the cosine of embeddings falls by more.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -132,7 +132,10 @@ def _show(found: CheckResult, max_drop: float | None) -> None:
         right = f" ({flip.label} is right)" if found.first else ""
         say(f"{flip.dense} -> {flip.own}{right}: {flip.text}")
     alike = "" if found.agreement is None else f"{found.agreement:.1%} of {found.rows} texts get the same class. "
-    say(f"{alike}Outputs differ by {found.largest_difference:.2g} at most.")
+    apart = found.largest_difference
+    say(f"{alike}" + ("" if apart is None else f"Outputs differ by {apart:.2g} at most."))
+    for note in found.notes:
+        say(f"Note: {note}")
     if found.failures:
         say(f"FAILS --max-drop {max_drop:g}: {'; '.join(found.failures)}.")
     elif max_drop is not None:

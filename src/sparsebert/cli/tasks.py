@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sparsebert.cli.errors import cli_errors
 from sparsebert.cli.options import DebugOption, JsonOption
+
+if TYPE_CHECKING:
+    from sparsebert.tasks.table import TaskSpec
 
 
 def tasks(as_json: JsonOption = False, debug: DebugOption = False) -> None:
@@ -31,5 +36,11 @@ def tasks(as_json: JsonOption = False, debug: DebugOption = False) -> None:
             return
         rows = table("Task", "Labels", "Metrics", "Question")
         for spec in specs:
-            rows.add_row(spec.name, ", ".join(spec.labels) or "a number", ", ".join(spec.metrics), spec.description)
+            rows.add_row(spec.name, _labels(spec), ", ".join(spec.metrics), spec.description)
         show(rows)
+
+
+def _labels(spec: TaskSpec) -> str:
+    from sparsebert.tasks.kind import task_kind
+
+    return ", ".join(spec.labels) or ("a number" if task_kind(spec.kind).labelled else "none")

@@ -73,6 +73,10 @@ class _Read:
 def _read(file: Path, texts: Sequence[str], columns: Columns) -> _Read:
     kind, written = task_kind(columns.kind), Written(columns.delimiter, columns.encoding)
     if not kind.labelled:
+        if columns.label != Columns().label:
+            raise UserError(
+                f"Texts of kind {columns.kind} have no labels", got=columns.label, fix="leave the column out"
+            )
         return _Read(read_file(file, texts, written))
     raw = read_file(file, (columns.label, *texts), written)
     delimiter = (raw.schema.metadata or {}).get(DELIMITER)

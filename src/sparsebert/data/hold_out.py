@@ -24,12 +24,14 @@ def hold_out(rows: Dataset, seed: int, kind: TaskKind, share: float = HELD_OUT) 
 def held_rows(rows: Dataset, seed: int, kind: TaskKind, share: float = HELD_OUT) -> np.ndarray:
     """Which rows to hold out [rows], about `share` (0-1) of each of the kind's strata.
 
-    Rows of equal texts stay together and count for the stratum of the first of them. A stratum with one text stays in
-    train; of any other at least one text is held out. Raises UserError if nothing can be held out.
+    Rows of equal texts, of some kinds of equal first texts, stay together and count for the stratum of the first of
+    them. A stratum with one text stays in train; of any other at least one text is held out. Raises UserError if
+    nothing can be held out.
     """
     strata = kind.strata(np.asarray(rows["label" if kind.labelled else "text_a"][:]))
     first: dict[tuple[str, ...], int] = {}
-    leader = np.array([first.setdefault(text, row) for row, text in enumerate(row_texts(rows))])
+    texts = [text[:1] if kind.by_first else text for text in row_texts(rows)]
+    leader = np.array([first.setdefault(text, row) for row, text in enumerate(texts)])
     copies = np.bincount(leader)
     leaders = np.flatnonzero(copies)
     generator = np.random.default_rng(seed)
@@ -37,7 +39,9 @@ def held_rows(rows: Dataset, seed: int, kind: TaskKind, share: float = HELD_OUT)
     for stratum in np.unique(strata):
         chosen += _choose(generator.permutation(leaders[strata[leaders] == stratum]), copies, share)
     if not chosen:
-        raise UserError("Too few different texts to hold some out", got=len(leaders), fix="add validation.csv")
+        raise UserError(
+            "Too few different texts to hold some out", got=len(leaders), fix="add a file of validation rows"
+        )
     return np.isin(leader, chosen)
 
 

@@ -99,9 +99,9 @@ def _judgements(file: Path) -> Iterator[tuple[str, str, float, str]]:
     """Query, document, grade, and what an error calls the line."""
     with file.open(encoding="utf-8", newline="") as lines:
         rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        # The header.
-        next(rows, None)
-        for number, row in enumerate(rows, start=2):
+        for number, row in enumerate(rows, start=1):
+            if number == 1 and row[2:] == ["score"]:
+                continue
             where = f"{file.name}, line {number}"
             try:
                 query, document, grade = row

@@ -22,9 +22,7 @@ def standard_rows(raw: pa.Table, spec: TaskSpec, where: str, empty_text: bool = 
     """
     if len(raw) == 0:
         raise UserError("The split has no rows", got=where)
-    if task_kind(spec.kind).apart and len(spec.columns) < 2:
-        fix = "name both with --text-column (columns.text in a recipe)"
-        raise UserError(f"Texts of kind {spec.kind} are pairs", got=f"text column {', '.join(spec.columns)}", fix=fix)
+    _check_sides(spec)
     texts = {}
     for new, old in zip(("text_a", "text_b"), spec.columns, strict=False):
         texts[new] = _texts(column(raw, old, where), f"{where}, column '{old}'", empty_text)
@@ -34,6 +32,17 @@ def standard_rows(raw: pa.Table, spec: TaskSpec, where: str, empty_text: bool = 
     values = column(raw, spec.label, where)
     labels = kind.labels(values, spec.labels, f"{where}, column '{spec.label}'")
     return Dataset.from_dict({**texts, "label": labels})
+
+
+def _check_sides(spec: TaskSpec) -> None:
+    """Raise UserError for single texts where pairs are wanted, and the other way round."""
+    wanted, columns = task_kind(spec.kind).texts, ", ".join(spec.columns)
+    if wanted is None or wanted == len(spec.columns):
+        return
+    if wanted == 2:
+        fix = "name both with --text-column (columns.text in a recipe)"
+        raise UserError(f"Texts of kind {spec.kind} are pairs", got=f"text column {columns}", fix=fix)
+    raise UserError(f"Texts of kind {spec.kind} stand alone", got=f"text columns {columns}", fix="name one of them")
 
 
 def _texts(values: Sequence[Any], where: str, empty_text: bool) -> list[str]:

@@ -197,6 +197,8 @@ class Predictor:
     def _outputs(
         self, first: Sequence[str], second: Sequence[str] | None, done: Callable[[int], None]
     ) -> Iterator[tuple[np.ndarray, set[int]]]:
+        if second is not None and self.kind.texts == 1:
+            raise UserError("The model gives vectors of single texts", got="pairs", fix="give each text by itself")
         if first:
             self.choose(first, second)
             with self._opened.threads():

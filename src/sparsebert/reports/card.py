@@ -150,7 +150,7 @@ def _made(record: Record, model: ModelResult) -> str:
     facts += [_trained(done) for done in stretches(record, model)]
     if model.output_difference is not None:
         facts.append(
-            "Largest difference of a logit, masked against shrunk, over the largest logit: "
+            "Largest difference of an output, masked against shrunk, over the largest output: "
             f"{model.output_difference:.1e}."
         )
     return "\n".join(f"- {in_markdown(fact)}" for fact in facts)

@@ -140,7 +140,9 @@ def _flops_method(record: Record) -> str:
 def _difference_method(record: Record) -> str:
     if all(model.output_difference is None for model in record.models):
         return ""
-    return "largest difference of a logit, the model with masks against the shrunk one, relative to the largest logit."
+    return (
+        "largest difference of an output, the model with masks against the shrunk one, relative to the largest output."
+    )
 
 
 def _facts(record: Record) -> dict[str, str]:

@@ -18,6 +18,9 @@ _GUESSES = {
     **dict.fromkeys(("cosine", "neighbours"), "mean vector"),
 }
 
+# What these are against cannot be told from their names.
+_WORDS = {"cosine": "Cosine to dense", "neighbours": "Neighbours kept"}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -117,6 +120,8 @@ def _wide_columns(rows: Sequence[FamilyRow]) -> list[_Column]:
 
 def metric_name(metric: str) -> str:
     """A metric's key as words."""
+    if metric in _WORDS:
+        return _WORDS[metric]
     return metric.replace("_", " ").capitalize()
 
 

@@ -8,7 +8,7 @@ from sparsebert.reports import values as v
 from sparsebert.reports.asked import known_target, target_text
 from sparsebert.reports.families import Family
 from sparsebert.reports.rows import FamilyRow, family_rows
-from sparsebert.reports.tables import metric_name
+from sparsebert.reports.tables import constant_guess, metric_name
 
 _MISS = 0.05
 _NOTICEABLE = 1.05
@@ -77,7 +77,7 @@ def _collapse_words(row: FamilyRow, metric: str) -> str:
     runs = max(row.one_class_runs, row.no_better_runs)
     if runs == 0:
         return ""
-    said = "no better than always giving the most frequent answer"
+    said = f"no better than always giving the {constant_guess(str(row.metric))}"
     if row.one_class_runs == runs:
         said = f'predicts one class, "{row.only_class}", for every example'
     few = "" if runs == row.runs else f" in {runs} of {row.runs} runs"

@@ -48,6 +48,12 @@ def check(
     pair = sides[1] if len(sides) > 1 else None
     rows = standard_rows(raw, spec, given.file.name, empty_text=True) if given.label else _unlabelled(sides)
     outputs = [one.outputs(sides[0], pair, done) for one in (first, second)]
+    if not first.kind.labelled and outputs[0].shape != outputs[1].shape:
+        raise UserError(
+            "Vectors of different lengths cannot be compared with each other",
+            got=f"{outputs[0].shape[1]} and {outputs[1].shape[1]} numbers",
+            fix="give what says how good each is: scored pairs, or documents and queries",
+        )
     latency = latency_of(first, second, sides[0], pair)
     told = given.label is not None or not first.kind.labelled
     found = _compared(spec, rows, outputs, told, (str(first.runtime), str(second.runtime)), latency)
@@ -58,12 +64,17 @@ def _task(first: Predictor, second: Predictor, given: CheckedTexts) -> TaskSpec:
     if (first.kind, first.labels) != (second.kind, second.labels):
         raise UserError(
             "The two models are not for the same task",
-            got=f"{second.kind_name} of {', '.join(second.labels)}",
-            allowed=f"{first.kind_name} of {', '.join(first.labels)}",
+            got=_named(second),
+            allowed=_named(first),
         )
     labels = first.labels if first.kind.named else ()
     name = first.kind_name
     return TaskSpec("check", given.text, labels, first.kind.metrics, "", label=given.label or "", kind=name)
+
+
+def _named(model: Predictor) -> str:
+    """The task of a model in words."""
+    return f"{model.kind_name} of {', '.join(model.labels)}" if model.labels else model.kind_name
 
 
 def _of_order(first: Predictor, second: Predictor, given: CheckedTexts, done: Callable[[int], None]) -> CheckResult:
@@ -89,6 +100,7 @@ def _of_order(first: Predictor, second: Predictor, given: CheckedTexts, done: Ca
         second=scores.second,
         mixed=scores.mixed,
         largest_difference=scores.apart,
+        notes=scores.notes,
         latency=latency_of(first, second, texts, pair),
     )
 

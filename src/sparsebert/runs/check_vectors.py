@@ -22,18 +22,21 @@ from sparsebert.tasks.table import TaskSpec
 
 PAIRS = TaskSpec("pairs", ("text", "text_2"), (), ("spearman", "pearson"), "", kind="regression")
 Told = Callable[[int], None]
+_OTHER_LENGTHS = "the vectors are of different lengths, so that old and new ones cannot be mixed"
 
 
 class PairedScores(NamedTuple):
     """Scores of the first model, of the second, and of the second's vectors beside those that the first has stored.
 
-    The last are none where there are no vectors. `apart` is the largest difference of two outputs at the same place.
+    The last are none where there are no vectors, and where these are of different lengths. So is `apart`, the largest
+    difference of two outputs at the same place. `notes` say what was counted.
     """
 
     first: tuple[Score, ...]
     second: tuple[Score, ...]
     mixed: tuple[Score, ...]
-    apart: float
+    apart: float | None
+    notes: tuple[str, ...] = ()
 
 
 def pair_scores(
@@ -42,29 +45,37 @@ def pair_scores(
     """Correlation of cosines with how alike the two texts of each pair are said to be [pairs], the more the liker."""
     vectors = [[model.outputs(side, None, done) for side in sides] for model in models]
     own = [_cosines(one, other) for one, other in vectors]
-    # The second side stands for what is stored.
-    mixed = _cosines(vectors[1][0], vectors[0][1])
     constant = ConstantAnswer(np.zeros(1), "always giving the same")
 
     def scored(outputs: np.ndarray, before: np.ndarray | None) -> tuple[Score, ...]:
         return tuple(split_scores(PAIRS, "pairs", outputs, likeness, constant, before))
 
-    apart = max(float(np.abs(one - other).max()) for one, other in zip(*vectors, strict=True))
-    return PairedScores(scored(own[0], None), scored(own[1], own[0]), scored(mixed, own[0]), apart)
+    alone = scored(own[0], None), scored(own[1], own[0])
+    if vectors[0][0].shape != vectors[1][0].shape:
+        return PairedScores(*alone, (), None, (_OTHER_LENGTHS,))
+    # The second side stands for what is stored.
+    mixed = scored(_cosines(vectors[1][0], vectors[0][1]), own[0])
+    return PairedScores(*alone, mixed, _apart(*vectors))
 
 
 def retrieval_scores(models: tuple[Predictor, Predictor], given: RetrievalSet, done: Told) -> PairedScores:
     """What each model finds among the documents, and what the second model's queries find among the first's."""
     documents = [model.outputs(given.documents, None, done) for model in models]
     queries = [model.outputs(given.queries, None, done) for model in models]
-    values = [
-        retrieval_values(nearest_documents(asked, stored), given.relevant)
-        for asked, stored in ((queries[0], documents[0]), (queries[1], documents[1]), (queries[1], documents[0]))
-    ]
-    apart = max(float(np.abs(one - other).max()) for one, other in (documents, queries))
-    first = tuple(mean_score(name, own) for name, own in values[0].items())
-    second, mixed = (tuple(mean_score(name, own, values[0][name]) for name, own in one.items()) for one in values[1:])
-    return PairedScores(first, second, mixed, apart)
+    notes = [f"{len(given.queries):,} queries, {len(given.documents):,} documents"]
+    notes += [f"{given.unjudged:,} queries without a relevant document are left out"] if given.unjudged else []
+    before = retrieval_values(nearest_documents(queries[0], documents[0]), given.relevant)
+
+    def found(asked: np.ndarray, stored: np.ndarray) -> tuple[Score, ...]:
+        values = retrieval_values(nearest_documents(asked, stored), given.relevant)
+        return tuple(mean_score(name, own, before[name]) for name, own in values.items())
+
+    first = tuple(mean_score(name, own) for name, own in before.items())
+    second = found(queries[1], documents[1])
+    if queries[0].shape != queries[1].shape:
+        return PairedScores(first, second, (), None, (*notes, _OTHER_LENGTHS))
+    mixed = found(queries[1], documents[0])
+    return PairedScores(first, second, mixed, _apart(*zip(documents, queries, strict=True)), tuple(notes))
 
 
 def ranking_scores(
@@ -90,7 +101,12 @@ def ranking_scores(
         tuple(mean_score(name, own, first[name]) for name, own in second.items()),
         (),
         float(np.abs(outputs[0] - outputs[1]).max()),
+        (f"{len(asked):,} of {len(places):,} queries have two passages or more, one of them right",),
     )
+
+
+def _apart(*pairs: Sequence[np.ndarray]) -> float:
+    return max(float(np.abs(one - other).max()) for one, other in zip(*pairs, strict=True))
 
 
 def _cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:

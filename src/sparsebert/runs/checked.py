@@ -56,7 +56,10 @@ class CheckResult(Part):
     )
     recalls: tuple[LabelRecall, ...] = ()
     agreement: float | None = Field(default=None, description="part of the texts given the same class, if any")
-    largest_difference: float = Field(description="of the outputs")
+    largest_difference: float | None = Field(
+        default=None, description="of the outputs; none for vectors of different lengths"
+    )
+    notes: tuple[str, ...] = ()
     flips: tuple[Flip, ...] = ()
     latency: Latency
     failures: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from sparsebert.counts import example_inputs
 from sparsebert.data.encode import Encoded, encode
 from sparsebert.data.labels import labels_of, with_labels
 from sparsebert.data.load import Task, load_task
+from sparsebert.errors import UserError
 from sparsebert.measurement.setting import Setting
 from sparsebert.models.families import family_of
 from sparsebert.models.heads import check_start, has_task_head, saved_head
@@ -224,6 +225,7 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     check_start(config, source.name)
     tokenizer = load_tokenizer(source)
     task = task_of(recipe)
+    _check_says_something(recipe, task.spec, config)
     train, encoded = _encoded(recipe, task, tokenizer, config)
     fixed = task_kind(task.spec.kind).labelled
     notes = [*task.notes, *_fit(tokenizer, train.max_length if fixed else None)]
@@ -246,6 +248,17 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     for setting in context.settings:
         example_inputs([context.start()], setting.batch, setting.length)
     return context if context.kind.labelled else _labelled_by(context, _original(context))
+
+
+def _check_says_something(recipe: Recipe, spec: TaskSpec, config: PretrainedConfig) -> None:
+    """Raise UserError for a task without labels where no model is there whose outputs could stand for them."""
+    if task_kind(spec.kind).labelled or recipe.given_teachers or _has_head(config, spec):
+        return
+    raise UserError(
+        f"The model gives nothing of kind {spec.kind} that a smaller one could be made to keep",
+        got=", ".join(config.architectures or ()) or "no architectures in its config.json",
+        fix="give a folder of sentence-transformers: a SentenceTransformer for embeddings, a CrossEncoder for ranking",
+    )
 
 
 def _original(context: RunContext[R]) -> PreTrainedModel:

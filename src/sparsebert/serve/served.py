@@ -114,10 +114,10 @@ class Served:
     def _open(self) -> Predictor:
         plan, batch = self.plan, self._limits.batch
         predictor = Predictor(plan.model, plan.runtime, max_length=plan.max_length, batch=batch, threads=plan.threads)
-        # Pairs, which every model takes: some take nothing else.
+        # Pairs, where a model takes them: some take nothing else.
         side = " ".join(["the"] * WARM_WORDS)
         for texts in (batch, 1):
-            predictor.ranked([side] * texts, [side] * texts)
+            predictor.ranked([side] * texts, None if predictor.kind.texts == 1 else [side] * texts)
         predictor.warm_up(WARM_S)
         return predictor
 

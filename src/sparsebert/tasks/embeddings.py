@@ -35,6 +35,7 @@ class Embeddings(TaskKind):
     exclusive = False
     num_outputs = None
     labelled = False
+    texts = 1
 
     def from_text(self, column: TextColumn) -> tuple[Sequence[Any], tuple[str, ...]]:
         """Raises UserError, as there is no column of labels."""

@@ -68,6 +68,10 @@ class TaskKind(ABC):
     """How many outputs a model has; None = one for each name."""
     labelled: bool = True
     """Whether data have labels; else the outputs of the dense model are what others are to give, and their labels."""
+    texts: int | None = None
+    """How many texts a row has; none = one or two."""
+    by_first: bool = False
+    """Whether rows with the same first text belong together, so that they are held out together."""
     apart: bool = False
     """Whether a text is a pair of which each side is read on its own, so that a batch holds two rows for each."""
     kept: bool = True

@@ -34,6 +34,7 @@ class PairClassification(Classification):
     head = "pair_classification"
     metrics = ("accuracy", "f1")
     apart = True
+    texts = 2
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class PairSimilarity(Regression):
 
     head = "pair_similarity"
     apart = True
+    texts = 2
 
     def labels(self, values: Sequence[Any], names: tuple[str, ...], where: str) -> list[float]:
         """The similarities. Raises UserError for one that is not of the scale."""

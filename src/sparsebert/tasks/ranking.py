@@ -31,6 +31,8 @@ class PairRanking(Regression):
 
     metrics = ("spearman", "pearson")
     labelled = False
+    texts = 2
+    by_first = True
 
     def from_text(self, column: TextColumn) -> tuple[Sequence[str], tuple[str, ...]]:
         """Raises UserError, as there is no column of labels."""
