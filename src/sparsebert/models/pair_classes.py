@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import types
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -64,19 +65,12 @@ def _pair_class(family: ModelFamily, task: HeadName) -> type[PreTrainedModel]:
         )
         self.post_init()
 
-    def forward(
-        self: Any,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        token_type_ids: Any = None,
-        labels: Any = None,
-        **kwargs: Any,
-    ) -> SequenceClassifierOutput:
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        return run_head(self, self.classifier, labels, {**inputs, **kwargs})
+    def run(model: Any, labels: Any, inputs: dict[str, Any]) -> SequenceClassifierOutput:
+        return run_head(model, model.classifier, labels, inputs)
 
     name = dict(family.model_classes)[task].rpartition(":")[2]
-    return _made(name, stock, f"{encoder.__name__} that reads the sides of a pair apart.", init, forward)
+    text = f"{encoder.__name__} that reads the sides of a pair apart."
+    return made_class(__name__, name, stock, text, init, forward_of(run))
 
 
 @functools.cache
@@ -105,12 +99,31 @@ def _multitask_class(family: ModelFamily) -> type[PreTrainedModel]:
         return stock.forward(self, labels=labels, **given, **kwargs)
 
     name = dict(family.model_classes)["multitask"].rpartition(":")[2]
-    return _made(name, stock, f"{stock.__name__} with heads for paraphrase and similarity beside it.", init, forward)
+    text = f"{stock.__name__} with heads for paraphrase and similarity beside it."
+    return made_class(__name__, name, stock, text, init, forward)
 
 
-def _made(name: str, stock: Any, text: str, init: Any, forward: Any) -> type[PreTrainedModel]:
-    namespace = {"__doc__": text, "__init__": init, "forward": forward, "__module__": __name__}
+def made_class(module: str, name: str, stock: Any, text: str, init: Any, forward: Any) -> type[PreTrainedModel]:
+    """A class of this name, of this module, made from `stock`."""
+    namespace = {"__doc__": text, "__init__": init, "forward": forward, "__module__": module}
     return types.new_class(name, (stock,), exec_body=lambda body: body.update(namespace))
+
+
+def forward_of(run: Callable[[Any, Any, dict[str, Any]], SequenceClassifierOutput]) -> Any:
+    """A forward pass with the arguments that transformers looks for: `run` has the model, the labels, what is given."""
+
+    def forward(
+        self: Any,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        labels: Any = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids, **kwargs}
+        return run(self, labels, {name: value for name, value in inputs.items() if value is not None})
+
+    return forward
 
 
 def set_head_dropout(model: PreTrainedModel, rate: float) -> None:

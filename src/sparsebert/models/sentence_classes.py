@@ -7,7 +7,6 @@ model. Saved, it is a base model with the files of sentence-transformers beside 
 from __future__ import annotations
 
 import functools
-import types
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
@@ -16,6 +15,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from sparsebert import registry
 from sparsebert.models.families import ModelFamily
 from sparsebert.models.layout import base_of
+from sparsebert.models.pair_classes import forward_of, made_class
 from sparsebert.models.sentence import vector_of
 from sparsebert.models.shrunk import stock_model_class
 
@@ -31,25 +31,9 @@ def _class(family: ModelFamily) -> type[PreTrainedModel]:
         setattr(self, self.base_model_prefix, encoder(config, **without))
         self.post_init()
 
-    def forward(
-        self: Any,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        token_type_ids: Any = None,
-        labels: Any = None,
-        **kwargs: Any,
-    ) -> SequenceClassifierOutput:
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids, **kwargs}
-        return _embed(self, labels, {name: value for name, value in inputs.items() if value is not None})
-
     name = dict(family.model_classes)["embeddings"].rpartition(":")[2]
-    namespace = {
-        "__doc__": f"{encoder.__name__} that gives one vector for a text.",
-        "__init__": init,
-        "forward": forward,
-        "__module__": __name__,
-    }
-    return types.new_class(name, (stock,), exec_body=lambda body: body.update(namespace))
+    text = f"{encoder.__name__} that gives one vector for a text."
+    return made_class(__name__, name, stock, text, init, forward_of(_embed))
 
 
 def _embed(model: PreTrainedModel, labels: Any, inputs: dict[str, Any]) -> SequenceClassifierOutput:
