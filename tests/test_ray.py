@@ -23,7 +23,7 @@ def test_all_records_are_there_after_a_node_was_killed(tmp_path: Path, monkeypat
     pytest.importorskip("ray")
     save_tiny(tmp_path / "model", "base")
     write_task(tmp_path / "data")
-    quick_recipe(tmp_path / "recipe.yaml", steps=40)
+    quick_recipe(tmp_path / "recipe.yaml", steps=200)
     script = Path(__file__).with_name("ray_script.py")
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path), str(tmp_path / "out")],

@@ -14,7 +14,8 @@ import pytest
 
 from sparsebert import processes
 from sparsebert.processes import ProcessError, Remote, fell_asleep, how_it_ended
-from test_resume import LIMIT_S, heed_ctrl_c
+from test_resume import LIMIT_S
+from test_sweep_on import heed_ctrl_c
 
 pytestmark = pytest.mark.process
 

@@ -105,7 +105,7 @@ def predict(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Say what a model makes of texts: label and probabilities, a number for regression, or a vector."""
+    """Say what a model makes of texts: labels, numbers or vectors."""
     with cli_errors(debug):
         from sparsebert.cli.answers import Destination, check_output
         from sparsebert.cli.output import quiet_where_needed
