@@ -15,6 +15,7 @@ import pytest
 
 from sparsebert.deployment.manifest import Manifest
 from sparsebert.records import read_record, record_files
+from sparsebert.runs.checked import CheckResult
 from tiny_run import run_cli
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,8 @@ OF_README = "deployed-family-short"
 PAGES = sorted([ROOT / "README.md", *RESULTS.glob("*/README.md"), *(DOCS / "results").glob("*.md")])
 RECORDS = sorted(RESULTS.rglob("record.json"))
 MANIFESTS = sorted(RESULTS.rglob("manifests/*.json"))
-OTHERS = {*RECORDS, *MANIFESTS, *RESULTS.rglob("bench.json")}
+CHECKS = sorted(RESULTS.rglob("checks/*.json"))
+OTHERS = {*RECORDS, *MANIFESTS, *CHECKS, *RESULTS.rglob("bench.json")}
 ROWS = [file for file in sorted(RESULTS.rglob("*.json")) if file not in OTHERS]
 # One folder of runs a study.
 SWEEPS = list({file.relative_to(RESULTS).parts[0]: file.parents[1] for file in RECORDS}.values())
@@ -129,6 +131,11 @@ def test_old_records_are_readable() -> None:
 def test_manifests_are_readable() -> None:
     found = [Manifest.model_validate_json(file.read_bytes()) for file in MANIFESTS]
     assert len(found) >= 3 and all(one.programs and one.scores for one in found)
+
+
+def test_checks_are_what_the_package_writes() -> None:
+    found = [CheckResult.model_validate_json(file.read_bytes()) for file in CHECKS]
+    assert len(found) >= 6 and all(one.first and one.second and one.metric for one in found)
 
 
 @pytest.mark.parametrize("folder", SWEEPS, ids=name)

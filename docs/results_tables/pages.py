@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from results_tables import deployed, glue, kernels, pruning, removal, serving, sparse_training
+from results_tables import deployed, embeddings, glue, kernels, pruning, removal, serving, sparse_training
 from results_tables.values import ROOT
 
 REGION = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -62,6 +62,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "serving-batches": serving.batches,
     "serving-endurance": serving.endurance,
     "deployed-accuracy": lambda: deployed.accuracy("deployed"),
+    "embeddings-minilm-family": embeddings.family,
+    "embeddings-minilm-quality": embeddings.quality,
+    "embeddings-minilm-speed": lambda: deployed.speed(embeddings.STUDY),
     "glue-minilm": glue.scores,
     "glue-minilm-costs": glue.costs,
 }
