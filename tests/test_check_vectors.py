@@ -132,6 +132,13 @@ def test_vectors_of_other_lengths_are_compared_by_what_they_find(home: Path, tmp
     assert_refused(run_cli(*ask, tmp_path / "a.txt"), ["Vectors of different lengths", "got 32 and 64 numbers"])
 
 
+def test_a_title_alone_is_a_document(tmp_path: Path):
+    write_set(tmp_path / "set")
+    file = tmp_path / "set" / "corpus.jsonl"
+    file.write_text(file.read_text(encoding="utf-8").replace(DOCUMENTS["d3"], ""), encoding="utf-8")
+    assert read_retrieval_set(tmp_path / "set").documents[3] == "good"
+
+
 def test_judgements_need_no_header(home: Path, tmp_path: Path):
     write_set(tmp_path / "set")
     file = tmp_path / "set" / "qrels" / "test.tsv"
@@ -147,6 +154,8 @@ def test_judgements_need_no_header(home: Path, tmp_path: Path):
         ("corpus.jsonl", "[]\n", "corpus.jsonl, line 1: no JSON object with an _id"),
         ("queries.jsonl", '{"_id": "q1", "text": "a"}\n{"_id": "q1", "text": "b"}\n', "line 2: the id is there twice"),
         ("queries.jsonl", '{"_id": "q1", "text": " "}\n', "line 1: 'text' has to be a text"),
+        ("queries.jsonl", b"\xff{}", "queries.jsonl"),
+        ("qrels/test.tsv", "q0\td0\tinf\n", "test.tsv, line 1: the score is not finite; got inf"),
         ("qrels/test.tsv", None, "The folder qrels has no .tsv file of judgements"),
         (
             "qrels/test.tsv",
@@ -166,12 +175,12 @@ def test_judgements_need_no_header(home: Path, tmp_path: Path):
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\t0\n", "No query has a relevant document"),
     ],
 )
-def test_a_damaged_set_is_named(file: str, text: str | None, expected: str, tmp_path: Path):
+def test_a_damaged_set_is_named(file: str, text: str | bytes | None, expected: str, tmp_path: Path):
     write_set(tmp_path / "set")
     if text is None:
         (tmp_path / "set" / file).unlink()
     else:
-        (tmp_path / "set" / file).write_text(text, encoding="utf-8")
+        (tmp_path / "set" / file).write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(UserError) as caught:
         read_retrieval_set(tmp_path / "set")
     assert expected in str(caught.value)

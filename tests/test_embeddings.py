@@ -228,6 +228,7 @@ def test_texts_are_read_from_lines_and_columns(home: Path, tmp_path: Path):
             {"1_Pooling/config.json": '{"pooling_mode": "mean", "include_prompt": false}'},
             "leaves prompts out of its vectors",
         ),
+        ({"sentence_bert_config.json": '{"do_lower_case": true}'}, "Texts are made lower case before the tokenizer"),
         (
             {"config_sentence_transformers.json": '{"default_prompt_name": "query"}'},
             "puts a prompt before every text by default; got query",

@@ -17,7 +17,7 @@ from sparsebert import Predictor
 from sparsebert.data.load import load_task
 from sparsebert.errors import UserError
 from sparsebert.models.heads import has_task_head
-from sparsebert.models.load import load_config, load_tokenizer
+from sparsebert.models.load import load_config, load_model, load_tokenizer, save_model
 from sparsebert.recipe.schema import Columns
 from sparsebert.records import read_record
 from sparsebert.tasks.kind import TextColumn
@@ -59,7 +59,9 @@ def test_the_kind_by_hand():
     taught, own = np.array([[0.0], [4.0]]), np.array([[1.0], [6.0]])
     # Squared errors of 1 and 4, over a variance of 4.
     assert RANKING.divergence(taught, own) == pytest.approx(2.5 / 4)
-    assert RANKING.mean_loss(own, taught[:, 0]) == pytest.approx(2.5 / 4)
+    assert RANKING.mean_loss(own, taught[:, 0]) == pytest.approx(2.5)
+    # A batch of one: over a tenth of the square of 4.
+    assert float(RANKING.distillation(torch.tensor(own[1:]), torch.tensor(taught[1:]), 2.0)) == pytest.approx(4 / 1.6)
     assert float(RANKING.distillation(torch.tensor(own), torch.tensor(taught), 2.0)) == pytest.approx(2.5 / 4)
     assert np.isfinite(RANKING.divergence(np.zeros((2, 1)), np.ones((2, 1))))
     for refused in (lambda: RANKING.labels([1], (), "a"), lambda: RANKING.from_text(TextColumn(["1"], "a", "b", ","))):
@@ -118,6 +120,16 @@ def test_the_order_of_passages_is_judged_query_by_query(home: Path, run: Path):
     assert found["metric"] == "ndcg_at_10" and found["first"][0]["value"] == pytest.approx(expected)
     assert found["first"][0]["examples"] == 30 and found["second"][0]["change_low"] is not None
     assert "mixed" not in found or not found["mixed"]
+
+
+def test_a_model_that_says_the_same_of_all_finds_nothing(home: Path, tmp_path: Path):
+    flat = load_model(home / "dense")
+    torch.nn.init.zeros_(flat.get_parameter("classifier.weight"))
+    save_model(flat, load_tokenizer(home / "dense"), tmp_path / "flat")
+    data = ("--data", home / "pairs.csv", *PAIRS, "--label-column", "right", "--by-query", "--json")
+    found = json.loads(run_cli("check", home / "dense", tmp_path / "flat", *data).stdout)
+    # The right one of four comes last.
+    assert found["second"][2]["value"] == pytest.approx(0.25)
 
 
 def test_what_says_nothing_of_an_order_is_refused(home: Path, run: Path, tmp_path: Path):

@@ -86,7 +86,9 @@ def check(
                 Predictor(dense, runtime, threads=threads),
                 Predictor(small, small_runtime or runtime, threads=threads),
             )
-            total = None if data.is_dir() else 2 * len(given.text) * len(given.table)
+            # Only vectors are of each side by itself.
+            sides = len(given.text) if models[0].kind.texts == 1 else 1
+            total = None if data.is_dir() else 2 * sides * len(given.table)
             with bar_if_slow("Asking both", total) as done:
                 found = compare(*models, given, max_drop, done)
         if as_json:

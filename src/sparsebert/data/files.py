@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from sparsebert.data.declared import declared_names, with_names
 from sparsebert.data.hold_out import HELD_OUT_SPLIT, hold_out, row_texts
-from sparsebert.data.read import DATA_SUFFIXES, DELIMITER, column, is_data, read_file
+from sparsebert.data.read import DATA_SUFFIXES, DELIMITER, column, has_columns, is_data, read_file
 from sparsebert.data.rows import standard_rows
 from sparsebert.data.text import Written
 from sparsebert.errors import UserError
@@ -43,7 +43,8 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
     a note says how many. The classes are those of the train file.
     Raises UserError for anything that cannot be read or does not fit.
     """
-    train_file, validation_file = _find(task, path)
+    labelled = task_kind(columns.kind).labelled
+    train_file, validation_file = _find(task, path, has_columns if labelled else is_data)
     texts = _text_columns(columns)
     read = _read(train_file, texts, columns)
     spec = _spec(task, read, texts, columns, train_file.name)
@@ -113,26 +114,29 @@ def _shared(train: Dataset, validation: Dataset, train_name: str) -> tuple[str, 
     return (f"{count} of {len(validation)} validation rows have texts that are also in {train_name}",)
 
 
-def _find(task: str, path: Path) -> tuple[Path, Path | None]:
-    """The train file and the validation file, if there is one. `train.csv` given alone means its folder."""
+def _find(task: str, path: Path, wanted: Callable[[Path], bool]) -> tuple[Path, Path | None]:
+    """The train file and the validation file, if there is one, of wanted suffixes.
+
+    `train.csv` given alone means its folder.
+    """
     if path.is_file() and path.stem != "train":
         return path, None
     if not path.exists():
         raise UserError("The data path does not exist", got=path)
     folder = path if path.is_dir() else path.parent
-    train = path if path.is_file() else _one(folder, ("train",))
+    train = path if path.is_file() else _one(folder, ("train",), wanted)
     if train is None:
-        wanted = " or ".join(f"train{suffix}" for suffix in DATA_SUFFIXES)
+        names = " or ".join(f"train{suffix}" for suffix in DATA_SUFFIXES)
         raise UserError(
-            f"Task '{task}' is not one of the table, and the data folder holds no {wanted}",
+            f"Task '{task}' is not one of the table, and the data folder holds no {names}",
             got=folder,
             fix="`sparsebert tasks` lists the tasks that need no file of yours",
         )
-    return train, _one(folder, VALIDATION_STEMS)
+    return train, _one(folder, VALIDATION_STEMS, wanted)
 
 
-def _one(folder: Path, stems: Sequence[str]) -> Path | None:
-    found = [file for file in sorted(folder.iterdir()) if file.stem in stems and is_data(file) and file.is_file()]
+def _one(folder: Path, stems: Sequence[str], wanted: Callable[[Path], bool]) -> Path | None:
+    found = [file for file in sorted(folder.iterdir()) if file.stem in stems and wanted(file) and file.is_file()]
     if len(found) > 1:
         raise UserError(f"More than one {stems[0]} file", got=", ".join(file.name for file in found), fix="keep one")
     return found[0] if found else None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import csv
+import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparsebert.data.text import decoded
 from sparsebert.errors import UserError
 
 CORPUS, QUERIES, JUDGEMENTS = "corpus.jsonl", "queries.jsonl", "qrels"
@@ -60,24 +62,28 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
     if not file.is_file():
         raise UserError(f"A retrieval set has {CORPUS}, {QUERIES} and a folder {JUDGEMENTS}", got=f"no {file}")
     seen: set[str] = set()
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            where = f"{file.name}, line {number}"
-            try:
-                row = json.loads(line)
-                one = str(row["_id"])
-            except (ValueError, KeyError, TypeError):
-                raise UserError(f"{where}: no JSON object with an _id") from None
-            if one in seen:
-                raise UserError(f"{where}: the id is there twice", got=f"'{one}'")
-            seen.add(one)
-            yield one, row, where
+    for number, line in enumerate(_lines(file), start=1):
+        where = f"{file.name}, line {number}"
+        try:
+            row = json.loads(line)
+            one = str(row["_id"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{where}: no JSON object with an _id") from None
+        if one in seen:
+            raise UserError(f"{where}: the id is there twice", got=f"'{one}'")
+        seen.add(one)
+        yield one, row, where
+
+
+def _lines(file: Path) -> Iterator[str]:
+    return io.StringIO(decoded(file.read_bytes(), file.name, None), newline=None)
 
 
 def _document(row: dict[str, Any], where: str) -> str:
-    title = row.get("title")
-    text = _text(row, "text", where)
-    return f"{title.strip()} {text}" if isinstance(title, str) and title.strip() else text
+    title, text = row.get("title"), row.get("text")
+    if isinstance(title, str) and title.strip() and isinstance(text, str):
+        return f"{title.strip()} {text.strip()}".strip()
+    return _text(row, "text", where)
 
 
 def _text(row: dict[str, Any], key: str, where: str) -> str:
@@ -97,14 +103,15 @@ def _judgement_file(folder: Path) -> Path:
 
 def _judgements(file: Path) -> Iterator[tuple[str, str, float, str]]:
     """Query, document, grade, and what an error calls the line."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        for number, row in enumerate(rows, start=1):
-            if number == 1 and row[2:] == ["score"]:
-                continue
-            where = f"{file.name}, line {number}"
-            try:
-                query, document, grade = row
-                yield query, document, float(grade), where
-            except ValueError:
-                raise UserError(f"{where}: not query-id, corpus-id and score", got="\t".join(row)[:100]) from None
+    for number, line in enumerate(_lines(file), start=1):
+        where, cells = f"{file.name}, line {number}", line.rstrip("\n").split("\t")
+        if number == 1 and cells[2:] == ["score"]:
+            continue
+        try:
+            query, document, text = cells
+            grade = float(text)
+        except ValueError:
+            raise UserError(f"{where}: not query-id, corpus-id and score", got="\t".join(cells)[:100]) from None
+        if not math.isfinite(grade):
+            raise UserError(f"{where}: the score is not finite", got=text)
+        yield query, document, grade, where

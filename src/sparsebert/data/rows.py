@@ -36,7 +36,8 @@ def standard_rows(raw: pa.Table, spec: TaskSpec, where: str, empty_text: bool = 
 
 def _check_sides(spec: TaskSpec) -> None:
     """Raise UserError for single texts where pairs are wanted, and the other way round."""
-    wanted, columns = task_kind(spec.kind).texts, ", ".join(spec.columns)
+    kind, columns = task_kind(spec.kind), ", ".join(spec.columns)
+    wanted = 2 if kind.apart else kind.texts
     if wanted is None or wanted == len(spec.columns):
         return
     if wanted == 2:

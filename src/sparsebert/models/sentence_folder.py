@@ -127,6 +127,13 @@ def _read(folder: Path) -> SentenceVector:
             got=held["default_prompt_name"],
             fix=f"take default_prompt_name out of {library.name}, and put it before your texts",
         )
+    own = folder / _TRANSFORMER_FILE
+    if own.is_file() and read_json(own).get("do_lower_case") is True:
+        raise UserError(
+            "Texts are made lower case before the tokenizer reads them, which is not done here",
+            got=f"do_lower_case in {own.name}",
+            fix="set it to false, if the tokenizer does so by itself",
+        )
     prompts = held.get("prompts")
     return SentenceVector(
         _pooling(folder / kinds[1][1] / "config.json"),

@@ -62,6 +62,8 @@ def retrieval_scores(models: tuple[Predictor, Predictor], given: RetrievalSet, d
     """What each model finds among the documents, and what the second model's queries find among the first's."""
     documents = [model.outputs(given.documents, None, done) for model in models]
     queries = [model.outputs(given.queries, None, done) for model in models]
+    for one in (*documents, *queries):
+        _check_finite(one)
     notes = [f"{len(given.queries):,} queries, {len(given.documents):,} documents"]
     notes += [f"{given.unjudged:,} queries without a relevant document are left out"] if given.unjudged else []
     before = retrieval_values(nearest_documents(queries[0], documents[0]), given.relevant)
@@ -94,7 +96,10 @@ def ranking_scores(
         raise UserError("No query has two passages, one of them right", got=f"{len(places)} queries")
     relevant = [{row: float(grades[row]) for row in rows if grades[row] > 0} for rows in asked]
     outputs = [model.outputs(sides[0], sides[1], done)[:, 0] for model in models]
-    orders = [[sorted(rows, key=lambda row: -own[row]) for rows in asked] for own in outputs]
+    for own in outputs:
+        _check_finite(own)
+    # Of equal scores the wrong passage first: a model that says the same of all is not to live on the file's order.
+    orders = [[sorted(rows, key=lambda row: (-own[row], grades[row])) for rows in asked] for own in outputs]
     first, second = (retrieval_values(order, relevant) for order in orders)
     return PairedScores(
         tuple(mean_score(name, own) for name, own in first.items()),
@@ -103,6 +108,11 @@ def ranking_scores(
         float(np.abs(outputs[0] - outputs[1]).max()),
         (f"{len(asked):,} of {len(places):,} queries have two passages or more, one of them right",),
     )
+
+
+def _check_finite(outputs: np.ndarray) -> None:
+    if not np.isfinite(outputs).all():
+        raise UserError("A model's outputs are not finite, so they have no order")
 
 
 def _apart(*pairs: Sequence[np.ndarray]) -> float:

@@ -247,7 +247,7 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     # Damaged weights and lengths without positions are found before anything is written.
     for setting in context.settings:
         example_inputs([context.start()], setting.batch, setting.length)
-    return context if context.kind.labelled else _labelled_by(context, _original(context))
+    return context if context.kind.labelled else _labelled_by_model(context)
 
 
 def _check_says_something(recipe: Recipe, spec: TaskSpec, config: PretrainedConfig) -> None:
@@ -261,22 +261,37 @@ def _check_says_something(recipe: Recipe, spec: TaskSpec, config: PretrainedConf
     )
 
 
-def _original(context: RunContext[R]) -> PreTrainedModel:
-    """The model whose outputs stand for labels: the first teacher that the recipe names, else its own model."""
+def _labelled_by_model(context: RunContext[R]) -> RunContext[R]:
+    """The same with what a model says of each row as its label: the recipe's first teacher, else its own model."""
     teachers = context.recipe.given_teachers
-    return context.load(resolve(teachers[0])) if teachers else context.start()
+    if not teachers:
+        return _labelled(context, context.start(), context.train, context.validations, context.collate)
+    source = resolve(teachers[0])
+    config = load_config(source)
+    if not context.has_head(config):
+        raise UserError("The teacher is not fine-tuned for this task", got=source.name, fix="give teacher: dense")
+    # It may read with another tokenizer.
+    tokenizer = load_tokenizer(source)
+    train, encoded = _encoded(context.recipe, context.task, tokenizer, config)
+    validations = {name: one.dataset for name, one in encoded.items()}
+    return _labelled(context, context.load(source), train.dataset, validations, padding_collator(tokenizer))
 
 
-def _labelled_by(context: RunContext[R], model: PreTrainedModel) -> RunContext[R]:
-    """The same with what a model says of each row as its label."""
+def _labelled(
+    context: RunContext[R],
+    model: PreTrainedModel,
+    train: Dataset,
+    validations: dict[str, Dataset],
+    collate: Collator,
+) -> RunContext[R]:
+    """The context's rows, each with what a model says of the row in its place, which is encoded for that model."""
 
-    def labelled(rows: Dataset, what: str) -> Dataset:
+    def said(rows: Dataset, what: str) -> np.ndarray:
         with bar_if_slow(f"Asking the model about {what} texts", len(rows)) as done:
-            outputs = predict_logits(model, rows, context.collate, kind=context.kind, done=done)
-        return with_labels(rows, outputs)
+            return predict_logits(model, rows, collate, kind=context.kind, done=done)
 
-    validations = {name: labelled(rows, name) for name, rows in context.validations.items()}
-    return replace(context, train=labelled(context.train, TRAIN), validations=validations)
+    found = {name: with_labels(rows, said(validations[name], name)) for name, rows in context.validations.items()}
+    return replace(context, train=with_labels(context.train, said(train, TRAIN)), validations=found)
 
 
 def reads_by(context: RunContext[R], tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> RunContext[R]:

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from sparsebert.records import Decisions, Flip, Score
-from sparsebert.tasks.bootstrap import RESAMPLES, difference_interval, interval, resampled_scores
+from sparsebert.tasks.bootstrap import FEWEST, MOST_ROWS, RESAMPLES, difference_interval, interval, resampled_scores
 from sparsebert.tasks.kind import ConstantAnswer, task_kind
 from sparsebert.tasks.metrics import constant_scores, score_with_reasons
 from sparsebert.tasks.table import TaskSpec
@@ -49,10 +49,9 @@ def split_scores(
 
 def mean_score(name: str, values: np.ndarray, before: np.ndarray | None = None) -> Score:
     """The mean of `values` [queries], with its interval, and that of the change from the values `before`."""
-    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    own = values[draws].mean(axis=1)
+    own = _resampled_means(values)
     low, high = interval(own) or (None, None)
-    apart = (None, None) if before is None else difference_interval(own, before[draws].mean(axis=1)) or (None, None)
+    apart = (None, None) if before is None else difference_interval(own, _resampled_means(before)) or (None, None)
     return Score(
         metric=name,
         value=float(values.mean()),
@@ -63,6 +62,12 @@ def mean_score(name: str, values: np.ndarray, before: np.ndarray | None = None) 
         change_low=apart[0],
         change_high=apart[1],
     )
+
+
+def _resampled_means(values: np.ndarray) -> np.ndarray:
+    """Of resamples of the values; equal numbers of values are drawn alike, so that two models are paired."""
+    count, generator = max(FEWEST, min(RESAMPLES, MOST_ROWS // len(values))), np.random.default_rng(0)
+    return np.array([values[generator.integers(len(values), size=len(values))].mean() for _ in range(count)])
 
 
 def _intervals(

@@ -25,8 +25,8 @@ _NOTHING = 1e-6
 class PairRanking(Regression):
     """Labels are the scores of the model that is made smaller.
 
-    Its scores are logits of any scale, so that errors are measured in their variance: of a batch while training, of all
-    rows elsewhere.
+    Its scores are logits of any scale, so that what a smaller one learns and how far it is are measured in their
+    variance: of a batch while training, of all rows elsewhere.
     """
 
     metrics = ("spearman", "pearson")
@@ -42,17 +42,16 @@ class PairRanking(Regression):
         """Raises UserError, as there is no column of labels."""
         raise _no_labels(where)
 
-    def mean_loss(self, outputs: np.ndarray, labels: np.ndarray) -> float:
-        """Squared error, over the variance of the labels."""
-        return super().mean_loss(outputs, labels) / max(float(np.var(labels)), _NOTHING)
-
     def divergence(self, teacher: np.ndarray, student: np.ndarray) -> float:
         """Squared error, over the variance of what the teacher says."""
         return super().divergence(teacher, student) / max(float(np.var(teacher)), _NOTHING)
 
     def distillation(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-        """Squared error, over the variance of what the teacher says of the batch."""
-        spread = teacher.var(correction=0).clamp_min(_NOTHING)
+        """Squared error, over the variance of what the teacher says of the batch, or a tenth of its square if more.
+
+        A batch of one row, or of like scores, would else count for more than all others.
+        """
+        spread = teacher.var(correction=0).maximum(0.1 * teacher.square().mean()).clamp_min(_NOTHING)
         return super().distillation(student, teacher, temperature) / spread
 
 

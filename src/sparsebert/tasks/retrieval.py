@@ -2,6 +2,7 @@
 
 nDCG (Järvelin and Kekäläinen 2002, with the grade itself as gain, as trec_eval has it), recall, and the reciprocal rank
 of the first relevant document, all within the first ten, as BEIR reports them (Thakur et al. 2021, arXiv:2104.08663).
+A document of a query's own id counts as any other here.
 """
 
 from __future__ import annotations
