@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 for _package in ("starlette", "jinja2", "plotly"):
@@ -34,6 +35,7 @@ from sparsebert.live.catalogue import AskedModel
 from sparsebert.live.inside import MOST_TOKENS, Microscope, seen
 from sparsebert.live.pool import MOST_OPEN, Pool, Side, WayToRun
 from sparsebert.models.layout import layout_of
+from sparsebert.models.load import load_tokenizer, save_model
 from sparsebert.models.surgeon import shrink
 from sparsebert.records import Shape
 from test_embeddings import save_embedder
@@ -308,6 +310,15 @@ def test_only_so_many_models_stay_open(home: Path) -> None:
     assert pool.open(Side(model, WayToRun("eager", 1)), 1) is first and len(pool._open) == MOST_OPEN
     pool.open(Side(model, WayToRun("eager", 1)), 2)
     assert len(pool._open) == MOST_OPEN
+
+
+def test_a_model_that_was_made_again_is_opened_again(tmp_path: Path) -> None:
+    save_model(tiny_model("bert", num_labels=2), load_tokenizer(save_tiny(tmp_path / "words")), tmp_path / "model")
+    pool, model = Pool(), AskedModel("k", "n", str(tmp_path / "model"))
+    first = pool.open(Side(model, WayToRun("eager", 1)), 1)
+    save_model(tiny_model("bert", num_labels=2, seed=1), load_tokenizer(tmp_path / "words"), tmp_path / "model")
+    second = pool.open(Side(model, WayToRun("eager", 1)), 1)
+    assert second is not first and not np.allclose(first.outputs(["good"]), second.outputs(["good"]))
 
 
 def test_the_page_has_the_part_and_says_what_is_missing(home: Path, tmp_path: Path) -> None:

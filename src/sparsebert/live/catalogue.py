@@ -41,6 +41,15 @@ class AskedModel:
         """Whether it is an exported folder, which needs no torch."""
         return is_exported(home_of(self.place))
 
+    @property
+    def now(self) -> tuple[str, int, int]:
+        """The place and which folder is there now: a run that is made again puts another one there."""
+        folder = home_of(self.place)
+        if not folder.is_dir():
+            return self.place, 0, 0
+        found = folder.stat()
+        return self.place, found.st_ino, found.st_mtime_ns
+
 
 @dataclass(frozen=True)
 class OfferedRuntime:

@@ -38,7 +38,7 @@ class OpenModel:
 class Microscope:
     """Opens models to look into, and keeps MOST_OPEN of them; used on one thread."""
 
-    _open: dict[str, OpenModel] = field(default_factory=dict)
+    _open: dict[object, OpenModel] = field(default_factory=dict)
 
     def look(self, job: Errand, sides: Sequence[Side], text: str, pair: str | None) -> None:
         """Report for each side its tokens, or the `problem` where it cannot be looked into."""
@@ -56,13 +56,14 @@ class Microscope:
     def _opened(self, model: AskedModel) -> OpenModel:
         if model.is_programs:
             raise UserError(f"{model.name} is exported: a program does not show what happens inside it")
-        if model.place not in self._open:
+        key = model.now
+        if key not in self._open:
             need_torch(model)
             while len(self._open) >= MOST_OPEN:
                 del self._open[next(iter(self._open))]
-            self._open[model.place] = _open(model.place)
-        self._open[model.place] = self._open.pop(model.place)
-        return self._open[model.place]
+            self._open[key] = _open(model.place)
+        self._open[key] = self._open.pop(key)
+        return self._open[key]
 
 
 def _open(place: str) -> OpenModel:

@@ -37,13 +37,13 @@ class Side:
 class Pool:
     """Opens models and keeps them, MOST_OPEN at most; used on one thread."""
 
-    _open: dict[tuple[str, WayToRun, int], Predictor] = field(default_factory=dict)
+    _open: dict[tuple[object, WayToRun, int], Predictor] = field(default_factory=dict)
 
     def open(self, side: Side, batch: int) -> Predictor:
         """The side's model, `batch` texts at a time. Raises UserError as a Predictor does."""
         from sparsebert.deployment.predictor import Predictor
 
-        key = (side.model.place, side.way, batch)
+        key = (side.model.now, side.way, batch)
         if key not in self._open:
             need_torch(side.model)
             while len(self._open) >= MOST_OPEN:
