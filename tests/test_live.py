@@ -125,7 +125,9 @@ def test_a_file_of_columns_gives_those_that_are_named_or_usual() -> None:
     table = 'n;sentence;other\n1;"a; b";x\n2;;y\n3;c;\n'
     assert of_file("t.csv", table, ()) == TextQueue(["a; b", "c"], None, [1, 3], 1)
     assert of_file("t.CSV", table, ["sentence", "other"]) == TextQueue(["a; b", "c"], ["x", ""], [1, 3], 1)
-    assert of_file("t.tsv", "first, one\tb\nu\tv\n", ()).first == ["u"]
+    assert of_file("t.tsv", "first, one\tb\nu\tv\n", ["first, one"]).first == ["u"]
+    with pytest.raises(UserError, match=r"Which column of t\.tsv holds the texts\?; allowed: id, review; name it"):
+        of_file("t.tsv", "id\treview\n1\tv\n", ())
     assert of_file("t.csv", "what\nu\n", ()).first == ["u"]
     for content, columns, words in (
         (table, ["gone"], "no such column; got gone; allowed: n, sentence, other"),

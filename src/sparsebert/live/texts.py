@@ -47,7 +47,7 @@ def typed(value: Any, what: str = "The text") -> str:
 
 
 def of_file(name: str, content: Any, columns: Sequence[str]) -> TextQueue:
-    """The texts of a file: one a line, or of one or two columns of a .csv or .tsv; none named = one that is usual.
+    """The texts of a file: one a line, or of one or two columns of a .csv or .tsv; none named = a usual or only one.
 
     Raises UserError for what is empty or too large, and for what is not written as its name says.
     """
@@ -69,7 +69,7 @@ def of_file(name: str, content: Any, columns: Sequence[str]) -> TextQueue:
 
 def _of_columns(name: str, content: str, columns: Sequence[str]) -> TextQueue:
     _, header, rows = csv_rows(content, columns, name, "\t" if name.lower().endswith(".tsv") else None)
-    wanted = list(columns) or [next((one for one in _USUAL if one in header), header[0])]
+    wanted = list(columns) or [_usual(name, header)]
     if len(wanted) > 2:
         raise UserError("A text has one column, a pair has two", got=", ".join(wanted))
     for one in wanted:
@@ -78,6 +78,14 @@ def _of_columns(name: str, content: str, columns: Sequence[str]) -> TextQueue:
             raise UserError(f"{name} {found}", got=one, allowed=", ".join(header))
     sides = [[row[header.index(one)] for _, row in rows] for one in wanted]
     return _filled(name, sides[0], sides[1] if len(sides) > 1 else None)
+
+
+def _usual(name: str, header: Sequence[str]) -> str:
+    """The column of texts by its name, or the only one. Raises UserError where neither is clear."""
+    found = [one for one in _USUAL if one in header] or (list(header) if len(header) == 1 else [])
+    if not found:
+        raise UserError(f"Which column of {name} holds the texts?", allowed=", ".join(header), fix="name it")
+    return found[0]
 
 
 def _filled(name: str, first: Sequence[str], second: Sequence[str] | None) -> TextQueue:
