@@ -16,6 +16,7 @@ from sparsebert.deployment.predictor import Predictor
 from sparsebert.errors import UserError
 from sparsebert.records import Score
 from sparsebert.runs.scoring import mean_score, split_scores
+from sparsebert.tasks.embeddings import cosines
 from sparsebert.tasks.kind import ConstantAnswer
 from sparsebert.tasks.retrieval import nearest_documents, retrieval_values
 from sparsebert.tasks.table import TaskSpec
@@ -44,7 +45,7 @@ def pair_scores(
 ) -> PairedScores:
     """Correlation of cosines with how alike the two texts of each pair are said to be [pairs], the more the liker."""
     vectors = [[model.outputs(side, None, done) for side in sides] for model in models]
-    own = [_cosines(one, other) for one, other in vectors]
+    own = [cosines(one, other)[:, None] for one, other in vectors]
     constant = ConstantAnswer(np.zeros(1), "always giving the same")
 
     def scored(outputs: np.ndarray, before: np.ndarray | None) -> tuple[Score, ...]:
@@ -54,7 +55,7 @@ def pair_scores(
     if vectors[0][0].shape != vectors[1][0].shape:
         return PairedScores(*alone, (), None, (_OTHER_LENGTHS,))
     # The second side stands for what is stored.
-    mixed = scored(_cosines(vectors[1][0], vectors[0][1]), own[0])
+    mixed = scored(cosines(vectors[1][0], vectors[0][1])[:, None], own[0])
     return PairedScores(*alone, mixed, _apart(*vectors))
 
 
@@ -117,9 +118,3 @@ def _check_finite(outputs: np.ndarray) -> None:
 
 def _apart(*pairs: Sequence[np.ndarray]) -> float:
     return max(float(np.abs(one - other).max()) for one, other in zip(*pairs, strict=True))
-
-
-def _cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Cosines of two vectors [pairs, 1]."""
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return ((one * other).sum(axis=1) / np.maximum(lengths, 1e-12))[:, None]

@@ -105,7 +105,7 @@ def _no_labels(where: str) -> UserError:
 
 def cosine(outputs: np.ndarray, labels: np.ndarray) -> float:
     """Mean cosine of the two vectors of a text, -1 to 1."""
-    return float(_cosines(outputs, labels).mean())
+    return float(cosines(outputs, labels).mean())
 
 
 def neighbours(outputs: np.ndarray, labels: np.ndarray) -> float:
@@ -116,7 +116,8 @@ def neighbours(outputs: np.ndarray, labels: np.ndarray) -> float:
     return float(_shared_neighbours(outputs, labels).mean())
 
 
-def _cosines(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def cosines(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The cosine of the two vectors in each row [rows]; 0 for a vector of zeros."""
     return (_directions(outputs) * _directions(labels)).sum(axis=-1)
 
 
@@ -145,7 +146,7 @@ def _directions(vectors: np.ndarray) -> np.ndarray:
 
 
 def _resampled_cosine(outputs: np.ndarray, labels: np.ndarray, drawn: Iterable[np.ndarray]) -> np.ndarray:
-    values = _cosines(outputs, labels)
+    values = cosines(outputs, labels)
     return np.concatenate([values[rows].mean(axis=-1) for rows in drawn])
 
 
