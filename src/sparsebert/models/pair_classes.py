@@ -33,9 +33,8 @@ def run_head(model: PreTrainedModel, head: Any, labels: Any, inputs: dict[str, A
     A text's embedding is what the family's own classifier reads: BERT's pooler output, else the first token of the last
     layer.
     """
-    given = {name: value for name, value in inputs.items() if value is not None}
     encoder: nn.Module = base_of(model)
-    found: Any = encoder(**given)
+    found: Any = encoder(**inputs)
     pooled = found.get("pooler_output")
     outputs = head(found.last_hidden_state[:, 0] if pooled is None else pooled)
     loss = None if labels is None else head.loss(outputs, labels)
@@ -83,24 +82,15 @@ def _multitask_class(family: ModelFamily) -> type[PreTrainedModel]:
         set_head_dropout(self, head_dropout(config))
         self.post_init()
 
-    def forward(
-        self: Any,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        token_type_ids: Any = None,
-        labels: Any = None,
-        head: str = SENTIMENT,
-        **kwargs: Any,
-    ) -> SequenceClassifierOutput:
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+    def run(model: Any, labels: Any, inputs: dict[str, Any]) -> SequenceClassifierOutput:
+        head = inputs.pop("head", SENTIMENT)
         if head != SENTIMENT:
-            return run_head(self, self.get_submodule(head), labels, {**inputs, **kwargs})
-        given = {name: value for name, value in inputs.items() if value is not None}
-        return stock.forward(self, labels=labels, **given, **kwargs)
+            return run_head(model, model.get_submodule(head), labels, inputs)
+        return stock.forward(model, labels=labels, **inputs)
 
     name = dict(family.model_classes)["multitask"].rpartition(":")[2]
     text = f"{stock.__name__} with heads for paraphrase and similarity beside it."
-    return made_class(__name__, name, stock, text, init, forward)
+    return made_class(__name__, name, stock, text, init, forward_of(run))
 
 
 def made_class(module: str, name: str, stock: Any, text: str, init: Any, forward: Any) -> type[PreTrainedModel]:
