@@ -76,7 +76,7 @@ def rows_for(model: PreTrainedModel, count: int, length: int) -> Dataset:
 def watch_of(rows: Dataset) -> Watch:
     """Two evaluations in a training, on a few of its rows."""
     half = Evaluate(every=When(percent=50), keep="last")
-    return Watch(half, rows.select(range(min(HELD, len(rows)))), "held_out", CLASSIFICATION, ("accuracy",))
+    return Watch(half, rows.select(range(min(HELD, len(rows)))), "held_out", CLASSIFICATION, ("0", "1"), ("accuracy",))
 
 
 def bare(model: PreTrainedModel, rows: Dataset, options: argparse.Namespace, home: Path) -> Callable[[], None]:

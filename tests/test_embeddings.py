@@ -86,7 +86,7 @@ def test_the_kind_by_hand():
     assert float(EMBEDDINGS.distillation(both[1], both[1], 2.0)) == pytest.approx(0, abs=1e-9)
     constant = EMBEDDINGS.constant(taught, ())
     assert constant.outputs == pytest.approx([0.5, 0.5])
-    assert constant_scores(EMBEDDINGS.metrics, constant.outputs, taught) == pytest.approx(
+    assert constant_scores(EMBEDDINGS.metrics, constant.everywhere(taught), taught) == pytest.approx(
         {"cosine": np.sqrt(0.5), "neighbours": 0.0}
     )
     assert EMBEDDINGS.answer((), np.array([0.5, 1.0])) == {"embedding": [0.5, 1.0]}
@@ -265,7 +265,7 @@ def test_columns_that_are_missing_and_empty_texts_are_named(home: Path, tmp_path
     both = ("--text-column", "text", "--text-column", "other")
     assert_refused(run_cli(*given, "--data", tmp_path / "c.csv", *both), ["stand alone; got text columns text, other"])
     pairs = ("predict", home / "dense", "--file", tmp_path / "c.csv", *both)
-    assert_refused(run_cli(*pairs), ["vectors of single texts"])
+    assert_refused(run_cli(*pairs), ["kind embeddings reads single texts"])
     (tmp_path / "b.txt").write_text("\n\n", encoding="utf-8")
     assert_refused(run_cli(*given, "--data", tmp_path / "b.txt"), ["has no rows"])
     assert not (tmp_path / "run").exists()

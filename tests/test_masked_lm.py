@@ -11,8 +11,8 @@ from transformers.modeling_outputs import MaskedLMOutput
 
 from sparsebert.errors import UserError
 from sparsebert.tasks.bootstrap import resampled_scores
-from sparsebert.tasks.kind import TextColumn
-from sparsebert.tasks.masked_lm import IGNORED, MASKED_LM
+from sparsebert.tasks.kind import IGNORED, TextColumn
+from sparsebert.tasks.masked_lm import MASKED_LM
 from sparsebert.tasks.metrics import constant_scores, score
 from tiny import tiny_model
 
@@ -54,7 +54,9 @@ def test_the_constant_answer_knows_how_frequent_tokens_are() -> None:
     constant = MASKED_LM.constant(labels, ())
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert constant.outputs == pytest.approx([entropy, 0.75, 1])
-    assert constant_scores(["masked_accuracy"], constant.outputs, labels) == {"masked_accuracy": pytest.approx(0.75)}
+    assert constant_scores(["masked_accuracy"], constant.everywhere(labels), labels) == {
+        "masked_accuracy": pytest.approx(0.75)
+    }
 
 
 def test_resampled_accuracy_is_around_the_value() -> None:

@@ -7,7 +7,7 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sparsebert.models.presets import new_model, preset_config
-from sparsebert.tasks.masked_lm import IGNORED
+from sparsebert.tasks.kind import IGNORED
 from sparsebert.training.throughput import Throughput, flops_per_token, peak_flops
 
 ROWS, LENGTH, HIDDEN, NEURONS, LAYERS, WORDS = 4, 16, 128, 512, 2, 50

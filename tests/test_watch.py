@@ -48,7 +48,7 @@ def train(
             raise KeyboardInterrupt
         return toy_collate(rows)
 
-    watch = Watch(evaluate, rows, "held_out", CLASSIFICATION, METRICS)
+    watch = Watch(evaluate, rows, "held_out", CLASSIFICATION, ("no", "yes"), METRICS)
     return model, fine_tune(model, TRAIN, collate, training, folder, 0, "test", watch=watch)
 
 

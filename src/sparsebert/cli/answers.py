@@ -90,15 +90,15 @@ def _plain(value: Any) -> Any:
 def flat(answer: Answer) -> Answer:
     """A row without parts: `probabilities` and `values` stand beside the others, by name; lists become text.
 
-    A vector is written as JSON.
+    Vectors and spans are written as JSON.
     """
     single = {"probabilities": "probability", "values": "value"}
     found: Answer = {}
     for key, value in answer.items():
         if key in single:
             found |= {f"{single[key]}_{name}": part for name, part in value.items()}
-        elif key == "embedding":
-            found[key] = json.dumps(value)
+        elif key in ("embedding", "spans"):
+            found[key] = json.dumps(value, ensure_ascii=False)
         else:
             found[key] = SEPARATOR.join(value) if isinstance(value, list) else value
     return found

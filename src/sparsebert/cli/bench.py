@@ -217,8 +217,8 @@ def _natural_length(recipe: Recipe, model: ModelSource) -> int:
 
     task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed)
     limits = token_limits(load_config(model))
-    apart = task_kind(task.spec.kind).apart
-    rows = encode(task.validation, load_tokenizer(model), recipe.max_length, *limits, apart).dataset
+    kind = task_kind(task.spec.kind)
+    rows = encode(task.validation, load_tokenizer(model), recipe.max_length, *limits, kind).dataset
     return int(np.median(list(rows["length"])))
 
 

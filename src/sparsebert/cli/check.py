@@ -88,7 +88,8 @@ def check(
             )
             # Only vectors are of each side by itself.
             sides = len(given.text) if models[0].kind.texts == 1 else 1
-            total = None if data.is_dir() else 2 * sides * len(given.table)
+            known = not data.is_dir() and not models[0].kind.by_word
+            total = 2 * sides * len(given.table) if known else None
             with bar_if_slow("Asking both", total) as done:
                 found = compare(*models, given, max_drop, done)
         if as_json:

@@ -76,8 +76,8 @@ KindOption = Annotated[
     typer.Option(
         "--kind",
         metavar="NAME",
-        help="What labels are: classification (default), regression, multilabel; of pairs whose sides are read apart "
-        "pair_classification, pair_similarity; embeddings and ranking have no labels.",
+        help="What labels are: classification (default), regression, multilabel, tokens (a tag for each word); of "
+        "pairs whose sides are read apart pair_classification, pair_similarity; embeddings and ranking have none.",
         rich_help_panel=DATA,
     ),
 ]

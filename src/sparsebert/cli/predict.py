@@ -266,7 +266,10 @@ def _table(rows: Sequence[Answer], show_ids: bool) -> Table:
 
 
 def _short(row: Answer) -> Answer:
-    """The same with the first numbers of a vector alone."""
+    """The same with the first numbers of a vector alone, and spans in words."""
+    if "spans" in row:
+        told = "; ".join(f"{one['label']}: {one['text']} ({one['probability']:.2f})" for one in row["spans"])
+        return {key: value for key, value in row.items() if key != "spans"} | {"tagged": told or "none"}
     if "embedding" not in row:
         return row
     vector = row["embedding"]

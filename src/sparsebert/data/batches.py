@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsebert.data.tokens import SECOND, TokenColumns
+from sparsebert.data.tokens import SECOND, WORDS, TokenColumns
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TokenRow = dict[str, Any]
@@ -93,13 +93,31 @@ def outputs_in_groups(
 ) -> np.ndarray:
     """What `run` gives for each row [rows, ...], in their order, asked for a group at a time.
 
-    `done` is told how many rows are ready after each group.
+    Of an output for every token those of the first tokens of words, where columns name these, else of all tokens of a
+    row (see `stacked`). `done` is told how many rows are ready after each group.
     """
     found: dict[int, np.ndarray] = {}
     for group in groups:
         found.update(zip(group, run(rows_of(columns, group)), strict=True))
         done(len(group))
-    return np.stack([found[row] for row in range(len(found))])
+    tokens = columns[WORDS] if WORDS in columns else [range(len(ids)) for ids in columns["input_ids"]]
+    return stacked(found, tokens)
+
+
+def stacked(found: Mapping[int, np.ndarray], tokens: Sequence[Sequence[int]]) -> np.ndarray:
+    """Outputs by row number as one array [rows, ...].
+
+    Of outputs for every token those of the `tokens` of each row are taken [rows, most of them, ...]; 0 stands where
+    such a number is -1, and behind the last one.
+    """
+    rows = [found[row] for row in range(len(found))]
+    if rows[0].ndim < 2:
+        return np.stack(rows)
+    array = np.zeros((len(rows), max(map(len, tokens)), *rows[0].shape[1:]), dtype=rows[0].dtype)
+    for row, (values, chosen) in enumerate(zip(rows, tokens, strict=True)):
+        own = np.asarray(chosen, dtype=np.int64)
+        array[row, np.flatnonzero(own >= 0)] = values[own[own >= 0]]
+    return array
 
 
 def rows_of(columns: TokenColumns, chosen: Sequence[int]) -> list[TokenRow]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from sparsebert.data.tokens import Reader, cut_note
+from sparsebert.data.tokens import OFFSETS, WORDS, Reader, cut_note
+from sparsebert.tasks.entities import first_tokens
+from sparsebert.tasks.kind import Passage, TaskKind
 
 CHUNK_ROWS = 1000
 
@@ -19,16 +22,21 @@ class Encoded:
 
     `length` is in tokens. Of pairs that are read apart, `second` says where in a row the other side begins, and
     `length` is that of the longer side. `truncated` of the rows were longer than `max_length` tokens and were cut.
+    Where labels are of words, `words` holds the first token of each, -1 for none; `unread` words of `every` have none.
     """
 
     dataset: Dataset
     max_length: int
     truncated: int
+    unread: int = 0
+    every: int = 0
 
     @property
-    def note(self) -> str:
-        """One sentence for the user; empty if nothing was cut."""
-        return cut_note(self.truncated, len(self.dataset), self.max_length)
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the user about what was cut, and what was not read."""
+        unread = f"{self.unread} of {self.every} words have no token of their own, so that their tags are not learned"
+        cut = cut_note(self.truncated, len(self.dataset), self.max_length)
+        return (*((cut,) if cut else ()), *((unread,) if self.unread else ()))
 
 
 def encode(
@@ -38,22 +46,38 @@ def encode(
     model_limit: int | None = None,
     vocab_size: int | None = None,
     segments: int | None = None,
-    apart: bool = False,
+    kind: TaskKind | None = None,
 ) -> Encoded:
     """Tokenise `text_a` (and `text_b`) of every row, special tokens included, in memory and in order.
 
     Rows longer than `max_length`, or than `model_limit` if that is less, are cut to it; the longer text of a pair
     loses first. Equal input gives an equal fingerprint. `vocab_size` and `segments` are how many token ids and segment
-    types the model has, none = unchecked; `apart`: the sides of a pair are read on their own (see Reader). Raises
-    UserError for a text without tokens, and for an id that the model does not have.
+    types the model has, none = unchecked. The `kind` of the task says whether the sides of a pair are read on their
+    own, and whether labels are of words. Raises UserError for a text without
+    tokens, an id that the model does not have, and a tokenizer that does not say where tokens stand.
     """
     limit = max_length if model_limit is None else min(max_length, model_limit)
-    reader = Reader(tokenizer, limit, vocab_size, segments, apart)
-    tables, truncated = [], 0
+    apart, by_word = (kind.apart, kind.by_word) if kind else (False, False)
+    reader = Reader(tokenizer, limit, vocab_size, segments, apart, by_word)
+    tables, truncated, unread, every = [], 0, 0, 0
     for start in range(0, len(dataset), CHUNK_ROWS):
         rows = dataset[start : start + CHUNK_ROWS]
         tokens, cut = reader.read(rows["text_a"], rows.get("text_b"), start)
         truncated += len(cut)
         label = {"label": rows["label"]} if "label" in rows else {}
+        offsets = tokens.pop(OFFSETS, None)
+        if offsets is not None:
+            label = _words(rows["label"], map(Passage, rows["text_a"], offsets))
+            unread += sum(row.count(-1) for row in label[WORDS])
+            every += sum(map(len, label[WORDS]))
         tables.append(pa.table({**tokens, **label, "length": reader.longest(tokens)}))
-    return Encoded(Dataset(pa.concat_tables(tables)), limit, truncated)
+    return Encoded(Dataset(pa.concat_tables(tables)), limit, truncated, unread, every)
+
+
+def _words(labels: Sequence[Sequence[Sequence[int]]], passages: Iterable[Passage]) -> dict[str, list[list[int]]]:
+    """Labels of words that are (start, end, label), and their first tokens."""
+    places = [[(start, end) for start, end, _ in words] for words in labels]
+    return {
+        "label": [[label for *_, label in words] for words in labels],
+        WORDS: [first_tokens(*row) for row in zip(places, passages, strict=True)],
+    }

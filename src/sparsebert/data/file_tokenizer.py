@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from sparsebert.data.tokens import OFFSETS
 from sparsebert.errors import UserError
 
 FILE = "tokenizer.json"
@@ -15,6 +16,8 @@ FILE = "tokenizer.json"
 
 class FileTokenizer:
     """What `tokenizer.json` says, called as a tokenizer of transformers is called by a Reader."""
+
+    is_fast = True
 
     def __init__(self, file: Path, pad_token_id: int, pad_token_type_id: int) -> None:
         self.pad_token_id, self.pad_token_type_id = pad_token_id, pad_token_type_id
@@ -37,6 +40,7 @@ class FileTokenizer:
         max_length: int | None,
         return_attention_mask: bool,
         verbose: bool,
+        return_offsets_mapping: bool = False,
     ) -> dict[str, Any]:
         """Token rows by name; the longer text of a pair loses first."""
         if truncation:
@@ -45,9 +49,15 @@ class FileTokenizer:
         else:
             self._tokenizer.no_truncation()
         texts = list(first) if second is None else list(zip(first, second, strict=True))
-        found = self._tokenizer.encode_batch_fast(texts)
-        return {
-            "input_ids": [one.ids for one in found],
-            "token_type_ids": [one.type_ids for one in found],
-            "attention_mask": [one.attention_mask for one in found],
-        }
+        if not return_offsets_mapping:
+            return _columns(self._tokenizer.encode_batch_fast(texts))
+        found = self._tokenizer.encode_batch(texts)
+        return _columns(found) | {OFFSETS: [one.offsets for one in found]}
+
+
+def _columns(found: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "input_ids": [one.ids for one in found],
+        "token_type_ids": [one.type_ids for one in found],
+        "attention_mask": [one.attention_mask for one in found],
+    }

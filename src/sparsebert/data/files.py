@@ -13,6 +13,7 @@ from sparsebert.data.declared import declared_names, with_names
 from sparsebert.data.hold_out import HELD_OUT_SPLIT, hold_out, row_texts
 from sparsebert.data.read import DATA_SUFFIXES, DELIMITER, column, has_columns, is_data, read_file
 from sparsebert.data.rows import standard_rows
+from sparsebert.data.tagged import LABEL, TEXT, is_tagged, read_tagged
 from sparsebert.data.text import Written
 from sparsebert.errors import UserError
 from sparsebert.recipe.schema import Columns
@@ -37,15 +38,16 @@ class OwnData:
 def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
     """Read a file, or a folder with `train.*` and maybe `validation.*`, `valid.*`, `val.*` or `dev.*`.
 
-    Files are csv, jsonl, parquet, or txt with a text a line. Names of classes that a parquet file declares stay in the
-    order of their numbers. Without a validation file a seeded tenth of the rows is held out, the same share of each
-    stratum of the task's kind, such as a class, and no text is in both parts; where a file has texts of the train file,
-    a note says how many. The classes are those of the train file.
+    Files are csv, jsonl, parquet, or txt with a text a line; of words with tags those of data/tagged.py. Names of
+    classes that a parquet file declares stay in the order of their numbers. Without a validation file a seeded tenth of
+    the rows is held out, the same share of each stratum of the task's kind, such as a class, and no text is in both
+    parts; where a file has texts of the train file, a note says how many. The classes are those of the train file.
     Raises UserError for anything that cannot be read or does not fit.
     """
-    labelled = task_kind(columns.kind).labelled
-    train_file, validation_file = _find(task, path, has_columns if labelled else is_data)
-    texts = _text_columns(columns)
+    kind = task_kind(columns.kind)
+    wanted = is_tagged if kind.by_word else has_columns if kind.labelled else is_data
+    train_file, validation_file = _find(task, path, wanted)
+    texts = (TEXT,) if kind.by_word else _text_columns(columns)
     read = _read(train_file, texts, columns)
     spec = _spec(task, read, texts, columns, train_file.name)
     rows = standard_rows(read.table, spec, train_file.name)
@@ -73,6 +75,9 @@ class _Read:
 
 def _read(file: Path, texts: Sequence[str], columns: Columns) -> _Read:
     kind, written = task_kind(columns.kind), Written(columns.delimiter, columns.encoding)
+    if kind.by_word:
+        found = read_tagged(file, *_named(columns), columns.encoding)
+        return _Read(found.table, found.declared, found.notes)
     if not kind.labelled:
         if columns.label != Columns().label:
             raise UserError(
@@ -87,6 +92,13 @@ def _read(file: Path, texts: Sequence[str], columns: Columns) -> _Read:
     given = TextColumn(column(raw, columns.label, file.name), file.name, columns.label, delimiter.decode())
     values, notes = kind.from_text(given)
     return _Read(raw.set_column(raw.column_names.index(columns.label), columns.label, pa.array(values)), notes=notes)
+
+
+def _named(columns: Columns) -> tuple[str | None, str | None]:
+    """The columns of texts and of labels that the user names; none = to be found out."""
+    if len(columns.text) > 1:
+        raise UserError("Words with tags are of single texts", got=", ".join(columns.text), fix="name one text column")
+    return next(iter(columns.text), None), None if columns.label == Columns().label else columns.label
 
 
 def _names_note(spec: TaskSpec) -> tuple[str, ...]:
@@ -153,14 +165,15 @@ def _text_columns(columns: Columns) -> tuple[str, ...]:
 
 def _spec(task: str, read: _Read, texts: tuple[str, ...], columns: Columns, where: str) -> TaskSpec:
     kind = task_kind(columns.kind)
-    names = _label_names(kind, read, columns.label, where) if kind.labelled else ()
+    label = LABEL if kind.by_word else columns.label
+    names = _label_names(kind, read, label, where) if kind.labelled else ()
     return TaskSpec(
         name=task,
         columns=texts,
         labels=read.declared or names,
         metrics=kind.metrics,
         description=f"the user's own data, {where}",
-        label=columns.label,
+        label=label,
         kind=columns.kind,
     )
 

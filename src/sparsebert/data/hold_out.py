@@ -28,7 +28,9 @@ def held_rows(rows: Dataset, seed: int, kind: TaskKind, share: float = HELD_OUT)
     them. A stratum with one text stays in train; of any other at least one text is held out. Raises UserError if
     nothing can be held out.
     """
-    strata = kind.strata(np.asarray(rows["label" if kind.labelled else "text_a"][:]))
+    # Labels of words are lists of many lengths.
+    by_text = kind.labelled and not kind.by_word
+    strata = kind.strata(np.asarray(rows["label" if by_text else "text_a"][:]))
     first: dict[tuple[str, ...], int] = {}
     texts = [text[:1] if kind.by_first else text for text in row_texts(rows)]
     leader = np.array([first.setdefault(text, row) for row, text in enumerate(texts)])

@@ -6,13 +6,21 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
+from sparsebert.tasks.kind import IGNORED
+
 
 def labels_of(rows: Dataset) -> np.ndarray:
-    """The column `label`: [rows], or [rows, numbers] where a row has several."""
+    """The column `label`: [rows], or [rows, numbers] where a row has several, of words filled up with IGNORED."""
     column = rows.select_columns(["label"]).with_format("arrow")[:]["label"].combine_chunks()
     if pa.types.is_fixed_size_list(column.type):
         return column.flatten().to_numpy().reshape(len(column), column.type.list_size)
-    return np.array(column.to_pylist())
+    if not pa.types.is_list(column.type) or not pa.types.is_integer(column.type.value_type):
+        return np.array(column.to_pylist())
+    found = column.to_pylist()
+    labels = np.full((len(found), max(len(row) for row in found)), IGNORED)
+    for place, row in enumerate(found):
+        labels[place, : len(row)] = row
+    return labels
 
 
 def with_labels(rows: Dataset, labels: np.ndarray) -> Dataset:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsebert.errors import UserError
-from sparsebert.tasks.masked_lm import IGNORED
+from sparsebert.tasks.kind import IGNORED
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,28 @@ def read_file(path: Path, wanted: Sequence[str], written: Written = FOUND_OUT) -
     """
     if not is_data(path):
         raise UserError("Cannot tell the format of the data file", got=path.name, allowed=", ".join(DATA_SUFFIXES))
+    with _reading(path):
+        return _READERS[path.suffix.lower()](path, list(dict.fromkeys(wanted)), written)
+
+
+def column_names(path: Path, encoding: str | None = None) -> list[str]:
+    """The columns of a JSONL or parquet file. Raises UserError as `read_file` does."""
+    with _reading(path):
+        if path.suffix.lower() == ".parquet":
+            with pq.ParquetFile(path) as file:
+                return list(file.schema_arrow.names)
+        return _named_in(_json_rows(path, encoding))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     if not path.is_file():
         raise UserError("The data file does not exist", got=path)
-    suffix = path.suffix.lower()
     try:
-        return _READERS[suffix](path, list(dict.fromkeys(wanted)), written)
+        yield
     except (OSError, OverflowError, RecursionError, ValueError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"The data file cannot be read as {suffix[1:]} ({reason})", got=path) from None
+        raise UserError(f"The data file cannot be read as {path.suffix.lower()[1:]} ({reason})", got=path) from None
 
 
 def column(raw: pa.Table, name: str, where: str) -> list[Any]:
@@ -92,15 +107,21 @@ def _read_csv(path: Path, wanted: list[str], written: Written) -> pa.Table:
 
 
 def _read_jsonl(path: Path, wanted: list[str], written: Written) -> pa.Table:
-    rows: dict[int, dict[str, Any]] = {}
-    text = decoded(path.read_bytes(), path.name, written.encoding)
-    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
-        if line.strip():
-            rows[number] = _json_object(line, f"{path.name}, line {number}")
-    names = dict.fromkeys(name for row in rows.values() for name in row)
-    _check(path, len(rows), list(names), wanted)
+    rows = _json_rows(path, written.encoding)
+    _check(path, len(rows), _named_in(rows), wanted)
     columns = {name: {number: row.get(name) for number, row in rows.items()} for name in wanted}
     return pa.table({name: _one_type(cells, path, name) for name, cells in columns.items()})
+
+
+def _json_rows(path: Path, encoding: str | None) -> dict[int, dict[str, Any]]:
+    """The objects of a file by the number of their line."""
+    text = decoded(path.read_bytes(), path.name, encoding)
+    lines = enumerate(io.StringIO(text, newline=None), start=1)
+    return {number: _json_object(line, f"{path.name}, line {number}") for number, line in lines if line.strip()}
+
+
+def _named_in(rows: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows.values() for name in row))
 
 
 def _json_object(line: str, where: str) -> dict[str, Any]:

@@ -9,17 +9,30 @@ from typing import TYPE_CHECKING, Any
 from sparsebert.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedTokenizerBase
 
     from sparsebert.data.file_tokenizer import FileTokenizer
 
 TokenColumns = dict[str, Any]
 """Lists of numbers by name, one a text; `second`, of pairs that are read apart, holds one number a text."""
-SECOND = "second"
+SECOND, OFFSETS, WORDS = "second", "offset_mapping", "words"
 SHORTEST = 4
 """Tokens: the special ones of a pair, and one more."""
 WINDOW_TEXTS = 4096
 """So many texts are read and answered before the next are looked at."""
+
+
+@dataclass(frozen=True)
+class ReadTexts:
+    """What a model says of some texts: `outputs` [texts, ...] in fp32, which of them were `cut`, and their `offsets`.
+
+    Offsets are where the tokens of each text stand in it, none where a reader does not ask for them.
+    """
+
+    outputs: np.ndarray
+    cut: set[int]
+    offsets: Sequence[Sequence[tuple[int, int]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,7 @@ class Reader:
     `vocab_size` none leaves token ids unchecked. `segments` is how many segment types the model tells apart; none
     leaves them as the tokenizer gives them, and with fewer than two there is nothing to tell, so they are left out.
     With `apart` the sides of a pair are read on their own: a row holds the tokens of both, one after the other, and
-    `second` says where the other begins.
+    `second` says where the other begins. With `offsets` there is also where in its text each token stands.
     """
 
     tokenizer: PreTrainedTokenizerBase | FileTokenizer
@@ -37,6 +50,7 @@ class Reader:
     vocab_size: int | None = None
     segments: int | None = None
     apart: bool = False
+    offsets: bool = False
 
     def read(
         self, first: Sequence[str], second: Sequence[str] | None = None, start: int = 0
@@ -87,6 +101,12 @@ class Reader:
         return columns, set(long)
 
     def _call(self, first: Sequence[str], second: Sequence[str] | None, limit: int | None) -> TokenColumns:
+        if self.offsets and not self.tokenizer.is_fast:
+            raise UserError(
+                "The tokenizer does not say where in a text its tokens stand",
+                got=type(self.tokenizer).__name__,
+                fix="use a fast one (a tokenizer.json)",
+            )
         # `verbose=False`: the warning about over-long text would come before it is cut.
         found: dict[str, Any] = dict(
             self.tokenizer(
@@ -96,6 +116,7 @@ class Reader:
                 max_length=limit,
                 return_attention_mask=True,
                 verbose=False,
+                return_offsets_mapping=self.offsets,
             )
         )
         if self.segments is not None and self.segments < 2:

@@ -20,7 +20,7 @@ from sparsebert.data.batches import (
     rounded_rows,
 )
 from sparsebert.data.file_tokenizer import FILE, FileTokenizer
-from sparsebert.data.tokens import SHORTEST, Reader, TokenColumns
+from sparsebert.data.tokens import OFFSETS, SHORTEST, Reader, ReadTexts, TokenColumns
 from sparsebert.deployment.manifest import Manifest, ProgramFile, check_files
 from sparsebert.errors import UserError
 from sparsebert.runtimes.program import Program, RuntimeUnavailableError, cannot_run, open_program
@@ -38,13 +38,14 @@ class Exported:
 
     def logits(
         self, first: Sequence[str], second: Sequence[str] | None, done: Callable[[int], None]
-    ) -> Iterator[tuple[np.ndarray, set[int]]]:
-        """Yield fp32 outputs [texts, outputs] and which texts were cut, for some texts at a time, in their order.
+    ) -> Iterator[ReadTexts]:
+        """Yield outputs [texts, outputs] of some texts at a time, in their order; of words [texts, tokens, outputs].
 
         `done` is told how many texts are ready after each batch. Raises UserError for texts without tokens.
         """
         for columns, cut in self.reader.windows(first, second):
-            yield outputs_in_groups(columns, self.groups(columns), self.run, done), cut
+            outputs = outputs_in_groups(columns, self.groups(columns), self.run, done)
+            yield ReadTexts(outputs, cut, columns.get(OFFSETS))
 
     def warm_up(self, seconds: float) -> int:
         """Ask a program that takes long over each new shape in those of its batches, the smallest first.
@@ -103,8 +104,9 @@ def file_reader(manifest: Manifest, folder: Path, max_length: int | None = None)
         allowed = f"{SHORTEST} to {manifest.max_length}"
         raise UserError("The length does not fit the exported model", got=max_length, allowed=allowed)
     tokenizer = FileTokenizer(folder / FILE, manifest.pad_token_id, manifest.pad_token_type_id)
-    apart = manifest.kind is not None and task_kind(manifest.kind).apart
-    return Reader(tokenizer, max_length or manifest.max_length, manifest.vocab_size, manifest.segments, apart)
+    kind = None if manifest.kind is None else task_kind(manifest.kind)
+    apart, by_word = (kind.apart, kind.by_word) if kind else (False, False)
+    return Reader(tokenizer, max_length or manifest.max_length, manifest.vocab_size, manifest.segments, apart, by_word)
 
 
 def open_exported(

@@ -131,7 +131,7 @@ def inference_of(source: ModelSource, max_length: int | None, runtime: str, batc
         allowed = f"{SHORTEST} or more" if limit is None else f"{SHORTEST} to {limit}"
         raise UserError("--max-length is too short for a text", got=max_length, allowed=allowed)
     wanted = max_length or reading_length(config, tokenizer)
-    kind = saved_kind(config)
-    apart = kind is not None and task_kind(kind).apart
-    reader = Reader(tokenizer, min(wanted, limit or wanted), config.vocab_size, segment_types(config), apart)
+    name = saved_kind(config)
+    apart, by_word = (task_kind(name).apart, task_kind(name).by_word) if name else (False, False)
+    reader = Reader(tokenizer, min(wanted, limit or wanted), config.vocab_size, segment_types(config), apart, by_word)
     return Inference(model, reader, padding_collator(tokenizer), runtime, batch)

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sparsebert.data.tokens import Reader
+from sparsebert.data.tokens import Reader, ReadTexts
 from sparsebert.deployment.exported import file_reader, open_exported
 from sparsebert.deployment.manifest import is_exported, read_manifest
 from sparsebert.errors import UserError
 from sparsebert.files import home_of
 from sparsebert.runtimes.program import RuntimeUnavailableError
-from sparsebert.tasks.kind import TaskKind, task_kind
+from sparsebert.tasks.kind import Passage, TaskKind, task_kind
 
 AUTO = "auto"
 CHOICE_ROUNDS = 5
@@ -36,8 +36,8 @@ class Source(Protocol):
 
     def logits(
         self, first: Sequence[str], second: Sequence[str] | None, done: Callable[[int], None]
-    ) -> Iterator[tuple[np.ndarray, set[int]]]:
-        """Outputs [texts, outputs] and which of the texts were cut, for some texts at a time."""
+    ) -> Iterator[ReadTexts]:
+        """Outputs of some texts at a time, in their order."""
         ...
 
 
@@ -98,7 +98,8 @@ class Predictor:
 
         A text is a string, or a pair as `{"text": ..., "text_pair": ...}`. With another `top_k` than 1 each text has a
         list of so many labels, the highest first; none = all. A score is a probability, or the value that is predicted.
-        A model of embeddings gives `{"embedding": [...]}` in the place of a label.
+        A model of embeddings gives `{"embedding": [...]}` in the place of a label, one that tags words `{"spans":
+        [...]}`.
         """
         several = [texts] if isinstance(texts, str | Mapping) else list(texts)
         first, second = _sides(several)
@@ -107,11 +108,11 @@ class Predictor:
         return found[0] if isinstance(texts, Mapping) or (isinstance(texts, str) and top_k != 1) else found
 
     def ranked(self, first: Sequence[str], second: Sequence[str] | None = None) -> list[tuple[RankedLabels, bool]]:
-        """For each text all labels with their scores, the highest first, or its vector; and whether it was cut."""
+        """For each text all labels, the highest score first, or its vector or spans; and whether it was cut."""
         return [
-            (_ranking(self.kind.answer(self.labels, values), self.labels), row in cut)
-            for outputs, cut in self._outputs(first, second, lambda count: None)
-            for row, values in enumerate(outputs.astype(np.float64))
+            (_ranking(answer, self.labels), row in read.cut)
+            for read, texts in self.read(first, second)
+            for row, answer in enumerate(self._said(read, texts))
         ]
 
     def answers(
@@ -123,11 +124,11 @@ class Predictor:
         """For some texts at a time, in their order, what is said of each, and how many were cut.
 
         An answer is what the kind of the task makes of a text's outputs: `label`, `probability` and `probabilities`, or
-        `value`, or `embedding`. `done` is told how many texts are ready after each batch. Raises UserError for texts
-        without tokens.
+        `value`, `embedding`, or `spans`. `done` is told how many texts are ready after each batch. Raises UserError for
+        texts without tokens.
         """
-        for outputs, cut in self._outputs(first, second, done):
-            yield [self.kind.answer(self.labels, row) for row in outputs.astype(np.float64)], len(cut)
+        for read, texts in self.read(first, second, done):
+            yield self._said(read, texts), len(read.cut)
 
     def outputs(
         self,
@@ -135,9 +136,32 @@ class Predictor:
         second: Sequence[str] | None = None,
         done: Callable[[int], None] = lambda count: None,
     ) -> np.ndarray:
-        """The numbers that answers are made of, fp32 [texts, outputs]: logits, predicted values, or vectors."""
-        found = [outputs for outputs, _ in self._outputs(first, second, done)]
+        """The numbers that answers are made of, fp32 [texts, outputs]: logits, predicted values, or vectors.
+
+        Raises UserError for a model that tags words, of which texts have different numbers.
+        """
+        if self.kind.by_word:
+            raise UserError("The model tags words: it has no numbers for a whole text", got=self.kind_name)
+        found = [read.outputs for read, _ in self.read(first, second, done)]
         return np.concatenate(found) if found else np.zeros((0, len(self.labels)), dtype=np.float32)
+
+    def read(
+        self,
+        first: Sequence[str],
+        second: Sequence[str] | None = None,
+        done: Callable[[int], None] = lambda count: None,
+    ) -> Iterator[tuple[ReadTexts, Sequence[str]]]:
+        """What answers are made of, for some texts at a time, in their order; and these texts. See `answers`."""
+        if second is not None and self.kind.texts == 1:
+            what = f"A model of kind {self.kind_name} reads single texts"
+            raise UserError(what, got="pairs", fix="give each text by itself")
+        if first:
+            self.choose(first, second)
+            start = 0
+            with self._opened.threads():
+                for read in self._opened.source.logits(first, second, done):
+                    yield read, first[start : start + len(read.outputs)]
+                    start += len(read.outputs)
 
     @property
     def kind(self) -> TaskKind:
@@ -194,15 +218,10 @@ class Predictor:
     def _choose(self, runtime: str, opened: Opened) -> None:
         self.runtime, self._opened = runtime, opened
 
-    def _outputs(
-        self, first: Sequence[str], second: Sequence[str] | None, done: Callable[[int], None]
-    ) -> Iterator[tuple[np.ndarray, set[int]]]:
-        if second is not None and self.kind.texts == 1:
-            raise UserError("The model gives vectors of single texts", got="pairs", fix="give each text by itself")
-        if first:
-            self.choose(first, second)
-            with self._opened.threads():
-                yield from self._opened.source.logits(first, second, done)
+    def _said(self, read: ReadTexts, texts: Sequence[str]) -> list[dict[str, Any]]:
+        outputs = read.outputs.astype(np.float64)
+        passages = [None] * len(texts) if read.offsets is None else map(Passage, texts, read.offsets)
+        return [self.kind.answer(self.labels, *row) for row in zip(outputs, passages, strict=True)]
 
 
 def _openers(model: str, runtime: str, max_length: int | None, batch: int, threads: int | None) -> Openers:
@@ -262,7 +281,7 @@ def first_of(every: RankedLabels, top_k: int | None) -> Any:
 
 
 def _ranking(answer: Mapping[str, Any], labels: Sequence[str]) -> RankedLabels:
-    if "embedding" in answer:
+    if "embedding" in answer or "spans" in answer:
         return [dict(answer)]
     values = answer.get("probabilities") or answer.get("values") or {labels[0]: answer["value"]}
     every = [{"label": label, "score": score} for label, score in values.items()]

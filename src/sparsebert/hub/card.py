@@ -136,8 +136,9 @@ def _encoder(repo: str) -> str:
 
 def _pipeline(kind: str | None, masked: bool) -> str:
     """What the hub calls the task."""
-    if kind == "embeddings":
-        return "sentence-similarity"
+    known = {"embeddings": "sentence-similarity", "tokens": "token-classification"}
+    if kind in known:
+        return known[kind]
     return "fill-mask" if masked else "text-classification" if kind else "feature-extraction"
 
 

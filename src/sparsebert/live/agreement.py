@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sparsebert.deployment.predictor import Predictor
 
 Said = Mapping[str, Any]
+_DECIDED = {"label", "labels", "spans"}
 BATCH = 32
 MOST_LISTED = 200
 """Of those on which they disagree."""
@@ -72,7 +73,7 @@ def compared(queue: TextQueue, left: Sequence[Said], right: Sequence[Said]) -> d
     distance.
     """
     distances = [distance(one, other) for one, other in zip(left, right, strict=True)]
-    decided = all("label" in one or "labels" in one for one in left)
+    decided = all(_DECIDED & one.keys() for one in left)
     differing = [row for row in range(len(left)) if not decided or _decision(left[row]) != _decision(right[row])]
     order = sorted(differing, key=lambda row: -distances[row])
     return {
@@ -85,7 +86,13 @@ def compared(queue: TextQueue, left: Sequence[Said], right: Sequence[Said]) -> d
 
 
 def distance(one: Said, other: Said) -> float:
-    """Between two answers: the largest difference of a probability or of a value; of vectors one less their cosine."""
+    """Between two answers: the largest difference of a probability or of a value; of vectors one less their cosine.
+
+    Of spans the part of all that the two give which only one of them gives.
+    """
+    if "spans" in one:
+        own, others = _places(one), _places(other)
+        return len(own ^ others) / max(1, len(own | others))
     if "embedding" in one:
         return _apart(one["embedding"], other["embedding"])
     first, second = numbers(one), numbers(other)
@@ -93,8 +100,8 @@ def distance(one: Said, other: Said) -> float:
 
 
 def numbers(answer: Said) -> Mapping[str, float]:
-    """What an answer says of each label, or the value; nothing of a vector, whose numbers have no names."""
-    if "embedding" in answer:
+    """What an answer says of each label, or the value; nothing of vectors and spans, whose numbers have no names."""
+    if "embedding" in answer or "spans" in answer:
         return {}
     return answer.get("probabilities") or answer.get("values") or {"value": answer["value"]}
 
@@ -106,8 +113,14 @@ def _apart(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _decision(answer: Said) -> Any:
-    """The label, or several of them in whatever order."""
+    """The label, or several of them in whatever order, or spans."""
+    if "spans" in answer:
+        return _places(answer)
     return answer["label"] if "label" in answer else set(answer["labels"])
+
+
+def _places(answer: Said) -> set[tuple[int, int, str]]:
+    return {(one["start"], one["end"], one["label"]) for one in answer["spans"]}
 
 
 def _row(queue: TextQueue, row: int, left: Said, right: Said, apart: float) -> dict[str, Any]:
@@ -119,6 +132,8 @@ def _row(queue: TextQueue, row: int, left: Said, right: Said, apart: float) -> d
 def _words(answer: Said) -> str:
     if "label" in answer:
         return f"{answer['label']}, {answer['probability']:.1%}"
+    if "spans" in answer:
+        return "; ".join(f"{one['label']}: {one['text']}" for one in answer["spans"]) or "none"
     if "labels" in answer:
         return ", ".join(answer["labels"]) or "none"
     return ", ".join(f"{value:.4g}" for value in numbers(answer).values()) or "a vector"

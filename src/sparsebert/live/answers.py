@@ -43,7 +43,7 @@ def answer(job: Errand, pool: Pool, sides: tuple[Side, Side], text: str, pair: s
 
 
 def _said(predictor: Predictor, side: Side, text: str, pair: str | None) -> dict[str, Any]:
-    """The labels of a text with their scores, the highest first; of a vector how wide it is."""
+    """The labels of a text with their scores, the highest first; of a vector how wide it is; or the spans of a text."""
     (((answer,), cut),) = predictor.answers([text], None if pair is None else [pair])
     scores = sorted(numbers(answer).items(), key=lambda one: one[1], reverse=True)
     return {
@@ -52,6 +52,8 @@ def _said(predictor: Predictor, side: Side, text: str, pair: str | None) -> dict
         "chances": "probabilities" in answer,
         "labels": [{"label": label, "score": score} for label, score in scores[:MOST_LABELS]],
         "more": max(0, len(scores) - MOST_LABELS),
+        "spans": answer.get("spans"),
+        "text": text,
         "width": len(answer.get("embedding", ())),
         "cut": predictor.max_length if cut else None,
         "programs": side.model.is_programs,

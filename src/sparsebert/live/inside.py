@@ -94,6 +94,8 @@ def seen(opened: OpenModel, shape: Shape | None, text: str, pair: str | None) ->
 
     if not opened.labels:
         raise UserError("The model gives vectors: there is no one output that tokens could have a part in")
+    if opened.kind.by_word:
+        raise UserError("The model tags words: there is no one output that tokens could have a part in")
     inference = opened.inference
     columns, cut = inference.reader.read([text], None if pair is None else [pair])
     batch = inference.collate(rows_of(columns, [0]))

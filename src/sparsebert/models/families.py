@@ -28,8 +28,11 @@ _REASONS = {
     "new": ", which needs code of its own, and that is never run here",
 }
 
+TAGGER = "ForTokenClassification"
+"""How the names of classes that classify tokens end."""
+
 HeadName = Literal[
-    "base", "classification", "masked_lm", "pair_classification", "pair_similarity", "multitask", "embeddings"
+    "base", "classification", "tokens", "masked_lm", "pair_classification", "pair_similarity", "multitask", "embeddings"
 ]
 
 
@@ -79,8 +82,8 @@ class ModelFamily:
     does not give it.
     `first_norm` names a norm that the stock model leaves out of its first layer only, `after_first` a module under
     the base model that works on the first layer's output; `layer_attributes` are read from layers by their caller.
-    `classifier` names, under a classification model, the projection that has one row a label; `classifier_pools` says
-    that this model's base has a pooler.
+    `classifier` names, under a model that classifies texts, the projection that has one row a label; `classifier_pools`
+    says that this model's base has a pooler.
     Positions have a table, or `rotary` turns of queries and keys, which end nowhere; `positions_field` names the switch
     of models with and without a table. Those of a table count from 0, or `after_padding` from the id of the padding
     token on: the one in the configuration, or `padding_id` where the stock model has a fixed one. `segments`: it takes
@@ -184,6 +187,7 @@ def _classes_in(where: str, stem: str) -> tuple[tuple[HeadName, str], ...]:
     return (
         ("base", f"{where}:{stem}Model"),
         ("classification", f"{where}:{stem}ForSequenceClassification"),
+        ("tokens", f"{where}:{stem}ForTokenClassification"),
         ("masked_lm", f"{where}:{stem}ForMaskedLM"),
         ("pair_classification", f"{own}:{stem}ForPairClassification"),
         ("pair_similarity", f"{own}:{stem}ForPairSimilarity"),

@@ -11,13 +11,14 @@ from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     PretrainedConfig,
     PreTrainedModel,
 )
 
 from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.models.families import HeadName, family_of
+from sparsebert.models.families import TAGGER, HeadName, family_of
 from sparsebert.models.labels import head_order
 from sparsebert.models.pair_classes import AutoModelForHead
 from sparsebert.models.sentence import vector_of
@@ -26,6 +27,7 @@ from sparsebert.tasks.kind import TaskKind, task_kind
 AUTO: dict[str, Any] = {
     "base": AutoModel,
     "classification": AutoModelForSequenceClassification,
+    "tokens": AutoModelForTokenClassification,
     "masked_lm": AutoModelForMaskedLM,
     "pair_classification": AutoModelForHead("pair_classification"),
     "pair_similarity": AutoModelForHead("pair_similarity"),
@@ -36,6 +38,7 @@ CLASSIFIER, LANGUAGE_MODEL = "ForSequenceClassification", "ForMaskedLM"
 # Ends of the names of the classes with each head.
 _ENDS: dict[str, HeadName] = {
     CLASSIFIER: "classification",
+    TAGGER: "tokens",
     LANGUAGE_MODEL: "masked_lm",
     "ForPairClassification": "pair_classification",
     "ForPairSimilarity": "pair_similarity",

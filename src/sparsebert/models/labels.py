@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from sparsebert.models.families import family_of
+from sparsebert.models.families import TAGGER, family_of
 from sparsebert.models.pair import PairClassificationHead
 
 
@@ -65,8 +65,7 @@ def take_labels(model: PreTrainedModel, label_names: Sequence[str]) -> None:
     if order != sorted(order) and pairs is not None:
         pairs.reorder(order)
     elif order != sorted(order):
-        head = model.get_submodule(family_of(model.config).classifier)
-        for parameter in head.parameters():
+        for parameter in _classifier(model).parameters():
             parameter.copy_(parameter[order].clone())
     if has_no_names(model.config) or not are_numbers(label_names):
         name_labels(model.config, label_names)
@@ -76,9 +75,16 @@ def take_labels(model: PreTrainedModel, label_names: Sequence[str]) -> None:
 def draw_head(model: PreTrainedModel) -> None:
     """Give the rows of a classifier, which stand for other labels than the task's, new values, in place."""
     pairs = _pair_head(model)
-    head = model.get_submodule(family_of(model.config).classifier) if pairs is None else pairs.linear
+    head = _classifier(model) if pairs is None else pairs.linear
     for name, parameter in head.named_parameters():
         parameter.normal_(std=model.config.initializer_range if name == "weight" else 0.0)
+
+
+def _classifier(model: PreTrainedModel) -> torch.nn.Module:
+    """The projection that has one row a label."""
+    # Every family calls it so where tokens are classified.
+    tags = type(model).__name__.endswith(TAGGER)
+    return model.get_submodule("classifier" if tags else family_of(model.config).classifier)
 
 
 def _pair_head(model: PreTrainedModel) -> PairClassificationHead | None:

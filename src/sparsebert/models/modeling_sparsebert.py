@@ -34,6 +34,7 @@ except ModuleNotFoundError as error:
 AUTO = {
     "Model": "AutoModel",
     "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForTokenClassification": "AutoModelForTokenClassification",
     "ForMaskedLM": "AutoModelForMaskedLM",
 }
 

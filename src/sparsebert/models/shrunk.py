@@ -58,6 +58,7 @@ _PLACES = (
 _AUTO: dict[HeadName, str] = {
     "base": "AutoModel",
     "classification": "AutoModelForSequenceClassification",
+    "tokens": "AutoModelForTokenClassification",
     "masked_lm": "AutoModelForMaskedLM",
 }
 """The Auto classes of transformers; it has none for pairs that are read apart (see models/pair_classes.py)."""

@@ -149,7 +149,8 @@ def _one_batch(
 ) -> None:
     inputs = {key: value for key, value in batch.items() if key in ("input_ids", "attention_mask", "token_type_ids")}
     with torch.enable_grad():
-        logits = kind.outputs(model(**inputs))
+        outputs = kind.outputs(model(**inputs))
+        logits = kind.counted(outputs, batch["labels"])
         # Hutchinson: g = J^T r with E[r r^T] = I has E[g g^T] = J^T J, in one backward pass instead of one a logit.
         direction = torch.randn(logits.shape, generator=generator)
         # A constant added to all logits of a softmax changes no probability, and must not count as a change.
@@ -158,7 +159,7 @@ def _one_batch(
         watched = [tape.outputs for tape in tapes.values() if tape.outputs is not None]
         first = torch.autograd.grad((logits * direction).sum(), watched, retain_graph=True)
         # Its own outputs as labels are where the loss has no slope: there the first gradient says what matters.
-        second = torch.autograd.grad(kind.loss(logits, batch["labels"]), watched) if kind.labelled else first
+        second = torch.autograd.grad(kind.loss(outputs, batch["labels"]), watched) if kind.labelled else first
     for tape, a, b in zip(tapes.values(), first, second, strict=True):
         tape.passes = [a.detach(), b.detach()]
 

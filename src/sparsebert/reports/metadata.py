@@ -10,7 +10,7 @@ import yaml
 
 from sparsebert.records import ModelResult, Record
 from sparsebert.reports.families import short_name
-from sparsebert.reports.usage import embeds, fills_masks
+from sparsebert.reports.usage import embeds, fills_masks, tags_words
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -48,6 +48,8 @@ def front_matter(record: Record, model: ModelResult) -> str:
 def _task(model: ModelResult) -> str:
     if embeds(model):
         return "sentence-similarity"
+    if tags_words(model):
+        return "token-classification"
     return "fill-mask" if fills_masks(model) else "text-classification"
 
 

@@ -47,6 +47,11 @@ def embeds(model: Loadable) -> bool:
     return model.architecture is not None and model.architecture.endswith("ForEmbeddings")
 
 
+def tags_words(model: Loadable) -> bool:
+    """Whether it gives a tag to every word."""
+    return model.architecture is not None and model.architecture.endswith("ForTokenClassification")
+
+
 def encoding(model: Loadable, folder: str) -> str:
     """Python that loads a model of embeddings by sentence-transformers, and gives the vectors of two texts."""
     return (
@@ -82,6 +87,8 @@ def _loading_with_own_head(folder: str) -> str:
 
 
 def _auto(model: Loadable) -> str:
+    if tags_words(model):
+        return "AutoModelForTokenClassification"
     return "AutoModelForMaskedLM" if fills_masks(model) else "AutoModelForSequenceClassification"
 
 
@@ -92,6 +99,12 @@ def pipeline(model: Loadable, folder: str) -> str:
             f"{_import(model)}from transformers import pipeline\n\n"
             f'fill = pipeline("fill-mask", model={json.dumps(folder)})\n'
             'print(fill(f"A {fill.tokenizer.mask_token} sentence."))'
+        )
+    if tags_words(model):
+        return (
+            f"{_import(model)}from transformers import pipeline\n\n"
+            f'tag = pipeline("token-classification", model={json.dumps(folder)}, aggregation_strategy="first")\n'
+            'print(tag("A sentence about Ada Lovelace."))'
         )
     return (
         f"{_import(model)}from transformers import pipeline\n\n"

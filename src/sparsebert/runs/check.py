@@ -14,6 +14,7 @@ from sparsebert.deployment.predictor import Predictor
 from sparsebert.errors import UserError
 from sparsebert.records import Decisions, Score
 from sparsebert.runs.check_vectors import pair_scores, ranking_scores, retrieval_scores
+from sparsebert.runs.check_words import check_spec, check_words
 from sparsebert.runs.checked import CheckedTexts, CheckResult, LabelRecall, Latency, latency_of
 from sparsebert.runs.scoring import decisions, split_scores
 from sparsebert.tasks.kind import TaskKind, task_kind
@@ -43,7 +44,11 @@ def check(
     if given.by_query or (not first.kind.labelled and (given.file.is_dir() or given.label)):
         found = _of_order(first, second, given, done)
         return found.model_copy(update={"failures": _failures(found, max_drop)})
-    spec, raw = _task(first, second, given), given.table
+    spec = _task(first, second, given)
+    if first.kind.by_word:
+        found = check_words(first, second, given, check_spec(first), done)
+        return found.model_copy(update={"failures": _failures(found, max_drop)})
+    raw = given.table
     sides = [[str(text) for text in column(raw, name, given.file.name)] for name in given.text]
     pair = sides[1] if len(sides) > 1 else None
     rows = standard_rows(raw, spec, given.file.name, empty_text=True) if given.label else _unlabelled(sides)

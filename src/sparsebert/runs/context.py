@@ -132,7 +132,11 @@ class RunContext(Generic[R]):
     def main_value(self, predictions: Predictions) -> float | None:
         """The main metric on the split that decides, on its own; None where it has no value."""
         split, name = self.task.validation_name, self.spec.main_metric
-        return score([name], predictions[split], self.labels(split)).get(name)
+        return score([name], *self.scored(split, predictions[split])).get(name)
+
+    def scored(self, split: str, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What metrics take of outputs on a validation split, and of its labels."""
+        return self.kind.scored(outputs, self.labels(split), self.spec.labels)
 
     def score(self, predictions: Predictions, dense: Predictions | None = None) -> tuple[Score, ...]:
         """The task's metrics on every validation split, beside chance; one that is undefined is left out.
@@ -229,8 +233,7 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     train, encoded = _encoded(recipe, task, tokenizer, config)
     fixed = task_kind(task.spec.kind).labelled
     notes = [*task.notes, *_fit(tokenizer, train.max_length if fixed else None)]
-    notes += [train.note and f"train: {train.note}"]
-    notes += [one.note and f"{name}: {one.note}" for name, one in encoded.items()]
+    notes += [f"{name}: {note}" for name, one in {TRAIN: train, **encoded}.items() for note in one.notes]
     notes += _notes_about(config, task.spec)
     notes += _notes_about_teachers(recipe.given_teachers, task.spec.labels)
     context = RunContext(
@@ -316,7 +319,7 @@ def _encoded(
     recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
 ) -> tuple[Encoded, dict[str, Encoded]]:
     """The token rows of the train split, and of each validation split."""
-    takes = (recipe.max_length, *token_limits(config), task_kind(task.spec.kind).apart)
+    takes = (recipe.max_length, *token_limits(config), task_kind(task.spec.kind))
     validations = {task.validation_name: task.validation, **task.more_validation}
     encoded = {name: encode(rows, tokenizer, *takes) for name, rows in validations.items()}
     return encode(task.train, tokenizer, *takes), encoded

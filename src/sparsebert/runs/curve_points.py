@@ -79,8 +79,8 @@ class PointScorer:
         return labels_of(self.context.train) if split == TRAIN else self.context.labels(split)
 
     def _scores(self, said: Predictions, before: Predictions | None) -> Iterator[Score]:
-        spec = self.context.spec
-        more = [MACRO_F1] if self.context.kind.exclusive and MACRO_F1 not in spec.metrics else []
+        spec, kind = self.context.spec, self.context.kind
+        more = [MACRO_F1] if kind.exclusive and not kind.by_word and MACRO_F1 not in spec.metrics else []
         spec = replace(spec, metrics=(*spec.metrics, *more))
         for split, logits in said.items():
             labels, dense = self._labels(split), None if before is None else before[split]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
 from transformers import PretrainedConfig
 
 from sparsebert import registry
@@ -29,6 +28,7 @@ from sparsebert.models.named import carried_files
 from sparsebert.models.source import resolve
 from sparsebert.recipe.base import Recipe
 from sparsebert.runs.context import Predictions, RunContext
+from sparsebert.runs.scoring import agreement
 from sparsebert.runs.subject import BATCH, Subject, Wish, by_text, columns_of, packaged_texts, subject_of, torch_outputs
 from sparsebert.runtimes.program import RuntimeUnavailableError, open_program
 from sparsebert.runtimes.runtime import ready
@@ -149,7 +149,7 @@ def _program(
 ) -> ProgramFile:
     divergences, opened = _closest(runtime, subject, manifest, folder, tuple(kept))
     say(f"Checking {runtime.name}")
-    outputs = by_text(subject.checked, opened.run)
+    outputs = by_text(subject.checked, opened.run, subject.kind)
     apart = float(np.abs(outputs - subject.expected).max())
     relative = apart / max(float(np.abs(subject.expected).max()), 1e-12)
     if runtime.precision == "fp32" and not relative <= EXACT:
@@ -158,8 +158,7 @@ def _program(
             got=f"outputs {relative:.1e} of the largest one apart",
             allowed=f"{EXACT:g}",
         )
-    exclusive = subject.kind is not None and task_kind(subject.kind).exclusive
-    alike = float(np.mean(outputs.argmax(-1) == subject.expected.argmax(-1))) if exclusive else None
+    alike = agreement(outputs, subject.expected, None if subject.kind is None else task_kind(subject.kind))
     paths = _paths(runtime, folder)
     found = ProgramFile(
         runtime=runtime.name,
@@ -177,7 +176,11 @@ def _program(
     )
     if subject.context is None or dense is None:
         return found
-    predictions = {split: _of_rows(opened, rows) for split, rows in subject.context.validations.items()}
+    kind = subject.context.spec.kind
+    predictions = {
+        split: by_text(columns_of(rows, range(len(rows))), opened.run, kind)
+        for split, rows in subject.context.validations.items()
+    }
     _check_drop(runtime.name, subject.context, predictions, dense, max_drop)
     return found.model_copy(update={"scores": subject.context.score(predictions, dense)})
 
@@ -191,10 +194,10 @@ def _most_sensitive(count: int, subject: Subject, say: Callable[[str], None]) ->
         )
     # The model that is rounded has to be the one that answers, where `ready` gives a copy.
     model = ready(subject.model, torch.float32)
-    expected = torch_outputs(model, subject.collate, judged)
+    expected = torch_outputs(model, subject.collate, judged, kind)
     found = sensitivities(
         model,
-        lambda: torch_outputs(model, subject.collate, judged),
+        lambda: torch_outputs(model, subject.collate, judged, kind),
         lambda answers: task_kind(kind).divergence(expected, answers),
         lambda done, of: say(f"Rounding each matrix alone: {done} of {of}"),
     )
@@ -227,11 +230,11 @@ def _closest(
 
     if len(runtime.ways) == 1 or subject.judged is None or subject.kind is None:
         return {}, make(runtime.ways[0], folder)
-    expected = torch_outputs(subject.model, subject.collate, subject.judged)
+    expected = torch_outputs(subject.model, subject.collate, subject.judged, subject.kind)
     homes = {way: folder.parent / f"way-{place}" for place, way in enumerate(runtime.ways)}
     opened, far = {way: make(way, home) for way, home in homes.items()}, dict[str, float]()
     for way, program in opened.items():
-        far[way] = task_kind(subject.kind).divergence(expected, by_text(subject.judged, program.run))
+        far[way] = task_kind(subject.kind).divergence(expected, by_text(subject.judged, program.run, subject.kind))
     best = min(far, key=far.__getitem__)
     for path in _paths(runtime, homes[best]):
         (folder / runtime.file).parent.mkdir(exist_ok=True)
@@ -243,10 +246,6 @@ def _paths(runtime: WholeProgram, home: Path) -> list[Path]:
     """The files of a program; OpenVINO keeps weights beside it, in a file of the same name."""
     place = home / runtime.file
     return sorted(place.parent.glob(f"{place.stem}.*"))
-
-
-def _of_rows(opened: Exported, rows: Dataset) -> np.ndarray:
-    return by_text(columns_of(rows, range(len(rows))), opened.run)
 
 
 def _check_drop(

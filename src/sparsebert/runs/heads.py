@@ -93,9 +93,11 @@ class HeadsContext(RunContext[MultitaskRecipe]):
         drawn, bases, examples = [], [], 0
         for seed, part in enumerate(self.parts.values()):
             split, metric = part.task.validation_name, part.spec.main_metric
-            outputs, labels = predictions[_name(part, split)], part.labels(split)
+            labels = part.labels(split)
+            always, _ = part.kind.scored(part.constant.everywhere(labels), labels, part.spec.labels)
+            outputs, labels = part.kind.scored(predictions[_name(part, split)], labels, part.spec.labels)
             drawn.append(resampled_scores(metric, outputs, labels, RESAMPLES, seed))
-            bases.append(constant_scores([metric], part.constant.outputs, labels)[metric])
+            bases.append(constant_scores([metric], always, labels)[metric])
             examples += len(labels)
         low, high = interval(np.mean(drawn, axis=0)) or (None, None)
         base = float(np.mean(bases))

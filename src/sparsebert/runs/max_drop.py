@@ -34,8 +34,8 @@ def too_far(context: RunContext[CompressRecipe], name: str, dense: float | None,
 
 
 def least_drop(context: RunContext) -> float | None:
-    """Points that the split which decides could at best tell from chance; None where nothing is counted."""
-    if not context.kind.exclusive:
+    """Points that the split which decides could at best tell from chance; None where texts are not counted."""
+    if not context.kind.exclusive or context.kind.by_word:
         return None
     return 100 * FEWEST_FLIPS / len(context.validations[context.task.validation_name])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 from safetensors.numpy import save
 
@@ -46,9 +47,12 @@ def measure_models(context: RunContext, made: Made) -> tuple[ModelResult, ...]:
 
 def write_predictions(context: RunContext, entries: Sequence[Entry]) -> None:
     """Logits and labels of every model on every validation split, so that runs can be compared example by example."""
-    tensors = {f"{split}/labels": context.labels(split) for split in context.validations}
+    tensors: dict[str, np.ndarray] = {}
     for entry in entries:
-        tensors |= {f"{entry.name}/{split}/logits": logits for split, logits in entry.predictions.items()}
+        for split, outputs in entry.predictions.items():
+            # Not of words, whose labels are numbers of tags: metrics are of the entities that these stand for.
+            logits, labels = context.scored(split, outputs)
+            tensors |= {f"{entry.name}/{split}/logits": logits, f"{split}/labels": labels}
     write_bytes_atomically(context.folder / PREDICTIONS, save({k: v.copy(order="C") for k, v in tensors.items()}))
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from datasets import Dataset
 
 from sparsebert.records import Decisions, Flip, Score
 from sparsebert.tasks.bootstrap import FEWEST, MOST_ROWS, RESAMPLES, difference_interval, interval, resampled_scores
-from sparsebert.tasks.kind import ConstantAnswer, task_kind
+from sparsebert.tasks.kind import IGNORED, ConstantAnswer, TaskKind, task_kind
 from sparsebert.tasks.metrics import constant_scores, score_with_reasons
 from sparsebert.tasks.table import TaskSpec
 
 MOST_FLIPS = 20
 MOST_LETTERS = 300
+# Of a text in which a word is shown.
+NEAR_LETTERS = 200
 # A table of decisions has as many numbers as the square of this.
 MOST_CLASSES = 100
 
@@ -32,8 +32,12 @@ def split_scores(
     With the `dense` model's logits of the same rows, also the interval of the difference from it. A metric without a
     value is left out.
     """
+    kind = task_kind(spec.kind)
+    always, _ = kind.scored(constant.everywhere(labels), labels, spec.labels)
+    dense = None if dense is None else kind.scored(dense, labels, spec.labels)[0]
+    logits, labels = kind.scored(logits, labels, spec.labels)
     values, _ = score_with_reasons(spec.metrics, logits, labels)
-    baselines = constant_scores(spec.metrics, constant.outputs, labels)
+    baselines = constant_scores(spec.metrics, always, labels)
     return [
         Score(
             metric=name,
@@ -81,36 +85,54 @@ def _intervals(
     return {"low": low, "high": high, "change_low": apart[0], "change_high": apart[1]}
 
 
+def agreement(own: np.ndarray, other: np.ndarray, kind: TaskKind | None) -> float | None:
+    """Part of the texts, or words, that two models give the same class; None where classes do not exclude each other.
+
+    Words of which nothing was read do not count.
+    """
+    if kind is None or not kind.exclusive:
+        return None
+    alike = own.argmax(axis=-1) == other.argmax(axis=-1)
+    return float(np.mean(alike[other.any(axis=-1)] if kind.by_word else alike))
+
+
 def decisions(
     spec: TaskSpec, rows: Dataset, logits: np.ndarray, labels: np.ndarray, dense: np.ndarray | None
 ) -> Decisions | None:
-    """What a classifier says of `rows` (`text_a`, perhaps `text_b`); None for another kind and very many classes."""
-    classes = len(spec.labels)
-    if not task_kind(spec.kind).exclusive or classes > MOST_CLASSES:
+    """What a classifier says of `rows` (`text_a`, perhaps `text_b`); None for another kind and very many classes.
+
+    Where words have classes, each of them counts, and a flip shows it within its text.
+    """
+    kind, classes = task_kind(spec.kind), len(spec.labels)
+    if not kind.exclusive or classes > MOST_CLASSES:
         return None
-    own = logits.argmax(axis=-1)
-    table = np.bincount(labels * classes + own, minlength=classes**2).reshape(classes, classes)
-    before = None if dense is None else dense.argmax(axis=-1)
+    places = np.nonzero(labels != IGNORED)
+    true, own = labels[places], logits[places].argmax(axis=-1)
+    table = np.bincount(true * classes + own, minlength=classes**2).reshape(classes, classes)
+    before = own if dense is None else dense[places].argmax(axis=-1)
     return Decisions(
         classes=spec.labels,
         confusion=tuple(tuple(map(int, row)) for row in table),
-        agreement=None if before is None else float(np.mean(own == before)),
-        flips=() if before is None else _flips(spec.labels, rows, labels, before, own),
+        agreement=None if dense is None else float(np.mean(own == before)),
+        flips=tuple(
+            Flip(
+                text=_word(rows, *(int(axis[one]) for axis in places)) if kind.by_word else _text(rows[one]),
+                label=spec.labels[int(true[one])],
+                dense=spec.labels[int(before[one])],
+                own=spec.labels[int(own[one])],
+            )
+            for one in np.flatnonzero(before != own)[:MOST_FLIPS].tolist()
+        ),
     )
 
 
-def _flips(
-    names: Sequence[str], rows: Dataset, labels: np.ndarray, before: np.ndarray, own: np.ndarray
-) -> tuple[Flip, ...]:
-    return tuple(
-        Flip(
-            text=_text(rows[row]),
-            label=names[int(labels[row])],
-            dense=names[int(before[row])],
-            own=names[int(own[row])],
-        )
-        for row in np.flatnonzero(before != own)[:MOST_FLIPS].tolist()
-    )
+def _word(rows: Dataset, row: int, word: int) -> str:
+    """A word in brackets, with the letters around it."""
+    text, (start, end, _) = rows[row]["text_a"], rows[row]["label"][word]
+    near = max(0, NEAR_LETTERS - (end - start)) // 2
+    left, right = max(0, start - near), end + near
+    before, after = "…" if left else "", "…" if right < len(text) else ""
+    return f"{before}{text[left:start]}[{text[start:end]}]{text[end:right]}{after}"
 
 
 def _text(row: dict[str, str]) -> str:

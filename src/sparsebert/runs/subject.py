@@ -88,9 +88,8 @@ def subject_of(wish: Wish, source: ModelSource, calibrated: Sequence[str]) -> Su
     if not context.is_tuned:
         raise UserError(f"{wish.model} is not fine-tuned for the task", got=context.spec.name)
     model, tokenizer = context.start(), context.tokenizer
-    reader = Reader(
-        tokenizer, tokenizer.model_max_length, model.config.vocab_size, segment_types(model.config), context.kind.apart
-    )
+    limits = tokenizer.model_max_length, model.config.vocab_size, segment_types(model.config)
+    reader = Reader(tokenizer, *limits, context.kind.apart, context.kind.by_word)
     collate = padding_collator(tokenizer)
     order = np.random.default_rng(wish.recipe.data_seed).permutation(len(context.train))
     calibration = min(wish.calibration, len(order) - min(JUDGED_TEXTS, len(order) // 4))
@@ -104,7 +103,7 @@ def subject_of(wish: Wish, source: ModelSource, calibrated: Sequence[str]) -> Su
         collate,
         context,
         checked,
-        torch_outputs(model, collate, checked),
+        torch_outputs(model, collate, checked, context.spec.kind),
         tuple(columns_of(context.train, [int(row)]) for row in chosen),
         columns_of(context.train, judged.tolist()) if len(judged) else None,
     )
@@ -116,7 +115,7 @@ def _without_data(opened: Inference) -> Subject:
     texts = packaged_texts()
     checked, _ = opened.reader.read(texts, texts[::-1] if kind is not None and task_kind(kind).apart else None)
     model = ready(opened.model, torch.float32)
-    expected = torch_outputs(model, opened.collate, checked)
+    expected = torch_outputs(model, opened.collate, checked, kind)
     tokenizer = opened.reader.tokenizer
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return Subject(model, kind, tokenizer, opened.reader, opened.collate, None, checked, expected, (), None)
@@ -133,18 +132,21 @@ def columns_of(rows: Dataset, chosen: Sequence[int]) -> TokenColumns:
     return {name: list(part[name]) for name in part.column_names if name not in ("label", "length", "row")}
 
 
-def torch_outputs(model: PreTrainedModel, collate: PaddingCollator, columns: TokenColumns) -> np.ndarray:
+def torch_outputs(
+    model: PreTrainedModel, collate: PaddingCollator, columns: TokenColumns, kind: str | None
+) -> np.ndarray:
     """The first output of the model in torch for each text, as `by_text` has it."""
     with evaluating(model), torch.inference_mode():
-        return by_text(columns, lambda rows: model(**inputs_of(collate(rows)))[0].numpy())
+        return by_text(columns, lambda rows: model(**inputs_of(collate(rows)))[0].numpy(), kind)
 
 
-def by_text(columns: TokenColumns, run: Callable[[list[TokenRow]], np.ndarray]) -> np.ndarray:
-    """What `run` gives [rows, ...]; of hidden states [rows, tokens, ...] those of the first token."""
+def by_text(columns: TokenColumns, run: Callable[[list[TokenRow]], np.ndarray], kind: str | None) -> np.ndarray:
+    """What `run` gives [rows, ...]; of words or tokens where the `kind` of the task is of these, else of the first."""
+    every = kind is not None and task_kind(kind).by_word
 
     def of_texts(rows: list[TokenRow]) -> np.ndarray:
         outputs = run(rows)
-        return outputs[:, 0] if outputs.ndim > 2 else outputs
+        return outputs if every or outputs.ndim < 3 else outputs[:, 0]
 
     groups = groups_by_length([len(ids) for ids in columns["input_ids"]], BATCH)
     return outputs_in_groups(columns, groups, of_texts)

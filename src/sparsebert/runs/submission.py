@@ -94,7 +94,7 @@ def _outputs(model: Path, rows: ServerRows, title: str) -> np.ndarray:
     reader = Reader(tokenizer, reading_length(config, tokenizer), config.vocab_size, segment_types(config))
     inference = Inference(load_model(model), reader, padding_collator(tokenizer), "eager", BATCH)
     with bar_if_slow(title, len(rows.first)) as done:
-        return np.concatenate([logits for logits, _ in inference.logits(rows.first, rows.second, done)])
+        return np.concatenate([read.outputs for read in inference.logits(rows.first, rows.second, done)])
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

@@ -125,7 +125,7 @@ def _teacher(context: RunContext, name: str, texts: Dataset) -> Teacher:
     if not context.has_head(config):
         raise UserError("The teacher is not fine-tuned for this task", got=name, fix="give teacher: dense")
     model, tokenizer = context.load(source), load_tokenizer(source)
-    takes = (context.recipe.max_length, *token_limits(config), context.kind.apart)
+    takes = (context.recipe.max_length, *token_limits(config), context.kind)
     rows = encode(texts, tokenizer, *takes).dataset
     return Teacher(model, rows, padding_collator(tokenizer))
 

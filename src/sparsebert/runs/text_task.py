@@ -26,7 +26,8 @@ from sparsebert.models.presets import preset_config
 from sparsebert.models.source import resolve
 from sparsebert.progress import busy
 from sparsebert.recipe.pretrain import NAME, PretrainRecipe
-from sparsebert.tasks.masked_lm import IGNORED, MASKED_LM
+from sparsebert.tasks.kind import IGNORED
+from sparsebert.tasks.masked_lm import MASKED_LM
 from sparsebert.tasks.table import TaskSpec
 from sparsebert.training.text_rows import Hider, held_out_rows
 

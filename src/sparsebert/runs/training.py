@@ -55,6 +55,7 @@ def rows_of(context: RunContext, evaluate: Evaluate | None) -> tuple[Dataset, Wa
         context.validations[context.task.validation_name],
         context.task.validation_name,
         context.kind,
+        context.spec.labels,
         context.spec.metrics,
     )
     if evaluate.split == "validation":

@@ -265,7 +265,7 @@ def _ask(asked: AskedCheckpoints) -> StudyResult:
 
     task = task_of(asked.options)
     kind = task_kind(task.spec.kind)
-    if not kind.exclusive:
+    if not kind.exclusive or kind.by_word:
         raise UserError("class-harm asks about tasks of one class a text", got=f"{task.spec.name} ({task.spec.kind})")
     rows = drawn(task.validation, asked.options.examples, asked.options.seed)
     length = common_length(list(asked.sources.values()))

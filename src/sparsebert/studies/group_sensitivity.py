@@ -157,7 +157,7 @@ def _ask(asked: AskedCheckpoints) -> StudyResult:
     rows = drawn(task.validation, asked.options.examples or EXAMPLES, asked.options.seed)
     tokens = token_rows(source, rows, length, kind)
     metric = task.spec.main_metric
-    before, score, parts = removed_parts(model, tokens, kind, metric, asked.progress)
+    before, score, parts = removed_parts(model, tokens, kind, task.spec, asked.progress)
     where = f"{len(rows):,} {task.validation_name} rows of {task.spec.name}, up to {length} tokens each"
     return group_sensitivity(name, before, score, parts, metric, {"Rows": where})
 

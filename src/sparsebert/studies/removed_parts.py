@@ -15,6 +15,7 @@ from sparsebert.studies.group_sensitivity import RemovedPart
 from sparsebert.studies.task_rows import TokenRows
 from sparsebert.tasks.kind import TaskKind
 from sparsebert.tasks.metrics import score
+from sparsebert.tasks.table import TaskSpec
 from sparsebert.training.evaluate import predict_logits
 
 
@@ -22,7 +23,7 @@ def removed_parts(
     model: PreTrainedModel,
     tokens: TokenRows,
     kind: TaskKind,
-    metric: str,
+    spec: TaskSpec,
     progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[np.ndarray, float | None, list[RemovedPart]]:
     """The whole model's losses [rows] and score, and every part with those of the model without it.
@@ -34,7 +35,8 @@ def removed_parts(
     def measured(left: PreTrainedModel) -> tuple[np.ndarray, float | None]:
         outputs = predict_logits(left, tokens.rows, tokens.collate, kind=kind)
         losses = [kind.mean_loss(outputs[row : row + 1], labels[row : row + 1]) for row in range(len(labels))]
-        return np.array(losses), score([metric], outputs, labels).get(metric)
+        scored = kind.scored(outputs, labels, spec.labels)
+        return np.array(losses), score([spec.main_metric], *scored).get(spec.main_metric)
 
     progress("Asking the whole model")
     before = measured(model)

@@ -91,7 +91,7 @@ def token_rows(source: ModelSource, rows: Dataset, length: int, kind: TaskKind |
     """The rows as a model's own tokenizer reads them. Raises UserError for one that does not fit its model."""
     tokenizer = load_tokenizer(source)
     tokenizer.padding_side = "right"
-    takes = (*token_limits(load_config(source)), kind is not None and kind.apart)
+    takes = (*token_limits(load_config(source)), kind)
     return TokenRows(encode(rows, tokenizer, length, *takes).dataset, padding_collator(tokenizer), length, tokenizer)
 
 

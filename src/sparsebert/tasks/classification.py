@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsebert.tasks.class_names import class_ids, class_names, refuse_missing_words
-from sparsebert.tasks.kind import ConstantAnswer, TaskKind, TextColumn
+from sparsebert.tasks.kind import ConstantAnswer, Passage, TaskKind, TextColumn
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +83,7 @@ class Classification(TaskKind):
         usual = int(np.bincount(labels).argmax())
         return ConstantAnswer(np.eye(len(names))[usual], f'always saying "{names[usual]}"')
 
-    def answer(self, names: Sequence[str], outputs: np.ndarray) -> dict[str, Any]:
+    def answer(self, names: Sequence[str], outputs: np.ndarray, passage: Passage | None = None) -> dict[str, Any]:
         """The most probable class, its probability, and those of all."""
         chances = np.exp(outputs - outputs.max())
         chances /= chances.sum()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsebert.errors import UserError
-from sparsebert.tasks.kind import ConstantAnswer, TaskKind, TextColumn
+from sparsebert.tasks.kind import ConstantAnswer, Passage, TaskKind, TextColumn
 from sparsebert.tasks.metric import Metric, UndefinedMetricError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Embeddings(TaskKind):
         """The mean direction."""
         return ConstantAnswer(_directions(labels).mean(axis=0), "always giving the mean vector")
 
-    def answer(self, names: Sequence[str], outputs: np.ndarray) -> dict[str, Any]:
+    def answer(self, names: Sequence[str], outputs: np.ndarray, passage: Passage | None = None) -> dict[str, Any]:
         """The vector."""
         return {"embedding": outputs.tolist()}
 

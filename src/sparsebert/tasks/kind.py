@@ -18,6 +18,8 @@ from sparsebert.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+IGNORED = -100
+"""The label of a token of which nothing is asked, as transformers has it."""
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"] | None
 
 
@@ -38,10 +40,26 @@ class TextColumn:
 
 @dataclass(frozen=True)
 class ConstantAnswer:
-    """The best answer that does not look at the text: `outputs` [outputs] give it, `said` is it in words."""
+    """The best answer that does not look at the text: `outputs` [outputs] give it, `said` is it in words.
+
+    It is the answer to each of `axes` dimensions of the labels: 1 = to each text, 2 = to each of its words.
+    """
 
     outputs: np.ndarray
     said: str
+    axes: int = 1
+
+    def everywhere(self, labels: np.ndarray) -> np.ndarray:
+        """The outputs of a model that always gives it, for texts with these labels [texts, ...]."""
+        return np.broadcast_to(self.outputs, (*labels.shape[: self.axes], *self.outputs.shape))
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text that was read: where in it each of its tokens stands, the same place twice for one of no letters."""
+
+    text: str
+    offsets: Sequence[tuple[int, int]]
 
 
 class TaskKind(ABC):
@@ -72,6 +90,12 @@ class TaskKind(ABC):
     """How many texts a row has; none = one or two."""
     by_first: bool = False
     """Whether rows with the same first text belong together, so that they are held out together."""
+    by_word: bool = False
+    """Whether labels are of the words of a text, and a model's outputs of its tokens [texts, tokens, outputs].
+
+    The outputs of a word are those of its first token, and 0 where it has none. Labels of rows are lists of whole
+    numbers; in an array [texts, words] they are filled up with IGNORED, and outputs [texts, words, outputs] with 0.
+    """
     apart: bool = False
     """Whether a text is a pair of which each side is read on its own, so that a batch holds two rows for each."""
     kept: bool = True
@@ -112,6 +136,13 @@ class TaskKind(ABC):
         """Outputs [texts, outputs] of a model for a batch, of which `inputs` is what the model takes."""
         return self.outputs(model(**inputs))
 
+    def counted(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Of outputs of a batch, as of a model, those of which something is asked [answers, outputs].
+
+        `labels` are the batch's.
+        """
+        return outputs
+
     @abstractmethod
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The mean loss of a batch that training minimises, differentiable [].
@@ -123,13 +154,17 @@ class TaskKind(ABC):
     def mean_loss(self, outputs: np.ndarray, labels: np.ndarray) -> float:
         """The same loss of many texts at once, without gradients."""
 
+    def scored(self, outputs: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """What the metrics take of the outputs and labels of many texts; `names` are those of labels."""
+        return outputs, labels
+
     @abstractmethod
     def divergence(self, teacher: np.ndarray, student: np.ndarray) -> float:
         """How far one model's outputs are from another's, 0 where these say the same; a mean over texts."""
 
     @abstractmethod
     def distillation(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-        """What a student is to minimise to answer as its teacher, differentiable [].
+        """What a student is to minimise to answer as its teacher, differentiable []; both sides as `counted` has them.
 
         Where outputs become probabilities, both are first divided by `temperature`, and the loss is multiplied by its
         square, so that gradients stay as large (Hinton et al. 2015, arXiv:1503.02531, section 2).
@@ -140,10 +175,11 @@ class TaskKind(ABC):
         """What to answer to any text, knowing only the train labels: a model must beat that to be worth anything."""
 
     @abstractmethod
-    def answer(self, names: Sequence[str], outputs: np.ndarray) -> dict[str, Any]:
+    def answer(self, names: Sequence[str], outputs: np.ndarray, passage: Passage | None = None) -> dict[str, Any]:
         """What a model says of one text, from its `outputs` [outputs] in float64, as `predict` shows and writes it.
 
-        Values are text, numbers, lists of text, or numbers by name under `probabilities` or `values`.
+        Values are text, numbers, lists of text, or numbers by name under `probabilities` or `values`. Of words it is
+        given the outputs of tokens [tokens, outputs] and the `passage`, and gives `spans`.
         """
 
 

@@ -11,11 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from sparsebert.errors import UserError
-from sparsebert.tasks.kind import ConstantAnswer, TaskKind, TextColumn
+from sparsebert.tasks.kind import IGNORED, ConstantAnswer, Passage, TaskKind, TextColumn
 from sparsebert.tasks.metric import Metric
 
-IGNORED = -100
-"""The label of a token that is not predicted, as transformers has it."""
 TOKENS_AT_ONCE = 4096
 LOSS, RIGHT, COUNT = 0, 1, 2
 """Columns of the outputs."""
@@ -113,7 +111,7 @@ class MaskedLM(TaskKind):
         right = float(np.mean(asked == counts.argmax()))
         return ConstantAnswer(np.array([loss, right, 1.0]), "always naming the most frequent token")
 
-    def answer(self, names: Sequence[str], outputs: np.ndarray) -> dict[str, Any]:
+    def answer(self, names: Sequence[str], outputs: np.ndarray, passage: Passage | None = None) -> dict[str, Any]:
         """The loss a hidden token."""
         return {"loss": float(outputs[LOSS] / outputs[COUNT])}
 

@@ -92,9 +92,12 @@ def score_with_reasons(
 
 
 def constant_scores(metrics: Sequence[str], outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """What giving `outputs` [outputs] for every row scores, by metric name; a metric without a value is left out."""
+    """What a model that always gives the same scores, by metric name; a metric without a value is left out.
+
+    `outputs` are those of every row (see ConstantAnswer.everywhere).
+    """
     fixed: dict[str, float | None] = {name: registry.get("metric", name).of_constant for name in metrics}
-    values = score([name for name in metrics if fixed[name] is None], np.tile(outputs, (len(labels), 1)), labels)
+    values = score([name for name in metrics if fixed[name] is None], outputs, labels)
     return values | {name: value for name, value in fixed.items() if value is not None}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from sparsebert.errors import UserError
 from sparsebert.tasks.class_names import class_name, in_order, listed, refuse_missing_word
-from sparsebert.tasks.kind import ConstantAnswer, TaskKind, TextColumn
+from sparsebert.tasks.kind import ConstantAnswer, Passage, TaskKind, TextColumn
 from sparsebert.tasks.metric import Metric, UndefinedMetricError
 from sparsebert.tasks.resampled import Drawn, weights
 
@@ -117,7 +117,7 @@ class MultiLabel(TaskKind):
         outputs[order[:best]] = 1.0
         return ConstantAnswer(outputs, f'always saying "{listed([names[int(place)] for place in order[:best]])}"')
 
-    def answer(self, names: Sequence[str], outputs: np.ndarray) -> dict[str, Any]:
+    def answer(self, names: Sequence[str], outputs: np.ndarray, passage: Passage | None = None) -> dict[str, Any]:
         """The labels with a probability above one half, in the model's order, and the probabilities of all."""
         chosen = [name for name, output in zip(names, outputs, strict=True) if output > 0]
         return {"labels": chosen, "probabilities": dict(zip(names, _chance(outputs).tolist(), strict=True))}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsebert.tasks.decimals import with_points
-from sparsebert.tasks.kind import ConstantAnswer, TaskKind, TextColumn
+from sparsebert.tasks.kind import ConstantAnswer, Passage, TaskKind, TextColumn
 from sparsebert.tasks.numbers import finite_numbers
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Regression(TaskKind):
         """The mean."""
         return ConstantAnswer(np.array([np.mean(labels)]), "always giving the mean")
 
-    def answer(self, names: Sequence[str], outputs: np.ndarray) -> dict[str, Any]:
+    def answer(self, names: Sequence[str], outputs: np.ndarray, passage: Passage | None = None) -> dict[str, Any]:
         """The number, or the numbers by name where a model gives several."""
         if len(outputs) == 1:
             return {"value": float(outputs[0])}

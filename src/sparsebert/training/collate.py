@@ -12,7 +12,9 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
 from sparsebert.data.batches import groups_by_length, padded
+from sparsebert.data.tokens import WORDS
 from sparsebert.errors import UserError
+from sparsebert.tasks.kind import IGNORED
 
 if TYPE_CHECKING:
     # Predicting needs neither rows on disk nor a trainer, and they take long to import.
@@ -27,7 +29,8 @@ class PaddingCollator:
     """Rows of an encoded data set to one batch with `labels`, and `rows` when known.
 
     A pair that is read apart takes two rows of the batch, its first side and below it the second. Padding is as
-    `data.batches.padded` has it. Plain values, so that workers of a data loader can be given one.
+    `data.batches.padded` has it. Labels of words stand at their first tokens, whose numbers are in `words`. Plain
+    values, so that workers of a data loader can be given one.
     """
 
     token: int
@@ -37,10 +40,27 @@ class PaddingCollator:
         """The batch: values [rows, longest row], [2 rows, longest side] of pairs that are read apart, or [rows]."""
         arrays = padded(rows, self.token, self.segment)
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        for name, key in (("labels", "label"), ("rows", "row")):
-            if key in rows[0]:
-                batch[name] = torch.tensor([row[key] for row in rows])
+        if "row" in rows[0]:
+            batch["rows"] = torch.tensor([row["row"] for row in rows])
+        if WORDS in rows[0]:
+            batch[WORDS] = _filled([row[WORDS] for row in rows], -1)
+            labels = _filled([row["label"] for row in rows], IGNORED)
+            batch["labels"] = at_tokens(labels, batch[WORDS], batch["input_ids"].shape[1], IGNORED)
+        elif "label" in rows[0]:
+            batch["labels"] = torch.tensor([row["label"] for row in rows])
         return batch
+
+
+def at_tokens(values: torch.Tensor, words: torch.Tensor, length: int, filler: float) -> torch.Tensor:
+    """Values of words [rows, words, ...] at their first tokens [rows, length, ...]; `words` is -1 for none."""
+    found = values.new_full((len(words), length, *values.shape[2:]), filler)
+    row, word = torch.nonzero(words >= 0, as_tuple=True)
+    found[row, words[row, word]] = values[row, word]
+    return found
+
+
+def _filled(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, filler)
 
 
 def padding_collator(tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:

@@ -53,7 +53,7 @@ class Distiller:
 
     def check(self, student: PreTrainedModel, rows: int | None) -> None:
         """Raises UserError for a student that the teacher cannot teach; `rows` is how many it trains on, if known."""
-        taught, outputs = self.cache.logits.shape
+        taught, outputs = len(self.cache.logits), self.cache.logits.shape[-1]
         if rows is not None and rows != taught:
             raise UserError(
                 "The teacher was asked about other training rows",
@@ -102,9 +102,9 @@ class Distiller:
         """Weighted sum of the task loss and what the teacher says of logits, `layers` and attention (see Distill)."""
         total = self.weights.labels * output.loss
         kind = self.cache.kind
-        total = total + self.weights.logits * kind.distillation(
-            kind.outputs(output), batch["teacher_logits"], self.weights.temperature
-        )
+        own = kind.counted(kind.outputs(output), batch["labels"])
+        taught = kind.counted(batch["teacher_logits"], batch["labels"])
+        total = total + self.weights.logits * kind.distillation(own, taught, self.weights.temperature)
         if self.wants_hidden:
             student = torch.stack(tuple(layers))
             scale = torch.tensor([self.cache.scale[layer] for layer in self.taught], device=student.device)

@@ -9,7 +9,8 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from sparsebert.data.batches import inputs_of
+from sparsebert.data.batches import inputs_of, stacked
+from sparsebert.data.tokens import WORDS
 from sparsebert.models.heads import kind_of
 from sparsebert.modes import evaluating
 from sparsebert.tasks.kind import TaskKind
@@ -28,6 +29,7 @@ def predict_logits(
 ) -> np.ndarray:
     """Outputs [rows, outputs] in fp32, in the order of the data set; the model's training mode is left as it was.
 
+    Those of words are [rows, words, outputs] (see `TaskKind.by_word`).
     `kind` says which these are, none = the one that the model's configuration tells. `done` is told of each batch how
     many rows it had.
     """
@@ -40,4 +42,5 @@ def predict_logits(
             for row, values in zip(rows, kind.read(model, inputs, batch).float().cpu().numpy(), strict=True):
                 logits[row] = values
             done(len(rows))
-    return np.stack([logits[row] for row in range(len(encoded))])
+    words = WORDS in encoded.column_names
+    return stacked(logits, list(encoded[WORDS]) if words else [range(length) for length in encoded["length"]])

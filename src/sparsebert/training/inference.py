@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from sparsebert import registry
 from sparsebert.data.batches import TokenRow, cheapest_groups, groups_by_length, outputs_in_groups, rows_of
-from sparsebert.data.tokens import Reader, TokenColumns
+from sparsebert.data.tokens import OFFSETS, Reader, ReadTexts, TokenColumns
 from sparsebert.runtimes.program import CALL_TOKENS
 from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime
 from sparsebert.training.collate import Batch, PaddingCollator
@@ -34,14 +34,14 @@ class Inference:
 
     def logits(
         self, first: Sequence[str], second: Sequence[str] | None, done: Callable[[int], None]
-    ) -> Iterator[tuple[np.ndarray, set[int]]]:
-        """Yield fp32 logits [texts, outputs] and which texts were cut, for some texts at a time, in their order.
+    ) -> Iterator[ReadTexts]:
+        """Yield logits [texts, outputs] of some texts at a time, in their order; of words [texts, tokens, outputs].
 
         `done` is told how many texts are ready after each batch. Raises UserError for texts without tokens, and for a
         runtime that cannot run here.
         """
         for columns, cut in self.reader.windows(first, second):
-            yield self._window(columns, min(self.batch, len(first)), done), cut
+            yield ReadTexts(self._window(columns, min(self.batch, len(first)), done), cut, columns.get(OFFSETS))
 
     def _window(self, columns: TokenColumns, size: int, done: Callable[[int], None]) -> np.ndarray:
         lengths = self.reader.longest(columns)

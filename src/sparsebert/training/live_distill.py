@@ -15,7 +15,8 @@ from sparsebert.data.batches import inputs_of
 from sparsebert.environment import supports_bf16_training
 from sparsebert.errors import UserError
 from sparsebert.recipe.schema import Distill
-from sparsebert.tasks.masked_lm import IGNORED, MASKED_LM
+from sparsebert.tasks.kind import IGNORED
+from sparsebert.tasks.masked_lm import MASKED_LM
 from sparsebert.training.collate import Batch, Collator
 from sparsebert.training.distill import Distiller
 

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ValidationError
 from transformers import PreTrainedModel
 
 from sparsebert import registry
-from sparsebert.data.batches import MODEL_INPUTS, inputs_of
-from sparsebert.data.tokens import SECOND
+from sparsebert.data.batches import MODEL_INPUTS, inputs_of, stacked
+from sparsebert.data.tokens import SECOND, WORDS
 from sparsebert.errors import UserError
 from sparsebert.files import digests, write_text_atomically
 from sparsebert.models.heads import kind_of
@@ -29,7 +29,7 @@ from sparsebert.models.labels import has_no_names, own_names
 from sparsebert.models.layout import layout_of
 from sparsebert.models.limits import position_limit
 from sparsebert.tasks.kind import TaskKind
-from sparsebert.training.collate import Batch, Collator, batches_by_length
+from sparsebert.training.collate import Batch, Collator, at_tokens, batches_by_length
 from sparsebert.training.fingerprint import digest_of
 
 DONE, LOGITS, HIDDEN, OFFSETS, SCALE = "done.json", "logits.npy", "hidden.npy", "offsets.npy", "scale.npy"
@@ -39,10 +39,10 @@ DONE, LOGITS, HIDDEN, OFFSETS, SCALE = "done.json", "logits.npy", "hidden.npy", 
 class TeacherCache:
     """The teacher's logits [rows, labels] and layer outputs [layers, tokens, hidden] (half precision) on disk.
 
-    `offsets[row]` is the first token of a row. `scale[layer]` is the mean square of that layer's outputs, by which
-    hidden-state errors are divided so that every layer counts alike. `kind` is that of the
-    task, and `labels` are the names of the logits' columns, if the teacher has any. `folder` is where it lies, if it
-    does: another process is told that, and reads it there.
+    Logits of words are [rows, words, labels]. `offsets[row]` is the first token of a row. `scale[layer]` is the mean
+    square of that layer's outputs, by which hidden-state errors are divided so that every layer counts alike. `kind` is
+    that of the task, and `labels` are the names of the logits' columns, if the teacher has any. `folder` is where it
+    lies, if it does: another process is told that, and reads it there.
     """
 
     logits: np.ndarray
@@ -61,7 +61,7 @@ class TeacherCache:
     def add_to(self, batch: Batch, layers: Sequence[int]) -> Batch:
         """Put `teacher_logits` [B, labels] and `teacher_hidden` [len(layers), B, T, hidden] for the rows of a batch.
 
-        Raises UserError for a batch without row numbers.
+        Logits of words are put at their first tokens [B, T, labels]. Raises UserError for a batch without row numbers.
         """
         if "rows" not in batch:
             raise UserError(
@@ -71,6 +71,9 @@ class TeacherCache:
             )
         rows = batch["rows"].tolist()
         batch["teacher_logits"] = torch.from_numpy(self.logits[rows])
+        if self.kind.by_word:
+            length = batch["input_ids"].shape[1]
+            batch["teacher_logits"] = at_tokens(batch["teacher_logits"], batch[WORDS], length, 0.0)
         if self.hidden is not None and len(layers) > 0:
             shape = batch["input_ids"].shape
             # By the mask, as a collator may pad on either side; a text that is a pair may fill two rows of the batch.
@@ -240,7 +243,7 @@ def _fill(
 ) -> None:
     offsets = np.concatenate([[0], np.cumsum(_lists(encoded, "input_ids")[0])])
     np.save(folder / OFFSETS, offsets)
-    logits: np.ndarray | None = None
+    logits: dict[int, np.ndarray] = {}
     states: np.ndarray | None = None
     squares = np.zeros(0)
     with torch.inference_mode():
@@ -248,9 +251,7 @@ def _fill(
             inputs = {key: value.to(teacher.device) for key, value in inputs_of(batch).items()}
             with layer_outputs(teacher) if hidden else nullcontext([]) as outputs:
                 found = kind.outputs(teacher(**inputs)).float().cpu().numpy()
-            if logits is None:
-                logits = np.zeros((len(encoded), *found.shape[1:]), dtype=np.float32)
-            logits[rows] = found
+            logits.update(zip(rows, found, strict=True))
             if not hidden:
                 continue
             layers = torch.stack(outputs).float().cpu()
@@ -267,8 +268,7 @@ def _fill(
                 values = layers[:, i, real[i]].numpy()
                 states[:, start:end] = values
                 squares += np.square(values).mean(axis=2).sum(axis=1)
-    assert logits is not None
-    np.save(folder / LOGITS, logits)
+    np.save(folder / LOGITS, stacked(logits, list(encoded[WORDS]) if kind.by_word else ()))
     if states is not None:
         states.flush()
     np.save(folder / SCALE, squares / offsets[-1])

@@ -25,7 +25,7 @@ HELD_OUT_OF_TRAINING = "held_out_of_training"
 
 @dataclass(frozen=True)
 class Watch:
-    """Encoded rows of `split` that are not trained on, and the metrics on them, the main one first.
+    """Encoded rows of `split` that are not trained on, names of their labels, and the metrics, the main one first.
 
     `left_out` is how many of the rows that a teacher was asked about are among them.
     """
@@ -34,6 +34,7 @@ class Watch:
     rows: Dataset
     split: str
     kind: TaskKind
+    names: tuple[str, ...]
     metrics: tuple[str, ...]
     left_out: int = 0
 
@@ -41,7 +42,8 @@ class Watch:
         """The mean loss and the metrics that have a value, as transformers names those of an evaluation."""
         outputs = same(lambda: predict_logits(model, self.rows, collate, kind=self.kind))
         labels = labels_of(self.rows)
-        found = {"loss": self.kind.mean_loss(outputs, labels), **score(self.metrics, outputs, labels)}
+        scored = self.kind.scored(outputs, labels, self.names)
+        found = {"loss": self.kind.mean_loss(outputs, labels), **score(self.metrics, *scored)}
         return {f"{PREFIX}{name}": value for name, value in found.items() if math.isfinite(value)}
 
     def arguments(self, steps: int, per_epoch: float) -> dict[str, Any]:

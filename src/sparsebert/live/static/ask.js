@@ -85,11 +85,28 @@ function answerOf(side) {
   const list = make("ul", "", { class: "bars-of" });
   list.append(...side.labels.map((one) => barOf(one, side.chances)));
   box.append(list);
+  if (side.spans) box.append(taggedText(side.text, side.spans));
   if (side.width) box.append(make("p", `A vector of ${side.width} numbers. A file of texts says how near two models' vectors are.`));
   if (side.more) box.append(make("p", `and ${side.more} more labels`, { class: "caption" }));
   if (side.cut) box.append(make("p", `The text was cut: the model reads ${side.cut} tokens.`, { class: "caption" }));
   if (side.ms) box.append(make("p", `${spreadText(side.ms, digits)} ms, n = ${side.ms.n}`, { class: "times" }));
   return box;
+}
+
+function taggedText(text, spans) {
+  const found = make("p", "", { class: "tagged" });
+  let end = 0;
+  // Python counts characters, JavaScript their halves.
+  const letters = Array.from(text);
+  for (const one of spans) {
+    found.append(letters.slice(end, one.start).join(""));
+    const mark = make("mark", letters.slice(one.start, one.end).join("") + " ", { title: `${one.label}, ${percent(100 * one.probability)}` });
+    mark.append(make("small", one.label));
+    found.append(mark);
+    end = one.end;
+  }
+  found.append(letters.slice(end).join(""));
+  return found;
 }
 
 function barOf({ label, score }, chances) {

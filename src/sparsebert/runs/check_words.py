@@ -1,0 +1,109 @@
+"""Two deployed models that tag words, on the same texts: entities that are found, and words that get another tag."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from datasets import Dataset
+
+from sparsebert.data.batches import stacked
+from sparsebert.data.conll import CONLL_SUFFIXES
+from sparsebert.data.read import column
+from sparsebert.data.rows import standard_rows
+from sparsebert.data.tagged import LABEL, TEXT, read_tagged
+from sparsebert.deployment.predictor import Predictor
+from sparsebert.runs.checked import CheckedTexts, CheckResult, LabelRecall, latency_of
+from sparsebert.runs.scoring import decisions, split_scores
+from sparsebert.tasks.entities import entities, first_tokens, types_of, words_in
+from sparsebert.tasks.kind import IGNORED, Passage
+from sparsebert.tasks.table import TaskSpec
+
+
+def check_words(
+    first: Predictor, second: Predictor, given: CheckedTexts, spec: TaskSpec, done: Callable[[int], None]
+) -> CheckResult:
+    """Scores where the file has tags (a label column is named, or it is CoNLL); else how alike the two are.
+
+    Without tags words are told apart as `predict` does.
+    """
+    rows, labels, notes = _rows(given, spec)
+    texts = list(rows["text_a"])
+    places = [[(start, end) for start, end, *_ in words] for words in rows["label"]]
+    outputs = [_of_words(model, texts, places, done) for model in (first, second)]
+    told = labels is not None
+    if labels is None:
+        real = np.arange(outputs[0].shape[1]) < np.array([len(words) for words in places])[:, None]
+        labels = np.where(real, outputs[0].argmax(axis=-1), IGNORED)
+    constant = first.kind.constant(labels, spec.labels)
+    decided = decisions(spec, rows, outputs[1], labels, outputs[0])
+    scores = [split_scores(spec, "texts", outputs[0], labels, constant)]
+    scores.append(split_scores(spec, "texts", outputs[1], labels, constant, outputs[0]))
+    return CheckResult(
+        rows=len(texts),
+        runtimes=(str(first.runtime), str(second.runtime)),
+        metric=spec.main_metric if told else None,
+        first=tuple(scores[0]) if told else (),
+        second=tuple(scores[1]) if told else (),
+        recalls=_recalls(spec, first, outputs, labels) if told else (),
+        agreement=decided.agreement if decided else None,
+        largest_difference=float(np.abs(outputs[0] - outputs[1]).max()),
+        notes=notes,
+        flips=decided.flips if decided else (),
+        latency=latency_of(first, second, texts, None),
+    )
+
+
+def _rows(given: CheckedTexts, spec: TaskSpec) -> tuple[Dataset, np.ndarray | None, tuple[str, ...]]:
+    """Texts, with the places of their words, and numbers of tags [texts, words] where the file has any."""
+    encoding = given.written.encoding
+    if given.label is None and given.file.suffix.lower() not in CONLL_SUFFIXES:
+        texts = [str(text) for text in column(given.table, given.text[0], given.file.name)]
+        return Dataset.from_dict({"text_a": texts, "label": [words_in(text) for text in texts]}), None, ()
+    named = None if given.text == (TEXT,) else given.text[0]
+    found = read_tagged(given.file, named, given.label, encoding)
+    rows = standard_rows(found.table, spec, given.file.name)
+    tags = [[tag for *_, tag in words] for words in rows["label"]]
+    labels = np.full((len(tags), max(map(len, tags))), IGNORED)
+    for row, own in enumerate(tags):
+        labels[row, : len(own)] = own
+    return rows, labels, found.notes
+
+
+def check_spec(model: Predictor) -> TaskSpec:
+    """The task of the texts that are checked."""
+    return TaskSpec("check", (TEXT,), model.labels, model.kind.metrics, "", label=LABEL, kind=model.kind_name)
+
+
+def _of_words(
+    model: Predictor, texts: Sequence[str], places: Sequence[Sequence[tuple[int, int]]], done: Callable[[int], None]
+) -> np.ndarray:
+    """Logits of the words at these places [texts, words, tags], 0 for words that were not read."""
+    found: dict[int, np.ndarray] = {}
+    tokens: list[list[int]] = []
+    for read, part in model.read(texts, None, done):
+        assert read.offsets is not None, "the model tags words"
+        for outputs, text, offsets in zip(read.outputs, part, read.offsets, strict=True):
+            tokens.append(first_tokens(places[len(found)], Passage(text, offsets)))
+            found[len(found)] = outputs
+    return stacked(found, tokens)
+
+
+def _recalls(
+    spec: TaskSpec, model: Predictor, outputs: Sequence[np.ndarray], labels: np.ndarray
+) -> tuple[LabelRecall, ...]:
+    """Of each type the part of its entities that each model finds."""
+    codes = [model.kind.scored(one, labels, spec.labels) for one in outputs]
+    right = codes[0][1]
+    there = [set(entities(row[row != IGNORED].tolist())) for row in right]
+    given = [
+        [set(entities(own[row != IGNORED].tolist())) for own, row in zip(said, right, strict=True)] for said, _ in codes
+    ]
+    found = []
+    for number, name in enumerate(types_of(spec.labels)):
+        own = [{one for one in row if one[0] == number} for row in there]
+        count = sum(map(len, own))
+        if count:
+            parts = [sum(len(a & b) for a, b in zip(own, said, strict=True)) / count for said in given]
+            found.append(LabelRecall(label=name, rows=count, first=parts[0], second=parts[1]))
+    return tuple(found)
