@@ -40,7 +40,7 @@ def test_single_texts_by_hand():
         "label": [1, 0],
         "length": [4, 5],
     }
-    assert (encoded.truncated, encoded.note, encoded.max_length) == (0, "", 8)
+    assert (encoded.truncated, encoded.notes, encoded.max_length) == (0, (), 8)
 
 
 def test_pairs_lose_from_the_longer_text_first():
@@ -59,7 +59,7 @@ def test_cut_texts_are_counted_and_said(max_length, limit, used):
     assert encoded.max_length == used
     assert encoded.dataset["length"][:] == [4, 4, 4]
     assert encoded.dataset["input_ids"][2] == [2, 4, 5, 3]
-    assert encoded.note == "2 of 3 texts were longer than 4 tokens and were truncated"
+    assert encoded.notes == ("2 of 3 texts were longer than 4 tokens and were truncated",)
 
 
 def test_no_token_types_where_the_model_has_none():

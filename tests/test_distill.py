@@ -318,6 +318,7 @@ def test_the_loss_is_the_weighted_sum():
         np.zeros((1, 2), np.float32), np.zeros((3, 4, 2), np.float16), np.array([0, 4]), (1.0, 2.0, 4.0), CLASSIFICATION
     )
     batch = {
+        "labels": torch.tensor([0]),
         "teacher_logits": torch.tensor([[0.0, 1.0]]),
         "teacher_hidden": torch.zeros(1, 1, 4, 2),
         "attention_mask": torch.ones(1, 4),

@@ -28,6 +28,7 @@ from sparsebert.models.surgeon import mask_model, shrink
 from sparsebert.recipe.load import load_recipe
 from sparsebert.recipe.schema import Training
 from sparsebert.records import PREDICTIONS, read_record
+from sparsebert.tasks.kind import task_kind
 from sparsebert.training.collate import PaddingCollator, padding_collator
 from sparsebert.training.finetune import fine_tune
 from sparsebert.training.rounds import HeadRows, RoundCollator, RoundRobin, RoundRows
@@ -85,7 +86,7 @@ def train(home: Path, folder: Path, interrupt_at: int | None = None) -> dict[str
     sets, seen = [], 0
     for (head, task), size in zip(HEADS.items(), (4, 8, 4), strict=True):
         loaded = load_task(task, str(home / "course"))
-        rows = encode(loaded.train, tokenizer, 64, apart=head != "sentiment").dataset
+        rows = encode(loaded.train, tokenizer, 64, kind=task_kind(loaded.spec.kind)).dataset
         sets.append(HeadRows(head, rows, size))
     order, collate = RoundRobin(sets, 0), RoundCollator(padding_collator(tokenizer))
 

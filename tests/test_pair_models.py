@@ -26,6 +26,7 @@ from sparsebert.models.load import Packing, load_config, load_model, load_tokeni
 from sparsebert.models.surgeon import mask_model, shrink
 from sparsebert.recipe.schema import Columns
 from sparsebert.records import read_record
+from sparsebert.tasks.pair import PAIR_SIMILARITY
 from sparsebert.training.collate import padding_collator
 from sparsebert.training.teacher import cache_teacher
 from tiny import FAMILIES, tiny_batch, tiny_model
@@ -117,13 +118,13 @@ def test_every_family_is_masked_cut_saved_packed_and_loaded(family: str, head: s
 def test_a_batch_holds_the_sides_of_a_pair_one_below_the_other(home: Path):
     tokenizer = load_tokenizer(home / "base")
     rows = Dataset.from_dict({"text_a": ["good", "w1 w2"], "text_b": ["w3 w4 w5", "bad"], "label": [1, 0]})
-    encoded = encode(rows, tokenizer, 64, apart=True).dataset
+    encoded = encode(rows, tokenizer, 64, kind=PAIR_SIMILARITY).dataset
     assert encoded["length"][:] == [5, 4] and encoded["second"][:] == [3, 4]
     batch = padding_collator(tokenizer)([encoded[0], encoded[1]])
     alone = [tokenizer(text)["input_ids"] for text in ("good", "w3 w4 w5", "w1 w2", "bad")]
     assert batch["input_ids"].tolist() == [ids + [0] * (5 - len(ids)) for ids in alone]
     assert batch["attention_mask"].sum(dim=1).tolist() == [3, 5, 4, 3] and batch["labels"].tolist() == [1, 0]
-    cut = encode(rows, tokenizer, 4, apart=True)
+    cut = encode(rows, tokenizer, 4, kind=PAIR_SIMILARITY)
     assert cut.truncated == 1 and cut.dataset["length"][:] == [4, 4]
     with pytest.raises(UserError, match="reads pairs of texts; got single texts"):
         Reader(tokenizer, 8, apart=True).read(["good"])
@@ -132,7 +133,7 @@ def test_a_batch_holds_the_sides_of_a_pair_one_below_the_other(home: Path):
 def test_what_a_teacher_says_of_layers_is_found_again_by_pair(home: Path, tmp_path: Path):
     tokenizer, model = load_tokenizer(home / "base"), tiny_model("bert", "pair_similarity", num_labels=1)
     rows = load_task("sts", str(home / "course")).train.select(range(5))
-    encoded = encode(rows, tokenizer, 64, apart=True).dataset.add_column("row", list(range(5)))
+    encoded = encode(rows, tokenizer, 64, kind=PAIR_SIMILARITY).dataset.add_column("row", list(range(5)))
     collate = padding_collator(tokenizer)
     cache = cache_teacher(model, encoded, collate, tmp_path / "cache", hidden=True)
     batch = cache.add_to(collate([encoded[3], encoded[1]]), [2])

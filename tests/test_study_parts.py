@@ -143,9 +143,10 @@ def test_rises_by_hand():
 
 def test_losses_without_a_part_are_those_of_the_model_without_it(home: Path, dense: tuple[ModelSource, TokenRows]):
     source, tokens = dense
-    model = task_model(source, load_task("mine", str(home / "data")).spec)
+    spec = load_task("mine", str(home / "data")).spec
+    model = task_model(source, spec)
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    losses, accuracy, parts = removed_parts(model, tokens, CLASSIFICATION, "accuracy")
+    losses, accuracy, parts = removed_parts(model, tokens, CLASSIFICATION, spec)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert [(part.kind, part.layer) for part in parts[:2]] == [("heads", 0), ("neurons", 0)] and len(parts) == 9
     # 4 x 32 x 32 of heads, 2 x 32 x 24 of neurons.

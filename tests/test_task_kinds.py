@@ -54,9 +54,9 @@ EXAMPLES = {
     ),
     "pair_similarity": Example([0.5, 2, 5.0, 3.25], ["0,5", "2", "5", "3,25"], (), [[0.5], [2], [5], [3.25]]),
 }
-# Of text without labels; see test_masked_lm.py, test_embeddings.py and test_ranking.py.
-WITHOUT_LABELS = ["masked_lm", "embeddings", "ranking"]
-KINDS = [name for name in registry.names("task_kind") if name not in WITHOUT_LABELS]
+# Of words, and of text without labels; see test_tokens.py, test_masked_lm.py, test_embeddings.py and test_ranking.py.
+OTHERS = ["tokens", "masked_lm", "embeddings", "ranking"]
+KINDS = [name for name in registry.names("task_kind") if name not in OTHERS]
 
 
 def labels_of(name: str) -> np.ndarray:
@@ -70,7 +70,7 @@ def outputs_of(name: str) -> torch.Tensor:
 
 
 def test_every_kind_has_an_example():
-    assert list(EXAMPLES) == KINDS and len(KINDS) + len(WITHOUT_LABELS) == len(registry.names("task_kind"))
+    assert list(EXAMPLES) == KINDS and len(KINDS) + len(OTHERS) == len(registry.names("task_kind"))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -125,7 +125,7 @@ def test_a_perfect_prediction_scores_best_and_a_constant_one_less(name: str):
     assert score(kind.metrics, perfect, labels) == pytest.approx(dict.fromkeys(kind.metrics, 1.0))
     constant = kind.constant(labels, EXAMPLES[name].names)
     assert constant.outputs.shape == perfect.shape[1:] and constant.said.startswith("always ")
-    baselines = constant_scores(kind.metrics, constant.outputs, labels)
+    baselines = constant_scores(kind.metrics, constant.everywhere(labels), labels)
     assert list(baselines) == list(kind.metrics) and all(value < 1 for value in baselines.values())
     noisy = np.random.default_rng(1).normal(size=perfect.shape)
     for metric in kind.metrics:

@@ -134,7 +134,10 @@ def _show(found: CheckResult, max_drop: float | None) -> None:
     for flip in found.flips[:SHOWN_FLIPS]:
         right = f" ({flip.label} is right)" if found.first else ""
         say(f"{flip.dense} -> {flip.own}{right}: {flip.text}")
-    alike = "" if found.agreement is None else f"{found.agreement:.1%} of {found.rows} texts get the same class. "
+    judged = (
+        f"{found.rows} texts get the same class" if found.words is None else f"{found.words:,} words get the same tag"
+    )
+    alike = "" if found.agreement is None else f"{found.agreement:.1%} of {judged}. "
     apart = found.largest_difference
     say(f"{alike}" + ("" if apart is None else f"Outputs differ by {apart:.2g} at most."))
     for note in found.notes:

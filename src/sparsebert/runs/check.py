@@ -194,5 +194,7 @@ def _failures(found: CheckResult, max_drop: float | None) -> tuple[str, ...]:
             if one.rows >= FEWEST_ROWS and one.drop > max_drop
         ]
     elif found.agreement is not None and 100 * (1 - found.agreement) > max_drop:
-        failures.append(f"{100 * (1 - found.agreement):.2f} of 100 texts get another class")
+        failures.append(
+            f"{100 * (1 - found.agreement):.2f} of 100 {'texts' if found.words is None else 'words'} get another class"
+        )
     return tuple(failures)

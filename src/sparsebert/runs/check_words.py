@@ -46,6 +46,7 @@ def check_words(
         first=tuple(scores[0]) if told else (),
         second=tuple(scores[1]) if told else (),
         recalls=_recalls(spec, first, outputs, labels) if told else (),
+        words=int(np.count_nonzero(labels != IGNORED)),
         agreement=decided.agreement if decided else None,
         largest_difference=float(np.abs(outputs[0] - outputs[1]).max()),
         notes=notes,

@@ -55,7 +55,8 @@ class CheckResult(Part):
         default=(), description="of vectors: what is stored by the first model, and asked for by the second"
     )
     recalls: tuple[LabelRecall, ...] = ()
-    agreement: float | None = Field(default=None, description="part of the texts given the same class, if any")
+    agreement: float | None = Field(default=None, description="part of the texts, or words, given the same class")
+    words: int | None = Field(default=None, description="of the texts, where each of them has a class")
     largest_difference: float | None = Field(
         default=None, description="of the outputs; none for vectors of different lengths"
     )

@@ -128,7 +128,7 @@ def decisions(
 
 def _word(rows: Dataset, row: int, word: int) -> str:
     """A word in brackets, with the letters around it."""
-    text, (start, end, _) = rows[row]["text_a"], rows[row]["label"][word]
+    text, (start, end, *_) = rows[row]["text_a"], rows[row]["label"][word]
     near = max(0, NEAR_LETTERS - (end - start)) // 2
     left, right = max(0, start - near), end + near
     before, after = "…" if left else "", "…" if right < len(text) else ""

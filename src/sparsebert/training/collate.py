@@ -44,11 +44,16 @@ class PaddingCollator:
             batch["rows"] = torch.tensor([row["row"] for row in rows])
         if WORDS in rows[0]:
             batch[WORDS] = _filled([row[WORDS] for row in rows], -1)
-            labels = _filled([row["label"] for row in rows], IGNORED)
-            batch["labels"] = at_tokens(labels, batch[WORDS], batch["input_ids"].shape[1], IGNORED)
-        elif "label" in rows[0]:
-            batch["labels"] = torch.tensor([row["label"] for row in rows])
+        if "label" in rows[0]:
+            batch["labels"] = _labels([row["label"] for row in rows], batch)
         return batch
+
+
+def _labels(rows: Sequence[Any], batch: Batch) -> torch.Tensor:
+    """Of texts [rows], or [rows, numbers]; of words those of their first tokens [rows, length], IGNORED elsewhere."""
+    if WORDS not in batch:
+        return torch.tensor(rows)
+    return at_tokens(_filled(rows, IGNORED), batch[WORDS], batch["input_ids"].shape[1], IGNORED)
 
 
 def at_tokens(values: torch.Tensor, words: torch.Tensor, length: int, filler: float) -> torch.Tensor:
