@@ -147,3 +147,15 @@ def test_commands_refuse_tags_that_training_has_not_seen(tmp_path: Path):
     )
     assert_refused(said, ["validation.conll", "row 1: not in the tag set; got 'B-LOC'; allowed: O, B-PER, I-PER"])
     assert not (tmp_path / "run").exists()
+
+
+def test_the_packaged_sentences_have_other_names_in_each_part():
+    task = load_task("entities", None)
+    assert (len(task.train), len(task.validation)) == (640, 200)
+    names: list[set[str]] = []
+    for rows in (task.train, task.validation):
+        assert {tag for row in rows for *_, tag in row["label"]} == set(range(len(task.spec.labels)))
+        first = {task.spec.labels.index(f"B-{kind}") for kind in ("LOC", "ORG", "PER")}
+        names.append({row["text_a"][start:end] for row in rows for start, end, tag in row["label"] if tag in first})
+    # First words of places of several words.
+    assert names[0] & names[1] == {"Lake", "San"}

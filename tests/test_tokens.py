@@ -30,7 +30,7 @@ from sparsebert.tasks.entities import begun, entities, first_tokens, tag_codes, 
 from sparsebert.tasks.kind import IGNORED, Passage
 from sparsebert.tasks.metrics import constant_scores, score, score_with_reasons
 from sparsebert.tasks.table import TaskSpec
-from sparsebert.tasks.tokens import TOKENS
+from sparsebert.tasks.tokens import TOKENS, entity_counts
 from sparsebert.training.collate import padding_collator
 from sparsebert.training.evaluate import predict_logits
 from sparsebert.training.teacher import cache_teacher
@@ -256,3 +256,10 @@ def test_every_family_is_masked_cut_saved_packed_and_loaded(family: str, tmp_pat
         config = load_config(tmp_path)
         assert saved_kind(config) == "tokens" and kind_of(again) is TOKENS
         assert has_task_head(config, TOKENS, len(TAGS)) and not has_task_head(config, TOKENS, len(TAGS) + 1)
+
+
+def test_types_are_counted_by_hand():
+    right = np.array([[1, 2, 0, 3], [3, 0, IGNORED, IGNORED]])
+    given = np.array([[1, 2, 0, 1], [3, 4, 0, 0]])
+    # Of the first type two are given, one is there; of the second one ends too late.
+    assert entity_counts(given, right, 3).sum(axis=0).tolist() == [[1, 2, 1], [0, 1, 2], [0, 0, 0]]

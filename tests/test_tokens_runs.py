@@ -66,6 +66,11 @@ def small(home: Path, tuned: Path) -> Path:
     words = (home / "data" / "validation.conll").read_text(encoding="utf-8").split("\n")
     assert sum(map(sum, decisions.confusion)) == sum(bool(line) for line in words)
     assert all(f"[{word}]" in flip.text for flip in decisions.flips for word in [flip.text.split("[")[1].split("]")[0]])
+    (of_x,) = decisions.types
+    assert of_x.label == "X" and of_x.there > 0
+    assert {one.metric: one.value for one in record.models[1].scores}["entity_f1"] == pytest.approx(of_x.f1)
+    page = (home / "small" / "report.html").read_text(encoding="utf-8")
+    assert f"of {of_x.there}" in page and "Entities of each type" in page
     card = (home / "small" / "0.5-sparsity" / "README.md").read_text(encoding="utf-8")
     assert 'pipeline("token-classification"' in card and "pipeline_tag: token-classification" in card
     return home / "small" / "0.5-sparsity"

@@ -16,6 +16,7 @@ from sparsebert.data.glue import RawSplit, folder_splits, hub_splits
 from sparsebert.data.hold_out import HELD_OUT_SPLIT, hold_out
 from sparsebert.data.read import read_file
 from sparsebert.data.rows import standard_rows
+from sparsebert.data.tagged import read_tagged
 from sparsebert.errors import UserError, unknown
 from sparsebert.files import home_of
 from sparsebert.recipe.schema import Columns
@@ -104,7 +105,10 @@ def _own(task: str, data: str, columns: Columns, seed: int) -> Task:
 
 
 def _packaged(spec: TaskSpec, split: str) -> RawSplit:
-    label = (spec.label,) if task_kind(spec.kind).labelled else ()
+    kind = task_kind(spec.kind)
+    if kind.by_word:
+        return RawSplit(split, read_tagged(PACKAGED / spec.packaged / f"{split}.conll").table)
+    label = (spec.label,) if kind.labelled else ()
     rows = read_file(PACKAGED / spec.packaged / f"{split}.csv", (*label, *spec.columns))
     return RawSplit(split, rows if spec.bundle == 1 else _bundled(rows, spec))
 

@@ -8,10 +8,8 @@ from sparsebert.explorer.models import ShownModel
 from sparsebert.reports import values as v
 from sparsebert.reports.asked import target_text
 from sparsebert.reports.decisions import (
-    MOST_CLASSES,
     agreement_words,
-    class_table,
-    confusion_table,
+    decided_table,
     flip_table,
     warnings,
 )
@@ -101,7 +99,7 @@ def _decided(model: ShownModel) -> Table:
     decisions = model.first[1].decisions
     if decisions is None:
         return Table("", (), ())
-    table = (confusion_table if len(decisions.classes) <= MOST_CLASSES else class_table)(model.name, decisions)
+    table = decided_table(model.name, decisions)
     title = ", ".join(filter(None, ("What it decides", agreement_words(decisions))))
     return replace(table, title=title, notes=())
 

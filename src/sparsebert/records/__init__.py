@@ -16,6 +16,7 @@ from sparsebert.records.measured import (
     Sparsity,
     TimeSummary,
     Timing,
+    TypeCount,
     VocabularyLeft,
 )
 from sparsebert.records.record import (
@@ -70,7 +71,10 @@ __all__ = [
     "TimeSummary",
     "Timing",
     "TrainingRun",
+    "TrainingRun",
     "TreeFit",
+    "TreeFit",
+    "TypeCount",
     "VocabularyLeft",
     "WeightHistogram",
     "read_record",

@@ -178,6 +178,21 @@ class Flip(Part):
     own: str
 
 
+class TypeCount(Part):
+    """Entities of one type: how many are `given`, how many are `there`, and how many of both are `right`."""
+
+    label: str
+    right: int
+    given: int
+    there: int
+
+    @property
+    def f1(self) -> float | None:
+        """0-1; none where there is no entity, and none is given."""
+        every = self.given + self.there
+        return 2 * self.right / every if every else None
+
+
 class Decisions(Part):
     """What a classifier said on the validation split that decides; classes in the order of their numbers."""
 
@@ -187,6 +202,7 @@ class Decisions(Part):
         default=None, description="fraction decided as by the dense model; none for that itself"
     )
     flips: tuple[Flip, ...] = Field(default=(), description="some of the examples decided otherwise")
+    types: tuple[TypeCount, ...] = Field(default=(), description="of tags of words; an example is a word then")
 
     @model_validator(mode="after")
     def _square(self) -> Decisions:

@@ -21,6 +21,28 @@ def judged(family: Family) -> list[tuple[ModelResult, Decisions]]:
     return [(model, model.decisions) for model in models if model.decisions is not None]
 
 
+def decided_table(name: str, decisions: Decisions) -> Table:
+    """Entities by type where words have tags; else a matrix of classes, or a row for each where these are many."""
+    if decisions.types:
+        return type_table(name, decisions)
+    return (confusion_table if len(decisions.classes) <= MOST_CLASSES else class_table)(name, decisions)
+
+
+def type_table(name: str, decisions: Decisions) -> Table:
+    """A row a type of entities: F1, and what of those that are there is found, and of those given is right."""
+    rows = tuple(
+        (
+            Cell(one.label),
+            Cell(v.DASH if one.f1 is None else v.fraction(one.f1)),
+            Cell(_part(one.right, one.there) or v.DASH, f"of {one.there:,}"),
+            Cell(_part(one.right, one.given) or v.DASH, f"of {one.given:,} given"),
+        )
+        for one in decisions.types
+    )
+    columns = (Cell("Type"), Cell("F1"), Cell("Found"), Cell("Right"))
+    return Table(name, columns, (Section("", rows),), tuple(warnings(decisions)))
+
+
 def confusion_table(name: str, decisions: Decisions) -> Table:
     """A row a true class, a column a class given: examples, and their part of the row below."""
     rows = tuple(

@@ -11,10 +11,8 @@ from sparsebert.reports.blocks import PageBlock, PageRow, in_scroll
 from sparsebert.reports.compare import comparison_table
 from sparsebert.reports.curves import Curve, curve_table
 from sparsebert.reports.decisions import (
-    MOST_CLASSES,
     agreement_words,
-    class_table,
-    confusion_table,
+    decided_table,
     flip_table,
     judged,
 )
@@ -149,6 +147,8 @@ def _decided(groups: Sequence[Family], named: bool) -> Iterator[PageRow]:
         flips = flip_table(family)
         told += heading + in_scroll(flips, "texts") if flips.sections else ""
     caption = "Rows: the true class. Columns: the class given. Below a number: its part of the row."
+    if any(decisions.types for family in groups for _, decisions in judged(family)):
+        caption = "Entities of each type: F1, which part of them is found, and which part of those given is right."
     if drawn:
         yield (PageBlock("What the models decide", f'<p class="caption">{caption}{_first_seed(groups)}</p>{drawn}'),)
     if told:
@@ -157,7 +157,7 @@ def _decided(groups: Sequence[Family], named: bool) -> Iterator[PageRow]:
 
 
 def _matrix(name: str, decisions: Decisions) -> str:
-    table = (confusion_table if len(decisions.classes) <= MOST_CLASSES else class_table)(name, decisions)
+    table = decided_table(name, decisions)
     same = agreement_words(decisions)
     small = f'<p class="caption">{in_html(same) or "&nbsp;"}</p>'
     return f"<div><h3>{in_html(name)}</h3>{small}{in_scroll(table, 'matrix')}</div>"

@@ -13,9 +13,10 @@ from sparsebert.data.read import column
 from sparsebert.data.rows import standard_rows
 from sparsebert.data.tagged import LABEL, TEXT, read_tagged
 from sparsebert.deployment.predictor import Predictor
+from sparsebert.records import Decisions
 from sparsebert.runs.checked import CheckedTexts, CheckResult, LabelRecall, latency_of
 from sparsebert.runs.scoring import decisions, split_scores
-from sparsebert.tasks.entities import entities, first_tokens, types_of, words_in
+from sparsebert.tasks.entities import first_tokens, words_in
 from sparsebert.tasks.kind import IGNORED, Passage
 from sparsebert.tasks.table import TaskSpec
 
@@ -36,7 +37,7 @@ def check_words(
         real = np.arange(outputs[0].shape[1]) < np.array([len(words) for words in places])[:, None]
         labels = np.where(real, outputs[0].argmax(axis=-1), IGNORED)
     constant = first.kind.constant(labels, spec.labels)
-    decided = decisions(spec, rows, outputs[1], labels, outputs[0])
+    before, decided = (decisions(spec, rows, own, labels, outputs[0]) for own in outputs)
     scores = [split_scores(spec, "texts", outputs[0], labels, constant)]
     scores.append(split_scores(spec, "texts", outputs[1], labels, constant, outputs[0]))
     return CheckResult(
@@ -45,7 +46,7 @@ def check_words(
         metric=spec.main_metric if told else None,
         first=tuple(scores[0]) if told else (),
         second=tuple(scores[1]) if told else (),
-        recalls=_recalls(spec, first, outputs, labels) if told else (),
+        recalls=_recalls(before, decided) if told else (),
         words=int(np.count_nonzero(labels != IGNORED)),
         agreement=decided.agreement if decided else None,
         largest_difference=float(np.abs(outputs[0] - outputs[1]).max()),
@@ -90,21 +91,11 @@ def _of_words(
     return stacked(found, tokens)
 
 
-def _recalls(
-    spec: TaskSpec, model: Predictor, outputs: Sequence[np.ndarray], labels: np.ndarray
-) -> tuple[LabelRecall, ...]:
+def _recalls(first: Decisions | None, second: Decisions | None) -> tuple[LabelRecall, ...]:
     """Of each type the part of its entities that each model finds."""
-    codes = [model.kind.scored(one, labels, spec.labels) for one in outputs]
-    right = codes[0][1]
-    there = [set(entities(row[row != IGNORED].tolist())) for row in right]
-    given = [
-        [set(entities(own[row != IGNORED].tolist())) for own, row in zip(said, right, strict=True)] for said, _ in codes
-    ]
-    found = []
-    for number, name in enumerate(types_of(spec.labels)):
-        own = [{one for one in row if one[0] == number} for row in there]
-        count = sum(map(len, own))
-        if count:
-            parts = [sum(len(a & b) for a, b in zip(own, said, strict=True)) / count for said in given]
-            found.append(LabelRecall(label=name, rows=count, first=parts[0], second=parts[1]))
-    return tuple(found)
+    pairs = zip(first.types, second.types, strict=True) if first and second else ()
+    return tuple(
+        LabelRecall(label=one.label, rows=one.there, first=one.right / one.there, second=other.right / one.there)
+        for one, other in pairs
+        if one.there
+    )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from datasets import Dataset
 
-from sparsebert.records import Decisions, Flip, Score
+from sparsebert.records import Decisions, Flip, Score, TypeCount
 from sparsebert.tasks.bootstrap import FEWEST, MOST_ROWS, RESAMPLES, difference_interval, interval, resampled_scores
+from sparsebert.tasks.entities import types_of
 from sparsebert.tasks.kind import IGNORED, ConstantAnswer, TaskKind, task_kind
 from sparsebert.tasks.metrics import constant_scores, score_with_reasons
 from sparsebert.tasks.table import TaskSpec
+from sparsebert.tasks.tokens import entity_counts
 
 MOST_FLIPS = 20
 MOST_LETTERS = 300
@@ -123,6 +125,16 @@ def decisions(
             )
             for one in np.flatnonzero(before != own)[:MOST_FLIPS].tolist()
         ),
+        types=_types(spec, logits, labels) if kind.by_word else (),
+    )
+
+
+def _types(spec: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> tuple[TypeCount, ...]:
+    names = types_of(spec.labels)
+    counts = entity_counts(*task_kind(spec.kind).scored(logits, labels, spec.labels), len(names)).sum(axis=0)
+    return tuple(
+        TypeCount(label=name, right=int(right), given=int(given), there=int(there))
+        for name, (right, given, there) in zip(names, counts, strict=True)
     )
 
 

@@ -1,4 +1,4 @@
-"""The table of tasks: two on reviews that ship in the package, nine of GLUE, four of CS224N. Plain data, no torch."""
+"""The table of tasks: what ships in the package, nine of GLUE, four of CS224N. Plain data, no torch."""
 
 from __future__ import annotations
 
@@ -80,6 +80,16 @@ _SPECS = (
         description="What are three reviews of one kind about? Ships in the package, no network needed",
         packaged="reviews",
         bundle=3,
+    ),
+    TaskSpec(
+        name="entities",
+        columns=("text",),
+        labels=("O", "B-DATE", "I-DATE", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-PER", "I-PER"),
+        metrics=("entity_f1", "tag_accuracy"),
+        label="tags",
+        kind="tokens",
+        description="People, places, organisations and dates in a sentence. Ships in the package, no network needed",
+        packaged="entities",
     ),
     TaskSpec(
         name="cola",

@@ -172,23 +172,30 @@ def _rows(values: Sequence[Any]) -> Iterable[tuple[int, list[dict[str, Any]]]]:
     return enumerate(values, start=1)
 
 
-def entity_counts(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of each text the entities that are given and right, that are given, and that are there [texts, 3].
+def entity_counts(outputs: np.ndarray, labels: np.ndarray, types: int) -> np.ndarray:
+    """Of each text and type the entities that are given and right, that are given, and that are there.
 
-    `outputs` and `labels` are codes [texts, words], as `scored` gives them. An entity is right if type and both ends
-    are.
+    `outputs` and `labels` are codes [texts, words], as `scored` gives them; the counts are [texts, types, 3]. An entity
+    is right if its type and both of its ends are.
     """
-    found = np.zeros((len(labels), 3))
+    found = np.zeros((len(labels), types, 3))
     for row, (own, right) in enumerate(zip(outputs, labels, strict=True)):
         counted = right != IGNORED
         given, there = (set(entities(side[counted].tolist())) for side in (own, right))
-        found[row] = len(given & there), len(given), len(there)
+        for column, chosen in enumerate((given & there, given, there)):
+            for kind, *_ in chosen:
+                found[row, kind, column] += 1
     return found
+
+
+def _counts(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The same of all types together [texts, 3]."""
+    return entity_counts(outputs, labels, (int(max(outputs.max(), labels.max())) + 1) // 2).sum(axis=1)
 
 
 def entity_f1(outputs: np.ndarray, labels: np.ndarray) -> float:
     """Micro F1 of entities, 0-1: type and both ends have to be right. Undefined where none is there, and none given."""
-    right, given, there = entity_counts(outputs, labels).sum(axis=0)
+    right, given, there = _counts(outputs, labels).sum(axis=0)
     if given + there == 0:
         raise UndefinedMetricError("there is no entity, and none is found")
     return float(2 * right / (given + there))
@@ -201,7 +208,7 @@ def tag_accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _resampled_f1(outputs: np.ndarray, labels: np.ndarray, drawn: Iterable[np.ndarray]) -> np.ndarray:
-    right, given, there = entity_counts(outputs, labels).T
+    right, given, there = _counts(outputs, labels).T
     sums = [(2 * right[rows].sum(axis=-1), (given + there)[rows].sum(axis=-1)) for rows in drawn]
     return np.concatenate([_divided(above, below) for above, below in sums])
 
