@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sparsebert.data.passages import Place, parts_of
 from sparsebert.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,6 +81,17 @@ class Reader:
         for start in range(0, len(first), step):
             part = slice(start, start + step)
             yield self.read(first[part], None if second is None else second[part], start)
+
+    def parts(self, texts: Sequence[str]) -> list[list[Place]]:
+        """For each text where the parts of it that can be read whole begin and end, in characters."""
+        found = [[(0, len(text))] for text in texts]
+        # A token is a byte at least.
+        long = [row for row, text in enumerate(texts) if len(text.encode()) + SHORTEST > self.limit]
+        if long:
+            offsets = self._call([texts[row] for row in long], None, None)[OFFSETS]
+            for row, places in zip(long, offsets, strict=True):
+                found[row] = parts_of(texts[row], places, self.limit)
+        return found
 
     def longest(self, columns: TokenColumns) -> list[int]:
         """Tokens of each row that has been read; of a pair that is read apart those of its longer side."""

@@ -15,6 +15,7 @@ import numpy as np
 from sparsebert.data.tokens import Reader, ReadTexts
 from sparsebert.deployment.exported import file_reader, open_exported
 from sparsebert.deployment.manifest import is_exported, read_manifest
+from sparsebert.deployment.whole_texts import read_whole
 from sparsebert.errors import UserError
 from sparsebert.files import home_of
 from sparsebert.runtimes.program import RuntimeUnavailableError
@@ -157,9 +158,10 @@ class Predictor:
             raise UserError(what, got="pairs", fix="give each text by itself")
         if first:
             self.choose(first, second)
-            start = 0
+            start, source = 0, self._opened.source
             with self._opened.threads():
-                for read in self._opened.source.logits(first, second, done):
+                reads = read_whole(source, first, done) if self.kind.by_word else source.logits(first, second, done)
+                for read in reads:
                     yield read, first[start : start + len(read.outputs)]
                     start += len(read.outputs)
 

@@ -1,0 +1,48 @@
+"""Texts that are longer than a model reads, in parts: cut where sentences end, so that little is torn apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+Place = tuple[int, int]
+# Marks behind which a sentence is over, as far as letters before a place tell; a line's end does as well.
+_SENTENCE = re.compile(r"(?:[.!?…。！？][\"'”’)\]]*\s+|[。！？]|\n\s*)$")
+_LETTERS = 12
+
+
+def parts_of(text: str, offsets: Sequence[Place], limit: int) -> list[Place]:
+    """Where the parts of a text begin and end, in characters, each of at most `limit` tokens, special ones included.
+
+    `offsets` are the places of the tokens of the whole text. A part ends behind a sentence or a line in its second
+    half where there is one, else between words, else between tokens.
+    """
+    tokens = [place for place in offsets if place[0] < place[1]]
+    room = max(1, limit - (len(offsets) - len(tokens)))
+    borders, first = [0], 0
+    while len(tokens) - first > room:
+        first = _next(text, tokens, first, room)
+        borders.append(_start(text, tokens[first]))
+    return list(pairwise([*borders, len(text)]))
+
+
+def _next(text: str, tokens: Sequence[Place], first: int, room: int) -> int:
+    """The token that the next part begins with."""
+    choices = range(first + room, first + room // 2, -1)
+    starts = [_start(text, tokens[token]) for token in choices]
+    ended = (bool(_SENTENCE.search(text[max(0, start - _LETTERS) : start])) for start in starts)
+    apart = (text[start - 1].isspace() for start in starts)
+    # Between tokens of one place, as the bytes of a letter are, nothing is to be cut.
+    new = (tokens[token][0] >= tokens[token - 1][1] for token in choices)
+    return next(token for fits in (ended, apart, new, iter([True])) for token in _first(choices, fits))
+
+
+def _first(choices: Sequence[int], fits: Iterator[bool]) -> list[int]:
+    return next(([token] for token, fit in zip(choices, fits, strict=False) if fit), [])
+
+
+def _start(text: str, token: Place) -> int:
+    """The first letter: some tokenizers count the space before a word as part of its first token."""
+    letters = text[slice(*token)]
+    return token[0] + len(letters) - len(letters.lstrip())
