@@ -66,6 +66,18 @@ def test_the_nearest_come_first_and_equal_ones_in_their_order():
     assert nearest_documents(np.array([[3.0, 0.0], [0.0, 1.0]]), documents) == [[1, 2, 3, 0], [0, 3, 1, 2]]
 
 
+def test_a_query_does_not_find_itself(tmp_path: Path):
+    vectors = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+    assert nearest_documents(vectors[:2], vectors, (0, None)) == [[1, 2, 0], [1, 0, 2]]
+    rows = [json.dumps({"_id": str(number), "text": f"w{number}"}) for number in range(3)]
+    for name in ("corpus", "queries"):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    (tmp_path / "qrels").mkdir()
+    # The second is judged to be its own answer: then its id says nothing.
+    (tmp_path / "qrels" / "test.tsv").write_text("0\t2\t1\n1\t1\t1\n", encoding="utf-8")
+    assert read_retrieval_set(tmp_path).own == (0, None)
+
+
 def test_scores_are_those_of_sentence_transformers(home: Path):
     model, given = Predictor(home / "dense"), read_retrieval_set(home / "set")
     found = {one.metric: one for one in retrieval_scores((model, model), given, lambda count: None).first}

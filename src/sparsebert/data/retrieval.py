@@ -21,13 +21,15 @@ _PREFERRED = ("test", "dev", "validation")
 class RetrievalSet:
     """Texts of documents and queries, and for each query the grades of its relevant documents by their numbers.
 
-    `unjudged` queries have no relevant document, and are left out.
+    `unjudged` queries have no relevant document, and are left out. `own` is for each query the number of a document of
+    the same id that is not relevant: the query itself, as BEIR takes it, which is not to be found; else none.
     """
 
     documents: tuple[str, ...]
     queries: tuple[str, ...]
     relevant: tuple[Mapping[int, float], ...]
     unjudged: int
+    own: tuple[int | None, ...]
 
 
 def read_retrieval_set(folder: Path) -> RetrievalSet:
@@ -54,6 +56,7 @@ def read_retrieval_set(folder: Path) -> RetrievalSet:
         tuple(queries[one] for one in judged),
         tuple(grades[one] for one in judged),
         len(queries) - len(judged),
+        tuple(None if numbers.get(one) in grades[one] else numbers.get(one) for one in judged),
     )
 
 

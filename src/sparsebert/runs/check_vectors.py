@@ -67,10 +67,12 @@ def retrieval_scores(models: tuple[Predictor, Predictor], given: RetrievalSet, d
         _check_finite(one)
     notes = [f"{len(given.queries):,} queries, {len(given.documents):,} documents"]
     notes += [f"{given.unjudged:,} queries without a relevant document are left out"] if given.unjudged else []
-    before = retrieval_values(nearest_documents(queries[0], documents[0]), given.relevant)
+    alike = sum(one is not None for one in given.own)
+    notes += [f"{alike:,} queries are documents themselves, by their ids, and are not to find these"] if alike else []
+    before = retrieval_values(nearest_documents(queries[0], documents[0], given.own), given.relevant)
 
     def found(asked: np.ndarray, stored: np.ndarray) -> tuple[Score, ...]:
-        values = retrieval_values(nearest_documents(asked, stored), given.relevant)
+        values = retrieval_values(nearest_documents(asked, stored, given.own), given.relevant)
         return tuple(mean_score(name, own, before[name]) for name, own in values.items())
 
     first = tuple(mean_score(name, own) for name, own in before.items())

@@ -2,7 +2,6 @@
 
 nDCG (Järvelin and Kekäläinen 2002, with the grade itself as gain, as trec_eval has it), recall, and the reciprocal rank
 of the first relevant document, all within the first ten, as BEIR reports them (Thakur et al. 2021, arXiv:2104.08663).
-A document of a query's own id counts as any other here.
 """
 
 from __future__ import annotations
@@ -18,13 +17,21 @@ Relevant = Mapping[int, float]
 """Grades above 0 by the number of a document."""
 
 
-def nearest_documents(queries: np.ndarray, documents: np.ndarray) -> list[list[int]]:
-    """Numbers of the ten documents nearest to each query by the cosine, the nearest first."""
+def nearest_documents(
+    queries: np.ndarray, documents: np.ndarray, own: Sequence[int | None] | None = None
+) -> list[list[int]]:
+    """Numbers of the ten documents nearest to each query by the cosine, the nearest first.
+
+    `own` are for each query the number of a document that does not count, or none.
+    """
     sides = [side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12) for side in (queries, documents)]
     count = min(FIRST, len(documents))
     found: list[list[int]] = []
     for start in range(0, len(queries), _AT_ONCE):
         similar = sides[0][start : start + _AT_ONCE] @ sides[1].T
+        for row, document in enumerate((own or ())[start : start + _AT_ONCE]):
+            if document is not None:
+                similar[row, document] = -np.inf
         best = np.argpartition(-similar, count - 1, axis=1)[:, :count]
         # Equally near ones in the order of the documents, so that equal vectors give equal ranks.
         best.sort(axis=1)
