@@ -42,12 +42,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny(folder / "alone", num_hidden_layers=1)
     save_tiny(folder / "broken", num_hidden_layers=1)
     (folder / "broken" / "model.safetensors").write_bytes(b"short")
+    save_tiny(folder / "tagger", "tokens")
     return folder
 
 
 @pytest.fixture(scope="module")
 def url(home: Path) -> Iterator[str]:
-    with served([home / "runs"], live_annex([str(home / "broken")])) as found:
+    with served([home / "runs"], live_annex([str(home / "broken"), str(home / "tagger")])) as found:
         yield found
 
 
@@ -96,6 +97,21 @@ def test_two_models_answer_side_by_side(browser: Browser, url: str, home: Path, 
         sides.locator("[name=left]").select_option("obs0/4x")
         ask(page, "good")
         expect(page.locator("#answers .verdict")).to_contain_text("Both say ")
+
+
+def test_words_with_tags_are_marked_in_the_text(browser: Browser, url: str, home: Path, width: int) -> None:
+    with opened(browser, url + CHOSEN, width) as page:
+        page.locator("#live").scroll_into_view_if_needed()
+        for side in ("left", "right"):
+            page.locator(f"#sides [name={side}]").select_option(label=str(home / "tagger"))
+        ask(page, "good \U0001f642 <b> w1")
+        told = page.locator("#answers .tagged")
+        expect(told).to_have_count(2)
+        (answer,) = Predictor(home / "tagger", "eager")(["good \U0001f642 <b> w1"])
+        marks = told.first.locator("mark").all_inner_texts()
+        assert marks == [f"{one['text']} {one['label']}" for one in answer["spans"]] and len(marks) > 3
+        page.get_by_role("button", name="Which tokens mattered").click()
+        expect(page.locator("#inside")).to_contain_text("The model tags words")
 
 
 def test_tokens_and_attention_on_demand(browser: Browser, url: str, width: int) -> None:
