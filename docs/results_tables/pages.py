@@ -25,6 +25,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "removal-sts-layers": lambda: removal.curve("sts", "layers"),
     "removal-sst5-weights": lambda: removal.curve("sst5", "unstructured"),
     "removal-sst5-layers": lambda: removal.curve("sst5", "layers"),
+    "removal-quora-weights": lambda: removal.curve("quora", "unstructured"),
+    "removal-quora-layers": lambda: removal.curve("quora", "layers"),
     "training-cost": sparse_training.training_cost,
     "training-overhead": sparse_training.training_overhead,
     "criteria-sst2-50": lambda: sparse_training.criteria_sst2(0.5),
