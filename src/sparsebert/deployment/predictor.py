@@ -52,13 +52,17 @@ class Opened:
 
 @dataclass(frozen=True)
 class Openers:
-    """Runtimes that could run a model here, how each is opened, the model's task, and its longest text in tokens."""
+    """Runtimes that could run a model here, how each is opened, the model's task, and its longest text in tokens.
+
+    `thresholds` are the probabilities from which on the model gives each label, none = as its kind does.
+    """
 
     names: tuple[str, ...]
     kind_name: str
     labels: tuple[str, ...]
     limit: int
     open: Callable[[str], Opened]
+    thresholds: tuple[float, ...] = ()
 
 
 class Predictor:
@@ -165,8 +169,8 @@ class Predictor:
 
     @property
     def kind(self) -> TaskKind:
-        """The kind of the task."""
-        return task_kind(self.kind_name)
+        """The kind of the task, as the model decides."""
+        return task_kind(self.kind_name).deciding_at(self._openers.thresholds)
 
     @property
     def kind_name(self) -> str:
@@ -247,7 +251,7 @@ def _of_exported(folder: Path, runtime: str, max_length: int | None, batch: int,
         return Opened(source, warm_up=source.warm_up)
 
     names = tuple(programs) if runtime == AUTO else (runtime,)
-    return Openers(names, kind, manifest.labels, reader.limit, opened)
+    return Openers(names, kind, manifest.labels, reader.limit, opened, manifest.thresholds or ())
 
 
 def _time(opened: Opened, first: Sequence[str], second: Sequence[str] | None) -> float:

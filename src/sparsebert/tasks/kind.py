@@ -112,10 +112,6 @@ class TaskKind(ABC):
         """Outputs [texts, outputs] as metrics take them: by how much each lies above what decides."""
         return outputs
 
-    def chosen(self, outputs: np.ndarray) -> np.ndarray | None:
-        """What is decided of each text, to be compared: [texts], or [texts, labels]; None where nothing is decided."""
-        return outputs.argmax(axis=-1) if self.exclusive else None
-
     def from_columns(self, columns: Mapping[str, Sequence[Any]], file: str) -> tuple[Sequence[Any], tuple[str, ...]]:
         """The labels of a file that has a column for each, and notes for the user. Raises UserError for other kinds."""
         raise UserError(

@@ -60,10 +60,6 @@ class MultiLabel(TaskKind):
         limits = np.array(self.thresholds)
         return outputs - np.log(limits / (1 - limits))
 
-    def chosen(self, outputs: np.ndarray) -> np.ndarray:
-        """True for each label that is given [texts, labels]."""
-        return self.margins(outputs) > 0
-
     def from_columns(self, columns: Mapping[str, Sequence[Any]], file: str) -> tuple[list[list[str]], tuple[str, ...]]:
         """Of each row the names of the columns with a 1. Raises UserError for a value that is not 0 or 1."""
         given = {
