@@ -102,6 +102,7 @@ class Predictor:
 
         A text is a string, or a pair as `{"text": ..., "text_pair": ...}`. With another `top_k` than 1 each text has a
         list of so many labels, the highest first; none = all. A score is a probability, or the value that is predicted.
+        Where a text has any number of labels, each also says whether it is `given`, by the model's thresholds.
         A model of embeddings gives `{"embedding": [...]}` in the place of a label, one that tags words `{"spans":
         [...]}`.
         """
@@ -181,6 +182,11 @@ class Predictor:
     def labels(self) -> tuple[str, ...]:
         """The names of the outputs."""
         return self._openers.labels
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The model's own, one a label: the probability above which each is given; none = one half, or one label."""
+        return self._openers.thresholds
 
     @property
     def max_length(self) -> int:
@@ -288,5 +294,9 @@ def _ranking(answer: Mapping[str, Any], labels: Sequence[str]) -> RankedLabels:
     if "embedding" in answer or "spans" in answer:
         return [dict(answer)]
     values = answer.get("probabilities") or answer.get("values") or {labels[0]: answer["value"]}
-    every = [{"label": label, "score": score} for label, score in values.items()]
+    given = answer.get("labels")
+    every: RankedLabels = [
+        {"label": label, "score": score} | ({} if given is None else {"given": label in given})
+        for label, score in values.items()
+    ]
     return sorted(every, key=lambda one: one["score"], reverse=True)
