@@ -76,7 +76,7 @@ def test_without_labels_answers_that_differ_are_counted(home: Path):
     share = 100 * (1 - found["agreement"])
     assert checked(home, "--max-drop", share + 1)["failures"] == []
     [failure] = checked(home, "--max-drop", share / 2, code=1)["failures"]
-    assert failure == f"{share:.2f} of 100 texts get another class"
+    assert failure == f"{share:.2f} of 100 texts are decided otherwise"
 
 
 def test_a_label_that_gets_worse_fails_the_gate(home: Path):

@@ -57,7 +57,7 @@ def check(
             min=0,
             metavar="POINTS",
             help="Exit with 1 if the main metric, or the recall of a label of 20 rows or more, falls by more. Without "
-            "labels: if more of 100 texts get another class, or the cosine of embeddings falls by more.",
+            "labels: if more of 100 texts are decided otherwise, or the cosine of embeddings falls by more.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -74,13 +74,15 @@ def check(
     """Compare two deployed models on your texts: scores, labels that get worse, answers that change, latency."""
     with cli_errors(debug):
         from sparsebert.cli.output import put_json, quiet_libraries
+        from sparsebert.data.meant import label_of
         from sparsebert.data.text import Written
         from sparsebert.deployment.predictor import Predictor
         from sparsebert.progress import bar_if_slow
         from sparsebert.runs.check import check as compare
         from sparsebert.runs.checked import CheckedTexts
 
-        given = CheckedTexts(data, tuple(text_column or ["text"]), label_column, Written(delimiter, encoding), by_query)
+        label = label_of(label_column or [])
+        given = CheckedTexts(data, tuple(text_column or ["text"]), label, Written(delimiter, encoding), by_query)
         with quiet_libraries():
             models = (
                 Predictor(dense, runtime, threads=threads),
@@ -135,7 +137,7 @@ def _show(found: CheckResult, max_drop: float | None) -> None:
         right = f" ({flip.label} is right)" if found.first else ""
         say(f"{flip.dense} -> {flip.own}{right}: {flip.text}")
     judged = (
-        f"{found.rows} texts get the same class" if found.words is None else f"{found.words:,} words get the same tag"
+        f"{found.rows} texts are decided alike" if found.words is None else f"{found.words:,} words get the same tag"
     )
     alike = "" if found.agreement is None else f"{found.agreement:.1%} of {judged}. "
     apart = found.largest_difference

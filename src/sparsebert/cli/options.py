@@ -69,7 +69,12 @@ TextColumnOption = Annotated[
     typer.Option(metavar="NAME", help="Text column of your file; twice for pairs of texts.", rich_help_panel=DATA),
 ]
 LabelColumnOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Label column of your file.", rich_help_panel=DATA)
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Label column of your file; of multilabel also several of 0 and 1, one a label.",
+        rich_help_panel=DATA,
+    ),
 ]
 KindOption = Annotated[
     str | None,

@@ -41,17 +41,19 @@ def task_settings(
     task: str | None,
     data: str | None,
     text: list[str] | None,
-    label: str | None,
+    label: list[str] | None,
     kind: str | None,
     delimiter: str | None,
     encoding: str | None,
 ) -> dict[str, Any]:
     """The recipe's keys for the options that say which task it is and where its texts and labels are."""
+    from sparsebert.data.meant import label_of
+
     return {
         "task": task,
         "data": data,
         "columns.text": text or None,
-        "columns.label": label,
+        "columns.label": label_of(label or []),
         "columns.kind": kind,
         "columns.delimiter": delimiter,
         "columns.encoding": encoding,

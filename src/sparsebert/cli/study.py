@@ -167,11 +167,11 @@ def _texts(
 def _of_task(
     texts: Path | None,
     text: list[str] | None,
-    label: str | None,
+    label: list[str] | None,
     kind: str | None,
     delimiter: str | None,
     encoding: str | None,
-) -> tuple[list[str] | None, str | None, str | None, str | None, str | None]:
+) -> tuple[list[str] | None, list[str] | None, str | None, str | None, str | None]:
     """What of it says where a task's rows are; how the file of --texts is written is no part of that."""
     return (text, label, kind, delimiter, encoding) if texts is None else (None, label, kind, None, None)
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset
 
-from sparsebert.data.declared import declared_names, with_names
 from sparsebert.data.hold_out import HELD_OUT_SPLIT, hold_out, row_texts
-from sparsebert.data.read import DATA_SUFFIXES, DELIMITER, column, has_columns, is_data, read_file
+from sparsebert.data.meant import MeantLabels, label_columns, label_name, one_column, sound_label, with_meant_labels
+from sparsebert.data.read import DATA_SUFFIXES, column, has_columns, is_data, read_file
 from sparsebert.data.rows import standard_rows
 from sparsebert.data.tagged import LABEL, TEXT, is_tagged, read_tagged
 from sparsebert.data.text import Written
 from sparsebert.errors import UserError
 from sparsebert.recipe.schema import Columns
 from sparsebert.tasks.class_names import missing_words
-from sparsebert.tasks.kind import TaskKind, TextColumn, task_kind
+from sparsebert.tasks.kind import TaskKind, task_kind
 from sparsebert.tasks.table import TaskSpec
 
 VALIDATION_STEMS = ("validation", "valid", "val", "dev")
@@ -44,6 +44,7 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
     parts; where a file has texts of the train file, a note says how many. The classes are those of the train file.
     Raises UserError for anything that cannot be read or does not fit.
     """
+    columns = columns.model_copy(update={"label": sound_label(columns.label)})
     kind = task_kind(columns.kind)
     wanted = is_tagged if kind.by_word else has_columns if kind.labelled else is_data
     train_file, validation_file = _find(task, path, wanted)
@@ -64,41 +65,29 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
     return OwnData(spec, train, validation, HELD_OUT_SPLIT, (*notes, note))
 
 
-@dataclass(frozen=True)
-class _Read:
-    """The wanted columns with labels as they are meant; `declared` are the names of classes that the file gives."""
-
-    table: pa.Table
-    declared: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def _read(file: Path, texts: Sequence[str], columns: Columns) -> _Read:
+def _read(file: Path, texts: Sequence[str], columns: Columns) -> MeantLabels:
     kind, written = task_kind(columns.kind), Written(columns.delimiter, columns.encoding)
     if kind.by_word:
         found = read_tagged(file, *_named(columns), columns.encoding)
-        return _Read(found.table, found.declared, found.notes)
+        return MeantLabels(found.table, found.declared, found.notes)
     if not kind.labelled:
         if columns.label != Columns().label:
             raise UserError(
-                f"Texts of kind {columns.kind} have no labels", got=columns.label, fix="leave the column out"
+                f"Texts of kind {columns.kind} have no labels",
+                got=label_name(columns.label),
+                fix="leave the column out",
             )
-        return _Read(read_file(file, texts, written))
-    raw = read_file(file, (columns.label, *texts), written)
-    delimiter = (raw.schema.metadata or {}).get(DELIMITER)
-    if delimiter is None:
-        declared = declared_names(raw, columns.label, file.name) if kind.named else ()
-        return _Read(with_names(raw, columns.label, declared, file.name) if declared else raw, declared)
-    given = TextColumn(column(raw, columns.label, file.name), file.name, columns.label, delimiter.decode())
-    values, notes = kind.from_text(given)
-    return _Read(raw.set_column(raw.column_names.index(columns.label), columns.label, pa.array(values)), notes=notes)
+        return MeantLabels(read_file(file, texts, written))
+    raw = read_file(file, (*label_columns(columns.label), *texts), written)
+    return with_meant_labels(raw, columns.label, kind, file.name)
 
 
 def _named(columns: Columns) -> tuple[str | None, str | None]:
     """The columns of texts and of labels that the user names; none = to be found out."""
     if len(columns.text) > 1:
         raise UserError("Words with tags are of single texts", got=", ".join(columns.text), fix="name one text column")
-    return next(iter(columns.text), None), None if columns.label == Columns().label else columns.label
+    label = one_column(columns.label)
+    return next(iter(columns.text), None), None if label == Columns().label else label
 
 
 def _names_note(spec: TaskSpec) -> tuple[str, ...]:
@@ -106,7 +95,7 @@ def _names_note(spec: TaskSpec) -> tuple[str, ...]:
     return (f"a label that reads as a missing value is a class of its own: {', '.join(words)}",) if words else ()
 
 
-def _places_note(spec: TaskSpec, read: _Read, other: pa.Table, where: str) -> tuple[str, ...]:
+def _places_note(spec: TaskSpec, read: MeantLabels, other: pa.Table, where: str) -> tuple[str, ...]:
     """A note where numbers of another table stand for classes whose order nobody has declared."""
     places = {str(place): name for place, name in enumerate(spec.labels) if str(place) not in spec.labels}
     if read.declared or not spec.labels:
@@ -163,9 +152,9 @@ def _text_columns(columns: Columns) -> tuple[str, ...]:
     return text
 
 
-def _spec(task: str, read: _Read, texts: tuple[str, ...], columns: Columns, where: str) -> TaskSpec:
+def _spec(task: str, read: MeantLabels, texts: tuple[str, ...], columns: Columns, where: str) -> TaskSpec:
     kind = task_kind(columns.kind)
-    label = LABEL if kind.by_word else columns.label
+    label = LABEL if kind.by_word else label_name(columns.label)
     names = _label_names(kind, read, label, where) if kind.labelled else ()
     return TaskSpec(
         name=task,
@@ -178,6 +167,6 @@ def _spec(task: str, read: _Read, texts: tuple[str, ...], columns: Columns, wher
     )
 
 
-def _label_names(kind: TaskKind, read: _Read, name: str, where: str) -> tuple[str, ...]:
+def _label_names(kind: TaskKind, read: MeantLabels, name: str, where: str) -> tuple[str, ...]:
     # Also where names are declared: a column of one label is nothing to learn from.
     return kind.label_names(column(read.table, name, where), f"{where}, column '{name}'")

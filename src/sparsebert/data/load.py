@@ -32,7 +32,8 @@ class Task:
 
     `validation` decides; `more_validation` holds further splits by name (MNLI mismatched). `validation_name` says
     what the deciding rows are: an official split, `..._subset`, or `held_out`. `subset` is true if a split that is
-    scored is a part of the official one, so that no score passes for an official number.
+    scored is a part of the official one, so that no score passes for an official number. `threshold_rows` are rows of
+    the train split that no training sees, so that thresholds of labels can be chosen on them.
     """
 
     spec: TaskSpec
@@ -42,6 +43,7 @@ class Task:
     more_validation: Mapping[str, Dataset] = field(default_factory=dict)
     subset: bool = False
     notes: tuple[str, ...] = ()
+    threshold_rows: Dataset | None = None
 
 
 def load_task(

@@ -11,6 +11,7 @@ from sparsebert.errors import UserError
 from sparsebert.files import differing_files, write_text_atomically
 from sparsebert.records import Environment, Part, Score
 from sparsebert.runtimes.program import Engine, ProgramPrecision
+from sparsebert.tasks.thresholds import checked_thresholds
 
 FILE_NAME = "deployment.json"
 AGAIN = "export the model again"
@@ -35,7 +36,9 @@ class ProgramFile(Part):
     largest_difference: float
     relative_difference: float = Field(description="of the largest output of torch")
     texts: int
-    agreement: float | None = Field(default=None, description="part of the texts given the same class, if any")
+    agreement: float | None = Field(
+        default=None, description="part of the texts given the same class, or the same labels, if any"
+    )
     scores: tuple[Score, ...] = ()
 
     @property
@@ -51,6 +54,9 @@ class Manifest(Part):
     model: str
     kind: str | None = None
     labels: tuple[str, ...] = ()
+    thresholds: tuple[float, ...] | None = Field(
+        default=None, description="from which probability on each label is given; none = one half, or one label a text"
+    )
     inputs: tuple[str, ...]
     max_length: int
     vocab_size: int
@@ -77,11 +83,14 @@ def read_manifest(folder: Path) -> Manifest:
     """Read it. Raises UserError for one that is damaged or of a newer version."""
     file = folder / FILE_NAME
     try:
-        return Manifest.model_validate_json(file.read_bytes())
+        found = Manifest.model_validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"{file} cannot be read: {where}: {first['msg']}", fix=AGAIN) from None
+    if found.thresholds is not None:
+        checked_thresholds(found.thresholds, len(found.labels), str(file))
+    return found
 
 
 def check_files(program: ProgramFile, folder: Path) -> None:

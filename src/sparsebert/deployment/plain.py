@@ -18,6 +18,7 @@ from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.named import is_run, open_model, sources
 from sparsebert.models.sentence import vector_of
 from sparsebert.models.source import ModelSource, resolve
+from sparsebert.models.thresholds import thresholds_of
 from sparsebert.tasks.kind import task_kind
 from sparsebert.timing import torch_threads
 from sparsebert.training.collate import padding_collator
@@ -96,7 +97,7 @@ def open_plain(model: str, runtime: str, max_length: int | None, batch: int, thr
 
     found = ("eager", "sparse") if _is_sparse(loaded.model) else ("eager",)
     names = found if runtime == AUTO else (runtime,)
-    return Openers(names, name, label_names(config), loaded.reader.limit, opened)
+    return Openers(names, name, label_names(config), loaded.reader.limit, opened, thresholds_of(config))
 
 
 def _is_sparse(model: PreTrainedModel) -> bool:

@@ -53,13 +53,17 @@ class Opened:
 
 @dataclass(frozen=True)
 class Openers:
-    """Runtimes that could run a model here, how each is opened, the model's task, and its longest text in tokens."""
+    """Runtimes that could run a model here, how each is opened, the model's task, and its longest text in tokens.
+
+    `thresholds` are the probabilities from which on the model gives each label, none = as its kind does.
+    """
 
     names: tuple[str, ...]
     kind_name: str
     labels: tuple[str, ...]
     limit: int
     open: Callable[[str], Opened]
+    thresholds: tuple[float, ...] = ()
 
 
 class Predictor:
@@ -99,6 +103,7 @@ class Predictor:
 
         A text is a string, or a pair as `{"text": ..., "text_pair": ...}`. With another `top_k` than 1 each text has a
         list of so many labels, the highest first; none = all. A score is a probability, or the value that is predicted.
+        Where a text has any number of labels, each also says whether it is `given`, by the model's thresholds.
         A model of embeddings gives `{"embedding": [...]}` in the place of a label, one that tags words `{"spans":
         [...]}`.
         """
@@ -167,8 +172,8 @@ class Predictor:
 
     @property
     def kind(self) -> TaskKind:
-        """The kind of the task."""
-        return task_kind(self.kind_name)
+        """The kind of the task, as the model decides."""
+        return task_kind(self.kind_name).deciding_at(self._openers.thresholds)
 
     @property
     def kind_name(self) -> str:
@@ -179,6 +184,11 @@ class Predictor:
     def labels(self) -> tuple[str, ...]:
         """The names of the outputs."""
         return self._openers.labels
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The model's own, one a label: the probability above which each is given; none = one half, or one label."""
+        return self._openers.thresholds
 
     @property
     def max_length(self) -> int:
@@ -249,7 +259,7 @@ def _of_exported(folder: Path, runtime: str, max_length: int | None, batch: int,
         return Opened(source, warm_up=source.warm_up)
 
     names = tuple(programs) if runtime == AUTO else (runtime,)
-    return Openers(names, kind, manifest.labels, reader.limit, opened)
+    return Openers(names, kind, manifest.labels, reader.limit, opened, manifest.thresholds or ())
 
 
 def _time(opened: Opened, first: Sequence[str], second: Sequence[str] | None) -> float:
@@ -286,5 +296,9 @@ def _ranking(answer: Mapping[str, Any], labels: Sequence[str]) -> RankedLabels:
     if "embedding" in answer or "spans" in answer:
         return [dict(answer)]
     values = answer.get("probabilities") or answer.get("values") or {labels[0]: answer["value"]}
-    every = [{"label": label, "score": score} for label, score in values.items()]
+    given = answer.get("labels")
+    every: RankedLabels = [
+        {"label": label, "score": score} | ({} if given is None else {"given": label in given})
+        for label, score in values.items()
+    ]
     return sorted(every, key=lambda one: one["score"], reverse=True)

@@ -19,6 +19,7 @@ from sparsebert.models.families import family_of, is_shrunk
 from sparsebert.models.heads import saved_kind
 from sparsebert.models.named import result_beside
 from sparsebert.models.source import PACKED_FILE
+from sparsebert.models.thresholds import thresholds_of
 from sparsebert.records import ModelResult, Record
 from sparsebert.registry import OWN_FAMILIES
 from sparsebert.reports import model_card
@@ -39,6 +40,7 @@ class SavedModel:
 
     model_type: str | None
     architecture: str | None
+    thresholds: tuple[float, ...] = ()
 
 
 def model_card_of(folder: ModelFolder, made: tuple[Record, ModelResult] | None, repo: str) -> str:
@@ -67,7 +69,7 @@ def _of_programs(manifest: Manifest, repo: str) -> str:
         f"# {in_markdown(name)}",
         "Programs of a BERT-family model for ONNX Runtime and OpenVINO, exported and checked by SparseBERT.",
         about,
-        _labels(manifest.labels),
+        _labels(manifest.labels, manifest.thresholds or ()),
         f"## Programs\n\n{_programs(manifest)}",
         "## Use it\n\nNeeds `pip install sparsebert` and the engine of the program, neither torch nor transformers.",
         "\n".join(("```sh", *(use or [f"sparsebert pull {repo}"]), "```")),
@@ -113,7 +115,7 @@ def _of_model(config: PretrainedConfig, repo: str, alone: bool) -> str:
     kind = saved_kind(config)
     # It is saved under the name of its encoder, which others know.
     name = "ForEmbeddings" if kind == "embeddings" else next(iter(config.architectures or ()), None)
-    saved = SavedModel(config.model_type, name)
+    saved = SavedModel(config.model_type, name, thresholds_of(config))
     masked = fills_masks(saved)
     task = f", for {kind}" if kind else ""
     parts = [
@@ -121,7 +123,7 @@ def _of_model(config: PretrainedConfig, repo: str, alone: bool) -> str:
         f"# {in_markdown(repo.rpartition('/')[2])}",
         f"A model of the family {family_of(config).name}{task}, saved by SparseBERT. {_NOTHING_MORE}",
         "## Use it\n\n" + (how_to_load(saved, repo, alone=alone) if kind or masked else _encoder(repo)),
-        _labels(label_names(config) if kind and not masked else ()),
+        _labels(label_names(config) if kind and not masked else (), thresholds_of(config)),
         _shape(config),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
@@ -147,7 +149,10 @@ def _front(task: str) -> str:
     return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
 
 
-def _labels(names: tuple[str, ...]) -> str:
+def _labels(names: tuple[str, ...], thresholds: tuple[float, ...]) -> str:
+    if thresholds:
+        values = json.dumps(dict(zip(names, thresholds, strict=True)), ensure_ascii=False)
+        return f"Labels, each given above its own probability: {in_markdown(values)}"
     return f"Labels: {in_markdown(json.dumps(names, ensure_ascii=False))}" if names else ""
 
 

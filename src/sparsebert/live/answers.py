@@ -52,6 +52,7 @@ def _said(predictor: Predictor, side: Side, text: str, pair: str | None) -> dict
         "chances": "probabilities" in answer,
         "labels": [{"label": label, "score": score} for label, score in scores[:MOST_LABELS]],
         "more": max(0, len(scores) - MOST_LABELS),
+        "given": answer.get("labels"),
         "spans": answer.get("spans"),
         "text": text,
         "width": len(answer.get("embedding", ())),

@@ -9,6 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsebert.models.families import TAGGER, family_of
 from sparsebert.models.pair import PairClassificationHead
+from sparsebert.models.thresholds import set_thresholds, thresholds_of
 
 
 def own_names(config: PretrainedConfig) -> list[str]:
@@ -61,6 +62,8 @@ def take_labels(model: PreTrainedModel, label_names: Sequence[str]) -> None:
     """
     order = head_order(model.config, label_names)
     assert order is not None, "the model's labels are not the task's"
+    limits = thresholds_of(model.config)
+    set_thresholds(model.config, [limits[row] for row in order] if limits else ())
     pairs = _pair_head(model)
     if order != sorted(order) and pairs is not None:
         pairs.reorder(order)
@@ -74,6 +77,7 @@ def take_labels(model: PreTrainedModel, label_names: Sequence[str]) -> None:
 @torch.no_grad()
 def draw_head(model: PreTrainedModel) -> None:
     """Give the rows of a classifier, which stand for other labels than the task's, new values, in place."""
+    set_thresholds(model.config, ())
     pairs = _pair_head(model)
     head = _classifier(model) if pairs is None else pairs.linear
     for name, parameter in head.named_parameters():

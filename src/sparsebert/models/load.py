@@ -44,6 +44,7 @@ from sparsebert.models.sentence_folder import (
     write_sentence_files,
 )
 from sparsebert.models.source import PACKED_FILE, ModelSource, has_tokenizer, quiet, resolve
+from sparsebert.models.thresholds import set_thresholds, thresholds_of
 from sparsebert.models.weights import check_files, check_report, check_size
 from sparsebert.tasks.kind import TaskKind, task_kind
 
@@ -135,6 +136,7 @@ def load_config(source: ModelSource | Path | str) -> PretrainedConfig:
         check_shape(config.to_dict(), file)
     take_vector(config, folder)
     take_activation(config, folder)
+    thresholds_of(config, str(file))
     return config
 
 
@@ -232,6 +234,7 @@ def _set_task(config: PretrainedConfig, num_labels: int | None, kind: TaskKind) 
     wanted = kind.num_outputs or num_labels
     if wanted is None or config.num_labels == wanted:
         return False
+    set_thresholds(config, ())
     config.num_labels = wanted
     return True
 

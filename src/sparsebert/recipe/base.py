@@ -47,6 +47,13 @@ class Recipe(Plain, frozen=True):
         description="part of the train rows that takes the place of the validation splits, so that a setting can be "
         "chosen without a look at these; none = scores are of the validation splits",
     )
+    threshold_rows: float = Field(
+        default=0.1,
+        ge=0,
+        lt=0.9,
+        description="of multilabel: part of the train rows that no training sees, on which is chosen from which "
+        "probability on each label is given; 0 = none is chosen, and models keep what they have, else 0.5",
+    )
     score_train: bool = Field(
         default=False, description="true = every finished model's scores and mean loss on all train rows too"
     )

@@ -78,7 +78,9 @@ class Columns(Plain, frozen=True):
     text: tuple[str, ...] = Field(
         default=(), description="one text column, or two for pairs; none given = the column `text`"
     )
-    label: str = Field(default="label", description="the label column")
+    label: str | tuple[str, ...] = Field(
+        default="label", description="the label column; for multilabel also a list of columns of 0 and 1, one a label"
+    )
     kind: Annotated[str, AfterValidator(partial(registered, "task_kind"))] = Field(
         default="classification",
         description="what labels are, such as one class a text (classification) or a number (regression); one of your "

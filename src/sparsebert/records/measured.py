@@ -50,6 +50,16 @@ class Score(Part):
         return self.low > self.baseline
 
 
+class LabelThresholds(Part):
+    """From which probability on a model gives each label, by name."""
+
+    values: dict[str, float]
+    rows: int | None = Field(
+        default=None,
+        description="train rows that no training of the run saw, on which they were chosen; none = the model had them",
+    )
+
+
 class VocabularyLeft(Part):
     """Entries of a tokenizer that are left of those before, and validation texts that are read otherwise without them.
 

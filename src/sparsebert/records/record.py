@@ -13,7 +13,17 @@ from sparsebert.errors import UserError
 from sparsebert.files import write_text_atomically
 from sparsebert.recipe.schema import FolderName, RecordedTarget
 from sparsebert.records.curve import PruneStudy
-from sparsebert.records.measured import Decisions, Part, Score, Shape, Size, Sparsity, Timing, VocabularyLeft
+from sparsebert.records.measured import (
+    Decisions,
+    LabelThresholds,
+    Part,
+    Score,
+    Shape,
+    Size,
+    Sparsity,
+    Timing,
+    VocabularyLeft,
+)
 from sparsebert.records.trained import SparsityAt, TrainingRun, TreeFit
 
 SCHEMA = 1
@@ -58,6 +68,7 @@ class ModelResult(Part):
     vocabulary: VocabularyLeft | None = Field(default=None, description="none = that of the model it was made from")
     one_shot_scores: tuple[Score, ...] = ()
     decisions: Decisions | None = Field(default=None, description="of classifications only")
+    thresholds: LabelThresholds | None = Field(default=None, description="of multilabel models; none = one half")
     sparsity: Sparsity
     size: Size
     files: dict[str, str] = Field(default={}, description="SHA-256 of each file of the model's folder, but its card")

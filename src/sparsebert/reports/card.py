@@ -6,7 +6,7 @@ import re
 import shlex
 
 from sparsebert.errors import unknown
-from sparsebert.records import ModelResult, Record, TrainingRun
+from sparsebert.records import LabelThresholds, ModelResult, Record, TrainingRun
 from sparsebert.registry import OWN_FAMILIES, SHRUNK_PREFIX
 from sparsebert.reports import values as v
 from sparsebert.reports.details import Stretch, stretches
@@ -111,10 +111,28 @@ def _stands_alone(model: ModelResult) -> bool:
 
 
 def _labels(model: ModelResult) -> str:
+    if model.thresholds is not None:
+        return _thresholds(model.thresholds)
     if model.decisions is None:
         return ""
     rows = tuple((Cell(str(number)), Cell(name)) for number, name in enumerate(model.decisions.classes))
     return "## Labels\n\n" + as_markdown(Table("Labels", (Cell("Number"), Cell("Label")), (Section("", rows),)))
+
+
+def _thresholds(found: LabelThresholds) -> str:
+    """The labels, and from which probability on each is given."""
+    rows = tuple(
+        (Cell(str(number)), Cell(name), Cell(f"{value:.3f}"))
+        for number, (name, value) in enumerate(found.values.items())
+    )
+    chosen = (
+        "These came with the model."
+        if found.rows is None
+        else f"Chosen on {found.rows:,} train rows that no training saw."
+    )
+    columns = (Cell("Number"), Cell("Label"), Cell("Given above"))
+    said = f"A text has any number of labels: each whose probability is above its own threshold. {chosen}"
+    return f"## Labels\n\n{said}\n\n{as_markdown(Table('Labels', columns, (Section('', rows),)))}"
 
 
 def _license(record: Record) -> str:

@@ -24,6 +24,11 @@ class Loadable(Protocol):
         """The name of the model's class."""
         ...
 
+    @property
+    def thresholds(self) -> object:
+        """Of labels; false where it has none of its own."""
+        ...
+
 
 def has_own_head(model: Loadable) -> bool:
     """Whether only this package's `load_model` loads the model with its head."""
@@ -106,11 +111,23 @@ def pipeline(model: Loadable, folder: str) -> str:
             f'tag = pipeline("token-classification", model={json.dumps(folder)}, aggregation_strategy="first")\n'
             'print(tag("A sentence about Ada Lovelace."))'
         )
+    texts = '["A sentence.", "Another one."]'
+    said = f"print(classify({texts}))\n"
     return (
         f"{_import(model)}from transformers import pipeline\n\n"
         f'classify = pipeline("text-classification", model={json.dumps(folder)})\n'
-        'print(classify(["A sentence.", "Another one."]))\n'
+        f"{_deciding(texts) if model.thresholds else said}"
         '# A pair of texts: classify({"text": "A sentence.", "text_pair": "Another one."})'
+    )
+
+
+def _deciding(texts: str) -> str:
+    """Lines that give each label from its own probability on, which the pipeline does not know of."""
+    return (
+        "config = classify.model.config\n"
+        "thresholds = dict(zip(config.id2label.values(), config.thresholds))\n"
+        f"for scores in classify({texts}, top_k=None):\n"
+        '    print([one["label"] for one in scores if one["score"] > thresholds[one["label"]]])\n'
     )
 
 

@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from datasets import Dataset
 
+from sparsebert.data.meant import label_name, one_column, with_meant_labels
 from sparsebert.data.read import column
 from sparsebert.data.retrieval import read_retrieval_set
 from sparsebert.data.rows import standard_rows
 from sparsebert.deployment.predictor import Predictor
 from sparsebert.errors import UserError
-from sparsebert.records import Decisions, Score
+from sparsebert.records import Flip, Score
 from sparsebert.runs.check_vectors import pair_scores, ranking_scores, retrieval_scores
 from sparsebert.runs.check_words import check_spec, check_words
 from sparsebert.runs.checked import CheckedTexts, CheckResult, LabelRecall, Latency, latency_of
-from sparsebert.runs.scoring import decisions, split_scores
+from sparsebert.runs.scoring import agreement, decisions, set_flips, split_scores
 from sparsebert.tasks.kind import TaskKind, task_kind
 from sparsebert.tasks.numbers import finite_numbers
 from sparsebert.tasks.table import TaskSpec
@@ -37,7 +38,7 @@ def check(
     Vectors have no labels: those of the first model stand for them, unless pairs with how alike they are, or a folder
     of documents and queries, say how good they are (see check_vectors). With labels the gate is the main metric, and
     the recall of every label of FEWEST_ROWS rows or more, which may fall by `max_drop` points at most; without, that
-    part of the texts, in points, which may get another class. `done` is told how many answers are ready. Raises
+    part of the texts, in points, which may be decided otherwise. `done` is told how many answers are ready. Raises
     UserError for a file that cannot be read, for models of different tasks, and for a limit where there is nothing to
     hold to it.
     """
@@ -51,7 +52,7 @@ def check(
     raw = given.table
     sides = [[str(text) for text in column(raw, name, given.file.name)] for name in given.text]
     pair = sides[1] if len(sides) > 1 else None
-    rows = standard_rows(raw, spec, given.file.name, empty_text=True) if given.label else _unlabelled(sides)
+    rows = _labelled(given, first, spec) if given.label else _unlabelled(sides)
     outputs = [one.outputs(sides[0], pair, done) for one in (first, second)]
     if not first.kind.labelled and outputs[0].shape != outputs[1].shape:
         raise UserError(
@@ -61,12 +62,12 @@ def check(
         )
     latency = latency_of(first, second, sides[0], pair)
     told = given.label is not None or not first.kind.labelled
-    found = _compared(spec, rows, outputs, told, (str(first.runtime), str(second.runtime)), latency)
+    found = _compared(spec, rows, outputs, told, (first, second), latency)
     return found.model_copy(update={"failures": _failures(found, max_drop)})
 
 
 def _task(first: Predictor, second: Predictor, given: CheckedTexts) -> TaskSpec:
-    if (first.kind, first.labels) != (second.kind, second.labels):
+    if (first.kind_name, first.labels) != (second.kind_name, second.labels):
         raise UserError(
             "The two models are not for the same task",
             got=_named(second),
@@ -74,7 +75,8 @@ def _task(first: Predictor, second: Predictor, given: CheckedTexts) -> TaskSpec:
         )
     labels = first.labels if first.kind.named else ()
     name = first.kind_name
-    return TaskSpec("check", given.text, labels, first.kind.metrics, "", label=given.label or "", kind=name)
+    label = label_name(given.label) if given.label else ""
+    return TaskSpec("check", given.text, labels, first.kind.metrics, "", label=label, kind=name)
 
 
 def _named(model: Predictor) -> str:
@@ -114,13 +116,20 @@ def _scored_pairs(given: CheckedTexts) -> tuple[list[list[str]], np.ndarray]:
     """Both sides of each pair, and how alike they are said to be."""
     if given.label is None:
         raise UserError("The order of passages is judged by grades", fix="give their column: --label-column")
+    label = one_column(given.label)
     if len(given.text) < 2:
         got = f"text column {', '.join(given.text)}"
         raise UserError("Scores are of pairs of texts", got=got, fix="give --text-column twice")
-    where = f"{given.file.name}, column '{given.label}'"
-    values = finite_numbers(column(given.table, given.label, given.file.name), where)
+    where = f"{given.file.name}, column '{label}'"
+    values = finite_numbers(column(given.table, label, given.file.name), where)
     sides = [[str(text) for text in column(given.table, name, given.file.name)] for name in given.text]
     return sides, np.array(values)
+
+
+def _labelled(given: CheckedTexts, model: Predictor, spec: TaskSpec) -> Dataset:
+    assert given.label is not None, "the file has labels"
+    meant = with_meant_labels(given.table, given.label, model.kind, given.file.name)
+    return standard_rows(meant.table, spec, given.file.name, empty_text=True)
 
 
 def _unlabelled(sides: Sequence[Sequence[str]]) -> Dataset:
@@ -132,13 +141,13 @@ def _compared(
     rows: Dataset,
     outputs: Sequence[np.ndarray],
     labelled: bool,
-    runtimes: tuple[str, str],
+    models: tuple[Predictor, Predictor],
     latency: Latency,
 ) -> CheckResult:
-    first, second = outputs
+    # Each decides at thresholds of its own, if it has any.
+    first, second = (model.kind.margins(found) for model, found in zip(models, outputs, strict=True))
     kind = task_kind(spec.kind)
     labels = _labels(kind, rows, first, labelled)
-    told: Decisions | None = decisions(spec, rows, second, labels, first)
     scores: list[tuple[Score, ...]] = [(), ()]
     if labelled:
         constant = kind.constant(labels, spec.labels)
@@ -146,23 +155,32 @@ def _compared(
         scores[1] = tuple(split_scores(spec, "texts", second, labels, constant, first))
     return CheckResult(
         rows=len(first),
-        runtimes=runtimes,
+        runtimes=(str(models[0].runtime), str(models[1].runtime)),
         metric=spec.main_metric if labelled else None,
         first=scores[0],
         second=scores[1],
         recalls=_recalls(spec.labels, labels, first, second) if labelled and kind.exclusive else (),
-        agreement=told.agreement if told else None,
-        largest_difference=float(np.abs(first - second).max()),
-        flips=told.flips if told else (),
+        agreement=agreement(second, first, kind),
+        largest_difference=float(np.abs(outputs[0] - outputs[1]).max()),
+        flips=_flips(spec, rows, second, labels, first),
         latency=latency,
     )
 
 
 def _labels(kind: TaskKind, rows: Dataset, first: np.ndarray, labelled: bool) -> np.ndarray:
-    """Those of the rows; where there are none, what the first model says, by class or, of vectors, as it is."""
+    """Those of the rows; where there are none, what the first model decides or, of vectors, says."""
     if not kind.labelled:
         return first
-    return np.array(list(rows["label"])) if labelled else first.argmax(-1)
+    if labelled:
+        return np.array(list(rows["label"]))
+    return first if kind.has_thresholds else first.argmax(-1)
+
+
+def _flips(spec: TaskSpec, rows: Dataset, own: np.ndarray, labels: np.ndarray, dense: np.ndarray) -> tuple[Flip, ...]:
+    if task_kind(spec.kind).has_thresholds:
+        return set_flips(spec, rows, own, labels, dense)
+    told = decisions(spec, rows, own, labels, dense)
+    return told.flips if told else ()
 
 
 def _recalls(
@@ -194,7 +212,6 @@ def _failures(found: CheckResult, max_drop: float | None) -> tuple[str, ...]:
             if one.rows >= FEWEST_ROWS and one.drop > max_drop
         ]
     elif found.agreement is not None and 100 * (1 - found.agreement) > max_drop:
-        failures.append(
-            f"{100 * (1 - found.agreement):.2f} of 100 {'texts' if found.words is None else 'words'} get another class"
-        )
+        judged = "texts are decided otherwise" if found.words is None else "words get another class"
+        failures.append(f"{100 * (1 - found.agreement):.2f} of 100 {judged}")
     return tuple(failures)

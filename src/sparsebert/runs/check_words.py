@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from sparsebert.data.batches import stacked
 from sparsebert.data.conll import CONLL_SUFFIXES
+from sparsebert.data.meant import one_column
 from sparsebert.data.read import column
 from sparsebert.data.rows import standard_rows
 from sparsebert.data.tagged import LABEL, TEXT, read_tagged
@@ -63,7 +64,8 @@ def _rows(given: CheckedTexts, spec: TaskSpec) -> tuple[Dataset, np.ndarray | No
         texts = [str(text) for text in column(given.table, given.text[0], given.file.name)]
         return Dataset.from_dict({"text_a": texts, "label": [words_in(text) for text in texts]}), None, ()
     named = None if given.text == (TEXT,) else given.text[0]
-    found = read_tagged(given.file, named, given.label, encoding)
+    label = None if given.label is None else one_column(given.label)
+    found = read_tagged(given.file, named, label, encoding)
     rows = standard_rows(found.table, spec, given.file.name)
     tags = [[tag for *_, tag in words] for words in rows["label"]]
     labels = np.full((len(tags), max(map(len, tags))), IGNORED)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from sparsebert.data.meant import Label, label_columns
 from sparsebert.data.read import read_file
 from sparsebert.data.text import Written
 from sparsebert.deployment.predictor import Predictor
@@ -55,7 +56,7 @@ class CheckResult(Part):
         default=(), description="of vectors: what is stored by the first model, and asked for by the second"
     )
     recalls: tuple[LabelRecall, ...] = ()
-    agreement: float | None = Field(default=None, description="part of the texts, or words, given the same class")
+    agreement: float | None = Field(default=None, description="part of the texts, or words, that are decided alike")
     words: int | None = Field(default=None, description="of the texts, where each of them has a class")
     largest_difference: float | None = Field(
         default=None, description="of the outputs; none for vectors of different lengths"
@@ -68,21 +69,21 @@ class CheckResult(Part):
 
 @dataclass(frozen=True)
 class CheckedTexts:
-    """A file of texts: its columns, and that of the labels, none where there are none.
+    """A file of texts: its columns, and that of the labels, or one for each, none where there are none.
 
     `by_query`: the second texts of each first one are to be put in order.
     """
 
     file: Path
     text: tuple[str, ...]
-    label: str | None
+    label: Label | None
     written: Written
     by_query: bool = False
 
     @cached_property
     def table(self) -> pa.Table:
         """Its columns. Raises UserError for a file that cannot be read, and a column that it has not."""
-        return read_file(self.file, [*self.text, *([self.label] if self.label else [])], self.written)
+        return read_file(self.file, [*self.text, *(label_columns(self.label) if self.label else ())], self.written)
 
 
 def latency_of(first: Predictor, second: Predictor, texts: Sequence[str], pair: Sequence[str] | None) -> Latency:

@@ -19,26 +19,20 @@ from sparsebert.counts import example_inputs
 from sparsebert.data.encode import Encoded, encode
 from sparsebert.data.labels import labels_of, with_labels
 from sparsebert.data.load import Task, load_task
+from sparsebert.data.threshold_rows import without_threshold_rows
 from sparsebert.errors import UserError
 from sparsebert.measurement.setting import Setting
-from sparsebert.models.families import family_of
-from sparsebert.models.heads import check_start, has_task_head, saved_head
-from sparsebert.models.labels import (
-    are_numbers,
-    draw_head,
-    has_no_names,
-    head_order,
-    name_labels,
-    own_names,
-    take_labels,
-)
+from sparsebert.models.heads import check_start, saved_head
+from sparsebert.models.labels import draw_head, name_labels, take_labels
 from sparsebert.models.limits import token_limits
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.source import ModelSource, resolve
+from sparsebert.models.thresholds import thresholds_of
 from sparsebert.progress import Steps, bar_if_slow, line
 from sparsebert.recipe.base import Recipe
 from sparsebert.records import TRAIN, Decisions, Inputs, Score
 from sparsebert.reports import values as v
+from sparsebert.runs.notes import has_head, notes_about, notes_about_teachers, notes_about_thresholds
 from sparsebert.runs.scoring import decisions, split_scores
 from sparsebert.tasks.kind import ConstantAnswer, TaskKind, task_kind
 from sparsebert.tasks.metrics import score
@@ -55,6 +49,7 @@ TOLERANCE = 1e-4
 class RunContext(Generic[R]):
     """Token rows of both splits (`row` numbers the train rows), and where things go.
 
+    `threshold_rows` are those that no training sees, so that models choose thresholds on them; none = they do not.
     `callbacks` are the user's own, of every training, which is also logged to `report_to`. Inside a `share()` no other
     run trains the same dense model.
     """
@@ -72,6 +67,7 @@ class RunContext(Generic[R]):
     callbacks: tuple[TrainerCallback, ...] = ()
     report_to: tuple[str, ...] = ()
     share: Callable[[], AbstractContextManager[None]] = nullcontext
+    threshold_rows: Dataset | None = None
     _opened: list[PreTrainedModel] = field(default_factory=list)
 
     @property
@@ -86,7 +82,7 @@ class RunContext(Generic[R]):
 
     def has_head(self, config: PretrainedConfig) -> bool:
         """Whether a saved model is fine-tuned for the task."""
-        return _has_head(config, self.spec)
+        return has_head(config, self.spec)
 
     @property
     def is_tuned(self) -> bool:
@@ -114,10 +110,18 @@ class RunContext(Generic[R]):
         return list(dict.fromkeys(found))
 
     def predict(self, model: PreTrainedModel) -> Predictions:
-        """Outputs [rows, outputs] on every validation split."""
-        return {split: self._outputs(model, rows) for split, rows in self.validations.items()}
+        """What metrics take [rows, outputs] on every validation split: outputs, less those that decide."""
+        return self.margins(model, {split: self.outputs(model, rows) for split, rows in self.validations.items()})
 
-    def _outputs(self, model: PreTrainedModel, rows: Dataset) -> np.ndarray:
+    def margins(self, model: PreTrainedModel, outputs: Predictions) -> Predictions:
+        """The same for given outputs of a model, or of a program that was made of it."""
+        if not self.kind.has_thresholds:
+            return outputs
+        kind = self.kind.deciding_at(thresholds_of(model.config))
+        return {split: kind.margins(rows) for split, rows in outputs.items()}
+
+    def outputs(self, model: PreTrainedModel, rows: Dataset) -> np.ndarray:
+        """Outputs [rows, outputs] for token rows, such as logits."""
         return predict_logits(model, rows, self.collate, kind=self.kind)
 
     def labels(self, split: str) -> np.ndarray:
@@ -153,9 +157,10 @@ class RunContext(Generic[R]):
 
     def train_scores(self, model: PreTrainedModel) -> tuple[Score, ...]:
         """The task's metrics and the mean loss on the train rows."""
-        outputs, labels = self._outputs(model, self.train), labels_of(self.train)
+        outputs, labels = self.outputs(model, self.train), labels_of(self.train)
+        margins = self.margins(model, {TRAIN: outputs})[TRAIN]
         loss = Score(metric="loss", value=self.kind.mean_loss(outputs, labels), split=TRAIN, examples=len(labels))
-        return (*split_scores(self.spec, TRAIN, outputs, labels, self.constant), loss)
+        return (*split_scores(self.spec, TRAIN, margins, labels, self.constant), loss)
 
     def decide(self, predictions: Predictions, dense: Predictions | None = None) -> Decisions | None:
         """What was decided on the validation split that decides, and where otherwise than by the dense model."""
@@ -219,7 +224,8 @@ class RunContext(Generic[R]):
 
 def task_of(recipe: Recipe) -> Task:
     """The task of a recipe, with the rows that it asks for. Raises UserError for data that cannot be read."""
-    return load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples, recipe.hold_out)
+    task = load_task(recipe.task, recipe.data, recipe.columns, recipe.data_seed, recipe.train_examples, recipe.hold_out)
+    return without_threshold_rows(task, recipe.threshold_rows, recipe.data_seed)
 
 
 def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> RunContext[R]:
@@ -234,8 +240,8 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     fixed = task_kind(task.spec.kind).labelled
     notes = [*task.notes, *_fit(tokenizer, train.max_length if fixed else None)]
     notes += [f"{name}: {note}" for name, one in {TRAIN: train, **encoded}.items() for note in one.notes]
-    notes += _notes_about(config, task.spec)
-    notes += _notes_about_teachers(recipe.given_teachers, task.spec.labels)
+    notes += [*notes_about(config, task.spec), *notes_about_thresholds(config, task)]
+    notes += notes_about_teachers(recipe.given_teachers, task.spec.labels)
     context = RunContext(
         recipe,
         folder,
@@ -246,6 +252,7 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
         padding_collator(tokenizer),
         tuple(note for note in notes if note),
         callbacks=tuple(callbacks),
+        threshold_rows=_apart(recipe, task, tokenizer, config),
     )
     # Damaged weights and lengths without positions are found before anything is written.
     for setting in context.settings:
@@ -255,7 +262,7 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
 
 def _check_says_something(recipe: Recipe, spec: TaskSpec, config: PretrainedConfig) -> None:
     """Raise UserError for a task without labels where no model is there whose outputs could stand for them."""
-    if task_kind(spec.kind).labelled or recipe.given_teachers or _has_head(config, spec):
+    if task_kind(spec.kind).labelled or recipe.given_teachers or has_head(config, spec):
         return
     raise UserError(
         f"The model gives nothing of kind {spec.kind} that a smaller one could be made to keep",
@@ -311,6 +318,7 @@ def reads_by(context: RunContext[R], tokenizer: PreTrainedTokenizerBase, config:
         train=_numbered(train.dataset),
         validations=validations,
         collate=padding_collator(tokenizer),
+        threshold_rows=_apart(context.recipe, context.task, tokenizer, config),
         _opened=[],
     )
 
@@ -323,6 +331,15 @@ def _encoded(
     validations = {task.validation_name: task.validation, **task.more_validation}
     encoded = {name: encode(rows, tokenizer, *takes) for name, rows in validations.items()}
     return encode(task.train, tokenizer, *takes), encoded
+
+
+def _apart(recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Dataset | None:
+    """The token rows that thresholds are chosen on."""
+    rows = task.threshold_rows
+    if rows is None:
+        return None
+    takes = (recipe.max_length, *token_limits(config), task_kind(task.spec.kind))
+    return encode(rows, tokenizer, *takes).dataset
 
 
 def _numbered(rows: Dataset) -> Dataset:
@@ -342,58 +359,6 @@ def _fit(tokenizer: PreTrainedTokenizerBase, length: int | None) -> list[str]:
     return ["The tokenizer pads on the left; here texts are padded on the right, and that is saved with the models"]
 
 
-def _has_head(config: PretrainedConfig, spec: TaskSpec) -> bool:
-    kind = task_kind(spec.kind)
-    return has_task_head(config, kind, kind.num_outputs or len(spec.labels), spec.labels)
-
-
-def _notes_about(config: PretrainedConfig, spec: TaskSpec) -> list[str]:
-    notes = []
-    if config.dtype not in (None, torch.float32):
-        saved = str(config.dtype).removeprefix("torch.")
-        notes.append(
-            f"The model is saved in {saved}; it is worked on in float32, and sizes are against its float32 file"
-        )
-    together = family_of(config).heads_together(config)
-    if together > 1:
-        notes.append(f"{together} heads share keys and values, so that heads are counted, and cut, in such groups")
-    notes += _notes_about_head(config, spec)
-    return notes
-
-
-def _notes_about_teachers(names: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """A line for each teacher whose labels' order cannot be checked."""
-    if not labels:
-        return []
-    wanted = ", ".join(labels)
-    return [
-        f"The labels of the teacher {name} have no names: they are taken to be {wanted}, in this order"
-        for name in names
-        if has_no_names(load_config(resolve(name)))
-    ]
-
-
 def _has_rows(config: PretrainedConfig, kind: TaskKind, num_labels: int) -> bool:
     """Whether a saved classifier is of as many labels as are wanted, so that loading keeps its rows."""
     return config.num_labels == num_labels and saved_head(config) == kind.head
-
-
-def _notes_about_head(config: PretrainedConfig, spec: TaskSpec) -> list[str]:
-    """What was made of a head for texts that the model brings along."""
-    label_names = spec.labels
-    if saved_head(config) in ("base", "masked_lm", "embeddings"):
-        return []
-    own, wanted = ", ".join(own_names(config)), ", ".join(label_names) or "one value"
-    if not _has_head(config, spec):
-        has = "one value" if config.num_labels == 1 else own
-        return [f"The model's head gives {has}, and the task wants {wanted}: it is not recognised, and trained anew"]
-    if not label_names:
-        return []
-    if has_no_names(config):
-        return ["The model's labels have no names, but are as many as the task's: it is taken to be fine-tuned for it"]
-    if are_numbers(label_names):
-        return [f"The labels {wanted} are taken to be the model's {own}, in this order; it keeps these names"]
-    order = head_order(config, label_names) or []
-    if order != sorted(order):
-        return [f"The model gives its labels in the order {own}; its head was put into the task's order, {wanted}"]
-    return []

@@ -23,7 +23,6 @@ from sparsebert.records import TRAIN, PrunePoint, Score, Timing
 from sparsebert.runs.context import Predictions, RunContext
 from sparsebert.runs.scoring import split_scores
 from sparsebert.runs.sparse_model import WORTH_PACKING
-from sparsebert.training.evaluate import predict_logits
 
 MACRO_F1 = "macro_f1"
 WHOLE = "whole"
@@ -47,14 +46,15 @@ class PointScorer:
 
     @cached_property
     def before(self) -> Predictions:
-        """What the whole network says."""
-        return self._predict(self.whole)
+        """What metrics take of what the whole network says."""
+        return self.context.margins(self.whole, self._said)
 
     def point(
         self, model: PreTrainedModel, asked: float | None = None, skipped_layers: Sequence[int] = ()
     ) -> PrunePoint:
         """One point, without its times."""
-        said = self.before if model is self.whole else self._predict(model)
+        said = self._said if model is self.whole else self._predict(model)
+        taken = self.context.margins(model, said)
         files = bytes_as_saved(model)
         left = footprint(model, encoder_linear_names(model), files)
         return PrunePoint(
@@ -63,8 +63,12 @@ class PointScorer:
             sparsity=sparsity(self._start, left),
             bytes_on_disk=files,
             losses={split: self.context.kind.mean_loss(logits, self._labels(split)) for split, logits in said.items()},
-            scores=tuple(self._scores(said, None if model is self.whole else self.before)),
+            scores=tuple(self._scores(taken, None if model is self.whole else self.before)),
         )
+
+    @cached_property
+    def _said(self) -> Predictions:
+        return self._predict(self.whole)
 
     @cached_property
     def _start(self) -> Footprint:
@@ -72,8 +76,8 @@ class PointScorer:
 
     def _predict(self, model: PreTrainedModel) -> Predictions:
         context = self.context
-        train = predict_logits(model, context.train, context.collate, kind=context.kind)
-        return {**context.predict(model), TRAIN: train}
+        rows = {**context.validations, TRAIN: context.train}
+        return {split: context.outputs(model, own) for split, own in rows.items()}
 
     def _labels(self, split: str) -> np.ndarray:
         return labels_of(self.context.train) if split == TRAIN else self.context.labels(split)

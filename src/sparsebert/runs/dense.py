@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, set_seed
 
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import save_model
+from sparsebert.models.thresholds import thresholds_of
 from sparsebert.progress import line
 from sparsebert.pruning.shapes import shape_of
 from sparsebert.recipe.schema import Distill, Recovery, Training
@@ -18,6 +19,7 @@ from sparsebert.runs.context import RunContext
 from sparsebert.runs.remarks import doubt
 from sparsebert.runs.run_type import Entry
 from sparsebert.runs.stages import Stage, once
+from sparsebert.runs.thresholds import choose_own
 from sparsebert.runs.training import train_model
 from sparsebert.training.distill import Distiller
 from sparsebert.training.teacher import TeacherCache, cache_teacher
@@ -52,6 +54,8 @@ def dense_model(context: RunContext, training: Training) -> Dense:
         model, run = context.fresh(), None
         if not context.is_tuned:
             run = train_model(context, model, training, context.work / "dense-training", "Fine-tuning dense").run
+        if run is not None or not thresholds_of(model.config):
+            choose_own(context, model)
         save_model(model, context.tokenizer, folder)
         return Trained(run=run)
 
@@ -104,5 +108,6 @@ class Recovering:
             distiller = Distiller(teacher_cache(context, self.dense, self.distill), self.distill, origin)
             title = f"Fine-tuning {folder.name}"
             run = train_model(context, model, self.training, work / "training", title, distiller=distiller).run
+        choose_own(context, model)
         save_model(model, context.tokenizer, folder)
         return Trained(run=run)

@@ -26,6 +26,7 @@ from sparsebert.models.limits import segment_types
 from sparsebert.models.load import load_config
 from sparsebert.models.named import carried_files
 from sparsebert.models.source import resolve
+from sparsebert.models.thresholds import thresholds_of
 from sparsebert.recipe.base import Recipe
 from sparsebert.runs.context import Predictions, RunContext
 from sparsebert.runs.scoring import agreement
@@ -112,6 +113,7 @@ def _begun(wish: Wish, subject: Subject, folder: Path, dense: Predictions | None
         model=wish.model,
         kind=subject.kind,
         labels=label_names(config) if subject.kind else (),
+        thresholds=thresholds_of(config) or None,
         inputs=tuple(batch),
         max_length=subject.reader.limit,
         vocab_size=config.vocab_size,
@@ -158,7 +160,8 @@ def _program(
             got=f"outputs {relative:.1e} of the largest one apart",
             allowed=f"{EXACT:g}",
         )
-    alike = agreement(outputs, subject.expected, None if subject.kind is None else task_kind(subject.kind))
+    kind = None if subject.kind is None else task_kind(subject.kind).deciding_at(manifest.thresholds or ())
+    alike = None if kind is None else agreement(kind.margins(outputs), kind.margins(subject.expected), kind)
     paths = _paths(runtime, folder)
     found = ProgramFile(
         runtime=runtime.name,
@@ -176,11 +179,12 @@ def _program(
     )
     if subject.context is None or dense is None:
         return found
-    kind = subject.context.spec.kind
-    predictions = {
-        split: by_text(columns_of(rows, range(len(rows))), opened.run, kind)
+    kind_name = subject.context.spec.kind
+    found_of = {
+        split: by_text(columns_of(rows, range(len(rows))), opened.run, kind_name)
         for split, rows in subject.context.validations.items()
     }
+    predictions = subject.context.margins(subject.model, found_of)
     _check_drop(runtime.name, subject.context, predictions, dense, max_drop)
     return found.model_copy(update={"scores": subject.context.score(predictions, dense)})
 

@@ -16,6 +16,7 @@ from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.sparse_model import save_sparse, start_of, zeros_by_tensor
 from sparsebert.runs.stages import Stage, once
 from sparsebert.runs.teachers import check_teacher, distiller_of, given_teacher, teacher_doubts
+from sparsebert.runs.thresholds import choose_own
 from sparsebert.runs.training import train_model
 from sparsebert.training.live_distill import Teaching
 
@@ -69,6 +70,7 @@ def _train(context: FinetuneContext, folder: Path) -> Trained:
         distiller=_distiller(context, model),
         hold_zeros=recipe.hold_zeros,
     ).run
+    choose_own(context, model)
     save_model(model, context.tokenizer, folder)
     return Trained(run=run)
 

@@ -20,7 +20,7 @@ from sparsebert.records import Inputs, SplitOf
 MODEL_FILES = ("config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "vocab.json")
 CHUNK_ROWS = 1000
 DECIDE_INPUTS = (
-    *("model", "task", "data", "columns", "train_examples", "data_seed", "hold_out"),
+    *("model", "task", "data", "columns", "train_examples", "data_seed", "hold_out", "threshold_rows"),
     *(
         "text",
         "column",
@@ -39,6 +39,8 @@ DECIDE_INPUTS = (
 def inputs_of(recipe: Recipe, task: Task) -> Inputs:
     """Read all of it. Raises UserError for a model that is not there."""
     splits = {"train": task.train, task.validation_name: task.validation, **task.more_validation}
+    if task.threshold_rows is not None:
+        splits["threshold_rows"] = task.threshold_rows
     data = {name: _rows_of(rows) for name, rows in splits.items()}
     return made_from(recipe, files_of(recipe.model), data, task.spec.labels)
 

@@ -19,6 +19,7 @@ from sparsebert.progress import busy
 from sparsebert.records import PREDICTIONS, ModelResult, Score
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.run_type import Entry, Made
+from sparsebert.runs.thresholds import recorded
 
 CARD = "README.md"
 
@@ -70,6 +71,7 @@ def _result(context: RunContext, made: Made, entry: Entry, rows: Iterable[BenchR
         architecture=type(entry.model).__name__,
         scores=(*context.score(entry.predictions, compared), *_train_scores(context, entry)),
         decisions=context.decide(entry.predictions, compared),
+        thresholds=recorded(context, entry.model),
         sparsity=sparsity(before, after),
         size=sizes(
             entry.model, encoder_linear_names(entry.model), (setting.batch, setting.length), after.bytes_on_disk

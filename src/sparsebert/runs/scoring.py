@@ -88,10 +88,12 @@ def _intervals(
 
 
 def agreement(own: np.ndarray, other: np.ndarray, kind: TaskKind | None) -> float | None:
-    """Part of the texts, or words, that two models give the same class; None where classes do not exclude each other.
+    """Part of the texts, or words, that two models give the same class, or labels; None where nothing is decided.
 
-    Words of which nothing was read do not count.
+    Both are what metrics take of outputs. Words of which nothing was read do not count.
     """
+    if kind is not None and kind.has_thresholds:
+        return float(np.mean(((own > 0) == (other > 0)).all(axis=-1)))
     if kind is None or not kind.exclusive:
         return None
     alike = own.argmax(axis=-1) == other.argmax(axis=-1)
@@ -135,6 +137,20 @@ def _types(spec: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> tuple[Type
     return tuple(
         TypeCount(label=name, right=int(right), given=int(given), there=int(there))
         for name, (right, given, there) in zip(names, counts, strict=True)
+    )
+
+
+def set_flips(
+    spec: TaskSpec, rows: Dataset, own: np.ndarray, labels: np.ndarray, dense: np.ndarray
+) -> tuple[Flip, ...]:
+    """Some of the texts that are given other labels: `own` and `dense` are above 0 where one is [texts, labels]."""
+
+    def said(chosen: np.ndarray) -> str:
+        return ", ".join(name for name, one in zip(spec.labels, chosen, strict=True) if one > 0) or "none"
+
+    return tuple(
+        Flip(text=_text(rows[one]), label=said(labels[one]), dense=said(dense[one]), own=said(own[one]))
+        for one in np.flatnonzero(((own > 0) != (dense > 0)).any(axis=-1))[:MOST_FLIPS].tolist()
     )
 
 

@@ -84,7 +84,9 @@ def subject_of(wish: Wish, source: ModelSource, calibrated: Sequence[str]) -> Su
         opened = inference_of(source, wish.max_length, "eager", BATCH)
         return _without_data(opened)
     length = wish.max_length or reading_length(load_config(source), load_tokenizer(source))
-    context = set_up(wish.recipe.model_copy(update={"model": wish.model, "max_length": length}), wish.output)
+    # Nothing is trained, so that no row has to be kept from a training.
+    given = {"model": wish.model, "max_length": length, "threshold_rows": 0}
+    context = set_up(wish.recipe.model_copy(update=given), wish.output)
     if not context.is_tuned:
         raise UserError(f"{wish.model} is not fine-tuned for the task", got=context.spec.name)
     model, tokenizer = context.start(), context.tokenizer

@@ -28,6 +28,7 @@ from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.sparse_model import save_sparse, start_of, zeros_by_tensor
 from sparsebert.runs.stages import Done, Stage, once
 from sparsebert.runs.teachers import Teacher, check_teacher, distiller_of, given_teacher, teacher_doubts
+from sparsebert.runs.thresholds import choose_own
 from sparsebert.runs.training import train_model
 from sparsebert.sparse.hard import make_penalty
 from sparsebert.sparse.schedules import Times, moment
@@ -165,6 +166,7 @@ def _train_phases(context: TrainContext, dense: Dense | None, start: PreTrainedM
     small, difference = _cut(context, trained, keep)
     heads = heads_left(trained, keep, numbers=done[phases[-1].name].heads)
     folder = context.folder / name
+    choose_own(context, small)
     save_sparse(small, context.tokenizer, folder, packed=context.recipe.packed)
     facts = {
         "shape": shape_of(small, range(len(layout_of(start).layers)), start, heads),

@@ -28,6 +28,7 @@ from sparsebert.runs.context import RunContext, reads_by
 from sparsebert.runs.dense import Dense
 from sparsebert.runs.run_type import Entry
 from sparsebert.runs.stages import Stage, once
+from sparsebert.runs.thresholds import choose_own
 
 NAME = "vocabulary"
 MANY = 0.1
@@ -84,7 +85,10 @@ def smaller_vocabulary(context: RunContext[CompressRecipe], dense: Dense, wanted
     def work() -> CutEntries:
         ids = ids_that_stay(context, wanted)
         tokenizer = cut_tokenizer(context.tokenizer, ids)
-        save_model(cut_vocabulary(dense.model, ids), tokenizer, folder)
+        small = cut_vocabulary(dense.model, ids)
+        if context.threshold_rows is not None:
+            choose_own(reads_by(context, tokenizer, small.config), small)
+        save_model(small, tokenizer, folder)
         texts = _texts(context, context.task.validation_name)
         changed = count_changed(context.tokenizer, tokenizer, ids, texts)
         left = VocabularyLeft(

@@ -34,7 +34,9 @@ class Reply(BaseModel):
     """What a model makes of the texts."""
 
     model: str
-    predictions: list[Any] = Field(description="for each text {label, score}, or a list of them where top_k is not 1")
+    predictions: list[Any] = Field(
+        description="for each text {label, score}, or a list of them where top_k is not 1; of multilabel also {given}"
+    )
     cut: list[int] = Field(description="numbers from 1 of the texts that were longer than the model reads")
 
 

@@ -103,6 +103,8 @@ class Served:
             "labels": list(predictor.labels),
             "max_length": predictor.max_length,
         }
+        if predictor.thresholds:
+            self._facts["thresholds"] = list(predictor.thresholds)
         self._batcher = Batcher(predictor.ranked, self._thread, self._limits, self._merged)
         opened({"model": self.plan.name, "runtime": predictor.runtime, "ms": _ms_since(start)})
         await self._batcher.work()

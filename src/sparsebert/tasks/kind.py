@@ -63,7 +63,7 @@ class Passage:
 
 
 class TaskKind(ABC):
-    """A kind of task. It holds no state, so that it can be compared, copied and sent to other processes.
+    """A kind of task. It holds at most a model's thresholds, so that it can be compared, copied and sent elsewhere.
 
     Below, `names` are the label names in the order of their numbers, empty where labels have none; `outputs` are the
     numbers of the model that its answers are made from, one row a text; `where` names a column in errors.
@@ -100,6 +100,25 @@ class TaskKind(ABC):
     """Whether a text is a pair of which each side is read on its own, so that a batch holds two rows for each."""
     kept: bool = True
     """Whether a teacher's outputs of all texts can be kept; else it runs along with its student."""
+
+    has_thresholds: bool = False
+    """Whether each label is given by itself, from a probability on that a model may have of its own for each."""
+
+    def deciding_at(self, thresholds: Sequence[float]) -> TaskKind:
+        """The kind as a model with `thresholds` [labels], probabilities, decides; none given = as it is."""
+        return self
+
+    def margins(self, outputs: np.ndarray) -> np.ndarray:
+        """Outputs [texts, outputs] as metrics take them: by how much each lies above what decides."""
+        return outputs
+
+    def from_columns(self, columns: Mapping[str, Sequence[Any]], file: str) -> tuple[Sequence[Any], tuple[str, ...]]:
+        """The labels of a file that has a column for each, and notes for the user. Raises UserError for other kinds."""
+        raise UserError(
+            "Only labels of kind multilabel stand in several columns",
+            got=", ".join(columns),
+            fix="name one label column",
+        )
 
     @abstractmethod
     def from_text(self, column: TextColumn) -> tuple[Sequence[Any], tuple[str, ...]]:

@@ -1,13 +1,13 @@
 """A text has any number of labels, also none.
 
 The label column holds lists of words or whole numbers in JSONL and parquet. In CSV it holds text in which `|` divides
-the labels, as in `food|service`; an empty cell is a text without labels.
+the labels, as in `food|service`; an empty cell is a text without labels. Or each label has a column of 0 and 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +34,12 @@ def _chance(outputs: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MultiLabel(TaskKind):
-    """Outputs are logits of independent sigmoids; a label is given where its probability is above one half."""
+    """Outputs are logits of independent sigmoids; a label is given where its probability is above its threshold.
+
+    `thresholds` are a model's own, one a label, above 0 and below 1; none = one half for all.
+    """
+
+    thresholds: tuple[float, ...] = ()
 
     head = "classification"
     problem_type = "multi_label_classification"
@@ -42,6 +47,32 @@ class MultiLabel(TaskKind):
     named = True
     exclusive = False
     num_outputs = None
+    has_thresholds = True
+
+    def deciding_at(self, thresholds: Sequence[float]) -> MultiLabel:
+        """With a model's own thresholds."""
+        return replace(self, thresholds=tuple(thresholds))
+
+    def margins(self, outputs: np.ndarray) -> np.ndarray:
+        """Logits less those of the thresholds: a label is given where that is above 0."""
+        if not self.thresholds:
+            return outputs
+        limits = np.array(self.thresholds)
+        return outputs - np.log(limits / (1 - limits))
+
+    def from_columns(self, columns: Mapping[str, Sequence[Any]], file: str) -> tuple[list[list[str]], tuple[str, ...]]:
+        """Of each row the names of the columns with a 1. Raises UserError for a value that is not 0 or 1."""
+        given = {
+            name: [_is_one(value, file, name, row) for row, value in enumerate(values, start=1)]
+            for name, values in columns.items()
+        }
+        never = [name for name, values in given.items() if not any(values)]
+        note = f"no row of {file} has the label {', '.join(never)}: a model cannot learn to give it"
+        rows = [
+            [name for name, one in zip(given, values, strict=True) if one]
+            for values in zip(*given.values(), strict=True)
+        ]
+        return rows, (note,) if never else ()
 
     def from_text(self, column: TextColumn) -> tuple[list[list[str]], tuple[str, ...]]:
         """Lists of what stands between separators. Raises UserError for words that stand for a missing value."""
@@ -118,12 +149,25 @@ class MultiLabel(TaskKind):
         return ConstantAnswer(outputs, f'always saying "{listed([names[int(place)] for place in order[:best]])}"')
 
     def answer(self, names: Sequence[str], outputs: np.ndarray, passage: Passage | None = None) -> dict[str, Any]:
-        """The labels with a probability above one half, in the model's order, and the probabilities of all."""
-        chosen = [name for name, output in zip(names, outputs, strict=True) if output > 0]
+        """The labels with a probability above their threshold, in the model's order, and the probabilities of all."""
+        chosen = [name for name, margin in zip(names, self.margins(outputs), strict=True) if margin > 0]
         return {"labels": chosen, "probabilities": dict(zip(names, _chance(outputs).tolist(), strict=True))}
 
 
 MULTILABEL = MultiLabel()
+
+
+# What compares equal to 1, such as true and 1.0, is 1 too.
+_ONES = {1: True, 0: False, "1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
+
+
+def _is_one(value: Any, file: str, name: str, row: int) -> bool:
+    """Whether a cell of a label's own column says 1; in CSV it is text."""
+    said = value.strip().lower() if isinstance(value, str) else value
+    if not isinstance(said, str | bool | int | float) or said not in _ONES:
+        got = "nothing" if said is None or said == "" else f"'{value}'"
+        raise UserError(f"{file}, column '{name}', row {row}: not 0 or 1", got=got, allowed="0 or 1")
+    return _ONES[said]
 
 
 def _parts(text: str, where: str) -> list[str]:

@@ -59,7 +59,9 @@ function drawAnswers({ sides, faster, threads }) {
   const found = [box];
   if (named.length > 1) {
     const [one, other] = named.map((side) => side.labels[0]);
-    const agree = one.label === other.label ? `Both say ${one.label}.` : `They disagree: ${one.label} against ${other.label}.`;
+    const sets = named.map((side) => side.given && [...side.given].sort().join(", "));
+    const agree = named.every((side) => side.given) ? (sets[0] === sets[1] ? `Both give ${sets[0] || "no label"}.` : `They disagree: ${sets[0] || "no label"} against ${sets[1] || "no label"}.`)
+      : one.label === other.label ? `Both say ${one.label}.` : `They disagree: ${one.label} against ${other.label}.`;
     if (named.every((side) => side.chances)) found.unshift(make("p", agree, { class: "verdict" }));
   }
   // Bars of one label side by side.
@@ -85,6 +87,7 @@ function answerOf(side) {
   const list = make("ul", "", { class: "bars-of" });
   list.append(...side.labels.map((one) => barOf(one, side.chances)));
   box.append(list);
+  if (side.given) box.append(make("p", `Gives ${side.given.join(", ") || "no label"}.`));
   if (side.spans) box.append(taggedText(side.text, side.spans));
   if (side.width) box.append(make("p", `A vector of ${side.width} numbers. A file of texts says how near two models' vectors are.`));
   if (side.more) box.append(make("p", `and ${side.more} more labels`, { class: "caption" }));

@@ -1,0 +1,32 @@
+"""The thresholds of a run's models: chosen on train rows that no training sees, before a model is saved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from sparsebert.data.labels import labels_of
+from sparsebert.models.thresholds import set_thresholds, thresholds_of
+from sparsebert.records import LabelThresholds
+from sparsebert.runs.context import RunContext
+from sparsebert.tasks.thresholds import choose_thresholds
+
+
+def choose_own(context: RunContext[Any], model: PreTrainedModel) -> None:
+    """Write into a model's configuration the thresholds that suit its outputs; without rows to choose by it stays."""
+    if context.threshold_rows is not None:
+        outputs = context.outputs(model, context.threshold_rows)
+        set_thresholds(model.config, choose_thresholds(outputs, labels_of(context.threshold_rows)))
+
+
+def recorded(context: RunContext[Any], model: PreTrainedModel) -> LabelThresholds | None:
+    """What a record says of a model's thresholds; None for one without."""
+    values = thresholds_of(model.config)
+    if not values:
+        return None
+    given = context.threshold_rows is None or values == thresholds_of(context.start().config)
+    return LabelThresholds(
+        values=dict(zip(context.spec.labels, values, strict=True)),
+        rows=None if given or context.threshold_rows is None else len(context.threshold_rows),
+    )
