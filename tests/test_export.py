@@ -285,7 +285,7 @@ def test_a_program_that_computes_something_else_is_not_written(
 def test_a_program_that_loses_more_than_it_may_is_not_written(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(export_module, "_of_rows", lambda opened, rows: np.zeros((len(rows), 2)))
+    monkeypatch.setattr(export_module, "_of_rows", lambda opened, rows, kind: np.zeros((len(rows), 2)))
     values = iter([0.5, 0.52])
     monkeypatch.setattr("sparsebert.runs.context.RunContext.main_value", lambda self, predictions: next(values))
     recipe = sparsebert.load_recipe(None, ["task=own", f"data={home / 'task'}"])

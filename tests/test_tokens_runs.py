@@ -148,3 +148,19 @@ def test_a_teacher_of_tags_teaches(home: Path, tuned: Path, small: Path):
     assert record.models[0].scores[0].value >= 0.5
     with torch.no_grad():
         assert load_model(home / "taught" / "finetuned").config.id2label == {0: "O", 1: "B-X", 2: "I-X"}
+
+
+def test_long_texts_are_trained_on_and_scored_whole(home: Path, tuned: Path, tmp_path: Path):
+    lines = [f"{word} {tag}" for word, tag in (("w1", "O"), ("w50", "B-X"), ("w52", "I-X"), ("w2", "O"))] * 9
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.conll").write_text("\n".join([*lines, "", "w4 O"]), encoding="utf-8")
+    given = ("--kind", "tokens", "--task", "long", "--data", tmp_path, "--set", "max_length=18", "-o", tmp_path / "run")
+    steps = ("--set", "training.max_steps=1", "--set", "training.learning_rate=1e-9", "--set", "measure.timed=false")
+    said = run_cli("finetune", tuned, *given, *steps, "--set", "training.evaluate=null")
+    assert said.exit_code == 0 and "validation: 2 texts are read in 4 parts" in said.stderr, said.output
+    (decisions,) = [model.decisions for model in read_record(tmp_path / "run" / "record.json").models]
+    assert decisions is not None and sum(map(sum, decisions.confusion)) == 37
+    (checked,) = json.loads(
+        run_cli("check", tuned, tmp_path / "run" / "finetuned", "--data", tmp_path / "train.conll", "--json").stdout
+    )["recalls"]
+    assert checked["rows"] == 9 and checked["second"] == decisions.types[0].right / 9

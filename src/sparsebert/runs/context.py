@@ -16,10 +16,12 @@ from torch.utils.data import Sampler
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from sparsebert.counts import example_inputs
+from sparsebert.data.divide import divided
 from sparsebert.data.encode import Encoded, encode
 from sparsebert.data.labels import labels_of, with_labels
 from sparsebert.data.load import Task, load_task
 from sparsebert.data.threshold_rows import without_threshold_rows
+from sparsebert.data.tokens import Reader
 from sparsebert.errors import UserError
 from sparsebert.measurement.setting import Setting
 from sparsebert.models.heads import check_start, saved_head
@@ -234,7 +236,7 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     config = load_config(source)
     check_start(config, source.name)
     tokenizer = load_tokenizer(source)
-    task = task_of(recipe)
+    task = _in_parts(recipe, task_of(recipe), tokenizer, config)
     _check_says_something(recipe, task.spec, config)
     train, encoded = _encoded(recipe, task, tokenizer, config)
     fixed = task_kind(task.spec.kind).labelled
@@ -331,6 +333,15 @@ def _encoded(
     validations = {task.validation_name: task.validation, **task.more_validation}
     encoded = {name: encode(rows, tokenizer, *takes) for name, rows in validations.items()}
     return encode(task.train, tokenizer, *takes), encoded
+
+
+def _in_parts(recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Task:
+    """The task with long texts of words divided, as they are where a model of words answers."""
+    if not task_kind(task.spec.kind).by_word:
+        return task
+    most, vocabulary, segments = token_limits(config)
+    limit = recipe.max_length if most is None else min(recipe.max_length, most)
+    return divided(task, Reader(tokenizer, limit, vocabulary, segments, offsets=True))
 
 
 def _apart(recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Dataset | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from datasets import Dataset
 from transformers import PretrainedConfig
 
 from sparsebert import registry
@@ -179,12 +180,8 @@ def _program(
     )
     if subject.context is None or dense is None:
         return found
-    kind_name = subject.context.spec.kind
-    found_of = {
-        split: by_text(columns_of(rows, range(len(rows))), opened.run, kind_name)
-        for split, rows in subject.context.validations.items()
-    }
-    predictions = subject.context.margins(subject.model, found_of)
+    told = {split: _of_rows(opened, rows, subject.kind) for split, rows in subject.context.validations.items()}
+    predictions = subject.context.margins(subject.model, told)
     _check_drop(runtime.name, subject.context, predictions, dense, max_drop)
     return found.model_copy(update={"scores": subject.context.score(predictions, dense)})
 
@@ -250,6 +247,10 @@ def _paths(runtime: WholeProgram, home: Path) -> list[Path]:
     """The files of a program; OpenVINO keeps weights beside it, in a file of the same name."""
     place = home / runtime.file
     return sorted(place.parent.glob(f"{place.stem}.*"))
+
+
+def _of_rows(opened: Exported, rows: Dataset, kind: str | None) -> np.ndarray:
+    return by_text(columns_of(rows, range(len(rows))), opened.run, kind)
 
 
 def _check_drop(
