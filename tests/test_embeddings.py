@@ -17,9 +17,10 @@ from sparsebert.data.load import load_task
 from sparsebert.errors import UserError
 from sparsebert.models.heads import has_task_head, kind_of, saved_kind
 from sparsebert.models.layout import layout_of
-from sparsebert.models.load import Packing, load_config, load_model, load_tokenizer, save_model
+from sparsebert.models.load import load_config, load_model, load_tokenizer, save_model
 from sparsebert.models.sentence import KEY, POOLINGS, SentenceVector
 from sparsebert.models.sentence_folder import write_sentence_files
+from sparsebert.models.storage import Packing
 from sparsebert.models.surgeon import mask_model, shrink
 from sparsebert.records import read_record
 from sparsebert.tasks.bootstrap import resampled_scores

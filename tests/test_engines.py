@@ -22,7 +22,8 @@ from sparsebert.measurement.bench import bench
 from sparsebert.measurement.setting import Setting
 from sparsebert.models.accelerate import accelerate
 from sparsebert.models.layout import encoder_linear_names
-from sparsebert.models.load import Packing, load_model, save_model
+from sparsebert.models.load import load_model, save_model
+from sparsebert.models.storage import Packing
 from sparsebert.models.surgeon import convert_ffn, shrink
 from sparsebert.runtimes import program
 from sparsebert.runtimes.onnx import ONNX, ONNX_INT8

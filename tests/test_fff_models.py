@@ -13,7 +13,8 @@ from transformers import AutoModelForSequenceClassification
 from sparsebert.errors import UserError
 from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
 from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
-from sparsebert.models.load import Packing, load_model, save_model
+from sparsebert.models.load import load_model, save_model
+from sparsebert.models.storage import Packing
 from sparsebert.models.surgeon import convert_ffn, mask_model, set_routing, shrink
 from tiny import FAMILIES, HIDDEN, LAYERS, tiny_batch, tiny_model
 

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from sparsebert.fast_feedforward.convert import trees_of
 from sparsebert.models.layout import encoder_linear_names, layout_of
-from sparsebert.models.load import Packing, load_model, load_tokenizer, save_model
+from sparsebert.models.load import load_model, load_tokenizer, save_model
+from sparsebert.models.storage import Packing
 from sparsebert.models.surgeon import convert_ffn, shrink
 from sparsebert.records import read_record
 from tiny_run import run_cli, save_tiny, write_task

@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from fuzz import fuzzed
 from sparsebert.errors import UserError
 from sparsebert.models.limits import position_limit
-from sparsebert.models.load import Packing, load_config, load_model, load_tokenizer, save_model
+from sparsebert.models.load import load_config, load_model, load_tokenizer, save_model
 from sparsebert.models.pack import METADATA
 from sparsebert.models.source import INDEX_FILE, PACKED_FILE, PLAIN_FILE
+from sparsebert.models.storage import Packing
 from sparsebert.models.surgeon import convert_ffn, shrink
 from tiny import ARCHITECTURES, tiny_model
 from tiny_run import save_tiny

@@ -95,10 +95,10 @@ def test_an_unknown_head_is_left_out_aloud_and_never_packed(tmp_path: Path):
     assert not (tmp_path / "packed").exists()
 
 
-def test_bf16_is_of_packed_files_only(tmp_path: Path):
+def test_codes_are_of_packed_files_only(tmp_path: Path):
     save_tiny(tmp_path / "model")
-    said = run_cli("pack", tmp_path / "model", "--bf16", "--unpack", "-o", tmp_path / "out")
-    assert_refused(said, ["--bf16 with --unpack"])
+    said = run_cli("pack", tmp_path / "model", "--weights", "int8", "--unpack", "-o", tmp_path / "out")
+    assert_refused(said, ["A plain file cannot hold weights in int8 or int4"])
 
 
 def test_a_model_without_a_pooler_comes_back_without_one(tmp_path: Path):

@@ -18,7 +18,8 @@ from example_record import example_record
 from fake_hub import FakeHub, fake_hub
 from sparsebert.deployment.manifest import read_manifest, write_manifest
 from sparsebert.files import digests
-from sparsebert.models.load import Packing, load_model, load_tokenizer, save_model
+from sparsebert.models.load import load_model, load_tokenizer, save_model
+from sparsebert.models.storage import Packing
 from sparsebert.models.surgeon import shrink
 from sparsebert.records import Record, write_record
 from sparsebert.runs.export import Wish, export

@@ -13,9 +13,11 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceCl
 
 from sparsebert.errors import UserError
 from sparsebert.models import shrunk
-from sparsebert.models.load import Packing, load_model, save_model
+from sparsebert.models.load import load_model, save_model
 from sparsebert.models.pack import pack, packed_bytes, read_packed, unpack, write_packed
+from sparsebert.models.storage import Packing
 from sparsebert.models.surgeon import shrink
+from sparsebert.recipe.storing import Weights
 from test_shrunk import FAMILIES
 from tiny import tiny_batch, tiny_model
 from tiny_run import assert_refused, run_cli, save_tiny
@@ -55,17 +57,17 @@ def test_the_smallest_form_is_taken(sparsity: float, form: str):
     assert contents["w"]["form"] == form
 
 
-@pytest.mark.parametrize(("bf16", "limit"), [(False, 0.16), (True, 0.09)])
-def test_nine_tenths_of_zeros_in_the_shapes_of_bert(bf16: bool, limit: float):
+@pytest.mark.parametrize(("how", "bits"), [(None, 32), ("bf16", 16), ("int8", 8.25), ("int4", 4.25)])
+def test_nine_tenths_of_zeros_in_the_shapes_of_bert(how: Weights | None, bits: float):
     shapes = [(768, 768)] * 4 + [(3072, 768), (768, 3072)]
     tensors = {str(index): sparse(*shape, 0.9, index) for index, shape in enumerate(shapes)}
-    part = packed_bytes(tensors, bf16) / sum(4 * tensor.numel() for tensor in tensors.values())
-    assert part == pytest.approx(1 / 32 + (0.05 if bf16 else 0.1), abs=0.001) and part <= limit
+    part = packed_bytes(tensors, {name: how for name in tensors if how}) / sum(4 * t.numel() for t in tensors.values())
+    assert part == pytest.approx((1 + 0.1 * bits) / 32, abs=0.001)
 
 
 def test_bfloat16_rounds_to_nearest_even_and_only_matrices():
     tensors = {"w": torch.tensor([[1.00390625, 0.0, 1.01171875]]), "b": torch.tensor([1.00390625])}
-    found = unpack(*pack(tensors, bf16=True))
+    found = unpack(*pack(tensors, {"w": "bf16"}))
     assert found["w"].tolist() == [[1.0, 0.0, 1.015625]] and found["w"].dtype == torch.float32
     assert torch.equal(found["b"], tensors["b"])
 
@@ -73,7 +75,7 @@ def test_bfloat16_rounds_to_nearest_even_and_only_matrices():
 def test_bfloat16_rounds_what_is_wider_and_leaves_the_type():
     value = 1.00390625
     for dtype, expected in ((torch.float64, 1.0), (torch.float32, 1.0), (torch.float16, value)):
-        found = unpack(*pack({"w": torch.tensor([[value, 0.0]], dtype=dtype)}, bf16=True))["w"]
+        found = unpack(*pack({"w": torch.tensor([[value, 0.0]], dtype=dtype)}, {"w": "bf16"}))["w"]
         assert found.dtype == dtype and found.tolist() == [[expected, 0.0]]
 
 
@@ -151,8 +153,8 @@ def test_the_command_packs_checks_and_unpacks(tmp_path):
     found = json.loads(said.stdout)
     assert found["exact"] and found["bytes_after"] < 0.6 * found["bytes_before"]
     assert found["encoder_packed_part"] <= 0.16 and found["encoder_zeros"] == pytest.approx(0.9, abs=0.02)
-    said = run_cli("pack", folder, "-o", tmp_path / "half", "--bf16")
-    assert said.exit_code == 0 and "rounded to bfloat16" in said.stdout and "0.0 MB" not in said.stdout
+    said = run_cli("pack", folder, "-o", tmp_path / "half", "--weights", "bf16")
+    assert said.exit_code == 0 and "weights rounded" in said.stdout and "0.0 MB" not in said.stdout
     assert run_cli("pack", tmp_path / "packed", "-o", tmp_path / "plain", "--unpack").exit_code == 0
     one, two = load_model(folder), load_model(tmp_path / "plain")
     assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())

@@ -22,7 +22,8 @@ from sparsebert.errors import UserError
 from sparsebert.models.heads import saved_head, saved_kind
 from sparsebert.models.labels import take_labels
 from sparsebert.models.layout import layout_of
-from sparsebert.models.load import Packing, load_config, load_model, load_tokenizer, save_model
+from sparsebert.models.load import load_config, load_model, load_tokenizer, save_model
+from sparsebert.models.storage import Packing
 from sparsebert.models.surgeon import mask_model, shrink
 from sparsebert.recipe.schema import Columns
 from sparsebert.records import read_record

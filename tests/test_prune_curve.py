@@ -14,6 +14,7 @@ from sparsebert.files import digests
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.load import load_model, load_tokenizer, save_model
 from sparsebert.models.source import disk_bytes
+from sparsebert.models.storage import Packing
 from sparsebert.models.surgeon import convert_ffn, shrink
 from sparsebert.pruning.successive import l1_scores, lowest_of_all, without_layers, without_weights
 from sparsebert.records import PruneCurve, PruneStudy, Record, read_record
@@ -96,7 +97,7 @@ def test_bytes_are_those_that_saving_takes(home: Path, tmp_path: Path):
         for name in encoder_linear_names(model):
             weight = model.get_parameter(name).data
             weight[torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)) < share] = 0
-        save_sparse(model, tokenizer, tmp_path / f"{share}", packed=True)
+        save_sparse(model, tokenizer, tmp_path / f"{share}", Packing(), packed=True)
         assert bytes_as_saved(model) == pytest.approx(disk_bytes(tmp_path / f"{share}"), rel=0.01)
     assert bytes_as_saved(model) < 0.8 * disk_bytes(home / "tuned")
 
@@ -151,7 +152,7 @@ def test_every_form_of_a_network_is_taken(home: Path, tmp_path: Path, form: str)
     else:
         names = encoder_linear_names(model)
         masked = without_weights(model, lowest_of_all(l1_scores(model, names), 0.7))
-        save_sparse(masked, tokenizer, tmp_path / form, packed=True)
+        save_sparse(masked, tokenizer, tmp_path / form, Packing(), packed=True)
         assert (tmp_path / form / "packed.safetensors").is_file()
     given = ("--criteria", "l1,loss", *UNTIMED)
     curves = study_of(prune_curve(home, f"form-{form}", *given, model=str(tmp_path / form))).curves

@@ -17,8 +17,9 @@ from sparsebert import registry
 from sparsebert.models.blocks import places_of
 from sparsebert.models.families import HeadName
 from sparsebert.models.heads import AUTO
-from sparsebert.models.load import Packing, save_model
+from sparsebert.models.load import save_model
 from sparsebert.models.modeling_sparsebert import PLACES
+from sparsebert.models.storage import Packing
 from sparsebert.models.surgeon import convert_ffn, shrink
 from test_remote_code import ABSENT, LOADER, in_a_process
 from test_surgeon import ATTENTION

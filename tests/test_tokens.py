@@ -23,7 +23,8 @@ from sparsebert.data.tokens import Reader
 from sparsebert.errors import UserError
 from sparsebert.models.heads import has_task_head, kind_of, saved_kind
 from sparsebert.models.layout import layout_of
-from sparsebert.models.load import Packing, load_config, load_model, save_model
+from sparsebert.models.load import load_config, load_model, save_model
+from sparsebert.models.storage import Packing
 from sparsebert.models.surgeon import mask_model, shrink
 from sparsebert.tasks.bootstrap import resampled_scores
 from sparsebert.tasks.entities import begun, entities, first_tokens, tag_codes, tagged_words, types_of, words_in

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from sparsebert.fast_feedforward.layer import FastFeedForward, Routing
     from sparsebert.models.accelerate import accelerate
     from sparsebert.models.layout import layout_of
-    from sparsebert.models.load import Packing, load_model, save_model
+    from sparsebert.models.load import load_model, save_model
     from sparsebert.models.split import split_heads
+    from sparsebert.models.storage import Packing
     from sparsebert.models.surgeon import convert_ffn, set_routing, shrink
     from sparsebert.recipe.base import Recipe
     from sparsebert.recipe.load import load_recipe
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "FastFeedForward": "sparsebert.fast_feedforward.layer",
-    "Packing": "sparsebert.models.load",
+    "Packing": "sparsebert.models.storage",
     "Predictor": "sparsebert.deployment.predictor",
     "Recipe": "sparsebert.recipe.base",
     "Record": "sparsebert.records",

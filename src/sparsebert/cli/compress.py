@@ -15,6 +15,7 @@ from sparsebert.cli.options import (
     DataOption,
     DebugOption,
     DelimiterOption,
+    EmbeddingWeightsOption,
     EncodingOption,
     JsonOption,
     KindOption,
@@ -29,6 +30,7 @@ from sparsebert.cli.options import (
     TextColumnOption,
     ThreadsOption,
     TrainExamplesOption,
+    WeightsOption,
 )
 from sparsebert.cli.settings import task_settings
 
@@ -158,6 +160,8 @@ def compress(
         ),
     ] = None,
     threads: ThreadsOption = None,
+    weights: WeightsOption = None,
+    embedding_weights: EmbeddingWeightsOption = None,
     recipe: RecipeOption = None,
     settings: SetOption = None,
     output: OutputFolderOption = None,
@@ -186,6 +190,8 @@ def compress(
         "measure.length": length,
         "measure.runtime": runtime,
         "measure.threads": threads,
+        "weights": weights,
+        "embedding_weights": embedding_weights,
         "seed": seed,
     }
     with cli_errors(debug, interrupted=GOES_ON):

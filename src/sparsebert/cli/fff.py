@@ -12,6 +12,7 @@ from sparsebert.cli.options import (
     DataOption,
     DebugOption,
     DelimiterOption,
+    EmbeddingWeightsOption,
     EncodingOption,
     JsonOption,
     KindOption,
@@ -26,6 +27,7 @@ from sparsebert.cli.options import (
     TaskOption,
     TextColumnOption,
     TrainExamplesOption,
+    WeightsOption,
 )
 from sparsebert.cli.settings import task_settings
 
@@ -63,6 +65,8 @@ def fff(
     delimiter: DelimiterOption = None,
     encoding: EncodingOption = None,
     train_examples: TrainExamplesOption = None,
+    weights: WeightsOption = None,
+    embedding_weights: EmbeddingWeightsOption = None,
     recipe: RecipeOption = None,
     settings: SetOption = None,
     output: OutputFolderOption = None,
@@ -81,6 +85,8 @@ def fff(
         "trees.controls": False if no_controls else None,
         **task_settings(task, data, text_column, label_column, kind, delimiter, encoding),
         "train_examples": train_examples,
+        "weights": weights,
+        "embedding_weights": embedding_weights,
         "seed": seed,
     }
     with cli_errors(debug, interrupted=GOES_ON):

@@ -12,6 +12,7 @@ from sparsebert.cli.options import (
     DataOption,
     DebugOption,
     DelimiterOption,
+    EmbeddingWeightsOption,
     EncodingOption,
     JsonOption,
     KindOption,
@@ -26,6 +27,7 @@ from sparsebert.cli.options import (
     TaskOption,
     TextColumnOption,
     TrainExamplesOption,
+    WeightsOption,
 )
 from sparsebert.cli.settings import task_settings
 
@@ -58,6 +60,8 @@ def finetune(
     delimiter: DelimiterOption = None,
     encoding: EncodingOption = None,
     train_examples: TrainExamplesOption = None,
+    weights: WeightsOption = None,
+    embedding_weights: EmbeddingWeightsOption = None,
     recipe: RecipeOption = None,
     settings: SetOption = None,
     output: OutputFolderOption = None,
@@ -75,6 +79,8 @@ def finetune(
         "hold_zeros": False if fill_zeros else None,
         **task_settings(task, data, text_column, label_column, kind, delimiter, encoding),
         "train_examples": train_examples,
+        "weights": weights,
+        "embedding_weights": embedding_weights,
         "seed": seed,
     }
     with cli_errors(debug, interrupted=GOES_ON):

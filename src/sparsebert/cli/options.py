@@ -108,6 +108,24 @@ ReportToOption = Annotated[
         rich_help_panel=COMMON,
     ),
 ]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="bf16|int8|int4",
+        help="Store weights in so many bits; what loads, in float32, is what is scored.",
+        rich_help_panel=HOW,
+    ),
+]
+EmbeddingWeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--embedding-weights",
+        metavar="bf16|int8|int4",
+        help="The same for tables of embeddings alone. Default: as --weights.",
+        rich_help_panel=HOW,
+    ),
+]
 ThreadsOption = Annotated[int | None, typer.Option(help="Default: what torch takes.", rich_help_panel=SPEED)]
 OnOption = Annotated[
     str | None,

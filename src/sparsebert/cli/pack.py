@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from sparsebert.cli.errors import cli_errors
-from sparsebert.cli.options import COMMON, HOW, DebugOption, JsonOption
+from sparsebert.cli.options import COMMON, HOW, DebugOption, EmbeddingWeightsOption, JsonOption, WeightsOption
 from sparsebert.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from sparsebert.models.load import Packing
     from sparsebert.models.source import ModelSource
+    from sparsebert.models.storage import Packing
+    from sparsebert.recipe.storing import Weights
 
 
 def pack(
@@ -25,46 +26,44 @@ def pack(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the packed model.", rich_help_panel=COMMON)
     ],
-    bf16: Annotated[
-        bool, typer.Option("--bf16", help="Round matrices to bfloat16: half the bytes.", rich_help_panel=HOW)
-    ] = False,
+    weights: WeightsOption = None,
+    embedding_weights: EmbeddingWeightsOption = None,
     unpack: Annotated[
         bool, typer.Option("--unpack", help="The other way round: write plain safetensors.", rich_help_panel=HOW)
     ] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Make the file of a model with zeros small: bits for places, and only the values that are left."""
+    """Make the file of a model small: zeros as bits for places, and if asked for weights in fewer bits."""
     with cli_errors(debug):
         from sparsebert.cli.output import put_json
 
-        facts = _pack(model, output, bf16, unpack)
+        facts = _pack(model, output, weights, embedding_weights, unpack)
         if as_json:
             put_json(facts)
         else:
             _print(facts, unpack)
 
 
-def _pack(name: str, output: Path, bf16: bool, unpack: bool) -> dict[str, Any]:
+def _pack(name: str, output: Path, weights: str | None, embeddings: str | None, unpack: bool) -> dict[str, Any]:
     """Write `output` and give what it saves: other weight files, and all that lay beside them.
 
     Raises UserError if the folder is taken, or holds what cannot be carried over; then nothing is left behind.
     """
     from sparsebert.cli.output import quiet_libraries
-    from sparsebert.models.load import Packing
     from sparsebert.models.named import carried_files
     from sparsebert.models.source import resolve
+    from sparsebert.models.storage import Packing
     from sparsebert.progress import busy
 
-    if bf16 and unpack:
-        raise UserError("A plain file keeps its numbers", got="--bf16 with --unpack", fix="leave one of them out")
+    packing = Packing(_checked("--weights", weights), _checked("--embedding-weights", embeddings), plain=unpack)
     if output.exists():
         raise UserError("The output folder exists already", got=output, fix="choose another --output")
     source = resolve(name)
     _check_head(source)
     beside = carried_files(source.path)
     with quiet_libraries(), busy("Packing"):
-        return _write(source, beside, output, None if unpack else Packing(bf16))
+        return _write(source, beside, output, packing)
 
 
 def _check_head(source: ModelSource) -> None:
@@ -76,7 +75,7 @@ def _check_head(source: ModelSource) -> None:
         raise UserError("A model with this head cannot be packed", got=head, allowed=f"{CLASSIFIER}, {LANGUAGE_MODEL}")
 
 
-def _write(source: ModelSource, beside: Sequence[Path], output: Path, packing: Packing | None) -> dict[str, Any]:
+def _write(source: ModelSource, beside: Sequence[Path], output: Path, packing: Packing) -> dict[str, Any]:
     """The folder appears under its name when it is whole and has been read again."""
     from sparsebert.files import folder_beside
     from sparsebert.models.companions import carry_over
@@ -84,37 +83,49 @@ def _write(source: ModelSource, beside: Sequence[Path], output: Path, packing: P
     from sparsebert.models.surgeon import shrink
 
     model = load_model(source)
-    small, rounded = shrink(model, {}), packing is not None and packing.bf16
+    small = shrink(model, {})
     try:
         with folder_beside(output) as place:
             made = place / output.name
             save_model(small, None, made, packing)
             carried = carry_over(source.path, beside, made)
-            exact = _compare(small, load_model(made), rounded)
-            facts = _facts(model, source, made, rounded)
+            exact = _compare(small, load_model(made), packing)
+            facts = _facts(model, source, made, packing)
             os.replace(made, output)
     except OSError as error:
         raise UserError(f"The model could not be written: {error}", got=output, fix="free some disk space") from None
     return facts | {"exact": exact, "carried_over": [str(file) for file in carried], "output": str(output)}
 
 
-def _compare(before: PreTrainedModel, after: PreTrainedModel, rounded: bool) -> bool:
-    """Whether every tensor came back bit for bit; with rounding, whether as bfloat16 has it."""
+def _checked(option: str, given: str | None) -> Weights | None:
+    from sparsebert.recipe.storing import Weights
+
+    found: Weights | None = next((known for known in get_args(Weights) if known == given), None)
+    if given is not None and found is None:
+        raise UserError(f"There is no such {option}", got=given, allowed=", ".join(get_args(Weights)))
+    return found
+
+
+def _compare(before: PreTrainedModel, after: PreTrainedModel, packing: Packing) -> bool:
+    """Whether every tensor came back bit for bit, and not only as it was rounded."""
     import torch
 
-    own, exact = after.state_dict(), True
-    for name, tensor in before.state_dict().items():
-        if not torch.equal(tensor, own[name]):
-            exact = False
-            if not rounded or not torch.equal(tensor.to(torch.bfloat16).to(tensor.dtype), own[name]):
-                raise RuntimeError(f"{name} did not come back from the packed file")
-    return exact
+    from sparsebert.models.pack import pack, unpack
+    from sparsebert.models.storage import rounding_of
+
+    given, own = before.state_dict(), after.state_dict()
+    expected = unpack(*pack(given, rounding_of(before, packing)))
+    wrong = [name for name, tensor in expected.items() if not torch.equal(tensor, own[name])]
+    if wrong:
+        raise RuntimeError(f"{wrong[0]} did not come back from the file")
+    return all(torch.equal(tensor, own[name]) for name, tensor in given.items())
 
 
-def _facts(model: PreTrainedModel, source: ModelSource, made: Path, bf16: bool) -> dict[str, Any]:
+def _facts(model: PreTrainedModel, source: ModelSource, made: Path, packing: Packing) -> dict[str, Any]:
     from sparsebert.models.layout import encoder_linear_names
     from sparsebert.models.pack import packed_bytes
     from sparsebert.models.source import disk_bytes
+    from sparsebert.models.storage import rounding_of
 
     weights = {name: model.get_parameter(name).detach() for name in encoder_linear_names(model)}
     count = sum(weight.numel() for weight in weights.values())
@@ -123,7 +134,7 @@ def _facts(model: PreTrainedModel, source: ModelSource, made: Path, bf16: bool) 
         "bytes_before": disk_bytes(source.path),
         "bytes_after": disk_bytes(made),
         "encoder_zeros": zeros / count if count else None,
-        "encoder_packed_part": packed_bytes(weights, bf16) / (4 * count) if count else None,
+        "encoder_packed_part": packed_bytes(weights, rounding_of(model, packing)) / (4 * count) if count else None,
     }
 
 
@@ -133,7 +144,7 @@ def _print(facts: dict[str, Any], unpack: bool) -> None:
 
     say(
         f"{megabytes(facts['bytes_before'] / 1e6)} -> {megabytes(facts['bytes_after'] / 1e6)}, loads again, "
-        + ("bit for bit." if facts["exact"] else "matrices rounded to bfloat16.")
+        + ("bit for bit." if facts["exact"] else "weights rounded.")
     )
     if not unpack and facts["encoder_zeros"] is not None:
         say(

@@ -11,6 +11,7 @@ from sparsebert.cli.options import (
     DATA,
     HOW,
     DebugOption,
+    EmbeddingWeightsOption,
     JsonOption,
     ModelArgument,
     OutputFolderOption,
@@ -19,6 +20,7 @@ from sparsebert.cli.options import (
     RestartOption,
     SeedOption,
     SetOption,
+    WeightsOption,
 )
 
 TRAININGS = ("phases.0.training", "dense")
@@ -68,6 +70,8 @@ def pretrain(
     processes: Annotated[
         int | None, typer.Option(help="That turn text into tokens. Default 1.", rich_help_panel=HOW)
     ] = None,
+    weights: WeightsOption = None,
+    embedding_weights: EmbeddingWeightsOption = None,
     recipe: RecipeOption = None,
     settings: SetOption = None,
     output: OutputFolderOption = None,
@@ -88,6 +92,8 @@ def pretrain(
         "train_tokenizer": train_tokenizer,
         "max_length": length,
         "processes": processes,
+        "weights": weights,
+        "embedding_weights": embedding_weights,
         "seed": seed,
     }
     with cli_errors(debug, interrupted=GOES_ON):

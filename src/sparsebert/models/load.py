@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -34,7 +32,6 @@ from sparsebert.models.config import (
 from sparsebert.models.families import HeadName, family_of, is_shrunk
 from sparsebert.models.heads import AUTO, head_of, saved_head
 from sparsebert.models.layout import base_of
-from sparsebert.models.pack import write_packed
 from sparsebert.models.sentence_folder import (
     check_vector,
     forget_vector,
@@ -43,7 +40,8 @@ from sparsebert.models.sentence_folder import (
     take_vector,
     write_sentence_files,
 )
-from sparsebert.models.source import PACKED_FILE, ModelSource, has_tokenizer, quiet, resolve
+from sparsebert.models.source import ModelSource, has_tokenizer, quiet, resolve
+from sparsebert.models.storage import Packing, store
 from sparsebert.models.thresholds import set_thresholds, thresholds_of
 from sparsebert.models.weights import check_files, check_report, check_size
 from sparsebert.tasks.kind import TaskKind, task_kind
@@ -60,13 +58,6 @@ _MISFITS = (
     TypeError,
     ValueError,
 )
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How a packed file is written; `bf16` rounds its matrices to bfloat16."""
-
-    bf16: bool = False
 
 
 def load_model(
@@ -172,21 +163,22 @@ def save_model(
 ) -> None:
     """Write safetensors and JSON into `folder`, replacing what is there; a reader never sees half a model.
 
-    With `packing`, matrices with many zeros are stored as kept values and their places; only models of this package's
-    own classes load from that. Raises UserError if the disk does not take it; then nothing is left behind.
+    With `packing`, matrices with many zeros are stored as kept values and their places, and weights are rounded as it
+    says; only models of this package's own classes load from a packed file. The model in memory stays as it is: what
+    was rounded is what loads again. Raises UserError for weights that cannot be rounded, and if the disk does not take
+    them; then nothing is left behind.
     """
-    if packing is not None and not is_shrunk(model.config):
+    if packing is not None and not packing.plain and not is_shrunk(model.config):
         raise UserError("A stock model has no packed form", got=type(model).__name__, fix="shrink it first")
     try:
         with folder_beside(folder) as place, quiet():
             written = place / folder.name
-            if head_of(model) == "embeddings":
-                base_of(model).save_pretrained(written)
+            saved = base_of(model) if head_of(model) == "embeddings" else model
+            saved.save_pretrained(written)
+            if saved is not model:
                 write_sentence_files(model.config, tokenizer, written)
-            else:
-                model.save_pretrained(written)
             if packing is not None:
-                _pack(written, packing)
+                store(written, saved, packing)
             if tokenizer is not None:
                 tokenizer.save_pretrained(written)
             # Some of these files are made for their owner only.
@@ -195,12 +187,6 @@ def save_model(
             _swap(written, folder)
     except (OSError, SafetensorError) as error:
         raise UserError(f"The model could not be written: {error}", got=folder, fix="free some disk space") from None
-
-
-def _pack(folder: Path, packing: Packing) -> None:
-    plain = folder / "model.safetensors"
-    write_packed(load_file(plain), folder / PACKED_FILE, packing.bf16)
-    plain.unlink()
 
 
 def check_finite(model: PreTrainedModel) -> None:

@@ -1,9 +1,10 @@
-"""Packed files: matrices with many zeros as kept values and their places, in one safetensors file, exact.
+"""Packed files: matrices with many zeros as kept values and their places, in one safetensors file.
 
-A matrix is stored in the smallest of three forms: dense; `bitmask`, one bit a weight (1 = kept) and the kept values
-row by row; or `rows`, the number of kept values of each row, their columns and the values. The file's metadata has
-form, shape and dtype of every tensor. With `bf16` matrices of wider floats are stored in bfloat16, rounded to nearest
-even; everything else, and everything without it, comes back bit for bit (a negative zero as a positive one).
+A matrix is stored in the smallest of four forms: dense; `bitmask`, one bit a weight (1 = kept) and the kept values row
+by row; `rows`, the number of kept values of each row, their columns and the values; or `holes`, the places of the zeros
+and all other values. A tensor of more dimensions is the matrix of its last one. The file's metadata has form, shape and
+dtype of every tensor. Matrices that are to be rounded are stored in bfloat16, to nearest even, or as codes and scales
+(see `rounding`); all else comes back bit for bit (a negative zero as a positive one).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import numpy as np
@@ -22,41 +24,51 @@ from safetensors.torch import load_file, save_file
 
 from sparsebert.errors import UserError
 from sparsebert.models.config import first_line
+from sparsebert.models.rounding import from_codes, to_codes
+from sparsebert.recipe.storing import LEVELLED, Weights
 
 METADATA = "sparsebert.packed"
-MOST_COLUMNS = 2**16
+MOST_COLUMNS, MOST_PLACES = 2**16, 2**31
 NamedTensors = dict[str, torch.Tensor]
+Shape = tuple[int, int]
 _WIDER = (torch.float64, torch.float32)
 _AGAIN = "pack or download it again"
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (*_WIDER, torch.float16, torch.bfloat16)}
 
 
 class _Entry(BaseModel):
-    """What a file says of one tensor."""
+    """What a file says of one tensor; `numbers` where its values are codes."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    form: Literal["dense", "bitmask", "rows"]
+    form: Literal["dense", "bitmask", "rows", "holes"]
     shape: list[Annotated[int, Field(ge=0, lt=2**31)]]
     dtype: str
+    numbers: Literal["int8", "int4"] | None = None
 
 
 _CONTENTS = TypeAdapter(dict[str, _Entry])
 
 
-def pack(tensors: Mapping[str, torch.Tensor], bf16: bool = False) -> tuple[NamedTensors, dict[str, dict]]:
-    """The stored tensors, and by name what they stand for: form, shape, dtype."""
+def pack(
+    tensors: Mapping[str, torch.Tensor], rounding: Mapping[str, Weights] = MappingProxyType({})
+) -> tuple[NamedTensors, dict[str, dict]]:
+    """The stored tensors, and by name what they stand for: form, shape, dtype, and `numbers` where those are codes.
+
+    `rounding` says by name to what matrices are rounded; those of 16 bits are not to bfloat16. Raises UserError for
+    weights that are not finite there.
+    """
     stored: NamedTensors = {}
     contents: dict[str, dict] = {}
     for name, tensor in tensors.items():
-        rounds = bf16 and tensor.dim() == 2 and tensor.dtype in _WIDER
-        values = tensor.to(torch.bfloat16) if rounds else tensor
-        forms = {"dense": {"values": values}}
-        if tensor.dim() == 2 and str(tensor.dtype).removeprefix("torch.") in _DTYPES:
-            forms |= {"bitmask": _bitmask(values), "rows": _rows(values)}
-        form = min((kind for kind in forms if forms[kind]), key=lambda kind: _bytes(forms[kind]))
+        how = rounding.get(name)
+        try:
+            form, parts = _smallest(tensor, how)
+        except ValueError as error:
+            raise UserError(f"The weights of {name} cannot be stored in {how}: {error}", fix="train it again") from None
         contents[name] = {"form": form, "shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
-        stored |= {f"{name}:{part}": value.contiguous() for part, value in forms[form].items()}
+        contents[name] |= {"numbers": how} if how in LEVELLED else {}
+        stored |= {f"{name}:{part}": value.contiguous() for part, value in parts.items()}
     return stored, contents
 
 
@@ -70,9 +82,11 @@ def unpack(stored: Mapping[str, torch.Tensor], contents: Mapping[str, dict]) -> 
         ) from None
 
 
-def write_packed(tensors: Mapping[str, torch.Tensor], file: Path, bf16: bool = False) -> None:
-    """Pack into a file."""
-    stored, contents = pack(tensors, bf16)
+def write_packed(
+    tensors: Mapping[str, torch.Tensor], file: Path, rounding: Mapping[str, Weights] = MappingProxyType({})
+) -> None:
+    """Pack into a file; `rounding` and errors as of `pack`."""
+    stored, contents = pack(tensors, rounding)
     # One entry only: safetensors writes several in an order that changes from call to call.
     save_file(stored, file, metadata={METADATA: json.dumps(contents, sort_keys=True)})
 
@@ -102,56 +116,90 @@ def read_packed(file: Path) -> NamedTensors:
     return unpack(stored, contents)
 
 
-def packed_bytes(tensors: Mapping[str, torch.Tensor], bf16: bool = False) -> int:
+def packed_bytes(tensors: Mapping[str, torch.Tensor], rounding: Mapping[str, Weights] = MappingProxyType({})) -> int:
     """Bytes of the stored tensors, without the file's header."""
-    return _bytes(pack(tensors, bf16)[0])
+    return _bytes(pack(tensors, rounding)[0])
 
 
-def _bitmask(values: torch.Tensor) -> NamedTensors:
-    kept = values != 0
-    bits = torch.from_numpy(np.packbits(kept.numpy()))
-    return {"mask": bits, "values": values[kept]}
+def _smallest(tensor: torch.Tensor, how: Weights | None) -> tuple[str, NamedTensors]:
+    """The form of a tensor that takes the fewest bytes, the plainest of equals, and its parts."""
+    values = tensor.to(torch.bfloat16) if how == "bf16" and tensor.dtype in _WIDER else tensor
+    if tensor.dim() < 2 or str(tensor.dtype).removeprefix("torch.") not in _DTYPES:
+        return "dense", {"values": values}
+    matrix = values.reshape(*_matrix(tuple(values.shape)))
+    kept = matrix != 0
+    places = _places(kept)
+    if how in LEVELLED:
+        # Codes have no zero, so that a matrix with any needs their places.
+        codes = to_codes(matrix[kept], how)
+        forms = {form: parts | codes for form, parts in places.items() if form != "dense" or kept.all()}
+    else:
+        forms = {form: parts | {"values": matrix[kept] if parts else values} for form, parts in places.items()}
+    form = min(forms, key=lambda name: _bytes(forms[name]))
+    return form, forms[form]
 
 
-def _rows(values: torch.Tensor) -> NamedTensors:
-    """Nothing for a matrix whose columns 16 bits cannot count."""
-    if values.shape[1] > MOST_COLUMNS:
-        return {}
-    kept = values != 0
-    columns = torch.from_numpy(kept.numpy().nonzero()[1].astype(np.uint16))
-    return {"counts": kept.sum(dim=1, dtype=torch.int32), "columns": columns, "values": values[kept]}
+def _places(kept: torch.Tensor) -> dict[str, NamedTensors]:
+    """By form, what says where the values of a matrix are; of those that can say it."""
+    found: dict[str, NamedTensors] = {
+        "dense": {},
+        "bitmask": {"mask": torch.from_numpy(np.packbits(kept.numpy()))},
+    }
+    if kept.shape[1] <= MOST_COLUMNS:
+        columns = torch.from_numpy(kept.numpy().nonzero()[1].astype(np.uint16))
+        found["rows"] = {"counts": kept.sum(dim=1, dtype=torch.int32), "columns": columns}
+    if kept.numel() < MOST_PLACES:
+        found["holes"] = {"places": (~kept).flatten().nonzero().flatten().to(torch.int32)}
+    return found
 
 
 def _dense(stored: Mapping[str, torch.Tensor], name: str, entry: Mapping) -> torch.Tensor:
-    shape, values = tuple(entry["shape"]), stored[f"{name}:values"]
-    if entry["form"] == "dense":
+    shape, values, how = tuple(entry["shape"]), stored[f"{name}:values"], entry.get("numbers")
+    if entry["form"] == "dense" and how is None:
         return values.reshape(shape).to(_DTYPES.get(entry["dtype"], values.dtype))
-    kept = (
-        _kept_by_mask(stored[f"{name}:mask"], shape)
-        if entry["form"] == "bitmask"
-        else _kept_by_rows(stored, name, shape)
-    )
-    dense = torch.zeros(shape, dtype=_DTYPES[entry["dtype"]])
+    kept = _KEPT[entry["form"]](stored, name, _matrix(shape))
+    if how is not None:
+        parts = {part: stored[f"{name}:{part}"] for part in ("values", "scales")}
+        values = from_codes(parts, int(kept.sum()), how)
     if int(kept.sum()) != len(values):
         raise ValueError(f"{name} has {len(values)} values for {int(kept.sum())} places")
+    dense = torch.zeros(kept.shape, dtype=_DTYPES[entry["dtype"]])
     dense[kept] = values.to(dense.dtype)
-    return dense
+    return dense.reshape(shape)
 
 
-def _kept_by_mask(mask: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    count = math.prod(shape)
+def _kept_all(stored: Mapping[str, torch.Tensor], name: str, shape: Shape) -> torch.Tensor:
+    return torch.ones(shape, dtype=torch.bool)
+
+
+def _kept_by_mask(stored: Mapping[str, torch.Tensor], name: str, shape: Shape) -> torch.Tensor:
+    count, mask = math.prod(shape), stored[f"{name}:mask"]
     if count > 8 * len(mask):
         raise ValueError(f"{len(mask)} bytes of places for {count} weights")
     return torch.from_numpy(np.unpackbits(mask.numpy(), count=count).astype(bool)).reshape(shape)
 
 
-def _kept_by_rows(stored: Mapping[str, torch.Tensor], name: str, shape: tuple[int, ...]) -> torch.Tensor:
+def _kept_by_rows(stored: Mapping[str, torch.Tensor], name: str, shape: Shape) -> torch.Tensor:
     counts, columns = stored[f"{name}:counts"].long(), stored[f"{name}:columns"].to(torch.int64)
     if len(counts) != shape[0] or shape[1] > MOST_COLUMNS:
         raise ValueError(f"{name} has {len(counts)} rows for a shape of {shape}")
     kept = torch.zeros(shape, dtype=torch.bool)
     kept[torch.arange(shape[0]).repeat_interleave(counts), columns] = True
     return kept
+
+
+def _kept_but_holes(stored: Mapping[str, torch.Tensor], name: str, shape: Shape) -> torch.Tensor:
+    kept = torch.ones(math.prod(shape), dtype=torch.bool)
+    kept[stored[f"{name}:places"].long()] = False
+    return kept.reshape(shape)
+
+
+_KEPT = {"dense": _kept_all, "bitmask": _kept_by_mask, "rows": _kept_by_rows, "holes": _kept_but_holes}
+
+
+def _matrix(shape: tuple[int, ...]) -> Shape:
+    """Rows and columns of a tensor."""
+    return math.prod(shape[:-1]), shape[-1]
 
 
 def _bytes(tensors: Mapping[str, torch.Tensor]) -> int:

@@ -119,7 +119,7 @@ def stack_of(model: PreTrainedModel, layout: Layout, count: int, size: LayerSize
     return small
 
 
-def parameter_table(model: PreTrainedModel, bytes_each: int, encoder_linear_only: bool) -> CostTable:
+def parameter_table(model: PreTrainedModel, bytes_each: float, encoder_linear_only: bool) -> CostTable:
     """Bytes (or, with `bytes_each` 1, parameters) of units of every kind, and of layers.
 
     With `encoder_linear_only` biases, norms and embeddings cost nothing, as in the encoder sparsity.
@@ -127,7 +127,7 @@ def parameter_table(model: PreTrainedModel, bytes_each: int, encoder_linear_only
     layout = layout_of(model)
     layer = layout.layers[0]
     shapes = dict(model.named_parameters())
-    each: dict[GroupKind, int] = {}
+    each: dict[GroupKind, float] = {}
     for kind, group in layer.groups.items():
         parts = [
             part for part in (*group.inputs, group.output) if not encoder_linear_only or shapes[part.tensor].ndim > 1

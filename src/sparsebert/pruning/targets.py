@@ -26,11 +26,14 @@ from sparsebert.pruning.search import Found, Scorer, search_even, search_layers,
 from sparsebert.pruning.target_kinds import CountedTarget, DenseCost, TimedTarget
 from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.schema import Target
+from sparsebert.recipe.storing import Weights
 from sparsebert.runtimes.pytorch import EAGER
 from sparsebert.runtimes.runtime import Runtime
 from sparsebert.timing import measure, torch_threads
 
 CLOSE_ENOUGH = 0.02
+# Codes with a scale of two bytes for 64 of them (models/rounding.py).
+BYTES: dict[Weights, float] = {"bf16": 2.0, "int8": 1 + 2 / 64, "int4": 0.5 + 2 / 64}
 ATTEMPTS = 4
 
 
@@ -113,8 +116,13 @@ def _search(
 def _counting_table(goal: Goal, counts: Literal["bytes", "encoder_weights"]) -> CostTable:
     if counts == "encoder_weights":
         return parameter_table(goal.dense, 1, encoder_linear_only=True)
-    bytes_each = next(goal.dense.parameters()).element_size()
-    return parameter_table(goal.dense, bytes_each, encoder_linear_only=False)
+    return parameter_table(goal.dense, _bytes_each(goal), encoder_linear_only=False)
+
+
+def _bytes_each(goal: Goal) -> float:
+    """Bytes that a weight takes in the file: nearly all are rounded as `weights` says."""
+    how = goal.recipe.weights
+    return next(goal.dense.parameters()).element_size() if how is None else BYTES[how]
 
 
 def _dense_cost(goal: Goal, table: CostTable) -> DenseCost:
@@ -123,8 +131,11 @@ def _dense_cost(goal: Goal, table: CostTable) -> DenseCost:
     if table.scope == "encoder":
         return DenseCost(full, table.fixed)
     kind = goal.target.rules
-    gone = goal.bytes_gone if isinstance(kind, CountedTarget) and kind.counts == "bytes" else 0
-    return DenseCost(full + table.fixed + gone, 0.0)
+    if not (isinstance(kind, CountedTarget) and kind.counts == "bytes"):
+        return DenseCost(full + table.fixed, 0.0)
+    # The dense model's own file is not rounded.
+    times = next(goal.dense.parameters()).element_size() / _bytes_each(goal)
+    return DenseCost((full + table.fixed) * times + goal.bytes_gone, 0.0)
 
 
 def _nearest(goal: Goal, calibrated: Calibrated, table: CostTable) -> float:

@@ -17,6 +17,7 @@ from sparsebert.recipe.schema import (
     UnitCriterionName,
     check_held_out,
 )
+from sparsebert.recipe.storing import StoringRecipe
 
 
 class FewerEntries(Plain, frozen=True):
@@ -36,7 +37,7 @@ class FewerEntries(Plain, frozen=True):
         return self
 
 
-class CompressRecipe(Recipe, frozen=True):
+class CompressRecipe(StoringRecipe, frozen=True):
     """A family of smaller, faster models: heads, neurons and layers are cut out, and what is left is fine-tuned."""
 
     kind: Literal["compress"] = Field(default="compress", description="the type of run")
@@ -64,6 +65,8 @@ class CompressRecipe(Recipe, frozen=True):
         if self.targets and self.max_drop is not None:
             raise ValueError("give targets or max_drop, not both")
         check_held_out(("dense", self.dense), ("finetune", self.finetune))
+        if self.even:
+            self.check_plain("`even`")
         if self.distill.attention > 0:
             raise ValueError("distill.attention is for phases: `compress` cuts heads out, and their maps with them")
         if self.shape == "layers" and not self.search.drop_layers:

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.schema import Distill, Recovery, Search, Training, Trees, UnitCriterionName, check_held_out
+from sparsebert.recipe.storing import StoringRecipe
 
 
-class FffRecipe(Recipe, frozen=True):
+class FffRecipe(StoringRecipe, frozen=True):
     """A model with fast feedforward layers: distilled block by block, trained together, compared with controls."""
 
     kind: Literal["fff"] = Field(default="fff", description="the type of run")

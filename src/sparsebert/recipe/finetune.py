@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.schema import Distill, Evaluate, Training
+from sparsebert.recipe.storing import StoringRecipe
 
 # Upper bounds of train rows, and the passes over so many: small tasks need more of them to see as many steps.
 EPOCHS = ((5_000, 10.0), (20_000, 6.0), (80_000, 3.0))
@@ -34,7 +34,7 @@ class BySize(Training, frozen=True):
         return Training(**{**dict(self), "epochs": chosen})
 
 
-class FinetuneRecipe(Recipe, frozen=True):
+class FinetuneRecipe(StoringRecipe, frozen=True):
     """A model fine-tuned for a task, from labels or a teacher; its shape stays, and zeros that it has are held."""
 
     kind: Literal["finetune"] = Field(default="finetune", description="the type of run")
@@ -52,6 +52,8 @@ class FinetuneRecipe(Recipe, frozen=True):
 
     @model_validator(mode="after")
     def _given_teacher(self) -> FinetuneRecipe:
+        if not self.packed:
+            self.check_plain("`packed: false`")
         if self.teacher == "dense":
             raise ValueError("a run of finetune has no dense model of its own: give the teacher's folder or hub name")
         return self

@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.schema import Phase, Training, check_held_out, registered
+from sparsebert.recipe.storing import StoringRecipe
 
 
-class TrainRecipe(Recipe, frozen=True):
+class TrainRecipe(StoringRecipe, frozen=True):
     """A sparse model: weights become zero while the model learns, by the rules of phases that follow each other."""
 
     kind: Literal["train"] = Field(default="train", description="the type of run")
@@ -38,6 +38,8 @@ class TrainRecipe(Recipe, frozen=True):
                 "The recipe has no phases, so there is nothing to train; give --recipe with a file that has phases, or "
                 "use `sparsebert compress`"
             )
+        if not self.packed:
+            self.check_plain("`packed: false`")
         names = [phase.name for phase in self.phases]
         if len(set(names)) != len(names):
             raise ValueError(f"two phases have the same name: {', '.join(names)}")

@@ -34,6 +34,7 @@ from sparsebert.runs.context import RunContext
 from sparsebert.runs.dense import Dense, Recovering, Trained, dense_entry, dense_model
 from sparsebert.runs.max_drop import answers, fell_too_far, least_drop, too_far, too_few_examples
 from sparsebert.runs.run_type import Entry, Made, RunType
+from sparsebert.runs.sparse_model import packing_of
 from sparsebert.runs.stages import Stage, once
 from sparsebert.runs.vocabulary import SmallerVocabulary, ids_that_stay, smaller_vocabulary
 from sparsebert.timing import torch_threads
@@ -110,6 +111,8 @@ def wanted_targets(recipe: CompressRecipe) -> tuple[Target, ...]:
         return ()
     if recipe.max_drop is None:
         fix = "give --speedup, --latency, --size, --sparsity, --max-drop or --vocabulary"
+        if recipe.weights is not None or recipe.embedding_weights is not None:
+            fix += "; to store a model in fewer bits alone, use `sparsebert pack --weights`"
         raise UserError("Nothing to do: no target", fix=fix)
     return tuple(Target(kind="sparsity", value=value) for value in LADDER)
 
@@ -178,7 +181,8 @@ class FamilyMaker:
             context, dense = smaller.context, smaller.dense
         self._context = context
         self._dense = dense
-        self._recovery = Recovering(dense, context.recipe.finetune, context.recipe.distill)
+        recipe = context.recipe
+        self._recovery = Recovering(dense, recipe.finetune, recipe.distill, packing_of(recipe))
         self._last, self._origin, self._shape = dense.model, dense.origin, dense.shape
         self._last_digest = dense.digest
         self._calibrated: Calibrated | None = None
@@ -197,7 +201,9 @@ class FamilyMaker:
         trained = once(last, Trained, lambda: recovery.train(context, work, folder, member.origin), after=found.digest)
         model = context.load(folder)
         if recovery.training is not None:
-            self._last, self._origin, self._shape = model, member.origin, member.shape
+            exact = recovery.exact(work, folder)
+            self._last = model if exact == folder else context.load(exact)
+            self._origin, self._shape = member.origin, member.shape
             self._calibrated, self._last_digest = None, trained.digest
         return self._entry(member, trained.result, folder, model)
 

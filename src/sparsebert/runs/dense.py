@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, set_seed
 
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import save_model
+from sparsebert.models.storage import Packing
 from sparsebert.models.thresholds import thresholds_of
 from sparsebert.progress import line
 from sparsebert.pruning.shapes import shape_of
@@ -18,11 +19,14 @@ from sparsebert.records import Shape, TrainingRun
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.remarks import doubt
 from sparsebert.runs.run_type import Entry
+from sparsebert.runs.sparse_model import save_made
 from sparsebert.runs.stages import Stage, once
 from sparsebert.runs.thresholds import choose_own
 from sparsebert.runs.training import train_model
 from sparsebert.training.distill import Distiller
 from sparsebert.training.teacher import TeacherCache, cache_teacher
+
+EXACT = "exact"
 
 
 class Trained(BaseModel):
@@ -87,15 +91,23 @@ def teacher_cache(context: RunContext, dense: Dense, distill: Distill) -> Teache
 
 @dataclass(frozen=True)
 class Recovering:
-    """How cut or converted models of one run are trained: from which teacher, by what, and not at all for none."""
+    """How cut or converted models of one run are trained: from which teacher, by what, and not at all for none.
+
+    `packing` says how they are stored. Where that rounds, what was trained is kept besides.
+    """
 
     dense: Dense
     training: Recovery | None
     distill: Distill
+    packing: Packing
 
     def stage(self, work: Path, folder: Path) -> Stage:
         """The stage in which `train` makes the finished model."""
-        return Stage(work / "trained.json", (folder,), work / "training")
+        return Stage(work / "trained.json", tuple(dict.fromkeys((folder, self.exact(work, folder)))), work / "training")
+
+    def exact(self, work: Path, folder: Path) -> Path:
+        """Where the model is that was trained for `folder`, before anything was rounded."""
+        return work / EXACT if self.packing.rounds else folder
 
     def train(self, context: RunContext, work: Path, folder: Path, origin: tuple[int, ...]) -> Trained:
         """Train the model in `work`/one-shot from its teacher, if the recipe says so, and save it in `folder`.
@@ -109,5 +121,7 @@ class Recovering:
             title = f"Fine-tuning {folder.name}"
             run = train_model(context, model, self.training, work / "training", title, distiller=distiller).run
         choose_own(context, model)
-        save_model(model, context.tokenizer, folder)
+        save_model(model, context.tokenizer, self.exact(work, folder))
+        if self.packing.rounds:
+            save_made(model, context.tokenizer, folder, self.packing)
         return Trained(run=run)

@@ -29,6 +29,7 @@ from sparsebert.records import VISITS, Score, TreeFit
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.dense import Dense, Recovering, Trained, dense_entry, dense_model
 from sparsebert.runs.run_type import Entry, Made, RunType
+from sparsebert.runs.sparse_model import packing_of
 from sparsebert.runs.stages import Stage, once
 from sparsebert.training.collate import Batch, batches_by_length
 
@@ -93,7 +94,8 @@ def layers_to_change(wanted: Trees, model: PreTrainedModel) -> tuple[int, ...]:
 
 def _entry(context: FffContext, dense: Dense, name: str, make: Callable[[], Converted]) -> Entry:
     work, folder = context.work / name, context.folder / name
-    recovery = Recovering(dense, context.recipe.finetune, context.recipe.distill)
+    recipe = context.recipe
+    recovery = Recovering(dense, recipe.finetune, recipe.distill, packing_of(recipe))
     last = recovery.stage(work, folder)
 
     def start() -> Started:

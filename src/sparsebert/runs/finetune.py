@@ -13,7 +13,7 @@ from sparsebert.recipe.finetune import FinetuneRecipe
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.dense import Trained
 from sparsebert.runs.run_type import Entry, Made, RunType
-from sparsebert.runs.sparse_model import save_sparse, start_of, zeros_by_tensor
+from sparsebert.runs.sparse_model import packing_of, save_sparse, start_of, zeros_by_tensor
 from sparsebert.runs.stages import Stage, once
 from sparsebert.runs.teachers import check_teacher, distiller_of, given_teacher, teacher_doubts
 from sparsebert.runs.thresholds import choose_own
@@ -42,7 +42,7 @@ class Finetune(RunType[FinetuneRecipe]):
         stage = Stage(context.work / "trained.json", (work,), context.work / "training")
         run = once(stage, Trained, lambda: _train(context, work)).result.run
         trained = context.load(work)
-        save_sparse(trained, context.tokenizer, folder, packed=context.recipe.packed)
+        save_sparse(trained, context.tokenizer, folder, packing_of(context.recipe), packed=context.recipe.packed)
         model = context.load(folder)
         predictions = context.predict(model)
         context.say(NAME, predictions)

@@ -15,6 +15,7 @@ from sparsebert.errors import UserError
 from sparsebert.models.layout import layout_of, plain_layout
 from sparsebert.models.load import load_config
 from sparsebert.models.source import resolve
+from sparsebert.models.storage import Packing
 from sparsebert.progress import tracked
 from sparsebert.pruning.histogram import weight_histograms
 from sparsebert.pruning.shapes import shape_of
@@ -56,7 +57,7 @@ class PruneCurves(RunType[PruneCurveRecipe]):
         folder = context.folder / WHOLE
 
         def copied() -> Kept:
-            save_sparse(context.fresh(), context.tokenizer, folder, packed=True)
+            save_sparse(context.fresh(), context.tokenizer, folder, Packing(), packed=True)
             return Kept()
 
         digest = once(Stage(context.work / "whole.json", (folder,)), Kept, copied).digest
@@ -105,7 +106,7 @@ def _points(scorer: PointScorer, one: Way, digest: str) -> list[PrunePoint]:
         def work() -> PrunePoint:
             model = step.make()
             if folder is not None:
-                save_sparse(model, context.tokenizer, folder, packed=True)
+                save_sparse(model, context.tokenizer, folder, Packing(), packed=True)
             found = scorer.point(model, step.asked, step.skipped)
             return found.model_copy(update={"folder": folder and folder.name})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import save
@@ -9,23 +10,49 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsebert.counts import footprint
 from sparsebert.models.layout import encoder_linear_names
-from sparsebert.models.load import Packing, save_model
+from sparsebert.models.load import save_model
 from sparsebert.models.pack import packed_bytes
+from sparsebert.models.storage import Packing, rounding_of
 from sparsebert.models.surgeon import shrink
+from sparsebert.recipe.storing import StoringRecipe
 from sparsebert.runs.run_type import Start
 
 # Of the plain file's bytes: less is not worth that only this package loads it.
 WORTH_PACKING = 0.95
 
 
-def save_sparse(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, packed: bool) -> None:
-    """Save a model, if `packed` with zeros as bits where that makes the file clearly smaller."""
-    tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    plain = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if packed and packed_bytes(tensors) < WORTH_PACKING * plain:
-        save_model(shrink(model, {}), tokenizer, folder, Packing())
+def save_sparse(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    packing: Packing,
+    packed: bool,
+) -> None:
+    """Save a model, if `packed` in a packed file where that is needed or makes the file clearly smaller.
+
+    With weights that are rounded what is to be scored is what loads again.
+    """
+    if packing.is_levelled or (packed and _worth_packing(model, packing)):
+        save_model(shrink(model, {}), tokenizer, folder, packing)
     else:
-        save_model(model, tokenizer, folder)
+        save_model(model, tokenizer, folder, replace(packing, plain=True) if packing.rounds else None)
+
+
+def save_made(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, packing: Packing) -> None:
+    """Save a model without zeros, in a packed file only where it needs one."""
+    save_sparse(model, tokenizer, folder, packing, packed=packing.is_levelled)
+
+
+def packing_of(recipe: StoringRecipe) -> Packing:
+    """How the models of a run are stored."""
+    return Packing(recipe.weights, recipe.embedding_weights)
+
+
+def _worth_packing(model: PreTrainedModel, packing: Packing) -> bool:
+    tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    rounding = rounding_of(model, packing)
+    plain = sum(one.numel() * (2 if name in rounding else one.element_size()) for name, one in tensors.items())
+    return packed_bytes(tensors, rounding) < WORTH_PACKING * plain
 
 
 def zeros_by_tensor(model: PreTrainedModel) -> dict[str, float]:

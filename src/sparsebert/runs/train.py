@@ -25,7 +25,7 @@ from sparsebert.records import SparsityAt, TrainingRun
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.dense import Dense, dense_entry, dense_model
 from sparsebert.runs.run_type import Entry, Made, RunType
-from sparsebert.runs.sparse_model import save_sparse, start_of, zeros_by_tensor
+from sparsebert.runs.sparse_model import packing_of, save_sparse, start_of, zeros_by_tensor
 from sparsebert.runs.stages import Done, Stage, once
 from sparsebert.runs.teachers import Teacher, check_teacher, distiller_of, given_teacher, teacher_doubts
 from sparsebert.runs.thresholds import choose_own
@@ -167,7 +167,7 @@ def _train_phases(context: TrainContext, dense: Dense | None, start: PreTrainedM
     heads = heads_left(trained, keep, numbers=done[phases[-1].name].heads)
     folder = context.folder / name
     choose_own(context, small)
-    save_sparse(small, context.tokenizer, folder, packed=context.recipe.packed)
+    save_sparse(small, context.tokenizer, folder, packing_of(context.recipe), packed=context.recipe.packed)
     facts = {
         "shape": shape_of(small, range(len(layout_of(start).layers)), start, heads),
         "phases": {name: one.run for name, one in done.items()},

@@ -25,8 +25,9 @@ from sparsebert.progress import line
 from sparsebert.recipe.compress import CompressRecipe, FewerEntries
 from sparsebert.records import VocabularyLeft
 from sparsebert.runs.context import RunContext, reads_by
-from sparsebert.runs.dense import Dense
+from sparsebert.runs.dense import EXACT, Dense
 from sparsebert.runs.run_type import Entry
+from sparsebert.runs.sparse_model import packing_of, save_made
 from sparsebert.runs.stages import Stage, once
 from sparsebert.runs.thresholds import choose_own
 
@@ -80,6 +81,8 @@ def ids_that_stay(context: RunContext[CompressRecipe], wanted: FewerEntries) -> 
 def smaller_vocabulary(context: RunContext[CompressRecipe], dense: Dense, wanted: FewerEntries) -> SmallerVocabulary:
     """The dense model without the entries that nothing needs, kept in `vocabulary/`, as the next ones start from it."""
     folder = context.folder / NAME
+    packing = packing_of(context.recipe)
+    exact = context.work / f"{NAME}-{EXACT}" if packing.rounds else folder
     context.steps.begin("The vocabulary")
 
     def work() -> CutEntries:
@@ -88,7 +91,9 @@ def smaller_vocabulary(context: RunContext[CompressRecipe], dense: Dense, wanted
         small = cut_vocabulary(dense.model, ids)
         if context.threshold_rows is not None:
             choose_own(reads_by(context, tokenizer, small.config), small)
-        save_model(small, tokenizer, folder)
+        save_model(small, tokenizer, exact)
+        if packing.rounds:
+            save_made(small, tokenizer, folder, packing)
         texts = _texts(context, context.task.validation_name)
         changed = count_changed(context.tokenizer, tokenizer, ids, texts)
         left = VocabularyLeft(
@@ -96,17 +101,19 @@ def smaller_vocabulary(context: RunContext[CompressRecipe], dense: Dense, wanted
         )
         return CutEntries(left=left)
 
-    made = once(Stage(context.work / f"{NAME}.json", (folder,)), CutEntries, work, after=dense.digest)
+    made = once(
+        Stage(context.work / f"{NAME}.json", (*dict.fromkeys((folder, exact)),)), CutEntries, work, after=dense.digest
+    )
     left = made.result.left
     line(f"{NAME}: {left.entries:,} of {left.before:,} entries stay")
     line(f"Read in other pieces: {left.texts_changed:,} of {left.texts:,} validation texts")
     reading = reads_by(context, load_tokenizer(folder), load_config(folder))
-    model = context.load(folder)
-    smaller = Dense(model, dense.trained, dense.shape, made.digest)
+    model, trained = context.load(folder), context.load(exact)
+    smaller = Dense(trained, dense.trained, dense.shape, made.digest)
     predictions = reading.predict(model)
     reading.say(NAME, predictions)
     entry = Entry(NAME, folder, model, predictions, {"shape": dense.shape, "vocabulary": left}, reading)
-    return SmallerVocabulary(reading, smaller, entry, left, _bytes(dense.model) - _bytes(model))
+    return SmallerVocabulary(reading, smaller, entry, left, _bytes(dense.model) - _bytes(trained))
 
 
 def _texts(context: RunContext[CompressRecipe], split: str) -> list[str]:

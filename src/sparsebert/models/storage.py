@@ -1,0 +1,72 @@
+"""How the weights of a model are stored: which are rounded to what, and in which kind of file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from sparsebert.errors import UserError
+from sparsebert.models.layout import encoder_linear_names
+from sparsebert.models.pack import write_packed
+from sparsebert.models.source import PACKED_FILE, PLAIN_FILE
+from sparsebert.recipe.storing import LEVELLED, Weights
+
+
+@dataclass(frozen=True)
+class Packing:
+    """A packed file, or a `plain` one that everything reads, with weights as they are or rounded.
+
+    `weights` are the matrices of the layers, and of the embeddings unless `embeddings` says otherwise. With `weights`
+    the other matrices (poolers, heads) are in bfloat16; biases and norms are never rounded. Raises UserError for codes
+    in a plain file.
+    """
+
+    weights: Weights | None = None
+    embeddings: Weights | None = None
+    plain: bool = False
+
+    def __post_init__(self) -> None:
+        """No format that others read has such codes."""
+        if self.plain and self.is_levelled:
+            raise UserError("A plain file cannot hold weights in int8 or int4", allowed="bf16")
+
+    @property
+    def is_levelled(self) -> bool:
+        """Whether there are codes, which only a packed file holds."""
+        return self.weights in LEVELLED or self.embeddings in LEVELLED
+
+    @property
+    def rounds(self) -> bool:
+        """Whether anything is rounded."""
+        return self.weights is not None or self.embeddings is not None
+
+
+def rounding_of(model: PreTrainedModel, packing: Packing) -> dict[str, Weights]:
+    """To what matrices of a model are rounded in its file, by name."""
+    every = [name for name, one in model.state_dict().items() if one.dim() > 1 and one.is_floating_point()]
+    tables = [f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Embedding)]
+    rest: Weights | None = None if packing.weights is None else "bf16"
+    wanted: dict[str, Weights | None] = dict.fromkeys(every, rest)
+    wanted |= dict.fromkeys(encoder_linear_names(model), packing.weights)
+    wanted |= dict.fromkeys(tables, packing.embeddings or packing.weights)
+    return {name: how for name, how in wanted.items() if how is not None}
+
+
+def store(folder: Path, model: PreTrainedModel, packing: Packing) -> None:
+    """Write the plain file of weights that `model` was saved to in `folder` again, as `packing` says."""
+    file, rounding = folder / PLAIN_FILE, rounding_of(model, packing)
+    tensors = load_file(file)
+    unknown = tensors.keys() - model.state_dict().keys()
+    if rounding and unknown:
+        raise RuntimeError(f"{min(unknown)} was saved under a name that the model does not have")
+    if packing.plain:
+        # The configuration keeps the type that is computed in, to which readers bring all of them.
+        rounded = {name: one.bfloat16() if name in rounding else one for name, one in tensors.items()}
+        save_file(rounded, file, metadata={"format": "pt"})
+        return
+    write_packed(tensors, folder / PACKED_FILE, rounding)
+    file.unlink()
