@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from results_tables import deployed, embeddings, glue, kernels, pruning, removal, serving, sparse_training
+from results_tables import deployed, embeddings, glue, kernels, pruning, removal, serving, sparse_training, tokens
 from results_tables.values import ROOT
 
 REGION = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -27,6 +27,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "removal-sst5-layers": lambda: removal.curve("sst5", "layers"),
     "removal-quora-weights": lambda: removal.curve("quora", "unstructured"),
     "removal-quora-layers": lambda: removal.curve("quora", "layers"),
+    "tokens-minilm-family": tokens.family,
     "training-cost": sparse_training.training_cost,
     "training-overhead": sparse_training.training_overhead,
     "criteria-sst2-50": lambda: sparse_training.criteria_sst2(0.5),
