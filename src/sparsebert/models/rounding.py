@@ -80,7 +80,7 @@ def _nibbles_of(groups: Tensor) -> tuple[Tensor, Tensor]:
     for part in _TRIED[1:]:
         best, least = _better(groups, _stored(largest * part), best, least)
     for _ in range(_REFINED):
-        levels = _LEVELS[_nearest(groups, best).int()]
+        levels = _LEVELS[_nearest(groups, best).int()] * (groups != 0)
         # The scale that is best for these codes, by least squares.
         fitted = (groups * levels).sum(dim=1) / levels.square().sum(dim=1)
         best, least = _better(groups, _stored(fitted), best, least)
@@ -94,10 +94,10 @@ def _better(groups: Tensor, tried: Tensor, best: Tensor, least: Tensor) -> tuple
 
 
 def _error(groups: Tensor, scales: Tensor) -> Tensor:
-    """Squared, in units of the scale of which they cannot be too small or large to be squared."""
+    """Squared, in units in which no number is too small or large for that; none of the zeros that fill up a group."""
     unit = groups.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     made = _LEVELS[_nearest(groups, scales).int()] * (scales.float()[:, None] / unit)
-    return (made - groups / unit).square().sum(dim=1)
+    return ((made - groups / unit) * (groups != 0)).square().sum(dim=1)
 
 
 def _nearest(groups: Tensor, scales: Tensor) -> Tensor:

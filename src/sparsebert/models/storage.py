@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -14,6 +15,10 @@ from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.pack import write_packed
 from sparsebert.models.source import PACKED_FILE, PLAIN_FILE
 from sparsebert.recipe.storing import LEVELLED, Weights
+
+# Those of trees are matrices.
+BIASES = ("bias", "b_in")
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class Packing:
 
 def rounding_of(model: PreTrainedModel, packing: Packing) -> dict[str, Weights]:
     """To what matrices of a model are rounded in its file, by name."""
-    every = [name for name, one in model.state_dict().items() if one.dim() > 1 and one.is_floating_point()]
+    held = model.state_dict().items()
+    every = [name for name, one in held if one.dim() > 1 and one.dtype in FLOATS and not name.endswith(BIASES)]
     tables = [f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Embedding)]
     rest: Weights | None = None if packing.weights is None else "bf16"
     wanted: dict[str, Weights | None] = dict.fromkeys(every, rest)
@@ -65,7 +71,8 @@ def store(folder: Path, model: PreTrainedModel, packing: Packing) -> None:
         raise RuntimeError(f"{min(unknown)} was saved under a name that the model does not have")
     if packing.plain:
         # The configuration keeps the type that is computed in, to which readers bring all of them.
-        rounded = {name: one.bfloat16() if name in rounding else one for name, one in tensors.items()}
+        wide = {name for name, one in tensors.items() if one.element_size() > 2 and name in rounding}
+        rounded = {name: one.bfloat16() if name in wide else one for name, one in tensors.items()}
         save_file(rounded, file, metadata={"format": "pt"})
         return
     write_packed(tensors, folder / PACKED_FILE, rounding)

@@ -128,14 +128,12 @@ def _bytes_each(goal: Goal) -> float:
 def _dense_cost(goal: Goal, table: CostTable) -> DenseCost:
     layers = layout_of(goal.dense).layers
     full = sum(table.cost(layer.units) for layer in layers)
-    if table.scope == "encoder":
-        return DenseCost(full, table.fixed)
     kind = goal.target.rules
-    if not (isinstance(kind, CountedTarget) and kind.counts == "bytes"):
-        return DenseCost(full + table.fixed, 0.0)
-    # The dense model's own file is not rounded.
-    times = next(goal.dense.parameters()).element_size() / _bytes_each(goal)
-    return DenseCost((full + table.fixed) * times + goal.bytes_gone, 0.0)
+    if isinstance(kind, CountedTarget) and kind.counts == "bytes":
+        # The dense model's own file is not rounded.
+        times = next(goal.dense.parameters()).element_size() / _bytes_each(goal)
+        return DenseCost((full + table.fixed) * times + goal.bytes_gone, 0.0)
+    return DenseCost(full, table.fixed) if table.scope == "encoder" else DenseCost(full + table.fixed, 0.0)
 
 
 def _nearest(goal: Goal, calibrated: Calibrated, table: CostTable) -> float:
