@@ -164,9 +164,7 @@ def _show(made: Manifest) -> None:
     from sparsebert.reports import values as v
 
     main = made.scores[0].metric if made.scores else None
-    drawn = table(
-        "Program", "File", "MB", "Apart", "Same class", *([main, "Change"] if main else []), right=range(2, 7)
-    )
+    drawn = table("Program", "File", "MB", "Apart", "Alike", *([main, "Change"] if main else []), right=range(2, 7))
     before = made.scores[0].value if made.scores else None
     for one in made.programs:
         row = [one.runtime, one.file, f"{one.bytes_on_disk / 1e6:.1f}", f"{one.relative_difference:.1e}"]
@@ -178,6 +176,8 @@ def _show(made: Manifest) -> None:
     show(drawn)
     texts = made.programs[0].texts
     said = f"Apart: the largest difference from torch in float32 on {texts} texts, over the largest output."
+    if any(one.agreement is not None for one in made.programs):
+        said += " Alike: the part of them that is decided alike."
     if before is not None:
         said += f" Torch has {main} {v.fraction(before)} on {made.scores[0].examples} rows; changes are in points."
     for one in made.programs:
