@@ -50,6 +50,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, tokenizer = load_model(home / "plain"), load_tokenizer(home / "plain")
     save_model(shrink(model, SOME), tokenizer, home / "shrunk")
     save_model(shrink(model, SOME), tokenizer, home / "packed", Packing())
+    save_model(shrink(model, SOME), tokenizer, home / "codes", Packing("int8", embeddings="int4"))
     export(Wish(str(home / "plain"), home / "exported", ("onnx",)))
     return home
 
@@ -101,7 +102,7 @@ def test_what_is_to_be_private_never_gets_public(models: Path, hub: FakeHub):
     assert hub.repos["me/open"]["main"] == before
 
 
-@pytest.mark.parametrize("kind", ["plain", "shrunk", "packed", "exported"])
+@pytest.mark.parametrize("kind", ["plain", "shrunk", "packed", "codes", "exported"])
 def test_what_is_pushed_comes_back_the_same(kind: str, models: Path, hub: FakeHub, tmp_path: Path):
     said = run_cli("push", models / kind, f"me/{kind}", "--private", "--message", "the first")
     assert said.exit_code == 0, said.output
