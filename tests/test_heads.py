@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForTokenClassification, BertModel
+from transformers import BertConfig, BertForMultipleChoice, BertModel
 
 from sparsebert.errors import UserError
 from sparsebert.models.heads import has_task_head, saved_head, saved_kind, unknown_head
@@ -24,7 +24,8 @@ KINDS = {
     "SparseBertForSequenceClassification": "classification",
     "BertForMaskedLM": "masked_lm",
     "BertModel": "base",
-    "BertForTokenClassification": "base",
+    "BertForTokenClassification": "tokens",
+    "BertForMultipleChoice": "base",
     "BertForPreTraining": "base",
     "BertLMHeadModel": "base",
     "SparseBertModel": "base",
@@ -33,7 +34,7 @@ KINDS = {
 
 
 UNKNOWN = (
-    "BertForTokenClassification",
+    "BertForMultipleChoice",
     "BertForPreTraining",
     "BertLMHeadModel",
     "OwnBertForSequenceClassification",
@@ -88,10 +89,10 @@ def test_a_model_is_packed_and_loaded_as_what_it_was(labels: int, problem: str |
 
 def test_an_unknown_head_is_left_out_aloud_and_never_packed(tmp_path: Path):
     save_tiny(tmp_path / "model")
-    BertForTokenClassification(load_config(tmp_path / "model")).save_pretrained(tmp_path / "model")
+    BertForMultipleChoice(load_config(tmp_path / "model")).save_pretrained(tmp_path / "model")
     said = run_cli("info", tmp_path / "model")
-    assert said.exit_code == 0 and "the head of BertForTokenClassification is left out" in said.stderr
-    assert_refused(run_cli("pack", tmp_path / "model", "-o", tmp_path / "packed"), ["BertForTokenClassification"])
+    assert said.exit_code == 0 and "the head of BertForMultipleChoice is left out" in said.stderr
+    assert_refused(run_cli("pack", tmp_path / "model", "-o", tmp_path / "packed"), ["BertForMultipleChoice"])
     assert not (tmp_path / "packed").exists()
 
 

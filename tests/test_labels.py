@@ -10,7 +10,6 @@ from transformers import (
     BertConfig,
     BertForMultipleChoice,
     BertForQuestionAnswering,
-    BertForTokenClassification,
 )
 
 from sparsebert.errors import UserError
@@ -122,10 +121,16 @@ def test_other_names_and_other_numbers_of_labels_are_said(tmp_path: Path, data: 
 
 
 HEADS = {
-    "BertForTokenClassification": BertForTokenClassification,
     "BertForQuestionAnswering": BertForQuestionAnswering,
     "BertForMultipleChoice": BertForMultipleChoice,
 }
+
+
+def test_a_model_that_tags_words_starts_no_task_of_texts(tmp_path: Path, data: Path):
+    save_tiny(tmp_path / "model", "tokens")
+    said = run_cli("compress", tmp_path / "model", "--data", data, "-o", tmp_path / "out", "--sparsity", 0.5)
+    assert_refused(said, ["tags words", "got BertForTokenClassification for kind classification", "--kind tokens"])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("command", ["compress", "train", "fff"])

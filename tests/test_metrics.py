@@ -107,7 +107,8 @@ def test_bad_input(metrics, logits, labels, message):
 
 def test_every_metric_of_the_task_table_exists():
     used = {metric for name in task_names() for metric in task_spec(name).metrics}
-    assert used == {"accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "cosine", "neighbours"}
+    of_texts = {"accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "cosine", "neighbours"}
+    assert used == of_texts | {"entity_f1", "tag_accuracy"}
 
 
 # Fixed predictions, as a file of a GLUE task would hold them: 12 pairs of MNLI, 20 sentences of CoLA, 8 pairs of STS-B.

@@ -230,8 +230,8 @@ def test_every_text_has_its_own_answer_in_whatever_order_they_are_read(model, mo
     parts = list(one.logits(MANY, None, counted.append))
     with torch.no_grad():
         alone = [ready(**words(text, return_tensors="pt", truncation=True, max_length=16)).logits[0] for text in MANY]
-    assert np.abs(np.concatenate([logits for logits, _ in parts]) - torch.stack(alone).numpy()).max() < 1e-5
-    assert sum(len(cut) for _, cut in parts) == sum(len(text.split()) > 14 for text in MANY)
+    assert np.abs(np.concatenate([read.outputs for read in parts]) - torch.stack(alone).numpy()).max() < 1e-5
+    assert sum(len(read.cut) for read in parts) == sum(len(text.split()) > 14 for text in MANY)
     assert sum(counted) == len(MANY) and len(parts) == -(-len(MANY) // window)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import BertForSequenceClassification, BertForTokenClassification, BertModel, PreTrainedModel
+from transformers import BertForMultipleChoice, BertForSequenceClassification, BertModel, PreTrainedModel
 
 from sparsebert.errors import UserError
 from sparsebert.models.families import HeadName
@@ -208,8 +208,8 @@ def test_deberta_keeps_the_layer_its_convolution_reads():
 
 
 def test_a_model_for_another_task_is_refused():
-    model = BertForTokenClassification(tiny_model("bert").config)
-    with pytest.raises(UserError, match=r"cannot be shrunk, .*; got BertForTokenClassification; allowed: BertModel"):
+    model = BertForMultipleChoice(tiny_model("bert").config)
+    with pytest.raises(UserError, match=r"cannot be shrunk, .*; got BertForMultipleChoice; allowed: BertModel"):
         shrink(model, {})
 
 

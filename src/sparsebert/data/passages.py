@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-Place = tuple[int, int]
+Letters = tuple[int, int]
 # Marks behind which a sentence is over, as far as letters before a place tell; a line's end does as well.
 _SENTENCE = re.compile(r"(?:[.!?…。！？][\"'”’)\]]*\s+|[。！？]|\n\s*)$")
 _LETTERS = 12
 
 
-def parts_of(text: str, offsets: Sequence[Place], limit: int) -> list[Place]:
+def parts_of(text: str, offsets: Sequence[Letters], limit: int) -> list[Letters]:
     """Where the parts of a text begin and end, in characters, each of at most `limit` tokens, special ones included.
 
     `offsets` are the places of the tokens of the whole text. A part ends behind a sentence or a line in its second
@@ -27,7 +27,7 @@ def parts_of(text: str, offsets: Sequence[Place], limit: int) -> list[Place]:
     return list(pairwise([*borders, len(text)]))
 
 
-def _next(text: str, tokens: Sequence[Place], first: int, room: int) -> int:
+def _next(text: str, tokens: Sequence[Letters], first: int, room: int) -> int:
     """The token that the next part begins with."""
     choices = range(first + room, first + room // 2, -1)
     starts = [_start(text, tokens[token]) for token in choices]
@@ -42,7 +42,7 @@ def _first(choices: Sequence[int], fits: Iterator[bool]) -> list[int]:
     return next(([token] for token, fit in zip(choices, fits, strict=False) if fit), [])
 
 
-def _start(text: str, token: Place) -> int:
+def _start(text: str, token: Letters) -> int:
     """The first letter: some tokenizers count the space before a word as part of its first token."""
     letters = text[slice(*token)]
     return token[0] + len(letters) - len(letters.lstrip())

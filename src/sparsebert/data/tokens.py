@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sparsebert.data.passages import Place, parts_of
+from sparsebert.data.passages import Letters, parts_of
 from sparsebert.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Reader:
             part = slice(start, start + step)
             yield self.read(first[part], None if second is None else second[part], start)
 
-    def parts(self, texts: Sequence[str]) -> list[list[Place]]:
+    def parts(self, texts: Sequence[str]) -> list[list[Letters]]:
         """For each text where the parts of it that can be read whole begin and end, in characters."""
         found = [[(0, len(text))] for text in texts]
         # A token is a byte at least.

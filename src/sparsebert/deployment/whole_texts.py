@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsebert.data.batches import stacked
-from sparsebert.data.passages import Place
+from sparsebert.data.passages import Letters
 from sparsebert.data.tokens import WINDOW_TEXTS, ReadTexts
 
 if TYPE_CHECKING:
     from sparsebert.deployment.predictor import Source
 
-_Row = tuple[np.ndarray, Sequence[Place]]
+_Row = tuple[np.ndarray, Sequence[Letters]]
 
 
 def read_whole(source: Source, texts: Sequence[str], done: Callable[[int], None]) -> Iterator[ReadTexts]:
@@ -42,7 +42,7 @@ def _rows(source: Source, parts: Sequence[str], done: Callable[[int], None]) -> 
             yield outputs[: len(offsets)], offsets
 
 
-def _joined(texts: Sequence[Sequence[_Row]], parts: Sequence[Sequence[Place]]) -> ReadTexts:
+def _joined(texts: Sequence[Sequence[_Row]], parts: Sequence[Sequence[Letters]]) -> ReadTexts:
     outputs = {row: np.concatenate([values for values, _ in found]) for row, found in enumerate(texts)}
     offsets = [
         [

@@ -30,7 +30,7 @@ from sparsebert.recipe.storing import LEVELLED, Weights
 METADATA = "sparsebert.packed"
 MOST_COLUMNS, MOST_PLACES = 2**16, 2**31
 NamedTensors = dict[str, torch.Tensor]
-Shape = tuple[int, int]
+MatrixShape = tuple[int, int]
 _WIDER = (torch.float64, torch.float32)
 _AGAIN = "pack or download it again"
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (*_WIDER, torch.float16, torch.bfloat16)}
@@ -168,18 +168,18 @@ def _dense(stored: Mapping[str, torch.Tensor], name: str, entry: Mapping) -> tor
     return dense.reshape(shape)
 
 
-def _kept_all(stored: Mapping[str, torch.Tensor], name: str, shape: Shape) -> torch.Tensor:
+def _kept_all(stored: Mapping[str, torch.Tensor], name: str, shape: MatrixShape) -> torch.Tensor:
     return torch.ones(shape, dtype=torch.bool)
 
 
-def _kept_by_mask(stored: Mapping[str, torch.Tensor], name: str, shape: Shape) -> torch.Tensor:
+def _kept_by_mask(stored: Mapping[str, torch.Tensor], name: str, shape: MatrixShape) -> torch.Tensor:
     count, mask = math.prod(shape), stored[f"{name}:mask"]
     if count > 8 * len(mask):
         raise ValueError(f"{len(mask)} bytes of places for {count} weights")
     return torch.from_numpy(np.unpackbits(mask.numpy(), count=count).astype(bool)).reshape(shape)
 
 
-def _kept_by_rows(stored: Mapping[str, torch.Tensor], name: str, shape: Shape) -> torch.Tensor:
+def _kept_by_rows(stored: Mapping[str, torch.Tensor], name: str, shape: MatrixShape) -> torch.Tensor:
     counts, columns = stored[f"{name}:counts"].long(), stored[f"{name}:columns"].to(torch.int64)
     if len(counts) != shape[0] or shape[1] > MOST_COLUMNS:
         raise ValueError(f"{name} has {len(counts)} rows for a shape of {shape}")
@@ -188,7 +188,7 @@ def _kept_by_rows(stored: Mapping[str, torch.Tensor], name: str, shape: Shape) -
     return kept
 
 
-def _kept_but_holes(stored: Mapping[str, torch.Tensor], name: str, shape: Shape) -> torch.Tensor:
+def _kept_but_holes(stored: Mapping[str, torch.Tensor], name: str, shape: MatrixShape) -> torch.Tensor:
     kept = torch.ones(math.prod(shape), dtype=torch.bool)
     kept[stored[f"{name}:places"].long()] = False
     return kept.reshape(shape)
@@ -197,7 +197,7 @@ def _kept_but_holes(stored: Mapping[str, torch.Tensor], name: str, shape: Shape)
 _KEPT = {"dense": _kept_all, "bitmask": _kept_by_mask, "rows": _kept_by_rows, "holes": _kept_but_holes}
 
 
-def _matrix(shape: tuple[int, ...]) -> Shape:
+def _matrix(shape: tuple[int, ...]) -> MatrixShape:
     """Rows and columns of a tensor."""
     return math.prod(shape[:-1]), shape[-1]
 

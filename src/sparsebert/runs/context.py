@@ -263,7 +263,16 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
 
 
 def _check_says_something(recipe: Recipe, spec: TaskSpec, config: PretrainedConfig) -> None:
-    """Raise UserError for a task without labels where no model is there whose outputs could stand for them."""
+    """Raise UserError for a task without labels where no model is there whose outputs could stand for them.
+
+    And for a model that tags words where texts are to be judged, which would lose its head.
+    """
+    if saved_head(config) == "tokens" and not task_kind(spec.kind).by_word:
+        raise UserError(
+            "The model tags words, and its head would be lost",
+            got=f"{', '.join(config.architectures or ())} for kind {spec.kind}",
+            fix="give --kind tokens; to start from its encoder alone, save that as a model of its own",
+        )
     if task_kind(spec.kind).labelled or recipe.given_teachers or has_head(config, spec):
         return
     raise UserError(
