@@ -86,6 +86,11 @@ def test_universal_dependencies_have_named_columns(tmp_path: Path):
         read_conll(tmp_path / "a.conllu", label="UPSO")
 
 
+def test_spaces_that_do_not_break_stand_within_words(tmp_path: Path):
+    (tmp_path / "a.conll").write_text("New\u00a0York  B-LOC\nis O\n", encoding="utf-8")
+    assert read_conll(tmp_path / "a.conll") == ([["New\u00a0York", "is"]], [["B-LOC", "O"]])
+
+
 def test_rows_are_held_out_by_their_texts(tmp_path: Path):
     rows = [{"tokens": [f"w{number}", "x"], "tags": ["A", "B"]} for number in range(20)]
     (tmp_path / "a.jsonl").write_bytes(jsonl([*rows, *rows]))
@@ -107,7 +112,10 @@ def test_tokens_without_letters_are_left_out_and_numbers_are_said_to_be_no_entit
 WRONG: dict[str, tuple[str, bytes, dict[str, str], str]] = {
     "csv": ("a.csv", b"text,label\na,b\n", {}, "Tags of words cannot be read from this file; got a.csv"),
     "nothing": ("a.conll", b"\n\n", {}, "The data file has no rows"),
-    "no tag": ("a.conll", b"Ada B-PER\nmet\n", {}, "a.conll, line 2: needs a word and its tag; got met"),
+    "no tag": ("a.conll", b"Ada\nmet O\n", {}, "a.conll, line 1: needs a word and its tag; got Ada"),
+    "uneven": ("a.conll", b"EU NNP B-ORG\nrejects VBZ\n", {}, "a.conll, line 2: 2 columns, and 3 in the line before"),
+    "mixed": ("a.conll", b"EU B-ORG\nrejects VERB\n", {}, "tags of entities and others cannot go together; got 'VERB'"),
+    "no word": ("a.jsonl", jsonl([{"tokens": ["a", None], "tags": ["O", "O"]}]), {}, "must be a string; got nothing"),
     "short": ("a.conllu", b"1\tAda\n", {}, "a.conllu, line 1: needs 10 columns"),
     "named columns": ("a.conll", b"a O\n", {"label": "x"}, "The columns of a.conll have no names; got x"),
     "lengths": ("a.jsonl", jsonl([{"tokens": ["a", "b"], "tags": ["O"]}]), {}, "row 1: as many tags as words"),

@@ -167,14 +167,30 @@ def test_outputs_are_those_of_first_tokens_whatever_stands_beside(rows: object, 
         expected = [logits[place] if place >= 0 else np.zeros(len(TAGS)) for place in encoded[row]["words"]]
         assert found[row, : len(expected)] == pytest.approx(np.array(expected), abs=1e-5)
         assert not found[row, len(expected) :].any()
-    # Words that were not read are in no entity.
-    assert TOKENS.scored(found, labels_of(encoded), TAGS)[0][0, 2:].tolist() == [0, 0, 0]
     numbered = encoded.add_column("row", [0, 1])
     cache = cache_teacher(model, numbered, collate, tmp_path / "cache", hidden=False, kind=TOKENS)
     batch = cache.add_to(collate([numbered[1], numbered[0]]), [])
     told = TOKENS.counted(batch["teacher_logits"], batch["labels"])
     own = TOKENS.counted(model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits, batch["labels"])
     assert told.shape == (4, len(TAGS)) and torch.allclose(told, own, atol=1e-5)
+
+
+def test_words_within_a_token_go_on_with_what_it_begins():
+    # In the second text the first word has no token, and what follows a word outside stays outside.
+    outputs = np.zeros((2, 4, len(TAGS)))
+    outputs[0, 0, 3], outputs[0, 2, 0], outputs[1, 1, 1] = 1, 1, 1
+    given, _ = TOKENS.scored(outputs, np.zeros((2, 4), int), TAGS)
+    assert [entities(row) for row in given] == [[(1, 0, 2)], [(0, 1, 4)]]
+    text = "北京。"
+    logits = np.zeros((4, len(TAGS)))
+    logits[1, 1], logits[2, 0] = 9, 9
+    (span,) = TOKENS.answer(TAGS, logits, Passage(text, [(0, 0), (0, 2), (2, 3), (0, 0)]))["spans"]
+    assert (span["text"], span["start"], span["end"]) == ("北京", 0, 2)
+
+
+@pytest.mark.parametrize("word", ["Jose\u0301", "हिन्दी", "مُحَمَّد", "co\u00adop", "naïve", "👨\u200d👩"[:2]])
+def test_marks_belong_to_their_letters(word: str):
+    assert [f"{word} a"[start:end] for start, end in words_in(f"{word} a")] == [word, "a"]
 
 
 def test_the_loss_is_that_of_transformers_and_of_many_texts():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,9 @@ def _sentences(path: Path, encoding: str | None, universal: bool) -> Iterator[Se
             sentence = []
         if not cells or cells[0] == DOCUMENT or (universal and not cells[0].isdigit()):
             continue
+        if not universal and sentence and len(cells) != len(sentence[0]):
+            what = f"{path.name}, line {number}: {len(cells)} columns, and {len(sentence[0])} in the line before"
+            raise UserError(what, got=line.strip()[:40])
         if len(cells) < (len(UNIVERSAL) if universal else 2):
             wanted = f"{len(UNIVERSAL)} columns" if universal else "a word and its tag"
             raise UserError(f"{path.name}, line {number}: needs {wanted}", got=line.strip()[:40])
@@ -74,4 +78,6 @@ def _sentences(path: Path, encoding: str | None, universal: bool) -> Iterator[Se
 def _cells(line: str, universal: bool) -> list[str]:
     if universal:
         return [] if not line.strip() else line.rstrip("\n").split("\t")
-    return line.strip("\n").split("\t") if "\t" in line.strip() else line.split()
+    # Spaces that do not break a line may stand within words.
+    text = line.strip(" \t\r\n")
+    return re.split("\t+" if "\t" in text else " +", text) if text else []

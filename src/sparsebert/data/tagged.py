@@ -15,7 +15,7 @@ from sparsebert.data.read import column, column_names, missing_column, read_file
 from sparsebert.data.text import Written
 from sparsebert.errors import UserError
 from sparsebert.tasks.class_names import class_name
-from sparsebert.tasks.entities import begun, joined, marks_entities, tagged_words
+from sparsebert.tasks.entities import OUTSIDE, begun, joined, marks_entities, tag_parts, tagged_words
 from sparsebert.tasks.numbers import number
 
 SUFFIXES = (*CONLL_SUFFIXES, ".jsonl", ".parquet")
@@ -91,6 +91,7 @@ def _of_lists(words: Sequence[Any], tags: Sequence[Any], where: str, declared: t
     gone = sum(before - len(own) for own, before in kept)
     notes = [f"{gone} tokens without a letter are left out"] if gone else []
     entity = marks_entities({tag for own, _ in kept for _, tag in own})
+    _check_one_form({tag for own, _ in kept for _, tag in own}, where)
     mended, places = [], 0
     for own, _ in kept:
         given = [tag for _, tag in own]
@@ -107,6 +108,17 @@ def _of_lists(words: Sequence[Any], tags: Sequence[Any], where: str, declared: t
     return TaggedFile(_table(mended), declared, tuple(notes))
 
 
+def _check_one_form(tags: set[str], where: str) -> None:
+    """Raises UserError for tags of entities among which are others, that would make an entity of every word."""
+    others = sorted(tag for tag in tags - {OUTSIDE} if tag_parts(tag) is None)
+    if others and len(others) < len(tags - {OUTSIDE}):
+        raise UserError(
+            f"{where}: tags of entities and others cannot go together",
+            got=f"'{others[0]}'",
+            allowed=f"{OUTSIDE}, and a letter and a type, such as B-PER",
+        )
+
+
 def _row(words: Any, tags: Any, where: str) -> list[tuple[str, str]]:
     """Words with their tags."""
     if not isinstance(words, list) or not isinstance(tags, list):
@@ -116,9 +128,9 @@ def _row(words: Any, tags: Any, where: str) -> list[tuple[str, str]]:
         raise UserError(f"{where}: as many tags as words are needed", got=f"{len(words)} words, {len(tags)} tags")
     if not any(isinstance(word, str) and word.strip() for word in words):
         raise UserError(f"{where}: there is no word", fix="drop the row")
-    other = next((word for word in words if not isinstance(word, str)), None)
-    if other is not None:
-        raise UserError(f"{where}: a word must be a string", got=type(other).__name__)
+    others = [type(word).__name__ for word in words if not isinstance(word, str)]
+    if others:
+        raise UserError(f"{where}: a word must be a string", got=others[0].replace("NoneType", "nothing"))
     return [(word, class_name(tag, where)) for word, tag in zip(words, tags, strict=True)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -85,8 +86,12 @@ class Reader:
     def parts(self, texts: Sequence[str]) -> list[list[Letters]]:
         """For each text where the parts of it that can be read whole begin and end, in characters."""
         found = [[(0, len(text))] for text in texts]
-        # A token is a byte at least.
-        long = [row for row, text in enumerate(texts) if len(text.encode()) + SHORTEST > self.limit]
+        # A token is a byte at least, of text that a tokenizer's normaliser does not make longer.
+        long = [
+            row
+            for row, text in enumerate(texts)
+            if len(text.encode()) + SHORTEST > self.limit or not unicodedata.is_normalized("NFKC", text)
+        ]
         if long:
             offsets = self._call([texts[row] for row in long], None, None)[OFFSETS]
             for row, places in zip(long, offsets, strict=True):

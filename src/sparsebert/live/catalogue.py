@@ -105,7 +105,8 @@ def _made(model: ShownModel) -> AskedModel | None:
     folder = _folder(model)
     if not _is_model(Path(folder)):
         return None
-    flips = () if result.decisions is None else result.decisions.flips
+    # Of words the texts of flips are parts, with the word in brackets.
+    flips = () if result.decisions is None or result.decisions.types else result.decisions.flips
     dense = result is record.models[0] and result.target_kind is None and not result.phases
     return AskedModel(model.key, f"{model.name} of {model.run}", folder, record.task, dense, result.shape, flips)
 

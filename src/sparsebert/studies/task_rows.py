@@ -88,7 +88,12 @@ def common_length(sources: Sequence[ModelSource]) -> int:
 
 
 def token_rows(source: ModelSource, rows: Dataset, length: int, kind: TaskKind | None = None) -> TokenRows:
-    """The rows as a model's own tokenizer reads them. Raises UserError for one that does not fit its model."""
+    """The rows as a model's own tokenizer reads them, without labels where no `kind` is told.
+
+    Raises UserError for a tokenizer that does not fit its model.
+    """
+    if kind is None:
+        rows = rows.select_columns([name for name in rows.column_names if name != "label"])
     tokenizer = load_tokenizer(source)
     tokenizer.padding_side = "right"
     takes = (*token_limits(load_config(source)), kind)

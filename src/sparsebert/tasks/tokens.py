@@ -114,10 +114,15 @@ class TaggedWords(TaskKind):
     def scored(self, outputs: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Codes of the tags that are given, and of those that are right, both [texts, words] (see `tag_codes`).
 
-        A word of which nothing was read is in no entity.
+        A word without a token of its own lies in that of the word before it, and goes on as that does.
         """
         codes = tag_codes(names)
         given = np.where(outputs.any(axis=-1), codes[outputs.argmax(axis=-1)], 0)
+        for word in range(1, given.shape[1]):
+            before = given[:, word - 1]
+            # What begins in the word before goes on in this one.
+            goes_on = before + before % 2
+            given[:, word] = np.where(outputs[:, word].any(axis=-1), given[:, word], goes_on)
         return given, np.where(labels == IGNORED, IGNORED, codes[np.maximum(labels, 0)])
 
     def divergence(self, teacher: np.ndarray, student: np.ndarray) -> float:
@@ -155,7 +160,9 @@ class TaggedWords(TaskKind):
         codes, types = tag_codes(names)[logits.argmax(axis=-1)], types_of(names)
         spans = []
         for kind, first, end in entities(codes.tolist()):
-            left, right = tokens[first][1][0], tokens[end - 1][1][1]
+            token, (_, last) = tokens[end - 1]
+            # Words without a token of their own are in that of the word before them.
+            left, right = tokens[first][1][0], max(last, passage.offsets[token][1])
             spans.append(
                 {
                     "label": types[kind],
