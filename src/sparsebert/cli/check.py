@@ -68,6 +68,14 @@ def check(
         str | None, typer.Option(metavar="NAME", help="Of the second. Default: as --runtime.", rich_help_panel=HOW)
     ] = None,
     threads: ThreadsOption = None,
+    trust_head: Annotated[
+        bool,
+        typer.Option(
+            "--trust-head",
+            help="Open the pickled heads of two SetFit models, and compare classes. A pickle runs any code in it.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -79,6 +87,7 @@ def check(
         from sparsebert.deployment.predictor import Predictor
         from sparsebert.progress import bar_if_slow
         from sparsebert.runs.check import check as compare
+        from sparsebert.runs.check_heads import open_head, untrusted_note
         from sparsebert.runs.checked import CheckedTexts
 
         label = label_of(label_column or [])
@@ -88,12 +97,15 @@ def check(
                 Predictor(dense, runtime, threads=threads),
                 Predictor(small, small_runtime or runtime, threads=threads),
             )
+            heads = (open_head(dense), open_head(small)) if trust_head else None
             # Only vectors are of each side by itself.
             sides = len(given.text) if models[0].kind.texts == 1 else 1
             known = not data.is_dir() and not models[0].kind.by_word
             total = 2 * sides * len(given.table) if known else None
             with bar_if_slow("Asking both", total) as done:
-                found = compare(*models, given, max_drop, done)
+                found = compare(*models, given, max_drop, done, heads)
+                if not trust_head:
+                    found = found.model_copy(update={"notes": (*found.notes, *untrusted_note((dense, small)))})
         if as_json:
             put_json(found.model_dump(mode="json", exclude_none=True))
         else:
@@ -134,7 +146,7 @@ def _show(found: CheckResult, max_drop: float | None) -> None:
     rows.add_row("ms a text, p95", f"{first[1]:.2f}", f"{second[1]:.2f}", "")
     show(rows)
     for flip in found.flips[:SHOWN_FLIPS]:
-        right = f" ({flip.label} is right)" if found.first else ""
+        right = f" ({flip.label} is right)" if found.first and not found.by_head else ""
         say(f"{flip.dense} -> {flip.own}{right}: {flip.text}")
     judged = (
         f"{found.rows} texts are decided alike" if found.words is None else f"{found.words:,} words get the same tag"

@@ -14,6 +14,7 @@ from sparsebert.data.rows import standard_rows
 from sparsebert.deployment.predictor import Predictor
 from sparsebert.errors import UserError
 from sparsebert.records import Flip, Score
+from sparsebert.runs.check_heads import OpenHead, with_classes
 from sparsebert.runs.check_vectors import pair_scores, ranking_scores, retrieval_scores
 from sparsebert.runs.check_words import check_spec, check_words
 from sparsebert.runs.checked import CheckedTexts, CheckResult, LabelRecall, Latency, latency_of
@@ -32,17 +33,22 @@ def check(
     given: CheckedTexts,
     max_drop: float | None = None,
     done: Callable[[int], None] = lambda count: None,
+    heads: tuple[OpenHead, OpenHead] | None = None,
 ) -> CheckResult:
     """Ask both models everything, and compare.
 
     Vectors have no labels: those of the first model stand for them, unless pairs with how alike they are, or a folder
     of documents and queries, say how good they are (see check_vectors). With labels the gate is the main metric, and
     the recall of every label of FEWEST_ROWS rows or more, which may fall by `max_drop` points at most; without, that
-    part of the texts, in points, which may be decided otherwise. `done` is told how many answers are ready. Raises
-    UserError for a file that cannot be read, for models of different tasks, and for a limit where there is nothing to
-    hold to it.
+    part of the texts, in points, which may be decided otherwise. By the `heads` of two SetFit models texts have classes
+    too. `done` is told how many answers are ready. Raises UserError for a file that cannot be read, for models of
+    different tasks, and for a limit where there is nothing to hold to it.
     """
     if given.by_query or (not first.kind.labelled and (given.file.is_dir() or given.label)):
+        if heads is not None:
+            raise UserError(
+                "Heads give classes to texts, and these are to be put in order", fix="leave out --trust-head"
+            )
         found = _of_order(first, second, given, done)
         return found.model_copy(update={"failures": _failures(found, max_drop)})
     spec = _task(first, second, given)
@@ -63,6 +69,8 @@ def check(
     latency = latency_of(first, second, sides[0], pair)
     told = given.label is not None or not first.kind.labelled
     found = _compared(spec, rows, outputs, told, (first, second), latency)
+    if heads is not None:
+        found = with_classes(found, heads, outputs, sides[0])
     return found.model_copy(update={"failures": _failures(found, max_drop)})
 
 
@@ -211,7 +219,8 @@ def _failures(found: CheckResult, max_drop: float | None) -> tuple[str, ...]:
             for one in found.recalls
             if one.rows >= FEWEST_ROWS and one.drop > max_drop
         ]
-    elif found.agreement is not None and 100 * (1 - found.agreement) > max_drop:
+    judged_alike = found.agreement if found.by_head or not found.first else None
+    if judged_alike is not None and 100 * (1 - judged_alike) > max_drop:
         judged = "texts are decided otherwise" if found.words is None else "words get another class"
-        failures.append(f"{100 * (1 - found.agreement):.2f} of 100 {judged}")
+        failures.append(f"{100 * (1 - judged_alike):.2f} of 100 {judged}")
     return tuple(failures)

@@ -57,6 +57,7 @@ class CheckResult(Part):
     )
     recalls: tuple[LabelRecall, ...] = ()
     agreement: float | None = Field(default=None, description="part of the texts, or words, that are decided alike")
+    by_head: bool = Field(default=False, description="whether that is by classifiers of vectors, beside the models")
     words: int | None = Field(default=None, description="of the texts, where each of them has a class")
     largest_difference: float | None = Field(
         default=None, description="of the outputs; none for vectors of different lengths"

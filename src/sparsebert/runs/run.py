@@ -23,6 +23,7 @@ from sparsebert.records import Inputs, ModelResult, Record, write_record
 from sparsebert.reports.card import model_card
 from sparsebert.reports.page import write_report
 from sparsebert.runs.cache import add_to_cache, given_before, one_maker, shared_parts, take_from_cache
+from sparsebert.runs.carried_heads import carry_heads
 from sparsebert.runs.claim import claimed, finished, finished_record, mark_finished
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.inputs import differences
@@ -130,8 +131,9 @@ def _finish(run_type: RunType, context: RunContext, command: str, started: float
         made = run_type.make(context)
         _check_made(made, recipe_kind=context.recipe.kind)
         context.steps.begin(LAST_STEPS[0])
+        carried = carry_heads(context, made.entries)
         models = measure_models(context, made)
-        notes = (*made.notes, *remarks(context, models), *run_type.conclude(context, models))
+        notes = (*made.notes, *carried, *remarks(context, models), *run_type.conclude(context, models))
         write_predictions(context, made.entries)
     except UserError as error:
         step = error.step if isinstance(error, DivergedError) else None
