@@ -22,11 +22,16 @@ TEXTS = [f"{WORDS[row % 2]} w{row % 50} w{(7 * row) % 50}" for row in range(60)]
 OPENED: list[str] = []
 
 
+def spring() -> None:
+    """What the trap does, found by its name when it is unpickled."""
+    OPENED.append("opened")
+
+
 class Trap:
     """Says so when it is unpickled."""
 
     def __reduce__(self) -> Any:
-        return OPENED.append, ("opened",)
+        return spring, ()
 
 
 @pytest.fixture(scope="module")
