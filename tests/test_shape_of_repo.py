@@ -114,7 +114,9 @@ def test_no_error_is_swallowed() -> None:
 
 def test_no_pickle_and_no_probing() -> None:
     never = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "hasattr"}
-    assert {name(file): found for file in CODE if (found := findings(file).names & never)} == {}
+    # The one place that opens a pickle, once its user has said that it may.
+    trusted = {"src/sparsebert/runs/check_heads.py": {"pickle", "joblib"}}
+    assert {name(file): found for file in CODE if (found := findings(file).names & never)} == trusted
     assert {name(file): lines for file in CODE if (lines := findings(file).loads)} == {}
 
 
