@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neighbors import KNeighborsClassifier
 
 from sparsebert import Predictor
 from sparsebert.records import read_record
@@ -136,3 +137,11 @@ def test_classes_are_named_and_several_labels_too():
     assert head.classes(rows) == ["food, price", "food", "none"]
     words = LogisticRegression().fit(vectors, np.where(vectors[:, 0] > 0, "yes", "no"))
     assert OpenHead(Path("x"), words, (), normalised=True).classes(rows) == ["yes", "yes", "no"]
+
+
+def test_vectors_get_length_1_where_the_head_was_trained_on_such():
+    nearest = KNeighborsClassifier(1).fit([[1, 0], [10, 10]], ["near", "far"])
+    said = [
+        OpenHead(Path("x"), nearest, (), normalised).classes(np.array([[10.0, 1.0]])) for normalised in (False, True)
+    ]
+    assert said == [["far"], ["near"]]

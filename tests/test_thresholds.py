@@ -52,6 +52,16 @@ def test_a_label_without_rows_takes_the_threshold_of_all():
     assert logit(first) == pytest.approx(logit(none), abs=1e-2) == pytest.approx(-3, abs=1e-2)
 
 
+def test_a_label_of_few_rows_leans_on_the_threshold_of_all():
+    labels = np.zeros((400, 2))
+    labels[:200, 0] = labels[:2, 1] = 1
+    # Each alone is told apart at -3 and at -8; of all together most are at -3.
+    outputs = np.where(labels == 1, [-1.0, -7.0], [-5.0, -9.0])
+    many, few = choose_thresholds(outputs, labels)
+    assert logit(many) == pytest.approx(-3, abs=1e-2)
+    assert logit(few) == pytest.approx((2 * -8 + FEWEST * -3) / (2 + FEWEST), abs=1e-2)
+
+
 def test_a_label_that_cannot_be_told_is_not_given_to_every_text():
     rng = np.random.default_rng(0)
     labels = (rng.random((2000, 2)) < [0.4, 0.1]).astype(float)
