@@ -77,7 +77,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
     shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
     count = len(cast(nn.ModuleList, model.get_submodule(layer_list)))
     kept = _kept_layers(config, count)
-    head_size = family.head_size(config)
+    head_size = config.head_size if is_shrunk(config) else family.head_size(config)
     return Layout(
         family=family,
         head_size=head_size,
