@@ -37,9 +37,7 @@ def narrow(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
         raise UserError("A model with fast feedforward layers keeps its hidden size", fix="cut before converting it")
     axes = axes_of(model, layout)
     config = narrow_config(model, layout, kept)
-    tensors = {
-        name: narrowed(tensor, axes.get(name, ()), kept, size) for name, tensor in model.state_dict().items()
-    }
+    tensors = {name: narrowed(tensor, axes.get(name, ()), kept, size) for name, tensor in model.state_dict().items()}
     small = skeleton(model, layout.family, config, even=False)
     fill(small, tensors)
     copy_buffers(model, small)
@@ -55,7 +53,10 @@ def axes_of(model: PreTrainedModel, layout: Layout) -> Axes:
     if family.fixed_width:
         raise UserError(f"The hidden size of a {family.name} model cannot be cut, as its positions are computed for it")
     config = shrunk_config(model, layout, list(layout.layers), {})
-    return hidden_axes(stock_model_class(family, head_of(model, family)), config, places_of(family))
+    axes = hidden_axes(stock_model_class(family, head_of(model, family)), config, places_of(family))
+    # A stock model has no such norm in its first layer, one whose first layers were dropped may have.
+    first = f"{layout.layers[0].path}.{family.first_norm}"
+    return axes | ({f"{first}.weight": (0,), f"{first}.bias": (0,)} if family.first_norm else {})
 
 
 def narrow_config(model: PreTrainedModel, layout: Layout, kept: Sequence[int]) -> PretrainedConfig:

@@ -132,7 +132,7 @@ def _named(made: type, stock: type) -> Any:
 
 
 def cut(model: Any, places: Places, stock: Any) -> None:
-    """Cut a new model of the class `stock` down, in place and on any device, to the sizes that its configuration has."""
+    """Cut a new model of stock size down, in place and on any device, to the sizes that its configuration has."""
     config, layers = model.config, model.base_model.get_submodule(places.layers)
     for index, (layer, heads, neurons) in enumerate(zip(layers, config.layer_heads, config.layer_neurons, strict=True)):
         if (heads, neurons) != (config.original_heads, config.original_neurons):

@@ -82,10 +82,10 @@ def config_class(family: ModelFamily) -> type[PretrainedConfig]:
     """The configuration class of a family's shrunk models: the stock fields, for the dense shape, plus `SHAPE_FIELDS`.
 
     `num_hidden_layers` (or its equal) counts the layers kept; `kept_layers` gives their places in the dense model.
-    Where dimensions of the hidden states are gone, `kept_hidden` gives the places of those left, and `hidden_size` counts
-    them. `kept_heads` gives those of the heads, in families where one bias is for the heads of all layers. `layer_fff` holds,
-    layer by layer, trees and depth of a fast feedforward layer, or nothing. `fff_soft`, `fff_hardening` and
-    `fff_balance` are their `Routing`.
+    Where dimensions of the hidden states are gone, `kept_hidden` gives the places of those left, and `hidden_size`
+    counts them. `kept_heads` gives those of the heads, in families where one bias is for the heads of all layers.
+    `layer_fff` holds, layer by layer, trees and depth of a fast feedforward layer, or nothing. `fff_soft`,
+    `fff_hardening` and `fff_balance` are their `Routing`.
     """
     stock = stock_config_class(family)
     fields = SHAPE_FIELDS | (HEAD_FIELDS if family.attention.takes_bias else {})

@@ -148,7 +148,11 @@ class _Spread:
 
 
 def refit_norms(
-    changed: PreTrainedModel, model: PreTrainedModel, axes: Axes, kept: torch.Tensor, batches: Sequence[CalibrationBatch]
+    changed: PreTrainedModel,
+    model: PreTrainedModel,
+    axes: Axes,
+    kept: torch.Tensor,
+    batches: Sequence[CalibrationBatch],
 ) -> None:
     """Change the norms of `changed` so that over the dimensions `kept` alone they give, on average, what they gave.
 
