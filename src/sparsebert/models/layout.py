@@ -53,6 +53,7 @@ class Layout:
     layers: tuple[LayerLayout, ...]
     full_layers: int
     full_heads: int
+    full_hidden: int
     full_neurons: int
     first_stays: bool
 
@@ -87,6 +88,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
         ),
         full_layers=config.original_layers if is_shrunk(config) else count,
         full_heads=getattr(config, family.heads_field),
+        full_hidden=config.original_hidden if is_shrunk(config) else config.hidden_size,
         full_neurons=getattr(config, family.neurons_field),
         first_stays=has_module(base_of(model), family.after_first),
     )
