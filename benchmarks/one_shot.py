@@ -86,11 +86,11 @@ def calibrated_by(context: Context, model: PreTrainedModel, criterion: str) -> C
 
 
 def shape_for(context: Context, model: PreTrainedModel, calibrated: Calibrated, sparsity: float) -> Found:
-    goal = Goal(Target(kind="sparsity", value=sparsity), context.recipe, context.setting, model, model)
+    goal = Goal(Target(kind="sparsity", value=sparsity), context.recipe, context.setting, model, model, model)
     return meet(goal, no_latency, calibrated, scorer(model, calibrated, context.collate))[0]
 
 
-def no_latency() -> CostTable:
+def no_latency(_: PreTrainedModel) -> CostTable:
     raise AssertionError("sparsity targets need no latency table")
 
 

@@ -80,7 +80,7 @@ def words(*arguments: object) -> list[str]:
 def test_every_benchmark_has_a_test_here_and_a_main_that_takes_arguments() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     names = [file.stem for file in sorted(BENCHMARKS.glob("*.py")) if file.stem != "harness"]
-    assert len(names) == 19 and [name for name in names if f'script("{name}")' not in text] == []
+    assert len(names) == 20 and [name for name in names if f'script("{name}")' not in text] == []
     for file in BENCHMARKS.glob("*.py"):
         assert file.stem == "harness" or "def main(argv: Sequence[str] | None = None)" in file.read_text("utf-8")
 
@@ -336,6 +336,19 @@ def test_predict_beside_a_pipeline(script: Any, home: SimpleNamespace, tmp_path:
     [lines] = tables(capsys.readouterr().out)
     assert [line["variant"] for line in lines] == ["pipeline", "eager", "onnx", "tokens alone"]
     assert [row["baseline"] for row in written(tmp_path / "o.json")] == [None, "pipeline", "pipeline", "pipeline"]
+
+
+def test_static_floor(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = words("--model", home.model, "--task", "mine", "--data", home.data, "--widths", 32, 4, "--seeds", 2)
+    script("static_floor").main([*task, "--epochs", "30", "--output", str(tmp_path / "s.json")])
+    [(whole, few)] = tables(capsys.readouterr().out)
+    assert (whole["width"], few["width"], whole["seeds"]) == ("32", "4", "2")
+    # A code a weight, two bytes for 64 of them, and the layer in float32.
+    count = int(whole["entries"])
+    assert float(whole["megabytes"]) == round((count * 32 * (1 + 2 / 64) + 4 * 33 * 2) / 1e6, 2)
+    assert float(few["lowest"]) <= float(few["accuracy"]) <= float(few["highest"])
+    # A word says which class it is, so that even an average finds it more often than not.
+    assert float(whole["accuracy"]) > 55
 
 
 def test_vocabulary(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

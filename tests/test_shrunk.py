@@ -18,7 +18,7 @@ from sparsebert.models import shrunk
 from sparsebert.models.families import BERT, HeadName
 from sparsebert.models.surgeon import shrink
 from test_surgeon import outputs, random_keep
-from tiny import FAMILIES, HEADS, LAYERS, NEURONS, tiny_batch, tiny_model
+from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, tiny_batch, tiny_model
 
 AUTO = {"base": AutoModel, "classification": AutoModelForSequenceClassification, "masked_lm": AutoModelForMaskedLM}
 
@@ -31,7 +31,7 @@ def test_reload_is_exact_in_plain_files_that_are_smaller(family: str, task: Head
     model.save_pretrained(tmp_path / "dense")
     small.save_pretrained(tmp_path / "small")
     files = {file.name for file in (tmp_path / "small").iterdir()}
-    assert files == {"config.json", "model.safetensors", "modeling_sparsebert.py"}
+    assert files == {"config.json", "model.safetensors", "modeling_sparsebert.py", "places_sparsebert.py"}
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("dense", "small")]
     assert sizes[0] - sizes[1] > 0.9 * 4 * (model.num_parameters() - small.num_parameters()) > 0
     again = AUTO[task].from_pretrained(tmp_path / "small").eval()
@@ -77,6 +77,8 @@ def test_the_configuration_carries_the_whole_map(tmp_path: Path):
         "original_layers": LAYERS,
         "original_heads": HEADS,
         "original_neurons": NEURONS,
+        "original_hidden": HIDDEN,
+        "kept_hidden": [],
         "layer_fff": [[], []],
         "fff_activation": "gelu",
         "fff_soft": False,

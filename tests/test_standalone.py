@@ -17,13 +17,14 @@ from sparsebert import registry
 from sparsebert.models.blocks import places_of
 from sparsebert.models.families import HeadName
 from sparsebert.models.heads import AUTO
+from sparsebert.models.hidden import narrow
 from sparsebert.models.load import save_model
 from sparsebert.models.modeling_sparsebert import PLACES
 from sparsebert.models.storage import Packing
 from sparsebert.models.surgeon import convert_ffn, shrink
 from test_remote_code import ABSENT, LOADER, in_a_process
 from test_surgeon import ATTENTION
-from tiny import FAMILIES, HEADS, LAYERS, NEURONS, tiny_batch, tiny_model
+from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, tiny_batch, tiny_model
 
 TRANSFORMERS = tuple(family for family in FAMILIES if not registry.get("family", family).is_own)
 SOME, ONE = torch.arange(HEADS) != 1, torch.arange(HEADS) == 2
@@ -42,6 +43,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             f"layer.{LAYERS - 1}.neurons": NO_NEURON,
         }
     },
+    "narrow": {"keep": {"layer.0.heads": SOME, "layer.1.heads": NO_HEAD}, "drop_layers": [0]},
 }
 TASKS: tuple[HeadName, ...] = ("classification", "masked_lm", "base")
 
@@ -85,7 +87,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for family in TRANSFORMERS:
         for shape, task in ((shape, task) for shape in SHAPES for task in TASKS):
             folder = f"{family}-{shape}-{task}"
-            save_model(shrink(tiny_model(family, task), **SHAPES[shape]), None, home / folder)
+            small = shrink(tiny_model(family, task), **SHAPES[shape])
+            save_model(narrow(small, range(0, HIDDEN, 2)) if shape == "narrow" else small, None, home / folder)
             for attention in (way for name, way in ATTENTION if name == family):
                 name = f"{folder}-{attention}"
                 expected |= outputs(name, AUTO[task].from_pretrained(home / folder, attn_implementation=attention))

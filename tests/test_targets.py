@@ -47,14 +47,14 @@ def thin() -> Calibrated:
 def goal(kind: str, value: float, **recipe: Any) -> Goal:
     search = Search(candidates=recipe.pop("candidates", 5), drop_layers=recipe.pop("drop_layers", True))
     target = Target.model_validate({"kind": kind, "value": value})
-    return Goal(target, CompressRecipe(search=search, **recipe), Setting(1, 8), MODEL, MODEL)
+    return Goal(target, CompressRecipe(search=search, **recipe), Setting(1, 8), MODEL, MODEL, MODEL)
 
 
 def removed(choices: Sequence[LayerChoice]) -> float:
     return float(sum(HEADS + NEURONS - sum(c.kept.values()) for c in choices))
 
 
-def no_table() -> CostTable:
+def no_table(_: PreTrainedModel) -> CostTable:
     raise AssertionError("a target that is counted needs no latency table")
 
 
@@ -82,7 +82,9 @@ def test_size_counts_against_the_dense_model_not_the_current_one(calibrated: Cal
     current = shrink(MODEL, {}, [0])
     later = calibrate(current, MODEL, toy_rows(16), toy_collate, "magnitude", 16, 8, seed=0)
     first = goal("sparsity", 0.5)
-    found, achieved = meet(Goal(first.target, first.recipe, first.setting, MODEL, current), no_table, later, removed)
+    found, achieved = meet(
+        Goal(first.target, first.recipe, first.setting, MODEL, MODEL, current), no_table, later, removed
+    )
     small = assemble(current, later.candidates, found.choices)
     assert achieved == pytest.approx(1 - linear(small) / linear(MODEL), abs=1e-9)
     assert 0.5 <= achieved < 0.6
@@ -114,7 +116,7 @@ def test_a_speed_out_of_reach_names_the_nearest(
 ):
     message = rf"The target {kind} {value} cannot be met; allowed: the nearest reachable is about {nearest}\."
     with pytest.raises(UserError, match=message):
-        meet(goal(kind, value, **recipe), lambda: TABLE, thin, removed)
+        meet(goal(kind, value, **recipe), lambda _: TABLE, thin, removed)
 
 
 Pair = tuple[float, float]
@@ -144,7 +146,7 @@ def test_speedups_are_corrected_by_measurement(
     # `truth` is by how much the table is wrong; what lies outside the layers (30 of 156) is no part of a speedup.
     found: list[Sequence[LayerChoice]] = []
     measuring(monkeypatch, found, lambda cost: (truth * 126 / cost, 30 + cost / truth))
-    _, achieved = meet(goal("speedup", value, candidates=8), lambda: TABLE, thin, removed)
+    _, achieved = meet(goal("speedup", value, candidates=8), lambda _: TABLE, thin, removed)
     # One unit of cost is the grain of these choices: 4 a head.
     assert achieved == pytest.approx(value, rel=CLOSE_ENOUGH + 4 / (126 / value))
     assert 2 <= len(found) <= 4
@@ -157,12 +159,12 @@ def test_speedups_of_whole_models_are_met_where_layers_cannot_be_measured_alone(
     found: list[Sequence[LayerChoice]] = []
     measuring(monkeypatch, found, lambda cost: (156 / (30 + cost), 30 + cost))
     table = replace(TABLE, scope="model")
-    _, achieved = meet(goal("speedup", 2.0, candidates=8), lambda: table, thin, removed)
+    _, achieved = meet(goal("speedup", 2.0, candidates=8), lambda _: table, thin, removed)
     assert achieved == pytest.approx(2, rel=CLOSE_ENOUGH + 4 / 78)
     assert 42 <= sum(choice.cost for choice in found[0]) <= 48
     message = r"The target speedup 6 cannot be met; allowed: the nearest reachable is about 4\.88\."
     with pytest.raises(UserError, match=message):
-        meet(goal("speedup", 6), lambda: table, thin, removed)
+        meet(goal("speedup", 6), lambda _: table, thin, removed)
 
 
 def test_a_pair_in_a_runtime_that_runs_the_whole_has_the_ratio_of_the_whole(monkeypatch: pytest.MonkeyPatch):
@@ -180,7 +182,7 @@ def test_what_was_measured_is_kept_where_the_corrected_budget_cannot_be_met(
     # The table says that 21 is the most; measured, its 20 is 10, for which it would have to be 40.
     found: list[Sequence[LayerChoice]] = []
     measuring(monkeypatch, found, lambda cost: (63 / cost, 30 + cost))
-    _, achieved = meet(goal("speedup", 20, drop_layers=False), lambda: TABLE, thin, removed)
+    _, achieved = meet(goal("speedup", 20, drop_layers=False), lambda _: TABLE, thin, removed)
     assert len(found) == 1 and achieved == pytest.approx(10.5, abs=0.6)
 
 
@@ -188,7 +190,7 @@ def test_what_was_measured_is_kept_where_the_corrected_budget_cannot_be_met(
 def test_latencies_are_corrected_by_measurement(thin: Calibrated, monkeypatch: pytest.MonkeyPatch, truth: float):
     found: list[Sequence[LayerChoice]] = []
     measuring(monkeypatch, found, lambda cost: (126 / cost, (30 + cost) * truth))
-    _, achieved = meet(goal("latency_ms", 90, candidates=8), lambda: TABLE, thin, removed)
+    _, achieved = meet(goal("latency_ms", 90, candidates=8), lambda _: TABLE, thin, removed)
     assert achieved == pytest.approx(90, rel=CLOSE_ENOUGH + 4 / 90)
 
 
@@ -199,7 +201,7 @@ def test_a_wide_margin_outside_the_layers_does_not_upset_the_correction(
     found: list[Sequence[LayerChoice]] = []
     table = replace(TABLE, fixed=1000.0)
     measuring(monkeypatch, found, lambda cost: (1.1 * 126 / cost, 0.0))
-    _, achieved = meet(goal("speedup", 2), lambda: table, thin, removed)
+    _, achieved = meet(goal("speedup", 2), lambda _: table, thin, removed)
     assert achieved == pytest.approx(2, rel=0.08)
 
 
@@ -208,7 +210,7 @@ def test_layer_control_keeps_the_nearest_number(
     thin: Calibrated, monkeypatch: pytest.MonkeyPatch, value: float, kept: int
 ):
     measuring(monkeypatch, [], lambda cost: (126 / cost, 0.0))
-    found, achieved = meet(goal("speedup", value, shape="layers"), lambda: TABLE, thin, removed)
+    found, achieved = meet(goal("speedup", value, shape="layers"), lambda _: TABLE, thin, removed)
     assert sum(not choice.dropped for choice in found.choices) == kept
     assert achieved == pytest.approx(LAYERS / kept)
 

@@ -54,7 +54,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "xlm-roberta": {"bos_token_id": 1, "eos_token_id": 2},
     "camembert": {"bos_token_id": 1, "eos_token_id": 2},
     "distilbert": {"hidden_dim": NEURONS},
-    "electra": {"embedding_size": 16},
+    "electra": {"embedding_size": 12},
     "modernbert": {
         "attention_bias": True,
         "mlp_bias": True,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-GroupKind = Literal["head", "neuron"]
+GroupKind = Literal["head", "neuron", "dimension"]
 # The kinds that a layer has one group of. Costs and errors of a layer are added up in this order.
 LAYER_KINDS: tuple[GroupKind, ...] = ("head", "neuron")
 

@@ -115,6 +115,12 @@ def compress(
             metavar="FILE", help="Whose entries stay too, a text a line; may be repeated.", rich_help_panel=GOALS
         ),
     ] = None,
+    hidden_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Also cut the hidden states of all layers to N dimensions.", rich_help_panel=GOALS
+        ),
+    ] = None,
     task: TaskOption = None,
     data: DataOption = None,
     text_column: TextColumnOption = None,
@@ -181,6 +187,7 @@ def compress(
         "sparsity": sparsity,
         "max_drop": max_drop,
         **_vocabulary(vocabulary, vocabulary_text),
+        "hidden_size": hidden_size,
         "criterion": criterion,
         "shape": shape,
         "even": even or None,

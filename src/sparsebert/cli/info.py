@@ -78,6 +78,7 @@ def _describe(model: PreTrainedModel, folder: Path) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "layers": _layers(layout, trees_of(model)),
         "full": {"layers": layout.full_layers, "heads": layout.full_heads, "neurons": layout.full_neurons},
+        "hidden_size": {"left": model.config.hidden_size, "of": layout.full_hidden},
         "heads_together": layout.family.heads_together(model.config),
         "parameters": _parameters(model, layout),
         "bytes_on_disk": disk_bytes(folder),
@@ -144,6 +145,9 @@ def _print(found: dict[str, Any]) -> None:
     gone = full["layers"] - len(found["layers"])
     if gone:
         say(f"{gone} of {full['layers']} layers are gone.")
+    hidden = found["hidden_size"]
+    if hidden["left"] < hidden["of"]:
+        say(f"Hidden states have {hidden['left']} of {hidden['of']} dimensions.")
     places = table("Parameters", "Number", "Part", right=(1, 2))
     for place, count in found["parameters"].items():
         places.add_row(place, f"{count:,}", v.fraction(count / found["parameters"]["all"]))

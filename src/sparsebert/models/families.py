@@ -87,7 +87,7 @@ class ModelFamily:
     Positions have a table, or `rotary` turns of queries and keys, which end nowhere; `positions_field` names the switch
     of models with and without a table. Those of a table count from 0, or `after_padding` from the id of the padding
     token on: the one in the configuration, or `padding_id` where the stock model has a fixed one. `segments`: it takes
-    token types.
+    token types. `fixed_width`: positions are computed for the hidden size, so that no dimension of it can go.
     """
 
     name: str
@@ -114,6 +114,7 @@ class ModelFamily:
     after_padding: bool = False
     padding_id: int | None = None
     segments: bool = True
+    fixed_width: bool = False
 
     @property
     def is_own(self) -> bool:
@@ -384,6 +385,7 @@ CRAMMED_BERT = ModelFamily(
     ffn=FfnParts(inputs=("ffn.up", "ffn.gate"), output="ffn.down", activation="ffn.activation", block="ffn"),
     config_class="sparsebert.models.crammed_config:CrammedBertConfig",
     model_classes=_classes_in("sparsebert.models.crammed", "CrammedBert"),
+    fixed_width=True,
     layer_gives_tuple=True,
     segments=False,
 )

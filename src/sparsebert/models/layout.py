@@ -53,6 +53,7 @@ class Layout:
     layers: tuple[LayerLayout, ...]
     full_layers: int
     full_heads: int
+    full_hidden: int
     full_neurons: int
     first_stays: bool
 
@@ -77,7 +78,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
     shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
     count = len(cast(nn.ModuleList, model.get_submodule(layer_list)))
     kept = _kept_layers(config, count)
-    head_size = family.head_size(config)
+    head_size = config.head_size if is_shrunk(config) else family.head_size(config)
     return Layout(
         family=family,
         head_size=head_size,
@@ -87,6 +88,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
         ),
         full_layers=config.original_layers if is_shrunk(config) else count,
         full_heads=getattr(config, family.heads_field),
+        full_hidden=config.original_hidden if is_shrunk(config) else config.hidden_size,
         full_neurons=getattr(config, family.neurons_field),
         first_stays=has_module(base_of(model), family.after_first),
     )

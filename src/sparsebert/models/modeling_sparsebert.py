@@ -1,8 +1,9 @@
 """BERT-family models that sparsebert made smaller, for plain `transformers` with `trust_remote_code=True`.
 
-A copy of this file lies in the folder of every such model. Its config.json says which layers were kept, and how many
-heads and neurons each of them has. The classes here are those of transformers (`BertModel`, ...), cut to these sizes
-before the weights are read; nothing else of them is changed, and nothing is downloaded.
+A copy of this file lies in the folder of every such model. Its config.json says which layers were kept, how many heads
+and neurons each of them has, and which dimensions of the hidden states are left. The classes here are those of
+transformers (`BertModel`, ...), cut to these sizes before the weights are read; nothing else of them is changed, and
+nothing is downloaded.
 
 Where sparsebert is installed, its own classes are used instead: they compute the same, and know what this file does not
 (fast feedforward layers, packed files, models for pairs, families that transformers lacks). License: Apache-2.0.
@@ -10,17 +11,20 @@ Where sparsebert is installed, its own classes are used instead: they compute th
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import types
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import transformers
 from torch import nn
 from transformers.utils.hub import has_file
+
+from .places_sparsebert import PLACES, Places
 
 try:
     import sparsebert
@@ -37,109 +41,8 @@ AUTO = {
     "ForTokenClassification": "AutoModelForTokenClassification",
     "ForMaskedLM": "AutoModelForMaskedLM",
 }
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a family keeps what is cut: names of modules inside a layer, and of `layers` under the base model.
-
-    A projection named several times holds so many parts, one after another; one that a model lacks is left out.
-    `attention` is the module that computes attention, `counts` and `widths` its attributes for the number of heads and
-    for heads times head size. `ffn_block` is the module that is the feedforward block and nothing else, if there is
-    one; `first_norm` a norm that the stock model leaves out of its first layer. `takes_bias`: the third argument of
-    attention is a bias for the heads of all layers.
-    """
-
-    name: str
-    stem: str
-    layers: str
-    attention: str
-    inputs: tuple[str, ...]
-    output: str
-    ffn_inputs: tuple[str, ...]
-    ffn_output: str
-    activation: str
-    counts: tuple[str, ...] = ()
-    widths: tuple[str, ...] = ()
-    ffn_block: str = ""
-    first_norm: str = ""
-    takes_bias: bool = False
-
-
-def _like_bert(name: str, stem: str, projections: tuple[str, ...] = ("query", "key", "value")) -> Places:
-    return Places(
-        name,
-        stem,
-        layers="encoder.layer",
-        attention="attention.self",
-        inputs=tuple(f"attention.self.{projection}" for projection in projections),
-        output="attention.output.dense",
-        ffn_inputs=("intermediate.dense",),
-        ffn_output="output.dense",
-        activation="intermediate.intermediate_act_fn",
-        counts=("num_attention_heads",),
-        widths=("all_head_size",),
-    )
-
-
-def _like_llama(name: str, stem: str) -> Places:
-    return Places(
-        name,
-        stem,
-        layers="layers",
-        attention="self_attn",
-        inputs=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        output="self_attn.o_proj",
-        ffn_inputs=("mlp.gate_proj", "mlp.up_proj"),
-        ffn_output="mlp.down_proj",
-        activation="mlp.act_fn",
-        ffn_block="mlp",
-    )
-
-
-PLACES = (
-    _like_bert("bert", "Bert"),
-    _like_bert("roberta", "Roberta"),
-    _like_bert("xlm-roberta", "XLMRoberta"),
-    _like_bert("camembert", "Camembert"),
-    _like_bert("electra", "Electra"),
-    _like_bert("deberta-v2", "DebertaV2", ("query_proj", "key_proj", "value_proj", "pos_key_proj", "pos_query_proj")),
-    Places(
-        "distilbert",
-        "DistilBert",
-        layers="transformer.layer",
-        attention="attention",
-        inputs=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
-        output="attention.out_lin",
-        ffn_inputs=("ffn.lin1",),
-        ffn_output="ffn.lin2",
-        activation="ffn.activation",
-        counts=("n_heads",),
-    ),
-    Places(
-        "modernbert",
-        "ModernBert",
-        layers="layers",
-        attention="attn",
-        inputs=("attn.Wqkv",) * 3,
-        output="attn.Wo",
-        ffn_inputs=("mlp.Wi",) * 2,
-        ffn_output="mlp.Wo",
-        activation="mlp.act",
-        ffn_block="mlp",
-        first_norm="attn_norm",
-    ),
-    replace(
-        _like_bert("mpnet", "MPNet"),
-        attention="attention.attn",
-        inputs=("attention.attn.q", "attention.attn.k", "attention.attn.v"),
-        output="attention.attn.o",
-        takes_bias=True,
-    ),
-    _like_llama("nomic_bert", "NomicBert"),
-    _like_llama("gte", "Gte"),
-    _like_llama("eurobert", "EuroBert"),
-)
+# Numbers of a configuration that are the hidden size again where they equal it.
+WIDTHS = ("pooler_hidden_size", "embedding_size", "hidden_size")
 
 
 def __getattr__(name: str) -> Any:
@@ -187,6 +90,8 @@ def make_config(places: Places) -> Any:
         head_size: int | None = None
         original_heads: int | None = None
         original_neurons: int | None = None
+        original_hidden: int | None = None
+        kept_hidden: list[int] | None = None
         layer_fff: list[list[int]] | None = None
 
     return _named(Config, stock)
@@ -204,8 +109,9 @@ def make_model(places: Places, end: str, config: Any) -> Any:
             heads = [name for name in config.architectures or () if not name.endswith(tuple(AUTO))]
             if heads or any(config.layer_fff or ()):
                 raise needs_sparsebert(f"A {heads[0]}" if heads else "A model with fast feedforward layers")
-            super().__init__(config, *args, **kwargs)
-            cut(self, places)
+            with at_dense_width(config):
+                super().__init__(config, *args, **kwargs)
+            cut(self, places, stock)
 
         @classmethod
         def from_pretrained(cls, name: Any, *args: Any, **kwargs: Any) -> Any:
@@ -225,7 +131,7 @@ def _named(made: type, stock: type) -> Any:
     return made
 
 
-def cut(model: Any, places: Places) -> None:
+def cut(model: Any, places: Places, stock: Any) -> None:
     """Cut a new model of stock size down, in place and on any device, to the sizes that its configuration has."""
     config, layers = model.config, model.base_model.get_submodule(places.layers)
     for index, (layer, heads, neurons) in enumerate(zip(layers, config.layer_heads, config.layer_neurons, strict=True)):
@@ -238,6 +144,75 @@ def cut(model: Any, places: Places) -> None:
         # The stock model leaves this norm out of layer 0; another layer that comes first now brought its own.
         norm = nn.LayerNorm(config.hidden_size, config.norm_eps, bias=config.norm_bias)
         layers[0].set_submodule(places.first_norm, norm)
+    if config.kept_hidden:
+        narrow(model, hidden_axes(stock, config, places), config.kept_hidden, config.original_hidden)
+
+
+@contextmanager
+def at_dense_width(config: Any, times: int = 1) -> Iterator[None]:
+    """Inside, the configuration has `times` the hidden size that the dense model had.
+
+    Stock classes take the size of a head, and what else hangs on it, from the hidden size.
+    """
+    own = config.hidden_size
+    names = [name for name in WIDTHS if getattr(config, name, None) == own]
+    try:
+        for name in names:
+            setattr(config, name, (config.original_hidden or own) * times)
+        yield
+    finally:
+        for name in names:
+            setattr(config, name, own)
+
+
+def hidden_axes(stock: Any, config: Any, places: Places) -> dict[str, tuple[int, ...]]:
+    """The axes of parameters that run over the hidden states, by name: found by a model twice as wide.
+
+    The results of queries, keys and values, and what reads them, grow with it too, but are of heads.
+    """
+    shapes = []
+    for times in (1, 2):
+        wide = copy.deepcopy(config)
+        with at_dense_width(wide, times), torch.device("meta"):
+            parameters = stock(wide).named_parameters(remove_duplicate=False)
+            shapes.append({name: tuple(parameter.shape) for name, parameter in parameters})
+    of_heads = {f"{name}.{end}": 0 for name in places.inputs for end in ("weight", "bias")}
+    of_heads[f"{places.output}.weight"] = 1
+    found = {}
+    for name, shape in shapes[0].items():
+        local = name.partition(f"{places.layers}.")[2].partition(".")[2]
+        axes = (axis for axis, size in enumerate(shapes[1][name]) if size != shape[axis])
+        found[name] = tuple(axis for axis in axes if of_heads.get(local) != axis)
+    return {name: axes for name, axes in found.items() if axes}
+
+
+def narrow(model: Any, axes: Mapping[str, tuple[int, ...]], kept: Sequence[int], of: int) -> None:
+    """Leave dimensions `kept` of the `of` that hidden states have now, in place, along `axes` of all parameters."""
+    for path, module in model.named_modules():
+        for leaf, parameter in list(module.named_parameters(recurse=False)):
+            along = axes.get(f"{path}.{leaf}" if path else leaf, ())
+            if along:
+                values = narrowed(parameter.detach(), along, kept, of)
+                setattr(module, leaf, nn.Parameter(values, requires_grad=parameter.requires_grad))
+        _tell_sizes(module)
+    model.tie_weights()
+
+
+def narrowed(values: torch.Tensor, axes: tuple[int, ...], kept: Sequence[int], of: int) -> torch.Tensor:
+    """The entries `kept` of `of` along each of `axes`; an axis over several hidden states side by side is as long."""
+    for axis in axes:
+        index = torch.arange(values.shape[axis], device=values.device).view(-1, of)[:, list(kept)].flatten()
+        values = values.index_select(axis, index)
+    return values
+
+
+def _tell_sizes(module: Any) -> None:
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.Embedding):
+        module.embedding_dim = module.weight.shape[1]
+    elif isinstance(module, nn.LayerNorm):
+        module.normalized_shape = tuple(module.weight.shape)
 
 
 def resize_layer(layer: nn.Module, places: Places, heads: int, neurons: int, config: Any) -> None:

@@ -36,6 +36,8 @@ SHAPE_FIELDS: dict[str, Any] = {
     "original_layers": int | None,
     "original_heads": int | None,
     "original_neurons": int | None,
+    "original_hidden": int | None,
+    "kept_hidden": list[int] | None,
     "layer_fff": list[list[int]] | None,
     "fff_activation": str | None,
     "fff_soft": bool | None,
@@ -44,6 +46,7 @@ SHAPE_FIELDS: dict[str, Any] = {
 }
 # Of families with one bias for the heads of all layers.
 HEAD_FIELDS: dict[str, Any] = {"kept_heads": list[list[int]] | None}
+HIDDEN_FIELDS = ("original_hidden", "kept_hidden")
 FFF_FIELDS = ("fff_activation", "fff_soft", "fff_hardening", "fff_balance")
 _PLACES = (
     "cache_dir",
@@ -79,9 +82,10 @@ def config_class(family: ModelFamily) -> type[PretrainedConfig]:
     """The configuration class of a family's shrunk models: the stock fields, for the dense shape, plus `SHAPE_FIELDS`.
 
     `num_hidden_layers` (or its equal) counts the layers kept; `kept_layers` gives their places in the dense model.
-    `kept_heads` gives those of the heads, in families where one bias is for the heads of all layers. `layer_fff` holds,
-    layer by layer, trees and depth of a fast feedforward layer, or nothing. `fff_soft`, `fff_hardening` and
-    `fff_balance` are their `Routing`.
+    Where dimensions of the hidden states are gone, `kept_hidden` gives the places of those left, and `hidden_size`
+    counts them. `kept_heads` gives those of the heads, in families where one bias is for the heads of all layers.
+    `layer_fff` holds, layer by layer, trees and depth of a fast feedforward layer, or nothing. `fff_soft`,
+    `fff_hardening` and `fff_balance` are their `Routing`.
     """
     stock = stock_config_class(family)
     fields = SHAPE_FIELDS | (HEAD_FIELDS if family.attention.takes_bias else {})
@@ -108,8 +112,11 @@ def model_class(family: ModelFamily, task: HeadName) -> type[PreTrainedModel]:
     stock = stock_model_class(family, task)
 
     def init(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
-        stock.__init__(self, config, *args, **kwargs)
-        _cut(self, family)
+        from sparsebert.models.modeling_sparsebert import at_dense_width
+
+        with at_dense_width(config):
+            stock.__init__(self, config, *args, **kwargs)
+        _cut(self, family, stock)
 
     def from_pretrained(cls: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
         packed = _packed_file(name, kwargs)
@@ -199,6 +206,8 @@ def _fill_shape(config: Any, family: ModelFamily) -> None:
         "original_layers": layers,
         "original_heads": heads,
         "original_neurons": neurons,
+        "original_hidden": config.hidden_size,
+        "kept_hidden": [],
         "layer_fff": [[] for _ in range(layers)],
         "fff_activation": "gelu",
         "fff_soft": False,
@@ -246,12 +255,12 @@ def _from_packed(cls: Any, stock: Any, name: Any, packed: Path, args: tuple[Any,
     return loaded
 
 
-def _cut(model: PreTrainedModel, family: ModelFamily) -> None:
+def _cut(model: PreTrainedModel, family: ModelFamily, stock: Any) -> None:
     from sparsebert.fast_feedforward.layer import Routing
     from sparsebert.models.blocks import install_fff, places_of
     from sparsebert.models.modeling_sparsebert import cut
 
-    cut(model, places_of(family))
+    cut(model, places_of(family), stock)
     config = model.config
     routing = Routing(config.fff_soft, config.fff_hardening, config.fff_balance)
     for layer, tree in zip(model.base_model.get_submodule(family.layers).children(), config.layer_fff, strict=True):

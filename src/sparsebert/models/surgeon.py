@@ -20,6 +20,7 @@ from sparsebert.models.layout import LayerLayout, Layout, base_of, has_module, l
 from sparsebert.models.shrunk import (
     FFF_FIELDS,
     HEAD_FIELDS,
+    HIDDEN_FIELDS,
     SHAPE_FIELDS,
     config_class,
     model_class,
@@ -90,10 +91,10 @@ def shrink(model: PreTrainedModel, keep: Keep, drop_layers: Iterable[int] = (), 
     dropped = _checked(model, layout, keep, drop_layers)
     layers = [layer for layer in layout.layers if layer.index not in dropped]
     tensors = _cut(model, layout, layers, keep)
-    config = _even_config(model, layout, layers, keep) if even else _shrunk_config(model, layout, layers, keep)
-    small = _skeleton(model, layout.family, config, even)
-    _fill(small, _renamed(tensors, layout, layers))
-    _copy_buffers(model, small)
+    config = _even_config(model, layout, layers, keep) if even else shrunk_config(model, layout, layers, keep)
+    small = skeleton(model, layout.family, config, even)
+    fill(small, _renamed(tensors, layout, layers))
+    copy_buffers(model, small)
     return small.train(model.training)
 
 
@@ -115,7 +116,7 @@ def convert_ffn(
         raise UserError("Layers that give back their input must be cut out first", got=sorted(gone), fix="shrink it")
     if layout.full_neurons == 0:
         raise UserError("The model was made without feedforward blocks", got=type(model).__name__)
-    config = _shrunk_config(model, layout, list(layout.layers), {})
+    config = shrunk_config(model, layout, list(layout.layers), {})
     if any(tree for index, tree in enumerate(config.layer_fff) if index not in chosen):
         _check_activation(activation, config.fff_activation)
     config.fff_activation = activation
@@ -127,9 +128,9 @@ def convert_ffn(
         fresh = FastFeedForward(model.config.hidden_size, depth, trees, activation).to(model.device, model.dtype)
         place = f"{layer.path}.{fff_place(layout.family)}"
         tensors |= {f"{place}.{name}": tensor for name, tensor in fresh.state_dict().items()}
-    converted = _skeleton(model, layout.family, config, even=False)
-    _fill(converted, tensors)
-    _copy_buffers(model, converted)
+    converted = skeleton(model, layout.family, config, even=False)
+    fill(converted, tensors)
+    copy_buffers(model, converted)
     return converted.train(model.training)
 
 
@@ -269,7 +270,8 @@ def _stock_values(model: PreTrainedModel, layout: Layout, layers: list[LayerLayo
     return values
 
 
-def _shrunk_config(model: PreTrainedModel, layout: Layout, layers: list[LayerLayout], keep: Keep) -> PretrainedConfig:
+def shrunk_config(model: PreTrainedModel, layout: Layout, layers: list[LayerLayout], keep: Keep) -> PretrainedConfig:
+    """The configuration of a model cut to these layers by these masks."""
     shape = {
         "layer_heads": _kept_units(layers, "head", keep),
         "layer_neurons": _kept_units(layers, "neuron", keep),
@@ -281,7 +283,7 @@ def _shrunk_config(model: PreTrainedModel, layout: Layout, layers: list[LayerLay
         "layer_fff": [_trees(model, layer) for layer in layers],
     }
     values = model.config.to_dict()
-    shape |= {name: values[name] for name in FFF_FIELDS if name in values}
+    shape |= {name: values[name] for name in (*FFF_FIELDS, *HIDDEN_FIELDS) if name in values}
     if layout.family.attention.takes_bias:
         shape["kept_heads"] = [_kept_heads(model, layer, keep) for layer in layers]
     return config_class(layout.family)(**_stock_values(model, layout, layers), **shape)
@@ -315,9 +317,9 @@ def _even_config(model: PreTrainedModel, layout: Layout, layers: list[LayerLayou
     return stock_config_class(layout.family)(**values)
 
 
-def _skeleton(model: PreTrainedModel, family: ModelFamily, config: PretrainedConfig, even: bool) -> PreTrainedModel:
+def skeleton(model: PreTrainedModel, family: ModelFamily, config: PretrainedConfig, even: bool) -> PreTrainedModel:
     """The smaller model without values: on `meta`, so that no random numbers are drawn."""
-    task = _task(model, family)
+    task = head_of(model, family)
     build = stock_model_class(family, task) if even else model_class(family, task)
     config._attn_implementation = model.config._attn_implementation
     pooler = family.optional_pooler and task == "base"
@@ -325,7 +327,7 @@ def _skeleton(model: PreTrainedModel, family: ModelFamily, config: PretrainedCon
         return build(config, **({"add_pooling_layer": has_module(model, "pooler")} if pooler else {}))
 
 
-def _task(model: PreTrainedModel, family: ModelFamily) -> HeadName:
+def head_of(model: PreTrainedModel, family: ModelFamily) -> HeadName:
     """The task of a model whose code is known, its base model's too: a subclass may compute what a copy would not."""
     tasks: dict[type, HeadName] = {
         build(family, task): task for task, _ in family.model_classes for build in (stock_model_class, model_class)
@@ -356,7 +358,8 @@ def _renamed(tensors: Tensors, layout: Layout, layers: list[LayerLayout]) -> Ten
     return renamed
 
 
-def _fill(small: PreTrainedModel, tensors: Tensors) -> None:
+def fill(small: PreTrainedModel, tensors: Tensors) -> None:
+    """Give a model of `skeleton` copies of its tensors, by name."""
     # An attention core without heads has no projections, so their empty tensors have no place.
     places = set(small.state_dict())
     values = {name: tensor.clone() for name, tensor in tensors.items() if name in places or tensor.numel()}
@@ -365,7 +368,8 @@ def _fill(small: PreTrainedModel, tensors: Tensors) -> None:
     small.tie_weights()
 
 
-def _copy_buffers(model: PreTrainedModel, small: PreTrainedModel) -> None:
+def copy_buffers(model: PreTrainedModel, small: PreTrainedModel) -> None:
+    """Give a model of `skeleton` what is not saved, from the one that it was made from."""
     # Buffers that are not saved (positions, rotary frequencies) sit outside the layers, under the same names.
     for name, _ in list(small.named_buffers()):
         owner, _, leaf = name.rpartition(".")

@@ -41,7 +41,7 @@ class _Path:
     """Weights [d, n], Fisher-weighted weights and inverse Hessian [n, n]; removed units stay until `_compact`."""
 
     def __init__(self, statistics: CalibrationStatistics) -> None:
-        self._inverse = torch.cholesky_inverse(_damped_root(statistics))
+        self._inverse = damped_inverse(statistics)
         self._width = statistics.width
         self._weight = statistics.weight.clone()
         # With F = R^T R, the cost tr(F E E^T) of a change E is |R E|^2, a plain sum of squares. R W takes the same
@@ -96,8 +96,8 @@ class _Path:
         self._alive = torch.ones(len(self._units), dtype=torch.bool)
 
 
-def _damped_root(statistics: CalibrationStatistics) -> torch.Tensor:
-    """The lower Cholesky factor of the Hessian with more on its diagonal, as little as makes it positive definite.
+def damped_inverse(statistics: CalibrationStatistics) -> torch.Tensor:
+    """The inverse of the Hessian with more on its diagonal, as little as makes it positive definite.
 
     Examples that are few or alike leave directions that no input takes, where sums in single precision give anything
     about zero. That error is a share of the inputs' own second moment: so much damping is always enough. Raises
@@ -116,7 +116,7 @@ def _damped_root(statistics: CalibrationStatistics) -> torch.Tensor:
         hessian.diagonal().add_(damping)
         root, failed = torch.linalg.cholesky_ex(hessian)
         if not failed:
-            return root
+            return torch.cholesky_inverse(root)
         damping = damping * MORE
 
 

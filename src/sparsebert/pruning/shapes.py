@@ -30,6 +30,7 @@ def shape_of(
     """
     full, own = layout_of(dense), layout_of(model)
     known = _untouched(own, origin, full) if kept is None else kept
+    width, whole = model.config.hidden_size, dense.config.hidden_size
     heads, neurons = [0] * len(full.layers), [0] * len(full.layers)
     numbers: list[tuple[int, ...]] = [()] * len(full.layers)
     for index, (layer, place) in enumerate(zip(own.layers, origin, strict=True)):
@@ -41,6 +42,8 @@ def shape_of(
         dropped_layers=tuple(sorted(set(range(len(full.layers))) - set(origin))),
         full_heads=max(_heads(full)) or full.full_heads,
         full_neurons=max(layer.units["neuron"] for layer in full.layers) or full.full_neurons,
+        hidden=width if width < whole else None,
+        full_hidden=whole if width < whole else None,
         kept_heads=tuple(numbers) if known else (),
         head_importance=tuple(map(tuple, importance)),
     )

@@ -180,8 +180,12 @@ def _empty(module: nn.Module, group: Group) -> _Sums:
 
 def _add(sums: _Sums, tape: _Tape, mask: torch.Tensor, module: nn.Module, group: Group) -> None:
     assert tape.inputs is not None
-    logit_gradient, loss_gradient = tape.passes
-    x, g = tape.inputs[mask], logit_gradient[mask]
+    inputs, (logit_gradient, loss_gradient) = tape.inputs, tape.passes
+    if inputs.dim() == 2:
+        # One vector a text, as a pooler reads.
+        mask = mask.new_ones(len(mask), 1)
+        inputs, logit_gradient, loss_gradient = (one[:, None] for one in (inputs, logit_gradient, loss_gradient))
+    x, g = inputs[mask], logit_gradient[mask]
     share = g.square().sum(dim=1)
     # A block that no logit depends on, as under a head of zeros, has no gradient at all.
     share = share / share.mean().clamp_min(torch.finfo(share.dtype).tiny)
@@ -198,7 +202,7 @@ def _add(sums: _Sums, tape: _Tape, mask: torch.Tensor, module: nn.Module, group:
     sums.tokens += len(x)
     sums.examples += len(mask)
     # The gradient at the projection's input is W^T times that at its output, so no second hook is needed.
-    per_column = tape.inputs * (loss_gradient @ module.get_parameter("weight").detach()) * mask[..., None]
+    per_column = inputs * (loss_gradient @ module.get_parameter("weight").detach()) * mask[..., None]
     per_unit = per_column.sum(dim=1).view(len(mask), group.units, -1).sum(dim=2)
     # The loss is a mean over the batch: the gradient of one example's own loss is `len(mask)` times as large.
     sums.taylor += per_unit.abs().sum(dim=0).double() * len(mask)

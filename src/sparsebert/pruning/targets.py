@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -41,19 +42,22 @@ ATTEMPTS = 4
 class Goal:
     """A target, the recipe it belongs to, the setting it is about, the dense model, and the model to thin.
 
-    `bytes_gone` were taken off the dense model before: sizes are against what it had with them.
+    `start` is the first of those that heads and neurons were taken from: the dense model, or one with a smaller hidden
+    size, on which what is left of a layer costs less. `bytes_gone` were taken off the dense model before: sizes are
+    against what it had with them.
     """
 
     target: Target
     recipe: CompressRecipe
     setting: Setting
     dense: PreTrainedModel
+    start: PreTrainedModel
     current: PreTrainedModel
     bytes_gone: int = 0
 
 
 def meet(
-    goal: Goal, latency_table: Callable[[], CostTable], calibrated: Calibrated, score: Scorer
+    goal: Goal, latency_table: Callable[[PreTrainedModel], CostTable], calibrated: Calibrated, score: Scorer
 ) -> tuple[Found, float]:
     """Search for the goal and measure what was found; gives the shape and what it achieved, in the target's unit.
 
@@ -64,23 +68,24 @@ def meet(
     """
     kind = goal.target.rules
     timed = isinstance(kind, TimedTarget)
-    table = _counting_table(goal, kind.counts) if isinstance(kind, CountedTarget) else latency_table()
-    dense = _dense_cost(goal, table)
+    tables = partial(_counting_table, goal, kind.counts) if isinstance(kind, CountedTarget) else latency_table
+    table = tables(goal.start)
+    dense = _dense_cost(goal, tables(goal.dense), table)
     budget = kind.budget(goal.target.value, dense)
     if goal.recipe.shape == "layers":
         found = search_layers(calibrated, table, _layers_for(calibrated, table, budget), score)
-        return found, _achieved(goal, calibrated, found, table)
+        return found, _achieved(goal, calibrated, found, dense)
     candidates, factors = 0 if timed else goal.recipe.search.candidates, None
     best: tuple[Found, float] | None = None
     for attempt in range(ATTEMPTS if timed else 1):
         try:
-            found = _search(goal, calibrated, table, budget, score, candidates, factors)
+            found = _search(goal, calibrated, (table, dense), budget, score, candidates, factors)
         except UnreachableError:
             if best is None:
                 raise
             # The table said that the corrected budget cannot be met; what was measured is as close as it gets.
             break
-        achieved = _achieved(goal, calibrated, found, table)
+        achieved = _achieved(goal, calibrated, found, dense)
         if best is None or attempt < 2 or _miss(goal, achieved) < _miss(goal, best[1]):
             best = found, achieved
         if attempt > 0 and _miss(goal, achieved) <= CLOSE_ENOUGH:
@@ -95,13 +100,13 @@ def meet(
 def _search(
     goal: Goal,
     calibrated: Calibrated,
-    table: CostTable,
+    costs: tuple[CostTable, DenseCost],
     budget: float,
     score: Scorer,
     candidates: int,
     factors: np.ndarray | None,
 ) -> Found:
-    drop = goal.recipe.search.drop_layers
+    drop, (table, dense) = goal.recipe.search.drop_layers, costs
     try:
         if goal.recipe.even:
             return search_even(calibrated, table, budget, score, drop)
@@ -109,14 +114,14 @@ def _search(
     except UnreachableError as error:
         raise UnreachableError(
             f"The target {goal.target.kind} {goal.target.value:g} cannot be met",
-            allowed=f"the nearest reachable is about {_nearest(goal, calibrated, table):.3g}",
+            allowed=f"the nearest reachable is about {_nearest(goal, calibrated, table, dense):.3g}",
         ) from error
 
 
-def _counting_table(goal: Goal, counts: Literal["bytes", "encoder_weights"]) -> CostTable:
+def _counting_table(goal: Goal, counts: Literal["bytes", "encoder_weights"], model: PreTrainedModel) -> CostTable:
     if counts == "encoder_weights":
-        return parameter_table(goal.dense, 1, encoder_linear_only=True)
-    return parameter_table(goal.dense, _bytes_each(goal), encoder_linear_only=False)
+        return parameter_table(model, 1, encoder_linear_only=True)
+    return parameter_table(model, _bytes_each(goal), encoder_linear_only=False)
 
 
 def _bytes_each(goal: Goal) -> float:
@@ -125,18 +130,18 @@ def _bytes_each(goal: Goal) -> float:
     return next(goal.dense.parameters()).element_size() if how is None else BYTES[how]
 
 
-def _dense_cost(goal: Goal, table: CostTable) -> DenseCost:
-    layers = layout_of(goal.dense).layers
-    full = sum(table.cost(layer.units) for layer in layers)
+def _dense_cost(goal: Goal, whole: CostTable, table: CostTable) -> DenseCost:
+    """By the table of the dense model, with what lies outside the layers of the model that is thinned."""
+    full = sum(whole.cost(layer.units) for layer in layout_of(goal.dense).layers)
     kind = goal.target.rules
     if isinstance(kind, CountedTarget) and kind.counts == "bytes":
         # The dense model's own file is not rounded.
         times = next(goal.dense.parameters()).element_size() / _bytes_each(goal)
-        return DenseCost((full + table.fixed) * times + goal.bytes_gone, 0.0)
-    return DenseCost(full, table.fixed) if table.scope == "encoder" else DenseCost(full + table.fixed, 0.0)
+        return DenseCost((full + whole.fixed) * times + goal.bytes_gone, 0.0)
+    return DenseCost(full, table.fixed) if whole.scope == "encoder" else DenseCost(full + whole.fixed, 0.0)
 
 
-def _nearest(goal: Goal, calibrated: Calibrated, table: CostTable) -> float:
+def _nearest(goal: Goal, calibrated: Calibrated, table: CostTable, dense: DenseCost) -> float:
     """The most that the narrowest layers would reach, one of them or all if none may go, in the target's unit."""
     layers = calibrated.layout.layers
     kept = dict.fromkeys(LAYER_KINDS, 0)
@@ -145,13 +150,13 @@ def _nearest(goal: Goal, calibrated: Calibrated, table: CostTable) -> float:
         narrowest = min(count for name in blocks for count in calibrated.candidates[name] if count)
         kept |= {"head": calibrated.layout.full_heads, "neuron": narrowest}
     least = table.cost(kept) * (1 if goal.recipe.search.drop_layers else len(layers))
-    return goal.target.rules.value_at(table.fixed + least, _dense_cost(goal, table))
+    return goal.target.rules.value_at(table.fixed + least, dense)
 
 
-def _achieved(goal: Goal, calibrated: Calibrated, found: Found, table: CostTable) -> float:
+def _achieved(goal: Goal, calibrated: Calibrated, found: Found, dense: DenseCost) -> float:
     kind = goal.target.rules
     if not isinstance(kind, TimedTarget):
-        return kind.value_at(found.cost, _dense_cost(goal, table))
+        return kind.value_at(found.cost, dense)
     small = assemble(goal.current, calibrated.candidates, found.choices)
     wanted = goal.recipe.measure
     runtime: Runtime = registry.get("runtime", wanted.runtime)

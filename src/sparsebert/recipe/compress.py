@@ -50,6 +50,12 @@ class CompressRecipe(StoringRecipe, frozen=True):
     vocabulary: FewerEntries | None = Field(
         default=None, description="entries of the tokenizer and rows of its embeddings go first; none = all stay"
     )
+    hidden_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="dimensions of the hidden states that stay, of embeddings and all layers; they are cut first, and "
+        "all members start from what is left; none = all stay",
+    )
     criterion: UnitCriterionName = Field(default="obs", description="which heads and neurons go first")
     shape: Literal["search", "layers"] = Field(default="search", description="any shape, or whole layers only")
     even: bool = Field(default=False, description="one width for all layers, so that plain transformers loads it")
@@ -67,6 +73,8 @@ class CompressRecipe(StoringRecipe, frozen=True):
         check_held_out(("dense", self.dense), ("finetune", self.finetune))
         if self.even:
             self.check_plain("`even`")
+        if self.even and self.hidden_size is not None:
+            raise ValueError("plain transformers derives the size of heads from hidden_size, so leave out even or that")
         if self.distill.attention > 0:
             raise ValueError("distill.attention is for phases: `compress` cuts heads out, and their maps with them")
         if self.shape == "layers" and not self.search.drop_layers:

@@ -106,6 +106,8 @@ class Shape(Part):
     dropped_layers: tuple[int, ...] = ()
     full_heads: int = Field(gt=0, le=4096)
     full_neurons: int = Field(ge=0, description="of the largest layer; 0 = a model without feedforward blocks")
+    hidden: Count | None = Field(default=None, description="dimensions of the hidden states left; none = all")
+    full_hidden: Count | None = Field(default=None, description="those of the original model; none = all are left")
     kept_heads: tuple[tuple[int, ...], ...] = Field(
         default=(), description="which heads of each layer of the original model stayed, from 0"
     )
@@ -124,6 +126,8 @@ class Shape(Part):
             raise ValueError("a dropped layer must be one of the layers")
         if not 0 <= min(self.heads) <= max(self.heads) <= self.full_heads or max(self.neurons) > self.full_neurons:
             raise ValueError("a layer has no more heads and neurons than the largest has")
+        if (self.hidden is None) != (self.full_hidden is None) or (self.hidden or 0) > (self.full_hidden or 0):
+            raise ValueError("hidden states have no more dimensions than those of the original model")
         if kept and (tuple(map(len, kept)) != self.heads or not set(sum(kept, ())) <= set(range(self.full_heads))):
             raise ValueError("the heads kept must be heads of their layer, and as many as it has left")
         return self

@@ -202,7 +202,10 @@ def _limits(record: Record, model: ModelResult) -> str:
             f"{left.entries:,} of {left.before:,} entries of the tokenizer stay. Texts that need others are read in "
             f"smaller pieces: {left.texts_changed:,} of {left.texts:,} validation texts."
         )
-    elif model.target_kind is not None:
+    narrow = model.shape is not None and model.shape.hidden is not None
+    if narrow:
+        limits.append(f"Hidden states have {model.shape.hidden} of {model.shape.full_hidden} dimensions.")
+    if left is None and not narrow and model.target_kind is not None:
         limits.append("Only the encoder's linear layers were made smaller: embeddings and vocabulary are unchanged.")
     return "\n".join(f"- {in_markdown(limit)}" for limit in limits)
 

@@ -32,6 +32,7 @@ from sparsebert.recipe.schema import Target
 from sparsebert.records import ModelResult, Score, Shape
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.dense import Dense, Recovering, Trained, dense_entry, dense_model
+from sparsebert.runs.hidden import check_hidden, narrow_model
 from sparsebert.runs.max_drop import answers, fell_too_far, least_drop, too_far, too_few_examples
 from sparsebert.runs.run_type import Entry, Made, RunType
 from sparsebert.runs.sparse_model import packing_of
@@ -55,11 +56,14 @@ class Compress(RunType[CompressRecipe]):
         """The dense model, and for each target a search and a training."""
         targets, vocabulary = wanted_targets(context.recipe), context.recipe.vocabulary
         check_blocks(context.start())
+        if context.recipe.hidden_size is not None:
+            check_hidden(context, context.recipe.hidden_size)
         if vocabulary is not None:
             ids = ids_that_stay(context, vocabulary)
             check_ids(context.start().config, ids)
             cut_tokenizer(context.tokenizer, ids)
-        return (1 if vocabulary is None else 2) + len(targets) * (1 if context.recipe.finetune is None else 2)
+        cut = len(targets) + (context.recipe.hidden_size is not None)
+        return (1 if vocabulary is None else 2) + cut * (1 if context.recipe.finetune is None else 2)
 
     def make(self, context: CompressContext) -> Made:
         """The dense model and one member a target, or for `max_drop` members until one falls too far."""
@@ -81,6 +85,8 @@ class Compress(RunType[CompressRecipe]):
                 return Made(entries, (*notes, too_far(context, smaller.entry.name, dense_value, value)))
             entries.append(smaller.entry)
         maker = FamilyMaker(context, dense, smaller)
+        if context.recipe.hidden_size is not None:
+            entries.append(maker.narrow(context.recipe.hidden_size))
         for target in wanted_targets(context.recipe):
             try:
                 entry = maker.make(target)
@@ -107,10 +113,10 @@ def wanted_targets(recipe: CompressRecipe) -> tuple[Target, ...]:
     """
     if recipe.targets:
         return weakest_first(recipe.targets)
-    if recipe.max_drop is None and recipe.vocabulary is not None:
+    if recipe.max_drop is None and (recipe.vocabulary is not None or recipe.hidden_size is not None):
         return ()
     if recipe.max_drop is None:
-        fix = "give --speedup, --latency, --size, --sparsity, --max-drop or --vocabulary"
+        fix = "give --speedup, --latency, --size, --sparsity, --max-drop, --vocabulary or --hidden-size"
         if recipe.weights is not None or recipe.embedding_weights is not None:
             fix += "; to store a model in fewer bits alone, use `sparsebert pack --weights`"
         raise UserError("Nothing to do: no target", fix=fix)
@@ -172,7 +178,8 @@ class LatencyTable(BaseModel):
 class FamilyMaker:
     """Makes members one after the other; holds the latency table and the model that the next one starts from.
 
-    With a smaller vocabulary they start from the dense model that has it, which is their teacher too.
+    With a smaller vocabulary they start from the dense model that has it, which is their teacher too. With a smaller
+    hidden size they start from the model that `narrow` made, and the dense one stays their teacher.
     """
 
     def __init__(self, context: CompressContext, dense: Dense, smaller: SmallerVocabulary | None = None) -> None:
@@ -183,9 +190,17 @@ class FamilyMaker:
         self._dense = dense
         recipe = context.recipe
         self._recovery = Recovering(dense, recipe.finetune, recipe.distill, packing_of(recipe))
+        self._start = dense.model
         self._last, self._origin, self._shape = dense.model, dense.origin, dense.shape
         self._last_digest = dense.digest
         self._calibrated: Calibrated | None = None
+
+    def narrow(self, size: int) -> Entry:
+        """Cut the hidden states to `size` dimensions and train what is left; all later members start from that."""
+        made = narrow_model(self._context, self._dense, self._recovery, size)
+        self._start = self._last = made.model
+        self._last_digest = made.digest
+        return made.entry
 
     def make(self, target: Target) -> Entry:
         """Find, cut and fine-tune the model for one target; its folder holds the finished model."""
@@ -226,7 +241,9 @@ class FamilyMaker:
         by_loss = registry.get("unit_criterion", self._context.recipe.criterion).wants_loss
         score = scorer(self._last, calibrated, self._context.collate, by_loss)
         gone = 0 if self._smaller is None else self._smaller.bytes_gone
-        goal = Goal(target, self._context.recipe, self._context.setting, self._dense.model, self._last, gone)
+        goal = Goal(
+            target, self._context.recipe, self._context.setting, self._dense.model, self._start, self._last, gone
+        )
         found, achieved = meet(goal, self._table, calibrated, score)
         origin = tuple(place for place, choice in zip(self._origin, found.choices, strict=True) if not choice.dropped)
         small, difference, keep = self._assemble(calibrated, found)
@@ -276,13 +293,15 @@ class FamilyMaker:
             )
         return self._calibrated
 
-    def _table(self) -> CostTable:
+    def _table(self, model: PreTrainedModel) -> CostTable:
+        """Of the dense model, or of the one with a smaller hidden size."""
         setting, name = self._context.setting, self._context.recipe.measure.runtime
-        file = self._context.work / f"latency-{setting.batch}x{setting.length}.json"
+        narrow = "" if model is self._dense.model else f"-{model.config.hidden_size}"
+        file = self._context.work / f"latency-{setting.batch}x{setting.length}{narrow}.json"
 
         def work() -> LatencyTable:
             with torch_threads(self._context.recipe.measure.threads):
                 runtime = registry.get("runtime", name)
-                return LatencyTable(table=measured_table(self._dense.model, setting.batch, setting.length, runtime))
+                return LatencyTable(table=measured_table(model, setting.batch, setting.length, runtime))
 
         return once(Stage(file), LatencyTable, work, after=f"{self._dense.digest} {cpu_name()} {name}").result.table

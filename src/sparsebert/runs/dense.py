@@ -23,7 +23,7 @@ from sparsebert.runs.sparse_model import save_made
 from sparsebert.runs.stages import Stage, once
 from sparsebert.runs.thresholds import choose_own
 from sparsebert.runs.training import train_model
-from sparsebert.training.distill import Distiller
+from sparsebert.training.distill import Distiller, dimensions_taught_by
 from sparsebert.training.teacher import TeacherCache, cache_teacher
 
 EXACT = "exact"
@@ -117,7 +117,9 @@ class Recovering:
         model, run = context.load(work / "one-shot"), None
         if self.training is not None:
             set_seed(context.recipe.seed)
-            distiller = Distiller(teacher_cache(context, self.dense, self.distill), self.distill, origin)
+            cache = teacher_cache(context, self.dense, self.distill)
+            dimensions = dimensions_taught_by(model, self.dense.model)
+            distiller = Distiller(cache, self.distill, origin, dimensions=dimensions)
             title = f"Fine-tuning {folder.name}"
             run = train_model(context, model, self.training, work / "training", title, distiller=distiller).run
         choose_own(context, model)

@@ -20,7 +20,7 @@ from sparsebert.recipe.schema import Distill
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.remarks import collapse
 from sparsebert.training.collate import Collator, padding_collator
-from sparsebert.training.distill import Distiller, check_match, layers_taught_by
+from sparsebert.training.distill import Distiller, check_match, dimensions_taught_by, layers_taught_by
 from sparsebert.training.evaluate import predict_logits
 from sparsebert.training.live_distill import LiveDistiller, Teaching
 from sparsebert.training.teacher import cache_teacher
@@ -91,7 +91,8 @@ def distiller_of(
     cache = cache_teacher(teacher.model, teacher.rows, teacher.collate, folder, hidden, context.kind)
     # Where layers need not be told apart, none is known to be another's.
     layers = layers_taught_by(student, teacher.model) or tuple(range(len(layout_of(student).layers)))
-    return Distiller(cache, phase.distill, layers, teacher.model if phase.distill.attention > 0 else None)
+    dimensions = dimensions_taught_by(student, teacher.model)
+    return Distiller(cache, phase.distill, layers, teacher.model if phase.distill.attention > 0 else None, dimensions)
 
 
 def teacher_doubts(context: RunContext, names: Sequence[str]) -> tuple[str, ...]:

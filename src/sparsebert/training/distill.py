@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsebert.data.batches import inputs_of
 from sparsebert.errors import UserError
@@ -25,14 +25,16 @@ from sparsebert.training.teacher import TeacherCache, names_of_labels
 class Distiller:
     """What the trainer needs to distil: the teacher's cache, the weights, and which layers teach which.
 
-    `layers` holds for each layer of the student the layer of the teacher that it was. `teacher` runs along only for
-    its attention maps, which are too large to keep: [layers, heads, T, T] an example.
+    `layers` holds for each layer of the student the layer of the teacher that it was, and `dimensions` the same for the
+    hidden states of a student that has fewer; none = it has all. `teacher` runs along only for its attention maps,
+    which are too large to keep: [layers, heads, T, T] an example.
     """
 
     cache: TeacherCache
     weights: Distill
     layers: tuple[int, ...]
     teacher: PreTrainedModel | None = None
+    dimensions: tuple[int, ...] | None = None
 
     @property
     def wants_hidden(self) -> bool:
@@ -65,7 +67,7 @@ class Distiller:
         if self.teacher is not None:
             check_match(student, self.teacher, self.weights)
         if self.cache.hidden is not None and self.wants_hidden:
-            _check_width(student, self.cache.hidden.shape[-1])
+            _check_width(student, len(self.dimensions or ()) or self.cache.hidden.shape[-1])
             self._check_layers(len(layout_of(student).layers))
 
     def _check_layers(self, own: int) -> None:
@@ -81,7 +83,7 @@ class Distiller:
     def collator(self, collate: Collator) -> Collator:
         """Wrap a collator so that batches carry the teacher's outputs."""
         # No function of its own, which could not be sent to the workers of a data loader.
-        return partial(_with_teacher, self.cache, self.taught, collate)
+        return partial(_with_teacher, self.cache, self.taught, self.dimensions, collate)
 
     @contextmanager
     def at_work(self, student: PreTrainedModel) -> Iterator[None]:
@@ -125,8 +127,13 @@ class Distiller:
         return attention_loss(torch.stack(tuple(maps)), chosen, batch["attention_mask"])
 
 
-def _with_teacher(cache: TeacherCache, layers: Sequence[int], collate: Collator, rows: Sequence[Any]) -> Batch:
-    return cache.add_to(collate(rows), layers)
+def _with_teacher(
+    cache: TeacherCache, layers: Sequence[int], dimensions: Sequence[int] | None, collate: Collator, rows: Sequence[Any]
+) -> Batch:
+    batch = cache.add_to(collate(rows), layers)
+    if dimensions is not None and "teacher_hidden" in batch:
+        batch["teacher_hidden"] = batch["teacher_hidden"][..., list(dimensions)]
+    return batch
 
 
 def check_match(student: PreTrainedModel, teacher: PreTrainedModel, weights: Distill) -> None:
@@ -140,7 +147,8 @@ def check_match(student: PreTrainedModel, teacher: PreTrainedModel, weights: Dis
             fix="set distill.match to nearest and distill.attention to 0, or distill.hidden to 0",
         )
     if weights.hidden > 0:
-        _check_width(student, teacher.config.hidden_size)
+        dimensions = dimensions_taught_by(student, teacher)
+        _check_width(student, teacher.config.hidden_size if dimensions is None else len(dimensions))
     heads = [[layer.units["head"] for layer in layers] for layers in (theirs, own)]
     if weights.attention > 0 and heads[0] != heads[1]:
         raise UserError(
@@ -159,6 +167,28 @@ def layers_taught_by(student: PreTrainedModel, teacher: PreTrainedModel) -> tupl
     if is_shrunk(student.config) and student.config.original_layers == len(theirs):
         return tuple(layer.original_index for layer in own)
     return None
+
+
+def dimensions_taught_by(student: PreTrainedModel, teacher: PreTrainedModel) -> tuple[int, ...] | None:
+    """For each dimension of the student's hidden states the number of the teacher's that it was.
+
+    None where both have as many, and where a student with fewer does not say that they are some of the teacher's.
+    """
+    own, theirs = (_places(model.config) for model in (student, teacher))
+    if len(own) == len(theirs) or not set(own) <= set(theirs):
+        return None
+    if not is_shrunk(student.config) or student.config.original_hidden != _original(teacher.config):
+        return None
+    return tuple(theirs.index(place) for place in own)
+
+
+def _places(config: PretrainedConfig) -> list[int]:
+    """The places that the dimensions of hidden states had in the dense model."""
+    return (config.kept_hidden if is_shrunk(config) else None) or list(range(config.hidden_size))
+
+
+def _original(config: PretrainedConfig) -> int:
+    return config.original_hidden if is_shrunk(config) else config.hidden_size
 
 
 def _check_width(student: PreTrainedModel, taught: int) -> None:
