@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
+from sparsebert.models.hidden import narrow
 from sparsebert.models.layout import layout_of
 from sparsebert.models.surgeon import shrink
 from sparsebert.recipe.schema import Distill
@@ -21,6 +22,7 @@ from sparsebert.training.distill import (
     Distiller,
     attention_loss,
     check_match,
+    dimensions_taught_by,
     hidden_loss,
     nearest_loss,
 )
@@ -108,6 +110,24 @@ def test_what_cannot_be_compared_is_an_error():
     check_match(two, teacher, Distill(hidden=0))
     with pytest.raises(UserError, match=r"numbers of layers; got 3 and 2"):
         check_match(two, teacher, Distill(hidden=1))
+
+
+def test_a_narrow_student_is_taught_the_dimensions_that_it_has(tmp_path: Path):
+    teacher = tiny_model("bert", num_labels=2)
+    kept = [1, 2, 5, 8, 20, 21, 30, 31]
+    student = narrow(teacher, kept)
+    check_match(student, teacher, Distill(hidden=1))
+    assert dimensions_taught_by(narrow(student, [0, 2]), student) == (0, 2)
+    assert dimensions_taught_by(student, teacher) == tuple(kept) and dimensions_taught_by(teacher, teacher) is None
+    cache = cache_teacher(teacher, ROWS, toy_collate, tmp_path / "teacher", hidden=True)
+    some = [ROWS[row] for row in range(3)]
+    whole, own = (
+        Distiller(cache, Distill(hidden=1), (0, 1, 2), dimensions=chosen).collator(toy_collate)(some)["teacher_hidden"]
+        for chosen in (None, tuple(kept))
+    )
+    assert torch.equal(own, whole[..., kept]) and whole.shape[-1] == 32
+    with pytest.raises(UserError, match="different widths; got 32 and 8"):
+        check_match(narrow(tiny_model("bert", hidden_size=64), kept), teacher, Distill(hidden=1))
 
 
 def named(*labels: str, **overrides: int) -> PreTrainedModel:

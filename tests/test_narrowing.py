@@ -58,11 +58,25 @@ def test_dimensions_that_the_others_tell_go_first():
     assert 4 not in kept and len({0, 1} & set(kept)) == 1 and {2, 3, 5} < set(kept)
 
 
-def test_the_readers_share_one_choice():
-    """The first reads dimension 0 much and 1 little, the second the other way round and four times as much."""
-    readers = [torch.tensor([[2.0, 1.0]]).double(), torch.tensor([[1.0, 8.0]]).double()]
-    assert dimensions_kept([statistics_of(rows(2), one) for one in readers], 1).tolist() == [1]
-    assert dimensions_kept([statistics_of(rows(2), readers[0])], 1).tolist() == [0]
+def left_over(inputs: torch.Tensor, weight: torch.Tensor, alive: list[int]) -> float:
+    """Squared error of the best affine prediction of what a reader gives, from these dimensions alone."""
+    given = (inputs @ weight.T).numpy()
+    design = np.column_stack([inputs[:, alive].numpy(), np.ones(len(inputs))])
+    return float(np.square(given - design @ np.linalg.lstsq(design, given, rcond=None)[0]).sum())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_by_one_the_dimension_goes_that_costs_all_readers_together_least(seed: int):
+    inputs = rows(7, seed) @ rows(7, seed + 50)[:7]
+    weights = [rows(7, seed + 100 * reader)[: 2 + reader] for reader in (1, 2)]
+    alive = list(range(7))
+    while len(alive) > 3:
+        errors = {
+            gone: sum(left_over(inputs, one, [place for place in alive if place != gone]) for one in weights)
+            for gone in alive
+        }
+        alive.remove(min(errors, key=lambda gone: errors[gone]))
+    assert dimensions_kept([statistics_of(inputs, one) for one in weights], 3).tolist() == alive
 
 
 @pytest.mark.parametrize("centred", [True, False])
