@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from sparsebert.data.batches import stacked
 from sparsebert.data.conll import CONLL_SUFFIXES
+from sparsebert.data.labels import filled_labels
 from sparsebert.data.meant import one_column
 from sparsebert.data.read import column
 from sparsebert.data.rows import standard_rows
@@ -67,11 +68,7 @@ def _rows(given: CheckedTexts, spec: TaskSpec) -> tuple[Dataset, np.ndarray | No
     label = None if given.label is None else one_column(given.label)
     found = read_tagged(given.file, named, label, encoding)
     rows = standard_rows(found.table, spec, given.file.name)
-    tags = [[tag for *_, tag in words] for words in rows["label"]]
-    labels = np.full((len(tags), max(map(len, tags))), IGNORED)
-    for row, own in enumerate(tags):
-        labels[row, : len(own)] = own
-    return rows, labels, found.notes
+    return rows, filled_labels([[tag for *_, tag in words] for words in rows["label"]]), found.notes
 
 
 def check_spec(model: Predictor) -> TaskSpec:
