@@ -53,12 +53,10 @@ def encode(
     Rows longer than `max_length`, or than `model_limit` if that is less, are cut to it; the longer text of a pair
     loses first. Equal input gives an equal fingerprint. `vocab_size` and `segments` are how many token ids and segment
     types the model has, none = unchecked. The `kind` of the task says whether the sides of a pair are read on their
-    own, and whether labels are of words. Raises UserError for a text without
-    tokens, an id that the model does not have, and a tokenizer that does not say where tokens stand.
+    own, and whether labels are of words. Raises UserError for a text without tokens, an id that the model does not
+    have, and a tokenizer that does not say where tokens stand.
     """
-    limit = max_length if model_limit is None else min(max_length, model_limit)
-    apart, by_word = (kind.apart, kind.by_word) if kind else (False, False)
-    reader = Reader(tokenizer, limit, vocab_size, segments, apart, by_word)
+    reader = Reader.of_kind(kind, tokenizer, max_length, model_limit, vocab_size, segments)
     tables, truncated, unread, every = [], 0, 0, 0
     for start in range(0, len(dataset), CHUNK_ROWS):
         rows = dataset[start : start + CHUNK_ROWS]
@@ -71,7 +69,7 @@ def encode(
             unread += sum(row.count(-1) for row in label[WORDS])
             every += sum(map(len, label[WORDS]))
         tables.append(pa.table({**tokens, **label, "length": reader.longest(tokens)}))
-    return Encoded(Dataset(pa.concat_tables(tables)), limit, truncated, unread, every)
+    return Encoded(Dataset(pa.concat_tables(tables)), reader.limit, truncated, unread, every)
 
 
 def _words(labels: Sequence[Sequence[Sequence[int]]], passages: Iterable[Passage]) -> dict[str, list[list[int]]]:

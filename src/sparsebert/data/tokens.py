@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from sparsebert.data.file_tokenizer import FileTokenizer
+    from sparsebert.tasks.kind import TaskKind
 
 TokenColumns = dict[str, Any]
 """Lists of numbers by name, one a text; `second`, of pairs that are read apart, holds one number a text."""
@@ -53,6 +54,21 @@ class Reader:
     segments: int | None = None
     apart: bool = False
     offsets: bool = False
+
+    @classmethod
+    def of_kind(
+        cls,
+        kind: TaskKind | None,
+        tokenizer: PreTrainedTokenizerBase | FileTokenizer,
+        max_length: int,
+        model_limit: int | None = None,
+        vocab_size: int | None = None,
+        segments: int | None = None,
+    ) -> Reader:
+        """The one for texts of a kind of task, none = of no known one; up to `model_limit` tokens if that is less."""
+        limit = max_length if model_limit is None else min(max_length, model_limit)
+        apart, offsets = (kind.apart, kind.by_word) if kind else (False, False)
+        return cls(tokenizer, limit, vocab_size, segments, apart, offsets)
 
     def read(
         self, first: Sequence[str], second: Sequence[str] | None = None, start: int = 0

@@ -346,11 +346,10 @@ def _encoded(
 
 def _in_parts(recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Task:
     """The task with long texts of words divided, as they are where a model of words answers."""
-    if not task_kind(task.spec.kind).by_word:
+    kind = task_kind(task.spec.kind)
+    if not kind.by_word:
         return task
-    most, vocabulary, segments = token_limits(config)
-    limit = recipe.max_length if most is None else min(recipe.max_length, most)
-    return divided(task, Reader(tokenizer, limit, vocabulary, segments, offsets=True))
+    return divided(task, Reader.of_kind(kind, tokenizer, recipe.max_length, *token_limits(config)))
 
 
 def _apart(recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Dataset | None:

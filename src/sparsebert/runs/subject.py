@@ -17,7 +17,7 @@ from sparsebert.data.tokens import Reader, TokenColumns
 from sparsebert.deployment.plain import inference_of
 from sparsebert.errors import UserError
 from sparsebert.models.heads import saved_kind
-from sparsebert.models.limits import reading_length, segment_types
+from sparsebert.models.limits import reading_length, token_limits
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import ModelSource
 from sparsebert.modes import evaluating
@@ -90,8 +90,7 @@ def subject_of(wish: Wish, source: ModelSource, calibrated: Sequence[str]) -> Su
     if not context.is_tuned:
         raise UserError(f"{wish.model} is not fine-tuned for the task", got=context.spec.name)
     model, tokenizer = context.start(), context.tokenizer
-    limits = tokenizer.model_max_length, model.config.vocab_size, segment_types(model.config)
-    reader = Reader(tokenizer, *limits, context.kind.apart, context.kind.by_word)
+    reader = Reader.of_kind(context.kind, tokenizer, tokenizer.model_max_length, *token_limits(model.config))
     collate = padding_collator(tokenizer)
     order = np.random.default_rng(wish.recipe.data_seed).permutation(len(context.train))
     calibration = min(wish.calibration, len(order) - min(JUDGED_TEXTS, len(order) // 4))
