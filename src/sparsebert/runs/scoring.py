@@ -127,11 +127,12 @@ def decisions(
             )
             for one in np.flatnonzero(before != own)[:MOST_FLIPS].tolist()
         ),
-        types=_types(spec, logits, labels) if kind.by_word else (),
+        types=type_counts(spec, logits, labels) if kind.by_word else (),
     )
 
 
-def _types(spec: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> tuple[TypeCount, ...]:
+def type_counts(spec: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> tuple[TypeCount, ...]:
+    """How many entities of each type are given, are there, and are both; of words, as `decisions` takes them."""
     names = types_of(spec.labels)
     counts = entity_counts(*task_kind(spec.kind).scored(logits, labels, spec.labels), len(names)).sum(axis=0)
     return tuple(
@@ -164,5 +165,9 @@ def _word(rows: Dataset, row: int, word: int) -> str:
 
 
 def _text(row: dict[str, str]) -> str:
-    text = " / ".join(row[name] for name in ("text_a", "text_b") if name in row)
+    return shortened(" / ".join(row[name] for name in ("text_a", "text_b") if name in row))
+
+
+def shortened(text: str) -> str:
+    """The text as a flip shows it."""
     return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"
