@@ -182,12 +182,13 @@ def _classes(module: str, stem: str) -> tuple[tuple[HeadName, str], ...]:
     return _classes_in(f"transformers.models.{module}.modeling_{module}", stem)
 
 
-def _classes_in(where: str, stem: str) -> tuple[tuple[HeadName, str], ...]:
+def _classes_in(where: str, stem: str, heads: str = "") -> tuple[tuple[HeadName, str], ...]:
+    """Classes of a module; those for tasks are in another one, `heads`, if that is named."""
     own = "sparsebert.models.pair_classes"
     return (
         ("base", f"{where}:{stem}Model"),
-        ("classification", f"{where}:{stem}ForSequenceClassification"),
-        ("tokens", f"{where}:{stem}ForTokenClassification"),
+        ("classification", f"{heads or where}:{stem}ForSequenceClassification"),
+        ("tokens", f"{heads or where}:{stem}ForTokenClassification"),
         ("masked_lm", f"{where}:{stem}ForMaskedLM"),
         ("pair_classification", f"{own}:{stem}ForPairClassification"),
         ("pair_similarity", f"{own}:{stem}ForPairSimilarity"),
@@ -383,7 +384,7 @@ CRAMMED_BERT = ModelFamily(
     ),
     ffn=FfnParts(inputs=("ffn.up", "ffn.gate"), output="ffn.down", activation="ffn.activation", block="ffn"),
     config_class="sparsebert.models.crammed_config:CrammedBertConfig",
-    model_classes=_classes_in("sparsebert.models.crammed", "CrammedBert"),
+    model_classes=_classes_in("sparsebert.models.crammed", "CrammedBert", "sparsebert.models.crammed_heads"),
     layer_gives_tuple=True,
     segments=False,
 )

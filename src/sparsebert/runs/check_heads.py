@@ -91,7 +91,7 @@ def with_classes(
     before, after = (head.classes(rows) for head, rows in zip(heads, vectors, strict=True))
     alike = np.array([one == other for one, other in zip(before, after, strict=True)])
     flips = [
-        Flip(text=shortened(texts[row]), label=before[row], dense=before[row], own=after[row])
+        Flip(text=shortened(str(texts[row])), label=before[row], dense=before[row], own=after[row])
         for row in np.flatnonzero(~alike)[:MOST_FLIPS].tolist()
     ]
     return found.model_copy(update={"agreement": float(alike.mean()), "flips": tuple(flips), "by_head": True})

@@ -49,14 +49,6 @@ class Embeddings(TaskKind):
         """Raises UserError, as there is no column of labels."""
         raise _no_labels(where)
 
-    def strata(self, labels: np.ndarray) -> np.ndarray:
-        """All texts are of one stratum."""
-        return np.zeros(len(labels), dtype=int)
-
-    def recognises(self, num_labels: int | None, problem_type: str | None) -> bool:
-        """Always: a model with this head is for this."""
-        return True
-
     def outputs(self, output: Any) -> torch.Tensor:
         """Vectors [texts, dimensions]."""
         return output.logits

@@ -139,13 +139,13 @@ class TaskKind(ABC):
         names the row, for a value that is missing or does not fit.
         """
 
-    @abstractmethod
     def strata(self, labels: np.ndarray) -> np.ndarray:
-        """A whole number for each text [texts]: of texts with the same number a like share is held out."""
+        """A whole number for each text [texts], else 0: of texts with the same number a like share is held out."""
+        return np.zeros(len(labels), dtype=int)
 
-    @abstractmethod
     def recognises(self, num_labels: int | None, problem_type: str | None) -> bool:
-        """Whether a saved model, whose class has this kind's head, was fine-tuned for this kind of task."""
+        """Whether a saved model, whose class has this kind's head, was fine-tuned for this kind of task; else True."""
+        return True
 
     @abstractmethod
     def outputs(self, output: Any) -> torch.Tensor:
