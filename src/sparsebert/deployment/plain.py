@@ -109,11 +109,11 @@ def _is_sparse(model: PreTrainedModel) -> bool:
 
 
 def label_names(config: PretrainedConfig) -> tuple[str, ...]:
-    """The names of a model's outputs, none of vectors.
+    """The names of a model's outputs, none of vectors and of places in texts.
 
     Those of one name get their numbers too: they would share one probability.
     """
-    if vector_of(config) is not None:
+    if vector_of(config) is not None or saved_head(config) == "spans":
         return ()
     found = [name for _, name in sorted((config.id2label or {}).items())]
     if len(found) != config.num_labels:

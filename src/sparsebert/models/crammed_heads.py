@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
+from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from sparsebert.models.crammed import CrammedBertModel, CrammedBertPreTrainedModel
@@ -81,4 +81,31 @@ class CrammedBertForTokenClassification(_WithClassifier):
             loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
         return TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=found.hidden_states, attentions=found.attentions
+        )
+
+
+class CrammedBertForQuestionAnswering(_WithClassifier):
+    """The encoder, dropout, and for every token whether an answer starts there, and whether it ends there."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        start_positions: torch.Tensor | None = None,
+        end_positions: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> QuestionAnsweringModelOutput:
+        """Logits [batch, length] of start and end, and the mean of their cross-entropies."""
+        found = self.crammed_bert(input_ids, attention_mask, **kwargs)
+        start, end = self.classifier(self.dropout(found.last_hidden_state)).unbind(dim=-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = (F.cross_entropy(start, start_positions) + F.cross_entropy(end, end_positions)) / 2
+        return QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start,
+            end_logits=end,
+            hidden_states=found.hidden_states,
+            attentions=found.attentions,
         )

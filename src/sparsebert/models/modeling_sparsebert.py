@@ -31,12 +31,8 @@ except ModuleNotFoundError as error:
         raise
     INSTALLED = False
 
-AUTO = {
-    "Model": "AutoModel",
-    "ForSequenceClassification": "AutoModelForSequenceClassification",
-    "ForTokenClassification": "AutoModelForTokenClassification",
-    "ForMaskedLM": "AutoModelForMaskedLM",
-}
+_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
+AUTO = {end: f"AutoModel{end.removeprefix('Model')}" for end in ("Model", *_HEADS)}
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Places:
     `attention` is the module that computes attention, `counts` and `widths` its attributes for the number of heads and
     for heads times head size. `ffn_block` is the module that is the feedforward block and nothing else, if there is
     one; `first_norm` a norm that the stock model leaves out of its first layer. `takes_bias`: the third argument of
-    attention is a bias for the heads of all layers.
+    attention is a bias for the heads of all layers. `lacks`: ends of names of classes that transformers has not.
     """
 
     name: str
@@ -64,6 +60,7 @@ class Places:
     ffn_block: str = ""
     first_norm: str = ""
     takes_bias: bool = False
+    lacks: tuple[str, ...] = ()
 
 
 def _like_bert(name: str, stem: str, projections: tuple[str, ...] = ("query", "key", "value")) -> Places:
@@ -94,6 +91,7 @@ def _like_llama(name: str, stem: str) -> Places:
         ffn_output="mlp.down_proj",
         activation="mlp.act_fn",
         ffn_block="mlp",
+        lacks=("ForQuestionAnswering",),
     )
 
 
@@ -167,7 +165,7 @@ def classes(places: Places) -> dict[str, type]:
     """The configuration and the models of a family by name; transformers' Auto classes know them from then on."""
     config = make_config(places)
     made: dict[str, type] = {config.__name__: config}
-    for end, auto in AUTO.items():
+    for end, auto in ((end, auto) for end, auto in AUTO.items() if end not in places.lacks):
         model = make_model(places, end, config)
         getattr(transformers, auto).register(config, model, exist_ok=True)
         made[model.__name__] = model

@@ -90,8 +90,11 @@ def _intervals(
 def agreement(own: np.ndarray, other: np.ndarray, kind: TaskKind | None) -> float | None:
     """Part of the texts, or words, that two models give the same class, or labels; None where nothing is decided.
 
-    Both are what metrics take of outputs. Words of which nothing was read do not count.
+    Both are what metrics take of outputs. Words of which nothing was read do not count. Of answers it is the part of
+    the windows whose likeliest start and likeliest end are the same.
     """
+    if kind is not None and kind.by_span:
+        return float(np.mean((own.argmax(axis=1) == other.argmax(axis=1)).all(axis=-1)))
     if kind is not None and kind.has_thresholds:
         return float(np.mean(((own > 0) == (other > 0)).all(axis=-1)))
     if kind is None or not kind.exclusive:
