@@ -63,7 +63,7 @@ def _of_programs(manifest: Manifest, repo: str) -> str:
         made = None
     front = front_matter(*made) if made else _front("text-classification")
     about = in_short(*made) if made else ""
-    use = [f"sparsebert pull {repo}", f'sparsebert predict {name} "A sentence."'] if manifest.kind else []
+    use = [f"sparsebert pull {repo}", _asking(name, manifest.kind)] if manifest.kind else []
     parts = [
         front,
         f"# {in_markdown(name)}",
@@ -75,6 +75,12 @@ def _of_programs(manifest: Manifest, repo: str) -> str:
         "\n".join(("```sh", *(use or [f"sparsebert pull {repo}"]), "```")),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _asking(name: str, kind: str) -> str:
+    if kind == "spans":
+        return f"sparsebert predict {name} --file questions.jsonl"
+    return f'sparsebert predict {name} "A sentence."'
 
 
 def _is_of(manifest: Manifest, model: ModelResult, source: Path) -> bool:
@@ -138,7 +144,7 @@ def _encoder(repo: str) -> str:
 
 def _pipeline(kind: str | None, masked: bool) -> str:
     """What the hub calls the task."""
-    known = {"embeddings": "sentence-similarity", "tokens": "token-classification"}
+    known = {"embeddings": "sentence-similarity", "tokens": "token-classification", "spans": "question-answering"}
     if kind in known:
         return known[kind]
     return "fill-mask" if masked else "text-classification" if kind else "feature-extraction"
@@ -150,6 +156,8 @@ def _front(task: str) -> str:
 
 
 def _labels(names: tuple[str, ...], thresholds: tuple[float, ...]) -> str:
+    if thresholds and not names:
+        return f"An answer is given from a probability of {thresholds[0]:g} on that there is one"
     if thresholds:
         values = json.dumps(dict(zip(names, thresholds, strict=True)), ensure_ascii=False)
         return f"Labels, each given above its own probability: {in_markdown(values)}"

@@ -38,6 +38,18 @@ def split_scores(
     always, _ = kind.scored(constant.everywhere(labels), labels, spec.labels)
     dense = None if dense is None else kind.scored(dense, labels, spec.labels)[0]
     logits, labels = kind.scored(logits, labels, spec.labels)
+    return values_scores(spec, split, logits, labels, always, dense)
+
+
+def values_scores(
+    spec: TaskSpec,
+    split: str,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    always: np.ndarray,
+    dense: np.ndarray | None = None,
+) -> list[Score]:
+    """The same of what metrics take: of outputs and labels, those `always` given, and those of the `dense` model."""
     values, _ = score_with_reasons(spec.metrics, logits, labels)
     baselines = constant_scores(spec.metrics, always, labels)
     return [
