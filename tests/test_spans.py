@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from torch.nn import functional
-from transformers import BertTokenizerFast
+from transformers import AutoModelForQuestionAnswering, BertTokenizerFast
 
 from sparsebert.data.divide import in_windows
 from sparsebert.data.encode import encode
@@ -19,13 +20,17 @@ from sparsebert.data.labels import labels_of
 from sparsebert.data.passages import windows_of
 from sparsebert.data.tokens import OFFSETS, TARGETS, WORDS, Reader
 from sparsebert.data.windows import windows_of_pairs
+from sparsebert.models.heads import saved_kind
+from sparsebert.models.load import save_model
+from sparsebert.models.storage import Packing
+from sparsebert.models.surgeon import mask_model, shrink
 from sparsebert.tasks.answers import answer_scores, best_answer, normalised, piece_tokens, pieces_in
 from sparsebert.tasks.bootstrap import resampled_scores
 from sparsebert.tasks.kind import IGNORED, Passage
 from sparsebert.tasks.metrics import constant_scores, score_with_reasons
 from sparsebert.tasks.spans import SPANS
 from sparsebert.training.collate import padding_collator
-from tiny import ARCHITECTURES, tiny_model
+from tiny import ARCHITECTURES, HEADS, LAYERS, NEURONS, tiny_batch, tiny_model
 from tiny_run import SPECIAL
 
 WORDS_KNOWN = ("who", "met", "ada", "bob", "in", "19", "##70", ",", "paris", "k", "##m", "5")
@@ -157,6 +162,21 @@ def test_rows_name_the_tokens_of_pieces_and_of_the_answer():
     mended = encode(rows(label("ada 5km bob", "km")), tokenizer(), 32, kind=SPANS).dataset
     assert mended[TARGETS][0] == [2, 3] if mended[WORDS][0][3][0] < 0 else mended[TARGETS][0] == [3, 3]
     assert encode(rows(label("ada met bob", "bob")), tokenizer(), 6, kind=SPANS).dataset[TARGETS][0] == [0, 0]
+
+
+@pytest.mark.parametrize("family", HEADED)
+def test_a_cut_model_computes_what_the_masked_one_does_and_loads_again(family: str, tmp_path: Path):
+    model, batch = tiny_model(family, "spans", num_labels=2), tiny_batch()
+    keep = {"layer.0.heads": torch.arange(HEADS) < 2, "layer.1.neurons": torch.arange(NEURONS) < 9}
+    masked = copy.deepcopy(model)
+    mask_model(masked, keep)
+    save_model(shrink(masked, keep), None, tmp_path, Packing())
+    again = AutoModelForQuestionAnswering.from_pretrained(tmp_path)
+    assert type(again).__name__ == f"Sparse{type(model).__name__}" and saved_kind(again.config) == "spans"
+    with torch.no_grad():
+        torch.testing.assert_close(SPANS.outputs(again(**batch)), SPANS.outputs(masked(**batch)), rtol=1e-4, atol=1e-4)
+    even = shrink(model, {f"layer.{layer}.neurons": torch.arange(NEURONS) < 8 for layer in range(LAYERS)}, even=True)
+    assert type(even) is type(model)
 
 
 @pytest.mark.parametrize("family", HEADED)

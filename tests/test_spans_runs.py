@@ -78,7 +78,7 @@ def small(home: Path, tuned: Path) -> Path:
     for words in ("pipeline_tag: question-answering", "AutoModelForQuestionAnswering", "--file questions.jsonl"):
         assert words in card
     assert "An answer is given where the probability" in card
-    assert "no answer" in (home / "small" / "report.html").read_text(encoding="utf-8")
+    assert "Empty answer" in (home / "small" / "report.html").read_text(encoding="utf-8")
     return home / "small" / "0.4-sparsity"
 
 

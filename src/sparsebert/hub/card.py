@@ -27,7 +27,7 @@ from sparsebert.reports import values as v
 from sparsebert.reports.card import how_to_load, in_short
 from sparsebert.reports.escape import in_markdown
 from sparsebert.reports.metadata import front_matter
-from sparsebert.reports.usage import fills_masks
+from sparsebert.reports.usage import asking, fills_masks
 
 # Of a score, measured twice on machines that add in another order.
 ALIKE = 0.002
@@ -63,7 +63,7 @@ def _of_programs(manifest: Manifest, repo: str) -> str:
         made = None
     front = front_matter(*made) if made else _front("text-classification")
     about = in_short(*made) if made else ""
-    use = [f"sparsebert pull {repo}", _asking(name, manifest.kind)] if manifest.kind else []
+    use = [f"sparsebert pull {repo}", asking(name, manifest.kind == "spans")] if manifest.kind else []
     parts = [
         front,
         f"# {in_markdown(name)}",
@@ -75,12 +75,6 @@ def _of_programs(manifest: Manifest, repo: str) -> str:
         "\n".join(("```sh", *(use or [f"sparsebert pull {repo}"]), "```")),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
-
-
-def _asking(name: str, kind: str) -> str:
-    if kind == "spans":
-        return f"sparsebert predict {name} --file questions.jsonl"
-    return f'sparsebert predict {name} "A sentence."'
 
 
 def _is_of(manifest: Manifest, model: ModelResult, source: Path) -> bool:

@@ -87,7 +87,7 @@ def how_to_load(model: Loadable, where: str, alone: bool) -> str:
     if has_own_head(model):
         return f"Needs `pip install sparsebert` beside `transformers`.\n\n{_fence(loading(model, where), 'python')}"
     own = needs_sparsebert(model)
-    shell = _fence(asking(model, where), "sh")
+    shell = _fence(asking(where, finds_answers(model)), "sh")
     if embeds(model):
         needs = f"Needs {'`pip install sparsebert` beside' if own else 'only'} `sentence-transformers`."
         return "\n\n".join((needs, _fence(encoding(model, where), "python"), "On the command line:", shell))

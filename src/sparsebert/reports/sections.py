@@ -23,7 +23,7 @@ from sparsebert.reports.prune_page import prune_blocks
 from sparsebert.reports.tables import family_table, timing_table
 from sparsebert.reports.training import sparsity_table
 from sparsebert.reports.trees import level_table, tree_table
-from sparsebert.reports.usage import asking, embeds, encoding, has_own_head, loading, pipeline
+from sparsebert.reports.usage import asking, embeds, encoding, finds_answers, has_own_head, loading, pipeline
 from sparsebert.reports.visits import CELLS, MOST_TREES, Tree
 
 _TREES = (
@@ -131,7 +131,7 @@ def _codes(model: ModelResult) -> tuple[str, ...]:
     """Ways to run a model from its folder."""
     if has_own_head(model):
         return (loading(model, model.folder),)
-    shell = asking(model, model.folder, "'A sentence.'")
+    shell = asking(model.folder, finds_answers(model), "'A sentence.'")
     if embeds(model):
         return encoding(model, model.folder), shell
     return pipeline(model, model.folder), loading(model, model.folder), shell

@@ -63,10 +63,9 @@ def finds_answers(model: Loadable) -> bool:
     return model.architecture is not None and model.architecture.endswith("ForQuestionAnswering")
 
 
-def asking(model: Loadable, folder: str, text: str = '"A sentence."') -> str:
-    """The command that asks the model; `text` is quoted."""
-    given = "--file questions.jsonl" if finds_answers(model) else text
-    return f"sparsebert predict {shlex.quote(folder)} {given}"
+def asking(folder: str, answers: bool, text: str = '"A sentence."') -> str:
+    """The command that asks a model, which finds `answers` or not; `text` is quoted."""
+    return f"sparsebert predict {shlex.quote(folder)} {'--file questions.jsonl' if answers else text}"
 
 
 def answering(folder: str) -> str:
