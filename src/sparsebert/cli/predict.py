@@ -123,9 +123,16 @@ def predict(
         with quiet_where_needed(model):
             open_ = _masked_lm if loss else _fine_tuned
             asked = open_(model, max_length, runtime, batch, threads)
-            columns = text_column or (asked.columns if file else [])
+            columns = text_column or _usual_columns(asked, file)
             read = _read(texts or [], file, columns, id_column, Written(delimiter, encoding))
             _answer(asked, read, to, stats)
+
+
+def _usual_columns(asked: _Asked, file: Path | None) -> Sequence[str]:
+    from sparsebert.cli.texts import STDIN
+    from sparsebert.data.read import has_columns
+
+    return asked.columns if file is not None and (has_columns(file) or str(file) == STDIN) else ()
 
 
 def _read(
