@@ -339,16 +339,10 @@ def test_predict_beside_a_pipeline(script: Any, home: SimpleNamespace, tmp_path:
 
 
 def test_static_floor(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    task = words("--model", home.model, "--task", "mine", "--data", home.data, "--widths", 32, 4, "--seeds", 2)
+    task = words("--model", home.model, "--task", "mine", "--data", home.data, "--widths", 32, "--seeds", 2)
     script("static_floor").main([*task, "--epochs", "30", "--output", str(tmp_path / "s.json")])
-    [(whole, few)] = tables(capsys.readouterr().out)
-    assert (whole["width"], few["width"], whole["seeds"]) == ("32", "4", "2")
-    # A code a weight, two bytes for 64 of them, and the layer in float32.
-    count = int(whole["entries"])
-    assert float(whole["megabytes"]) == round((count * 32 * (1 + 2 / 64) + 4 * 33 * 2) / 1e6, 2)
-    assert float(few["lowest"]) <= float(few["accuracy"]) <= float(few["highest"])
-    # A word says which class it is, so that even an average finds it more often than not.
-    assert float(whole["accuracy"]) > 55
+    [[line]] = tables(capsys.readouterr().out)
+    assert float(line["megabytes"]) == round((int(line["entries"]) * 33 + 264) / 1e6, 2) and float(line["lowest"]) > 55
 
 
 def test_vocabulary(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

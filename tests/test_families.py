@@ -16,11 +16,12 @@ from transformers import GteConfig, NomicBertConfig, NomicBertModel, XLMRobertaT
 
 from sparsebert.errors import UserError
 from sparsebert.groups import Slice
-from sparsebert.models.families import family_of, nearest_family
+from sparsebert.models.families import family_of
 from sparsebert.models.layout import layout_of
 from sparsebert.models.limits import position_limit, reading_length
 from sparsebert.models.load import load_config, load_model, load_tokenizer, save_model
 from sparsebert.models.surgeon import mask_model, shrink
+from sparsebert.models.unsupported import nearest_family
 from sparsebert.recipe.load import load_recipe
 from sparsebert.runs.context import set_up
 from test_heads import rewrite

@@ -122,6 +122,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "masked_lm": "sparsebert.tasks.masked_lm:MASKED_LM",
         "embeddings": "sparsebert.tasks.embeddings:EMBEDDINGS",
         "ranking": "sparsebert.tasks.ranking:RANKING",
+        "spans": "sparsebert.tasks.spans:SPANS",
     },
     "metric": {
         "accuracy": "sparsebert.tasks.metrics:ACCURACY",
@@ -133,6 +134,10 @@ _TABLE: dict[str, dict[str, str]] = {
         "macro_f1": "sparsebert.tasks.multilabel:MACRO_F1",
         "entity_f1": "sparsebert.tasks.tokens:ENTITY_F1",
         "tag_accuracy": "sparsebert.tasks.tokens:TAG_ACCURACY",
+        "answer_f1": "sparsebert.tasks.spans:ANSWER_F1",
+        "exact_match": "sparsebert.tasks.spans:EXACT_MATCH",
+        "answered_f1": "sparsebert.tasks.spans:ANSWERED_F1",
+        "unanswered_f1": "sparsebert.tasks.spans:UNANSWERED_F1",
         "masked_accuracy": "sparsebert.tasks.masked_lm:MASKED_ACCURACY",
         "cosine": "sparsebert.tasks.embeddings:COSINE",
         "neighbours": "sparsebert.tasks.embeddings:NEIGHBOURS_KEPT",

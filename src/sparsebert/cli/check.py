@@ -34,8 +34,9 @@ def check(
         Path,
         typer.Option(
             metavar="PATH",
-            help="Texts: .csv, .tsv, .jsonl, .parquet, or .txt with one a line. For embeddings also pairs, with how "
-            "alike they are as labels, or a folder of documents and queries as BEIR has them.",
+            help="Texts: .csv, .tsv, .jsonl, .parquet, or .txt with one a line; questions about texts also as .json of "
+            "SQuAD. For embeddings also pairs, with how alike they are as labels, or a folder of documents and queries "
+            "as BEIR has them.",
             rich_help_panel=DATA,
         ),
     ],
@@ -100,7 +101,7 @@ def check(
             heads = (open_head(dense), open_head(small)) if trust_head else None
             # Only vectors are of each side by itself.
             sides = len(given.text) if models[0].kind.texts == 1 else 1
-            known = not data.is_dir() and not models[0].kind.by_word
+            known = not data.is_dir() and not models[0].kind.of_tokens
             total = 2 * sides * len(given.table) if known else None
             with bar_if_slow("Asking both", total) as done:
                 found = compare(*models, given, max_drop, done, heads)

@@ -109,6 +109,7 @@ def export(
         from sparsebert.cli.output import put_json, quiet_libraries, remark, say
         from sparsebert.cli.settings import task_settings
         from sparsebert.progress import busy
+        from sparsebert.reports.usage import asking
         from sparsebert.runs.export import Wish
         from sparsebert.runs.export import export as make
 
@@ -128,7 +129,7 @@ def export(
             remark(line)
         for note in made.notes:
             remark(f"Note: {note}")
-        say(f'Written to {output}. Next: sparsebert predict {output} "a text"')
+        say(f"Written to {output}. Next: {asking(str(output), made.kind == 'spans')}")
 
 
 def _runtimes(engines: Sequence[str], precisions: Sequence[str]) -> tuple[str, ...]:

@@ -81,8 +81,9 @@ KindOption = Annotated[
     typer.Option(
         "--kind",
         metavar="NAME",
-        help="What labels are: classification (default), regression, multilabel, tokens (a tag for each word); of "
-        "pairs whose sides are read apart pair_classification, pair_similarity; embeddings and ranking have none.",
+        help="What labels are: classification (default), regression, multilabel, tokens (a tag for each word), spans "
+        "(answers to questions in texts); of pairs whose sides are read apart pair_classification, pair_similarity; "
+        "embeddings and ranking have none.",
         rich_help_panel=DATA,
     ),
 ]

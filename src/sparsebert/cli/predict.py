@@ -123,8 +123,16 @@ def predict(
         with quiet_where_needed(model):
             open_ = _masked_lm if loss else _fine_tuned
             asked = open_(model, max_length, runtime, batch, threads)
-            read = _read(texts or [], file, text_column or [], id_column, Written(delimiter, encoding))
+            columns = text_column or _usual_columns(asked, file)
+            read = _read(texts or [], file, columns, id_column, Written(delimiter, encoding))
             _answer(asked, read, to, stats)
+
+
+def _usual_columns(asked: _Asked, file: Path | None) -> Sequence[str]:
+    from sparsebert.cli.texts import STDIN
+    from sparsebert.data.read import has_columns
+
+    return asked.columns if file is not None and (has_columns(file) or str(file) == STDIN) else ()
 
 
 def _read(
@@ -144,16 +152,21 @@ def _read(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What gives a model's rows for texts, what makes it ready for them, and how much it reads of each."""
+    """What gives a model's rows for texts, what makes it ready for them, and how much it reads of each.
+
+    `columns` are the usual ones of files for such a model, none = those of single texts.
+    """
 
     rows: Callable[[Texts, Callable[[int], None]], AnsweredTexts]
     choose: Callable[[Texts], None]
     limit: int
+    columns: Sequence[str] = ()
 
 
 def _fine_tuned(model: str, max_length: int | None, runtime: str, batch: int, threads: int | None) -> _Asked:
     from sparsebert.cli.answers import answers
     from sparsebert.cli.output import remark
+    from sparsebert.data.squad import CONTEXT, QUESTION
     from sparsebert.deployment.predictor import Predictor
 
     predictor = Predictor(model, runtime, max_length=max_length, batch=batch, threads=threads)
@@ -164,7 +177,8 @@ def _fine_tuned(model: str, max_length: int | None, runtime: str, batch: int, th
             times = ", ".join(f"{name} {ms:.1f} ms" for name, ms in predictor.measured_ms.items())
             remark(f"Runtime {predictor.runtime}, the fastest here: {times} for {min(batch, len(texts.first))} texts")
 
-    return _Asked(partial(answers, predictor), choose, predictor.max_length)
+    columns = (QUESTION, CONTEXT) if predictor.kind.by_span else ()
+    return _Asked(partial(answers, predictor), choose, predictor.max_length, columns)
 
 
 def _masked_lm(model: str, max_length: int | None, runtime: str, batch: int, threads: int | None) -> _Asked:

@@ -104,11 +104,12 @@ def outputs_in_groups(
     return stacked(found, tokens)
 
 
-def stacked(found: Mapping[int, np.ndarray], tokens: Sequence[Sequence[int]]) -> np.ndarray:
+def stacked(found: Mapping[int, np.ndarray], tokens: Sequence[Sequence[Any]]) -> np.ndarray:
     """Outputs by row number as one array [rows, ...].
 
     Of outputs for every token those of the `tokens` of each row are taken [rows, most of them, ...]; 0 stands where
-    such a number is -1, and behind the last one.
+    such a number is -1, and behind the last one. Where `tokens` are lists of a token for each output, each output is
+    taken of its own.
     """
     rows = [found[row] for row in range(len(found))]
     if rows[0].ndim < 2:
@@ -116,7 +117,11 @@ def stacked(found: Mapping[int, np.ndarray], tokens: Sequence[Sequence[int]]) ->
     array = np.zeros((len(rows), max(map(len, tokens)), *rows[0].shape[1:]), dtype=rows[0].dtype)
     for row, (values, chosen) in enumerate(zip(rows, tokens, strict=True)):
         own = np.asarray(chosen, dtype=np.int64)
-        array[row, np.flatnonzero(own >= 0)] = values[own[own >= 0]]
+        if own.ndim < 2:
+            array[row, np.flatnonzero(own >= 0)] = values[own[own >= 0]]
+        else:
+            place, output = np.nonzero(own >= 0)
+            array[row, place, output] = values[own[place, output], output]
     return array
 
 

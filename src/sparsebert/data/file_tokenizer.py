@@ -41,7 +41,7 @@ class FileTokenizer:
         return_attention_mask: bool,
         verbose: bool,
         return_offsets_mapping: bool = False,
-    ) -> dict[str, Any]:
+    ) -> FileTokens:
         """Token rows by name; the longer text of a pair loses first."""
         if truncation:
             assert max_length is not None
@@ -50,14 +50,23 @@ class FileTokenizer:
             self._tokenizer.no_truncation()
         texts = list(first) if second is None else list(zip(first, second, strict=True))
         if not return_offsets_mapping:
-            return _columns(self._tokenizer.encode_batch_fast(texts))
-        found = self._tokenizer.encode_batch(texts)
-        return _columns(found) | {OFFSETS: [one.offsets for one in found]}
+            return FileTokens(self._tokenizer.encode_batch_fast(texts))
+        found = FileTokens(self._tokenizer.encode_batch(texts))
+        found[OFFSETS] = [one.offsets for one in found.rows]
+        return found
 
 
-def _columns(found: Sequence[Any]) -> dict[str, Any]:
-    return {
-        "input_ids": [one.ids for one in found],
-        "token_type_ids": [one.type_ids for one in found],
-        "attention_mask": [one.attention_mask for one in found],
-    }
+class FileTokens(dict[str, Any]):
+    """Columns by name, as a tokenizer of transformers gives them, and the rows that they are of."""
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        super().__init__(
+            input_ids=[one.ids for one in rows],
+            token_type_ids=[one.type_ids for one in rows],
+            attention_mask=[one.attention_mask for one in rows],
+        )
+        self.rows = rows
+
+    def sequence_ids(self, row: int) -> list[int | None]:
+        """For each token of a row the text of a pair that it is of, none for special ones."""
+        return self.rows[row].sequence_ids

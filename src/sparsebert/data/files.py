@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset
 
+from sparsebert.data import squad
 from sparsebert.data.hold_out import HELD_OUT_SPLIT, hold_out, row_texts
 from sparsebert.data.meant import MeantLabels, label_columns, label_name, one_column, sound_label, with_meant_labels
 from sparsebert.data.read import DATA_SUFFIXES, column, has_columns, is_data, read_file
@@ -22,6 +24,8 @@ from sparsebert.tasks.kind import TaskKind, task_kind
 from sparsebert.tasks.table import TaskSpec
 
 VALIDATION_STEMS = ("validation", "valid", "val", "dev")
+# What the names of SQuAD's files end with.
+_VERSION = re.compile(r"-v\d\.\d$")
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,8 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
     """
     columns = columns.model_copy(update={"label": sound_label(columns.label)})
     kind = task_kind(columns.kind)
-    wanted = is_tagged if kind.by_word else has_columns if kind.labelled else is_data
-    train_file, validation_file = _find(task, path, wanted)
-    texts = (TEXT,) if kind.by_word else _text_columns(columns)
+    train_file, validation_file = _find(task, path, _readable(kind))
+    texts = (TEXT,) if kind.by_word else (squad.QUESTION, squad.CONTEXT) if kind.by_span else _text_columns(columns)
     read = _read(train_file, texts, columns)
     spec = _spec(task, read, texts, columns, train_file.name)
     rows = standard_rows(read.table, spec, train_file.name)
@@ -65,11 +68,23 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
     return OwnData(spec, train, validation, HELD_OUT_SPLIT, (*notes, note))
 
 
+def _readable(kind: TaskKind) -> Callable[[Path], bool]:
+    """What files hold rows of a kind."""
+    if kind.by_span:
+        return squad.is_squad
+    return is_tagged if kind.by_word else has_columns if kind.labelled else is_data
+
+
 def _read(file: Path, texts: Sequence[str], columns: Columns) -> MeantLabels:
     kind, written = task_kind(columns.kind), Written(columns.delimiter, columns.encoding)
     if kind.by_word:
         found = read_tagged(file, *_named(columns), columns.encoding)
         return MeantLabels(found.table, found.declared, found.notes)
+    if kind.by_span:
+        label = one_column(columns.label)
+        given = None if label == Columns().label else label
+        answers = squad.read_squad(file, columns.text, given, columns.encoding)
+        return MeantLabels(answers.table, notes=answers.notes)
     if not kind.labelled:
         if columns.label != Columns().label:
             raise UserError(
@@ -120,7 +135,7 @@ def _find(task: str, path: Path, wanted: Callable[[Path], bool]) -> tuple[Path, 
 
     `train.csv` given alone means its folder.
     """
-    if path.is_file() and path.stem != "train":
+    if path.is_file() and _VERSION.sub("", path.stem) != "train":
         return path, None
     if not path.exists():
         raise UserError("The data path does not exist", got=path)
@@ -137,7 +152,11 @@ def _find(task: str, path: Path, wanted: Callable[[Path], bool]) -> tuple[Path, 
 
 
 def _one(folder: Path, stems: Sequence[str], wanted: Callable[[Path], bool]) -> Path | None:
-    found = [file for file in sorted(folder.iterdir()) if file.stem in stems and wanted(file) and file.is_file()]
+    found = [
+        file
+        for file in sorted(folder.iterdir())
+        if _VERSION.sub("", file.stem) in stems and wanted(file) and file.is_file()
+    ]
     if len(found) > 1:
         raise UserError(f"More than one {stems[0]} file", got=", ".join(file.name for file in found), fix="keep one")
     return found[0] if found else None
@@ -154,7 +173,7 @@ def _text_columns(columns: Columns) -> tuple[str, ...]:
 
 def _spec(task: str, read: MeantLabels, texts: tuple[str, ...], columns: Columns, where: str) -> TaskSpec:
     kind = task_kind(columns.kind)
-    label = LABEL if kind.by_word else label_name(columns.label)
+    label = LABEL if kind.by_word else squad.LABEL if kind.by_span else label_name(columns.label)
     names = _label_names(kind, read, label, where) if kind.labelled else ()
     return TaskSpec(
         name=task,

@@ -24,15 +24,15 @@ def hold_out(rows: Dataset, seed: int, kind: TaskKind, share: float = HELD_OUT) 
 def held_rows(rows: Dataset, seed: int, kind: TaskKind, share: float = HELD_OUT) -> np.ndarray:
     """Which rows to hold out [rows], about `share` (0-1) of each of the kind's strata.
 
-    Rows of equal texts, of some kinds of equal first texts, stay together and count for the stratum of the first of
+    Rows of equal texts, of some kinds of one equal text, stay together and count for the stratum of the first of
     them. A stratum with one text stays in train; of any other at least one text is held out. Raises UserError if
     nothing can be held out.
     """
     # Labels of words are lists of many lengths.
     by_text = kind.labelled and not kind.by_word
-    strata = kind.strata(np.asarray(rows["label" if by_text else "text_a"][:]))
+    strata = kind.strata(np.array(rows["label" if by_text else "text_a"][:]))
     first: dict[tuple[str, ...], int] = {}
-    texts = [text[:1] if kind.by_first else text for text in row_texts(rows)]
+    texts = [text if kind.together is None else (text[kind.together],) for text in row_texts(rows)]
     leader = np.array([first.setdefault(text, row) for row, text in enumerate(texts)])
     copies = np.bincount(leader)
     leaders = np.flatnonzero(copies)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
@@ -16,9 +18,13 @@ def labels_of(rows: Dataset) -> np.ndarray:
         return column.flatten().to_numpy().reshape(len(column), column.type.list_size)
     if not pa.types.is_list(column.type) or not pa.types.is_integer(column.type.value_type):
         return np.array(column.to_pylist())
-    found = column.to_pylist()
-    labels = np.full((len(found), max(len(row) for row in found)), IGNORED)
-    for place, row in enumerate(found):
+    return filled_labels(column.to_pylist())
+
+
+def filled_labels(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Numbers of the labels of words, as many as each row has, filled up with IGNORED [rows, most of them]."""
+    labels = np.full((len(rows), max(map(len, rows))), IGNORED)
+    for place, row in enumerate(rows):
         labels[place, : len(row)] = row
     return labels
 

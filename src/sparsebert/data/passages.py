@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-Letters = tuple[int, int]
+from sparsebert.tasks.answers import Letters
+
 # Marks behind which a sentence is over, as far as letters before a place tell; a line's end does as well.
 _SENTENCE = re.compile(r"(?:[.!?…。！？][\"'”’)\]]*\s+|[。！？]|\n\s*)$")
 _LETTERS = 12
+OVERLAP = 3
+"""What part of a window the next one begins with: one of so many."""
 
 
 def parts_of(text: str, offsets: Sequence[Letters], limit: int) -> list[Letters]:
@@ -25,6 +28,22 @@ def parts_of(text: str, offsets: Sequence[Letters], limit: int) -> list[Letters]
         first = _next(text, tokens, first, room)
         borders.append(_start(text, tokens[first]))
     return list(pairwise([*borders, len(text)]))
+
+
+def windows_of(text: str, offsets: Sequence[Letters], room: int) -> list[Letters]:
+    """Where the windows of a text begin and end, in characters, each of at most `room` tokens, without special ones.
+
+    A third of a window is in the next one too, and a little more where that makes it begin with a word: an answer that
+    one of them cuts is whole in the other.
+    """
+    tokens = [place for place in offsets if place[0] < place[1]]
+    found, first = [], 0
+    while len(tokens) - first > room:
+        found.append((_start(text, tokens[first]) if first else 0, tokens[first + room - 1][1]))
+        wanted = range(first + room - room // OVERLAP, first + room // 2, -1)
+        apart = (text[_start(text, tokens[token]) - 1].isspace() for token in wanted)
+        first = next(iter(_first(wanted, apart)), max(first + 1, first + room - room // OVERLAP))
+    return [*found, (_start(text, tokens[first]) if first else 0, len(text))]
 
 
 def _next(text: str, tokens: Sequence[Letters], first: int, room: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from datasets import Dataset
 
 from sparsebert.data.hold_out import hold_out
 from sparsebert.data.labels import labels_of
@@ -28,6 +29,8 @@ def without_threshold_rows(task: Task, share: float, seed: int) -> Task:
         train, held = hold_out(task.train, seed, kind, share)
     except UserError:
         return _told(task, "no train row can be held out")
+    if kind.by_span:
+        return _of_answers(task, train, held)
     counts = labels_of(held).sum(axis=0)
     if counts.sum() < FEWEST:
         return _told(task, f"{len(held)} train rows have {int(counts.sum())} labels, too few")
@@ -39,6 +42,22 @@ def without_threshold_rows(task: Task, share: float, seed: int) -> Task:
     return replace(task, train=train, threshold_rows=held, notes=(*task.notes, note))
 
 
+def _of_answers(task: Task, train: Dataset, held: Dataset) -> Task:
+    """The same for questions, of which some have no answer; where all have one, an answer is always given."""
+    if all(label["answers"] for label in task.train["label"]):
+        return task
+    has = [bool(label["answers"]) for label in held["label"]]
+    if min(sum(has), len(has) - sum(has)) < FEWEST or not any(label["answers"] for label in train["label"]):
+        few = f"of {len(held)} train rows {len(has) - sum(has)} have no answer, too few"
+        return _told(task, few)
+    note = (
+        f"from which probability on an answer is given is chosen on {len(held)} train rows that no training here sees, "
+        f"{len(has) - sum(has)} of them without an answer"
+    )
+    return replace(task, train=train, threshold_rows=held, notes=(*task.notes, note))
+
+
 def _told(task: Task, why: str) -> Task:
-    note = f"labels are given from a probability of 0.5 on: {why} to choose thresholds by"
+    what = "answers" if task_kind(task.spec.kind).by_span else "labels"
+    note = f"{what} are given from a probability of 0.5 on: {why} to choose thresholds by"
     return replace(task, notes=(*task.notes, note))

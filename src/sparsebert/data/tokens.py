@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from sparsebert.data.file_tokenizer import FileTokenizer
+    from sparsebert.tasks.kind import TaskKind
 
 TokenColumns = dict[str, Any]
 """Lists of numbers by name, one a text; `second`, of pairs that are read apart, holds one number a text."""
-SECOND, OFFSETS, WORDS = "second", "offset_mapping", "words"
+SECOND, OFFSETS, WORDS, TARGETS = "second", "offset_mapping", "words", "targets"
 SHORTEST = 4
 """Tokens: the special ones of a pair, and one more."""
 WINDOW_TEXTS = 4096
@@ -44,7 +45,8 @@ class Reader:
     `vocab_size` none leaves token ids unchecked. `segments` is how many segment types the model tells apart; none
     leaves them as the tokenizer gives them, and with fewer than two there is nothing to tell, so they are left out.
     With `apart` the sides of a pair are read on their own: a row holds the tokens of both, one after the other, and
-    `second` says where the other begins. With `offsets` there is also where in its text each token stands.
+    `second` says where the other begins. With `offsets` there is also where in its text each token stands; of a pair
+    that is where it stands in the second text, and the same place twice for tokens of the first.
     """
 
     tokenizer: PreTrainedTokenizerBase | FileTokenizer
@@ -53,6 +55,21 @@ class Reader:
     segments: int | None = None
     apart: bool = False
     offsets: bool = False
+
+    @classmethod
+    def of_kind(
+        cls,
+        kind: TaskKind | None,
+        tokenizer: PreTrainedTokenizerBase | FileTokenizer,
+        max_length: int,
+        model_limit: int | None = None,
+        vocab_size: int | None = None,
+        segments: int | None = None,
+    ) -> Reader:
+        """The one for texts of a kind of task, none = of no known one; up to `model_limit` tokens if that is less."""
+        limit = max_length if model_limit is None else min(max_length, model_limit)
+        apart, offsets = (kind.apart, kind.of_tokens) if kind else (False, False)
+        return cls(tokenizer, limit, vocab_size, segments, apart, offsets)
 
     def read(
         self, first: Sequence[str], second: Sequence[str] | None = None, start: int = 0
@@ -93,10 +110,13 @@ class Reader:
             if len(text.encode()) + SHORTEST > self.limit or not unicodedata.is_normalized("NFKC", text)
         ]
         if long:
-            offsets = self._call([texts[row] for row in long], None, None)[OFFSETS]
-            for row, places in zip(long, offsets, strict=True):
+            for row, places in zip(long, self.places([texts[row] for row in long]), strict=True):
                 found[row] = parts_of(texts[row], places, self.limit)
         return found
+
+    def places(self, texts: Sequence[str]) -> Sequence[Sequence[Letters]]:
+        """Where the tokens of whole texts stand, the same place twice for special ones; asks for `offsets`."""
+        return self._call(texts, None, None)[OFFSETS]
 
     def longest(self, columns: TokenColumns) -> list[int]:
         """Tokens of each row that has been read; of a pair that is read apart those of its longer side."""
@@ -125,17 +145,18 @@ class Reader:
                 fix="use a fast one (a tokenizer.json)",
             )
         # `verbose=False`: the warning about over-long text would come before it is cut.
-        found: dict[str, Any] = dict(
-            self.tokenizer(
-                list(first),
-                None if second is None else list(second),
-                truncation=limit is not None,
-                max_length=limit,
-                return_attention_mask=True,
-                verbose=False,
-                return_offsets_mapping=self.offsets,
-            )
+        given = self.tokenizer(
+            list(first),
+            None if second is None else list(second),
+            truncation=limit is not None,
+            max_length=limit,
+            return_attention_mask=True,
+            verbose=False,
+            return_offsets_mapping=self.offsets,
         )
+        found: dict[str, Any] = dict(given)
+        if self.offsets and second is not None:
+            found[OFFSETS] = [in_second(places, given.sequence_ids(row)) for row, places in enumerate(found[OFFSETS])]
         if self.segments is not None and self.segments < 2:
             found.pop("token_type_ids", None)
         return found
@@ -160,6 +181,11 @@ class Reader:
                 allowed=f"0 to {size - 1}, as {key} is {size}",
                 fix="use the model's own tokenizer, or resize the model with resize_token_embeddings and save it",
             )
+
+
+def in_second(places: Sequence[Letters], sides: Sequence[int | None]) -> list[Letters]:
+    """The places of tokens of the second text of a pair, the same place twice for others; `sides` are 0 and 1."""
+    return [place if side == 1 else (0, 0) for place, side in zip(places, sides, strict=True)]
 
 
 def cut_note(truncated: int, texts: int, limit: int) -> str:

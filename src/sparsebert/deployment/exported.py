@@ -105,8 +105,8 @@ def file_reader(manifest: Manifest, folder: Path, max_length: int | None = None)
         raise UserError("The length does not fit the exported model", got=max_length, allowed=allowed)
     tokenizer = FileTokenizer(folder / FILE, manifest.pad_token_id, manifest.pad_token_type_id)
     kind = None if manifest.kind is None else task_kind(manifest.kind)
-    apart, by_word = (kind.apart, kind.by_word) if kind else (False, False)
-    return Reader(tokenizer, max_length or manifest.max_length, manifest.vocab_size, manifest.segments, apart, by_word)
+    length = max_length or manifest.max_length
+    return Reader.of_kind(kind, tokenizer, length, None, manifest.vocab_size, manifest.segments)
 
 
 def open_exported(

@@ -89,7 +89,7 @@ def read_manifest(folder: Path) -> Manifest:
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"{file} cannot be read: {where}: {first['msg']}", fix=AGAIN) from None
     if found.thresholds is not None:
-        checked_thresholds(found.thresholds, len(found.labels), str(file))
+        checked_thresholds(found.thresholds, len(found.labels) or 1, str(file))
     return found
 
 

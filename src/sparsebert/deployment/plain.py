@@ -13,7 +13,7 @@ from sparsebert.errors import UserError
 from sparsebert.fast_feedforward.layer import FastFeedForward
 from sparsebert.models.heads import LANGUAGE_MODEL, TASKS, foreign_head, saved_head, saved_kind
 from sparsebert.models.layout import encoder_linear_names
-from sparsebert.models.limits import position_limit, reading_length, segment_types
+from sparsebert.models.limits import position_limit, reading_length, token_limits
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.named import is_run, open_model, sources
 from sparsebert.models.sentence import vector_of
@@ -109,11 +109,11 @@ def _is_sparse(model: PreTrainedModel) -> bool:
 
 
 def label_names(config: PretrainedConfig) -> tuple[str, ...]:
-    """The names of a model's outputs, none of vectors.
+    """The names of a model's outputs, none of vectors and of places in texts.
 
     Those of one name get their numbers too: they would share one probability.
     """
-    if vector_of(config) is not None:
+    if vector_of(config) is not None or saved_head(config) == "spans":
         return ()
     found = [name for _, name in sorted((config.id2label or {}).items())]
     if len(found) != config.num_labels:
@@ -133,6 +133,5 @@ def inference_of(source: ModelSource, max_length: int | None, runtime: str, batc
         raise UserError("--max-length is too short for a text", got=max_length, allowed=allowed)
     wanted = max_length or reading_length(config, tokenizer)
     name = saved_kind(config)
-    apart, by_word = (task_kind(name).apart, task_kind(name).by_word) if name else (False, False)
-    reader = Reader(tokenizer, min(wanted, limit or wanted), config.vocab_size, segment_types(config), apart, by_word)
+    reader = Reader.of_kind(task_kind(name) if name else None, tokenizer, wanted, *token_limits(config))
     return Inference(model, reader, padding_collator(tokenizer), runtime, batch)

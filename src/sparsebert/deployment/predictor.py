@@ -15,7 +15,7 @@ import numpy as np
 from sparsebert.data.tokens import Reader, ReadTexts
 from sparsebert.deployment.exported import file_reader, open_exported
 from sparsebert.deployment.manifest import is_exported, read_manifest
-from sparsebert.deployment.whole_texts import read_whole
+from sparsebert.deployment.whole_texts import read_in_windows, read_whole
 from sparsebert.errors import UserError
 from sparsebert.files import home_of
 from sparsebert.runtimes.program import RuntimeUnavailableError
@@ -105,7 +105,8 @@ class Predictor:
         list of so many labels, the highest first; none = all. A score is a probability, or the value that is predicted.
         Where a text has any number of labels, each also says whether it is `given`, by the model's thresholds.
         A model of embeddings gives `{"embedding": [...]}` in the place of a label, one that tags words `{"spans":
-        [...]}`.
+        [...]}`, and one that finds answers, to a question as `text` and where to look as `text_pair`, `{"answer":
+        ..., "start": ..., "end": ..., "probability": ..., "answerable": ...}`.
         """
         several = [texts] if isinstance(texts, str | Mapping) else list(texts)
         first, second = _sides(several)
@@ -114,7 +115,7 @@ class Predictor:
         return found[0] if isinstance(texts, Mapping) or (isinstance(texts, str) and top_k != 1) else found
 
     def ranked(self, first: Sequence[str], second: Sequence[str] | None = None) -> list[tuple[RankedLabels, bool]]:
-        """For each text all labels, the highest score first, or its vector or spans; and whether it was cut."""
+        """For each text all labels, the highest score first, or its vector, spans or answer; and whether it was cut."""
         return [
             (_ranking(answer, self.labels), row in read.cut)
             for read, texts in self.read(first, second)
@@ -130,8 +131,8 @@ class Predictor:
         """For some texts at a time, in their order, what is said of each, and how many were cut.
 
         An answer is what the kind of the task makes of a text's outputs: `label`, `probability` and `probabilities`, or
-        `value`, `embedding`, or `spans`. `done` is told how many texts are ready after each batch. Raises UserError for
-        texts without tokens.
+        `value`, `embedding`, `spans`, or `answer`. `done` is told how many texts are ready after each batch. Raises
+        UserError for texts without tokens.
         """
         for read, texts in self.read(first, second, done):
             yield self._said(read, texts), len(read.cut)
@@ -144,10 +145,10 @@ class Predictor:
     ) -> np.ndarray:
         """The numbers that answers are made of, fp32 [texts, outputs]: logits, predicted values, or vectors.
 
-        Raises UserError for a model that tags words, of which texts have different numbers.
+        Raises UserError for a model that tags words or finds answers, of whose tokens texts have different numbers.
         """
-        if self.kind.by_word:
-            raise UserError("The model tags words: it has no numbers for a whole text", got=self.kind_name)
+        if self.kind.of_tokens:
+            raise UserError("The model has no numbers for a whole text, but for its tokens", got=self.kind_name)
         found = [read.outputs for read, _ in self.read(first, second, done)]
         return np.concatenate(found) if found else np.zeros((0, len(self.labels)), dtype=np.float32)
 
@@ -157,18 +158,31 @@ class Predictor:
         second: Sequence[str] | None = None,
         done: Callable[[int], None] = lambda count: None,
     ) -> Iterator[tuple[ReadTexts, Sequence[str]]]:
-        """What answers are made of, for some texts at a time, in their order; and these texts. See `answers`."""
+        """What answers are made of, for some texts at a time, in their order; and these texts. See `answers`.
+
+        Of questions the texts are those that hold the answers.
+        """
         if second is not None and self.kind.texts == 1:
             what = f"A model of kind {self.kind_name} reads single texts"
             raise UserError(what, got="pairs", fix="give each text by itself")
+        if second is None and self.kind.by_span:
+            fix = "give pairs: the question, and the text that holds the answer"
+            raise UserError(f"A model of kind {self.kind_name} reads pairs", got="single texts", fix=fix)
         if first:
             self.choose(first, second)
-            start, source = 0, self._opened.source
+            start, texts = 0, first if second is None or not self.kind.by_span else second
             with self._opened.threads():
-                reads = read_whole(source, first, done) if self.kind.by_word else source.logits(first, second, done)
-                for read in reads:
-                    yield read, first[start : start + len(read.outputs)]
+                for read in self._reads(first, second, done):
+                    yield read, texts[start : start + len(read.outputs)]
                     start += len(read.outputs)
+
+    def _reads(
+        self, first: Sequence[str], second: Sequence[str] | None, done: Callable[[int], None]
+    ) -> Iterator[ReadTexts]:
+        source = self._opened.source
+        if self.kind.by_span and second is not None:
+            return read_in_windows(source, first, second, done)
+        return read_whole(source, first, done) if self.kind.by_word else source.logits(first, second, done)
 
     @property
     def kind(self) -> TaskKind:
@@ -293,7 +307,7 @@ def first_of(every: RankedLabels, top_k: int | None) -> Any:
 
 
 def _ranking(answer: Mapping[str, Any], labels: Sequence[str]) -> RankedLabels:
-    if "embedding" in answer or "spans" in answer:
+    if {"embedding", "spans", "answer"} & answer.keys():
         return [dict(answer)]
     values = answer.get("probabilities") or answer.get("values") or {labels[0]: answer["value"]}
     given = answer.get("labels")

@@ -27,7 +27,7 @@ from sparsebert.reports import values as v
 from sparsebert.reports.card import how_to_load, in_short
 from sparsebert.reports.escape import in_markdown
 from sparsebert.reports.metadata import front_matter
-from sparsebert.reports.usage import fills_masks
+from sparsebert.reports.usage import asking, fills_masks
 
 # Of a score, measured twice on machines that add in another order.
 ALIKE = 0.002
@@ -63,7 +63,7 @@ def _of_programs(manifest: Manifest, repo: str) -> str:
         made = None
     front = front_matter(*made) if made else _front("text-classification")
     about = in_short(*made) if made else ""
-    use = [f"sparsebert pull {repo}", f'sparsebert predict {name} "A sentence."'] if manifest.kind else []
+    use = [f"sparsebert pull {repo}", asking(name, manifest.kind == "spans")] if manifest.kind else []
     parts = [
         front,
         f"# {in_markdown(name)}",
@@ -138,7 +138,7 @@ def _encoder(repo: str) -> str:
 
 def _pipeline(kind: str | None, masked: bool) -> str:
     """What the hub calls the task."""
-    known = {"embeddings": "sentence-similarity", "tokens": "token-classification"}
+    known = {"embeddings": "sentence-similarity", "tokens": "token-classification", "spans": "question-answering"}
     if kind in known:
         return known[kind]
     return "fill-mask" if masked else "text-classification" if kind else "feature-extraction"
@@ -150,6 +150,8 @@ def _front(task: str) -> str:
 
 
 def _labels(names: tuple[str, ...], thresholds: tuple[float, ...]) -> str:
+    if thresholds and not names:
+        return f"An answer is given from a probability of {thresholds[0]:g} on that there is one"
     if thresholds:
         values = json.dumps(dict(zip(names, thresholds, strict=True)), ensure_ascii=False)
         return f"Labels, each given above its own probability: {in_markdown(values)}"

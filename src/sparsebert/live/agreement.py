@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sparsebert.deployment.predictor import Predictor
 
 Said = Mapping[str, Any]
-_DECIDED = {"label", "labels", "spans"}
+_DECIDED = {"label", "labels", "spans", "answer"}
 BATCH = 32
 MOST_LISTED = 200
 """Of those on which they disagree."""
@@ -88,8 +88,10 @@ def compared(queue: TextQueue, left: Sequence[Said], right: Sequence[Said]) -> d
 def distance(one: Said, other: Said) -> float:
     """Between two answers: the largest difference of a probability or of a value; of vectors one less their cosine.
 
-    Of spans the part of all that the two give which only one of them gives.
+    Of spans the part of all that the two give which only one of them gives; of answers 1 if they are not the same.
     """
+    if "answer" in one:
+        return float(_decision(one) != _decision(other))
     if "spans" in one:
         own, others = _places(one), _places(other)
         return len(own ^ others) / max(1, len(own | others))
@@ -100,8 +102,8 @@ def distance(one: Said, other: Said) -> float:
 
 
 def numbers(answer: Said) -> Mapping[str, float]:
-    """What an answer says of each label, or the value; nothing of vectors and spans, whose numbers have no names."""
-    if "embedding" in answer or "spans" in answer:
+    """What an answer says of each label, or the value; nothing of vectors and places, whose numbers have no names."""
+    if {"embedding", "spans", "answer"} & answer.keys():
         return {}
     return answer.get("probabilities") or answer.get("values") or {"value": answer["value"]}
 
@@ -113,9 +115,11 @@ def _apart(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _decision(answer: Said) -> Any:
-    """The label, or several of them in whatever order, or spans."""
+    """The label, or several of them in whatever order, or spans, or the place of an answer."""
     if "spans" in answer:
         return _places(answer)
+    if "answer" in answer:
+        return answer["start"], answer["end"]
     return answer["label"] if "label" in answer else set(answer["labels"])
 
 
@@ -134,6 +138,8 @@ def _words(answer: Said) -> str:
         return f"{answer['label']}, {answer['probability']:.1%}"
     if "spans" in answer:
         return "; ".join(f"{one['label']}: {one['text']}" for one in answer["spans"]) or "none"
+    if "answer" in answer:
+        return f"{answer['answer'] or 'no answer'}, {answer['probability']:.1%}"
     if "labels" in answer:
         return ", ".join(answer["labels"]) or "none"
     return ", ".join(f"{value:.4g}" for value in numbers(answer).values()) or "a vector"

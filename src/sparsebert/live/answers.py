@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,16 @@ def answer(job: Errand, pool: Pool, sides: tuple[Side, Side], text: str, pair: s
     job.report({"line": "", "sides": told, "faster": faster, "threads": sides[0].way.threads})
 
 
+def _spans(answer: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """The spans to be shown in a text, of a question its answer, if it has one; None where there are no spans."""
+    if "answer" not in answer:
+        return answer.get("spans")
+    if answer["start"] is None:
+        return []
+    places = {name: answer[name] for name in ("start", "end", "probability")}
+    return [{"label": "answer", "text": answer["answer"], **places}]
+
+
 def _said(predictor: Predictor, side: Side, text: str, pair: str | None) -> dict[str, Any]:
     """The labels of a text with their scores, the highest first; of a vector how wide it is; or the spans of a text."""
     (((answer,), cut),) = predictor.answers([text], None if pair is None else [pair])
@@ -53,8 +64,8 @@ def _said(predictor: Predictor, side: Side, text: str, pair: str | None) -> dict
         "labels": [{"label": label, "score": score} for label, score in scores[:MOST_LABELS]],
         "more": max(0, len(scores) - MOST_LABELS),
         "given": answer.get("labels"),
-        "spans": answer.get("spans"),
-        "text": text,
+        "spans": _spans(answer),
+        "text": text if pair is None or "answer" not in answer else pair,
         "width": len(answer.get("embedding", ())),
         "cut": predictor.max_length if cut else None,
         "programs": side.model.is_programs,

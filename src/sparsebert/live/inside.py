@@ -92,6 +92,8 @@ def seen(opened: OpenModel, shape: Shape | None, text: str, pair: str | None) ->
 
     from sparsebert.data.batches import rows_of
 
+    if opened.kind.by_span:
+        raise UserError("The model finds answers: there is no one output that tokens could have a part in")
     if not opened.labels:
         raise UserError("The model gives vectors: there is no one output that tokens could have a part in")
     if opened.kind.by_word:

@@ -47,6 +47,7 @@ def places_of(family: ModelFamily) -> Places:
         ffn_block=ffn.block,
         first_norm=family.first_norm,
         takes_bias=attention.takes_bias,
+        lacks=() if family.has_head("spans") else ("ForQuestionAnswering",),
     )
 
 

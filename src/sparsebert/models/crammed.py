@@ -16,12 +16,7 @@ from transformers import initialization
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import (
-    BaseModelOutput,
-    MaskedLMOutput,
-    SequenceClassifierOutput,
-    TokenClassifierOutput,
-)
+from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
@@ -300,67 +295,3 @@ class CrammedBertForMaskedLM(CrammedBertPreTrainedModel):
             None if labels is None else F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED)
         )
         return MaskedLMOutput(loss=loss, logits=logits, hidden_states=found.hidden_states, attentions=found.attentions)
-
-
-class CrammedBertForSequenceClassification(CrammedBertPreTrainedModel):
-    """The encoder and the code's head for GLUE: of the first token a layer with tanh, dropout, and a linear layer."""
-
-    def __init__(self, config: CrammedBertConfig) -> None:
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        # Also of subclasses, whose names say nothing that transformers knows.
-        self.loss_type = "ForSequenceClassification"
-        self.crammed_bert = CrammedBertModel(config)
-        self.dense = nn.Linear(config.hidden_size, config.classifier_size)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.classifier_size, config.num_labels or 2)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> SequenceClassifierOutput:
-        """Logits [batch, labels], and with labels the loss of the configuration's problem_type, as transformers has it.
-
-        Without a problem_type one label is a number; several are classes for whole-numbered labels, else separate ones.
-        """
-        found = self.crammed_bert(input_ids, attention_mask, **kwargs)
-        logits = self.classifier(self.dropout(torch.tanh(self.dense(found.last_hidden_state[:, 0]))))
-        loss = None if labels is None else self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
-        return SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=found.hidden_states, attentions=found.attentions
-        )
-
-
-class CrammedBertForTokenClassification(CrammedBertPreTrainedModel):
-    """The encoder, dropout, and a linear layer for every token."""
-
-    def __init__(self, config: CrammedBertConfig) -> None:
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.crammed_bert = CrammedBertModel(config)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels or 2)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> TokenClassifierOutput:
-        """Logits [batch, length, labels], and the mean cross-entropy of tokens with another label than -100."""
-        found = self.crammed_bert(input_ids, attention_mask, **kwargs)
-        logits = self.classifier(self.dropout(found.last_hidden_state))
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
-        return TokenClassifierOutput(
-            loss=loss, logits=logits, hidden_states=found.hidden_states, attentions=found.attentions
-        )

@@ -9,30 +9,25 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from sparsebert import registry
-from sparsebert.errors import UserError, unknown
+from sparsebert.errors import UserError
+from sparsebert.models.unsupported import unsupported
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-# Types of models that transformers lacks, or that are not supported, and the family that each is made after.
-_NEAREST = {
-    "albert": "bert",
-    "deberta": "deberta-v2",
-    "flaubert": "camembert",
-    "jina_embeddings_v3": "xlm-roberta",
-    "neobert": "eurobert",
-    "new": "gte",
-}
-_REASONS = {
-    "albert": ", whose layers are one and the same, run again and again",
-    "new": ", which needs code of its own, and that is never run here",
-}
-
-TAGGER = "ForTokenClassification"
-"""How the names of classes that classify tokens end."""
+TAGGER, ANSWERER = "ForTokenClassification", "ForQuestionAnswering"
+"""How the names of classes end that classify tokens, and that find answers in texts."""
 
 HeadName = Literal[
-    "base", "classification", "tokens", "masked_lm", "pair_classification", "pair_similarity", "multitask", "embeddings"
+    "base",
+    "classification",
+    "tokens",
+    "spans",
+    "masked_lm",
+    "pair_classification",
+    "pair_similarity",
+    "multitask",
+    "embeddings",
 ]
 
 
@@ -125,6 +120,16 @@ class ModelFamily:
         """Dotted name of the stock model class for a task."""
         return dict(self.model_classes)[task]
 
+    def has_head(self, task: str) -> bool:
+        """Whether there is a stock model class for a task: transformers lacks some."""
+        return task in dict(self.model_classes)
+
+    def check_head(self, task: str) -> None:
+        """Raises UserError, naming the families that have it, for a head that this one lacks."""
+        if not self.has_head(task):
+            having = [name for name in registry.names("family") if registry.get("family", name).has_head(task)]
+            raise UserError(f"Models of the family {self.name} have no head for {task}", allowed=", ".join(having))
+
     def head_size(self, config: PretrainedConfig) -> int:
         """Columns of the attention's output projection that belong to one head, or to one group of heads."""
         together = self.heads_together(config)
@@ -145,33 +150,8 @@ def family_named(model_type: str) -> ModelFamily:
     """The family of a `model_type` as configurations carry it. Raises UserError for any other."""
     name = model_type.removeprefix(registry.SHRUNK_PREFIX)
     if name not in registry.names("family"):
-        raise _unsupported(model_type)
+        raise unsupported(model_type)
     return registry.get("family", name)
-
-
-def nearest_family(model_type: str) -> str | None:
-    """The family that another one is most like: the one it is known to be made after, else one in whose name it is."""
-    if model_type in _NEAREST:
-        return _NEAREST[model_type]
-    letters = _letters(model_type)
-    within = [name for name in registry.names("family") if _letters(name) in letters]
-    return max(within, key=len, default=None)
-
-
-def _letters(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
-
-
-def _unsupported(model_type: str) -> UserError:
-    """Names the nearest family, or what may have been meant: another family is no slip of the pen."""
-    from transformers import CONFIG_MAPPING
-
-    families, nearest = registry.names("family"), nearest_family(model_type)
-    if nearest is None and model_type not in CONFIG_MAPPING:
-        return unknown("model family", model_type, families)
-    what = f"Unknown model family '{model_type}'{_REASONS.get(model_type, '')}"
-    fix = f"take a model of the nearest family, {nearest}" if nearest else ""
-    return UserError(what, allowed=", ".join(families), fix=fix)
 
 
 def is_shrunk(config: PretrainedConfig) -> bool:
@@ -183,18 +163,25 @@ def _classes(module: str, stem: str) -> tuple[tuple[HeadName, str], ...]:
     return _classes_in(f"transformers.models.{module}.modeling_{module}", stem)
 
 
-def _classes_in(where: str, stem: str) -> tuple[tuple[HeadName, str], ...]:
+def _classes_in(where: str, stem: str, heads: str = "") -> tuple[tuple[HeadName, str], ...]:
+    """Classes of a module; those for tasks are in another one, `heads`, if that is named."""
     own = "sparsebert.models.pair_classes"
     return (
         ("base", f"{where}:{stem}Model"),
-        ("classification", f"{where}:{stem}ForSequenceClassification"),
-        ("tokens", f"{where}:{stem}ForTokenClassification"),
+        ("classification", f"{heads or where}:{stem}ForSequenceClassification"),
+        ("tokens", f"{heads or where}:{stem}ForTokenClassification"),
+        ("spans", f"{heads or where}:{stem}ForQuestionAnswering"),
         ("masked_lm", f"{where}:{stem}ForMaskedLM"),
         ("pair_classification", f"{own}:{stem}ForPairClassification"),
         ("pair_similarity", f"{own}:{stem}ForPairSimilarity"),
         ("multitask", f"{own}:{stem}ForMultitask"),
         ("embeddings", f"sparsebert.models.sentence_classes:{stem}ForEmbeddings"),
     )
+
+
+def _without_spans(classes: tuple[tuple[HeadName, str], ...]) -> tuple[tuple[HeadName, str], ...]:
+    """Those of a family for which transformers has no class that finds answers."""
+    return tuple((head, dotted) for head, dotted in classes if head != "spans")
 
 
 def _config(module: str, stem: str) -> str:
@@ -350,7 +337,7 @@ GTE = ModelFamily(
     ),
     ffn=FfnParts(inputs=("mlp.gate_proj", "mlp.up_proj"), output="mlp.down_proj", activation="mlp.act_fn", block="mlp"),
     config_class=_config("gte", "Gte"),
-    model_classes=_classes("gte", "Gte"),
+    model_classes=_without_spans(_classes("gte", "Gte")),
     head_size_field="head_dim",
     optional_pooler=True,
     classifier_pools=True,
@@ -361,14 +348,14 @@ NOMIC_BERT = replace(
     GTE,
     name="nomic_bert",
     config_class=_config("nomic_bert", "NomicBert"),
-    model_classes=_classes("nomic_bert", "NomicBert"),
+    model_classes=_without_spans(_classes("nomic_bert", "NomicBert")),
 )
 
 EUROBERT = replace(
     GTE,
     name="eurobert",
     config_class=_config("eurobert", "EuroBert"),
-    model_classes=_classes("eurobert", "EuroBert"),
+    model_classes=_without_spans(_classes("eurobert", "EuroBert")),
     heads_field="num_key_value_heads",
     queries_field="num_attention_heads",
     optional_pooler=False,
@@ -384,7 +371,7 @@ CRAMMED_BERT = ModelFamily(
     ),
     ffn=FfnParts(inputs=("ffn.up", "ffn.gate"), output="ffn.down", activation="ffn.activation", block="ffn"),
     config_class="sparsebert.models.crammed_config:CrammedBertConfig",
-    model_classes=_classes_in("sparsebert.models.crammed", "CrammedBert"),
+    model_classes=_classes_in("sparsebert.models.crammed", "CrammedBert", "sparsebert.models.crammed_heads"),
     fixed_width=True,
     layer_gives_tuple=True,
     segments=False,

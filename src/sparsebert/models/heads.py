@@ -10,6 +10,7 @@ import transformers
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PretrainedConfig,
@@ -18,7 +19,7 @@ from transformers import (
 
 from sparsebert import registry
 from sparsebert.errors import UserError
-from sparsebert.models.families import TAGGER, HeadName, family_of
+from sparsebert.models.families import ANSWERER, TAGGER, HeadName, family_of
 from sparsebert.models.labels import head_order
 from sparsebert.models.pair_classes import AutoModelForHead
 from sparsebert.models.sentence import vector_of
@@ -28,6 +29,7 @@ AUTO: dict[str, Any] = {
     "base": AutoModel,
     "classification": AutoModelForSequenceClassification,
     "tokens": AutoModelForTokenClassification,
+    "spans": AutoModelForQuestionAnswering,
     "masked_lm": AutoModelForMaskedLM,
     "pair_classification": AutoModelForHead("pair_classification"),
     "pair_similarity": AutoModelForHead("pair_similarity"),
@@ -39,6 +41,7 @@ CLASSIFIER, LANGUAGE_MODEL = "ForSequenceClassification", "ForMaskedLM"
 _ENDS: dict[str, HeadName] = {
     CLASSIFIER: "classification",
     TAGGER: "tokens",
+    ANSWERER: "spans",
     LANGUAGE_MODEL: "masked_lm",
     "ForPairClassification": "pair_classification",
     "ForPairSimilarity": "pair_similarity",

@@ -84,6 +84,7 @@ def load_model(
     task = None if kind is None else task_kind(kind)
     new_head = task is not None and _set_task(config, num_labels, task)
     chosen = head or (task.head if task else saved_head(config))
+    family_of(config).check_head(chosen)
     if chosen == "embeddings":
         check_vector(config, folder)
     else:

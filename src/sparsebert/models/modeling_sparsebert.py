@@ -35,12 +35,8 @@ except ModuleNotFoundError as error:
         raise
     INSTALLED = False
 
-AUTO = {
-    "Model": "AutoModel",
-    "ForSequenceClassification": "AutoModelForSequenceClassification",
-    "ForTokenClassification": "AutoModelForTokenClassification",
-    "ForMaskedLM": "AutoModelForMaskedLM",
-}
+_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
+AUTO = {end: f"AutoModel{end.removeprefix('Model')}" for end in ("Model", *_HEADS)}
 # Numbers of a configuration that are the hidden size again where they equal it.
 WIDTHS = ("pooler_hidden_size", "embedding_size", "hidden_size")
 
@@ -70,7 +66,7 @@ def classes(places: Places) -> dict[str, type]:
     """The configuration and the models of a family by name; transformers' Auto classes know them from then on."""
     config = make_config(places)
     made: dict[str, type] = {config.__name__: config}
-    for end, auto in AUTO.items():
+    for end, auto in ((end, auto) for end, auto in AUTO.items() if end not in places.lacks):
         model = make_model(places, end, config)
         getattr(transformers, auto).register(config, model, exist_ok=True)
         made[model.__name__] = model

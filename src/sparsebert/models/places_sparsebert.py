@@ -16,7 +16,7 @@ class Places:
     `attention` is the module that computes attention, `counts` and `widths` its attributes for the number of heads and
     for heads times head size. `ffn_block` is the module that is the feedforward block and nothing else, if there is
     one; `first_norm` a norm that the stock model leaves out of its first layer. `takes_bias`: the third argument of
-    attention is a bias for the heads of all layers.
+    attention is a bias for the heads of all layers. `lacks`: ends of names of classes that transformers has not.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Places:
     ffn_block: str = ""
     first_norm: str = ""
     takes_bias: bool = False
+    lacks: tuple[str, ...] = ()
 
 
 def _like_bert(name: str, stem: str, projections: tuple[str, ...] = ("query", "key", "value")) -> Places:
@@ -63,6 +64,7 @@ def _like_llama(name: str, stem: str) -> Places:
         ffn_output="mlp.down_proj",
         activation="mlp.act_fn",
         ffn_block="mlp",
+        lacks=("ForQuestionAnswering",),
     )
 
 

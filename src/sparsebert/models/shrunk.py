@@ -62,6 +62,7 @@ _AUTO: dict[HeadName, str] = {
     "base": "AutoModel",
     "classification": "AutoModelForSequenceClassification",
     "tokens": "AutoModelForTokenClassification",
+    "spans": "AutoModelForQuestionAnswering",
     "masked_lm": "AutoModelForMaskedLM",
 }
 """The Auto classes of transformers; it has none for pairs that are read apart (see models/pair_classes.py)."""
@@ -172,7 +173,8 @@ def _register_models(
     # The file that is copied beside a configuration too is looked up among the imported modules.
     importlib.import_module(f"{__package__}.{OWN_MODULE}")
     for task, name in _AUTO.items():
-        getattr(auto, name).register(config_of(family), model_of(family, task), exist_ok=True)
+        if family.has_head(task):
+            getattr(auto, name).register(config_of(family), model_of(family, task), exist_ok=True)
 
 
 def __getattr__(name: str) -> Any:

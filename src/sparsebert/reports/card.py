@@ -20,9 +20,11 @@ from sparsebert.reports.rows import family_rows
 from sparsebert.reports.tables import Cell, Section, Table, family_table
 from sparsebert.reports.usage import (
     Loadable,
+    asking,
     embeds,
     encoding,
     fills_masks,
+    finds_answers,
     has_own_head,
     loading,
     needs_sparsebert,
@@ -85,7 +87,7 @@ def how_to_load(model: Loadable, where: str, alone: bool) -> str:
     if has_own_head(model):
         return f"Needs `pip install sparsebert` beside `transformers`.\n\n{_fence(loading(model, where), 'python')}"
     own = needs_sparsebert(model)
-    shell = _fence(f'sparsebert predict {shlex.quote(where)} "A sentence."', "sh")
+    shell = _fence(asking(where, finds_answers(model)), "sh")
     if embeds(model):
         needs = f"Needs {'`pip install sparsebert` beside' if own else 'only'} `sentence-transformers`."
         return "\n\n".join((needs, _fence(encoding(model, where), "python"), "On the command line:", shell))
@@ -112,11 +114,23 @@ def _stands_alone(model: ModelResult) -> bool:
 
 def _labels(model: ModelResult) -> str:
     if model.thresholds is not None:
-        return _thresholds(model.thresholds)
+        return _answer_threshold(model.thresholds) if finds_answers(model) else _thresholds(model.thresholds)
     if model.decisions is None:
         return ""
     rows = tuple((Cell(str(number)), Cell(name)) for number, name in enumerate(model.decisions.classes))
     return "## Labels\n\n" + as_markdown(Table("Labels", (Cell("Number"), Cell("Label")), (Section("", rows),)))
+
+
+def _answer_threshold(found: LabelThresholds) -> str:
+    (value,) = found.values.values()
+    said = f"An answer is given where the probability that there is one is {value:.3f} or more; else there is none."
+    return f"## Answers\n\n{said} {_chosen(found)}"
+
+
+def _chosen(found: LabelThresholds) -> str:
+    if found.rows is None:
+        return "That came with the model."
+    return f"Chosen on {found.rows:,} train rows that no training saw."
 
 
 def _thresholds(found: LabelThresholds) -> str:
@@ -125,13 +139,8 @@ def _thresholds(found: LabelThresholds) -> str:
         (Cell(str(number)), Cell(name), Cell(f"{value:.3f}"))
         for number, (name, value) in enumerate(found.values.items())
     )
-    chosen = (
-        "These came with the model."
-        if found.rows is None
-        else f"Chosen on {found.rows:,} train rows that no training saw."
-    )
     columns = (Cell("Number"), Cell("Label"), Cell("Given above"))
-    said = f"A text has any number of labels: each whose probability is above its own threshold. {chosen}"
+    said = f"A text has any number of labels: each whose probability is above its own threshold. {_chosen(found)}"
     return f"## Labels\n\n{said}\n\n{as_markdown(Table('Labels', columns, (Section('', rows),)))}"
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from sparsebert.records import ModelResult, Record
 from sparsebert.reports.families import short_name
-from sparsebert.reports.usage import embeds, fills_masks, tags_words
+from sparsebert.reports.usage import embeds, fills_masks, finds_answers, tags_words
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -50,6 +50,8 @@ def _task(model: ModelResult) -> str:
         return "sentence-similarity"
     if tags_words(model):
         return "token-classification"
+    if finds_answers(model):
+        return "question-answering"
     return "fill-mask" if fills_masks(model) else "text-classification"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 
 from sparsebert.records import Decisions, ModelResult, Record
@@ -24,7 +23,7 @@ from sparsebert.reports.prune_page import prune_blocks
 from sparsebert.reports.tables import family_table, timing_table
 from sparsebert.reports.training import sparsity_table
 from sparsebert.reports.trees import level_table, tree_table
-from sparsebert.reports.usage import embeds, encoding, has_own_head, loading, pipeline
+from sparsebert.reports.usage import asking, embeds, encoding, finds_answers, has_own_head, loading, pipeline
 from sparsebert.reports.visits import CELLS, MOST_TREES, Tree
 
 _TREES = (
@@ -132,7 +131,7 @@ def _codes(model: ModelResult) -> tuple[str, ...]:
     """Ways to run a model from its folder."""
     if has_own_head(model):
         return (loading(model, model.folder),)
-    shell = f"sparsebert predict {shlex.quote(model.folder)} 'A sentence.'"
+    shell = asking(model.folder, finds_answers(model), "'A sentence.'")
     if embeds(model):
         return encoding(model, model.folder), shell
     return pipeline(model, model.folder), loading(model, model.folder), shell

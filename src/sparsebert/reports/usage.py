@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Protocol
 
 from sparsebert.registry import OWN_FAMILIES, SHRUNK_PREFIX
@@ -57,6 +58,25 @@ def tags_words(model: Loadable) -> bool:
     return model.architecture is not None and model.architecture.endswith("ForTokenClassification")
 
 
+def finds_answers(model: Loadable) -> bool:
+    """Whether it finds the answers to questions in texts."""
+    return model.architecture is not None and model.architecture.endswith("ForQuestionAnswering")
+
+
+def asking(folder: str, answers: bool, text: str = '"A sentence."') -> str:
+    """The command that asks a model, which finds `answers` or not; `text` is quoted."""
+    return f"sparsebert predict {shlex.quote(folder)} {'--file questions.jsonl' if answers else text}"
+
+
+def answering(folder: str) -> str:
+    """Python that asks the model a question about a text, by this package: transformers has no pipeline for that."""
+    return (
+        "from sparsebert import Predictor\n\n"
+        f"ask = Predictor({json.dumps(folder)})\n"
+        'print(ask({"text": "A question?", "text_pair": "A text that holds the answer."}))'
+    )
+
+
 def encoding(model: Loadable, folder: str) -> str:
     """Python that loads a model of embeddings by sentence-transformers, and gives the vectors of two texts."""
     return (
@@ -70,12 +90,16 @@ def loading(model: Loadable, folder: str) -> str:
     """Python that loads the model and its tokenizer from `folder`, and gives the logits of a text."""
     if has_own_head(model):
         return _loading_with_own_head(folder)
+    call = 'logits = model(**tokenizer("A sentence.", return_tensors="pt")).logits'
+    if finds_answers(model):
+        inputs = 'tokenizer("A question?", "A text that holds the answer.", return_tensors="pt")'
+        call = f"output = model(**{inputs})\nstarts, ends = output.start_logits, output.end_logits"
     return (
         f"{_import(model)}from transformers import {_auto(model)}, AutoTokenizer\n\n"
         f"folder = {json.dumps(folder)}\n"
         f"model = {_auto(model)}.from_pretrained(folder)\n"
         "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
-        'logits = model(**tokenizer("A sentence.", return_tensors="pt")).logits'
+        f"{call}"
     )
 
 
@@ -94,11 +118,15 @@ def _loading_with_own_head(folder: str) -> str:
 def _auto(model: Loadable) -> str:
     if tags_words(model):
         return "AutoModelForTokenClassification"
+    if finds_answers(model):
+        return "AutoModelForQuestionAnswering"
     return "AutoModelForMaskedLM" if fills_masks(model) else "AutoModelForSequenceClassification"
 
 
 def pipeline(model: Loadable, folder: str) -> str:
-    """Python that runs the model in a pipeline of transformers."""
+    """Python that runs the model in a pipeline of transformers, or by this package where there is none."""
+    if finds_answers(model):
+        return answering(folder)
     if fills_masks(model):
         return (
             f"{_import(model)}from transformers import pipeline\n\n"

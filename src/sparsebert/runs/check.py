@@ -15,6 +15,7 @@ from sparsebert.deployment.predictor import Predictor
 from sparsebert.errors import UserError
 from sparsebert.records import Flip, Score
 from sparsebert.runs.check_heads import OpenHead, with_classes
+from sparsebert.runs.check_spans import check_spans, spans_spec
 from sparsebert.runs.check_vectors import pair_scores, ranking_scores, retrieval_scores
 from sparsebert.runs.check_words import check_spec, check_words
 from sparsebert.runs.checked import CheckedTexts, CheckResult, LabelRecall, Latency, latency_of
@@ -54,6 +55,9 @@ def check(
     spec = _task(first, second, given)
     if first.kind.by_word:
         found = check_words(first, second, given, check_spec(first), done)
+        return found.model_copy(update={"failures": _failures(found, max_drop)})
+    if first.kind.by_span:
+        found = check_spans(first, second, given, spans_spec(first), done)
         return found.model_copy(update={"failures": _failures(found, max_drop)})
     raw = given.table
     sides = [[str(text) for text in column(raw, name, given.file.name)] for name in given.text]

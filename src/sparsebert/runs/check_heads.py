@@ -18,9 +18,11 @@ from sparsebert.models.setfit import SETTINGS, head_file
 from sparsebert.models.source import resolve
 from sparsebert.records import Flip
 from sparsebert.runs.checked import CheckResult
+from sparsebert.runs.scoring import MOST_FLIPS, shortened
+from sparsebert.tasks.embeddings import directions
 
-MOST_FLIPS = 20
-# What a pickle that does not fit what is installed here, or is none, ends in.
+# What a pickle that does not fit what is installed here, or is none, ends in. Nothing but this error is taken from the
+# module: joblib reads the file.
 _BROKEN = (pickle.UnpicklingError, ImportError, AttributeError, EOFError, LookupError, OSError, TypeError, ValueError)
 
 
@@ -35,10 +37,9 @@ class OpenHead:
 
     def classes(self, vectors: np.ndarray) -> list[str]:
         """The class of each vector [texts, numbers], or its labels, by name. Raises UserError for other vectors."""
-        if self.normalised:
-            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        given = directions(vectors).astype(vectors.dtype) if self.normalised else vectors
         try:
-            said = np.asarray(self.classifier.predict(vectors))
+            said = np.asarray(self.classifier.predict(given))
         except ValueError as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"The head does not take these vectors ({reason})", got=self.file) from None
@@ -90,7 +91,7 @@ def with_classes(
     before, after = (head.classes(rows) for head, rows in zip(heads, vectors, strict=True))
     alike = np.array([one == other for one, other in zip(before, after, strict=True)])
     flips = [
-        Flip(text=str(texts[row])[:300], label=before[row], dense=before[row], own=after[row])
+        Flip(text=shortened(str(texts[row])), label=before[row], dense=before[row], own=after[row])
         for row in np.flatnonzero(~alike)[:MOST_FLIPS].tolist()
     ]
     return found.model_copy(update={"agreement": float(alike.mean()), "flips": tuple(flips), "by_head": True})

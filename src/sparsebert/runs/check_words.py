@@ -9,16 +9,17 @@ from datasets import Dataset
 
 from sparsebert.data.batches import stacked
 from sparsebert.data.conll import CONLL_SUFFIXES
+from sparsebert.data.labels import filled_labels
 from sparsebert.data.meant import one_column
 from sparsebert.data.read import column
 from sparsebert.data.rows import standard_rows
 from sparsebert.data.tagged import LABEL, TEXT, read_tagged
 from sparsebert.deployment.predictor import Predictor
-from sparsebert.records import Decisions
+from sparsebert.records import Score, TypeCount
 from sparsebert.runs.checked import CheckedTexts, CheckResult, LabelRecall, latency_of
-from sparsebert.runs.scoring import decisions, split_scores
+from sparsebert.runs.scoring import decisions, split_scores, type_counts
 from sparsebert.tasks.entities import first_tokens, words_in
-from sparsebert.tasks.kind import IGNORED, Passage
+from sparsebert.tasks.kind import IGNORED, Passage, task_kind
 from sparsebert.tasks.table import TaskSpec
 
 
@@ -37,17 +38,15 @@ def check_words(
     if labels is None:
         real = np.arange(outputs[0].shape[1]) < np.array([len(words) for words in places])[:, None]
         labels = np.where(real, outputs[0].argmax(axis=-1), IGNORED)
-    constant = first.kind.constant(labels, spec.labels)
-    before, decided = (decisions(spec, rows, own, labels, outputs[0]) for own in outputs)
-    scores = [split_scores(spec, "texts", outputs[0], labels, constant)]
-    scores.append(split_scores(spec, "texts", outputs[1], labels, constant, outputs[0]))
+    decided = decisions(spec, rows, outputs[1], labels, outputs[0])
+    scores = _scores(spec, outputs, labels) if told else ((), ())
     return CheckResult(
         rows=len(texts),
         runtimes=(str(first.runtime), str(second.runtime)),
         metric=spec.main_metric if told else None,
-        first=tuple(scores[0]) if told else (),
-        second=tuple(scores[1]) if told else (),
-        recalls=_recalls(before, decided) if told else (),
+        first=scores[0],
+        second=scores[1],
+        recalls=_recalls(type_counts(spec, outputs[0], labels), decided.types) if told and decided else (),
         words=int(np.count_nonzero(labels != IGNORED)),
         agreement=decided.agreement if decided else None,
         largest_difference=float(np.abs(outputs[0] - outputs[1]).max()),
@@ -67,11 +66,7 @@ def _rows(given: CheckedTexts, spec: TaskSpec) -> tuple[Dataset, np.ndarray | No
     label = None if given.label is None else one_column(given.label)
     found = read_tagged(given.file, named, label, encoding)
     rows = standard_rows(found.table, spec, given.file.name)
-    tags = [[tag for *_, tag in words] for words in rows["label"]]
-    labels = np.full((len(tags), max(map(len, tags))), IGNORED)
-    for row, own in enumerate(tags):
-        labels[row, : len(own)] = own
-    return rows, labels, found.notes
+    return rows, filled_labels([[tag for *_, tag in words] for words in rows["label"]]), found.notes
 
 
 def check_spec(model: Predictor) -> TaskSpec:
@@ -93,11 +88,19 @@ def _of_words(
     return stacked(found, tokens)
 
 
-def _recalls(first: Decisions | None, second: Decisions | None) -> tuple[LabelRecall, ...]:
+def _scores(
+    spec: TaskSpec, outputs: Sequence[np.ndarray], labels: np.ndarray
+) -> tuple[tuple[Score, ...], tuple[Score, ...]]:
+    """Those of the first model, and of the second beside the first."""
+    constant = task_kind(spec.kind).constant(labels, spec.labels)
+    before = split_scores(spec, "texts", outputs[0], labels, constant)
+    return tuple(before), tuple(split_scores(spec, "texts", outputs[1], labels, constant, outputs[0]))
+
+
+def _recalls(first: Sequence[TypeCount], second: Sequence[TypeCount]) -> tuple[LabelRecall, ...]:
     """Of each type the part of its entities that each model finds."""
-    pairs = zip(first.types, second.types, strict=True) if first and second else ()
     return tuple(
         LabelRecall(label=one.label, rows=one.there, first=one.right / one.there, second=other.right / one.there)
-        for one, other in pairs
+        for one, other in zip(first, second, strict=True)
         if one.there
     )

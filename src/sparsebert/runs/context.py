@@ -45,6 +45,7 @@ from sparsebert.training.evaluate import predict_logits
 Predictions = dict[str, np.ndarray]
 R = TypeVar("R", bound=Recipe)
 TOLERANCE = 1e-4
+_OF_TOKENS = {"tokens": "tags words", "spans": "finds answers in texts"}
 
 
 @dataclass(frozen=True)
@@ -265,13 +266,14 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
 def _check_says_something(recipe: Recipe, spec: TaskSpec, config: PretrainedConfig) -> None:
     """Raise UserError for a task without labels where no model is there whose outputs could stand for them.
 
-    And for a model that tags words where texts are to be judged, which would lose its head.
+    And for a model of words or answers where something else is to be judged, which would lose its head.
     """
-    if saved_head(config) == "tokens" and not task_kind(spec.kind).by_word:
+    head = saved_head(config)
+    if head in _OF_TOKENS and head != task_kind(spec.kind).head:
         raise UserError(
-            "The model tags words, and its head would be lost",
+            f"The model {_OF_TOKENS[head]}, and its head would be lost",
             got=f"{', '.join(config.architectures or ())} for kind {spec.kind}",
-            fix="give --kind tokens; to start from its encoder alone, save that as a model of its own",
+            fix=f"give --kind {head}; to start from its encoder alone, save that as a model of its own",
         )
     if task_kind(spec.kind).labelled or recipe.given_teachers or has_head(config, spec):
         return
@@ -345,12 +347,11 @@ def _encoded(
 
 
 def _in_parts(recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Task:
-    """The task with long texts of words divided, as they are where a model of words answers."""
-    if not task_kind(task.spec.kind).by_word:
+    """The task with long texts divided where tokens are what is asked about, as they are where a model answers."""
+    kind = task_kind(task.spec.kind)
+    if not kind.of_tokens:
         return task
-    most, vocabulary, segments = token_limits(config)
-    limit = recipe.max_length if most is None else min(recipe.max_length, most)
-    return divided(task, Reader(tokenizer, limit, vocabulary, segments, offsets=True))
+    return divided(task, Reader.of_kind(kind, tokenizer, recipe.max_length, *token_limits(config)))
 
 
 def _apart(recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Dataset | None:

@@ -64,6 +64,7 @@ def _notes_about_head(config: PretrainedConfig, spec: TaskSpec) -> list[str]:
     if saved_head(config) in ("base", "masked_lm", "embeddings"):
         return []
     own, wanted = ", ".join(own_names(config)), ", ".join(label_names) or "one value"
+    wanted = "the start and the end of an answer" if task_kind(spec.kind).by_span else wanted
     if not has_head(config, spec):
         has = "one value" if config.num_labels == 1 else own
         return [f"The model's head gives {has}, and the task wants {wanted}: it is not recognised, and trained anew"]

@@ -38,6 +38,18 @@ def split_scores(
     always, _ = kind.scored(constant.everywhere(labels), labels, spec.labels)
     dense = None if dense is None else kind.scored(dense, labels, spec.labels)[0]
     logits, labels = kind.scored(logits, labels, spec.labels)
+    return values_scores(spec, split, logits, labels, always, dense)
+
+
+def values_scores(
+    spec: TaskSpec,
+    split: str,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    always: np.ndarray,
+    dense: np.ndarray | None = None,
+) -> list[Score]:
+    """The same of what metrics take: of outputs and labels, those `always` given, and those of the `dense` model."""
     values, _ = score_with_reasons(spec.metrics, logits, labels)
     baselines = constant_scores(spec.metrics, always, labels)
     return [
@@ -90,8 +102,11 @@ def _intervals(
 def agreement(own: np.ndarray, other: np.ndarray, kind: TaskKind | None) -> float | None:
     """Part of the texts, or words, that two models give the same class, or labels; None where nothing is decided.
 
-    Both are what metrics take of outputs. Words of which nothing was read do not count.
+    Both are what metrics take of outputs. Words of which nothing was read do not count. Of answers it is the part of
+    the windows whose likeliest start and likeliest end are the same.
     """
+    if kind is not None and kind.by_span:
+        return float(np.mean((own.argmax(axis=1) == other.argmax(axis=1)).all(axis=-1)))
     if kind is not None and kind.has_thresholds:
         return float(np.mean(((own > 0) == (other > 0)).all(axis=-1)))
     if kind is None or not kind.exclusive:
@@ -127,11 +142,12 @@ def decisions(
             )
             for one in np.flatnonzero(before != own)[:MOST_FLIPS].tolist()
         ),
-        types=_types(spec, logits, labels) if kind.by_word else (),
+        types=type_counts(spec, logits, labels) if kind.by_word else (),
     )
 
 
-def _types(spec: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> tuple[TypeCount, ...]:
+def type_counts(spec: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> tuple[TypeCount, ...]:
+    """How many entities of each type are given, are there, and are both; of words, as `decisions` takes them."""
     names = types_of(spec.labels)
     counts = entity_counts(*task_kind(spec.kind).scored(logits, labels, spec.labels), len(names)).sum(axis=0)
     return tuple(
@@ -164,5 +180,9 @@ def _word(rows: Dataset, row: int, word: int) -> str:
 
 
 def _text(row: dict[str, str]) -> str:
-    text = " / ".join(row[name] for name in ("text_a", "text_b") if name in row)
+    return shortened(" / ".join(row[name] for name in ("text_a", "text_b") if name in row))
+
+
+def shortened(text: str) -> str:
+    """The text as a flip shows it."""
     return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"

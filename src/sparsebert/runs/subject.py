@@ -13,18 +13,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsebert.data.batches import TokenRow, groups_by_length, inputs_of, outputs_in_groups
 from sparsebert.data.load import load_task
-from sparsebert.data.tokens import Reader, TokenColumns
+from sparsebert.data.tokens import TARGETS, Reader, TokenColumns
 from sparsebert.deployment.plain import inference_of
 from sparsebert.errors import UserError
 from sparsebert.models.heads import saved_kind
-from sparsebert.models.limits import reading_length, segment_types
+from sparsebert.models.limits import reading_length, token_limits
 from sparsebert.models.load import load_config, load_tokenizer
 from sparsebert.models.source import ModelSource
 from sparsebert.modes import evaluating
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.schema import Columns
 from sparsebert.runs.context import RunContext, set_up
-from sparsebert.runtimes.runtime import ready
+from sparsebert.runtimes.runtime import only_output, ready
 from sparsebert.tasks.kind import task_kind
 from sparsebert.training.collate import PaddingCollator, padding_collator
 from sparsebert.training.inference import Inference
@@ -32,6 +32,8 @@ from sparsebert.training.inference import Inference
 CHECKED_TEXTS = 64
 JUDGED_TEXTS = 256
 BATCH = 32
+# Columns of encoded rows that are not looked at for answers.
+_NO_INPUTS = ("label", TARGETS, "length", "row")
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,7 @@ def subject_of(wish: Wish, source: ModelSource, calibrated: Sequence[str]) -> Su
     if not context.is_tuned:
         raise UserError(f"{wish.model} is not fine-tuned for the task", got=context.spec.name)
     model, tokenizer = context.start(), context.tokenizer
-    limits = tokenizer.model_max_length, model.config.vocab_size, segment_types(model.config)
-    reader = Reader(tokenizer, *limits, context.kind.apart, context.kind.by_word)
+    reader = Reader.of_kind(context.kind, tokenizer, tokenizer.model_max_length, *token_limits(model.config))
     collate = padding_collator(tokenizer)
     order = np.random.default_rng(wish.recipe.data_seed).permutation(len(context.train))
     calibration = min(wish.calibration, len(order) - min(JUDGED_TEXTS, len(order) // 4))
@@ -115,7 +116,8 @@ def _without_data(opened: Inference) -> Subject:
     """Checked on texts that ship with the package."""
     kind = saved_kind(opened.model.config)
     texts = packaged_texts()
-    checked, _ = opened.reader.read(texts, texts[::-1] if kind is not None and task_kind(kind).apart else None)
+    pairs = kind is not None and (task_kind(kind).apart or task_kind(kind).by_span)
+    checked, _ = opened.reader.read(texts, texts[::-1] if pairs else None)
     model = ready(opened.model, torch.float32)
     expected = torch_outputs(model, opened.collate, checked, kind)
     tokenizer = opened.reader.tokenizer
@@ -131,7 +133,7 @@ def packaged_texts() -> list[str]:
 def columns_of(rows: Dataset, chosen: Sequence[int]) -> TokenColumns:
     """The token columns of some rows of an encoded data set; numbers beyond its end are passed over."""
     part = rows.select([row for row in chosen if row < len(rows)])
-    return {name: list(part[name]) for name in part.column_names if name not in ("label", "length", "row")}
+    return {name: list(part[name]) for name in part.column_names if name not in _NO_INPUTS}
 
 
 def torch_outputs(
@@ -139,12 +141,12 @@ def torch_outputs(
 ) -> np.ndarray:
     """The first output of the model in torch for each text, as `by_text` has it."""
     with evaluating(model), torch.inference_mode():
-        return by_text(columns, lambda rows: model(**inputs_of(collate(rows)))[0].numpy(), kind)
+        return by_text(columns, lambda rows: only_output(model(**inputs_of(collate(rows)))).numpy(), kind)
 
 
 def by_text(columns: TokenColumns, run: Callable[[list[TokenRow]], np.ndarray], kind: str | None) -> np.ndarray:
     """What `run` gives [rows, ...]; of words or tokens where the `kind` of the task is of these, else of the first."""
-    every = kind is not None and task_kind(kind).by_word
+    every = kind is not None and task_kind(kind).of_tokens
 
     def of_texts(rows: list[TokenRow]) -> np.ndarray:
         outputs = run(rows)

@@ -10,14 +10,21 @@ from sparsebert.data.labels import labels_of
 from sparsebert.models.thresholds import set_thresholds, thresholds_of
 from sparsebert.records import LabelThresholds
 from sparsebert.runs.context import RunContext
-from sparsebert.tasks.thresholds import choose_thresholds
+
+ANSWER = "answer"
+"""What a record calls the threshold of a model that finds answers."""
 
 
 def choose_own(context: RunContext[Any], model: PreTrainedModel) -> None:
-    """Write into a model's configuration the thresholds that suit its outputs; without rows to choose by it stays."""
+    """Write into a model's configuration the thresholds that suit its outputs; without rows to choose by it stays.
+
+    One that has none then gets those of its kind, if there are any.
+    """
+    if context.threshold_rows is None and not thresholds_of(model.config):
+        set_thresholds(model.config, context.kind.default_thresholds(labels_of(context.train)))
     if context.threshold_rows is not None:
         outputs = context.outputs(model, context.threshold_rows)
-        set_thresholds(model.config, choose_thresholds(outputs, labels_of(context.threshold_rows)))
+        set_thresholds(model.config, context.kind.chosen_thresholds(outputs, labels_of(context.threshold_rows)))
 
 
 def recorded(context: RunContext[Any], model: PreTrainedModel) -> LabelThresholds | None:
@@ -27,6 +34,6 @@ def recorded(context: RunContext[Any], model: PreTrainedModel) -> LabelThreshold
         return None
     given = context.threshold_rows is None or values == thresholds_of(context.start().config)
     return LabelThresholds(
-        values=dict(zip(context.spec.labels, values, strict=True)),
+        values=dict(zip(context.spec.labels or (ANSWER,), values, strict=True)),
         rows=None if given or context.threshold_rows is None else len(context.threshold_rows),
     )

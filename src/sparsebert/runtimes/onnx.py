@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sparsebert.runtimes.program import Engine, ProgramPrecision, RuntimeUnavailableError, not_installed
-from sparsebert.runtimes.runtime import ModelInputs, ready
+from sparsebert.runtimes.runtime import ModelInputs, only_output, ready
 from sparsebert.runtimes.whole import WholeProgram, examples, quiet_exporters, rows_a_text
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -103,7 +103,7 @@ class _FirstOutput(nn.Module):
         self.model = model
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        return self.model(**inputs)[0]
+        return only_output(self.model(**inputs))
 
 
 def _module_of(notes: Mapping[str, str]) -> str:

@@ -22,7 +22,7 @@ from sparsebert.runtimes.program import (
     openvino_core,
     openvino_package,
 )
-from sparsebert.runtimes.runtime import ModelInputs, ready
+from sparsebert.runtimes.runtime import ModelInputs, only_output, ready
 from sparsebert.runtimes.whole import WholeProgram, examples, quiet_exporters
 
 # How much of the spread of activations SmoothQuant moves into the weights (arXiv:2211.10438, equation 4); -1 = none.
@@ -108,7 +108,7 @@ class _InOrder(nn.Module):
         self.model, self.names = model, tuple(names)
 
     def forward(self, *values: Tensor) -> Tensor:
-        return self.model(**dict(zip(self.names, values, strict=True)))[0]
+        return only_output(self.model(**dict(zip(self.names, values, strict=True))))
 
 
 def _module_of(operation: str) -> str:

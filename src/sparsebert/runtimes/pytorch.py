@@ -13,7 +13,15 @@ from transformers import PreTrainedModel
 from sparsebert.kernels import dispatch, native
 from sparsebert.models.accelerate import accelerate, sparse_layers
 from sparsebert.runtimes.program import RuntimeUnavailableError
-from sparsebert.runtimes.runtime import ModelInputs, Prepared, Runtime, attention_of, predicts_classes, ready
+from sparsebert.runtimes.runtime import (
+    ModelInputs,
+    Prepared,
+    Runtime,
+    attention_of,
+    only_output,
+    predicts_classes,
+    ready,
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class Compiled(Runtime):
             # up.
             raise RuntimeUnavailableError("compile", str(error).strip().splitlines()[0]) from error
         return Prepared(
-            run=lambda given: graph(**given)[0],
+            run=lambda given: only_output(graph(**given)),
             dtype=_dtype(module),
             attention=attention_of(module),
             predicts=predicts_classes(module),
@@ -116,7 +124,7 @@ def _no_compiler() -> str | None:
 
 def _layer_by_layer(module: PreTrainedModel) -> Prepared:
     return Prepared(
-        run=lambda given: module(**given)[0],
+        run=lambda given: only_output(module(**given)),
         dtype=_dtype(module),
         attention=attention_of(module),
         predicts=predicts_classes(module),

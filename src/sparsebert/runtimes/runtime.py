@@ -9,19 +9,21 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from sparsebert import registry
+from sparsebert.models.families import ANSWERER
 
 ModelInputs = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model that is ready to run. `run` gives the first output: logits, or hidden states where there is no head.
+    """A model that is ready to run. `run` gives its output: logits, or hidden states where there is no head.
 
     `predicts`: the output scores more than one class. `module` is the model whose layers are called one by one, none
     where the runtime runs the whole as one program. `any_shape`: it takes inputs of other shapes than it was prepared
@@ -72,9 +74,17 @@ def attention_of(model: PreTrainedModel) -> str:
     return str(model.config._attn_implementation)
 
 
+def only_output(output: Any) -> Tensor:
+    """The output of a model that counts, its first one; of one that finds answers both [batch, length, 2]."""
+    if "start_logits" in output:
+        return torch.stack([output["start_logits"], output["end_logits"]], dim=-1)
+    return output[0]
+
+
 def predicts_classes(model: PreTrainedModel) -> bool:
-    """Whether the first output of the model scores more than one class."""
-    return model.base_model is not model and (model.config.num_labels or 0) > 1
+    """Whether the output of the model scores more than one class."""
+    answers = type(model).__name__.endswith(ANSWERER)
+    return model.base_model is not model and not answers and (model.config.num_labels or 0) > 1
 
 
 def obstacles() -> dict[str, str | None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsebert.tasks.class_names import class_ids, class_names, refuse_missing_words
+from sparsebert.tasks.divergence import mean_divergence, softened_divergence
 from sparsebert.tasks.kind import ConstantAnswer, Passage, TaskKind, TextColumn
 
 if TYPE_CHECKING:
@@ -65,18 +66,11 @@ class Classification(TaskKind):
 
     def divergence(self, teacher: np.ndarray, student: np.ndarray) -> float:
         """KL(teacher || student), in nats."""
-        from scipy.special import log_softmax
-
-        log_teacher, log_student = log_softmax(teacher, axis=-1), log_softmax(student, axis=-1)
-        return float(np.mean(np.sum(np.exp(log_teacher) * (log_teacher - log_student), axis=-1)))
+        return mean_divergence(teacher, student)
 
     def distillation(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
         """T^2 KL(teacher || student) of softened logits."""
-        import torch.nn.functional as F
-
-        log_student = F.log_softmax(student / temperature, dim=-1)
-        log_teacher = F.log_softmax(teacher / temperature, dim=-1)
-        return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+        return softened_divergence(student, teacher, temperature)
 
     def constant(self, labels: np.ndarray, names: Sequence[str]) -> ConstantAnswer:
         """The class that most texts have."""

@@ -49,14 +49,6 @@ class Embeddings(TaskKind):
         """Raises UserError, as there is no column of labels."""
         raise _no_labels(where)
 
-    def strata(self, labels: np.ndarray) -> np.ndarray:
-        """All texts are of one stratum."""
-        return np.zeros(len(labels), dtype=int)
-
-    def recognises(self, num_labels: int | None, problem_type: str | None) -> bool:
-        """Always: a model with this head is for this."""
-        return True
-
     def outputs(self, output: Any) -> torch.Tensor:
         """Vectors [texts, dimensions]."""
         return output.logits
@@ -92,7 +84,7 @@ class Embeddings(TaskKind):
 
     def constant(self, labels: np.ndarray, names: Sequence[str]) -> ConstantAnswer:
         """The mean direction."""
-        return ConstantAnswer(_directions(labels).mean(axis=0), "always giving the mean vector")
+        return ConstantAnswer(directions(labels).mean(axis=0), "always giving the mean vector")
 
     def answer(self, names: Sequence[str], outputs: np.ndarray, passage: Passage | None = None) -> dict[str, Any]:
         """The vector."""
@@ -118,14 +110,14 @@ def neighbours(outputs: np.ndarray, labels: np.ndarray) -> float:
 
 def cosines(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The cosine of the two vectors in each row [rows]; 0 for a vector of zeros."""
-    return (_directions(outputs) * _directions(labels)).sum(axis=-1)
+    return (directions(outputs) * directions(labels)).sum(axis=-1)
 
 
 def _shared_neighbours(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """For each text, the part of its nearest by the one that are its nearest by the other [texts]."""
     if len(outputs) < NEIGHBOURS + 2:
         raise UndefinedMetricError(f"ten neighbours need {NEIGHBOURS + 2} texts or more")
-    sides = _directions(outputs).astype(np.float32), _directions(labels).astype(np.float32)
+    sides = directions(outputs).astype(np.float32), directions(labels).astype(np.float32)
     found = []
     for start in range(0, len(outputs), _AT_ONCE):
         own, taught = (_nearest(side, slice(start, start + _AT_ONCE)) for side in sides)
@@ -140,7 +132,8 @@ def _nearest(directions: np.ndarray, part: slice) -> np.ndarray:
     return np.argpartition(-similar, NEIGHBOURS, axis=-1)[:, :NEIGHBOURS]
 
 
-def _directions(vectors: np.ndarray) -> np.ndarray:
+def directions(vectors: np.ndarray) -> np.ndarray:
+    """Vectors of length 1 [texts, numbers] in float64; one of zeros stays."""
     vectors = np.asarray(vectors, dtype=np.float64)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
 

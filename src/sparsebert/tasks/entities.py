@@ -16,16 +16,16 @@ BEGIN, INSIDE = "B", "I"
 _BEGINS, _GOES_ON = frozenset("BSU"), frozenset("IELM")
 _TAG = re.compile(r"([BIESLUM])-(.+)")
 # Scripts that put no spaces between words: each letter is one.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 # Marks on letters, which are no letters by themselves: accents, vowel signs, joiners, soft hyphens.
-_MARKS = (
+MARKS = (
     "\u0300-\u036f\u0483-\u0489\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0711\u0730-\u074a\u07a6-\u07b0"
     "\u0816-\u082d\u0859-\u085b\u08d3-\u0963\u0966-\u0dff\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f"
     "\u00ad\u200b-\u200d"
 )
-_LETTERS = rf"(?![{_UNSPACED}])\w(?:(?![{_UNSPACED}])[\w{_MARKS}])*"
+_LETTERS = rf"(?![{UNSPACED}])\w(?:(?![{UNSPACED}])[\w{MARKS}])*"
 # A word goes on behind a sign that stands within words.
-_WORD = re.compile(rf"[{_UNSPACED}]|{_LETTERS}(?:[-.'’@&]{_LETTERS})*|[^\w\s][{_MARKS}]*")
+_WORD = re.compile(rf"[{UNSPACED}]|{_LETTERS}(?:[-.'’@&]{_LETTERS})*|[^\w\s][{MARKS}]*")
 
 Entity = tuple[int, int, int]
 """The number of its type, its first word, and the word after its last."""

@@ -88,13 +88,20 @@ class TaskKind(ABC):
     """Whether data have labels; else the outputs of the dense model are what others are to give, and their labels."""
     texts: int | None = None
     """How many texts a row has; none = one or two."""
-    by_first: bool = False
-    """Whether rows with the same first text belong together, so that they are held out together."""
+    together: int | None = None
+    """Of which text the rows that share it belong together, so that they are held out together: 0 = the first."""
     by_word: bool = False
     """Whether labels are of the words of a text, and a model's outputs of its tokens [texts, tokens, outputs].
 
     The outputs of a word are those of its first token, and 0 where it has none. Labels of rows are lists of whole
     numbers; in an array [texts, words] they are filled up with IGNORED, and outputs [texts, words, outputs] with 0.
+    """
+    by_span: bool = False
+    """Whether an answer is a part of the second text of a pair, which may come in several windows, a row each.
+
+    Outputs of a model are those of its tokens [windows, tokens, 2], for starts and for ends. Those that are kept are
+    [windows, 1 + pieces, 2]: of the first token, and of what the pieces of a window's text begin and end with (see
+    tasks/answers.py), 0 where that is no token and behind the last one. Labels of rows are objects.
     """
     apart: bool = False
     """Whether a text is a pair of which each side is read on its own, so that a batch holds two rows for each."""
@@ -102,11 +109,24 @@ class TaskKind(ABC):
     """Whether a teacher's outputs of all texts can be kept; else it runs along with its student."""
 
     has_thresholds: bool = False
-    """Whether each label is given by itself, from a probability on that a model may have of its own for each."""
+    """Whether a label, or an answer, is given from a probability on that a model may have of its own."""
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether a model's outputs are of the tokens of a text, so that it matters where these stand."""
+        return self.by_word or self.by_span
 
     def deciding_at(self, thresholds: Sequence[float]) -> TaskKind:
         """The kind as a model with `thresholds` [labels], probabilities, decides; none given = as it is."""
         return self
+
+    def chosen_thresholds(self, outputs: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:
+        """Probabilities that suit outputs and labels of rows that were not trained on; none where nothing tells."""
+        return ()
+
+    def default_thresholds(self, labels: np.ndarray) -> tuple[float, ...]:
+        """Those of a model for which there are no such rows, by the train labels; none = as the kind decides."""
+        return ()
 
     def margins(self, outputs: np.ndarray) -> np.ndarray:
         """Outputs [texts, outputs] as metrics take them: by how much each lies above what decides."""
@@ -139,13 +159,13 @@ class TaskKind(ABC):
         names the row, for a value that is missing or does not fit.
         """
 
-    @abstractmethod
     def strata(self, labels: np.ndarray) -> np.ndarray:
-        """A whole number for each text [texts]: of texts with the same number a like share is held out."""
+        """A whole number for each text [texts], else 0: of texts with the same number a like share is held out."""
+        return np.zeros(len(labels), dtype=int)
 
-    @abstractmethod
     def recognises(self, num_labels: int | None, problem_type: str | None) -> bool:
-        """Whether a saved model, whose class has this kind's head, was fine-tuned for this kind of task."""
+        """Whether a saved model, whose class has this kind's head, was fine-tuned for this kind of task; else True."""
+        return True
 
     @abstractmethod
     def outputs(self, output: Any) -> torch.Tensor:

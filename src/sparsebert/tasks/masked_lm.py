@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from sparsebert.errors import UserError
+from sparsebert.tasks.divergence import softened_divergence
 from sparsebert.tasks.kind import IGNORED, ConstantAnswer, Passage, TaskKind, TextColumn
 from sparsebert.tasks.metric import Metric
 
@@ -46,10 +47,6 @@ class MaskedLM(TaskKind):
     def labels(self, values: Sequence[Any], names: tuple[str, ...], where: str) -> NoReturn:
         """There are no labels to read. Raises UserError."""
         raise _no_labels(where)
-
-    def strata(self, labels: np.ndarray) -> np.ndarray:
-        """All texts are of one stratum."""
-        return np.zeros(len(labels), dtype=int)
 
     def recognises(self, num_labels: int | None, problem_type: str | None) -> bool:
         """Never as fine-tuned for texts with labels: the class of the model alone tells."""
@@ -89,9 +86,7 @@ class MaskedLM(TaskKind):
 
     def distillation(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
         """T^2 KL(teacher || student) of softened logits [hidden tokens, vocabulary]."""
-        log_student = F.log_softmax(student / temperature, dim=-1)
-        log_teacher = F.log_softmax(teacher / temperature, dim=-1)
-        return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+        return softened_divergence(student, teacher, temperature)
 
     def constant(self, labels: np.ndarray, names: Sequence[str]) -> ConstantAnswer:
         """How often each token is hidden, whatever stands beside it: its entropy is the loss of that answer."""

@@ -17,6 +17,7 @@ from sparsebert.tasks.class_names import class_name, in_order, listed, refuse_mi
 from sparsebert.tasks.kind import ConstantAnswer, Passage, TaskKind, TextColumn
 from sparsebert.tasks.metric import Metric, UndefinedMetricError
 from sparsebert.tasks.resampled import Drawn, weights
+from sparsebert.tasks.thresholds import choose_thresholds
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +60,10 @@ class MultiLabel(TaskKind):
             return outputs
         limits = np.array(self.thresholds)
         return outputs - np.log(limits / (1 - limits))
+
+    def chosen_thresholds(self, outputs: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:
+        """One for each label (see tasks/thresholds.py)."""
+        return choose_thresholds(outputs, labels)
 
     def from_columns(self, columns: Mapping[str, Sequence[Any]], file: str) -> tuple[list[list[str]], tuple[str, ...]]:
         """Of each row the names of the columns with a 1. Raises UserError for a value that is not 0 or 1."""

@@ -32,7 +32,7 @@ class PairRanking(Regression):
     metrics = ("spearman", "pearson")
     labelled = False
     texts = 2
-    by_first = True
+    together = 0
 
     def from_text(self, column: TextColumn) -> tuple[Sequence[str], tuple[str, ...]]:
         """Raises UserError, as there is no column of labels."""

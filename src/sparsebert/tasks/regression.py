@@ -43,10 +43,6 @@ class Regression(TaskKind):
         """The numbers."""
         return finite_numbers(values, where)
 
-    def strata(self, labels: np.ndarray) -> np.ndarray:
-        """All texts are of one stratum."""
-        return np.zeros(len(labels), dtype=int)
-
     def recognises(self, num_labels: int | None, problem_type: str | None) -> bool:
         """As transformers reads a configuration."""
         return problem_type == self.problem_type or (problem_type is None and num_labels == 1)

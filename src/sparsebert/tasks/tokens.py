@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsebert.errors import UserError
 from sparsebert.tasks.class_names import class_name, listed
+from sparsebert.tasks.divergence import mean_divergence, softened_divergence
 from sparsebert.tasks.entities import (
     BEGIN,
     INSIDE,
@@ -81,14 +82,6 @@ class TaggedWords(TaskKind):
             found.append([[word["start"], word["end"], ids[word["tag"]]] for word in words])
         return found
 
-    def strata(self, labels: np.ndarray) -> np.ndarray:
-        """All texts are of one stratum."""
-        return np.zeros(len(labels), dtype=int)
-
-    def recognises(self, num_labels: int | None, problem_type: str | None) -> bool:
-        """Always: a model with this head is for this."""
-        return True
-
     def outputs(self, output: Any) -> torch.Tensor:
         """Logits [texts, tokens, tags]."""
         return output.logits
@@ -127,19 +120,12 @@ class TaggedWords(TaskKind):
 
     def divergence(self, teacher: np.ndarray, student: np.ndarray) -> float:
         """KL(teacher || student), in nats, a mean over words; there is none where the teacher's outputs are 0."""
-        from scipy.special import log_softmax
-
         real = teacher.any(axis=-1)
-        log_teacher, log_student = log_softmax(teacher[real], axis=-1), log_softmax(student[real], axis=-1)
-        return float(np.mean(np.sum(np.exp(log_teacher) * (log_teacher - log_student), axis=-1)))
+        return mean_divergence(teacher[real], student[real])
 
     def distillation(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
         """T^2 KL(teacher || student) of softened logits [words, tags], a mean over words."""
-        import torch.nn.functional as F
-
-        log_student = F.log_softmax(student / temperature, dim=-1)
-        log_teacher = F.log_softmax(teacher / temperature, dim=-1)
-        return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+        return softened_divergence(student, teacher, temperature)
 
     def constant(self, labels: np.ndarray, names: Sequence[str]) -> ConstantAnswer:
         """The tag that most words have."""

@@ -12,7 +12,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
 from sparsebert.data.batches import groups_by_length, padded
-from sparsebert.data.tokens import WORDS
+from sparsebert.data.tokens import TARGETS, WORDS
 from sparsebert.errors import UserError
 from sparsebert.tasks.kind import IGNORED
 
@@ -44,7 +44,9 @@ class PaddingCollator:
             batch["rows"] = torch.tensor([row["row"] for row in rows])
         if WORDS in rows[0]:
             batch[WORDS] = _filled([row[WORDS] for row in rows], -1)
-        if "label" in rows[0]:
+        if TARGETS in rows[0]:
+            batch |= _span_labels([row[TARGETS] for row in rows], batch)
+        elif "label" in rows[0]:
             batch["labels"] = _labels([row["label"] for row in rows], batch)
         return batch
 
@@ -56,15 +58,34 @@ def _labels(rows: Sequence[Any], batch: Batch) -> torch.Tensor:
     return at_tokens(_filled(rows, IGNORED), batch[WORDS], batch["input_ids"].shape[1], IGNORED)
 
 
+def _span_labels(targets: Sequence[Sequence[int]], batch: Batch) -> Batch:
+    """Labels [rows, length, 2] of starts and ends (see tasks/spans.py), and the same as heads of transformers want it.
+
+    `targets` are the places, in `words`, of the answer's start and end.
+    """
+    marks = torch.zeros_like(batch[WORDS])
+    marks.scatter_(1, torch.tensor(targets)[:, None], 1)
+    labels = at_tokens(marks, batch[WORDS], batch["input_ids"].shape[1], IGNORED)
+    start, end = (labels == 1).int().argmax(dim=1).unbind(dim=-1)
+    return {"labels": labels, "start_positions": start, "end_positions": end}
+
+
 def at_tokens(values: torch.Tensor, words: torch.Tensor, length: int, filler: float) -> torch.Tensor:
-    """Values of words [rows, words, ...] at their first tokens [rows, length, ...]; `words` is -1 for none."""
+    """Values of words [rows, words, ...] at their first tokens [rows, length, ...]; `words` is -1 for none.
+
+    Where `words` [rows, words, outputs] has a token for each output, each value stands at its own.
+    """
     found = values.new_full((len(words), length, *values.shape[2:]), filler)
+    if words.dim() > 2:
+        row, word, output = torch.nonzero(words >= 0, as_tuple=True)
+        found[row, words[row, word, output], output] = values[row, word, output]
+        return found
     row, word = torch.nonzero(words >= 0, as_tuple=True)
     found[row, words[row, word]] = values[row, word]
     return found
 
 
-def _filled(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
+def _filled(rows: Sequence[Sequence[Any]], filler: int) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, filler)
 
 

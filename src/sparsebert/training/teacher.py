@@ -71,7 +71,7 @@ class TeacherCache:
             )
         rows = batch["rows"].tolist()
         batch["teacher_logits"] = torch.from_numpy(self.logits[rows])
-        if self.kind.by_word:
+        if self.kind.of_tokens:
             length = batch["input_ids"].shape[1]
             batch["teacher_logits"] = at_tokens(batch["teacher_logits"], batch[WORDS], length, 0.0)
         if self.hidden is not None and len(layers) > 0:
@@ -268,7 +268,7 @@ def _fill(
                 values = layers[:, i, real[i]].numpy()
                 states[:, start:end] = values
                 squares += np.square(values).mean(axis=2).sum(axis=1)
-    np.save(folder / LOGITS, stacked(logits, list(encoded[WORDS]) if kind.by_word else ()))
+    np.save(folder / LOGITS, stacked(logits, list(encoded[WORDS]) if kind.of_tokens else ()))
     if states is not None:
         states.flush()
     np.save(folder / SCALE, squares / offsets[-1])
