@@ -9,7 +9,6 @@ import torch
 from transformers import (
     BertConfig,
     BertForMultipleChoice,
-    BertForQuestionAnswering,
 )
 
 from sparsebert.errors import UserError
@@ -120,10 +119,7 @@ def test_other_names_and_other_numbers_of_labels_are_said(tmp_path: Path, data: 
         assert own_names(bench.fresh().config) == ["no", "yes"]
 
 
-HEADS = {
-    "BertForQuestionAnswering": BertForQuestionAnswering,
-    "BertForMultipleChoice": BertForMultipleChoice,
-}
+HEADS = {"BertForMultipleChoice": BertForMultipleChoice}
 
 
 def test_a_model_that_tags_words_starts_no_task_of_texts(tmp_path: Path, data: Path):
@@ -167,8 +163,8 @@ def test_a_teacher_with_its_labels_in_another_order_is_accepted(tmp_path: Path, 
     bench = context(named(tmp_path / "model", "no", "yes"), data, tmp_path / "out")
     given = load_model(teacher)
     assert torch.equal(bench.load(teacher).classifier.weight, given.classifier.weight[[1, 0]])
-    with pytest.raises(UserError, match="BertForQuestionAnswering"):
-        context(rewrite(teacher, architectures=["BertForQuestionAnswering"]), data, tmp_path / "out")
+    with pytest.raises(UserError, match="BertForMultipleChoice"):
+        context(rewrite(teacher, architectures=["BertForMultipleChoice"]), data, tmp_path / "out")
 
 
 def test_a_teacher_whose_labels_have_no_names_is_said(tmp_path: Path, data: Path):
