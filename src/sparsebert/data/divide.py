@@ -1,42 +1,82 @@
-"""Rows of words with tags that are longer than a model reads, in parts, so that no word is left out."""
+"""Texts that are longer than a model reads, in parts, so that nothing of them is left out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 from datasets import Dataset
 
 from sparsebert.data.load import Task
 from sparsebert.data.tokens import Reader
+from sparsebert.errors import UserError
+
+_AT_ONCE = 1000
 
 
 def divided(task: Task, reader: Reader) -> Task:
     """The task with its long texts in parts (see `parts_of`), each with its own words; a note counts them."""
-    splits = {"train": task.train, task.validation_name: task.validation, **task.more_validation}
-    found = {name: _divided(rows, reader) for name, rows in splits.items()}
+    splits = _splits(task)
+    found = _of_each(task, lambda rows: _divided(rows, reader))
     notes = tuple(
         f"{name}: {len(splits[name])} texts are read in {len(rows)} parts, some being longer than {reader.limit} tokens"
-        for name, rows in found.items()
+        for name, rows in _splits(found).items()
         if len(rows) > len(splits[name])
     )
-    return replace(
-        task,
-        train=found["train"],
-        validation=found[task.validation_name],
-        more_validation={name: found[name] for name in task.more_validation},
-        notes=(*task.notes, *notes),
-    )
+    return replace(found, notes=(*task.notes, *notes))
+
+
+def with_tokens(task: Task, reader: Reader, special: frozenset[int]) -> Task:
+    """The task without texts of `special` tokens alone, of which nothing can be asked; a note counts them.
+
+    Raises UserError where nothing is left of a split.
+    """
+    splits = _splits(task)
+    found = _of_each(task, lambda rows: _with_tokens(rows, reader, special))
+    notes = []
+    for name, rows in _splits(found).items():
+        if not len(rows):
+            raise UserError(
+                "The tokenizer knows none of the words of the texts, so there is nothing to predict",
+                got=f"{len(splits[name])} texts of {name}",
+                fix="give text of its language and script",
+            )
+        if less := len(splits[name]) - len(rows):
+            notes.append(f"{name}: {less} texts of which the tokenizer knows no word are left out")
+    return replace(found, notes=(*task.notes, *notes))
+
+
+def _splits(task: Task) -> dict[str, Dataset]:
+    return {"train": task.train, task.validation_name: task.validation, **task.more_validation}
+
+
+def _of_each(task: Task, change: Callable[[Dataset], Dataset]) -> Task:
+    """The task with every split changed."""
+    more = {name: change(rows) for name, rows in task.more_validation.items()}
+    return replace(task, train=change(task.train), validation=change(task.validation), more_validation=more)
 
 
 def _divided(rows: Dataset, reader: Reader) -> Dataset:
-    texts, labels = list(rows["text_a"]), list(rows["label"])
+    texts = list(rows["text_a"])
     parts = reader.parts(texts)
     if all(len(places) == 1 for places in parts):
         return rows
-    found = [
-        (text[start:end], [[one - start, other - start, tag] for one, other, tag in words if start <= one < end])
-        for text, words, places in zip(texts, labels, parts, strict=True)
+    if "label" not in rows.column_names:
+        found = [text[start:end] for text, places in zip(texts, parts, strict=True) for start, end in places]
+        return Dataset.from_dict({"text_a": found})
+    kept = [
+        (text[start:end], own)
+        for text, words, places in zip(texts, list(rows["label"]), parts, strict=True)
         for start, end in places
+        if (own := [[one - start, other - start, tag] for one, other, tag in words if start <= one < end])
     ]
-    kept = [(text, words) for text, words in found if words]
     return Dataset.from_dict({"text_a": [text for text, _ in kept], "label": [words for _, words in kept]})
+
+
+def _with_tokens(rows: Dataset, reader: Reader, special: frozenset[int]) -> Dataset:
+    known = []
+    for start in range(0, len(rows), _AT_ONCE):
+        read, _ = reader.read(rows[start : start + _AT_ONCE]["text_a"], None, start)
+        known += [not special.issuperset(ids) for ids in read["input_ids"]]
+    return rows if all(known) else Dataset.from_dict(rows[np.flatnonzero(known).tolist()])

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, field_validator
 
+from sparsebert.recipe.masking import Hidden
 from sparsebert.recipe.schema import Columns, FolderName, Measure, Plain, Title
 
 SCHEMA = 1
@@ -54,6 +55,7 @@ class Recipe(Plain, frozen=True):
         description="of multilabel: part of the train rows that no training sees, on which is chosen from which "
         "probability on each label is given; 0 = none is chosen, and models keep what they have, else 0.5",
     )
+    masking: Hidden = Field(default=Hidden(), description="of masked_lm: which tokens are hidden, and by what")
     score_train: bool = Field(
         default=False, description="true = every finished model's scores and mean loss on all train rows too"
     )

@@ -15,6 +15,7 @@ from sparsebert.reports.rows import FamilyRow, TimingRow, family_rows, timing_ro
 _GUESSES = {
     **dict.fromkeys(("accuracy", "f1", "matthews"), "majority class"),
     **dict.fromkeys(("entity_f1", "tag_accuracy"), "most frequent tag"),
+    "masked_accuracy": "most frequent token",
     **dict.fromkeys(("pearson", "spearman"), "mean of the labels"),
     **dict.fromkeys(("cosine", "neighbours"), "mean vector"),
 }
