@@ -54,8 +54,9 @@ EXAMPLES = {
     ),
     "pair_similarity": Example([0.5, 2, 5.0, 3.25], ["0,5", "2", "5", "3,25"], (), [[0.5], [2], [5], [3.25]]),
 }
-# Of words, and of text without labels; see test_tokens.py, test_masked_lm.py, test_embeddings.py and test_ranking.py.
-OTHERS = ["tokens", "masked_lm", "embeddings", "ranking"]
+# Of words, and of text without labels; see test_tokens.py, test_masked_lm.py, test_embeddings.py,
+# test_embedding_pairs.py and test_ranking.py.
+OTHERS = ["tokens", "masked_lm", "embeddings", "embedding_pairs", "ranking"]
 KINDS = [name for name in registry.names("task_kind") if name not in OTHERS]
 
 

@@ -82,8 +82,18 @@ KindOption = Annotated[
         "--kind",
         metavar="NAME",
         help="What labels are: classification (default), regression, multilabel, tokens (a tag for each word); of "
-        "pairs whose sides are read apart pair_classification, pair_similarity; embeddings, ranking and masked_lm have "
-        "none.",
+        "pairs whose sides are read apart pair_classification, pair_similarity; embeddings, embedding_pairs, ranking "
+        "and masked_lm have none.",
+        rich_help_panel=DATA,
+    ),
+]
+PoolingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pooling",
+        metavar="NAME",
+        help="Of embeddings, for a model whose folder does not say it: mean, cls, max, mean_sqrt_len_tokens, "
+        "weightedmean, lasttoken.",
         rich_help_panel=DATA,
     ),
 ]

@@ -48,7 +48,7 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
     kind = task_kind(columns.kind)
     wanted = is_tagged if kind.by_word else has_columns if kind.labelled else is_data
     train_file, validation_file = _find(task, path, wanted)
-    texts = (TEXT,) if kind.by_word else _text_columns(columns)
+    texts = (TEXT,) if kind.by_word else _text_columns(columns, kind)
     read = _read(train_file, texts, columns)
     spec = _spec(task, read, texts, columns, train_file.name)
     rows = standard_rows(read.table, spec, train_file.name)
@@ -143,8 +143,8 @@ def _one(folder: Path, stems: Sequence[str], wanted: Callable[[Path], bool]) -> 
     return found[0] if found else None
 
 
-def _text_columns(columns: Columns) -> tuple[str, ...]:
-    text = columns.text or ("text",)
+def _text_columns(columns: Columns, kind: TaskKind) -> tuple[str, ...]:
+    text = columns.text or kind.columns
     if len(text) > 2:
         raise UserError("A task has one or two text columns", got=", ".join(text))
     if len(set(text)) < len(text):

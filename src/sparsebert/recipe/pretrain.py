@@ -153,6 +153,8 @@ class PretrainRecipe(TrainRecipe, frozen=True):
             raise ValueError("there is nothing to train on: give text (files, folders, or hub:NAME)")
         if self.data is not None or self.columns != Columns() or self.train_examples is not None:
             raise ValueError("data, columns and train_examples are of tasks with labels: leave them out")
+        if self.pooling is not None:
+            raise ValueError("pooling is of embeddings: leave it out")
         if self.train_tokenizer is not None and self.vocabulary is not None:
             raise ValueError("give vocabulary or train_tokenizer, not both")
         new = (self.train_tokenizer, self.vocabulary, self.feedforward, self.neurons)

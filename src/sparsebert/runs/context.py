@@ -33,6 +33,7 @@ from sparsebert.records import TRAIN, Decisions, Inputs, Score
 from sparsebert.reports import values as v
 from sparsebert.runs.notes import has_head, notes_about, notes_about_teachers, notes_about_thresholds
 from sparsebert.runs.scoring import decisions, hidden_loss_score, split_scores
+from sparsebert.runs.start import check_pooling, start_config, vector_asked
 from sparsebert.runs.token_rows import apart_rows, collator_of, encoded_splits, fit_tokenizer, in_parts, numbered
 from sparsebert.tasks.kind import ConstantAnswer, TaskKind, task_kind
 from sparsebert.tasks.metrics import score
@@ -45,6 +46,9 @@ from sparsebert.training.text_rows import Hider
 Predictions = dict[str, np.ndarray]
 R = TypeVar("R", bound=Recipe)
 TOLERANCE = 1e-4
+_GIVE = {
+    "embeddings": "name how the vectors of tokens become one, --pooling mean, or give a folder of sentence-transformers"
+}
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class RunContext(Generic[R]):
     @property
     def is_tuned(self) -> bool:
         """Whether the recipe's model is fine-tuned for the task."""
-        return self.has_head(load_config(resolve(self.recipe.model)))
+        return self.has_head(start_config(self.recipe))
 
     def drawn(self, rows: Any, training: Training) -> tuple[Any, Sampler[Any] | None]:
         """Train rows as a training draws them, and in which order; none = those of like length together.
@@ -200,8 +204,10 @@ class RunContext(Generic[R]):
         return self._opened.pop() if self._opened else self._open()
 
     def _open(self) -> PreTrainedModel:
-        source = resolve(self.recipe.model)
+        source, vector = resolve(self.recipe.model), vector_asked(self.recipe)
         set_seed(self.recipe.seed)
+        if vector is not None:
+            return load_model(source, kind=self.spec.kind, dtype=torch.float32, vector=vector)
         return self.load(source)
 
     def say(self, name: str, predictions: Predictions) -> None:
@@ -240,10 +246,10 @@ def task_of(recipe: Recipe) -> Task:
 def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> RunContext[R]:
     """Load data and tokeniser. Raises UserError for anything the user can mend, before anything is written."""
     source = resolve(recipe.model)
-    config = load_config(source)
-    check_start(config, source.name)
-    tokenizer = load_tokenizer(source)
+    check_start(load_config(source), source.name)
     task = task_of(recipe)
+    check_pooling(recipe, task_kind(task.spec.kind))
+    config, tokenizer = start_config(recipe), load_tokenizer(source)
     _check_says_something(recipe, task.spec, config)
     task = in_parts(recipe, task, tokenizer, config)
     train, encoded = encoded_splits(recipe, task, tokenizer, config)
@@ -293,7 +299,7 @@ def _check_says_something(recipe: Recipe, spec: TaskSpec, config: PretrainedConf
     raise UserError(
         f"The model gives nothing of kind {spec.kind} that a smaller one could be made to keep",
         got=", ".join(config.architectures or ()) or "no architectures in its config.json",
-        fix="give a folder of sentence-transformers: a SentenceTransformer for embeddings, a CrossEncoder for ranking",
+        fix=_GIVE.get(kind.head, "give a CrossEncoder of sentence-transformers"),
     )
 
 

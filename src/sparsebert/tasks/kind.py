@@ -91,6 +91,8 @@ class TaskKind(ABC):
 
     Labels of a row are then as many whole numbers as it has tokens, IGNORED where a token is not hidden.
     """
+    columns: tuple[str, ...] = ("text",)
+    """The text columns of a file whose user names none."""
     texts: int | None = None
     """How many texts a row has; none = one or two."""
     by_first: bool = False
