@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset
 
+from sparsebert.data.conll import CONLL_SUFFIXES
 from sparsebert.data.hold_out import HELD_OUT_SPLIT, hold_out, row_texts
 from sparsebert.data.meant import MeantLabels, label_columns, label_name, one_column, sound_label, with_meant_labels
 from sparsebert.data.read import DATA_SUFFIXES, column, has_columns, is_data, read_file
@@ -48,6 +49,8 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
     kind = task_kind(columns.kind)
     wanted = is_tagged if kind.by_word else has_columns if kind.labelled else is_data
     train_file, validation_file = _find(task, path, wanted)
+    if train_file.suffix.lower() in CONLL_SUFFIXES and not kind.by_word:
+        raise _tagged(train_file)
     texts = (TEXT,) if kind.by_word else _text_columns(columns, kind)
     read = _read(train_file, texts, columns)
     spec = _spec(task, read, texts, columns, train_file.name)
@@ -126,6 +129,8 @@ def _find(task: str, path: Path, wanted: Callable[[Path], bool]) -> tuple[Path, 
         raise UserError("The data path does not exist", got=path)
     folder = path if path.is_dir() else path.parent
     train = path if path.is_file() else _one(folder, ("train",), wanted)
+    if train is None and (tagged := _one(folder, ("train",), lambda file: file.suffix.lower() in CONLL_SUFFIXES)):
+        raise _tagged(tagged)
     if train is None:
         names = " or ".join(f"train{suffix}" for suffix in DATA_SUFFIXES)
         raise UserError(
@@ -134,6 +139,10 @@ def _find(task: str, path: Path, wanted: Callable[[Path], bool]) -> tuple[Path, 
             fix="`sparsebert tasks` lists the tasks that need no file of yours",
         )
     return train, _one(folder, VALIDATION_STEMS, wanted)
+
+
+def _tagged(file: Path) -> UserError:
+    return UserError("A file of words with tags is of another kind", got=file.name, fix="give --kind tokens")
 
 
 def _one(folder: Path, stems: Sequence[str], wanted: Callable[[Path], bool]) -> Path | None:

@@ -32,7 +32,7 @@ from sparsebert.models.config import (
 from sparsebert.models.families import HeadName, family_of, is_shrunk
 from sparsebert.models.heads import AUTO, head_of, saved_head
 from sparsebert.models.layout import base_of
-from sparsebert.models.sentence import SentenceVector
+from sparsebert.models.sentence import SentenceVector, vector_of
 from sparsebert.models.sentence_folder import (
     check_vector,
     forget_vector,
@@ -132,6 +132,7 @@ def load_config(source: ModelSource | Path | str) -> PretrainedConfig:
     if is_shrunk(config):
         check_shape(config.to_dict(), file)
     take_vector(config, folder)
+    vector_of(config)
     take_activation(config, folder)
     thresholds_of(config, str(file))
     return config

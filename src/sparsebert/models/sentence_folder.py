@@ -93,6 +93,16 @@ def sentence_length(folder: Path) -> int | None:
     return length if isinstance(length, int) and length > 0 else None
 
 
+def length_note(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A line where the folder says that more of a text is read than its tokenizer reads; empty if not."""
+    length, own = sentence_length(folder), int(tokenizer.model_max_length)
+    if length is None or length <= own:
+        return ""
+    return (
+        f"The folder says that {length:,} tokens of a text are read, and its tokenizer {own:,}: so many are, and saved"
+    )
+
+
 def write_sentence_files(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
     """Write what sentence-transformers needs to load the base model in `folder` and give the same vectors."""
     how = vector_of(config)

@@ -24,6 +24,7 @@ from sparsebert.measurement.setting import Setting
 from sparsebert.models.heads import check_start, saved_head
 from sparsebert.models.labels import draw_head, name_labels, take_labels
 from sparsebert.models.load import load_config, load_model, load_tokenizer
+from sparsebert.models.sentence_folder import length_note
 from sparsebert.models.source import ModelSource, resolve
 from sparsebert.models.thresholds import thresholds_of
 from sparsebert.progress import Steps, bar_if_slow, line
@@ -254,7 +255,11 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
     task = in_parts(recipe, task, tokenizer, config)
     train, encoded = encoded_splits(recipe, task, tokenizer, config)
     fixed = task_kind(task.spec.kind).labelled
-    notes = [*task.notes, *fit_tokenizer(tokenizer, train.max_length if fixed else None)]
+    notes = [
+        *task.notes,
+        length_note(source.path, tokenizer),
+        *fit_tokenizer(tokenizer, train.max_length if fixed else None),
+    ]
     notes += [f"{name}: {note}" for name, one in {TRAIN: train, **encoded}.items() for note in one.notes]
     notes += [*notes_about(config, task.spec), *notes_about_thresholds(config, task)]
     notes += notes_about_teachers(recipe.given_teachers, task.spec.labels)

@@ -20,7 +20,21 @@ def remarks(context: RunContext, models: Sequence[ModelResult]) -> list[str]:
     """What there is to say of the finished models of a run, the first of which may be the dense one."""
     dense = [model for model in models[:1] if model.name == "dense"]
     doubts = [doubt(context, model.scores, model.decisions) for model in dense]
-    return [*filter(None, doubts), *(said for model in models for said in nats_remarks(model))]
+    told = (said for model in models for said in (*nats_remarks(model), *_vector_remarks(context, model)))
+    return [*filter(None, doubts), *told]
+
+
+def _vector_remarks(context: RunContext, model: ModelResult) -> list[str]:
+    """Of vectors, the metrics that the table of models has no room for; the dense model's are those it is judged by."""
+    if context.kind.head != "embeddings" or model.name == "dense":
+        return []
+    further = (one for one in model.scores if one.metric in context.spec.metrics[1:])
+    return [
+        f"{model.name}: {metric_name(one.metric).lower()} {v.fraction(one.value)} on {one.examples:,} rows of "
+        f"{one.split}"
+        + ("" if one.low is None or one.high is None else f", 95% interval {_between(one.low, one.high)}")
+        for one in further
+    ]
 
 
 def nats_remarks(model: ModelResult) -> list[str]:
