@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         taught = predict_logits(dense, context.train, context.collate, kind=context.kind)
         known = np.unique(np.concatenate([np.asarray(row) for row in context.train["input_ids"]]))
         known = np.setdiff1d(known, context.tokenizer.all_special_ids)
-        table = dense.get_input_embeddings().weight.detach()[torch.from_numpy(known)]
+        table = dense.get_input_embeddings().get_parameter("weight").detach()[torch.from_numpy(known)]
         rows = [found(context, table, known, taught, width, options) for width in options.widths]
     print_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
     write(options, rows)

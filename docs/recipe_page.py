@@ -17,8 +17,9 @@ from sparsebert.pruning.criteria import Scored
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.compress import FewerEntries
 from sparsebert.recipe.finetune import BySize
+from sparsebert.recipe.masking import Hidden
 from sparsebert.recipe.multitask import Rounds
-from sparsebert.recipe.pretrain import Hidden, Pretraining, PretrainPhase
+from sparsebert.recipe.pretrain import Pretraining, PretrainPhase
 from sparsebert.recipe.schema import (
     Columns,
     Component,

@@ -16,7 +16,7 @@ import sparsebert
 from sparsebert import Predictor
 from sparsebert.models.load import load_tokenizer
 from sparsebert.records import Part
-from sparsebert.runs.check import CheckResult, LabelRecall, _failures
+from sparsebert.runs.check import CheckResult, LabelRecall, failures
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
 
 NAMES = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
@@ -103,9 +103,9 @@ def test_a_label_of_few_rows_does_not_decide():
             | {"recalls": [recall], "latency": latency}
         )
 
-    assert _failures(result(19), 1.0) == ()
-    assert _failures(result(20), 1.0) == ("recall of rare falls by 50.00 points (20 rows)",)
-    assert _failures(result(20), None) == ()
+    assert failures(result(19), 1.0) == ()
+    assert failures(result(20), 1.0) == ("recall of rare falls by 50.00 points (20 rows)",)
+    assert failures(result(20), None) == ()
 
 
 def test_numbers_are_compared_as_numbers(home: Path, tmp_path: Path):

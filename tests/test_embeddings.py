@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sparsebert.models.heads import has_task_head, kind_of, saved_kind
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import load_config, load_model, load_tokenizer, save_model
 from sparsebert.models.sentence import KEY, POOLINGS, SentenceVector
-from sparsebert.models.sentence_folder import write_sentence_files
+from sparsebert.models.sentence_folder import length_note, write_sentence_files
 from sparsebert.models.storage import Packing
 from sparsebert.models.surgeon import mask_model, shrink
 from sparsebert.records import read_record
@@ -155,6 +156,8 @@ def test_texts_alone_make_a_smaller_model_that_is_scored_by_its_likeness(home: P
     assert cosine.change_low is not None and cosine.baseline is not None
     assert shared.metric == "neighbours" and 0 < shared.value < 1 and shared.baseline == 0
     assert small.architecture == "SparseBertForEmbeddings"
+    note = f"0.5-sparsity: neighbours kept {100 * shared.value:.1f}% on 16 rows of held_out"
+    assert any(one.startswith(note) for one in read_record(run).notes)
     card = (run / "0.5-sparsity" / "README.md").read_text(encoding="utf-8")
     assert "SentenceTransformer(" in card and "pipeline_tag: sentence-similarity" in card
     # It reads as much of a text as before, whatever it was trained at.
@@ -270,3 +273,26 @@ def test_columns_that_are_missing_and_empty_texts_are_named(home: Path, tmp_path
     (tmp_path / "b.txt").write_text("\n\n", encoding="utf-8")
     assert_refused(run_cli(*given, "--data", tmp_path / "b.txt"), ["has no rows"])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "held",
+    ["mean", {"pooling": ["middle"], "normalize": True}, {"pooling": [], "normalize": True}, {"pooling": ["cls"]}],
+)
+def test_a_configuration_that_names_no_known_pooling_is_refused(held: Any, tmp_path: Path):
+    save_tiny(tmp_path, "base")
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {KEY: held}), encoding="utf-8")
+    with pytest.raises(UserError, match="does not say how vectors of texts are made, under sentence_embedding"):
+        load_config(tmp_path)
+
+
+def test_a_length_that_the_tokenizer_does_not_read_is_said(home: Path, tmp_path: Path):
+    shutil.copytree(home / "dense", tmp_path / "dense")
+    file = tmp_path / "dense" / "sentence_bert_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_seq_length": 24}), encoding="utf-8")
+    tokenizer = tmp_path / "dense" / "tokenizer_config.json"
+    tokenizer.write_text(json.dumps(json.loads(tokenizer.read_text()) | {"model_max_length": 16}), encoding="utf-8")
+    said = length_note(tmp_path / "dense", load_tokenizer(tmp_path / "dense"))
+    assert said.startswith("The folder says that 24 tokens of a text are read, and its tokenizer 16")
+    assert length_note(home / "dense", load_tokenizer(home / "dense")) == ""

@@ -84,7 +84,7 @@ def test_labels_of_the_user_are_refused() -> None:
         lambda: MASKED_LM.label_names(["a"], "a.csv"),
         lambda: MASKED_LM.labels(["a"], (), "a.csv"),
     ):
-        with pytest.raises(UserError, match=r"learns from text without labels; got a\.csv.*sparsebert pretrain --text"):
+        with pytest.raises(UserError, match=r"learns from text without labels; got a\.csv.*leave the label column out"):
             call()
 
 

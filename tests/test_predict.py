@@ -209,7 +209,7 @@ def test_a_model_without_a_task_is_named_by_its_class(tmp_path):
     said = run_cli("predict", save_tiny(tmp_path / "base", "base"), "good")
     assert_refused(said, ["is not fine-tuned for a task", "got BertModel"])
     said = run_cli("predict", save_tiny(tmp_path / "language", "masked_lm"), "good")
-    assert_refused(said, ["is not fine-tuned for a task", "got BertForMaskedLM", "add --loss"])
+    assert_refused(said, ["Text 1 has no [MASK] to be filled", "add --loss"])
 
 
 def test_what_follows_the_model_is_text(model, tmp_path, monkeypatch):

@@ -128,7 +128,7 @@ def test_models_without_a_language_model_and_pairs_are_refused(model, tmp_path):
         said = run_cli("predict", save_tiny(tmp_path / task, task), "good", "--loss", "-o", out)
         allowed = "allowed: classes that end in ForMaskedLM"
         assert_refused(said, ["--loss needs a masked language model", f"got {class_name}", allowed])
-    assert_refused(run_cli("predict", model, "good", "-o", out), ["not fine-tuned", "got BertForMaskedLM", "--loss"])
+    assert_refused(run_cli("predict", model, "good", "-o", out), ["has no [MASK]", "got 'good'", "--loss"])
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("a,b\ngood,bad\n", encoding="utf-8")
     columns = ("--text-column", "a", "--text-column", "b")

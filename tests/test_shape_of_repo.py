@@ -227,7 +227,7 @@ def test_every_registered_name_leads_somewhere() -> None:
         "penalty": 4,
         "family": 13,
         "task_kind": 10,
-        "metric": 16,
+        "metric": 18,
         "target": 4,
         "runtime": 10,
         "logger": 3,

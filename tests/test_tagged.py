@@ -167,3 +167,19 @@ def test_the_packaged_sentences_have_other_names_in_each_part():
         names.append({row["text_a"][start:end] for row in rows for start, end, tag in row["label"] if tag in first})
     # First words of places of several words.
     assert names[0] & names[1] == {"Lake", "San"}
+
+
+def test_tags_that_nearly_are_those_of_entities_are_said_to_be_none(tmp_path: Path):
+    (tmp_path / "a.conll").write_text("Ann b-per\nLee i-per\ncame O\n", encoding="utf-8")
+    [note] = read_tagged(tmp_path / "a.conll").notes
+    assert "'b-per'" in note and "B-PER" in note
+    (tmp_path / "b.conll").write_text("Ann NOUN\ncame VERB\n", encoding="utf-8")
+    assert read_tagged(tmp_path / "b.conll").notes == ()
+
+
+@pytest.mark.parametrize("name", ["train.conll", "a.iob2"])
+def test_who_forgets_the_kind_is_told(name: str, tmp_path: Path):
+    (tmp_path / name).write_text("Ann B-PER\ncame O\n", encoding="utf-8")
+    for data in (tmp_path / name, *([tmp_path] if name.startswith("train") else [])):
+        with pytest.raises(UserError, match=f"got {name}; give --kind tokens"):
+            load_task("mine", str(data), Columns())

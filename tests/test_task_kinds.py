@@ -54,8 +54,9 @@ EXAMPLES = {
     ),
     "pair_similarity": Example([0.5, 2, 5.0, 3.25], ["0,5", "2", "5", "3,25"], (), [[0.5], [2], [5], [3.25]]),
 }
-# Of words, of places in texts, and of text without labels; each has a test file of its name.
-OTHERS = ["tokens", "masked_lm", "embeddings", "ranking", "spans"]
+# Of words, of places in texts, and of text without labels; each has a test file of its name, but for masked_lm, of
+# whose texts test_masked_texts.py is.
+OTHERS = ["tokens", "masked_lm", "embeddings", "embedding_pairs", "ranking", "spans"]
 KINDS = [name for name in registry.names("task_kind") if name not in OTHERS]
 
 

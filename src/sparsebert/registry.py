@@ -121,6 +121,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "pair_similarity": "sparsebert.tasks.pair:PAIR_SIMILARITY",
         "masked_lm": "sparsebert.tasks.masked_lm:MASKED_LM",
         "embeddings": "sparsebert.tasks.embeddings:EMBEDDINGS",
+        "embedding_pairs": "sparsebert.tasks.embedding_pairs:EMBEDDING_PAIRS",
         "ranking": "sparsebert.tasks.ranking:RANKING",
         "spans": "sparsebert.tasks.spans:SPANS",
     },
@@ -141,6 +142,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "masked_accuracy": "sparsebert.tasks.masked_lm:MASKED_ACCURACY",
         "cosine": "sparsebert.tasks.embeddings:COSINE",
         "neighbours": "sparsebert.tasks.embeddings:NEIGHBOURS_KEPT",
+        "positive_mrr": "sparsebert.tasks.embedding_pairs:POSITIVE_MRR",
+        "pair_cosine": "sparsebert.tasks.embedding_pairs:PAIR_COSINE",
     },
     "target": {
         "speedup": "sparsebert.pruning.target_kinds:SPEEDUP",

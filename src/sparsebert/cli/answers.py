@@ -73,6 +73,18 @@ def losses(inference: Inference, texts: Texts, done: Callable[[int], None]) -> A
         start += len(found)
 
 
+def fills(inference: Inference, texts: Texts, done: Callable[[int], None]) -> AnsweredTexts:
+    """Of a masked language model: `id`, `text`, `filled` and the likeliest tokens of each of its `masks`."""
+    from sparsebert.deployment.fill_mask import fill_masks
+
+    if texts.second is not None:
+        raise UserError("A masked language model reads single texts", got="pairs", fix="give each text by itself")
+    start = 0
+    for found, cut in fill_masks(inference, texts.first, done):
+        yield [_row(texts, row) | one for row, one in enumerate(found, start=start)], cut
+        start += len(found)
+
+
 def _loss(one: TextLoss) -> Answer:
     return {"tokens": one.tokens, "loss": one.loss, "pseudo_perplexity": one.pseudo_perplexity}
 
@@ -90,14 +102,14 @@ def _plain(value: Any) -> Any:
 def flat(answer: Answer) -> Answer:
     """A row without parts: `probabilities` and `values` stand beside the others, by name; lists become text.
 
-    Vectors and spans are written as JSON.
+    Vectors, spans and masks are written as JSON.
     """
     single = {"probabilities": "probability", "values": "value"}
     found: Answer = {}
     for key, value in answer.items():
         if key in single:
             found |= {f"{single[key]}_{name}": part for name, part in value.items()}
-        elif key in ("embedding", "spans"):
+        elif key in ("embedding", "spans", "masks"):
             found[key] = json.dumps(value, ensure_ascii=False)
         else:
             found[key] = SEPARATOR.join(value) if isinstance(value, list) else value

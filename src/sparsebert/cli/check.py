@@ -22,9 +22,12 @@ from sparsebert.cli.options import (
 
 if TYPE_CHECKING:
     from sparsebert.records import Score
-    from sparsebert.runs.checked import CheckResult
+    from sparsebert.runs.checked import CheckedTexts, CheckResult
 
 SHOWN_FLIPS = 5
+BATCH = 32
+PLAIN = ("loss", "pseudo_perplexity")
+"""Scores that are no fractions."""
 
 
 def check(
@@ -85,28 +88,17 @@ def check(
         from sparsebert.cli.output import put_json, quiet_libraries
         from sparsebert.data.meant import label_of
         from sparsebert.data.text import Written
-        from sparsebert.deployment.predictor import Predictor
-        from sparsebert.progress import bar_if_slow
-        from sparsebert.runs.check import check as compare
-        from sparsebert.runs.check_heads import open_head, untrusted_note
+        from sparsebert.deployment.plain import is_masked_lm
         from sparsebert.runs.checked import CheckedTexts
 
         label = label_of(label_column or [])
         given = CheckedTexts(data, tuple(text_column or ["text"]), label, Written(delimiter, encoding), by_query)
         with quiet_libraries():
-            models = (
-                Predictor(dense, runtime, threads=threads),
-                Predictor(small, small_runtime or runtime, threads=threads),
-            )
-            heads = (open_head(dense), open_head(small)) if trust_head else None
-            # Only vectors are of each side by itself.
-            sides = len(given.text) if models[0].kind.texts == 1 else 1
-            known = not data.is_dir() and not models[0].kind.of_tokens
-            total = 2 * sides * len(given.table) if known else None
-            with bar_if_slow("Asking both", total) as done:
-                found = compare(*models, given, max_drop, done, heads)
-                if not trust_head:
-                    found = found.model_copy(update={"notes": (*found.notes, *untrusted_note((dense, small)))})
+            runtimes = runtime, small_runtime or runtime
+            if all(map(is_masked_lm, (dense, small))):
+                found = _masked((dense, small), runtimes, given, max_drop, threads)
+            else:
+                found = _fine_tuned((dense, small), runtimes, given, max_drop, threads, trust_head)
         if as_json:
             put_json(found.model_dump(mode="json", exclude_none=True))
         else:
@@ -115,13 +107,64 @@ def check(
         raise typer.Exit(1)
 
 
+def _fine_tuned(
+    names: tuple[str, str],
+    runtimes: tuple[str, str],
+    given: CheckedTexts,
+    max_drop: float | None,
+    threads: int | None,
+    trust_head: bool,
+) -> CheckResult:
+    from sparsebert.deployment.predictor import Predictor
+    from sparsebert.progress import bar_if_slow
+    from sparsebert.runs.check import check as compare
+    from sparsebert.runs.check_heads import open_head, untrusted_note
+
+    first, second = (Predictor(name, runtime, threads=threads) for name, runtime in zip(names, runtimes, strict=True))
+    heads = (open_head(names[0]), open_head(names[1])) if trust_head else None
+    # Only vectors are of each side by itself.
+    sides = len(given.text) if first.kind.texts == 1 else 1
+    known = not given.file.is_dir() and not first.kind.of_tokens
+    total = 2 * sides * len(given.table) if known else None
+    with bar_if_slow("Asking both", total) as done:
+        found = compare(first, second, given, max_drop, done, heads)
+    return found if trust_head else found.model_copy(update={"notes": (*found.notes, *untrusted_note(names))})
+
+
+def _masked(
+    names: tuple[str, str],
+    runtimes: tuple[str, str],
+    given: CheckedTexts,
+    max_drop: float | None,
+    threads: int | None,
+) -> CheckResult:
+    from sparsebert.deployment.plain import inference_of, masked_lm
+    from sparsebert.deployment.predictor import AUTO
+    from sparsebert.progress import bar_if_slow
+    from sparsebert.runs.check_masked import check_masked
+    from sparsebert.timing import torch_threads
+
+    chosen = ("eager" if runtime == AUTO else runtime for runtime in runtimes)
+    first, second = (
+        inference_of(masked_lm(name), None, runtime, BATCH) for name, runtime in zip(names, chosen, strict=True)
+    )
+    total = None if given.file.is_dir() else 2 * len(given.table)
+    with torch_threads(threads), bar_if_slow("Asking both", total) as done:
+        return check_masked(first, second, given, max_drop, done)
+
+
 def _changed(one: Score, other: Score) -> tuple[str, str]:
-    """The value of another model, and the points by which it is more, with their interval."""
+    """The value of another model, and the points by which it is more, with their interval; of nats these themselves."""
+    unit = 1 if other.metric in PLAIN else 100
+    low, high = other.change_low, other.change_high
+    interval = "" if low is None or high is None else f" ({unit * low:+.2f} to {unit * high:+.2f})"
+    return _value(other), f"{unit * (other.value - one.value):+.2f}{interval}"
+
+
+def _value(one: Score) -> str:
     from sparsebert.reports import values as v
 
-    low, high = other.change_low, other.change_high
-    interval = "" if low is None or high is None else f" ({100 * low:+.2f} to {100 * high:+.2f})"
-    return v.fraction(other.value), f"{100 * (other.value - one.value):+.2f}{interval}"
+    return f"{one.value:,.3f}" if one.metric in PLAIN else v.fraction(one.value)
 
 
 def _show(found: CheckResult, max_drop: float | None) -> None:
@@ -132,9 +175,9 @@ def _show(found: CheckResult, max_drop: float | None) -> None:
     rows = table("", "First", "Second", "Change", whole=(1, 2, 3))
     rows.add_row("runtime", *found.runtimes, "")
     for one, other in zip(found.first, found.second, strict=True):
-        rows.add_row(one.metric, v.fraction(one.value), *_changed(one, other))
+        rows.add_row(one.metric, _value(one), *_changed(one, other))
     for one, other in zip(found.first, found.mixed, strict=False):
-        rows.add_row(f"{one.metric}, stored by the first", v.fraction(one.value), *_changed(one, other))
+        rows.add_row(f"{one.metric}, stored by the first", _value(one), *_changed(one, other))
     for label in found.recalls:
         rows.add_row(
             f"recall of {label.label} ({label.rows})",

@@ -21,6 +21,7 @@ from sparsebert.cli.options import (
     KindOption,
     LabelColumnOption,
     OutputFolderOption,
+    PoolingOption,
     RecipeOption,
     ReportToOption,
     RestartOption,
@@ -126,6 +127,7 @@ def compress(
     text_column: TextColumnOption = None,
     label_column: LabelColumnOption = None,
     kind: KindOption = None,
+    pooling: PoolingOption = None,
     delimiter: DelimiterOption = None,
     encoding: EncodingOption = None,
     train_examples: TrainExamplesOption = None,
@@ -181,6 +183,7 @@ def compress(
     options = {
         "model": model,
         **task_settings(task, data, text_column, label_column, kind, delimiter, encoding),
+        "pooling": pooling,
         "speedup": speedup,
         "latency_ms": latency,
         "size": size,

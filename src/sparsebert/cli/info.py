@@ -159,5 +159,7 @@ def _print(found: dict[str, Any]) -> None:
             f"{v.fraction(sparsity['whole_model'])} of all, {v.fraction(sparsity['bytes_on_disk'])} of the bytes."
         )
     for score in found.get("scores", []):
-        value = f"{score['value']:.3f}" if score["metric"] == "loss" else v.fraction(score["value"])
+        value = (
+            f"{score['value']:.3f}" if score["metric"] in ("loss", "pseudo_perplexity") else v.fraction(score["value"])
+        )
         say(f"{score['metric']} {value} on {score['examples']:,} examples of {score['split']}")

@@ -58,8 +58,8 @@ DataOption = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Your own file (.csv, .tsv, .jsonl, .parquet; .txt for embeddings) or folder with train.* and "
-        "validation.*; "
+        help="Your own file (.csv, .tsv, .jsonl, .parquet; .txt where there are no labels; .conll and the like for "
+        "tokens) or folder with train.* and validation.*; "
         "for a GLUE task a folder DIR/TASK/*.parquet, else the hub; for CS224N the folder of the course's files.",
         rich_help_panel=DATA,
     ),
@@ -83,7 +83,17 @@ KindOption = Annotated[
         metavar="NAME",
         help="What labels are: classification (default), regression, multilabel, tokens (a tag for each word), spans "
         "(answers to questions in texts); of pairs whose sides are read apart pair_classification, pair_similarity; "
-        "embeddings and ranking have none.",
+        "embeddings, embedding_pairs, ranking and masked_lm have none.",
+        rich_help_panel=DATA,
+    ),
+]
+PoolingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pooling",
+        metavar="NAME",
+        help="Of embeddings, for a model whose folder does not say it: mean, cls, max, mean_sqrt_len_tokens, "
+        "weightedmean, lasttoken.",
         rich_help_panel=DATA,
     ),
 ]

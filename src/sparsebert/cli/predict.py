@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sparsebert.cli.answers import Answer, AnsweredTexts, Destination
     from sparsebert.cli.texts import Texts
     from sparsebert.data.text import Written
+    from sparsebert.training.inference import Inference
 
 
 def predict(
@@ -105,7 +106,7 @@ def predict(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Say what a model makes of texts: labels, numbers or vectors."""
+    """Say what a model makes of texts: labels, numbers or vectors; of a masked language model what its masks hide."""
     with cli_errors(debug):
         from sparsebert.cli.answers import Destination, check_output
         from sparsebert.cli.output import quiet_where_needed
@@ -121,8 +122,7 @@ def predict(
         if loss and len(text_column or []) > 1:
             raise UserError("--loss takes one text a row", got=f"{len(text_column or [])} text columns")
         with quiet_where_needed(model):
-            open_ = _masked_lm if loss else _fine_tuned
-            asked = open_(model, max_length, runtime, batch, threads)
+            asked = _open(model, loss, max_length, runtime, batch, threads)
             columns = text_column or _usual_columns(asked, file)
             read = _read(texts or [], file, columns, id_column, Written(delimiter, encoding))
             _answer(asked, read, to, stats)
@@ -181,8 +181,23 @@ def _fine_tuned(model: str, max_length: int | None, runtime: str, batch: int, th
     return _Asked(partial(answers, predictor), choose, predictor.max_length, columns)
 
 
-def _masked_lm(model: str, max_length: int | None, runtime: str, batch: int, threads: int | None) -> _Asked:
-    from sparsebert.cli.answers import losses
+def _open(model: str, loss: bool, max_length: int | None, runtime: str, batch: int, threads: int | None) -> _Asked:
+    from sparsebert.cli.answers import fills, losses
+    from sparsebert.deployment.plain import is_masked_lm
+
+    if not loss and not is_masked_lm(model):
+        return _fine_tuned(model, max_length, runtime, batch, threads)
+    return _masked_lm(losses if loss else fills, model, max_length, runtime, batch, threads)
+
+
+def _masked_lm(
+    answers: Callable[[Inference, Texts, Callable[[int], None]], AnsweredTexts],
+    model: str,
+    max_length: int | None,
+    runtime: str,
+    batch: int,
+    threads: int | None,
+) -> _Asked:
     from sparsebert.deployment.plain import inference_of, masked_lm
     from sparsebert.deployment.predictor import AUTO
     from sparsebert.timing import torch_threads
@@ -193,7 +208,7 @@ def _masked_lm(model: str, max_length: int | None, runtime: str, batch: int, thr
 
     def rows(texts: Texts, done: Callable[[int], None]) -> AnsweredTexts:
         with torch_threads(threads):
-            yield from losses(inference, texts, done)
+            yield from answers(inference, texts, done)
 
     return _Asked(rows, lambda texts: None, inference.reader.limit)
 
@@ -284,6 +299,11 @@ def _short(row: Answer) -> Answer:
     if "spans" in row:
         told = "; ".join(f"{one['label']}: {one['text']} ({one['probability']:.2f})" for one in row["spans"])
         return {key: value for key, value in row.items() if key != "spans"} | {"tagged": told or "none"}
+    if "masks" in row:
+        told = "; ".join(
+            ", ".join(f"{one['token']} ({one['probability']:.2f})" for one in mask) for mask in row["masks"]
+        )
+        return {key: value for key, value in row.items() if key not in ("text", "masks")} | {"likeliest": told}
     if "embedding" not in row:
         return row
     vector = row["embedding"]

@@ -1,11 +1,12 @@
-"""Rows that are longer than a model reads: words with tags in parts, texts that hold answers in windows."""
+"""Rows longer than a model reads: texts in parts, so that nothing is left out, and windows that hold answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
@@ -14,7 +15,10 @@ from sparsebert.data.passages import Letters
 from sparsebert.data.squad import LABEL_TYPE
 from sparsebert.data.tokens import Reader
 from sparsebert.data.windows import windows_of_pairs
+from sparsebert.errors import UserError
 from sparsebert.tasks.kind import task_kind
+
+_AT_ONCE = 1000
 
 
 def divided(task: Task, reader: Reader) -> Task:
@@ -22,22 +26,45 @@ def divided(task: Task, reader: Reader) -> Task:
 
     Where answers are parts of texts these come in windows (see data/windows.py), each with the answer if it holds it.
     """
-    splits = {"train": task.train, task.validation_name: task.validation, **task.more_validation}
+    splits = _splits(task)
     make = in_windows if task_kind(task.spec.kind).by_span else _divided
-    found = {name: make(rows, reader) for name, rows in splits.items()}
+    found = _of_each(task, lambda rows: make(rows, reader))
     notes = tuple(
         f"{name}: {len(splits[name])} texts are read in {len(rows)} parts, some being longer than {reader.limit} tokens"
-        for name, rows in found.items()
+        for name, rows in _splits(found).items()
         if len(rows) > len(splits[name])
     )
-    return replace(
-        task,
-        train=found["train"],
-        validation=found[task.validation_name],
-        more_validation={name: found[name] for name in task.more_validation},
-        threshold_rows=None if task.threshold_rows is None else make(task.threshold_rows, reader),
-        notes=(*task.notes, *notes),
-    )
+    return replace(found, notes=(*task.notes, *notes))
+
+
+def with_tokens(task: Task, reader: Reader, special: frozenset[int]) -> Task:
+    """The task without texts of `special` tokens alone, of which nothing can be asked; a note counts them.
+
+    Raises UserError where nothing is left of a split.
+    """
+    splits = _splits(task)
+    found = _of_each(task, lambda rows: _with_tokens(rows, reader, special))
+    notes = []
+    for name, rows in _splits(found).items():
+        if not len(rows):
+            raise UserError(
+                "The tokenizer knows none of the words of the texts, so there is nothing to predict",
+                got=f"{len(splits[name])} texts of {name}",
+                fix="give text of its language and script",
+            )
+        if less := len(splits[name]) - len(rows):
+            notes.append(f"{name}: {less} texts of which the tokenizer knows no word are left out")
+    return replace(found, notes=(*task.notes, *notes))
+
+
+def _splits(task: Task) -> dict[str, Dataset]:
+    return {"train": task.train, task.validation_name: task.validation, **task.more_validation}
+
+
+def _of_each(task: Task, change: Callable[[Dataset], Dataset]) -> Task:
+    """The task with every split changed."""
+    more = {name: change(rows) for name, rows in task.more_validation.items()}
+    return replace(task, train=change(task.train), validation=change(task.validation), more_validation=more)
 
 
 def in_windows(rows: Dataset, reader: Reader) -> Dataset:
@@ -61,14 +88,25 @@ def _label_within(label: Mapping[str, Any], window: Letters) -> dict[str, Any]:
 
 
 def _divided(rows: Dataset, reader: Reader) -> Dataset:
-    texts, labels = list(rows["text_a"]), list(rows["label"])
+    texts = list(rows["text_a"])
     parts = reader.parts(texts)
     if all(len(places) == 1 for places in parts):
         return rows
-    found = [
-        (text[start:end], [[one - start, other - start, tag] for one, other, tag in words if start <= one < end])
-        for text, words, places in zip(texts, labels, parts, strict=True)
+    if "label" not in rows.column_names:
+        found = [text[start:end] for text, places in zip(texts, parts, strict=True) for start, end in places]
+        return Dataset.from_dict({"text_a": found})
+    kept = [
+        (text[start:end], own)
+        for text, words, places in zip(texts, list(rows["label"]), parts, strict=True)
         for start, end in places
+        if (own := [[one - start, other - start, tag] for one, other, tag in words if start <= one < end])
     ]
-    kept = [(text, words) for text, words in found if words]
     return Dataset.from_dict({"text_a": [text for text, _ in kept], "label": [words for _, words in kept]})
+
+
+def _with_tokens(rows: Dataset, reader: Reader, special: frozenset[int]) -> Dataset:
+    known = []
+    for start in range(0, len(rows), _AT_ONCE):
+        read, _ = reader.read(rows[start : start + _AT_ONCE]["text_a"], None, start)
+        known += [not special.issuperset(ids) for ids in read["input_ids"]]
+    return rows if all(known) else Dataset.from_dict(rows[np.flatnonzero(known).tolist()])

@@ -11,6 +11,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from sparsebert.data import squad
+from sparsebert.data.conll import CONLL_SUFFIXES
 from sparsebert.data.hold_out import HELD_OUT_SPLIT, hold_out, row_texts
 from sparsebert.data.meant import MeantLabels, label_columns, label_name, one_column, sound_label, with_meant_labels
 from sparsebert.data.read import DATA_SUFFIXES, column, has_columns, is_data, read_file
@@ -51,7 +52,10 @@ def own_data(task: str, path: Path, columns: Columns, seed: int) -> OwnData:
     columns = columns.model_copy(update={"label": sound_label(columns.label)})
     kind = task_kind(columns.kind)
     train_file, validation_file = _find(task, path, _readable(kind))
-    texts = (TEXT,) if kind.by_word else (squad.QUESTION, squad.CONTEXT) if kind.by_span else _text_columns(columns)
+    if train_file.suffix.lower() in CONLL_SUFFIXES and not kind.by_word:
+        raise _tagged(train_file)
+    usual = (TEXT,) if kind.by_word else (squad.QUESTION, squad.CONTEXT) if kind.by_span else None
+    texts = _text_columns(columns, kind) if usual is None else usual
     read = _read(train_file, texts, columns)
     spec = _spec(task, read, texts, columns, train_file.name)
     rows = standard_rows(read.table, spec, train_file.name)
@@ -141,6 +145,8 @@ def _find(task: str, path: Path, wanted: Callable[[Path], bool]) -> tuple[Path, 
         raise UserError("The data path does not exist", got=path)
     folder = path if path.is_dir() else path.parent
     train = path if path.is_file() else _one(folder, ("train",), wanted)
+    if train is None and (tagged := _one(folder, ("train",), lambda file: file.suffix.lower() in CONLL_SUFFIXES)):
+        raise _tagged(tagged)
     if train is None:
         names = " or ".join(f"train{suffix}" for suffix in DATA_SUFFIXES)
         raise UserError(
@@ -149,6 +155,10 @@ def _find(task: str, path: Path, wanted: Callable[[Path], bool]) -> tuple[Path, 
             fix="`sparsebert tasks` lists the tasks that need no file of yours",
         )
     return train, _one(folder, VALIDATION_STEMS, wanted)
+
+
+def _tagged(file: Path) -> UserError:
+    return UserError("A file of words with tags is of another kind", got=file.name, fix="give --kind tokens")
 
 
 def _one(folder: Path, stems: Sequence[str], wanted: Callable[[Path], bool]) -> Path | None:
@@ -162,8 +172,8 @@ def _one(folder: Path, stems: Sequence[str], wanted: Callable[[Path], bool]) -> 
     return found[0] if found else None
 
 
-def _text_columns(columns: Columns) -> tuple[str, ...]:
-    text = columns.text or ("text",)
+def _text_columns(columns: Columns, kind: TaskKind) -> tuple[str, ...]:
+    text = columns.text or kind.columns
     if len(text) > 2:
         raise UserError("A task has one or two text columns", got=", ".join(text))
     if len(set(text)) < len(text):

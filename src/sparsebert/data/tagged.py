@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ TEXT, LABEL = "text", "tags"
 _TEXTS = ("tokens", "words", "text", "sentence")
 _TAGS = ("tags", "ner_tags", "pos_tags", "spans", "entities", "labels")
 _SPAN_LABELS = ("label", "tag", "type", "entity")
+# A letter of IOB and what may be a type, in another spelling.
+_ALMOST = re.compile(r"[BILESUbilesu][-_.:]\w+")
 Word = dict[str, Any]
 
 
@@ -103,6 +106,9 @@ def _of_lists(words: Sequence[Any], tags: Sequence[Any], where: str, declared: t
         declared = tuple(dict.fromkeys((*declared, *sorted({word["tag"] for _, own in mended for word in own}))))
     if places:
         notes.append(f"{places} tags I- have no B- before them: an entity is taken to begin there")
+    meant = sorted({tag for own, _ in kept for _, tag in own if _ALMOST.fullmatch(tag) and tag_parts(tag) is None})
+    if not entity and meant:
+        notes.append(f"tags such as '{meant[0]}' are each a tag of its own; those of entities are written as B-PER")
     if not entity and all(number(tag) == number(tag) for own, _ in kept for _, tag in own):
         notes.append("the tags are numbers without names, so that entities cannot be told: every word is one")
     return TaggedFile(_table(mended), declared, tuple(notes))

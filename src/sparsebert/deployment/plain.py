@@ -8,9 +8,11 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsebert import registry
 from sparsebert.data.tokens import SHORTEST, Reader
+from sparsebert.deployment.manifest import is_exported
 from sparsebert.deployment.predictor import AUTO, Opened, Openers
 from sparsebert.errors import UserError
 from sparsebert.fast_feedforward.layer import FastFeedForward
+from sparsebert.files import home_of
 from sparsebert.models.heads import LANGUAGE_MODEL, TASKS, foreign_head, saved_head, saved_kind
 from sparsebert.models.layout import encoder_linear_names
 from sparsebert.models.limits import position_limit, reading_length, token_limits
@@ -36,8 +38,8 @@ def fine_tuned(model: str) -> ModelSource:
         raise UserError(f"predict does not know the head of {model}", got=head, allowed=f"models for {TASKS}")
     kind = saved_kind(config)
     if kind is None:
-        loss = "add --loss for the loss of texts, or " if saved_head(config) == "masked_lm" else ""
-        fix = f"{loss}run `sparsebert compress` first"
+        filled = "`sparsebert predict` alone fills its masks; " if saved_head(config) == "masked_lm" else ""
+        fix = f"{filled}fine-tune it first, with `sparsebert finetune`"
         raise UserError(f"{model} is not fine-tuned for a task", got=_classes(config), fix=fix)
     if task_kind(kind).exclusive and config.num_labels == 1:
         raise UserError(
@@ -58,6 +60,11 @@ def masked_lm(model: str) -> ModelSource:
             f"--loss needs a masked language model, and {model} is none", got=_classes(config), allowed=allowed
         )
     return source
+
+
+def is_masked_lm(model: str) -> bool:
+    """Whether that is a model with a head for hidden tokens. Raises UserError for a run."""
+    return not is_exported(home_of(model)) and saved_head(load_config(_single(model))) == "masked_lm"
 
 
 def _single(model: str) -> ModelSource:

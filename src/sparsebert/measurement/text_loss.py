@@ -31,11 +31,12 @@ Place = tuple[int, int]
 class TextLoss:
     """How many tokens of a text were masked, each once, and their mean negative log-probability in nats.
 
-    `loss` is none for a text of special tokens only.
+    `loss` is none for a text of special tokens only. `right` of the tokens are those that the model names first.
     """
 
     tokens: int
     loss: float | None
+    right: int = 0
 
     @property
     def pseudo_perplexity(self) -> float | None:
@@ -59,6 +60,15 @@ def text_losses(
         yield _losses(inference, columns, mask, special, done), len(cut)
 
 
+def loss_sums(inference: Inference, texts: Sequence[str], done: Callable[[int], None]) -> np.ndarray:
+    """Of each text the sum of its tokens' losses, how many of them the model names first, and how many there are.
+
+    The columns are those of the outputs of MaskedLM [texts, 3]. Raises UserError as `text_losses` does.
+    """
+    found = [one for part, _ in text_losses(inference, texts, done) for one in part]
+    return np.array([[one.tokens * (one.loss or 0.0), one.right, one.tokens] for one in found], dtype=np.float64)
+
+
 def _losses(
     inference: Inference, columns: TokenColumns, mask: int, special: frozenset[int], done: Callable[[int], None]
 ) -> list[TextLoss]:
@@ -69,14 +79,19 @@ def _losses(
     if groups:
         inference.prepare(_masked(columns, groups[len(groups) // 2], mask))
     found: list[list[float]] = [[] for _ in ids]
+    right = [0] * len(ids)
     tokens = Counter(text for text, _ in places)
     done(len(ids) - len(tokens))
     for group in groups:
         logits = inference.run(_masked(columns, group, mask))
-        for (text, _), loss in zip(group, _negative_log_probabilities(logits, ids, group), strict=True):
+        for (text, _), loss, first in zip(group, *_judged(logits, ids, group), strict=True):
             found[text].append(loss)
+            right[text] += first
         done(sum(len(found[text]) == tokens[text] for text in {text for text, _ in group}))
-    return [TextLoss(len(each), float(np.mean(each)) if each else None) for each in found]
+    return [
+        TextLoss(len(each), float(np.mean(each)) if each else None, first)
+        for each, first in zip(found, right, strict=True)
+    ]
 
 
 def _masked(columns: TokenColumns, group: Sequence[Place], mask: int) -> list[TokenRow]:
@@ -87,13 +102,17 @@ def _masked(columns: TokenColumns, group: Sequence[Place], mask: int) -> list[To
     return rows
 
 
-def _negative_log_probabilities(logits: torch.Tensor, ids: list[list[int]], group: Sequence[Place]) -> list[float]:
-    """In nats, of the token that stands at each place, from `logits` [places, length, vocabulary]."""
+def _judged(logits: torch.Tensor, ids: list[list[int]], group: Sequence[Place]) -> tuple[list[float], list[bool]]:
+    """Of the token that stands at each place, its negative log-probability in nats, and whether it is the likeliest.
+
+    `logits` are [places, length, vocabulary].
+    """
     at = torch.tensor([at for _, at in group], device=logits.device)
     wanted = torch.tensor([ids[text][at] for text, at in group], device=logits.device)
     # Chosen before they become float32: one position of each row is needed, and a vocabulary is large.
     chosen = logits[torch.arange(len(group), device=logits.device), at].float()
-    return F.cross_entropy(chosen, wanted, reduction="none").tolist()
+    losses = F.cross_entropy(chosen, wanted, reduction="none")
+    return losses.tolist(), (chosen.argmax(dim=-1) == wanted).tolist()
 
 
 def _mask_token(tokenizer: PreTrainedTokenizerBase, size: int | None) -> int:

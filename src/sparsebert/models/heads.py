@@ -161,6 +161,8 @@ def has_task_head(config: PretrainedConfig, kind: TaskKind, num_labels: int, lab
     Labels may come in another order, which `take_labels` mends; their names are compared, ignoring case, only where
     both the configuration and the task have names.
     """
+    if kind.hides_tokens:
+        return saved_head(config) == kind.head
     if saved_head(config) != kind.head or not kind.recognises(config.num_labels, config.problem_type):
         return False
     if kind.labelled and config.num_labels != num_labels:

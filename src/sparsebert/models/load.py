@@ -32,10 +32,12 @@ from sparsebert.models.config import (
 from sparsebert.models.families import HeadName, family_of, is_shrunk
 from sparsebert.models.heads import AUTO, head_of, saved_head
 from sparsebert.models.layout import base_of
+from sparsebert.models.sentence import SentenceVector, vector_of
 from sparsebert.models.sentence_folder import (
     check_vector,
     forget_vector,
     sentence_length,
+    set_vector,
     take_activation,
     take_vector,
     write_sentence_files,
@@ -67,18 +69,22 @@ def load_model(
     attention: str | None = None,
     dtype: torch.dtype | None = None,
     head: HeadName | None = None,
+    vector: SentenceVector | None = None,
 ) -> PreTrainedModel:
     """Load a model in evaluation mode, for a task of a `kind`, or with a `head`.
 
     Without both it is for classes if their number is given, else what it was saved as.
     A task head that the file lacks, or has for other labels, is drawn at random; a base model has a pooler only if the
     file has one. `attention` is a transformers implementation (`sdpa`, `eager` …), none = the model's default; `dtype`
-    none = as saved. Raises UserError for a family that is not supported, for a configuration
+    none = as saved. `vector` says how an encoder of which no file says it makes vectors of texts. Raises UserError
+    for a family that is not supported, for a configuration
     that no model can be built from, and for weights that are missing, truncated, of the wrong shape, of more layers
     than the configuration has, or not finite.
     """
     folder = _folder(source)
     config = load_config(folder)
+    if vector is not None:
+        set_vector(config, folder, vector)
     if kind is None and num_labels is not None:
         kind = "classification"
     task = None if kind is None else task_kind(kind)
@@ -127,6 +133,7 @@ def load_config(source: ModelSource | Path | str) -> PretrainedConfig:
     if is_shrunk(config):
         check_shape(config.to_dict(), file)
     take_vector(config, folder)
+    vector_of(config)
     take_activation(config, folder)
     thresholds_of(config, str(file))
     return config

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from transformers import PretrainedConfig
 
+from sparsebert.errors import UserError
+
 KEY = "sentence_embedding"
 """Where the configuration of a model of embeddings says how its vectors are made."""
 _NOTHING = 1e-9
@@ -48,11 +50,25 @@ class SentenceVector:
 
 
 def vector_of(config: PretrainedConfig) -> SentenceVector | None:
-    """How a model's vectors of texts are made; none for one that is not known to give such."""
+    """How a model's vectors of texts are made; none for one that is not known to give such.
+
+    Raises UserError for a configuration that says it in no way known here.
+    """
     held = vars(config).get(KEY)
     if held is None:
         return None
-    return SentenceVector(tuple(held["pooling"]), held["normalize"], held["prompts"], held["similarity"])
+    pooling, normalize = (
+        (held.get(name) for name in ("pooling", "normalize")) if isinstance(held, dict) else (None, None)
+    )
+    modes = isinstance(pooling, list | tuple) and len(pooling) > 0 and all(mode in POOLINGS for mode in pooling)
+    prompts = held.get("prompts", {}) if isinstance(held, dict) else None
+    if not modes or not isinstance(normalize, bool) or not isinstance(prompts, dict):
+        raise UserError(
+            f"The configuration does not say how vectors of texts are made, under {KEY}",
+            got=str(held)[:80],
+            allowed=f'{{"pooling": [{", ".join(POOLINGS)}], "normalize": true or false}}',
+        )
+    return SentenceVector(tuple(pooling), normalize, prompts, held.get("similarity"))
 
 
 def _first(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,11 @@ def _class(family: ModelFamily) -> type[PreTrainedModel]:
 
 
 def _embed(model: PreTrainedModel, labels: Any, inputs: dict[str, Any]) -> SequenceClassifierOutput:
-    """The vectors as `logits` [texts, dimensions], and how far they are from `labels` where there are any."""
+    """The vectors as `logits` [texts, dimensions], and how far they are from `labels` where there are any.
+
+    Labels [pairs, 2 * dimensions] are of pairs, each of which is two of the texts.
+    """
+    from sparsebert.tasks.embedding_pairs import EMBEDDING_PAIRS
     from sparsebert.tasks.embeddings import EMBEDDINGS
 
     encoder: Any = base_of(model)
@@ -45,10 +49,11 @@ def _embed(model: PreTrainedModel, labels: Any, inputs: dict[str, Any]) -> Seque
     how = vector_of(model.config)
     assert how is not None, "the configuration says how vectors are made"
     vectors = how.of(found.last_hidden_state, inputs["attention_mask"])
-    loss = None if labels is None else EMBEDDINGS.loss(vectors, labels)
-    return SequenceClassifierOutput(
-        loss=loss, logits=vectors, hidden_states=found.hidden_states, attentions=found.attentions
-    )
+    output = SequenceClassifierOutput(logits=vectors, hidden_states=found.hidden_states, attentions=found.attentions)
+    if labels is not None:
+        kind = EMBEDDINGS if len(labels) == len(vectors) else EMBEDDING_PAIRS
+        output.loss = kind.loss(kind.outputs(output), labels)
+    return output
 
 
 def __getattr__(name: str) -> Any:

@@ -47,6 +47,19 @@ def forget_vector(config: PretrainedConfig) -> None:
     vars(config).pop(KEY, None)
 
 
+def set_vector(config: PretrainedConfig, folder: Path, how: SentenceVector) -> None:
+    """Write into a configuration how vectors are to be made of the encoder in `folder`, whatever head it had.
+
+    Raises UserError for a model of which its own files say that.
+    """
+    if vector_of(config) is not None or (folder / MODULES).is_file():
+        raise UserError(
+            "The model's own files say how its vectors are made", got=f"pooling {how.pooling[0]}", fix="leave it out"
+        )
+    vars(config)[KEY] = how.plain()
+    config.architectures = [family_of(config).model_class("base").rpartition(":")[2]]
+
+
 def take_activation(config: PretrainedConfig, folder: Path) -> None:
     """Write into a configuration what a cross-encoder of sentence-transformers makes of its score, where a file says.
 
@@ -67,7 +80,7 @@ def check_vector(config: PretrainedConfig, folder: Path) -> None:
     raise UserError(
         "Nothing says how the vectors of tokens become the vector of a text",
         got=f"no {MODULES} in {folder}",
-        fix="save the model with sentence-transformers, its Transformer and a Pooling",
+        fix="name the pooling (--pooling mean), or save the model with sentence-transformers",
     )
 
 
@@ -78,6 +91,16 @@ def sentence_length(folder: Path) -> int | None:
         return None
     length = read_json(file).get("max_seq_length")
     return length if isinstance(length, int) and length > 0 else None
+
+
+def length_note(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A line where the folder says that more of a text is read than its tokenizer reads; empty if not."""
+    length, own = sentence_length(folder), int(tokenizer.model_max_length)
+    if length is None or length <= own:
+        return ""
+    return (
+        f"The folder says that {length:,} tokens of a text are read, and its tokenizer {own:,}: so many are, and saved"
+    )
 
 
 def write_sentence_files(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:

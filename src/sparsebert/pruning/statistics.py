@@ -154,12 +154,12 @@ def _one_batch(
         # Hutchinson: g = J^T r with E[r r^T] = I has E[g g^T] = J^T J, in one backward pass instead of one a logit.
         direction = torch.randn(logits.shape, generator=generator)
         # A constant added to all logits of a softmax changes no probability, and must not count as a change.
-        if kind.exclusive:
+        if kind.exclusive or kind.hides_tokens:
             direction = direction - direction.mean(dim=-1, keepdim=True)
         watched = [tape.outputs for tape in tapes.values() if tape.outputs is not None]
         first = torch.autograd.grad((logits * direction).sum(), watched, retain_graph=True)
         # Its own outputs as labels are where the loss has no slope: there the first gradient says what matters.
-        second = torch.autograd.grad(kind.loss(outputs, batch["labels"]), watched) if kind.labelled else first
+        second = torch.autograd.grad(kind.loss(outputs, batch["labels"]), watched) if not kind.by_model else first
     for tape, a, b in zip(tapes.values(), first, second, strict=True):
         tape.passes = [a.detach(), b.detach()]
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from sparsebert.recipe.masking import Hidden
 from sparsebert.recipe.schema import Columns, FolderName, Measure, Plain, Title
 
 SCHEMA = 1
+Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+"""By the names of sentence-transformers."""
 
 
 class Recipe(Plain, frozen=True):
@@ -54,6 +57,13 @@ class Recipe(Plain, frozen=True):
         description="of multilabel: part of the train rows that no training sees, on which is chosen from which "
         "probability on each label is given; 0 = none is chosen, and models keep what they have, else 0.5",
     )
+    masking: Hidden = Field(default=Hidden(), description="of masked_lm: which tokens are hidden, and by what")
+    pooling: Pooling | None = Field(
+        default=None,
+        description="of embeddings: how the vectors of tokens become the one of a text, for a model whose folder does "
+        "not say so; none = as it says",
+    )
+    normalize: bool = Field(default=False, description="with `pooling`: true = vectors get length 1")
     score_train: bool = Field(
         default=False, description="true = every finished model's scores and mean loss on all train rows too"
     )
@@ -73,6 +83,14 @@ class Recipe(Plain, frozen=True):
         if value != SCHEMA:
             raise ValueError(f"recipe schema {value} is not readable by this version, which reads {SCHEMA}")
         return value
+
+    @model_validator(mode="after")
+    def _normalized_vectors(self) -> Recipe:
+        if self.normalize and self.pooling is None:
+            raise ValueError(
+                "normalize goes with pooling: a folder of sentence-transformers says by itself which it is"
+            )
+        return self
 
     def plain(self) -> dict[str, Any]:
         """The recipe as JSON-able values."""

@@ -54,4 +54,6 @@ class MultitaskRecipe(Recipe, frozen=True):
     def _fixed_columns(self) -> MultitaskRecipe:
         if self.columns != Columns():
             raise ValueError("the columns of the three tasks are fixed: leave `columns` out")
+        if self.pooling is not None:
+            raise ValueError("pooling is of embeddings: leave it out")
         return self

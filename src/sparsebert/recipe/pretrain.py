@@ -6,28 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from sparsebert.recipe.schema import Columns, Distill, Evaluate, Phase, Plain, Training
+from sparsebert.recipe.schema import Columns, Distill, Evaluate, Phase, Training
 from sparsebert.recipe.train import TrainRecipe
 
 NAME = "text"
-
-
-class Hidden(Plain, frozen=True):
-    """What is hidden from the model, and what stands in its place.
-
-    The defaults are those of BERT (Devlin et al. 2019, arXiv:1810.04805, section 3.1); crammed BERT hides 25 % and
-    always shows the mask (Geiping & Goldstein 2022, arXiv:2212.14034, section 4.3).
-    """
-
-    rate: float = Field(default=0.15, gt=0, lt=1, description="part of a row's tokens that is predicted")
-    masked: float = Field(default=0.8, ge=0, le=1, description="part of these that is shown as [MASK]")
-    random: float = Field(default=0.1, ge=0, le=1, description="part of these that is shown as any other token")
-
-    @model_validator(mode="after")
-    def _within_one(self) -> Hidden:
-        if self.masked + self.random > 1:
-            raise ValueError(f"masked and random are parts of the same tokens, got {self.masked} and {self.random}")
-        return self
 
 
 class Pretraining(Training, frozen=True):
@@ -130,7 +112,6 @@ class PretrainRecipe(TrainRecipe, frozen=True):
     )
     validation_rows: int = Field(default=1024, ge=1, description="at most so many rows of these are scored on")
     processes: int = Field(default=1, ge=1, le=1024, description="that turn text into tokens")
-    masking: Hidden = Field(default=Hidden(), description="what is predicted")
     hold_out: float | None = Field(
         default=None,
         gt=0,
@@ -172,6 +153,8 @@ class PretrainRecipe(TrainRecipe, frozen=True):
             raise ValueError("there is nothing to train on: give text (files, folders, or hub:NAME)")
         if self.data is not None or self.columns != Columns() or self.train_examples is not None:
             raise ValueError("data, columns and train_examples are of tasks with labels: leave them out")
+        if self.pooling is not None:
+            raise ValueError("pooling is of embeddings: leave it out")
         if self.train_tokenizer is not None and self.vocabulary is not None:
             raise ValueError("give vocabulary or train_tokenizer, not both")
         new = (self.train_tokenizer, self.vocabulary, self.feedforward, self.neurons)

@@ -16,12 +16,13 @@ _GUESSES = {
     **dict.fromkeys(("accuracy", "f1", "matthews"), "majority class"),
     **dict.fromkeys(("entity_f1", "tag_accuracy"), "most frequent tag"),
     **dict.fromkeys(("answer_f1", "exact_match", "answered_f1", "unanswered_f1"), "empty answer"),
+    "masked_accuracy": "most frequent token",
     **dict.fromkeys(("pearson", "spearman"), "mean of the labels"),
-    **dict.fromkeys(("cosine", "neighbours"), "mean vector"),
+    **dict.fromkeys(("cosine", "neighbours", "positive_mrr", "pair_cosine"), "mean vector"),
 }
 
 # What these are against cannot be told from their names.
-_WORDS = {"cosine": "Cosine to dense", "neighbours": "Neighbours kept"}
+_WORDS = {"cosine": "Cosine to dense", "neighbours": "Neighbours kept", "pair_cosine": "Cosine to what it was"}
 
 
 @dataclass(frozen=True)

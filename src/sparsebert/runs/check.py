@@ -51,14 +51,14 @@ def check(
                 "Heads give classes to texts, and these are to be put in order", fix="leave out --trust-head"
             )
         found = _of_order(first, second, given, done)
-        return found.model_copy(update={"failures": _failures(found, max_drop)})
+        return found.model_copy(update={"failures": failures(found, max_drop)})
     spec = _task(first, second, given)
     if first.kind.by_word:
         found = check_words(first, second, given, check_spec(first), done)
-        return found.model_copy(update={"failures": _failures(found, max_drop)})
+        return found.model_copy(update={"failures": failures(found, max_drop)})
     if first.kind.by_span:
         found = check_spans(first, second, given, spans_spec(first), done)
-        return found.model_copy(update={"failures": _failures(found, max_drop)})
+        return found.model_copy(update={"failures": failures(found, max_drop)})
     raw = given.table
     sides = [[str(text) for text in column(raw, name, given.file.name)] for name in given.text]
     pair = sides[1] if len(sides) > 1 else None
@@ -75,7 +75,7 @@ def check(
     found = _compared(spec, rows, outputs, told, (first, second), latency)
     if heads is not None:
         found = with_classes(found, heads, outputs, sides[0])
-    return found.model_copy(update={"failures": _failures(found, max_drop)})
+    return found.model_copy(update={"failures": failures(found, max_drop)})
 
 
 def _task(first: Predictor, second: Predictor, given: CheckedTexts) -> TaskSpec:
@@ -208,17 +208,18 @@ def _recalls(
     return tuple(found)
 
 
-def _failures(found: CheckResult, max_drop: float | None) -> tuple[str, ...]:
+def failures(found: CheckResult, max_drop: float | None) -> tuple[str, ...]:
+    """The limits that are passed, in words. Raises UserError where there is nothing to hold to `max_drop`."""
     if max_drop is None:
         return ()
     if not found.first and found.agreement is None:
         raise UserError("--max-drop needs labels: these models give no classes that could differ", fix="--label-column")
-    failures = []
+    passed = []
     if found.first:
         lost = 100 * (found.first[0].value - found.second[0].value)
         if lost > max_drop:
-            failures.append(f"{found.first[0].metric} falls by {lost:.2f} points")
-        failures += [
+            passed.append(f"{found.first[0].metric} falls by {lost:.2f} points")
+        passed += [
             f"recall of {one.label} falls by {one.drop:.2f} points ({one.rows} rows)"
             for one in found.recalls
             if one.rows >= FEWEST_ROWS and one.drop > max_drop
@@ -226,5 +227,5 @@ def _failures(found: CheckResult, max_drop: float | None) -> tuple[str, ...]:
     judged_alike = found.agreement if found.by_head or not found.first else None
     if judged_alike is not None and 100 * (1 - judged_alike) > max_drop:
         judged = "texts are decided otherwise" if found.words is None else "words get another class"
-        failures.append(f"{100 * (1 - judged_alike):.2f} of 100 {judged}")
-    return tuple(failures)
+        passed.append(f"{100 * (1 - judged_alike):.2f} of 100 {judged}")
+    return tuple(passed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,14 +89,21 @@ class CheckedTexts:
 
 def latency_of(first: Predictor, second: Predictor, texts: Sequence[str], pair: Sequence[str] | None) -> Latency:
     """Both in turn; which begins changes from text to text."""
-    step = max(1, len(texts) // TIMED_TEXTS)
-    chosen = [*range(0, len(texts), step)][:TIMED_TEXTS]
-    _one(first, texts, pair, 0)
-    _one(second, texts, pair, 0)
+    return in_turns((_asks(first, texts, pair), _asks(second, texts, pair)), len(texts))
+
+
+def in_turns(asks: tuple[Callable[[int], None], Callable[[int], None]], texts: int) -> Latency:
+    """Times of what asks each of two models about the text of a number, as `latency_of` has it."""
+    step = max(1, texts // TIMED_TEXTS)
+    chosen = [*range(0, texts, step)][:TIMED_TEXTS]
+    for ask in asks:
+        ask(0)
     times = np.zeros((len(chosen), 2))
     for place, row in enumerate(chosen):
         for which in ((0, 1), (1, 0))[place % 2]:
-            times[place, which] = _one((first, second)[which], texts, pair, row)
+            start = time.perf_counter()
+            asks[which](row)
+            times[place, which] = 1000 * (time.perf_counter() - start)
     middle, late = np.percentile(times, [50, 95], axis=0)
     return Latency(
         texts=len(chosen),
@@ -106,8 +113,9 @@ def latency_of(first: Predictor, second: Predictor, texts: Sequence[str], pair: 
     )
 
 
-def _one(model: Predictor, texts: Sequence[str], pair: Sequence[str] | None, row: int) -> float:
-    start = time.perf_counter()
-    for _ in model.read([texts[row]], None if pair is None else [pair[row]]):
-        pass
-    return 1000 * (time.perf_counter() - start)
+def _asks(model: Predictor, texts: Sequence[str], pair: Sequence[str] | None) -> Callable[[int], None]:
+    def ask(row: int) -> None:
+        for _ in model.read([texts[row]], None if pair is None else [pair[row]]):
+            pass
+
+    return ask

@@ -16,36 +16,41 @@ from torch.utils.data import Sampler
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from sparsebert.counts import example_inputs
-from sparsebert.data.divide import divided
-from sparsebert.data.encode import Encoded, encode
 from sparsebert.data.labels import labels_of, with_labels
 from sparsebert.data.load import Task, load_task
 from sparsebert.data.threshold_rows import without_threshold_rows
-from sparsebert.data.tokens import Reader
 from sparsebert.errors import UserError
 from sparsebert.measurement.setting import Setting
 from sparsebert.models.heads import check_start, saved_head
 from sparsebert.models.labels import draw_head, name_labels, take_labels
-from sparsebert.models.limits import token_limits
 from sparsebert.models.load import load_config, load_model, load_tokenizer
+from sparsebert.models.sentence_folder import length_note
 from sparsebert.models.source import ModelSource, resolve
 from sparsebert.models.thresholds import thresholds_of
 from sparsebert.progress import Steps, bar_if_slow, line
 from sparsebert.recipe.base import Recipe
+from sparsebert.recipe.schema import Training
 from sparsebert.records import TRAIN, Decisions, Inputs, Score
 from sparsebert.reports import values as v
 from sparsebert.runs.notes import has_head, notes_about, notes_about_teachers, notes_about_thresholds
-from sparsebert.runs.scoring import decisions, split_scores
+from sparsebert.runs.scoring import decisions, hidden_loss_score, split_scores
+from sparsebert.runs.start import check_pooling, start_config, vector_asked
+from sparsebert.runs.token_rows import apart_rows, collator_of, encoded_splits, fit_tokenizer, in_parts, numbered
 from sparsebert.tasks.kind import ConstantAnswer, TaskKind, task_kind
 from sparsebert.tasks.metrics import score
 from sparsebert.tasks.table import TaskSpec
-from sparsebert.training.collate import Collator, padding_collator
+from sparsebert.training.collate import Collator, EpochOrder, padding_collator
 from sparsebert.training.evaluate import predict_logits
+from sparsebert.training.masked_texts import MaskedTexts, PassOrder
+from sparsebert.training.text_rows import Hider
 
 Predictions = dict[str, np.ndarray]
 R = TypeVar("R", bound=Recipe)
 TOLERANCE = 1e-4
 _OF_TOKENS = {"tokens": "tags words", "spans": "finds answers in texts"}
+_GIVE = {
+    "embeddings": "name how the vectors of tokens become one, --pooling mean, or give a folder of sentence-transformers"
+}
 
 
 @dataclass(frozen=True)
@@ -90,11 +95,18 @@ class RunContext(Generic[R]):
     @property
     def is_tuned(self) -> bool:
         """Whether the recipe's model is fine-tuned for the task."""
-        return self.has_head(load_config(resolve(self.recipe.model)))
+        return self.has_head(start_config(self.recipe))
 
-    def order(self) -> Sampler[Any] | None:
-        """In which the train rows come; none = those of like length together."""
-        return None
+    def drawn(self, rows: Any, training: Training) -> tuple[Any, Sampler[Any] | None]:
+        """Train rows as a training draws them, and in which order; none = those of like length together.
+
+        Where tokens are hidden, others are in every pass.
+        """
+        if not self.kind.hides_tokens:
+            return rows, None
+        hider = Hider.of(self.tokenizer, self.recipe.masking, self.recipe.seed)
+        order = EpochOrder(rows["length"], training.batch_size, self.recipe.seed)
+        return MaskedTexts(rows, hider), PassOrder(order)
 
     @property
     def work(self) -> Path:
@@ -134,7 +146,7 @@ class RunContext(Generic[R]):
     @cached_property
     def constant(self) -> ConstantAnswer:
         """The best answer that does not look at the text, by the train rows."""
-        return self.kind.constant(labels_of(self.train), self.spec.labels)
+        return self.kind.baseline(labels_of(self.train), self.labels(self.task.validation_name), self.spec.labels)
 
     def main_value(self, predictions: Predictions) -> float | None:
         """The main metric on the split that decides, on its own; None where it has no value."""
@@ -148,15 +160,15 @@ class RunContext(Generic[R]):
     def score(self, predictions: Predictions, dense: Predictions | None = None) -> tuple[Score, ...]:
         """The task's metrics on every validation split, beside chance; one that is undefined is left out.
 
-        With those of the dense model, also how far from it.
+        With those of the dense model, also how far from it. Of hidden tokens also their mean loss.
         """
-        return tuple(
-            one
-            for split, logits in predictions.items()
-            for one in split_scores(
-                self.spec, split, logits, self.labels(split), self.constant, None if dense is None else dense[split]
-            )
-        )
+        found: list[Score] = []
+        for split, outputs in predictions.items():
+            before = None if dense is None else dense[split]
+            found += split_scores(self.spec, split, outputs, self.labels(split), self.constant, before)
+            if self.kind.hides_tokens:
+                found.append(hidden_loss_score(split, outputs, before, self.constant))
+        return tuple(found)
 
     def train_scores(self, model: PreTrainedModel) -> tuple[Score, ...]:
         """The task's metrics and the mean loss on the train rows."""
@@ -194,8 +206,10 @@ class RunContext(Generic[R]):
         return self._opened.pop() if self._opened else self._open()
 
     def _open(self) -> PreTrainedModel:
-        source = resolve(self.recipe.model)
+        source, vector = resolve(self.recipe.model), vector_asked(self.recipe)
         set_seed(self.recipe.seed)
+        if vector is not None:
+            return load_model(source, kind=self.spec.kind, dtype=torch.float32, vector=vector)
         return self.load(source)
 
     def say(self, name: str, predictions: Predictions) -> None:
@@ -234,14 +248,19 @@ def task_of(recipe: Recipe) -> Task:
 def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> RunContext[R]:
     """Load data and tokeniser. Raises UserError for anything the user can mend, before anything is written."""
     source = resolve(recipe.model)
-    config = load_config(source)
-    check_start(config, source.name)
-    tokenizer = load_tokenizer(source)
-    task = _in_parts(recipe, task_of(recipe), tokenizer, config)
+    check_start(load_config(source), source.name)
+    task = task_of(recipe)
+    check_pooling(recipe, task_kind(task.spec.kind))
+    config, tokenizer = start_config(recipe), load_tokenizer(source)
     _check_says_something(recipe, task.spec, config)
-    train, encoded = _encoded(recipe, task, tokenizer, config)
+    task = in_parts(recipe, task, tokenizer, config)
+    train, encoded = encoded_splits(recipe, task, tokenizer, config)
     fixed = task_kind(task.spec.kind).labelled
-    notes = [*task.notes, *_fit(tokenizer, train.max_length if fixed else None)]
+    notes = [
+        *task.notes,
+        length_note(source.path, tokenizer),
+        *fit_tokenizer(tokenizer, train.max_length if fixed else None),
+    ]
     notes += [f"{name}: {note}" for name, one in {TRAIN: train, **encoded}.items() for note in one.notes]
     notes += [*notes_about(config, task.spec), *notes_about_thresholds(config, task)]
     notes += notes_about_teachers(recipe.given_teachers, task.spec.labels)
@@ -250,17 +269,17 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
         folder,
         task,
         tokenizer,
-        _numbered(train.dataset),
+        numbered(train.dataset),
         {name: one.dataset for name, one in encoded.items()},
-        padding_collator(tokenizer),
+        collator_of(tokenizer, task),
         tuple(note for note in notes if note),
         callbacks=tuple(callbacks),
-        threshold_rows=_apart(recipe, task, tokenizer, config),
+        threshold_rows=apart_rows(recipe, task, tokenizer, config),
     )
     # Damaged weights and lengths without positions are found before anything is written.
     for setting in context.settings:
         example_inputs([context.start()], setting.batch, setting.length)
-    return context if context.kind.labelled else _labelled_by_model(context)
+    return _labelled_by_model(context) if context.kind.by_model else context
 
 
 def _check_says_something(recipe: Recipe, spec: TaskSpec, config: PretrainedConfig) -> None:
@@ -275,12 +294,19 @@ def _check_says_something(recipe: Recipe, spec: TaskSpec, config: PretrainedConf
             got=f"{', '.join(config.architectures or ())} for kind {spec.kind}",
             fix=f"give --kind {head}; to start from its encoder alone, save that as a model of its own",
         )
-    if task_kind(spec.kind).labelled or recipe.given_teachers or has_head(config, spec):
+    kind = task_kind(spec.kind)
+    if kind.hides_tokens and not has_head(config, spec):
+        raise UserError(
+            "The model has no head that names hidden tokens",
+            got=", ".join(config.architectures or ()) or "no architectures in its config.json",
+            fix="give a masked language model, or make one of it with `sparsebert pretrain MODEL --text`",
+        )
+    if not kind.by_model or recipe.given_teachers or has_head(config, spec):
         return
     raise UserError(
         f"The model gives nothing of kind {spec.kind} that a smaller one could be made to keep",
         got=", ".join(config.architectures or ()) or "no architectures in its config.json",
-        fix="give a folder of sentence-transformers: a SentenceTransformer for embeddings, a CrossEncoder for ranking",
+        fix=_GIVE.get(kind.head, "give a CrossEncoder of sentence-transformers"),
     )
 
 
@@ -295,7 +321,7 @@ def _labelled_by_model(context: RunContext[R]) -> RunContext[R]:
         raise UserError("The teacher is not fine-tuned for this task", got=source.name, fix="give teacher: dense")
     # It may read with another tokenizer.
     tokenizer = load_tokenizer(source)
-    train, encoded = _encoded(context.recipe, context.task, tokenizer, config)
+    train, encoded = encoded_splits(context.recipe, context.task, tokenizer, config)
     validations = {name: one.dataset for name, one in encoded.items()}
     return _labelled(context, context.load(source), train.dataset, validations, padding_collator(tokenizer))
 
@@ -319,65 +345,21 @@ def _labelled(
 
 def reads_by(context: RunContext[R], tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> RunContext[R]:
     """The same run for models with another tokenizer."""
-    train, encoded = _encoded(context.recipe, context.task, tokenizer, config)
+    train, encoded = encoded_splits(context.recipe, context.task, tokenizer, config)
     validations = {name: one.dataset for name, one in encoded.items()}
-    if not context.kind.labelled:
+    if context.kind.by_model:
         # The same texts, of which the same is to be said.
         train = replace(train, dataset=with_labels(train.dataset, labels_of(context.train)))
         validations = {name: with_labels(rows, context.labels(name)) for name, rows in validations.items()}
     return replace(
         context,
         tokenizer=tokenizer,
-        train=_numbered(train.dataset),
+        train=numbered(train.dataset),
         validations=validations,
-        collate=padding_collator(tokenizer),
-        threshold_rows=_apart(context.recipe, context.task, tokenizer, config),
+        collate=collator_of(tokenizer, context.task),
+        threshold_rows=apart_rows(context.recipe, context.task, tokenizer, config),
         _opened=[],
     )
-
-
-def _encoded(
-    recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
-) -> tuple[Encoded, dict[str, Encoded]]:
-    """The token rows of the train split, and of each validation split."""
-    takes = (recipe.max_length, *token_limits(config), task_kind(task.spec.kind))
-    validations = {task.validation_name: task.validation, **task.more_validation}
-    encoded = {name: encode(rows, tokenizer, *takes) for name, rows in validations.items()}
-    return encode(task.train, tokenizer, *takes), encoded
-
-
-def _in_parts(recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Task:
-    """The task with long texts divided where tokens are what is asked about, as they are where a model answers."""
-    kind = task_kind(task.spec.kind)
-    if not kind.of_tokens:
-        return task
-    return divided(task, Reader.of_kind(kind, tokenizer, recipe.max_length, *token_limits(config)))
-
-
-def _apart(recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Dataset | None:
-    """The token rows that thresholds are chosen on."""
-    rows = task.threshold_rows
-    if rows is None:
-        return None
-    takes = (recipe.max_length, *token_limits(config), task_kind(task.spec.kind))
-    return encode(rows, tokenizer, *takes).dataset
-
-
-def _numbered(rows: Dataset) -> Dataset:
-    return rows.add_column("row", list(range(len(rows))))
-
-
-def _fit(tokenizer: PreTrainedTokenizerBase, length: int | None) -> list[str]:
-    """Have the tokenizer that is saved read and pad as this run does; what that changes for the user is a note.
-
-    `length` none = it reads as much of a text as before: vectors of long texts are to stay what they are.
-    """
-    if length is not None:
-        tokenizer.model_max_length = length
-    if tokenizer.padding_side == "right":
-        return []
-    tokenizer.padding_side = "right"
-    return ["The tokenizer pads on the left; here texts are padded on the right, and that is saved with the models"]
 
 
 def _has_rows(config: PretrainedConfig, kind: TaskKind, num_labels: int) -> bool:

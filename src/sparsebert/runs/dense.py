@@ -24,6 +24,7 @@ from sparsebert.runs.stages import Stage, once
 from sparsebert.runs.thresholds import choose_own
 from sparsebert.runs.training import train_model
 from sparsebert.training.distill import Distiller, dimensions_taught_by
+from sparsebert.training.live_distill import LiveDistiller, Teaching
 from sparsebert.training.teacher import TeacherCache, cache_teacher
 
 EXACT = "exact"
@@ -117,9 +118,7 @@ class Recovering:
         model, run = context.load(work / "one-shot"), None
         if self.training is not None:
             set_seed(context.recipe.seed)
-            cache = teacher_cache(context, self.dense, self.distill)
-            dimensions = dimensions_taught_by(model, self.dense.model)
-            distiller = Distiller(cache, self.distill, origin, dimensions=dimensions)
+            distiller = self._distiller(context, model, origin)
             title = f"Fine-tuning {folder.name}"
             run = train_model(context, model, self.training, work / "training", title, distiller=distiller).run
         choose_own(context, model)
@@ -127,3 +126,10 @@ class Recovering:
         if self.packing.rounds:
             save_made(model, context.tokenizer, folder, self.packing)
         return Trained(run=run)
+
+    def _distiller(self, context: RunContext, student: PreTrainedModel, origin: tuple[int, ...]) -> Teaching:
+        dimensions = dimensions_taught_by(student, self.dense.model)
+        if not context.kind.kept:
+            return LiveDistiller(self.dense.model, self.distill, origin, dimensions)
+        cache = teacher_cache(context, self.dense, self.distill)
+        return Distiller(cache, self.distill, origin, dimensions=dimensions)

@@ -23,7 +23,8 @@ from sparsebert.models.load import load_model
 from sparsebert.models.presets import new_model
 from sparsebert.models.source import ModelSource
 from sparsebert.recipe.pretrain import PretrainRecipe
-from sparsebert.records import Decisions, Inputs, ModelResult, Score, SplitOf
+from sparsebert.recipe.schema import Training
+from sparsebert.records import Decisions, Inputs, ModelResult, SplitOf
 from sparsebert.runs.context import Predictions, RunContext
 from sparsebert.runs.inputs import files_of, made_from
 from sparsebert.runs.run_type import Made
@@ -54,31 +55,15 @@ class PretrainContext(RunContext[PretrainRecipe]):
         """Whether it is a masked language model."""
         return saved_head(config) == "masked_lm"
 
-    def order(self) -> Sampler[Any]:
-        """Positions of the rows."""
-        return TextOrder(len(self.train), self.recipe.seed)
+    def drawn(self, rows: Any, training: Training) -> tuple[Any, Sampler[Any] | None]:
+        """The rows, and positions of them."""
+        return rows, TextOrder(len(self.train), self.recipe.seed)
 
     @cached_property
     def constant(self) -> ConstantAnswer:
         """What naming tokens by their frequency in rows of the train text is worth on the text that is held out."""
         rows = [self.train[row]["label"] for row in range(min(SAMPLE_ROWS, len(self.train)))]
-        return MASKED_LM.by_frequency(np.stack(rows), self.labels(self.task.validation_name))
-
-    def score(self, predictions: Predictions, dense: Predictions | None = None) -> tuple[Score, ...]:
-        """The accuracy on hidden tokens, and their mean loss, beside those of naming tokens by their frequency."""
-        scores = super().score(predictions, dense)
-        baseline = float(self.constant.outputs[0])
-        losses = [
-            Score(
-                metric=LOSS,
-                value=MASKED_LM.mean_loss(outputs, self.labels(split)),
-                split=split,
-                examples=len(outputs),
-                baseline=baseline,
-            )
-            for split, outputs in predictions.items()
-        ]
-        return (*scores, *losses)
+        return MASKED_LM.baseline(np.stack(rows), self.labels(self.task.validation_name), ())
 
     def decide(self, predictions: Predictions, dense: Predictions | None = None) -> Decisions | None:
         """None: there are as many classes as tokens."""

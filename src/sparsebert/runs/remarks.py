@@ -8,6 +8,7 @@ from sparsebert.records import Decisions, ModelResult, Score
 from sparsebert.reports import values as v
 from sparsebert.reports.tables import metric_name
 from sparsebert.runs.context import RunContext
+from sparsebert.runs.pseudo_perplexity import NAME as PSEUDO_PERPLEXITY
 
 
 def main_score(context: RunContext, scores: Sequence[Score]) -> Score | None:
@@ -19,7 +20,32 @@ def remarks(context: RunContext, models: Sequence[ModelResult]) -> list[str]:
     """What there is to say of the finished models of a run, the first of which may be the dense one."""
     dense = [model for model in models[:1] if model.name == "dense"]
     doubts = [doubt(context, model.scores, model.decisions) for model in dense]
-    return list(filter(None, doubts))
+    told = (said for model in models for said in (*nats_remarks(model), *_vector_remarks(context, model)))
+    return [*filter(None, doubts), *told]
+
+
+def _vector_remarks(context: RunContext, model: ModelResult) -> list[str]:
+    """Of vectors, the metrics that the table of models has no room for; the dense model's are those it is judged by."""
+    if context.kind.head != "embeddings" or model.name == "dense":
+        return []
+    further = (one for one in model.scores if one.metric in context.spec.metrics[1:])
+    return [
+        f"{model.name}: {metric_name(one.metric).lower()} {v.fraction(one.value)} on {one.examples:,} rows of "
+        f"{one.split}"
+        + ("" if one.low is None or one.high is None else f", 95% interval {_between(one.low, one.high)}")
+        for one in further
+    ]
+
+
+def nats_remarks(model: ModelResult) -> list[str]:
+    """A line about the loss of hidden tokens and the pseudo-perplexity of a model that has both."""
+    scores, before = ({one.metric: one for one in each} for each in (model.scores, model.one_shot_scores))
+    if "loss" not in scores or PSEUDO_PERPLEXITY not in scores:
+        return []
+    untrained = f" ({before['loss'].value:.3f} before training)" if "loss" in before else ""
+    each = f"{model.name}: loss {scores['loss'].value:.3f}{untrained} nats a hidden token"
+    alone = scores[PSEUDO_PERPLEXITY]
+    return [f"{each}; pseudo-perplexity {alone.value:,.2f} of {alone.examples} validation texts"]
 
 
 def doubt(context: RunContext, scores: Sequence[Score], decided: Decisions | None) -> str | None:

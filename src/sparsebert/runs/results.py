@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from sparsebert.models.source import disk_bytes
 from sparsebert.progress import busy
 from sparsebert.records import PREDICTIONS, ModelResult, Score
 from sparsebert.runs.context import RunContext
+from sparsebert.runs.pseudo_perplexity import pseudo_perplexities
 from sparsebert.runs.run_type import Entry, Made
 from sparsebert.runs.thresholds import recorded
 
@@ -26,9 +27,9 @@ CARD = "README.md"
 
 def measure_models(context: RunContext, made: Made) -> tuple[ModelResult, ...]:
     """All models of a run, in the order of `made.entries`; see Made for what they are measured against."""
-    measure = context.recipe.measure
+    measure, more = context.recipe.measure, pseudo_perplexities(context, made.entries)
     if not measure.timed:
-        return tuple(_result(context, made, entry, ()) for entry in made.entries)
+        return tuple(_result(context, made, entry, (), more) for entry in made.entries)
     models = {entry.name: entry.model for entry in made.entries}
     if not made.has_dense and made.start is not None:
         models = {"dense": made.start.model, **models}
@@ -43,7 +44,7 @@ def measure_models(context: RunContext, made: Made) -> tuple[ModelResult, ...]:
             energy=measure.energy,
             progress=update,
         )
-        return tuple(_result(context, made, entry, rows) for entry in made.entries)
+        return tuple(_result(context, made, entry, rows, more) for entry in made.entries)
 
 
 def write_predictions(context: RunContext, entries: Sequence[Entry]) -> None:
@@ -57,7 +58,13 @@ def write_predictions(context: RunContext, entries: Sequence[Entry]) -> None:
     write_bytes_atomically(context.folder / PREDICTIONS, save({k: v.copy(order="C") for k, v in tensors.items()}))
 
 
-def _result(context: RunContext, made: Made, entry: Entry, rows: Iterable[BenchRow]) -> ModelResult:
+def _result(
+    context: RunContext,
+    made: Made,
+    entry: Entry,
+    rows: Iterable[BenchRow],
+    more: Mapping[str, tuple[Score, ...]],
+) -> ModelResult:
     first, setting = made.entries[0], context.setting
     compared = None if entry is first else first.predictions
     is_dense = entry is first and made.has_dense
@@ -69,7 +76,11 @@ def _result(context: RunContext, made: Made, entry: Entry, rows: Iterable[BenchR
         folder=entry.folder.name,
         model_type=entry.model.config.model_type,
         architecture=type(entry.model).__name__,
-        scores=(*context.score(entry.predictions, compared), *_train_scores(context, entry)),
+        scores=(
+            *context.score(entry.predictions, compared),
+            *more.get(entry.name, ()),
+            *_train_scores(context, entry),
+        ),
         decisions=context.decide(entry.predictions, compared),
         thresholds=recorded(context, entry.model),
         sparsity=sparsity(before, after),

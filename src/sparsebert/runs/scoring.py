@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from datasets import Dataset
 
 from sparsebert.records import Decisions, Flip, Score, TypeCount
-from sparsebert.tasks.bootstrap import FEWEST, MOST_ROWS, RESAMPLES, difference_interval, interval, resampled_scores
+from sparsebert.tasks.bootstrap import (
+    FEWEST,
+    MOST_ROWS,
+    RESAMPLES,
+    difference_interval,
+    interval,
+    resampled_ratios,
+    resampled_scores,
+)
 from sparsebert.tasks.entities import types_of
 from sparsebert.tasks.kind import IGNORED, ConstantAnswer, TaskKind, task_kind
+from sparsebert.tasks.masked_lm import COUNT, LOSS
 from sparsebert.tasks.metrics import constant_scores, score_with_reasons
 from sparsebert.tasks.table import TaskSpec
 from sparsebert.tasks.tokens import entity_counts
@@ -77,6 +88,47 @@ def mean_score(name: str, values: np.ndarray, before: np.ndarray | None = None) 
         examples=len(values),
         low=low,
         high=high,
+        change_low=apart[0],
+        change_high=apart[1],
+    )
+
+
+def hidden_loss_score(split: str, outputs: np.ndarray, before: np.ndarray | None, constant: ConstantAnswer) -> Score:
+    """The mean loss of hidden tokens, in nats, of outputs as of MaskedLM [texts, 3]."""
+    sums, others = (None if each is None else each[:, [LOSS, COUNT]] for each in (outputs, before))
+    assert sums is not None
+    return nats_score("loss", split, sums, others, float(constant.outputs[LOSS]))
+
+
+def nats_score(
+    metric: str,
+    split: str,
+    sums: np.ndarray,
+    before: np.ndarray | None = None,
+    baseline: float | None = None,
+    perplexity: bool = False,
+) -> Score:
+    """The nats a token, or their exponential, of texts with `sums` of nats and of tokens [texts, 2]; less is better.
+
+    With its interval, and that of the change from a model with the sums `before` for the same tokens.
+    """
+
+    def shown(nats: Any) -> Any:
+        return np.exp(nats) if perplexity else nats
+
+    own = shown(resampled_ratios(sums))
+    low, high = interval(own) or (None, None)
+    apart = (None, None)
+    if before is not None:
+        apart = difference_interval(own, shown(resampled_ratios(before))) or (None, None)
+    return Score(
+        metric=metric,
+        value=float(shown(np.divide(*sums.sum(axis=0)))),
+        split=split,
+        examples=len(sums),
+        low=low,
+        high=high,
+        baseline=baseline,
         change_low=apart[0],
         change_high=apart[1],
     )

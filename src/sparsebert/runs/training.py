@@ -23,7 +23,8 @@ def train_model(
     context: RunContext, model: PreTrainedModel, training: Training, folder: Path, title: str, **more: Any
 ) -> FineTuned:
     """Train a model in place on the run's rows, as `fine_tune` does, which is given `more`."""
-    rows, watch = rows_of(context, training.evaluate)
+    own, watch = rows_of(context, training.evaluate)
+    rows, order = context.drawn(own, training)
     return fine_tune(
         model,
         rows,
@@ -32,7 +33,7 @@ def train_model(
         folder,
         context.recipe.seed,
         title,
-        order=context.order(),
+        order=order,
         watch=watch,
         callbacks=(*context.callbacks, *logged(context, folder, title)),
         **more,

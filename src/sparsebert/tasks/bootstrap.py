@@ -34,6 +34,17 @@ def resampled_scores(
     return of.resampled(logits, labels, _draws(len(labels), count, np.random.default_rng(seed)))
 
 
+def resampled_ratios(sums: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Of `sums` [rows, 2] the first column's total by the second's on each resample of the rows [resamples].
+
+    It is nan where the second is 0.
+    """
+    count = max(FEWEST, min(RESAMPLES, MOST_ROWS // len(sums)))
+    drawn = _draws(len(sums), count, np.random.default_rng(seed))
+    totals = np.concatenate([sums[rows].sum(axis=1) for rows in drawn])
+    return np.divide(totals[:, 0], totals[:, 1], out=np.full(len(totals), np.nan), where=totals[:, 1] > 0)
+
+
 def interval(resampled: np.ndarray) -> Interval | None:
     """The middle 95 % of resampled values, whatever those without a value would have been; None where that is unknown.
 

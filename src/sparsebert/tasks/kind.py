@@ -86,6 +86,13 @@ class TaskKind(ABC):
     """How many outputs a model has; None = one for each name."""
     labelled: bool = True
     """Whether data have labels; else the outputs of the dense model are what others are to give, and their labels."""
+    hides_tokens: bool = False
+    """Whether labels are tokens of the texts themselves, which are hidden from the model; data have no others.
+
+    Labels of a row are then as many whole numbers as it has tokens, IGNORED where a token is not hidden.
+    """
+    columns: tuple[str, ...] = ("text",)
+    """The text columns of a file whose user names none."""
     texts: int | None = None
     """How many texts a row has; none = one or two."""
     together: int | None = None
@@ -115,6 +122,11 @@ class TaskKind(ABC):
     def of_tokens(self) -> bool:
         """Whether a model's outputs are of the tokens of a text, so that it matters where these stand."""
         return self.by_word or self.by_span
+
+    @property
+    def by_model(self) -> bool:
+        """Whether what the dense model says of a row is its label."""
+        return not self.labelled and not self.hides_tokens
 
     def deciding_at(self, thresholds: Sequence[float]) -> TaskKind:
         """The kind as a model with `thresholds` [labels], probabilities, decides; none given = as it is."""
@@ -212,6 +224,10 @@ class TaskKind(ABC):
     @abstractmethod
     def constant(self, labels: np.ndarray, names: Sequence[str]) -> ConstantAnswer:
         """What to answer to any text, knowing only the train labels: a model must beat that to be worth anything."""
+
+    def baseline(self, train: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> ConstantAnswer:
+        """What a model is to beat on rows with these `labels`, by those of train rows; most kinds: `constant`."""
+        return self.constant(train, names)
 
     @abstractmethod
     def answer(self, names: Sequence[str], outputs: np.ndarray, passage: Passage | None = None) -> dict[str, Any]:

@@ -34,6 +34,9 @@ class MaskedLM(TaskKind):
     named = False
     exclusive = False
     num_outputs = None
+    labelled = False
+    hides_tokens = True
+    texts = 1
     kept = False
 
     def from_text(self, column: TextColumn) -> NoReturn:
@@ -72,6 +75,10 @@ class MaskedLM(TaskKind):
         """Logits [texts, length, vocabulary]."""
         return output.logits
 
+    def counted(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Logits of the hidden tokens [hidden tokens, vocabulary]."""
+        return outputs[labels != IGNORED]
+
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of logits [texts, length, vocabulary], a mean over hidden tokens."""
         return F.cross_entropy(outputs.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
@@ -95,7 +102,7 @@ class MaskedLM(TaskKind):
         entropy = float(-(shares * np.log(shares)).sum())
         return ConstantAnswer(np.array([entropy, shares.max(), 1.0]), "always naming the most frequent token")
 
-    def by_frequency(self, train: np.ndarray, labels: np.ndarray) -> ConstantAnswer:
+    def baseline(self, train: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> ConstantAnswer:
         """Tokens named by how often they are hidden in `train`, each once more than it is, as it scores on `labels`.
 
         Both are [texts, length].
@@ -113,7 +120,7 @@ class MaskedLM(TaskKind):
 
 def _no_labels(where: str) -> UserError:
     return UserError(
-        "A masked language model learns from text without labels", got=where, fix="use `sparsebert pretrain --text`"
+        "A masked language model learns from text without labels", got=where, fix="leave the label column out"
     )
 
 

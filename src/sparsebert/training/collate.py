@@ -29,12 +29,14 @@ class PaddingCollator:
     """Rows of an encoded data set to one batch with `labels`, and `rows` when known.
 
     A pair that is read apart takes two rows of the batch, its first side and below it the second. Padding is as
-    `data.batches.padded` has it. Labels of words stand at their first tokens, whose numbers are in `words`. Plain
-    values, so that workers of a data loader can be given one.
+    `data.batches.padded` has it. Labels of words stand at their first tokens, whose numbers are in `words`. With
+    `every_token` a row has a label for each of its tokens. Plain values, so that workers of a data loader can be given
+    one.
     """
 
     token: int
     segment: int
+    every_token: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """The batch: values [rows, longest row], [2 rows, longest side] of pairs that are read apart, or [rows]."""
@@ -46,6 +48,8 @@ class PaddingCollator:
             batch[WORDS] = _filled([row[WORDS] for row in rows], -1)
         if TARGETS in rows[0]:
             batch |= _span_labels([row[TARGETS] for row in rows], batch)
+        elif "label" in rows[0] and self.every_token:
+            batch["labels"] = _filled([row["label"] for row in rows], IGNORED)
         elif "label" in rows[0]:
             batch["labels"] = _labels([row["label"] for row in rows], batch)
         return batch
@@ -89,7 +93,7 @@ def _filled(rows: Sequence[Sequence[Any]], filler: int) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, filler)
 
 
-def padding_collator(tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:
+def padding_collator(tokenizer: PreTrainedTokenizerBase, every_token: bool = False) -> PaddingCollator:
     """The collator for what a tokenizer gives. Raises UserError for a tokenizer without a padding token."""
     padding: Any = tokenizer.pad_token_id
     if padding is None:
@@ -98,7 +102,7 @@ def padding_collator(tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:
             got=type(tokenizer).__name__,
             fix="set tokenizer.pad_token to one that the model knows, and save the tokenizer",
         )
-    return PaddingCollator(padding, tokenizer.pad_token_type_id)
+    return PaddingCollator(padding, tokenizer.pad_token_type_id, every_token)
 
 
 class EpochOrder(Sampler[int]):

@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 from sparsebert.data.masking import Masking, mask_row
 from sparsebert.data.shards import Shards
-from sparsebert.recipe.pretrain import Hidden
+from sparsebert.errors import UserError
+from sparsebert.recipe.masking import Hidden
 from sparsebert.training.collate import Batch
 
 # Rows that follow each other, which often are of one document.
@@ -34,8 +35,14 @@ class Hider:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, hidden: Hidden, seed: int) -> Hider:
-        """For this tokenizer, which has a mask token."""
+        """For this tokenizer. Raises UserError for one without a mask token."""
         mask: Any = tokenizer.mask_token_id
+        if mask is None:
+            raise UserError(
+                "The tokenizer has no mask token, so nothing can be hidden",
+                got=type(tokenizer).__name__,
+                fix="give a masked language model with its own tokenizer",
+            )
         masking = Masking(hidden.rate, (hidden.masked, hidden.random, 1 - hidden.masked - hidden.random))
         return cls(masking, seed, mask, len(tokenizer), frozenset(tokenizer.all_special_ids))
 
