@@ -57,18 +57,18 @@ def vector_of(config: PretrainedConfig) -> SentenceVector | None:
     held = vars(config).get(KEY)
     if held is None:
         return None
-    pooling, normalize = (
-        (held.get(name) for name in ("pooling", "normalize")) if isinstance(held, dict) else (None, None)
-    )
-    modes = isinstance(pooling, list | tuple) and len(pooling) > 0 and all(mode in POOLINGS for mode in pooling)
-    prompts = held.get("prompts", {}) if isinstance(held, dict) else None
-    if not modes or not isinstance(normalize, bool) or not isinstance(prompts, dict):
+    try:
+        how = SentenceVector(tuple(held["pooling"]), held["normalize"], held.get("prompts", {}), held.get("similarity"))
+    except (AttributeError, KeyError, TypeError):
+        how = SentenceVector((), normalize=False)
+    known = how.pooling and all(str(mode) in POOLINGS for mode in how.pooling)
+    if not known or not isinstance(how.normalize, bool) or not isinstance(how.prompts, Mapping):
         raise UserError(
             f"The configuration does not say how vectors of texts are made, under {KEY}",
             got=str(held)[:80],
             allowed=f'{{"pooling": [{", ".join(POOLINGS)}], "normalize": true or false}}',
         )
-    return SentenceVector(tuple(pooling), normalize, prompts, held.get("similarity"))
+    return how
 
 
 def _first(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
