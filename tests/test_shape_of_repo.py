@@ -226,7 +226,7 @@ def test_every_registered_name_leads_somewhere() -> None:
         "gate": 5,
         "penalty": 4,
         "family": 13,
-        "task_kind": 10,
+        "task_kind": 11,
         "metric": 18,
         "target": 4,
         "runtime": 10,
