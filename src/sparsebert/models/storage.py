@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names
-from sparsebert.models.pack import read_contents, write_packed
+from sparsebert.models.pack import Coder, read_contents, write_packed
+from sparsebert.models.rounding import to_codes
 from sparsebert.models.source import PACKED_FILE, PLAIN_FILE, weight_files
 from sparsebert.recipe.storing import LEVELLED, Weights
 from sparsebert.records import Numbers, Stored
@@ -92,7 +93,7 @@ def stored_as(model: PreTrainedModel, folder: Path) -> Stored | None:
     return None if weights is None or embeddings is None else Stored(weights=weights, embeddings=embeddings)
 
 
-def store(folder: Path, model: PreTrainedModel, packing: Packing) -> None:
+def store(folder: Path, model: PreTrainedModel, packing: Packing, code: Coder = to_codes) -> None:
     """Write the plain file of weights that `model` was saved to in `folder` again, as `packing` says."""
     file, rounding = folder / PLAIN_FILE, rounding_of(model, packing)
     tensors = load_file(file)
@@ -105,7 +106,7 @@ def store(folder: Path, model: PreTrainedModel, packing: Packing) -> None:
         rounded = {name: one.bfloat16() if name in wide else one for name, one in tensors.items()}
         save_file(rounded, file, metadata={"format": "pt"})
         return
-    write_packed(tensors, folder / PACKED_FILE, rounding)
+    write_packed(tensors, folder / PACKED_FILE, rounding, code)
     file.unlink()
 
 

@@ -50,7 +50,7 @@ class CostTable:
         return self.fixed + sum(choice.cost for choice in choices)
 
 
-def both(first: CostTable, budget: float, second: CostTable, room: float) -> CostTable:
+def within_both(first: CostTable, budget: float, second: CostTable, room: float) -> CostTable:
     """Costs as parts of two budgets, of which the larger counts: what costs at most 1 is within `budget` and `room`.
 
     Sizes are those of `first`. Raises UnreachableError where what is fixed leaves nothing for layers.

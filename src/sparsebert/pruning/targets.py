@@ -22,7 +22,7 @@ from sparsebert.progress import busy
 from sparsebert.pruning.assemble import assemble
 from sparsebert.pruning.calibration import Calibrated
 from sparsebert.pruning.costs import parameter_table
-from sparsebert.pruning.knapsack import CostTable, both
+from sparsebert.pruning.knapsack import CostTable, within_both
 from sparsebert.pruning.search import Found, Scorer, search_even, search_layers, search_shape
 from sparsebert.pruning.target_kinds import CountedTarget, DenseCost, TimedTarget
 from sparsebert.recipe.compress import CompressRecipe
@@ -130,7 +130,7 @@ def _search(
 
 def _within(table: CostTable, budget: float, goal: Goal, room: Room) -> CostTable:
     sizes = byte_table(goal)
-    return both(table, budget, replace(sizes, layer=sizes.layer + room.a_layer), room.weights)
+    return within_both(table, budget, replace(sizes, layer=sizes.layer + room.a_layer), room.weights)
 
 
 def byte_table(goal: Goal) -> CostTable:

@@ -11,10 +11,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsebert.counts import footprint
 from sparsebert.models.layout import encoder_linear_names
-from sparsebert.models.load import save_model
+from sparsebert.models.load import save_model, saved_part
 from sparsebert.models.pack import packed_bytes
+from sparsebert.models.rounding import blank_codes
 from sparsebert.models.source import disk_bytes
-from sparsebert.models.storage import Packing, rounding_of
+from sparsebert.models.storage import Packing, rounding_of, store
 from sparsebert.models.surgeon import shrink
 from sparsebert.recipe.storing import LEVELLED, StoringRecipe, Weights
 from sparsebert.runs.run_type import Start
@@ -82,10 +83,19 @@ def packings_of(recipe: StoringRecipe, plain: bool) -> tuple[Packing, ...]:
 
 
 def stored_bytes(model: PreTrainedModel, packing: Packing, scratch: Path | None = None) -> int:
-    """Bytes of the file of a model that is saved so, by writing it to a folder that goes again, in `scratch`."""
+    """Bytes of the file that `save_made` makes, by writing one to a folder in `scratch` that goes again.
+
+    Its codes are blank: to work them out takes long, and changes no size.
+    """
+    small = shrink(model, {}) if packing.is_levelled else model
     with TemporaryDirectory(dir=scratch) as folder:
-        save_made(model, None, Path(folder) / "model", packing)
-        return disk_bytes(Path(folder) / "model")
+        place = Path(folder) / "model"
+        save_model(small, None, place)
+        if packing.rounds:
+            store(
+                place, saved_part(small), packing if packing.is_levelled else replace(packing, plain=True), blank_codes
+            )
+        return disk_bytes(place)
 
 
 def _worth_packing(model: PreTrainedModel, packing: Packing) -> bool:
