@@ -18,7 +18,7 @@ from sparsebert.models.pack import Coder, read_contents, write_packed
 from sparsebert.models.rounding import to_codes
 from sparsebert.models.source import PACKED_FILE, PLAIN_FILE, weight_files
 from sparsebert.recipe.storing import LEVELLED, Weights
-from sparsebert.records import Numbers, Stored
+from sparsebert.records import NumberFormat, Stored
 
 # Those of trees are matrices.
 BIASES = ("bias", "b_in")
@@ -26,7 +26,7 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Codes with a scale of two bytes for 64 of them (models/rounding.py).
 BYTES: dict[Weights, float] = {"bf16": 2.0, "int8": 1 + 2 / 64, "int4": 0.5 + 2 / 64}
 # As safetensors calls them in its files.
-NUMBERS: dict[str, Numbers] = {"F32": "float32", "F16": "float16", "BF16": "bf16"}
+NUMBERS: dict[str, NumberFormat] = {"F32": "float32", "F16": "float16", "BF16": "bf16"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def stored_as(model: PreTrainedModel, folder: Path) -> Stored | None:
 
     None where the files have neither under the names that the model has.
     """
-    found: dict[str, Numbers] = {}
+    found: dict[str, NumberFormat] = {}
     for file in (folder / name for name in weight_files(folder)):
         found |= _packed_numbers(file) if file.name == PACKED_FILE else _plain_numbers(file)
     tables = [f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Embedding)]
@@ -110,18 +110,18 @@ def store(folder: Path, model: PreTrainedModel, packing: Packing, code: Coder = 
     file.unlink()
 
 
-def _first(found: Mapping[str, Numbers], names: Sequence[str]) -> Numbers | None:
+def _first(found: Mapping[str, NumberFormat], names: Sequence[str]) -> NumberFormat | None:
     return next((found[name] for name in names if name in found), None)
 
 
-def _plain_numbers(file: Path) -> dict[str, Numbers]:
+def _plain_numbers(file: Path) -> dict[str, NumberFormat]:
     with safe_open(file, framework="pt") as content:
         types = {name: content.get_slice(name).get_dtype() for name in content.keys()}  # noqa: SIM118
     return {name: NUMBERS[how] for name, how in types.items() if how in NUMBERS}
 
 
-def _packed_numbers(file: Path) -> dict[str, Numbers]:
-    found: dict[str, Numbers] = {name.removesuffix(":values"): how for name, how in _plain_numbers(file).items()}
+def _packed_numbers(file: Path) -> dict[str, NumberFormat]:
+    found: dict[str, NumberFormat] = {name.removesuffix(":values"): how for name, how in _plain_numbers(file).items()}
     for name, entry in read_contents(file).items():
         if entry["numbers"] is not None:
             found[name] = entry["numbers"]

@@ -38,7 +38,7 @@ ENOUGH_LEFT = 0.5
 
 
 @dataclass(frozen=True)
-class Room:
+class ByteRoom:
     """Bytes that a file has for weights, and what each layer takes of them besides its weights, such as for names."""
 
     weights: float
@@ -60,7 +60,7 @@ class Goal:
     current: PreTrainedModel
     bytes_gone: int = 0
     packing: Packing = AS_TRAINED
-    room: Room | None = None
+    room: ByteRoom | None = None
 
 
 def meet(
@@ -128,7 +128,7 @@ def _search(
         ) from error
 
 
-def _within(table: CostTable, budget: float, goal: Goal, room: Room) -> CostTable:
+def _within(table: CostTable, budget: float, goal: Goal, room: ByteRoom) -> CostTable:
     sizes = byte_table(goal)
     return within_both(table, budget, replace(sizes, layer=sizes.layer + room.a_layer), room.weights)
 

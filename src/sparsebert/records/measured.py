@@ -98,7 +98,7 @@ class Size(Part):
         return self.weight_bytes if self.bytes_on_disk is None else self.bytes_on_disk
 
 
-Numbers = Literal["float32", "float16", "bf16", "int8", "int4"]
+NumberFormat = Literal["float32", "float16", "bf16", "int8", "int4"]
 
 
 class Stored(Part):
@@ -107,8 +107,8 @@ class Stored(Part):
     `int8` and `int4` are codes with scales (see `pack`).
     """
 
-    weights: Numbers
-    embeddings: Numbers
+    weights: NumberFormat
+    embeddings: NumberFormat
 
 
 class Shape(Part):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sparsebert.records import NOT_HERE, ModelResult, Numbers, Record, Score, Timing
+from sparsebert.records import NOT_HERE, ModelResult, NumberFormat, Record, Score, Timing
 from sparsebert.reports.families import Family, Headline, baseline, headlines, main_score, setting
 from sparsebert.reports.values import Value, exact, over_runs
 
@@ -158,7 +158,7 @@ def _family_row(family: Family, name: str, headline: Headline) -> FamilyRow:
     )
 
 
-def _numbers(stored: set[Numbers | None]) -> str | None:
+def _numbers(stored: set[NumberFormat | None]) -> str | None:
     """What all of the runs have in the file, or the several that they have; None where one does not say."""
     return None if None in stored else " or ".join(sorted(filter(None, stored)))
 

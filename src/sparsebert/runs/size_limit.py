@@ -23,7 +23,7 @@ from sparsebert.pruning.calibration import Calibrated
 from sparsebert.pruning.candidates import levels
 from sparsebert.pruning.search import Found
 from sparsebert.pruning.target_kinds import CountedTarget
-from sparsebert.pruning.targets import ATTEMPTS, Goal, Room, packing_for_size
+from sparsebert.pruning.targets import ATTEMPTS, ByteRoom, Goal, packing_for_size
 from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.storing import LEVELLED
 from sparsebert.runs.context import RunContext
@@ -163,7 +163,7 @@ def _with_room(goal: Goal, limit: Limit, keep: Keep, scratch: Path) -> Goal:
     coarsest, count = limit.packings[-1], len(layout_of(goal.dense).layers)
     one, every = (_beside(shrink(goal.dense, keep, range(layers, count)), coarsest, scratch) for layers in (1, count))
     a_layer = (every - one) / max(count - 1, 1)
-    return replace(goal, packing=coarsest, room=Room(limit.most - (one - a_layer), a_layer))
+    return replace(goal, packing=coarsest, room=ByteRoom(limit.most - (one - a_layer), a_layer))
 
 
 def words(packing: Packing) -> str:
