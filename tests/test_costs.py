@@ -7,6 +7,7 @@ import torch
 
 from sparsebert.counts import sizes
 from sparsebert.models.layout import encoder_linear_names, layout_of
+from sparsebert.models.storage import Packing, bytes_each
 from sparsebert.models.surgeon import shrink
 from sparsebert.pruning.costs import _between, measured_table, parameter_table, stack_of
 from sparsebert.pruning.knapsack import LayerChoice
@@ -22,7 +23,7 @@ SHAPES = [(4, 24), (1, 24), (3, 5), (2, 0), (0, 8)]
 @pytest.mark.parametrize("family", FAMILIES)
 def test_linear_parameters_are_those_of_the_shrunk_model(family: str):
     model = tiny_model(family)
-    table = parameter_table(model, 1, encoder_linear_only=True)
+    table = parameter_table(model, dict.fromkeys(encoder_linear_names(model), 1.0))
     assert (table.layer, table.fixed) == (0, 0)
     for heads, neurons in SHAPES:
         small = stack_of(model, layout_of(model), LAYERS, (heads, neurons))
@@ -33,7 +34,7 @@ def test_linear_parameters_are_those_of_the_shrunk_model(family: str):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bytes_are_those_of_the_shrunk_model(family: str):
     model = tiny_model(family)
-    table = parameter_table(model, 4, encoder_linear_only=False)
+    table = parameter_table(model, bytes_each(model, Packing()))
     for heads, neurons in SHAPES:
         small = stack_of(model, layout_of(model), LAYERS, (heads, neurons))
         choice = LayerChoice(both(heads, neurons), False, table.cost(both(heads, neurons)), 0.0)
@@ -42,7 +43,7 @@ def test_bytes_are_those_of_the_shrunk_model(family: str):
 
 def test_a_dropped_layer_takes_all_its_bytes_along():
     model = tiny_model("bert")
-    table = parameter_table(model, 4, encoder_linear_only=False)
+    table = parameter_table(model, bytes_each(model, Packing()))
     full = LayerChoice(both(4, 24), False, table.cost(both(4, 24)), 0.0)
     gone = LayerChoice(both(0, 0), True, 0.0, 0.0)
     assert table.total([full, gone, full]) == sizes(shrink(model, {}, [1]), ()).weight_bytes

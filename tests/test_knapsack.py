@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sparsebert.errors import UserError
+from sparsebert.errors import UnreachableError, UserError
 from sparsebert.groups import GroupKind
-from sparsebert.pruning.knapsack import BINS, CostTable, LayerChoice, layer_choices, share
+from sparsebert.pruning.knapsack import BINS, CostTable, LayerChoice, layer_choices, share, within_both
 from toy import both
 
 TABLE = CostTable({"head": {0: 0.0, 1: 3.0, 2: 4.0}, "neuron": {0: 0.0, 8: 2.0, 16: 6.0}}, layer=1.0, fixed=10.0)
@@ -130,3 +130,13 @@ def test_layers_that_cost_nothing_are_no_trouble():
     found = share([[choice(0, 2), choice(0, 1)], [choice(0, 3)]], budget=5)
     assert [c.error for c in found] == [1, 3]
     assert [c.error for c in share([[choice(0, 2)]], budget=0)] == [2]
+
+
+def test_of_two_budgets_the_larger_part_counts():
+    # 20 and 40 are left for layers: a head is 5 or 5, a neuron 0 or 1; so one head is a quarter of the first budget.
+    first = CostTable({"head": {0: 0.0, 2: 10.0}, "neuron": {0: 0.0, 8: 0.0}}, layer=4.0, fixed=30.0)
+    second = CostTable({"head": {0: 0.0, 4: 20.0}, "neuron": {0: 0.0, 8: 8.0}}, layer=2.0, fixed=60.0)
+    table = within_both(first, 50.0, second, 100.0)
+    assert table == CostTable({"head": {0: 0.0, 2: 0.5}, "neuron": {0: 0.0, 8: 0.2}}, layer=0.2)
+    with pytest.raises(UnreachableError, match="What lies outside the layers costs more than there is"):
+        within_both(first, 50.0, second, 60.0)

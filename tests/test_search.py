@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 
 from sparsebert.errors import UserError
+from sparsebert.models.layout import encoder_linear_names
 from sparsebert.pruning import search
 from sparsebert.pruning.calibration import Calibrated, calibrate
 from sparsebert.pruning.costs import parameter_table
@@ -184,7 +185,7 @@ def test_scorer_is_zero_for_the_whole_model_and_not_for_a_part():
     calibrated = calibrate(model, model, rows, toy_collate, "obs", 12, 8, seed=0)
     assert calibrated.teacher_logits.shape == (8, 2) and len(calibrated.score_rows) == 8
     score = scorer(model, calibrated, toy_collate)
-    table = parameter_table(model, 1, encoder_linear_only=True)
+    table = parameter_table(model, dict.fromkeys(encoder_linear_names(model), 1.0))
     full = LayerChoice(both(HEADS, NEURONS), False, table.cost(both(HEADS, NEURONS)), 0.0)
     assert score([full] * LAYERS) == pytest.approx(0, abs=1e-6)
     one_head = LayerChoice(both(1, NEURONS), False, 0.0, 0.0)

@@ -58,7 +58,7 @@ def test_every_smaller_model_is_without_what_no_text_needs(home: Path, tmp_path:
     again = run_cli(*command)
     assert again.exit_code == 0 and read_record(tmp_path / "out" / "record.json").models[1].files == vocabulary.files
     card = (tmp_path / "out" / small.folder / "README.md").read_text(encoding="utf-8")
-    assert "67 of 107 entries of the tokenizer stay" in card and "vocabulary are unchanged" not in card
+    assert "67 of 107 entries of the tokenizer stay" in card and "have the size they had" not in card
     alike = run_cli("study", "feature-similarity", tmp_path / "out", "--task", "own", "--data", home / "task")
     assert alike.exit_code == 0 and "vocabulary" in alike.stdout, alike.output
     answers = run_cli("predict", tmp_path / "out" / small.folder, "good w1 never3", "--json")

@@ -93,6 +93,15 @@ def compress(
     latency: LatencyOption = None,
     size: SizeOption = None,
     sparsity: SparsityOption = None,
+    max_size: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PART",
+            help="Besides each target: part of the bytes on disk, 0-1. Weights are stored in fewer bits where that is "
+            "needed, and more is cut.",
+            rich_help_panel=GOALS,
+        ),
+    ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
@@ -188,6 +197,7 @@ def compress(
         "latency_ms": latency,
         "size": size,
         "sparsity": sparsity,
+        "max_size": max_size,
         "max_drop": max_drop,
         **_vocabulary(vocabulary, vocabulary_text),
         "hidden_size": hidden_size,

@@ -181,7 +181,7 @@ def save_model(
     try:
         with folder_beside(folder) as place, quiet():
             written = place / folder.name
-            saved = base_of(model) if head_of(model) == "embeddings" else model
+            saved = saved_part(model)
             saved.save_pretrained(written)
             if saved is not model:
                 write_sentence_files(model.config, tokenizer, written)
@@ -195,6 +195,11 @@ def save_model(
             _swap(written, folder)
     except (OSError, SafetensorError) as error:
         raise UserError(f"The model could not be written: {error}", got=folder, fix="free some disk space") from None
+
+
+def saved_part(model: PreTrainedModel) -> PreTrainedModel:
+    """What of a model is in its file: of one of embeddings the encoder alone, as sentence-transformers reads it."""
+    return base_of(model) if head_of(model) == "embeddings" else model
 
 
 def check_finite(model: PreTrainedModel) -> None:

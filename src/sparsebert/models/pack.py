@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
@@ -31,6 +31,8 @@ METADATA = "sparsebert.packed"
 MOST_COLUMNS, MOST_PLACES = 2**16, 2**31
 NamedTensors = dict[str, torch.Tensor]
 MatrixShape = tuple[int, int]
+Coder = Callable[[torch.Tensor, Weights], NamedTensors]
+"""From weights that are not zero to codes and scales, as `to_codes`."""
 _WIDER = (torch.float64, torch.float32)
 _AGAIN = "pack or download it again"
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (*_WIDER, torch.float16, torch.bfloat16)}
@@ -51,19 +53,19 @@ _CONTENTS = TypeAdapter(dict[str, _Entry])
 
 
 def pack(
-    tensors: Mapping[str, torch.Tensor], rounding: Mapping[str, Weights] = MappingProxyType({})
+    tensors: Mapping[str, torch.Tensor], rounding: Mapping[str, Weights] = MappingProxyType({}), code: Coder = to_codes
 ) -> tuple[NamedTensors, dict[str, dict]]:
     """The stored tensors, and by name what they stand for: form, shape, dtype, and `numbers` where those are codes.
 
-    `rounding` says by name to what matrices are rounded; those of 16 bits are not to bfloat16. Raises UserError for
-    weights that are not finite there.
+    `rounding` says by name to what matrices are rounded, to codes by `code`; those of 16 bits are not to bfloat16.
+    Raises UserError for weights that are not finite there.
     """
     stored: NamedTensors = {}
     contents: dict[str, dict] = {}
     for name, tensor in tensors.items():
         how = rounding.get(name)
         try:
-            form, parts = _smallest(tensor, how)
+            form, parts = _smallest(tensor, how, code)
         except ValueError as error:
             raise UserError(f"The weights of {name} cannot be stored in {how}: {error}", fix="train it again") from None
         contents[name] = {"form": form, "shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
@@ -83,10 +85,13 @@ def unpack(stored: Mapping[str, torch.Tensor], contents: Mapping[str, dict]) -> 
 
 
 def write_packed(
-    tensors: Mapping[str, torch.Tensor], file: Path, rounding: Mapping[str, Weights] = MappingProxyType({})
+    tensors: Mapping[str, torch.Tensor],
+    file: Path,
+    rounding: Mapping[str, Weights] = MappingProxyType({}),
+    code: Coder = to_codes,
 ) -> None:
-    """Pack into a file; `rounding` and errors as of `pack`."""
-    stored, contents = pack(tensors, rounding)
+    """Pack into a file; `rounding`, `code` and errors as of `pack`."""
+    stored, contents = pack(tensors, rounding, code)
     # One entry only: safetensors writes several in an order that changes from call to call.
     save_file(stored, file, metadata={METADATA: json.dumps(contents, sort_keys=True)})
 
@@ -121,7 +126,7 @@ def packed_bytes(tensors: Mapping[str, torch.Tensor], rounding: Mapping[str, Wei
     return _bytes(pack(tensors, rounding)[0])
 
 
-def _smallest(tensor: torch.Tensor, how: Weights | None) -> tuple[str, NamedTensors]:
+def _smallest(tensor: torch.Tensor, how: Weights | None, code: Coder) -> tuple[str, NamedTensors]:
     """The form of a tensor that takes the fewest bytes, the plainest of equals, and its parts."""
     values = tensor.to(torch.bfloat16) if how == "bf16" and tensor.dtype in _WIDER else tensor
     if tensor.dim() < 2 or str(tensor.dtype).removeprefix("torch.") not in _DTYPES:
@@ -131,7 +136,7 @@ def _smallest(tensor: torch.Tensor, how: Weights | None) -> tuple[str, NamedTens
     places = _places(kept)
     if how in LEVELLED:
         # Codes have no zero, so that a matrix with any needs their places.
-        codes = to_codes(matrix[kept], how)
+        codes = code(matrix[kept], how)
         forms = {form: parts | codes for form, parts in places.items() if form != "dense" or kept.all()}
     else:
         forms = {form: parts | {"values": matrix[kept] if parts else values} for form, parts in places.items()}

@@ -47,6 +47,15 @@ def to_codes(values: Tensor, how: Weights) -> dict[str, Tensor]:
     return {"values": pairs[:, 0] | pairs[:, 1] << 4, "scales": scales}
 
 
+def blank_codes(values: Tensor, how: Weights) -> dict[str, Tensor]:
+    """As many codes and scales as of `to_codes`, all zero: for the size of a file, at once."""
+    count, codes = len(values), torch.int8 if how == "int8" else torch.uint8
+    return {
+        "values": torch.zeros(count if how == "int8" else -(-count // 2), dtype=codes),
+        "scales": torch.zeros(-(-count // GROUP), dtype=torch.bfloat16),
+    }
+
+
 def from_codes(parts: Mapping[str, Tensor], count: int, how: Weights) -> Tensor:
     """The `count` float32 weights that codes and scales stand for. Raises ValueError where they do not fit."""
     codes, scales, eight = parts["values"], parts["scales"], how == "int8"

@@ -119,30 +119,25 @@ def stack_of(model: PreTrainedModel, layout: Layout, count: int, size: LayerSize
     return small
 
 
-def parameter_table(model: PreTrainedModel, bytes_each: float, encoder_linear_only: bool) -> CostTable:
-    """Bytes (or, with `bytes_each` 1, parameters) of units of every kind, and of layers.
+def parameter_table(model: PreTrainedModel, each: Mapping[str, float]) -> CostTable:
+    """What units of every kind and layers cost, where `each` says what one weight of a tensor does, by name.
 
-    With `encoder_linear_only` biases, norms and embeddings cost nothing, as in the encoder sparsity.
+    Tensors that are not named cost nothing: with the linear weights of the encoder alone, costs are their number.
     """
     layout = layout_of(model)
     layer = layout.layers[0]
     shapes = dict(model.named_parameters())
-    each: dict[GroupKind, float] = {}
+    whole = {name: shape.numel() * each.get(name, 0.0) for name, shape in shapes.items()}
+    blocks: dict[GroupKind, dict[int, float]] = {}
     for kind, group in layer.groups.items():
-        parts = [
-            part for part in (*group.inputs, group.output) if not encoder_linear_only or shapes[part.tensor].ndim > 1
-        ]
-        entries = (shapes[part.tensor].numel() // shapes[part.tensor].shape[part.dim] * part.width for part in parts)
-        each[kind] = sum(entries) * bytes_each
-    in_layer = sum(p.numel() for name, p in shapes.items() if name.startswith(f"{layer.path}.")) * bytes_each
-    units = sum(each[kind] * group.units for kind, group in layer.groups.items())
-    everything = sum(parameter.numel() for parameter in model.parameters()) * bytes_each
-    rest = 0 if encoder_linear_only else in_layer - units
-    fixed = 0 if encoder_linear_only else everything - len(layout.layers) * in_layer
+        parts = (*group.inputs, group.output)
+        unit = sum(whole[part.tensor] / shapes[part.tensor].shape[part.dim] * part.width for part in parts)
+        blocks[kind] = {0: 0.0, group.units: float(unit * group.units)}
+    in_layer = sum(cost for name, cost in whole.items() if name.startswith(f"{layer.path}."))
     return CostTable(
-        blocks={kind: {0: 0.0, group.units: float(each[kind] * group.units)} for kind, group in layer.groups.items()},
-        layer=float(rest),
-        fixed=float(fixed),
+        blocks=blocks,
+        layer=float(in_layer - sum(max(block.values()) for block in blocks.values())),
+        fixed=float(sum(whole.values()) - len(layout.layers) * in_layer),
     )
 
 

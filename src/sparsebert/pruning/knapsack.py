@@ -46,8 +46,25 @@ class CostTable:
         return reduce(add, (_interpolate(block, kept[kind]) for kind, block in self.blocks.items()), self.layer)
 
     def total(self, choices: Sequence[LayerChoice]) -> float:
-        """Cost of the whole model."""
+        """Cost of the whole model, where the choices were made by this table."""
         return self.fixed + sum(choice.cost for choice in choices)
+
+
+def within_both(first: CostTable, budget: float, second: CostTable, room: float) -> CostTable:
+    """Costs as parts of two budgets, of which the larger counts: what costs at most 1 is within `budget` and `room`.
+
+    Sizes are those of `first`. Raises UnreachableError where what is fixed leaves nothing for layers.
+    """
+    left, space = budget - first.fixed, room - second.fixed
+    if left <= 0 or space <= 0:
+        raise UnreachableError("What lies outside the layers costs more than there is", got=f"{left:.4g}, {space:.4g}")
+    return CostTable(
+        blocks={
+            kind: {n: max(cost / left, _interpolate(second.blocks[kind], n) / space) for n, cost in block.items()}
+            for kind, block in first.blocks.items()
+        },
+        layer=max(first.layer / left, second.layer / space),
+    )
 
 
 def layer_choices(

@@ -47,6 +47,13 @@ class CompressRecipe(StoringRecipe, frozen=True):
         ge=0,
         description="instead of targets: points of the task's main metric, 0-100, that may be lost",
     )
+    max_size: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="part of the dense model's bytes on disk, 0-1, that a member with a target has at the most: "
+        "where needed it is stored in fewer bits, then cut further; `weights` and `embedding_weights` stay as given",
+    )
     vocabulary: FewerEntries | None = Field(
         default=None, description="entries of the tokenizer and rows of its embeddings go first; none = all stay"
     )
@@ -70,6 +77,8 @@ class CompressRecipe(StoringRecipe, frozen=True):
     def _one_goal(self) -> CompressRecipe:
         if self.targets and self.max_drop is not None:
             raise ValueError("give targets or max_drop, not both")
+        if self.max_size is not None and self.vocabulary is not None and not self.targets and self.max_drop is None:
+            raise ValueError("max_size is of models with a target: give one, such as size, or max_drop")
         check_held_out(("dense", self.dense), ("finetune", self.finetune))
         if self.even:
             self.check_plain("`even`")

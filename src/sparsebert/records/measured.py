@@ -98,6 +98,19 @@ class Size(Part):
         return self.weight_bytes if self.bytes_on_disk is None else self.bytes_on_disk
 
 
+NumberFormat = Literal["float32", "float16", "bf16", "int8", "int4"]
+
+
+class Stored(Part):
+    """What numbers the matrices of the layers and the tables of embeddings are in the file; in memory all are floats.
+
+    `int8` and `int4` are codes with scales (see `pack`).
+    """
+
+    weights: NumberFormat
+    embeddings: NumberFormat
+
+
 class Shape(Part):
     """Units kept in each layer of the original model; 0 heads or neurons = that block is gone."""
 

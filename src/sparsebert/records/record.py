@@ -21,6 +21,7 @@ from sparsebert.records.measured import (
     Shape,
     Size,
     Sparsity,
+    Stored,
     Timing,
     VocabularyLeft,
 )
@@ -71,6 +72,7 @@ class ModelResult(Part):
     thresholds: LabelThresholds | None = Field(default=None, description="of multilabel models; none = one half")
     sparsity: Sparsity
     size: Size
+    stored: Stored | None = Field(default=None, description="none in older records")
     files: dict[str, str] = Field(default={}, description="SHA-256 of each file of the model's folder, but its card")
     timings: tuple[Timing, ...] = ()
     output_difference: float | None = Field(

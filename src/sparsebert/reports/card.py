@@ -205,6 +205,12 @@ def _limits(record: Record, model: ModelResult) -> str:
         "Scores hold for the split named above; on other data the model may have lost more than the table says.",
         "What the base model does wrong, this one does too, and pruning may have made rare cases worse than the mean.",
     ]
+    stored = model.stored
+    if stored is not None and (stored.weights, stored.embeddings) != ("float32", "float32"):
+        limits.append(
+            f"In the file the layers' weights are in {stored.weights} and tables of embeddings in {stored.embeddings}, "
+            "from which float32 is made again on load. The scores are of the model that loads."
+        )
     left = model.vocabulary
     if left is not None:
         limits.append(
@@ -215,7 +221,7 @@ def _limits(record: Record, model: ModelResult) -> str:
     if narrow:
         limits.append(f"Hidden states have {model.shape.hidden} of {model.shape.full_hidden} dimensions.")
     if left is None and not narrow and model.target_kind is not None:
-        limits.append("Only the encoder's linear layers were made smaller: embeddings and vocabulary are unchanged.")
+        limits.append("Only the encoder's linear layers were cut: embeddings and vocabulary have the size they had.")
     return "\n".join(f"- {in_markdown(limit)}" for limit in limits)
 
 

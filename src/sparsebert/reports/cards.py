@@ -62,7 +62,7 @@ def _facts(row: FamilyRow) -> Iterator[tuple[str, str, str]]:
         yield "Encoder speedup", v.show_times(row.encoder_speedup), v.show_interval(row.encoder_speedup)
     if row.latency_ms is not None:
         yield "Latency, ms", v.show(row.latency_ms, v.digits), v.show_spread(row.latency_ms, v.digits)
-    yield "File", v.show(row.size_mb, v.megabytes), ""
+    yield "File", v.show(row.size_mb, v.megabytes), "" if row.weights in (None, "float32") else row.weights
 
 
 def _spread(text: str, spread: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sparsebert.records import NOT_HERE, ModelResult, Record, Score, Timing
+from sparsebert.records import NOT_HERE, ModelResult, NumberFormat, Record, Score, Timing
 from sparsebert.reports.families import Family, Headline, baseline, headlines, main_score, setting
 from sparsebert.reports.values import Value, exact, over_runs
 
@@ -22,8 +22,9 @@ class FamilyRow:
     With one run a spread is the 95 % interval of a score, a change or a speedup, and the quartiles of a time, or of a
     speedup in a record that holds no interval; with several it is the minimum and maximum over the runs. Changes are
     against the same run's dense model. `baseline_points` is what always giving the majority class, or the mean, scores.
-    `agreement` is the fraction of examples decided as by the dense model. `energy_j` is of 1,000 texts, in joules; None
-    where the runs had different counters. `energy_missing` says why it was asked for and is not there.
+    `agreement` is the fraction of examples decided as by the dense model. `weights` (of layers) and `embedding_weights`
+    are what numbers these are in the file. `energy_j` is of 1,000 texts, in joules; None where the runs had different
+    counters. `energy_missing` says why it was asked for and is not there.
     Runs that chance explains are counted: that predict one class (`only_class`) only, whose score is not above what
     always the same would give, and whose difference from their dense model's is within its interval.
     """
@@ -49,6 +50,8 @@ class FamilyRow:
     whole_sparsity: Value | None
     bytes_sparsity: Value | None
     size_mb: Value | None
+    weights: str | None
+    embedding_weights: str | None
     model_speedup: Value | None
     encoder_speedup: Value | None
     latency_ms: Value | None
@@ -139,6 +142,8 @@ def _family_row(family: Family, name: str, headline: Headline) -> FamilyRow:
         whole_sparsity=each(lambda _, model: Value(model.sparsity.whole_model)),
         bytes_sparsity=each(lambda _, model: Value(model.sparsity.bytes_on_disk)),
         size_mb=each(lambda _, model: Value(model.size.file_bytes / _MEGA)),
+        weights=_numbers({model.stored and model.stored.weights for _, model in runs}),
+        embedding_weights=_numbers({model.stored and model.stored.embeddings for _, model in runs}),
         model_speedup=each(lambda record, model: _speedup(headline(record, model, "model"))),
         encoder_speedup=each(lambda record, model: _speedup(headline(record, model, "encoder"))),
         latency_ms=each(lambda record, model: _median(headline(record, model, "model"))),
@@ -151,6 +156,11 @@ def _family_row(family: Family, name: str, headline: Headline) -> FamilyRow:
         within_chance_runs=sum(_within_chance(*run) for run in runs),
         **_energy([headline(record, model, "model") for record, model in runs]),
     )
+
+
+def _numbers(stored: set[NumberFormat | None]) -> str | None:
+    """What all of the runs have in the file, or the several that they have; None where one does not say."""
+    return None if None in stored else " or ".join(sorted(filter(None, stored)))
 
 
 def _only_class(run: tuple[Record, ModelResult]) -> str | None:

@@ -64,7 +64,7 @@ def family_table(groups: Sequence[Family], compact: bool = False) -> Table:
         Section(heading if len(groups) > 1 else "", tuple(_family_cells(row, columns) for row in members))
         for heading, members in _by_family(rows, groups)
     ]
-    notes = (*score_notes(rows), *_energy_notes(rows, compact), *_notes(groups))
+    notes = (*score_notes(rows), *_stored_notes(rows, compact), *_energy_notes(rows, compact), *_notes(groups))
     return Table("Models", (Cell("Model"), *(head for head, _ in columns)), tuple(sections), notes)
 
 
@@ -101,6 +101,10 @@ def _speed_columns() -> list[_Column]:
     ]
 
 
+def _is_rounded(rows: Sequence[FamilyRow]) -> bool:
+    return any(one not in (None, "float32") for row in rows for one in (row.weights, row.embedding_weights))
+
+
 def _both_sparsities() -> _Column:
     return (
         Cell("Sparsity", "enc. / all"),
@@ -114,6 +118,8 @@ def _wide_columns(rows: Sequence[FamilyRow]) -> list[_Column]:
         (Cell("Params"), lambda row: _cell(row.parameters, v.count)),
         (Cell("GFLOPs", _flops_setting(rows)), lambda row: _cell(row.gflops, v.digits)),
     ]
+    if _is_rounded(rows):
+        columns.append((Cell("Stored", "tables"), lambda row: Cell(row.weights or v.DASH, row.embedding_weights or "")))
     if any(row.energy_j for row in rows):
         columns.append((Cell("Energy", "J / 1,000 texts"), lambda row: _cell(row.energy_j, v.digits)))
     if any(row.one_shot_points for row in rows):
@@ -186,6 +192,21 @@ def score_notes(rows: Sequence[FamilyRow]) -> list[str]:
     bases = {row.baseline_points for row in rows if row.baseline_points is not None}
     guess = constant_guess(next((row.metric for row in rows if row.metric), ""))
     return notes + [f"Always giving the {guess} would score {v.percent(base)}." for base in sorted(bases)]
+
+
+def _stored_notes(rows: Sequence[FamilyRow], listed: bool) -> list[str]:
+    """What numbers weights are in the files where any were rounded; `listed` = they have no column."""
+    if not _is_rounded(rows):
+        return []
+    if not listed:
+        return ["Stored: as what numbers the file has the layers' weights, and below that tables of embeddings."]
+    each = (f"{row.name} {_stored(row)}" for row in rows if row.weights is not None)
+    return [f"In the file, and float32 in memory: {'; '.join(each)}."]
+
+
+def _stored(row: FamilyRow) -> str:
+    same = row.embedding_weights in (None, row.weights)
+    return f"{row.weights}" if same else f"{row.weights}, tables of embeddings {row.embedding_weights}"
 
 
 def _energy_notes(rows: Sequence[FamilyRow], listed: bool) -> list[str]:

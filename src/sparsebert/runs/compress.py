@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +18,8 @@ from sparsebert.errors import UnreachableError, UserError
 from sparsebert.models.layout import encoder_linear_names, layout_of
 from sparsebert.models.load import save_model
 from sparsebert.models.smaller_vocabulary import check_ids
+from sparsebert.models.source import disk_bytes
+from sparsebert.models.storage import Packing
 from sparsebert.models.surgeon import Keep, mask_model, shrink
 from sparsebert.progress import line
 from sparsebert.pruning.assemble import masked_model
@@ -35,6 +38,7 @@ from sparsebert.runs.dense import Dense, Recovering, Trained, dense_entry, dense
 from sparsebert.runs.hidden import check_hidden, narrow_model
 from sparsebert.runs.max_drop import answers, fell_too_far, least_drop, too_far, too_few_examples
 from sparsebert.runs.run_type import Entry, Made, RunType
+from sparsebert.runs.size_limit import check_reach, fit, limit_for, words
 from sparsebert.runs.sparse_model import packing_of
 from sparsebert.runs.stages import Stage, once
 from sparsebert.runs.vocabulary import SmallerVocabulary, ids_that_stay, smaller_vocabulary
@@ -58,10 +62,12 @@ class Compress(RunType[CompressRecipe]):
         check_blocks(context.start())
         if context.recipe.hidden_size is not None:
             check_hidden(context, context.recipe.hidden_size)
+        ids = None
         if vocabulary is not None:
             ids = ids_that_stay(context, vocabulary)
             check_ids(context.start().config, ids)
             cut_tokenizer(context.tokenizer, ids)
+        check_reach(context, ids)
         cut = len(targets) + (context.recipe.hidden_size is not None)
         return (1 if vocabulary is None else 2) + cut * (1 if context.recipe.finetune is None else 2)
 
@@ -94,12 +100,12 @@ class Compress(RunType[CompressRecipe]):
                 if context.recipe.targets:
                     raise
                 # The ladder of `max_drop` ends where models cannot get smaller.
-                return Made(entries, (*notes, str(error)))
+                return Made(entries, (*notes, *maker.notes, str(error)))
             value = context.main_value(entry.predictions)
             if fell_too_far(context, dense_value, value):
-                return Made(entries, (*notes, too_far(context, entry.name, dense_value, value)))
+                return Made(entries, (*notes, *maker.notes, too_far(context, entry.name, dense_value, value)))
             entries.append(entry)
-        return Made(entries, notes)
+        return Made(entries, (*notes, *maker.notes))
 
     def conclude(self, context: CompressContext, models: Sequence[ModelResult]) -> Sequence[str]:
         """For `max_drop`: which model is the smallest, and which the fastest."""
@@ -154,7 +160,8 @@ def check_blocks(model: PreTrainedModel) -> None:
 class Member(BaseModel):
     """One model of the family before fine-tuning: its shape, and how it was found.
 
-    `origin` holds for each of its layers the number of the dense model's layer that it was.
+    `origin` holds for each of its layers the number of the dense model's layer that it was. `packing` is how it is
+    stored, none = as the recipe says, in `most_bytes` at the most; `cut_further` if the target alone asks for less.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -167,6 +174,36 @@ class Member(BaseModel):
     achieved: float
     one_shot_scores: tuple[Score, ...]
     output_difference: float
+    packing: Packing | None = None
+    most_bytes: int | None = None
+    cut_further: bool = False
+
+    def notes(self, said: Packing) -> Iterator[str]:
+        """What was done for the sake of bytes that the recipe does not say."""
+        name, packing = self.target.label, self.packing or said
+        if packing != said:
+            yield f"{name} is stored in {words(packing)}, so that its file is small enough"
+        if self.cut_further:
+            yield f"{name} has a smaller shape than its target alone asks for, so that its file is small enough"
+
+    def check_saved(self, folder: Path) -> None:
+        """Raises UnreachableError where the finished model takes more bytes than its shape was to take."""
+        if self.most_bytes is not None and disk_bytes(folder) > self.most_bytes:
+            raise UnreachableError(
+                f"The file of {self.target.label} is too large",
+                got=f"{disk_bytes(folder):,} bytes",
+                allowed=f"up to {self.most_bytes:,}",
+                fix="its training gave weights zeros whose places take bytes; ask for a little more",
+            )
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A smaller model, its largest |logit| difference from the masked one over the largest, and the masks."""
+
+    small: PreTrainedModel
+    difference: float
+    keep: Keep
 
 
 class LatencyTable(BaseModel):
@@ -191,6 +228,7 @@ class FamilyMaker:
         recipe = context.recipe
         self._recovery = Recovering(dense, recipe.finetune, recipe.distill, packing_of(recipe))
         self._start = dense.model
+        self._notes: list[str] = []
         self._last, self._origin, self._shape = dense.model, dense.origin, dense.shape
         self._last_digest = dense.digest
         self._calibrated: Calibrated | None = None
@@ -202,6 +240,11 @@ class FamilyMaker:
         self._last_digest = made.digest
         return made.entry
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done for the sake of bytes, member by member."""
+        return tuple(self._notes)
+
     def make(self, target: Target) -> Entry:
         """Find, cut and fine-tune the model for one target; its folder holds the finished model."""
         context, recovery = self._context, self._recovery
@@ -211,9 +254,14 @@ class FamilyMaker:
         stage = Stage(work / "member.json", (cut,))
         found = once(stage, Member, lambda: self._find(target, cut), after=self._last_digest, later=[last])
         member = found.result
+        if member.packing is not None:
+            recovery = replace(recovery, packing=member.packing)
+            last = recovery.stage(work, folder)
+        self._notes += member.notes(self._recovery.packing)
         if recovery.training is not None:
             context.steps.begin(f"{target.label}: training what is left")
         trained = once(last, Trained, lambda: recovery.train(context, work, folder, member.origin), after=found.digest)
+        member.check_saved(folder)
         model = context.load(folder)
         if recovery.training is not None:
             exact = recovery.exact(work, folder)
@@ -244,19 +292,29 @@ class FamilyMaker:
         goal = Goal(
             target, self._context.recipe, self._context.setting, self._dense.model, self._start, self._last, gone
         )
-        found, achieved = meet(goal, self._table, calibrated, score)
+        limit, packing = limit_for(goal, calibrated, disk_bytes(self._context.folder / "dense"))
+        fitted = fit(
+            replace(goal, packing=packing),
+            limit,
+            lambda asked: meet(asked, self._table, calibrated, score),
+            lambda found: self._assemble(calibrated, found),
+            self._context.work,
+        )
+        found, small = fitted.found, fitted.built.small
         origin = tuple(place for place, choice in zip(self._origin, found.choices, strict=True) if not choice.dropped)
-        small, difference, keep = self._assemble(calibrated, found)
         save_model(small, self._context.tokenizer, folder)
         return Member(
             target=target,
-            shape=self._shape_of(small, origin, calibrated, keep),
+            shape=self._shape_of(small, origin, calibrated, fitted.built.keep),
             origin=origin,
             divergence=found.divergence,
             tried=found.tried,
-            achieved=achieved,
+            achieved=fitted.achieved,
             one_shot_scores=self._context.score(self._context.predict(small)),
-            output_difference=difference,
+            output_difference=fitted.built.difference,
+            packing=fitted.packing,
+            most_bytes=None if limit is None else limit.most,
+            cut_further=fitted.cut_further,
         )
 
     def _shape_of(self, small: PreTrainedModel, origin: tuple[int, ...], calibrated: Calibrated, keep: Keep) -> Shape:
@@ -270,12 +328,11 @@ class FamilyMaker:
         importance = head_importance(calibrated.layout, calibrated.candidates, numbers, self._origin, self._dense.shape)
         return shape_of(small, origin, dense, heads_left(self._last, keep, dropped, numbers), importance)
 
-    def _assemble(self, calibrated: Calibrated, found: Found) -> tuple[PreTrainedModel, float, Keep]:
-        """The smaller model, its largest |logit| difference from the masked one over the largest, and the masks."""
+    def _assemble(self, calibrated: Calibrated, found: Found) -> Cut:
         masked, keep, dropped = masked_model(self._last, calibrated.candidates, found.choices)
         small = shrink(masked, keep, dropped, even=self._context.recipe.even)
         mask_model(masked, {}, dropped)
-        return small, self._context.checked_difference(masked, small), keep
+        return Cut(small, self._context.checked_difference(masked, small), keep)
 
     def _calibrate(self) -> Calibrated:
         if self._calibrated is None:

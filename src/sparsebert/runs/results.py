@@ -14,7 +14,9 @@ from sparsebert.errors import UserError
 from sparsebert.files import digests, write_bytes_atomically
 from sparsebert.measurement.bench import BenchRow, bench
 from sparsebert.models.layout import encoder_linear_names
+from sparsebert.models.load import saved_part
 from sparsebert.models.source import disk_bytes
+from sparsebert.models.storage import stored_as
 from sparsebert.progress import busy
 from sparsebert.records import PREDICTIONS, ModelResult, Score
 from sparsebert.runs.context import RunContext
@@ -87,6 +89,7 @@ def _result(
         size=sizes(
             entry.model, encoder_linear_names(entry.model), (setting.batch, setting.length), after.bytes_on_disk
         ),
+        stored=stored_as(saved_part(entry.model), entry.folder),
         files={name: known for name, known in digests([entry.folder], entry.folder).items() if name != CARD},
         timings=tuple(timing for row in rows if row.model == entry.name for timing in row.timings),
         **entry.facts,

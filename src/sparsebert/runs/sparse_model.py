@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from safetensors.torch import save
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsebert.counts import footprint
 from sparsebert.models.layout import encoder_linear_names
-from sparsebert.models.load import save_model
+from sparsebert.models.load import save_model, saved_part
 from sparsebert.models.pack import packed_bytes
-from sparsebert.models.storage import Packing, rounding_of
+from sparsebert.models.rounding import blank_codes
+from sparsebert.models.source import disk_bytes
+from sparsebert.models.storage import Packing, rounding_of, store
 from sparsebert.models.surgeon import shrink
-from sparsebert.recipe.storing import StoringRecipe
+from sparsebert.recipe.storing import LEVELLED, StoringRecipe, Weights
 from sparsebert.runs.run_type import Start
 
 # Of the plain file's bytes: less is not worth that only this package loads it.
 WORTH_PACKING = 0.95
+WEIGHTS: tuple[Weights, ...] = ("bf16", "int8", "int4")
+# Tables of embeddings bear four bits better than layers do.
+FINEST_FIRST: list[tuple[Weights | None, Weights | None]] = [
+    (None, None),
+    ("bf16", "bf16"),
+    ("int8", "int8"),
+    ("int8", "int4"),
+    ("int4", "int4"),
+]
 
 
 def save_sparse(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     folder: Path,
     packing: Packing,
     packed: bool,
@@ -38,7 +50,9 @@ def save_sparse(
         save_model(model, tokenizer, folder, replace(packing, plain=True) if packing.rounds else None)
 
 
-def save_made(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, packing: Packing) -> None:
+def save_made(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path, packing: Packing
+) -> None:
     """Save a model without zeros, in a packed file only where it needs one."""
     save_sparse(model, tokenizer, folder, packing, packed=packing.is_levelled)
 
@@ -46,6 +60,42 @@ def save_made(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder
 def packing_of(recipe: StoringRecipe) -> Packing:
     """How the models of a run are stored."""
     return Packing(recipe.weights, recipe.embedding_weights)
+
+
+def packings_of(recipe: StoringRecipe, plain: bool) -> tuple[Packing, ...]:
+    """How the models of a run may be stored where bytes are scarce, finest first; with `plain` so that all read it.
+
+    The first is as the recipe says. What it does not say may be rounded: tables of embeddings no less than the layers
+    are, and to four bits before these.
+    """
+    own, tables = recipe.weights, recipe.embedding_weights
+    pairs: list[tuple[Weights | None, Weights | None]]
+    if own is None and tables is None:
+        pairs = FINEST_FIRST
+    elif own is None:
+        pairs = [(one, tables) for one in (None, *WEIGHTS)]
+    elif tables is None:
+        pairs = [(own, own), *((own, one) for one in WEIGHTS[WEIGHTS.index(own) + 1 :])]
+    else:
+        pairs = [(own, tables)]
+    allowed = [one for one in pairs if not (plain and {*one} & {*LEVELLED})]
+    return tuple(Packing(*one) for one in allowed)
+
+
+def stored_bytes(model: PreTrainedModel, packing: Packing, scratch: Path | None = None) -> int:
+    """Bytes of the file that `save_made` makes, by writing one to a folder in `scratch` that goes again.
+
+    Its codes are blank: to work them out takes long, and changes no size.
+    """
+    small = shrink(model, {}) if packing.is_levelled else model
+    with TemporaryDirectory(dir=scratch) as folder:
+        place = Path(folder) / "model"
+        save_model(small, None, place)
+        if packing.rounds:
+            store(
+                place, saved_part(small), packing if packing.is_levelled else replace(packing, plain=True), blank_codes
+            )
+        return disk_bytes(place)
 
 
 def _worth_packing(model: PreTrainedModel, packing: Packing) -> bool:
