@@ -46,10 +46,10 @@ def calibrated() -> Calibrated:
 def goal(kind: str, value: float, **recipe: Any) -> Goal:
     search = Search(candidates=3, drop_layers=recipe.pop("drop_layers", True))
     target = Target.model_validate({"kind": kind, "value": value})
-    return Goal(target, CompressRecipe(search=search, **recipe), Setting(1, 8), MODEL, MODEL)
+    return Goal(target, CompressRecipe(search=search, **recipe), Setting(1, 8), MODEL, MODEL, MODEL)
 
 
-def no_table() -> CostTable:
+def no_table(_: PreTrainedModel) -> CostTable:
     raise AssertionError("what is counted needs no latency table")
 
 
@@ -166,7 +166,7 @@ def test_speed_is_what_was_asked_for_or_more(
         return SimpleNamespace(small=assemble(MODEL, calibrated.candidates, found.choices, even))
 
     def search(one: Goal) -> tuple[Found, float]:
-        return meet(one, lambda: table, calibrated, lambda choices: sum(choice.error for choice in choices))
+        return meet(one, lambda _: table, calibrated, lambda choices: sum(choice.error for choice in choices))
 
     made = fit(replace(asked, packing=packing), limit, search, build, tmp_path)
     assert made.cut_further and made.achieved > 1.4 * 0.98

@@ -239,5 +239,6 @@ def test_measured_pair_sees_that_fewer_layers_are_faster():
     dense = tiny_model("bert", hidden_size=128, intermediate_size=512, num_hidden_layers=16)
     small = shrink(dense, {}, range(1, 16))
     speedup, latency_ms = measure_pair(dense, small, Setting(4, 32), rounds=5, threads=1)
-    assert 3 < speedup < 40
+    # How much more is a matter of caches, and of what else the machine does.
+    assert speedup > 3
     assert 0.05 < latency_ms < 1000
