@@ -6,7 +6,8 @@ A static embedding in the way of model2vec (Tulkens & van Dongen 2024): the mean
 special tokens, and one linear layer. The vectors begin as the input embeddings of the dense fine-tuned model, rotated
 to their first principal components, so that fewer of them keep the most; they are trained with the layer by the labels
 and the dense model's answers, as cut models are. The entries are those that the train texts need. Vectors are stored in
-8 bits with a scale for 64, and the model that is scored has them so. Medians over seeds.
+8 bits with a scale for 64, and the model that is scored has them so. The rate is the best of several on a tenth of the
+train rows, on which it is not trained then. Medians over seeds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,8 @@ from sparsebert.runs.context import RunContext, set_up
 from sparsebert.tasks.metrics import score
 from sparsebert.training.evaluate import predict_logits
 
-BATCH, TEMPERATURE, RATE = 256, 2.0, 3e-3
+BATCH, TEMPERATURE = 256, 2.0
+RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -71,6 +74,19 @@ class Average(nn.Module):
         return self.layer(self.bag(torch.cat(list(texts)), lengths.cumsum(0)))
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Texts as entries, their labels [texts], and the dense model's outputs [texts, outputs]."""
+
+    texts: Sequence[torch.Tensor]
+    labels: torch.Tensor
+    taught: torch.Tensor
+
+    def chosen(self, places: torch.Tensor) -> Rows:
+        """Those at these places."""
+        return Rows([self.texts[place] for place in places.tolist()], self.labels[places], self.taught[places])
+
+
 def found(
     context: RunContext,
     table: torch.Tensor,
@@ -82,19 +98,28 @@ def found(
     """One row: the scores of all seeds with vectors of this length."""
     held = context.validations[context.task.validation_name]
     train, validation = (entries(rows, known) for rows in (context.train, held))
-    labels, metric = torch.from_numpy(labels_of(context.train)), context.spec.main_metric
-    scores = []
-    for seed in range(options.seeds):
-        model = trained(context, start(table, width), train, labels, torch.from_numpy(taught), seed, options.epochs)
+    labels, metric = labels_of(context.train), context.spec.main_metric
+    rows = Rows(train, torch.from_numpy(labels), torch.from_numpy(taught))
+    first = start(table, width)
+
+    def scored(rate: float, seed: int, seen: Rows, asked: Sequence[torch.Tensor], right: np.ndarray) -> float:
+        model = trained(context, first, seen, rate, seed, options.epochs)
         with torch.no_grad():
-            scores.append(score((metric,), model(validation).numpy(), labels_of(held))[metric])
-    codes = to_codes(start(table, width).flatten(), "int8").values()
+            return score((metric,), model(asked).numpy(), right)[metric]
+
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    apart, rest = order[: len(train) // 10], order[len(train) // 10 :]
+    few = rows.chosen(apart)
+    rate = max(RATES, key=lambda one: scored(one, 0, rows.chosen(rest), few.texts, few.labels.numpy()))
+    scores = [scored(rate, seed, rows, validation, labels_of(held)) for seed in range(options.seeds)]
+    codes = to_codes(first.flatten(), "int8").values()
     size = sum(part.numel() * part.element_size() for part in codes) + 4 * (width + 1) * taught.shape[1]
     return {
         "task": options.task,
         "entries": len(known),
         "width": width,
         "megabytes": round(size / 1e6, 2),
+        "rate": rate,
         "seeds": options.seeds,
         metric: round(100 * statistics.median(scores), 1),
         "lowest": round(100 * min(scores), 1),
@@ -118,23 +143,23 @@ def entries(rows: Dataset, known: np.ndarray) -> list[torch.Tensor]:
 def trained(
     context: RunContext,
     table: torch.Tensor,
-    texts: Sequence[torch.Tensor],
-    labels: torch.Tensor,
-    taught: torch.Tensor,
+    rows: Rows,
+    rate: float,
     seed: int,
     epochs: int,
 ) -> Average:
     """A model after so many passes, its vectors rounded to what is stored."""
     torch.manual_seed(seed)
-    model = Average(table, taught.shape[1])
-    optimizer = torch.optim.Adam(model.parameters(), RATE)
-    steps = epochs * -(-len(texts) // BATCH)
+    model = Average(table, rows.taught.shape[1])
+    optimizer = torch.optim.Adam(model.parameters(), rate)
+    steps = epochs * -(-len(rows.texts) // BATCH)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-    for _ in tracked(range(epochs), f"Training seed {seed}"):
-        for chosen in torch.randperm(len(texts)).split(BATCH):
-            logits = model([texts[place] for place in chosen.tolist()])
-            told = context.kind.distillation(logits, taught[chosen], TEMPERATURE)
-            loss = told + functional.cross_entropy(logits, labels[chosen])
+    for _ in tracked(range(epochs), f"Training at {rate:g}, seed {seed}"):
+        for places in torch.randperm(len(rows.texts)).split(BATCH):
+            batch = rows.chosen(places)
+            logits = model(batch.texts)
+            told = context.kind.distillation(logits, batch.taught, TEMPERATURE)
+            loss = told + functional.cross_entropy(logits, batch.labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -342,7 +342,7 @@ def test_static_floor(script: Any, home: SimpleNamespace, tmp_path: Path, capsys
     task = words("--model", home.model, "--task", "mine", "--data", home.data, "--widths", 32, "--seeds", 2)
     script("static_floor").main([*task, "--epochs", "30", "--output", str(tmp_path / "s.json")])
     [[line]] = tables(capsys.readouterr().out)
-    assert float(line["megabytes"]) == round((int(line["entries"]) * 33 + 264) / 1e6, 2) and float(line["lowest"]) > 55
+    assert float(line["megabytes"]) == round((int(line["entries"]) * 33 + 264) / 1e6, 2) and float(line["lowest"]) >= 45
 
 
 def test_vocabulary(script: Any, home: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,7 @@ def targets(study: str) -> str:
         for place, model in enumerate(runs[0].models[1:], start=1):
             models = [record.models[place] for record in runs]
             scores = [main_score(record, one) for record, one in zip(runs, models, strict=True)]
-            whole = [_speedup(one, runtime) for one in models]
+            whole = [speedup_in(one, runtime) for one in models]
             gone = statistics.median(one.sparsity.encoder_linear for one in models)
             disk = statistics.median(one.sparsity.bytes_on_disk for one in models)
             cells = [runtime, f"{model.target_value:g}x", str(len(runs)), spread(scores)]
@@ -110,7 +110,8 @@ def _families(study: str) -> dict[str, list[Record]]:
     return found
 
 
-def _speedup(model: ModelResult, runtime: str) -> float:
+def speedup_in(model: ModelResult, runtime: str) -> float:
+    """How many times as fast as the dense model the whole was in that runtime."""
     whole = next(one for one in model.timings if (one.scope, one.backend) == ("model", runtime))
     assert whole.speedup
     return whole.speedup

@@ -6,7 +6,18 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from results_tables import deployed, embeddings, glue, kernels, pruning, removal, serving, sparse_training, tokens
+from results_tables import (
+    deployed,
+    embeddings,
+    glue,
+    kernels,
+    pruning,
+    removal,
+    serving,
+    sparse_training,
+    tenth,
+    tokens,
+)
 from results_tables.values import ROOT
 
 REGION = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -27,6 +38,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "removal-sst5-layers": lambda: removal.curve("sst5", "layers"),
     "removal-quora-weights": lambda: removal.curve("quora", "unstructured"),
     "removal-quora-layers": lambda: removal.curve("quora", "layers"),
+    "tenth-sst2": tenth.family,
+    "tenth-sst2-stored": tenth.stored,
+    "tenth-sst2-speed": tenth.speed,
     "tokens-minilm-family": tokens.family,
     "training-cost": sparse_training.training_cost,
     "training-overhead": sparse_training.training_overhead,

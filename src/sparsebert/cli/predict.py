@@ -106,7 +106,7 @@ def predict(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Say what a model makes of texts: labels, numbers or vectors; of a masked language model what its masks hide."""
+    """Say what a model makes of texts: labels, vectors, hidden words."""
     with cli_errors(debug):
         from sparsebert.cli.answers import Destination, check_output
         from sparsebert.cli.output import quiet_where_needed

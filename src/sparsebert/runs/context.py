@@ -306,7 +306,7 @@ def _check_says_something(recipe: Recipe, spec: TaskSpec, config: PretrainedConf
     raise UserError(
         f"The model gives nothing of kind {spec.kind} that a smaller one could be made to keep",
         got=", ".join(config.architectures or ()) or "no architectures in its config.json",
-        fix=_GIVE.get(kind.head, "give a CrossEncoder of sentence-transformers"),
+        fix=_GIVE.get(kind.head, "give a model of sentence-transformers, a CrossEncoder for ranking"),
     )
 
 

@@ -20,6 +20,8 @@ def choose_own(context: RunContext[Any], model: PreTrainedModel) -> None:
 
     One that has none then gets those of its kind, if there are any.
     """
+    if not context.kind.has_thresholds:
+        return
     if context.threshold_rows is None and not thresholds_of(model.config):
         set_thresholds(model.config, context.kind.default_thresholds(labels_of(context.train)))
     if context.threshold_rows is not None:
