@@ -43,16 +43,16 @@ def stored() -> str:
             [name, "int8", *_form([model.size.bytes_on_disk or 0 for model in models], scores, dense, runs[0])]
         )
         for form, words in FORMS.items():
-            checks = [_check(f"{name}-{form}-{seed}") for seed in SEEDS]
-            scores = [100 * check["check"]["second"][0]["value"] for check in checks]
-            lines.append([name, words, *_form([check["bytes_after"] for check in checks], scores, dense, runs[0])])
+            checks, packs = ([_said(f"{what}/{name}-{form}-{seed}") for seed in SEEDS] for what in ("checks", "packs"))
+            scores = [100 * check["second"][0]["value"] for check in checks]
+            lines.append([name, words, *_form([pack["bytes_after"] for pack in packs], scores, dense, runs[0])])
     header = ["model", "weights in the file", "MB on disk: median (min–max)", "of the dense bytes"]
     return table([*header, f"accuracy: median (min–max), n = {len(SEEDS)} seeds", "change"], lines)
 
 
 def speed() -> str:
     """Each model in its fastest engine against the fastest dense engine, at every setting, by seed."""
-    found = [[row for row in rows(STUDY, f"bench-{seed}") if "unavailable" not in row] for seed in SEEDS]
+    found = [[row for row in rows(STUDY, f"seed-{seed}/bench") if "unavailable" not in row] for seed in SEEDS]
     settings = list(dict.fromkeys((row["batch"], row["length"]) for row in found[0]))
     lines = []
     for name in ("dense", "4x", "8x"):
@@ -74,8 +74,9 @@ def _fastest(run: Sequence[Row], name: str, setting: tuple[int, int]) -> tuple[f
     return min((one["median_ms"], engine) for one, engine in whole)
 
 
-def _check(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / STUDY / "records" / "stored" / f"{name}.json").read_text(encoding="utf-8"))
+def _said(name: str) -> dict[str, Any]:
+    """What `check` or `pack` printed."""
+    return json.loads((RESULTS / STUDY / "records" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def _form(sizes: Sequence[int], scores: Sequence[float], dense: ModelResult, run: Record) -> list[str]:
