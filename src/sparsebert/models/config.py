@@ -116,17 +116,14 @@ def check_shape(values: Mapping[str, Any], file: Path) -> None:
             raise UserError(f"{file} is not valid: kept_heads", got=shown(kept), allowed=allowed)
     if sorted(set(values["kept_layers"])) != values["kept_layers"]:
         raise UserError(f"{file} is not valid: kept_layers must rise", got=shown(values["kept_layers"]))
-    check_kept_hidden(values, file)
     for tree in values["layer_fff"]:
         if tree and not (len(tree) == 2 and tree[0] >= 1 and 0 <= tree[1] <= _DEEPEST_TREE):
             allowed = f"[trees, depth up to {_DEEPEST_TREE}]"
             raise UserError(f"{file} is not valid: layer_fff", got=shown(tree), allowed=allowed)
 
 
-def check_kept_hidden(values: Mapping[str, Any], file: Path) -> None:
-    """Raise UserError for dimensions of the hidden states that no cut leaves."""
-    kept = values["kept_hidden"]
-    size, most = values.get("hidden_size", values.get("dim")), values["original_hidden"]
+def check_kept_hidden(kept: list[int], size: int, most: int, file: Path) -> None:
+    """Raise UserError for dimensions of the hidden states, of which there are `size` of `most`, that no cut leaves."""
     if kept and (sorted(set(kept)) != kept or len(kept) != size or not set(kept) <= set(range(most))):
         allowed = f"{size} of 0 to {most - 1}, rising"
         raise UserError(f"{file} is not valid: kept_hidden", got=shown(kept), allowed=allowed)

@@ -23,6 +23,7 @@ from sparsebert.files import folder_beside
 from sparsebert.models.config import (
     CONFIG_FILE,
     TOKENIZER_CONFIG_FILE,
+    check_kept_hidden,
     check_no_code,
     check_shape,
     first_line,
@@ -132,6 +133,7 @@ def load_config(source: ModelSource | Path | str) -> PretrainedConfig:
         raise UserError(f"{file} is not valid: {first_line(error)}") from error
     if is_shrunk(config):
         check_shape(config.to_dict(), file)
+        check_kept_hidden(config.kept_hidden, config.hidden_size, config.original_hidden, file)
     take_vector(config, folder)
     vector_of(config)
     take_activation(config, folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,11 @@ from sparsebert.models.hidden import Axes, axes_of, narrow
 from sparsebert.models.layout import plain_layout
 from sparsebert.modes import evaluating
 from sparsebert.progress import tracked
-from sparsebert.pruning.obs import damped_inverse
+from sparsebert.pruning.obs import BATCH_FRACTION, damped_hessian, damped_inverse
 from sparsebert.pruning.statistics import CalibrationBatch, CalibrationStatistics, collect_statistics
 from sparsebert.tasks.kind import TaskKind
 
-BATCH_FRACTION = 32
+Hook = Callable[[nn.Module, tuple[Any, ...], Any], None]
 
 
 def narrow_by_calibration(
@@ -69,17 +69,24 @@ def shapes_read(
 ) -> dict[str, list[tuple[int, ...]]]:
     """The shapes of what each module reads, call by call, without the last axis."""
     seen: dict[str, list[tuple[int, ...]]] = {name: [] for name in modules}
-    handles = [
-        module.register_forward_hook(lambda _, args, __, name=name: seen[name].append(tuple(args[0].shape[:-1])))
-        for name, module in modules.items()
-    ]
+
+    def note(name: str) -> Hook:
+        return lambda module, args, output: seen[name].append(tuple(args[0].shape[:-1]))
+
+    run_hooked(model, {name: note(name) for name in modules}, [batch])
+    return seen
+
+
+def run_hooked(model: PreTrainedModel, hooks: Mapping[str, Hook], batches: Iterable[CalibrationBatch]) -> None:
+    """Ask the model about the batches, without gradients, while these modules have these forward hooks."""
+    handles = [model.get_submodule(name).register_forward_hook(hook) for name, hook in hooks.items()]
     try:
         with evaluating(model), torch.inference_mode():
-            model(**inputs_of(batch))
+            for batch in batches:
+                model(**inputs_of(batch))
     finally:
         for handle in handles:
             handle.remove()
-    return seen
 
 
 def dimensions_kept(statistics: Sequence[CalibrationStatistics], size: int) -> torch.Tensor:
@@ -131,7 +138,7 @@ class _Reader:
 def make_up(module: Any, statistics: CalibrationStatistics, kept: torch.Tensor) -> None:
     """Change the columns `kept` of a matrix, and its bias, so that it does without the others, by least squares."""
     weight, hessian = statistics.weight, statistics.hessian
-    damped = torch.linalg.inv(damped_inverse(statistics))
+    damped = damped_hessian(statistics)
     new = torch.linalg.solve(damped[kept][:, kept], (weight @ hessian)[:, kept], left=False)
     module.weight[:, kept] = new.to(module.weight)
     if statistics.centred:
@@ -162,15 +169,8 @@ def refit_norms(
     """
     names = [name for name, module in model.named_modules() if _is_norm(name, module, axes)]
     spreads = {name: _Spread() for name in names}
-    watched = {name: model.get_submodule(name) for name in names}
-    handles = [module.register_forward_hook(_measure(spreads[name], kept)) for name, module in watched.items()]
-    try:
-        with evaluating(model), torch.inference_mode():
-            for batch in tracked(batches, "Fitting norms"):
-                model(**inputs_of(batch))
-    finally:
-        for handle in handles:
-            handle.remove()
+    hooks = {name: _measure(spread, kept) for name, spread in spreads.items()}
+    run_hooked(model, hooks, tracked(batches, "Fitting norms"))
     with torch.no_grad():
         for name, spread in spreads.items():
             _refit(changed.get_submodule(name), spread)
@@ -196,7 +196,7 @@ def _is_norm(name: str, module: nn.Module, axes: Mapping[str, tuple[int, ...]]) 
     )
 
 
-def _measure(spread: _Spread, kept: torch.Tensor) -> Callable[..., None]:
+def _measure(spread: _Spread, kept: torch.Tensor) -> Hook:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         rows = args[0].detach().flatten(0, -2).double()
         left = rows[:, kept]

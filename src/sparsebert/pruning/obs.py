@@ -97,7 +97,12 @@ class _Path:
 
 
 def damped_inverse(statistics: CalibrationStatistics) -> torch.Tensor:
-    """The inverse of the Hessian with more on its diagonal, as little as makes it positive definite.
+    """The inverse of `damped_hessian`. Raises UserError as that does."""
+    return torch.cholesky_inverse(torch.linalg.cholesky(damped_hessian(statistics)))
+
+
+def damped_hessian(statistics: CalibrationStatistics) -> torch.Tensor:
+    """The Hessian with more on its diagonal, as little as makes it positive definite.
 
     Examples that are few or alike leave directions that no input takes, where sums in single precision give anything
     about zero. That error is a share of the inputs' own second moment: so much damping is always enough. Raises
@@ -114,9 +119,8 @@ def damped_inverse(statistics: CalibrationStatistics) -> torch.Tensor:
     while True:
         hessian = statistics.hessian.clone()
         hessian.diagonal().add_(damping)
-        root, failed = torch.linalg.cholesky_ex(hessian)
-        if not failed:
-            return torch.cholesky_inverse(root)
+        if not torch.linalg.cholesky_ex(hessian).info:
+            return hessian
         damping = damping * MORE
 
 

@@ -86,7 +86,7 @@ def meet(
     timed = isinstance(kind, TimedTarget)
     tables = partial(_counting_table, goal, kind.counts) if isinstance(kind, CountedTarget) else latency_table
     table = tables(goal.start)
-    dense = _dense_cost(goal, tables(goal.dense), table)
+    dense = _dense_cost(goal, table if goal.start is goal.dense else tables(goal.dense), table)
     budget = kind.budget(goal.target.value, dense)
     if goal.recipe.shape == "layers":
         found = search_layers(calibrated, table, _layers_for(goal, calibrated, table, budget), score)

@@ -74,7 +74,8 @@ def narrow_model(context: RunContext[CompressRecipe], dense: Dense, recovery: Re
     if recovery.training is not None:
         context.steps.begin(f"{NAME}: training what is left")
     trained = once(last, Trained, lambda: recovery.train(context, work, folder, dense.origin), after=found.digest)
-    model, exact = context.load(folder), context.load(recovery.exact(work, folder))
+    model, home = context.load(folder), recovery.exact(work, folder)
+    exact = model if home == folder else context.load(home)
     line(f"{NAME}: {size} of {dense.model.config.hidden_size} dimensions stay")
     predictions = context.predict(model)
     context.say(NAME, predictions)
