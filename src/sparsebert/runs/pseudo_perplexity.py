@@ -43,9 +43,8 @@ def pseudo_perplexities(context: RunContext, entries: Sequence[Entry]) -> dict[s
 
 def _sums(context: RunContext, entry: Entry) -> np.ndarray:
     """Nats and tokens of some texts [texts, 2], which are the same for every model."""
-    limit, vocabulary, segments = token_limits(entry.model.config)
-    length = context.recipe.max_length if limit is None else min(limit, context.recipe.max_length)
-    reader = Reader(context.tokenizer, length, vocabulary, segments)
+    limits = token_limits(entry.model.config)
+    reader = Reader.of_kind(context.kind, context.tokenizer, context.recipe.max_length, *limits)
     inference = Inference(entry.model, reader, padding_collator(context.tokenizer), "eager", BATCH)
     texts = _some(context)
     with bar_if_slow(f"Hiding each token alone from {entry.name}", len(texts)) as done:

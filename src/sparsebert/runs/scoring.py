@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,7 +72,7 @@ def values_scores(
             split=split,
             examples=len(logits),
             baseline=baselines.get(name),
-            **_intervals(name, logits, labels, dense),
+            **_intervals(partial(resampled_scores, name, labels=labels), logits, dense),
         )
         for name, value in values.items()
     ]
@@ -78,19 +80,8 @@ def values_scores(
 
 def mean_score(name: str, values: np.ndarray, before: np.ndarray | None = None) -> Score:
     """The mean of `values` [queries], with its interval, and that of the change from the values `before`."""
-    own = _resampled_means(values)
-    low, high = interval(own) or (None, None)
-    apart = (None, None) if before is None else difference_interval(own, _resampled_means(before)) or (None, None)
-    return Score(
-        metric=name,
-        value=float(values.mean()),
-        split="queries",
-        examples=len(values),
-        low=low,
-        high=high,
-        change_low=apart[0],
-        change_high=apart[1],
-    )
+    bounds = _intervals(_resampled_means, values, before)
+    return Score(metric=name, value=float(values.mean()), split="queries", examples=len(values), **bounds)
 
 
 def hidden_loss_score(split: str, outputs: np.ndarray, before: np.ndarray | None, constant: ConstantAnswer) -> Score:
@@ -116,21 +107,13 @@ def nats_score(
     def shown(nats: Any) -> Any:
         return np.exp(nats) if perplexity else nats
 
-    own = shown(resampled_ratios(sums))
-    low, high = interval(own) or (None, None)
-    apart = (None, None)
-    if before is not None:
-        apart = difference_interval(own, shown(resampled_ratios(before))) or (None, None)
     return Score(
         metric=metric,
         value=float(shown(np.divide(*sums.sum(axis=0)))),
         split=split,
         examples=len(sums),
-        low=low,
-        high=high,
         baseline=baseline,
-        change_low=apart[0],
-        change_high=apart[1],
+        **_intervals(lambda one: shown(resampled_ratios(one)), sums, before),
     )
 
 
@@ -141,13 +124,14 @@ def _resampled_means(values: np.ndarray) -> np.ndarray:
 
 
 def _intervals(
-    metric: str, logits: np.ndarray, labels: np.ndarray, dense: np.ndarray | None
+    resampled: Callable[[np.ndarray], np.ndarray], values: np.ndarray, before: np.ndarray | None
 ) -> dict[str, float | None]:
-    own = resampled_scores(metric, logits, labels)
+    """Of what `resampled` makes of the values, and of its change from what it makes of the values `before`."""
+    own = resampled(values)
     low, high = interval(own) or (None, None)
-    if dense is None:
+    if before is None:
         return {"low": low, "high": high}
-    apart = difference_interval(own, resampled_scores(metric, dense, labels)) or (None, None)
+    apart = difference_interval(own, resampled(before)) or (None, None)
     return {"low": low, "high": high, "change_low": apart[0], "change_high": apart[1]}
 
 
