@@ -22,7 +22,10 @@ Files = dict[str, bytes]
 
 @dataclass
 class FakeHub:
-    """Repositories by name: branches by name, files by path. `asked` are the requests, `refuses` is for all of them."""
+    """Repositories by name: branches by name, files by path. `asked` are the requests, `refuses` is for all of them.
+
+    Files that end in `large` go by the protocol of Git LFS: asked for by hash, sent apart, then named in the commit.
+    """
 
     address: str = ""
     repos: dict[str, dict[str, Files]] = field(default_factory=dict)
@@ -30,6 +33,8 @@ class FakeHub:
     messages: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     refuses: int | None = None
+    large: str | None = None
+    stored: Files = field(default_factory=dict)
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any, dict[str, str]]:
         """Status, body (bytes or what becomes JSON) and headers."""
@@ -42,6 +47,11 @@ class FakeHub:
             return 200, {"errors": [], "warnings": []}, {}
         if parts[:2] == ["api", "models"]:
             return self._api("/".join(parts[2:4]), parts[4:], body)
+        if parts[2:] == ["info", "lfs", "objects", "batch"]:
+            return self._batch(json.loads(body))
+        if method == "PUT" and parts[0] == "stored":
+            self.stored[parts[1]] = body
+            return 200, {}, {}
         if parts[2:3] == ["resolve"]:
             return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         return 404, {"error": path}, {}
@@ -54,6 +64,15 @@ class FakeHub:
         self.repos.setdefault(name, {"main": {}})
         return status, {"url": f"{self.address}/{name}", "name": name}, {}
 
+    def _batch(self, asked: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        objects = [
+            one | {"actions": {"upload": {"href": f"{self.address}/stored/{one['oid']}"}}} for one in asked["objects"]
+        ]
+        return 200, {"transfer": "basic", "objects": objects}, {}
+
+    def _mode(self, path: str) -> str:
+        return "lfs" if self.large is not None and path.endswith(self.large) else "regular"
+
     def _api(self, name: str, rest: list[str], body: bytes) -> tuple[int, Any, dict[str, str]]:
         if name not in self.repos:
             return 404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}
@@ -61,7 +80,7 @@ class FakeHub:
         if rest[:1] == ["branch"]:
             return (409 if branches.setdefault(rest[1], {}) else 200), {}, {}
         if rest[:1] == ["preupload"]:
-            files = [{"path": one["path"], "uploadMode": "regular"} for one in json.loads(body)["files"]]
+            files = [{"path": one["path"], "uploadMode": self._mode(one["path"])} for one in json.loads(body)["files"]]
             return 200, {"files": [one | {"shouldIgnore": False} for one in files]}, {}
         if rest[:1] == ["commit"]:
             return self._commit(name, branches[rest[1]], body)
@@ -81,6 +100,8 @@ class FakeHub:
                 self.messages.append(value["summary"])
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.stored[value["oid"]]
             else:
                 files[value["path"]] = base64.b64decode(value["content"])
         return 200, {"commitUrl": f"{self.address}/{name}/commit/1", "commitOid": "1" * 40}, {}
@@ -121,7 +142,7 @@ def fake_hub(patch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
             if self.command != "HEAD":
                 self.wfile.write(content)
 
-        do_GET = do_HEAD = do_POST = respond  # noqa: N815
+        do_GET = do_HEAD = do_POST = do_PUT = respond  # noqa: N815
 
         def log_message(self, *args: object) -> None:
             pass
@@ -133,6 +154,7 @@ def fake_hub(patch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     hub.address = f"http://127.0.0.1:{server.server_port}"
     patch.setattr(constants, "ENDPOINT", hub.address)
     patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}")
+    patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     patch.setenv("HF_TOKEN", TOKEN)
     try:
         yield hub

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -119,6 +120,15 @@ def test_what_is_pushed_comes_back_the_same(kind: str, models: Path, hub: FakeHu
     assert run_cli("predict", kind, "good").exit_code == 0
     front = yaml.safe_load(card_of(hub, f"me/{kind}").split("---\n")[1])
     assert front["tags"] == ["sparsebert"] and front["pipeline_tag"] == "text-classification"
+
+
+def test_large_files_go_by_git_lfs(models: Path, hub: FakeHub, tmp_path: Path):
+    hub.large = ".safetensors"
+    assert run_cli("push", models / "shrunk", "me/large").exit_code == 0
+    weights = (models / "shrunk" / "model.safetensors").read_bytes()
+    assert hub.stored == {hashlib.sha256(weights).hexdigest(): weights}
+    assert run_cli("pull", "me/large").exit_code == 0
+    assert contents(tmp_path / "large").items() >= contents(models / "shrunk").items()
 
 
 def test_cards_say_how_to_load_from_the_repository(models: Path, hub: FakeHub):
@@ -259,9 +269,13 @@ def test_bad_names_are_refused_before_anything_else(name: str, models: Path, hub
     assert hub.asked == []
 
 
-def test_without_a_token_nothing_is_asked(models: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_token_nothing_is_asked(models: Path, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("HF_TOKEN")
     assert_refused(run_cli("push", models / "plain", "me/small"), ["no token for the hub", "hf auth login"])
+    for wrong in ("hf_ä", "two words"):
+        monkeypatch.setenv("HF_TOKEN", wrong)
+        for command in (("push", models / "plain", "me/small"), ("pull", "me/small", "-o", tmp_path / "out")):
+            assert_refused(run_cli(*command), ["HF_TOKEN holds no token", "without spaces", "hf auth login"])
     assert hub.asked == []
 
 

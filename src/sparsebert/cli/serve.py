@@ -74,6 +74,9 @@ def serve(
         float,
         typer.Option(min=0.001, max=86_400, metavar="SECONDS", help="For a request; then 503.", rich_help_panel=LIMITS),
     ] = 30.0,
+    max_connections: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Open at once; more get 503.", rich_help_panel=LIMITS)
+    ] = 512,
     debug: DebugOption = False,
 ) -> None:
     """Answer texts over HTTP, several models side by side; SIGTERM and Ctrl-C let those who wait be answered.
@@ -93,6 +96,8 @@ def serve(
         from sparsebert.serve.server import serve as run
 
         planned = plans(models, runtime, max_length, threads)
-        limits = Limits(max_batch, max_wait_ms, queue, max_texts, max_chars, max_body_kb * 1024, timeout)
+        limits = Limits(
+            max_batch, max_wait_ms, queue, max_texts, max_chars, max_body_kb * 1024, timeout, max_connections
+        )
         with quiet_where_needed(*(plan.model for plan in planned)):
             run(planned, Address(host, port), limits, token_file)

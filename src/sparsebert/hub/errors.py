@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from huggingface_hub import constants
+from huggingface_hub import constants, get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -33,6 +33,17 @@ def check_name(repo: str, with_owner: bool = False) -> None:
         raise UserError(
             "This is no name of a repository", got=repo, allowed="OWNER/NAME, of letters, digits, -, _ and ."
         ) from None
+
+
+def checked_token() -> str | None:
+    """The token of HF_TOKEN or of `hf auth login`, if there is one.
+
+    Raises UserError for one that no header can hold.
+    """
+    token = get_token()
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+        raise UserError("HF_TOKEN holds no token", allowed="letters, digits and signs, without spaces", fix=LOG_IN)
+    return token
 
 
 @contextmanager

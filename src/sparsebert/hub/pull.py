@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 
 from sparsebert.errors import UserError
 from sparsebert.files import folder_beside
-from sparsebert.hub.errors import check_name, hub_errors
+from sparsebert.hub.errors import check_name, checked_token, hub_errors
 from sparsebert.hub.folder import ModelFolder, open_folder
 
 # What the hub keeps for itself, and weights in formats that are never opened here.
@@ -29,6 +29,7 @@ def pull(repo: str, folder: Path, revision: str | None = None) -> ModelFolder:
     not have, a hub that cannot be reached, and for what is no model that opens; then nothing is left behind.
     """
     check_name(repo)
+    checked_token()
     if folder.exists():
         raise UserError("The output folder exists already", got=folder, fix="choose another --output")
     with folder_beside(folder) as place:

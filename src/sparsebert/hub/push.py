@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from sparsebert.deployment.manifest import FILE_NAME
 from sparsebert.errors import UserError
 from sparsebert.hub.card import model_card_of
-from sparsebert.hub.errors import LOG_IN, check_name, hub_errors
+from sparsebert.hub.errors import LOG_IN, check_name, checked_token, hub_errors
 from sparsebert.hub.folder import open_folder, result_of
 from sparsebert.models.companions import is_weights
 
@@ -57,7 +57,7 @@ def send(upload: Upload, private: bool = False, revision: str | None = None, mes
     owner's own choice counts. Raises UserError without a token, for a public repository where it is to be private, and
     where the hub refuses or cannot be reached.
     """
-    if get_token() is None:
+    if checked_token() is None:
         raise UserError("There is no token for the hub", fix=LOG_IN)
     api = HfApi()
     with hub_errors(upload.repo, revision):

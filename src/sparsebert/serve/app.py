@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from sparsebert.deployment.predictor import first_of
 from sparsebert.errors import UserError
+from sparsebert.serve.arrivals import Arrivals
 from sparsebert.serve.batcher import Rankings
 from sparsebert.serve.journal import Meters
 from sparsebert.serve.limits import AT_ONCE_S, Limits, RefusedError, client_gone
@@ -51,32 +52,32 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def application(models: Sequence[Served], limits: Limits, meters: Meters) -> FastAPI:
+def application(models: Sequence[Served], limits: Limits, meters: Meters, arrivals: Arrivals) -> FastAPI:
     """The application for some models, the first of them the default."""
     app = FastAPI(title="sparsebert", version=__version__, docs_url=None, redoc_url=None)
     _add_errors(app)
-    _add_predict(app, {one.plan.name: one for one in models}, limits)
+    _add_predict(app, {one.plan.name: one for one in models}, limits, arrivals)
     _add_watching(app, models, meters)
     _, parts = models_json_schema([(Question, "validation")], ref_template=f"{PARTS}{{model}}")
     app.openapi()["components"]["schemas"] |= parts["$defs"]
     return app
 
 
-def _add_predict(app: FastAPI, models: dict[str, Served], limits: Limits) -> None:
+def _add_predict(app: FastAPI, models: dict[str, Served], limits: Limits, arrivals: Arrivals) -> None:
     extra = {"requestBody": BODY}
     default = next(iter(models))
 
     @app.post("/predict", responses={200: {"model": Reply}, **REFUSALS}, openapi_extra=extra)
     async def predict(request: Request) -> Response:
         """Ask the default model."""
-        return await _predict(models[default], request, limits)
+        return await _predict(models[default], request, limits, arrivals)
 
     @app.post("/predict/{model}", responses={200: {"model": Reply}, **REFUSALS}, openapi_extra=extra)
     async def predict_by(model: str, request: Request) -> Response:
         """Ask a model by its name."""
         if model not in models:
             raise RefusedError(404, f"No such model; allowed: {', '.join(models)}")
-        return await _predict(models[model], request, limits)
+        return await _predict(models[model], request, limits, arrivals)
 
 
 def _add_watching(app: FastAPI, models: Sequence[Served], meters: Meters) -> None:
@@ -127,11 +128,13 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-async def _predict(model: Served, request: Request, limits: Limits) -> Response:
+async def _predict(model: Served, request: Request, limits: Limits, arrivals: Arrivals) -> Response:
     seen = request.state.seen
     seen.model = model.plan.name
     end = request.state.start + limits.timeout_s
-    asked = read_question(await _body(request, limits, end), limits)
+    async with arrivals.within(end - time.perf_counter()):
+        body = await _body(request, limits)
+    asked = read_question(body, limits)
     seen.texts = len(asked.first)
     found = await _rankings(model, asked, request, end)
     predictions = [first_of(ranking, asked.top_k) for ranking, _ in found]
@@ -139,18 +142,15 @@ async def _predict(model: Served, request: Request, limits: Limits) -> Response:
     return JSONResponse({"model": model.plan.name, "predictions": predictions, "cut": cut})
 
 
-async def _body(request: Request, limits: Limits, end: float) -> bytes:
+async def _body(request: Request, limits: Limits) -> bytes:
     """The body. One that is too long is read to its end, so that its client hears of it, but not kept."""
     body = bytearray()
     size = 0
     try:
-        async with asyncio.timeout(end - time.perf_counter()):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size <= limits.body_bytes:
-                    body += chunk
-    except TimeoutError:
-        raise RefusedError(408, "The body did not arrive in time") from None
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size <= limits.body_bytes:
+                body += chunk
     except ClientDisconnect:
         raise client_gone() from None
     if size > limits.body_bytes:

@@ -9,10 +9,11 @@ import ipaddress
 import os
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -43,7 +44,19 @@ class Address:
 
 
 class SignalledServer(uvicorn.Server):
-    """Ends by itself after a signal; uvicorn's own raises it once more when all is done, for its exit code."""
+    """Ends by itself after a signal; uvicorn's own raises it once more when all is done, for its exit code.
+
+    `ending` is called at each signal, before connections are looked at.
+    """
+
+    def __init__(self, config: uvicorn.Config, ending: Callable[[], None] = lambda: None) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; a second SIGINT ends at once."""
+        self._ending()
+        super().handle_exit(sig, frame)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -74,6 +74,7 @@ class Meters:
             "sparsebert_batch_texts", "Texts that went through together", ["model"], buckets=TEXTS, registry=registry
         )
         self._queue = Gauge("sparsebert_queue_texts", "Texts that wait", ["model"], registry=registry)
+        self._closed = Counter("sparsebert_connections_closed", "Closed unasked", ["why"], registry=registry)
 
     def watch(self, model: str, waiting: Callable[[], int]) -> Callable[[int], None]:
         """Show what `waiting` gives as the length of a model's queue; gives what is to be told of each batch."""
@@ -87,6 +88,10 @@ class Meters:
         self._seconds.labels(seen.route, seen.model).observe(seconds)
         if seen.texts and seen.status == 200:
             self._texts.labels(seen.model).inc(seen.texts)
+
+    def closed(self, why: str) -> None:
+        """Add a connection that the server closed before it had a request."""
+        self._closed.labels(why).inc()
 
     def page(self) -> bytes:
         """All of it, in the text format of Prometheus."""

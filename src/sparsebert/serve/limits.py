@@ -11,7 +11,8 @@ from sparsebert.errors import UserError
 class Limits:
     """`batch` texts go through a model at a time, and wait for company `wait_ms` at most; `queue` texts wait in all.
 
-    A request has at most `texts` texts of `letters` characters each, in `body_bytes`, and an answer within `timeout_s`.
+    A request has at most `texts` texts of `letters` characters each, in `body_bytes`, and an answer within `timeout_s`;
+    `connections` may be open at once.
     Raises UserError for limits that no request could meet.
     """
 
@@ -22,6 +23,7 @@ class Limits:
     letters: int = 20_000
     body_bytes: int = 4 * 2**20
     timeout_s: float = 30.0
+    connections: int = 512
 
     def __post_init__(self) -> None:
         if self.queue < self.texts:

@@ -12,6 +12,8 @@ import uvicorn
 import uvloop
 
 from sparsebert.serve.app import application
+from sparsebert.serve.arrivals import Arrivals
+from sparsebert.serve.connection import connections
 from sparsebert.serve.door import KEEP_ALIVE_S, Address, SignalledServer, listening, needed_token
 from sparsebert.serve.doorkeeper import Doorkeeper
 from sparsebert.serve.journal import Meters, log_as_json, tell
@@ -36,9 +38,10 @@ def serve(planned: Sequence[Plan], address: Address, limits: Limits, token_file:
 async def _serve(planned: Sequence[Plan], door: socket.socket, limits: Limits, token: str | None) -> None:
     meters = Meters()
     models = [Served(plan, limits, meters) for plan in planned]
+    arrivals = Arrivals()
     config = uvicorn.Config(
-        Doorkeeper(application(models, limits, meters), meters, token),
-        http="httptools",
+        Doorkeeper(application(models, limits, meters, arrivals), meters, token),
+        http=connections(limits, meters.closed),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -47,7 +50,7 @@ async def _serve(planned: Sequence[Plan], door: socket.socket, limits: Limits, t
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=round(limits.timeout_s + GRACE_S),
     )
-    server = SignalledServer(config)
+    server = SignalledServer(config, arrivals.end)
     workers = [asyncio.create_task(model.work(lambda facts: tell("ready", **facts))) for model in models]
     for worker in workers:
         # They never end, unless a model cannot be opened.
