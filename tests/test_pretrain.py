@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 import sparsebert
 from forked import Command, launch
+from sparsebert.models.load import load_tokenizer
 from sparsebert.recipe.load import SHIPPED
 from sparsebert.records import ModelResult, Record, read_record
 from test_resume import wait_and_stop
@@ -160,6 +161,16 @@ def test_the_control_without_feedforward_blocks_is_trained_and_tuned(home: Path)
     said = run_cli(*given, *settings, "-o", home / "bare-tuned")
     assert said.exit_code == 0, said.output
     assert read_record(home / "bare-tuned").models[-1].shape.full_neurons == 0
+
+
+def test_a_vocabulary_that_is_given_takes_the_place_of_the_one_that_a_recipe_trains(home: Path) -> None:
+    file = write_recipe(home / "given.yaml", home / "text" / "animals.txt", {"training": TRAINING | {"max_steps": 1}})
+    (home / "words.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat"]), encoding="utf-8"
+    )
+    said = run_cli("pretrain", "--recipe", file, "--vocabulary", home / "words.txt", "-o", home / "given")
+    assert said.exit_code == 0, said.output
+    assert load_tokenizer(home / "given" / "pretrained").vocab_size == 7
 
 
 def test_hours_end_a_training(home: Path) -> None:

@@ -6,7 +6,6 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -45,10 +44,9 @@ def _to_the_end(connection: socket.socket) -> bytes:
 
 
 def test_one_connection_too_many_is_told_so_and_closed(running: Running):
-    with ExitStack() as stack:
-        for _ in range(2):
-            inside = stack.enter_context(_connected(running))
-            inside.sendall(HEAD)
+    with _connected(running) as idle, _connected(running) as inside:
+        for connection in (idle, inside):
+            connection.sendall(HEAD)
         with _connected(running) as outside:
             outside.sendall(HEAD + b'{"texts": "good"}')
             answer = _to_the_end(outside)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +25,7 @@ from sparsebert.cli.options import (
 )
 
 TRAININGS = ("phases.0.training", "dense")
+VOCABULARIES = ("vocabulary", "train_tokenizer")
 
 
 def pretrain(
@@ -105,6 +107,14 @@ def pretrain(
             options |= {"phases": [{"name": "pretrain", "training": own}], "dense": own or None}
         else:
             options |= {f"{place}.{key}": value for place in TRAININGS for key, value in own.items()}
-        cleared = [f"{place}.hours" for place in TRAININGS] if recipe is not None and steps is not None else []
         how = How(recipe, settings or [], output, restart, as_json, report_to or [])
-        run_and_show(api.pretrain, options, how, cleared)
+        run_and_show(api.pretrain, options, how, [] if recipe is None else _replaced(options, steps))
+
+
+def _replaced(options: Mapping[str, Any], steps: int | None) -> list[str]:
+    """Keys of a recipe whose place is taken by what is given; who gives both of a pair is told so by the recipe."""
+    replaced = [f"{place}.hours" for place in TRAININGS] if steps is not None else []
+    for one, other in (VOCABULARIES, VOCABULARIES[::-1]):
+        if options[one] is not None and options[other] is None:
+            replaced.append(other)
+    return replaced
