@@ -102,7 +102,7 @@ def test_a_study_without_pictures_has_none(models: Path, tmp_path: Path, monkeyp
         (["mask-overlap", "half", "most", "--task", "reviews"], ["takes no --task; allowed: sparsity"]),
         (["sorting-order", "half", "most", "--threshold", "0.1"], ["takes no --threshold; allowed: none"]),
         (["weight-distribution", "half", "--threshold", "-1"], ["positive number; got -1.0"]),
-        (["json:loads", "half"], ["'json:loads' is of another kind", "CheckpointStudy"]),
+        (["json:loads", "half"], ["'json:loads' is of another kind", "studies.study.Study"]),
     ],
 )
 def test_what_cannot_be_asked_is_one_line_and_writes_nothing(

@@ -178,6 +178,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "criteria-agreement": "sparsebert.studies.criteria_agreement:CRITERIA_AGREEMENT",
         "group-sensitivity": "sparsebert.studies.group_sensitivity:GROUP_SENSITIVITY",
         "embedding-magnitudes": "sparsebert.studies.embedding_magnitudes:EMBEDDING_MAGNITUDES",
+        "drop-start": "sparsebert.studies.drop_start:DROP_START",
     },
 }
 # Kinds of which a component of the user's own has to be an instance of one class.
@@ -185,7 +186,7 @@ _CLASSES = {
     "runtime": "sparsebert.runtimes.runtime:Runtime",
     "target": "sparsebert.pruning.target_kinds:TargetKind",
     "logger": "sparsebert.training.loggers:TrainingLogger",
-    "study": "sparsebert.studies.study:CheckpointStudy",
+    "study": "sparsebert.studies.study:Study",
 }
 # Kinds of which it has to be a class derived from one.
 _BASES = {"run_type": "sparsebert.runs.run_type:RunType"}

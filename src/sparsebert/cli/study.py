@@ -137,9 +137,11 @@ def study(
 def _list(json_wanted: bool) -> None:
     from sparsebert import registry
     from sparsebert.cli.output import put_json, show, table
-    from sparsebert.studies.study import CheckpointStudy
+    from sparsebert.studies.study import CheckpointStudy, RecordStudy
 
-    known: dict[str, CheckpointStudy] = {name: registry.get("study", name) for name in registry.names("study")}
+    known: dict[str, CheckpointStudy | RecordStudy] = {
+        name: registry.get("study", name) for name in registry.names("study")
+    }
     if json_wanted:
         put_json([{"name": name, "question": one.summary, "options": list(one.takes)} for name, one in known.items()])
         return

@@ -9,7 +9,8 @@ from sparsebert.errors import UserError
 from sparsebert.models.named import sources
 from sparsebert.reports.study import StudyResult
 from sparsebert.studies.checkpoints import AskedCheckpoints
-from sparsebert.studies.study import CheckpointStudy, StudyOptions
+from sparsebert.studies.records import AskedRecords, records_of
+from sparsebert.studies.study import CheckpointStudy, RecordStudy, Study, StudyOptions
 
 
 def study(
@@ -20,26 +21,32 @@ def study(
 ) -> StudyResult:
     """The answer of a registered study, or of the user's own, about models named as folders, hub names or runs.
 
-    A run stands for all its models, the dense one first. Raises UserError for an unknown study, for too few or too many
-    checkpoints, for an option that the study does not take, for a value out of range, and as loading models does.
+    A run stands for all its models, the dense one first; studies of runs read their records alone. Raises UserError for
+    an unknown study, for too few or too many checkpoints, for an option that the study does not take, for a value out
+    of range, and as loading models does.
     """
     options = options or StudyOptions()
-    asked: CheckpointStudy = registry.get("study", name)
+    asked: CheckpointStudy | RecordStudy = registry.get("study", name)
     _check_options(name, asked, options)
+    if isinstance(asked, RecordStudy):
+        runs = records_of(checkpoints)
+        _check_number(name, asked, list(runs), "run")
+        return asked.answer(AskedRecords(runs, options, progress))
     found = sources(checkpoints)
-    if len(found) < asked.fewest or (asked.most is not None and len(found) > asked.most):
-        raise UserError(f"The study {name} asks about {_wanted(asked)}", got=", ".join(found) or "none")
+    _check_number(name, asked, list(found), "checkpoint")
     return asked.answer(AskedCheckpoints(found, options, progress))
 
 
-def _wanted(asked: CheckpointStudy) -> str:
+def _check_number(name: str, asked: Study, given: Sequence[str], noun: str) -> None:
     fewest, most = asked.fewest, asked.most
-    if most is None:
-        return f"{fewest} checkpoint{'s' if fewest > 1 else ''} or more"
-    return f"{fewest} checkpoint{'s' if fewest > 1 else ''}" if fewest == most else f"{fewest} to {most} checkpoints"
+    if len(given) >= fewest and (most is None or len(given) <= most):
+        return
+    several = f"{fewest} {noun}{'s' if fewest > 1 else ''}"
+    wanted = several if fewest == most else f"{several} or more" if most is None else f"{fewest} to {most} {noun}s"
+    raise UserError(f"The study {name} asks about {wanted}", got=", ".join(given) or "none")
 
 
-def _check_options(name: str, asked: CheckpointStudy, options: StudyOptions) -> None:
+def _check_options(name: str, asked: Study, options: StudyOptions) -> None:
     for given in options.given:
         if given not in asked.takes:
             raise UserError(f"The study {name} takes no --{given}", allowed=", ".join(asked.takes) or "none")

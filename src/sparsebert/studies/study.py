@@ -1,4 +1,4 @@
-"""What a study of checkpoints is: one question, asked of models, answered by a table, a chart and a sentence."""
+"""What a study is: one question, asked of models or of runs, answered by a table, a chart and a sentence."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sparsebert.reports.study import StudyResult
 
 if TYPE_CHECKING:
     from sparsebert.studies.checkpoints import AskedCheckpoints
+    from sparsebert.studies.records import AskedRecords
 
 EXAMPLES = 256
 """Texts that a study looks at, unless another number is asked for."""
@@ -37,7 +38,7 @@ class StudyOptions:
 
     @property
     def given(self) -> tuple[str, ...]:
-        """Names of what is given, as `CheckpointStudy.takes` has them."""
+        """Names of what is given, as `Study.takes` has them."""
         task = self.task is not None or self.data is not None or self.columns != Columns()
         found = {
             "task": task,
@@ -50,12 +51,26 @@ class StudyOptions:
         return tuple(name for name, is_given in found.items() if is_given)
 
 
-@dataclass(frozen=True)
-class CheckpointStudy:
-    """A registered study: what it asks in one line, how many checkpoints it needs, and which options it takes."""
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """How many models or runs a study needs, and which options it takes."""
 
-    summary: str
-    answer: Callable[[AskedCheckpoints], StudyResult]
     fewest: int = 1
     most: int | None = None
     takes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckpointStudy(Study):
+    """A registered study of models: what it asks in one line, and what answers."""
+
+    summary: str
+    answer: Callable[[AskedCheckpoints], StudyResult]
+
+
+@dataclass(frozen=True)
+class RecordStudy(Study):
+    """A registered study of runs by their records alone."""
+
+    summary: str
+    answer: Callable[[AskedRecords], StudyResult]
