@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from example_record import example_record
 from sparsebert import study
 from sparsebert.records import PruneCurve, PrunePoint, PruneStudy, Score, Sparsity, WeightHistogram, write_record
+from sparsebert.reports.charts import LinePanel
 from sparsebert.studies.broken_stick import broken_stick
 from sparsebert.studies.drop_start import size_below
 from tiny_run import assert_refused, run_cli
@@ -109,7 +110,11 @@ def test_runs_are_answered_without_their_models(tmp_path: Path):
     assert found["rows"][0]["before"] == pytest.approx(80, abs=0.1)
     assert "begins to drop at 50" in found["answer"] and "median of 3 runs" in found["answer"]
     one = study("drop-start", [str(runs[0])])
-    assert "95 % interval" in one.answer and any("fit" in line.label for line in one.chart.panels[1].lines)
+    lines = one.chart.panels[1]
+    assert isinstance(lines, LinePanel) and [line.label for line in lines.lines if line.reference] == [
+        "fit, validation"
+    ]
+    assert "95% interval" in one.answer
 
 
 def test_what_is_no_curve_is_refused(tmp_path: Path):

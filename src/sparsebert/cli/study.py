@@ -107,7 +107,7 @@ def study(
         from sparsebert.cli.output import quiet_libraries
         from sparsebert.cli.settings import recipe_of, task_settings
         from sparsebert.progress import busy
-        from sparsebert.reports.study import check_folder
+        from sparsebert.reports.study_files import check_folder
         from sparsebert.studies.study import StudyOptions
 
         if output is not None:
@@ -182,7 +182,8 @@ def _show(found: StudyResult, output: Path | None, json_wanted: bool) -> None:
     from sparsebert.cli.output import put_json, say, show
     from sparsebert.cli.runs import command_line
     from sparsebert.reports import as_rich
-    from sparsebert.reports.study import study_json, study_table, write_study
+    from sparsebert.reports.study import study_json, study_table
+    from sparsebert.reports.study_files import write_study
 
     files = write_study(found, output, command_line()) if output is not None else []
     if json_wanted:

@@ -22,6 +22,7 @@ from sparsebert.reports.families import Family, families, short_name
 from sparsebert.reports.methods import duration, environment_table, methods
 from sparsebert.reports.render import as_html
 from sparsebert.reports.sections import results
+from sparsebert.reports.study_blocks import study_rows
 from sparsebert.reports.tables import runs_text
 from sparsebert.reports.theme import pictures_wanted
 from sparsebert.reports.verdict import sentences
@@ -52,7 +53,8 @@ def write_report(
     trees = [_trees_of(family, places) for family in alone]
     if png_folder is not None and pictures_wanted():
         figures.write_pngs(groups, png_folder, found, trees, alone)
-    write_text_atomically(out, _page(records, groups, found, alone, trees, first))
+    studies = list(study_rows(runs))
+    write_text_atomically(out, _page(records, groups, found, alone, trees, first, studies))
     return out
 
 
@@ -69,11 +71,13 @@ def _page(
     alone: Sequence[Family],
     trees: Sequence[Sequence[Tree]],
     first: Sequence[PageRow],
+    studies: Sequence[PageRow],
 ) -> str:
     """The whole page as text; `alone` are the families that are no points of curves, `trees` those of each of them."""
     title = _title(records, groups)
     failed = [record for record in records if record.status == "failed"]
-    shown = [*first, *_failed(failed), *results(groups, found, alone, trees), *_background(groups, failed)]
+    told = results(groups, found, alone, trees)
+    shown = [*first, *_failed(failed), *told, *studies, *_background(groups, failed)]
     tiles = summary_cards(groups[0]) if len(groups) == 1 else ""
     parts = [_header(title, records, groups, failed), tiles, contents(shown), *map(drawn, shown)]
     return html_document(title, parts)

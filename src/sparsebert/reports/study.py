@@ -1,23 +1,17 @@
-"""What a study of checkpoints found: rows of one table, one chart, one sentence; as text, JSON and files."""
+"""What a study found: rows of one table, one chart, one sentence; as text and JSON."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-from sparsebert.errors import UserError
-from sparsebert.files import write_bytes_atomically, write_text_atomically
-from sparsebert.reports.chart_plots import draw_chart
 from sparsebert.reports.charts import NumberForm, StudyChart, written
 from sparsebert.reports.escape import in_markdown
 from sparsebert.reports.render import as_markdown
 from sparsebert.reports.tables import Cell, Section, Table
-from sparsebert.reports.theme import pictures_wanted, to_png
 
 Scalar = str | float | int | None
 
@@ -92,6 +86,8 @@ def study_json(found: StudyResult) -> dict[str, Any]:
         "definition": found.definition,
         "checkpoints": list(found.checkpoints),
         "settings": dict(found.settings),
+        "heading": found.heading,
+        "columns": [asdict(column) for column in found.columns],
         "rows": rows,
         "chart": _plain(asdict(found.chart)),
         "notes": list(found.notes),
@@ -107,27 +103,6 @@ def study_page(found: StudyResult, command: str, picture: str | None) -> str:
     # The fence is longer than any that the command may hold.
     fence = "`" * 8
     return "\n\n".join([*parts, f"{fence}text\n{' '.join(command.split())}\n{fence}"]) + "\n"
-
-
-def check_folder(folder: Path) -> None:
-    """Raises UserError where no folder can be: nothing has been computed then, and nothing is written."""
-    taken = next((part for part in (folder, *folder.parents) if part.exists()), None)
-    if taken is not None and not taken.is_dir():
-        raise UserError("The output is no folder", got=taken, fix="give another --output")
-
-
-def write_study(found: StudyResult, folder: Path, command: str) -> list[Path]:
-    """Write `STUDY.md`, `STUDY.json` and, where pictures are wanted, `STUDY.png` into `folder`; gives their paths."""
-    name = found.study.replace(":", "-")
-    paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "json", "md")}
-    picture = to_png(draw_chart(found.chart)) if pictures_wanted() else None
-    text = json.dumps({**study_json(found), "command": command}, indent=1, ensure_ascii=False) + "\n"
-    page = study_page(found, command, paths["png"].name if picture else None)
-    if picture:
-        write_bytes_atomically(paths["png"], picture)
-    write_text_atomically(paths["json"], text)
-    write_text_atomically(paths["md"], page)
-    return [path for ending, path in paths.items() if picture or ending != "png"]
 
 
 def _cells(found: StudyResult, row: StudyRow) -> tuple[Cell, ...]:

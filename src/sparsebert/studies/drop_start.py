@@ -143,11 +143,13 @@ def _panels(found: list[FittedCurve]) -> Iterator[Panel]:
         yield RangePanel(f"{label}: where the drop begins", "Removed, %", ranges)
         lines = [ChartLine(f"{one.run}, {one.split}", tuple(100 * x for x in one.x), one.y) for one in own]
         if len({one.run for one in own}) == 1:
-            lines += [
-                ChartLine(f"fit, {one.split}", tuple(100 * x for x in one.x), one.stick.at(one.x), reference=True)
-                for one in own
-            ]
+            lines += map(_fit, own)
         yield LinePanel(f"{label}: scores", "Removed, %", metric_name(own[0].metric), tuple(lines))
+
+
+def _fit(one: FittedCurve) -> ChartLine:
+    x = sorted({*one.x, one.stick.start, one.stick.end})
+    return ChartLine(f"fit, {one.split}", tuple(100 * place for place in x), one.stick.at(x), reference=True)
 
 
 def _sentence(found: list[FittedCurve]) -> str:
@@ -157,11 +159,11 @@ def _sentence(found: list[FittedCurve]) -> str:
     starts = sorted(one.start for one in own)
     if len(own) == 1:
         low, high = own[0].low, own[0].high
-        spread = f"95 % interval {written(low, 'percent')} to {written(high, 'percent')}"
+        spread = f"95% interval {written(low, 'percent')} to {written(high, 'percent')}"
     else:
         spread = f"median of {len(own)} runs, {written(starts[0], 'percent')} to {written(starts[-1], 'percent')}"
     start = written(median(starts), "percent")
-    return f"{first.label} removed: the {first.split} score begins to drop at {start} ({spread})."
+    return f"Of {first.label}, the {first.split} score begins to drop at {start} ({spread})."
 
 
 def _ask(asked: AskedRecords) -> StudyResult:
