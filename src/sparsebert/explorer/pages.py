@@ -22,6 +22,7 @@ from sparsebert.explorer.facts import model_facts
 from sparsebert.explorer.library import FoundRun, Shelf
 from sparsebert.explorer.models import ShownModel, shown_models
 from sparsebert.explorer.points import points
+from sparsebert.explorer.studies import shown_studies
 from sparsebert.reports.render import as_html
 from sparsebert.reports.tables import Table
 from sparsebert.reports.theme import DARK, LIGHT
@@ -88,7 +89,13 @@ def model_html(model: ShownModel) -> str:
     except UserError as error:
         problem = str(error)
     return _template("model.html").render(
-        model=model, facts=model_facts(model), charts=charts, problem=problem, table=_table_html, in_script=in_script
+        model=model,
+        facts=model_facts(model),
+        charts=charts,
+        problem=problem,
+        studies=list(shown_studies(model)),
+        table=_table_html,
+        in_script=in_script,
     )
 
 
