@@ -75,6 +75,15 @@ def test_a_head_that_does_not_come_is_not_waited_for(running: Running, sent: byt
     assert running.metric("sparsebert_connections_closed_total", why="slow") == before + 1
 
 
+def test_a_head_without_an_end_is_not_kept(running: Running):
+    with _connected(running) as connection:
+        connection.sendall(HEAD[:-2] + b"X-Long: ")
+        connection.sendall(b"a" * 2**16)
+        answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 431 ") and answer.endswith(b'{"error": "A head has at most 65536 bytes"}')
+    assert running.metric("sparsebert_connections_closed_total", why="long") == 1
+
+
 def test_a_body_that_stops_does_not_hold_up_the_end(model: Path, tmp_path: Path):
     with serving(tmp_path / "server", model, "--threads", 1, "--timeout", 60) as server:
         with _connected(server) as slow, _connected(server) as late:
