@@ -49,7 +49,7 @@ async function drawParts() {
   PARTS.querySelector(".warning").textContent = told.problem ?? "";
   PARTS.querySelector("[data-act=measure]").hidden = PARTS.querySelector("[data-act=all-on]").hidden = Boolean(told.problem);
   if (drawnParts !== told) {
-    document.getElementById("parts-map").replaceChildren(...(told.layers ?? []).map(layerRow));
+    document.getElementById("parts-map").replaceChildren(...layerRows(told.layers ?? []));
     drawnParts = told;
   }
   markParts(told.layers ?? []);
@@ -58,13 +58,20 @@ async function drawParts() {
 const headNames = (layer) => layer.heads.map((head) => `${layer.layer}h${head}`);
 const blockNames = (layer) => Array.from({ length: layer.quarters }, (_, place) => `${layer.layer}n${place + 1}`);
 
-function layerRow(layer) {
+// Heads that are gone leave their places empty.
+function layerRows(layers) {
+  const most = Math.max(0, ...layers.flatMap((layer) => layer.heads));
+  return layers.map((layer) => layerRow(layer, most));
+}
+
+function layerRow(layer, most) {
   const row = make("div", "", { class: "layer", role: "group", "aria-label": `Layer ${layer.layer}` });
   const name = make("strong", `Layer ${layer.layer}`, { "aria-hidden": "true" });
   const heads = make("span", "", { class: "units heads" }), block = make("span", "", { class: "units block" });
   if (layer.heads.length) {
     heads.append(toggle("attention", headNames(layer), `Layer ${layer.layer}, all heads`));
-    heads.append(...layer.heads.map((head) => toggle(String(head), [`${layer.layer}h${head}`], `Layer ${layer.layer}, head ${head}`)));
+    const there = new Set(layer.heads), places = Array.from({ length: most }, (_, place) => place + 1);
+    heads.append(...places.map((head) => (there.has(head) ? toggle(String(head), [`${layer.layer}h${head}`], `Layer ${layer.layer}, head ${head}`) : make("i", "", { "aria-hidden": "true" }))));
   } else heads.append(make("small", "no heads are left"));
   if (layer.quarters) {
     block.append(toggle(layer.trees ? "trees" : "feedforward", blockNames(layer), `Layer ${layer.layer}, ${layer.trees ? "trees" : "feedforward block"}`));
@@ -164,7 +171,7 @@ function effectNotes(one) {
   return `On ${one.where}, in ${one.seconds.toFixed(1)} s on ${one.threads} ${one.threads === 1 ? "thread" : "threads"}; points of 100; intervals by a bootstrap over texts, of the change paired by text. What is switched off gives nothing, and nothing was trained after it.${cut}`;
 }
 
-const MEASURED = ["Model", "Switched off", "Measured", "Before", "After", "Change", "Texts"];
+const MEASURED = ["Switched off", "Change", "Before", "After", "Measured", "Texts", "Model"];
 
 function measuredTable() {
   const table = make("table", "", { class: "inline measured" });
@@ -174,7 +181,7 @@ function measuredTable() {
   const body = table.createTBody();
   for (const one of measured) {
     const row = make("tr");
-    const cells = [one.name, one.words, metricName(one), ranged(one.before, hundredth), ranged(one.after, hundredth), ranged(one.change, pointsApart), one.texts.toLocaleString("en")];
+    const cells = [one.words, ranged(one.change, pointsApart), ranged(one.before, hundredth), ranged(one.after, hundredth), metricName(one), one.texts.toLocaleString("en"), one.name];
     row.append(...cells.map((cell) => make("td", cell)));
     body.append(row);
   }
