@@ -1,1 +1,1 @@
-"""What the explorer's live page asks models: answers side by side, agreement on a file, a race. Its export has none."""
+"""What the live page asks models: answers, agreement on a file, parts switched off, a race. Its export has none."""

@@ -17,10 +17,11 @@ from sparsebert.live.catalogue import catalogue, medians
 from sparsebert.live.pool import BATCHES, cores
 from sparsebert.live.race import TEXTS
 from sparsebert.live.routes import Room, routes_of
+from sparsebert.live.scored import MOST_ROWS, SEED
 from sparsebert.live.texts import FILE_LETTERS, FILE_TEXTS, LETTERS
 
 _HERE = Path(str(files("sparsebert.live")))
-FILES = ("live.css", "ask.js", "file.js", "race.js", "inside.js", "live.js")
+FILES = ("live.css", "parts.css", "ask.js", "file.js", "parts.js", "race.js", "inside.js", "live.js")
 
 
 def live_annex(given: Sequence[str]) -> Annex:
@@ -32,7 +33,14 @@ def live_annex(given: Sequence[str]) -> Annex:
         models = [{"key": one.key, "name": one.name, "task": one.task, "dense": one.dense} for one in found.values()]
         limits = {"letters": LETTERS, "file": FILE_LETTERS, "texts": FILE_TEXTS}
         data = {"models": models, "medians": medians(found, shown.values()), "cores": cores(), "limits": limits}
-        choices = {"cores": cores(), "batches": BATCHES, "queues": TEXTS, "limit": FILE_TEXTS}
+        choices = {
+            "cores": cores(),
+            "batches": BATCHES,
+            "queues": TEXTS,
+            "limit": FILE_TEXTS,
+            "rows": MOST_ROWS,
+            "seed": SEED,
+        }
         return AnnexPart(Markup(_template().render(any=bool(found), **choices)), data)
 
     return Annex(

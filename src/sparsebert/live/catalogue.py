@@ -13,7 +13,7 @@ from sparsebert.deployment.manifest import is_exported, read_manifest
 from sparsebert.errors import UserError
 from sparsebert.explorer.models import ShownModel
 from sparsebert.files import home_of
-from sparsebert.records import Flip, Shape
+from sparsebert.records import Flip, Record, Shape
 
 CONFIG_FILE = "config.json"
 GIVEN = "model: "
@@ -25,7 +25,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 class AskedModel:
     """A model that can be asked: `place` is its folder or its name on the hub.
 
-    `shape` and `flips` are those of its record; none, or empty, where there is no record.
+    `shape` and `flips` are those of its `record`; none, or empty, where there is no record.
     """
 
     key: str
@@ -35,6 +35,7 @@ class AskedModel:
     dense: bool = False
     shape: Shape | None = None
     flips: tuple[Flip, ...] = ()
+    record: Record | None = None
 
     @property
     def is_programs(self) -> bool:
@@ -108,7 +109,9 @@ def _made(model: ShownModel) -> AskedModel | None:
     # Of words the texts of flips are parts, with the word in brackets.
     flips = () if result.decisions is None or result.decisions.types else result.decisions.flips
     dense = result is record.models[0] and result.target_kind is None and not result.phases
-    return AskedModel(model.key, f"{model.name} of {model.run}", folder, record.task, dense, result.shape, flips)
+    return AskedModel(
+        model.key, f"{model.name} of {model.run}", folder, record.task, dense, result.shape, flips, record
+    )
 
 
 def _folder(model: ShownModel) -> str:

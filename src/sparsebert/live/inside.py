@@ -167,12 +167,12 @@ def _layers(opened: OpenModel, maps: Sequence[Tensor], mask: Tensor, shape: Shap
     for layer, attention in zip(layout_of(opened.inference.model).layers, maps, strict=False):
         paid = received(attention, mask)
         heads = [[_short(one) for one in paid[:, head][mask].tolist()] for head in range(paid.shape[1])]
-        numbers = _head_numbers(layer.original_index, len(heads), shape)
+        numbers = head_numbers(layer.original_index, len(heads), shape)
         found.append({"layer": layer.original_index + 1, "heads": numbers, "paid": heads})
     return found
 
 
-def _head_numbers(layer: int, count: int, shape: Shape | None) -> list[int]:
+def head_numbers(layer: int, count: int, shape: Shape | None) -> list[int]:
     """The numbers that heads had before others were pruned, from 1, where a record has them; else they are counted."""
     kept = shape.kept_heads[layer] if shape and layer < len(shape.kept_heads) else ()
     return [head + 1 for head in kept] if len(kept) == count else list(range(1, count + 1))

@@ -21,6 +21,7 @@ from sparsebert.live.answers import answer
 from sparsebert.live.bench import Bench, Errand
 from sparsebert.live.catalogue import AskedModel, catalogue, offered
 from sparsebert.live.inside import Microscope
+from sparsebert.live.parts import AskedEffect, Switchboard, parts_of
 from sparsebert.live.pool import BATCHES, Pool, Side, sides_of
 from sparsebert.live.race import TEXTS, race
 from sparsebert.live.texts import TextQueue, built_in, of_file, repeated, typed
@@ -41,10 +42,17 @@ class Room:
     bench: Bench
     pool: Pool = field(default_factory=Pool)
     microscope: Microscope = field(default_factory=Microscope)
+    switchboard: Switchboard = field(default_factory=Switchboard)
 
     def work(self, asked: Body, models: Mapping[str, AskedModel]) -> PlannedWork:
         """What is asked for, checked. Raises UserError for what cannot be done, and RefusedError for what is none."""
-        kinds = {"answers": self._answers, "inside": self._inside, "file": self._file, "race": self._race}
+        kinds = {
+            "answers": self._answers,
+            "inside": self._inside,
+            "file": self._file,
+            "race": self._race,
+            "parts": self._parts,
+        }
         kind = asked.get("what")
         if not isinstance(kind, str) or kind not in kinds:
             raise RefusedError(422, f"what: allowed are {', '.join(kinds)}")
@@ -67,6 +75,11 @@ class Room:
         queue = repeated(_queue(asked) or built_in(), count)
         return "a race", partial(race, pool=self.pool, sides=sides, queue=queue, batch=batch)
 
+    def _parts(self, asked: Body, sides: tuple[Side, Side]) -> PlannedWork:
+        place = _one_of(asked, "side", (0, 1))
+        effect = AskedEffect(sides[place], asked.get("off"), _queue(asked), bool(_label(asked)))
+        return "a model with parts switched off", partial(self.switchboard.measure, asked=effect)
+
 
 def routes_of(room: Room, shown: Callable[[], Shown]) -> Sequence[Route]:
     """The routes; `shown` gives the models that the page has."""
@@ -84,6 +97,16 @@ def routes_of(room: Room, shown: Callable[[], Shown]) -> Sequence[Route]:
         except UserError as error:
             return _told({"problem": str(error), "runtimes": [], "examples": examples(model)})
         return _told({"runtimes": runtimes, "examples": examples(model)})
+
+    def parts(request: Request) -> Response:
+        """What of a model can be switched off."""
+        model = models().get(request.query_params.get("key", ""))
+        if model is None:
+            return _told({"problem": "There is no such model, or no more"}, 404)
+        try:
+            return _told({"layers": [layer.told() for layer in parts_of(model)]})
+        except UserError as error:
+            return _told({"problem": str(error)})
 
     async def begin(request: Request) -> Response:
         try:
@@ -112,6 +135,7 @@ def routes_of(room: Room, shown: Callable[[], Shown]) -> Sequence[Route]:
 
     return [
         Route("/live/model", one),
+        Route("/live/parts", parts),
         Route("/live/work", look, methods=["GET"]),
         Route("/live/work", begin, methods=["POST"]),
         Route("/live/stop", stop, methods=["POST"]),
@@ -161,7 +185,13 @@ def _queue(asked: Body) -> TextQueue | None:
         return None
     columns = given.get("columns")
     names = [one.strip() for one in columns.split(",") if one.strip()] if isinstance(columns, str) else []
-    return of_file(str(given.get("name"))[:100], given.get("content"), names)
+    return of_file(str(given.get("name"))[:100], given.get("content"), names, _label(asked))
+
+
+def _label(asked: Body) -> str:
+    """The column of labels that was named, if one was."""
+    label = asked.get("label")
+    return label.strip() if isinstance(label, str) else ""
 
 
 def _one_of(asked: Body, name: str, allowed: Sequence[int]) -> int:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from sparsebert.data.csv_file import csv_rows
 from sparsebert.errors import UserError
+from sparsebert.tasks.kind import TextColumn
 
 LETTERS = 20_000
 """Most characters of a text."""
 FILE_LETTERS = 2 * 2**20
 FILE_TEXTS = 5_000
 COLUMNS = (".csv", ".tsv")
+LABEL = "label"
+"""What a column of labels is usually called."""
 # What a column of texts is usually called.
 _USUAL = ("text", "sentence", "text_a", "sentence1", "question", "premise")
 
@@ -29,6 +32,8 @@ class TextQueue:
     numbers: Sequence[int]
     empty: int = 0
     """Lines or rows that were left out for holding nothing."""
+    labels: TextColumn | None = None
+    """What a file says of each of the texts, where it has such a column."""
 
     def part(self, start: int, end: int) -> tuple[Sequence[str], Sequence[str] | None]:
         """Both sides of some of them."""
@@ -46,9 +51,10 @@ def typed(value: Any, what: str = "The text") -> str:
     return value
 
 
-def of_file(name: str, content: Any, columns: Sequence[str]) -> TextQueue:
+def of_file(name: str, content: Any, columns: Sequence[str], label: str = "") -> TextQueue:
     """The texts of a file: one a line, or of one or two columns of a .csv or .tsv; none named = a usual or only one.
 
+    Of columns there are labels too: those of the column `label`, none named = the one that is called so, if there is.
     Raises UserError for what is empty or too large, and for what is not written as its name says.
     """
     if not isinstance(content, str) or not content.strip():
@@ -56,8 +62,8 @@ def of_file(name: str, content: Any, columns: Sequence[str]) -> TextQueue:
     if len(content) > FILE_LETTERS:
         raise UserError(f"{name} is too large", got=f"{len(content):,} characters", allowed=f"{FILE_LETTERS:,}")
     if Path(name).suffix.lower() in COLUMNS:
-        queue = _of_columns(name, content, columns)
-    elif columns:
+        queue = _of_columns(name, content, columns, label)
+    elif columns or label:
         raise UserError(f"{name} has no columns", allowed=", ".join(COLUMNS), fix="leave the columns empty")
     else:
         lines = content.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
@@ -67,17 +73,23 @@ def of_file(name: str, content: Any, columns: Sequence[str]) -> TextQueue:
     return queue
 
 
-def _of_columns(name: str, content: str, columns: Sequence[str]) -> TextQueue:
-    _, header, rows = csv_rows(content, columns, name, "\t" if name.lower().endswith(".tsv") else None)
-    wanted = list(columns) or [_usual(name, header)]
+def _of_columns(name: str, content: str, columns: Sequence[str], label: str) -> TextQueue:
+    named, own = [*columns, *([label] if label else [])], "\t" if name.lower().endswith(".tsv") else None
+    delimiter, header, rows = csv_rows(content, named, name, own)
+    label = label or (LABEL if header.count(LABEL) == 1 and LABEL not in columns else "")
+    wanted = list(columns) or [_usual(name, [one for one in header if one != label])]
     if len(wanted) > 2:
         raise UserError("A text has one column, a pair has two", got=", ".join(wanted))
-    for one in wanted:
+    for one in [*wanted, *([label] if label else [])]:
         if header.count(one) != 1:
             found = "has no such column" if one not in header else "has that column more than once"
             raise UserError(f"{name} {found}", got=one, allowed=", ".join(header))
     sides = [[row[header.index(one)] for _, row in rows] for one in wanted]
-    return _filled(name, sides[0], sides[1] if len(sides) > 1 else None)
+    queue = _filled(name, sides[0], sides[1] if len(sides) > 1 else None)
+    if not label:
+        return queue
+    values = [rows[number - 1][1][header.index(label)] for number in queue.numbers]
+    return replace(queue, labels=TextColumn(values, name, label, delimiter))
 
 
 def _usual(name: str, header: Sequence[str]) -> str:

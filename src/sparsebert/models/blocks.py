@@ -68,3 +68,9 @@ def install_fff(
 def fff_place(family: ModelFamily) -> str:
     """Where inside a layer a fast feedforward layer sits."""
     return family.ffn.block or family.ffn.inputs[0]
+
+
+def fff_of(layer: nn.Module, family: ModelFamily) -> FastFeedForward | None:
+    """The fast feedforward layer of a layer; None where it has neurons, or no block."""
+    found = dict(layer.named_modules()).get(fff_place(family))
+    return found if isinstance(found, FastFeedForward) else None

@@ -117,6 +117,15 @@ def load_model(
     return model.eval()
 
 
+def described_model(source: ModelSource | Path | str) -> PreTrainedModel:
+    """The encoder that a model's configuration describes, on `meta`: shapes without weights, which are not read.
+
+    Raises UserError as `load_config`, and for a configuration that no model can be built from.
+    """
+    folder = _folder(source)
+    return _without_values(AUTO["base"], load_config(folder), None, folder)
+
+
 def load_config(source: ModelSource | Path | str) -> PretrainedConfig:
     """Read a model's configuration.
 

@@ -44,7 +44,7 @@ def mask_model(model: PreTrainedModel, keep: Keep, drop_layers: Iterable[int] = 
     for group in (group for group in layout.groups if group.name in keep):
         for part in (*group.inputs, group.output):
             tensor = model.get_parameter(part.tensor)
-            tensor.index_fill_(part.dim, _entries(part, ~keep[group.name]).to(tensor.device), 0.0)
+            tensor.index_fill_(part.dim, entries_of(part, ~keep[group.name]).to(tensor.device), 0.0)
     for index in dropped:
         layer = model.get_submodule(layout.layers[index].path)
         # Some models read these from their layers in the forward pass.
@@ -197,8 +197,8 @@ def _check_masks(layout: Layout, keep: Keep, dropped: set[int]) -> None:
             )
 
 
-def _entries(part: Slice, units: torch.Tensor) -> torch.Tensor:
-    """Indices along the slice's dim that belong to the units marked True."""
+def entries_of(part: Slice, units: torch.Tensor) -> torch.Tensor:
+    """Indices along the dim of `part` that belong to the units marked True [entries]."""
     starts = part.offset + torch.nonzero(units.cpu()).flatten() * part.width
     return (starts[:, None] + torch.arange(part.width)).flatten()
 
@@ -211,7 +211,7 @@ def _cut(model: PreTrainedModel, layout: Layout, layers: list[LayerLayout], keep
         gone = ~keep[group.name]
         _fold(model, layout, group, gone, tensors)
         for part in (*group.inputs, group.output):
-            removed.setdefault((part.tensor, part.dim), []).append(_entries(part, gone))
+            removed.setdefault((part.tensor, part.dim), []).append(entries_of(part, gone))
     # All parts of a fused matrix at once, as after one cut the entries of the others would have other numbers.
     for (name, dim), entries in removed.items():
         stays = torch.ones(tensors[name].shape[dim], dtype=torch.bool)
@@ -226,7 +226,7 @@ def _fold(model: PreTrainedModel, layout: Layout, group: Group, gone: torch.Tens
         return
     weight = tensors[group.output.tensor]
     # In double precision: many small products are added up, and the removal is meant to be exact.
-    columns = weight.index_select(1, _entries(group.output, gone).to(weight.device)).double()
+    columns = weight.index_select(1, entries_of(group.output, gone).to(weight.device)).double()
     lost = columns @ _constant(model, layout, group, gone)
     if not lost.any():
         return
@@ -242,7 +242,7 @@ def _fold(model: PreTrainedModel, layout: Layout, group: Group, gone: torch.Tens
 def _constant(model: PreTrainedModel, layout: Layout, group: Group, gone: torch.Tensor) -> torch.Tensor:
     """What each removed output column is multiplied with when the input weights are zero."""
     values = [
-        (bias := model.get_parameter(part.tensor)).index_select(0, _entries(part, gone).to(bias.device)).double()
+        (bias := model.get_parameter(part.tensor)).index_select(0, entries_of(part, gone).to(bias.device)).double()
         for part in group.constant
     ]
     if group.kind == "head":

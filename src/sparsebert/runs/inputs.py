@@ -41,7 +41,7 @@ def inputs_of(recipe: Recipe, task: Task) -> Inputs:
     splits = {"train": task.train, task.validation_name: task.validation, **task.more_validation}
     if task.threshold_rows is not None:
         splits["threshold_rows"] = task.threshold_rows
-    data = {name: _rows_of(rows) for name, rows in splits.items()}
+    data = {name: rows_of(rows) for name, rows in splits.items()}
     return made_from(recipe, files_of(recipe.model), data, task.spec.labels)
 
 
@@ -105,8 +105,8 @@ def files_of(model: str) -> dict[str, str]:
     return {name: digest(folder / name) for name in sorted(names) if (folder / name).is_file()}
 
 
-def _rows_of(rows: Dataset) -> SplitOf:
-    """Of texts and labels in their order; how they were stored does not matter."""
+def rows_of(rows: Dataset) -> SplitOf:
+    """The digest of texts and labels in their order; how they were stored does not matter."""
     found = hashlib.sha256()
     for start in range(0, len(rows), CHUNK_ROWS):
         part = rows[start : start + CHUNK_ROWS]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel
 
 from sparsebert.groups import Group
 from sparsebert.models.layout import encoder_linear_names, layout_of
+from sparsebert.models.switched_off import switched_off
 from sparsebert.pruning.successive import removable_layers, without_layers
 from sparsebert.studies.group_sensitivity import RemovedPart
 from sparsebert.studies.task_rows import TokenRows
@@ -45,7 +46,7 @@ def removed_parts(
     parts = []
     for group in layout.groups:
         progress(f"Without {group.name}")
-        with _without(model, group):
+        with switched_off(model, {group.name: torch.zeros(group.units, dtype=torch.bool)}):
             own = sum(model.get_parameter(one).numel() for one in _matrices(group)) / whole
             number = layout.layers[group.layer].original_index
             parts.append(RemovedPart(f"{group.kind}s", number, own, *measured(model)))
@@ -60,15 +61,3 @@ def removed_parts(
 def _matrices(group: Group) -> set[str]:
     """Names of the group's matrices, one that holds several parts once."""
     return {part.tensor for part in (*group.inputs, group.output) if part.tensor.endswith(".weight")}
-
-
-@contextmanager
-def _without(model: PreTrainedModel, group: Group) -> Iterator[None]:
-    """Inside, the group's units give nothing: all columns of its output projection are zero."""
-    weight = model.get_parameter(group.output.tensor)
-    kept = weight.data.clone()
-    weight.data.zero_()
-    try:
-        yield
-    finally:
-        weight.data.copy_(kept)

@@ -3,8 +3,8 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
-// Which models are asked, and how they run: see the part of the page that asks them, where there is one.
-const ASKED = { left: "", right: "", left_runtime: "", right_runtime: "", threads: "" };
+// Which models are asked, how they run, and what of one is switched off: see the part of the page that asks them, where there is one.
+const ASKED = { left: "", right: "", left_runtime: "", right_runtime: "", threads: "", of: "right", off: "" };
 const EMPTY = {
   x: "", y: "score", setting: "", colour: "method", points: "runs",
   task: "", method: "", runtime: "", seed: "", speed: "", lost: "", model: "", beside: "",

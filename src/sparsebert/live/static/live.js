@@ -36,6 +36,7 @@ async function drawSides() {
     SIDES.elements[name].disabled = false;
   }
   SIDES.elements.threads.value = state.threads || LIVE.cores;
+  drawParts();
   if (!awake) return;
   const told = await Promise.all([left, right].map((model) => detailsOf(model.key)));
   const now = sidesWanted();
@@ -86,7 +87,7 @@ function say(section, text, failed = false) {
 
 // Puts work in the line and waits for it; `shown` gets what is found on the way. Ends with a line, whatever happens.
 async function work(section, asked, shown) {
-  const buttons = [...section.querySelectorAll("button:not([data-save])")];
+  const buttons = [...section.querySelectorAll("button:not([data-save], [data-parts])")];
   const stop = buttons.find((button) => button.dataset.act === "stop");
   for (const button of buttons) button.disabled = button !== stop;
   if (stop) stop.hidden = false;
@@ -141,13 +142,14 @@ if (SIDES) {
   SIDES.addEventListener("submit", (event) => event.preventDefault());
   document.addEventListener("state", drawSides);
   const near = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && wake(), { rootMargin: "200px" });
-  for (const id of ["live", "own-file", "race"]) {
+  for (const id of ["live", "own-file", "parts", "race"]) {
     near.observe(document.getElementById(id));
     document.getElementById(id).addEventListener("focusin", wake);
   }
   addEventListener("pagehide", () => numbers.forEach((number) => navigator.sendBeacon("live/stop", JSON.stringify({ number }))));
   prepareAsk();
   prepareFile();
+  prepareParts();
   prepareRace();
   drawSides();
 }
