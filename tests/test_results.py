@@ -27,7 +27,8 @@ PAGES = sorted([ROOT / "README.md", *RESULTS.glob("*/README.md"), *(DOCS / "resu
 RECORDS = sorted(RESULTS.rglob("record.json"))
 MANIFESTS = sorted(RESULTS.rglob("manifests/*.json"))
 CHECKS = sorted(RESULTS.rglob("checks/*.json"))
-OTHERS = {*RECORDS, *MANIFESTS, *CHECKS, *RESULTS.rglob("packs/*.json"), *RESULTS.rglob("bench.json")}
+ASKED = sorted(RESULTS.rglob("studies/*.json"))
+OTHERS = {*RECORDS, *MANIFESTS, *CHECKS, *ASKED, *RESULTS.rglob("packs/*.json"), *RESULTS.rglob("bench.json")}
 ROWS = [file for file in sorted(RESULTS.rglob("*.json")) if file not in OTHERS]
 # One folder of runs a study.
 SWEEPS = list({file.relative_to(RESULTS).parts[0]: file.parents[1] for file in RECORDS}.values())

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from results_tables.values import RESULTS, Row, main_score, percent, records, rows, signed, spread, table
-from sparsebert.deployment.manifest import Manifest, ProgramFile
-from sparsebert.records import ModelResult, Record
+from sparsebert.deployment.manifest import Manifest
+from sparsebert.records import ModelResult, Record, Score
 from sparsebert.reports.tables import metric_name
 
 FAMILY, DENSE = "deployed-family", "dense"
+EXPORTED = (0, 2)
+"""Seeds of the family whose models were exported."""
 Setting = tuple[int, int]
 
 
 def speed(study: str) -> str:
     """Median ms of each model in each runtime and setting, and how many times as fast as the fastest dense engine."""
     found = _timed(study, "bench")
-    settings = list(dict.fromkeys((row["batch"], row["length"]) for row in found))
+    settings = _settings(found)
     best = {one: min(_ms(row) for row in _at(found, one) if row["model"] == DENSE) for one in settings}
     keys = list(dict.fromkeys((row["model"], row["backend"]) for row in found))
     lines = [[*key, *_cells(found, key, best)] for key in sorted(keys, key=lambda key: _place(found, key))]
@@ -36,6 +38,10 @@ def _cells(found: Sequence[Row], key: tuple[str, str], best: Mapping[Setting, fl
 
 def _at(found: Sequence[Row], setting: Setting) -> list[Row]:
     return [row for row in found if (row["batch"], row["length"]) == setting]
+
+
+def _settings(found: Sequence[Row]) -> list[Setting]:
+    return list(dict.fromkeys((row["batch"], row["length"]) for row in found))
 
 
 def _timed(study: str, name: str) -> list[Row]:
@@ -78,19 +84,23 @@ def short() -> str:
     lines = []
     for place, name in enumerate(names):
         scores = [main_score(record, record.models[place]) for record in runs]
-        program = next(one for one in _manifest(FAMILY, name).programs if one.runtime == runtime)
+        # The dense model is the same for all seeds.
+        seeds = EXPORTED[:1] if name == DENSE else EXPORTED
+        found = [one for seed in seeds for one in _manifest(FAMILY, name, seed).programs if one.runtime == runtime]
         exact = f"{scores[0]:.1f}" if name == DENSE else spread(scores)
-        cells = [name, exact, f"{100 * program.scores[0].value:.1f}", f"{program.bytes_on_disk / 1e6:.1f}"]
+        disk = statistics.median(one.bytes_on_disk for one in found)
+        cells = [name, exact, _by_seed(one.scores[0].value for one in found), f"{disk / 1e6:.1f}"]
         lines.append([*cells, *_fastest(name)])
     header = ["model", "accuracy in float32", "in 8 bits", "MB in 8 bits"]
-    return table([*header, "1 x 128", "32 x 128", "one real text at a time", "32 real texts"], lines)
+    fixed = [f"{batch} x {length}" for batch, length in _settings(_timed(FAMILY, "bench"))]
+    return table([*header, *fixed, "one real text at a time", "32 real texts"], lines)
 
 
 def _fastest(name: str) -> list[str]:
     """How many times as fast a model in its fastest engine is as the dense one in its own, at each setting."""
     fixed = _timed(FAMILY, "bench")
     cells = []
-    for setting in dict.fromkeys((row["batch"], row["length"]) for row in fixed):
+    for setting in _settings(fixed):
         best = {one: min(_ms(row) for row in _at(fixed, setting) if row["model"] == one) for one in (DENSE, name)}
         cells.append(f"{best[DENSE] / best[name]:.1f}x")
     real = _timed(FAMILY, "texts/bench")
@@ -133,30 +143,43 @@ def texts(study: str) -> str:
     return table(["batch", "model", "runtime", "texts a second (times as fast)", "p50 / p95 / p99, ms"], lines)
 
 
-def accuracy(study: str) -> str:
-    """Each program's main metric beside torch in float32, and its bytes: pruning's loss and that of 8 bits apart."""
-    lines = []
-    dense = _manifest(study, DENSE).scores[0].value
+def accuracy(study: str, seeds: Sequence[int] = (0,)) -> str:
+    """Each program's main metric by seed beside torch in float32: pruning's loss and that of 8 bits apart."""
+    dense, lines = [_manifest(study, DENSE, seed).scores[0] for seed in seeds], []
     for name in dict.fromkeys(row["model"] for row in rows(study, "bench")):
-        manifest = _manifest(study, name)
-        own = manifest.scores[0]
-        lines.append([name, "torch, fp32", "", f"{100 * own.value:.1f}", signed(100 * (own.value - dense)), ""])
-        lines += [_program(name, one, own.value, dense) for one in manifest.programs]
-    metric = _manifest(study, DENSE).scores[0].metric
-    return table(
-        ["model", "program", "MB", metric_name(metric), "change from dense", "of that by the program (95 %)"], lines
-    )
+        wholes = [_manifest(study, name, seed) for seed in seeds]
+        own = [one.scores[0] for one in wholes]
+        lines.append([name, "torch, fp32", "", *_scored(own, dense), *[""] * len(seeds)])
+        for place, first in enumerate(wholes[0].programs):
+            programs = [one.programs[place] for one in wholes]
+            disk = statistics.median(one.bytes_on_disk for one in programs)
+            ways = dict.fromkeys(one.way for one in programs if one.way)
+            cells = [name, ", ".join([first.runtime, *ways]), f"{disk / 1e6:.1f}"]
+            scores = [one.scores[0] for one in programs]
+            apart = [_apart(score, whole) for score, whole in zip(scores, own, strict=True)]
+            lines.append([*cells, *_scored(scores, dense), *apart])
+    of = [f", seed {seed}" if len(seeds) > 1 else "" for seed in seeds]
+    header = ["model", "program", "MB", metric_name(dense[0].metric), "change from dense"]
+    return table([*header, *(f"of that by the program (95 %){one}" for one in of)], lines)
 
 
-def _program(name: str, one: ProgramFile, before: float, dense: float) -> list[str]:
-    score = one.scores[0]
-    by = signed(100 * (score.value - before))
-    if score.change_low is not None and score.change_high is not None:
-        by += f" ({signed(100 * score.change_low)} to {signed(100 * score.change_high)})"
-    way = f", {one.way}" if one.way else ""
-    cells = [name, f"{one.runtime}{way}", f"{one.bytes_on_disk / 1e6:.1f}", f"{100 * score.value:.1f}"]
-    return [*cells, signed(100 * (score.value - dense)), by]
+def _scored(scores: Sequence[Score], dense: Sequence[Score]) -> list[str]:
+    """In percent and as changes, by seed."""
+    changes = [signed(100 * (one.value - other.value)) for one, other in zip(scores, dense, strict=True)]
+    return [_by_seed(one.value for one in scores), ", ".join(changes)]
 
 
-def _manifest(study: str, name: str) -> Manifest:
-    return Manifest.model_validate_json((RESULTS / study / "records" / "manifests" / f"{name}.json").read_bytes())
+def _by_seed(values: Iterable[float]) -> str:
+    return ", ".join(f"{100 * value:.1f}" for value in values)
+
+
+def _apart(score: Score, whole: Score) -> str:
+    by = signed(100 * (score.value - whole.value))
+    if score.change_low is None or score.change_high is None:
+        return by
+    return f"{by} ({signed(100 * score.change_low)} to {signed(100 * score.change_high)})"
+
+
+def _manifest(study: str, name: str, seed: int) -> Manifest:
+    file = RESULTS / study / "records" / "manifests" / f"{name}-{seed}.json"
+    return Manifest.model_validate_json(file.read_bytes())
