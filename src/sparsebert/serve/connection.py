@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -16,70 +17,85 @@ HEAD_BYTES = 64 * 2**10
 FULL, SLOW, LONG = "full", "slow", "long"
 
 
-def connections(limits: Limits, ended: Callable[[str], None]) -> type[HttpToolsProtocol]:
-    """What uvicorn makes of each connection; `ended` hears of those that were closed unasked, and why.
+class BoundedConnection(HttpToolsProtocol):
+    """What uvicorn makes of each connection; see `connections`, which gives the limits."""
 
-    Whoever comes when `limits.connections` are open is told so in answer to the head of the first request.
-    """
+    most: ClassVar[int]
+    head_s: ClassVar[float]
+    ended: ClassVar[Callable[[str], None]]
 
-    class Connection(HttpToolsProtocol):
-        _too_many = False
-        _waiting: asyncio.TimerHandle | None = None
-        _head = 0
+    _too_many = False
+    _waiting: asyncio.TimerHandle | None = None
+    _head = 0
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-            super().connection_made(transport)
-            self._too_many = len(self.connections) > limits.connections
-            self._wait_for_head()
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Wait for a head; one connection too many is told so only then, when its client listens."""
+        super().connection_made(transport)
+        self._too_many = len(self.connections) > self.most
+        self._wait_for_head()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._head_is_there()
-            super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing more."""
+        self._head_is_there()
+        super().connection_lost(exc)
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            # What is not a head yet would be kept, and looked at again, for as long as more of it comes.
-            self._head = self._head + len(data) if self._waiting is not None else 0
-            if self._head > HEAD_BYTES and not self.transport.is_closing():
-                self._refuse(LONG, "431 Request Header Fields Too Large", f"A head has at most {HEAD_BYTES} bytes")
+    def data_received(self, data: bytes) -> None:
+        """Count what is not a head yet: it would be kept, and looked at again, for as long as more of it comes."""
+        super().data_received(data)
+        self._head = self._head + len(data) if self._waiting is not None else 0
+        if self._head > HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(LONG, "431 Request Header Fields Too Large", f"A head has at most {HEAD_BYTES} bytes")
 
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._wait_for_head()
+    def on_message_begin(self) -> None:
+        """Wait for the head of the next request."""
+        super().on_message_begin()
+        self._wait_for_head()
 
-        def on_headers_complete(self) -> None:
-            self._head_is_there()
-            if self._too_many:
-                self._refuse(FULL, "503 Service Unavailable", f"{limits.connections} connections are open already")
-            else:
-                super().on_headers_complete()
+    def on_headers_complete(self) -> None:
+        """Answer, or refuse."""
+        self._head_is_there()
+        if self._too_many:
+            self._refuse(FULL, "503 Service Unavailable", f"{self.most} connections are open already")
+        else:
+            super().on_headers_complete()
 
-        def on_body(self, body: bytes) -> None:
-            if not self._too_many:
-                super().on_body(body)
+    def on_body(self, body: bytes) -> None:
+        """Of a request that was refused nothing is kept."""
+        if not self._too_many:
+            super().on_body(body)
 
-        def on_message_complete(self) -> None:
-            if not self._too_many:
-                super().on_message_complete()
+    def on_message_complete(self) -> None:
+        """A request that was refused is over."""
+        if not self._too_many:
+            super().on_message_complete()
 
-        def _refuse(self, why: str, status: str, error: str) -> None:
-            ended(why)
-            self._head_is_there()
-            self.transport.write(_answer(status, error))
-            self.transport.close()
+    def _wait_for_head(self) -> None:
+        if self._waiting is None:
+            self._waiting = self.loop.call_later(self.head_s, self._close_slow)
 
-        def _wait_for_head(self) -> None:
-            if self._waiting is None:
-                self._waiting = self.loop.call_later(min(HEAD_S, limits.timeout_s), self._close_slow)
+    def _head_is_there(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
 
-        def _head_is_there(self) -> None:
-            if self._waiting is not None:
-                self._waiting.cancel()
-                self._waiting = None
+    def _close_slow(self) -> None:
+        self.ended(SLOW)
+        self.transport.close()
 
-        def _close_slow(self) -> None:
-            ended(SLOW)
-            self.transport.close()
+    def _refuse(self, why: str, status: str, error: str) -> None:
+        self.ended(why)
+        self._head_is_there()
+        self.transport.write(_answer(status, error))
+        self.transport.close()
+
+
+def connections(limits: Limits, told: Callable[[str], None]) -> type[HttpToolsProtocol]:
+    """What uvicorn makes of each connection; `told` hears of those that were closed unasked, and why."""
+
+    class Connection(BoundedConnection):
+        most = limits.connections
+        head_s = min(HEAD_S, limits.timeout_s)
+        ended = staticmethod(told)
 
     return Connection
 
