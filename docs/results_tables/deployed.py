@@ -18,7 +18,19 @@ Setting = tuple[int, int]
 
 def speed(study: str) -> str:
     """Median ms of each model in each runtime and setting, and how many times as fast as the fastest dense engine."""
-    found = _timed(study, "bench")
+    return _speeds(_timed(study, "bench"))
+
+
+def again() -> str:
+    """The family of the other seed on another day, in each model's fastest engine: fixed settings, then real texts."""
+    fixed, real = _timed(FAMILY, "seed-2/bench"), _timed(FAMILY, "seed-2/texts/bench")
+    names = list(dict.fromkeys(row["model"] for row in fixed))
+    lines = [[name, *_fastest(name, fixed, real)] for name in names]
+    header = [f"{batch} x {length}" for batch, length in _settings(fixed)]
+    return table(["model", *header, "one real text at a time", "32 real texts"], lines)
+
+
+def _speeds(found: Sequence[Row]) -> str:
     settings = _settings(found)
     best = {one: min(_ms(row) for row in _at(found, one) if row["model"] == DENSE) for one in settings}
     keys = list(dict.fromkeys((row["model"], row["backend"]) for row in found))
@@ -69,7 +81,8 @@ def targets(study: str) -> str:
             whole = [speedup_in(one, runtime) for one in models]
             gone = statistics.median(one.sparsity.encoder_linear for one in models)
             disk = statistics.median(one.sparsity.bytes_on_disk for one in models)
-            cells = [runtime, f"{model.target_value:g}x", str(len(runs)), spread(scores)]
+            cells = [runtime, f"{model.target_value:g}x", str(len(runs))]
+            cells += [spread(scores) if len(runs) > 1 else f"{scores[0]:.1f}"]
             cells += [signed(statistics.median(scores) - dense), ", ".join(f"{one:.2f}" for one in whole)]
             lines.append([*cells, percent(gone), percent(disk)])
     header = ["runtime", "asked", "seeds", "accuracy: median (min–max)", "change", "speedup measured, by seed"]
@@ -90,20 +103,18 @@ def short() -> str:
         exact = f"{scores[0]:.1f}" if name == DENSE else spread(scores)
         disk = statistics.median(one.bytes_on_disk for one in found)
         cells = [name, exact, _by_seed(one.scores[0].value for one in found), f"{disk / 1e6:.1f}"]
-        lines.append([*cells, *_fastest(name)])
+        lines.append([*cells, *_fastest(name, _timed(FAMILY, "bench"), _timed(FAMILY, "texts/bench"))])
     header = ["model", "accuracy in float32", "in 8 bits", "MB in 8 bits"]
     fixed = [f"{batch} x {length}" for batch, length in _settings(_timed(FAMILY, "bench"))]
     return table([*header, *fixed, "one real text at a time", "32 real texts"], lines)
 
 
-def _fastest(name: str) -> list[str]:
+def _fastest(name: str, fixed: Sequence[Row], real: Sequence[Row]) -> list[str]:
     """How many times as fast a model in its fastest engine is as the dense one in its own, at each setting."""
-    fixed = _timed(FAMILY, "bench")
     cells = []
     for setting in _settings(fixed):
         best = {one: min(_ms(row) for row in _at(fixed, setting) if row["model"] == one) for one in (DENSE, name)}
         cells.append(f"{best[DENSE] / best[name]:.1f}x")
-    real = _timed(FAMILY, "texts/bench")
     for batch in dict.fromkeys(row["batch"] for row in real):
         rates = [(row["model"], row["real"]["texts_per_s"]) for row in real if row["batch"] == batch]
         best = {one: max(rate for model, rate in rates if model == one) for one in (DENSE, name)}

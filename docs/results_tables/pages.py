@@ -75,6 +75,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "deployed-family-short": deployed.short,
     "deployed-family-speed": lambda: deployed.speed("deployed-family"),
     "deployed-family-targets": lambda: deployed.targets("deployed-family"),
+    "deployed-family-again": deployed.again,
     "deployed-family-texts": lambda: deployed.texts("deployed-family"),
     "studies-minilm-answers": studies.answers,
     "serving-predict": serving.predictor,

@@ -22,11 +22,13 @@ class BoundedConnection(HttpToolsProtocol):
 
     most: ClassVar[int]
     head_s: ClassVar[float]
-    ended: ClassVar[Callable[[str], None]]
 
     _too_many = False
     _waiting: asyncio.TimerHandle | None = None
     _head = 0
+
+    def ended(self, why: str) -> None:
+        """Hear that this connection is closed unasked."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Wait for a head; one connection too many is told so only then, when its client listens."""
@@ -95,7 +97,9 @@ def connections(limits: Limits, told: Callable[[str], None]) -> type[HttpToolsPr
     class Connection(BoundedConnection):
         most = limits.connections
         head_s = min(HEAD_S, limits.timeout_s)
-        ended = staticmethod(told)
+
+        def ended(self, why: str) -> None:
+            told(why)
 
     return Connection
 
