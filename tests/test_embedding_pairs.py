@@ -20,7 +20,7 @@ from sparsebert.tasks.bootstrap import resampled_scores
 from sparsebert.tasks.embedding_pairs import EMBEDDING_PAIRS
 from sparsebert.tasks.embeddings import EMBEDDINGS
 from sparsebert.tasks.metrics import constant_scores, score
-from tiny import tiny_model
+from tiny import HIDDEN, VOCAB, tiny_model
 from tiny_run import QUICK, WORDS, assert_refused, run_cli, save_tiny
 
 FEW = tuple(part for one in ("measure.timed=false", "max_length=16") for part in ("--set", one))
@@ -157,3 +157,28 @@ def test_what_does_not_fit_is_refused(home: Path, tuned: Record, tmp_path: Path)
     lines = ("--kind", "embedding_pairs", "--data", home / "texts.txt", "--pooling", "mean")
     assert_refused(said(home / "plain", *lines), ["texts.txt has no column 'anchor'"])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "last"),
+    [
+        ("plain", ("--kind", "embedding_pairs", "--pooling", "mean", "--data", "pairs.csv"), HIDDEN),
+        ("language", ("--kind", "masked_lm", "--data", "texts.txt"), VOCAB),
+    ],
+)
+def test_models_of_runs_without_labels_are_exported(
+    home: Path, tmp_path: Path, model: str, given: tuple[str, ...], last: int
+):
+    runtime = pytest.importorskip("onnxruntime")
+    *kind, file = given
+    one_step = ("--set", "training.max_steps=1", "--set", "training.evaluate=null", "-o", tmp_path / "run")
+    said = run_cli("finetune", home / model, *kind, home / file, *FEW, *one_step)
+    assert said.exit_code == 0, said.output
+    program = ("--to", "onnx", "-o", tmp_path / "program", "--json")
+    said = run_cli("export", tmp_path / "run" / "finetuned", *program)
+    assert said.exit_code == 0, said.output
+    (found,) = json.loads(said.stdout)["programs"]
+    assert found["relative_difference"] < 1e-4
+    # Vectors of texts, or logits of all tokens.
+    session = runtime.InferenceSession(tmp_path / "program" / found["file"])
+    assert session.get_outputs()[0].shape[-1] == last

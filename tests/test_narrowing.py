@@ -115,6 +115,18 @@ def test_norms_keep_their_scale_and_mean_by_hand():
     assert (plain.embeddings.LayerNorm(plain.embeddings.word_embeddings.weight[9]) - before).abs().max() > 0.05
 
 
+def test_padding_that_is_all_zeros_has_no_spread_to_fit():
+    # Its embeddings add no positions, so that the norm reads nothing but the row of the padding token.
+    model = tiny_model("deberta-v2", position_biased_input=False, type_vocab_size=0)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[0] = 0
+    changed = tiny_model("deberta-v2", position_biased_input=False, type_vocab_size=0)
+    changed.load_state_dict(model.state_dict())
+    batch = {"input_ids": torch.tensor([[9, 8, 0, 0]]), "attention_mask": torch.tensor([[1, 1, 0, 0]])}
+    refit_norms(changed, model, axes_of(model, layout_of(model)), torch.arange(SIZE), [batch])
+    assert all(parameter.isfinite().all() for parameter in changed.parameters())
+
+
 def batches() -> list[CalibrationBatch]:
     generator = torch.Generator().manual_seed(0)
     return [tiny_batch(seed, 5) | {"labels": torch.randint(0, 3, (5,), generator=generator)} for seed in range(20)]

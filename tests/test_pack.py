@@ -110,6 +110,14 @@ def test_base_and_language_models_too(tmp_path):
     assert tied.get_output_embeddings().weight is tied.get_input_embeddings().weight
 
 
+def test_a_head_that_shares_the_table_of_tokens_is_rounded_as_it_is(tmp_path: Path):
+    save_tiny(tmp_path / "model", "masked_lm")
+    said = run_cli("pack", tmp_path / "model", "-o", tmp_path / "packed", "--weights", "int8")
+    assert said.exit_code == 0, said.output
+    found = load_model(tmp_path / "packed")
+    assert torch.equal(found.get_input_embeddings().weight, found.get_output_embeddings().weight)
+
+
 def test_plain_weights_beside_packed_ones_win(tmp_path):
     small = shrink(tiny_model("bert", num_labels=2), {})
     save_model(small, None, tmp_path / "both", Packing())

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import BertTokenizerFast
 
 from sparsebert.data.divide import divided
+from sparsebert.data.hold_out import WHOLE
 from sparsebert.data.load import Task
 from sparsebert.data.passages import parts_of
 from sparsebert.data.tokens import Reader, ReadTexts
@@ -89,6 +90,9 @@ def test_rows_are_divided_with_their_words():
     assert found.train["label"][1] == [[0, 3, 1], [4, 7, 2], [8, 13, 0]]
     assert found.validation is not found.train and len(found.validation) == 1
     assert found.notes == ("train: 2 texts are read in 3 parts, some being longer than 7 tokens",)
+    bare = divided(Task(task_spec("entities"), rows.remove_columns("label"), rows.select([1])), reader(7))
+    # Parts of one text stay together where rows are held out.
+    assert found.train[WHOLE][:] == bare.train[WHOLE][:] == [0, 0, 1]
 
 
 @pytest.mark.parametrize("limit", [4, 5])

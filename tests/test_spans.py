@@ -16,6 +16,7 @@ from transformers import AutoModelForQuestionAnswering, BertTokenizerFast
 from sparsebert.data.divide import in_windows
 from sparsebert.data.encode import encode
 from sparsebert.data.file_tokenizer import FileTokenizer
+from sparsebert.data.hold_out import held_rows
 from sparsebert.data.labels import labels_of
 from sparsebert.data.passages import windows_of
 from sparsebert.data.tokens import OFFSETS, TARGETS, WORDS, Reader
@@ -148,6 +149,19 @@ def test_long_texts_become_windows_that_fit_with_their_question():
     holding = [row for row in found["label"] if row["start"] >= 0]
     assert [row["text"][row["start"] : row["end"]] for row in holding] == ["19 km"] * len(holding) and holding
     assert {row["question"] for row in found["label"]} == {7}
+
+
+def test_windows_of_one_text_are_held_out_together():
+    texts = [f"paris {number} 19 km , " + "ada met bob in paris , " * 8 for number in range(20)]
+    asked = [label(text, "19 km", 2 * place + one) for place, text in enumerate(texts) for one in (0, 1)]
+    whole = rows(*asked).map(lambda row: {"text_a": "who met" if row["label"]["question"] % 2 else "who who met"})
+    found = in_windows(whole, Reader.of_kind(SPANS, tokenizer(), 16))
+    held = held_rows(found, 0, SPANS)
+    sides = [
+        {row["question"] // 2 for row, is_held in zip(found["label"], held, strict=True) if is_held == side}
+        for side in (True, False)
+    ]
+    assert sides[0] and not sides[0] & sides[1] and sum(held) > 2 * len(sides[0])
 
 
 def test_rows_name_the_tokens_of_pieces_and_of_the_answer():

@@ -11,12 +11,15 @@ import pytest
 import torch
 from transformers import AutoModelForQuestionAnswering
 
+from sparsebert.data.labels import labels_of
 from sparsebert.deployment.predictor import Predictor
 from sparsebert.live.agreement import compared
 from sparsebert.live.texts import TextQueue
 from sparsebert.models.load import load_config, load_model, load_tokenizer
 from sparsebert.models.thresholds import thresholds_of
+from sparsebert.recipe.finetune import FinetuneRecipe
 from sparsebert.records import Record, read_record
+from sparsebert.runs.context import set_up
 from tiny_run import QUICK, assert_refused, run_cli, save_tiny
 
 METRICS = ["answer_f1", "exact_match", "answered_f1", "unanswered_f1"]
@@ -126,6 +129,24 @@ def test_long_texts_are_trained_on_scored_and_asked_in_windows(home: Path, tuned
     assert json.loads(found.stdout)["second"][0]["value"] == pytest.approx(score.value)
     answer = Predictor(model)([{"text": "w45 w41", "text_pair": text}])[0]
     assert (answer["answer"], answer["start"]) == ("w50 w52", len(filler))
+
+
+def test_thresholds_are_chosen_on_windows_too(home: Path, tuned: Path, tmp_path: Path):
+    filler = "w1 w2 w3 w4 w5 w6 w7 " * 4
+    texts = [f"{filler}w{number} {'w50' if number % 2 else ''}" for number in range(80)]
+    answers = [[{"text": "w50", "answer_start": text.index("w50")}] if "w50" in text else [] for text in texts]
+    rows = [{"question": "w45 w41", "context": one, "answers": own} for one, own in zip(texts, answers, strict=True)]
+    (tmp_path / "long.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    columns = {"columns": {"kind": "spans"}, "task": "long", "data": str(tmp_path / "long.jsonl")}
+    recipe = FinetuneRecipe(kind="finetune", model=str(tuned), max_length=24, threshold_rows=0.5, **columns)
+    context = set_up(recipe, tmp_path / "run")
+    assert context.threshold_rows is not None and context.task.threshold_rows is not None
+    labels = labels_of(context.threshold_rows)
+    assert len({label["question"] for label in labels}) == len(context.task.threshold_rows) < len(labels)
+    # No answer is cut away: each is in a window.
+    assert len({label["question"] for label in labels if label["start"] >= 0}) == sum(
+        bool(label["answers"]) for label in context.task.threshold_rows["label"]
+    )
 
 
 def test_an_exported_program_gives_the_same_answers_and_passes_the_check(home: Path, tuned: Path, tmp_path: Path):

@@ -90,6 +90,19 @@ def test_a_training_that_gains_nothing_more_ends(tmp_path: Path):
     assert (done.run.steps, done.run.best_step) == (3, 1)
 
 
+def test_of_equally_good_models_the_one_with_the_smallest_loss_is_kept(tmp_path: Path):
+    slow = Training(max_steps=6, batch_size=8, learning_rate=1e-5, lr_schedule="constant_with_warmup", warmup=0.0)
+    first, _ = train(tmp_path / "first", slow.model_copy(update={"max_steps": 1}), evaluate=Evaluate(every=EACH))
+    said = predict_logits(first, HELD, toy_collate, kind=CLASSIFICATION).argmax(-1)
+    # All models get everything wrong, some a little less surely than the first.
+    rows = HELD.remove_columns("label").add_column("label", (1 - said).tolist())
+    _, done = train(tmp_path / "all", slow, evaluate=Evaluate(every=EACH), rows=rows)
+    losses = [one.loss for one in done.run.evaluations if one.loss is not None]
+    assert {one.scores["accuracy"] for one in done.run.evaluations} == {0.0} and len(losses) == 6
+    best = done.run.best_step
+    assert best is not None and best == 1 + losses.index(min(losses)) > 1
+
+
 @pytest.mark.parametrize("interrupt_at", [3, 7, 12])
 def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path: Path, interrupt_at: int):
     evaluate = Evaluate(every=When(steps=2), patience=3)

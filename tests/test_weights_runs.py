@@ -93,6 +93,8 @@ def test_members_of_a_family_are_rounded_and_the_dense_model_is_not(home: Path):
     options = ("--vocabulary", "auto", "--sparsity", "0.3", "--sparsity", "0.5", "--set", "finetune.max_steps=2")
     record = run(home, "compress", "tuned", "family", *QUICK, *options, "--weights", "int8")
     assert [one.name for one in record.models] == ["dense", "vocabulary", "0.3-sparsity", "0.5-sparsity"]
+    # It was asked for, and not found out.
+    assert not any("small enough" in note for note in record.notes)
     for made in record.models:
         assert_scored_as_it_loads(home / "family", made)
         packed = (home / "family" / made.folder / "packed.safetensors").is_file()

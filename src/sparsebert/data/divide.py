@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
+from sparsebert.data.hold_out import WHOLE
 from sparsebert.data.load import Task
 from sparsebert.data.passages import Letters
 from sparsebert.data.squad import LABEL_TYPE
@@ -68,8 +69,12 @@ def _of_each(task: Task, change: Callable[[Dataset], Dataset]) -> Task:
 
 
 def in_windows(rows: Dataset, reader: Reader) -> Dataset:
-    """A row for each window of the second texts, whose label says whether and where the answer is in it."""
-    found: dict[str, list[Any]] = {"text_a": [], "text_b": [], "label": []}
+    """A row for each window of the second texts, whose label says whether and where the answer is in it.
+
+    All windows of one text have its number, so that they are not held out apart.
+    """
+    found: dict[str, list[Any]] = {"text_a": [], "text_b": [], "label": [], WHOLE: []}
+    numbers: dict[str, int] = {}
     for one, label in zip(
         windows_of_pairs(reader, rows["text_a"][:], rows["text_b"][:]), rows["label"][:], strict=True
     ):
@@ -77,6 +82,7 @@ def in_windows(rows: Dataset, reader: Reader) -> Dataset:
             found["text_a"].append(one.question)
             found["text_b"].append(label["text"][slice(*window)])
             found["label"].append(_label_within(label, window))
+            found[WHOLE].append(numbers.setdefault(label["text"], len(numbers)))
     return Dataset(pa.table({**found, "label": pa.array(found["label"], LABEL_TYPE)}))
 
 
@@ -92,16 +98,18 @@ def _divided(rows: Dataset, reader: Reader) -> Dataset:
     parts = reader.parts(texts)
     if all(len(places) == 1 for places in parts):
         return rows
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     if "label" not in rows.column_names:
-        found = [text[start:end] for text, places in zip(texts, parts, strict=True) for start, end in places]
-        return Dataset.from_dict({"text_a": found})
+        found = [(text[start:end], text) for text, places in zip(texts, parts, strict=True) for start, end in places]
+        return Dataset.from_dict({"text_a": [part for part, _ in found], WHOLE: [numbers[text] for _, text in found]})
     kept = [
-        (text[start:end], own)
+        (text[start:end], own, numbers[text])
         for text, words, places in zip(texts, list(rows["label"]), parts, strict=True)
         for start, end in places
         if (own := [[one - start, other - start, tag] for one, other, tag in words if start <= one < end])
     ]
-    return Dataset.from_dict({"text_a": [text for text, _ in kept], "label": [words for _, words in kept]})
+    names = ("text_a", "label", WHOLE)
+    return Dataset.from_dict({name: [row[place] for row in kept] for place, name in enumerate(names)})
 
 
 def _with_tokens(rows: Dataset, reader: Reader, special: frozenset[int]) -> Dataset:

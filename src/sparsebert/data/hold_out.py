@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from datasets import Dataset
 
@@ -11,6 +13,8 @@ from sparsebert.tasks.kind import TaskKind
 HELD_OUT_SPLIT = "held_out"
 HELD_OUT = 0.1
 """Fraction of the rows that validates where the user gives no validation file."""
+WHOLE = "whole"
+"""Column of rows that are parts of texts: the number of the whole text."""
 
 
 def hold_out(rows: Dataset, seed: int, kind: TaskKind, share: float = HELD_OUT) -> tuple[Dataset, Dataset]:
@@ -24,15 +28,15 @@ def hold_out(rows: Dataset, seed: int, kind: TaskKind, share: float = HELD_OUT) 
 def held_rows(rows: Dataset, seed: int, kind: TaskKind, share: float = HELD_OUT) -> np.ndarray:
     """Which rows to hold out [rows], about `share` (0-1) of each of the kind's strata.
 
-    Rows of equal texts, of some kinds of one equal text, stay together and count for the stratum of the first of
-    them. A stratum with one text stays in train; of any other at least one text is held out. Raises UserError if
-    nothing can be held out.
+    Rows of equal texts, of some kinds of one equal text, and all parts of one text stay together, and count for the
+    stratum of the first of them. A stratum with one text stays in train; of any other at least one text is held out.
+    Raises UserError if nothing can be held out.
     """
     # Labels of words are lists of many lengths.
     by_text = kind.labelled and not kind.by_word
     strata = kind.strata(np.array(rows["label" if by_text else "text_a"][:]))
-    first: dict[tuple[str, ...], int] = {}
-    texts = [text if kind.together is None else (text[kind.together],) for text in row_texts(rows)]
+    first: dict[tuple[Any, ...], int] = {}
+    texts = _staying_together(rows, kind)
     leader = np.array([first.setdefault(text, row) for row, text in enumerate(texts)])
     copies = np.bincount(leader)
     leaders = np.flatnonzero(copies)
@@ -51,6 +55,13 @@ def row_texts(rows: Dataset) -> list[tuple[str, ...]]:
     """The one or two texts of each row."""
     sides = [rows[name][:] for name in ("text_a", "text_b") if name in rows.column_names]
     return list(zip(*sides, strict=True))
+
+
+def _staying_together(rows: Dataset, kind: TaskKind) -> list[tuple[Any, ...]]:
+    """What is equal in rows that stay together."""
+    if WHOLE in rows.column_names:
+        return [(number,) for number in rows[WHOLE][:]]
+    return [text if kind.together is None else (text[kind.together],) for text in row_texts(rows)]
 
 
 def _choose(order: np.ndarray, copies: np.ndarray, share: float) -> list[int]:

@@ -199,6 +199,8 @@ def _is_norm(name: str, module: nn.Module, axes: Mapping[str, tuple[int, ...]]) 
 def _measure(spread: _Spread, kept: torch.Tensor) -> Hook:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         rows = args[0].detach().flatten(0, -2).double()
+        # Without a spread no ratio: where positions are not added, the padding of DeBERTa is a vector of zeros.
+        rows = rows[rows.std(dim=1, correction=0) > 0]
         left = rows[:, kept]
         if isinstance(module, nn.LayerNorm):
             own, all_of_it = left.std(dim=1, correction=0), rows.std(dim=1, correction=0)

@@ -139,7 +139,8 @@ class Evaluate(Plain, frozen=True):
     patience: int | None = Field(
         default=None,
         ge=1,
-        description="end after so many evaluations without a better main metric; none = no early end",
+        description="end after so many evaluations without a better main metric, or an equal one with a smaller loss; "
+        "none = no early end",
     )
     keep: Literal["best", "last"] = Field(default="best", description="which checkpoint the model is in the end")
 

@@ -181,7 +181,8 @@ class Member(BaseModel):
     def notes(self, said: Packing) -> Iterator[str]:
         """What was done for the sake of bytes that the recipe does not say."""
         name, packing = self.target.label, self.packing or said
-        if packing != said:
+        # Tables of embeddings that nothing is said of are stored as the layers are.
+        if words(packing) != words(said):
             yield f"{name} is stored in {words(packing)}, so that its file is small enough"
         if self.cut_further:
             yield f"{name} has a smaller shape than its target alone asks for, so that its file is small enough"

@@ -62,7 +62,7 @@ def export(wish: Wish, say: Callable[[str], None] = lambda text: None) -> Manife
     _check_head(load_config(source), wish.model)
     beside = carried_files(source.path)
     subject = subject_of(wish, source, calibrated=[one.name for one in runtimes if one.calibrated])
-    dense = subject.context.predict(subject.model) if subject.context else None
+    dense = subject.context.predict(subject.model) if subject.context and subject.kind else None
     with folder_beside(wish.output) as place:
         folder = place / wish.output.name
         manifest = _begun(wish, subject, folder, dense)

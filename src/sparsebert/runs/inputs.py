@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 
+from sparsebert.data.hold_out import WHOLE
 from sparsebert.data.load import Task
 from sparsebert.environment import cpu_name, versions
 from sparsebert.files import digest
@@ -109,6 +110,6 @@ def rows_of(rows: Dataset) -> SplitOf:
     """The digest of texts and labels in their order; how they were stored does not matter."""
     found = hashlib.sha256()
     for start in range(0, len(rows), CHUNK_ROWS):
-        part = rows[start : start + CHUNK_ROWS]
+        part = {name: values for name, values in rows[start : start + CHUNK_ROWS].items() if name != WHOLE}
         found.update(json.dumps(part, sort_keys=True).encode("utf-8", "surrogatepass"))
     return SplitOf(rows=len(rows), sha256=found.hexdigest())

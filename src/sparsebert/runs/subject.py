@@ -87,7 +87,8 @@ def subject_of(wish: Wish, source: ModelSource, calibrated: Sequence[str]) -> Su
         return _without_data(opened)
     length = wish.max_length or reading_length(load_config(source), load_tokenizer(source))
     # Nothing is trained, so that no row has to be kept from a training.
-    given = {"model": wish.model, "max_length": length, "threshold_rows": 0}
+    columns = _alone(wish.recipe.columns)
+    given = {"model": wish.model, "max_length": length, "threshold_rows": 0, "columns": columns}
     context = set_up(wish.recipe.model_copy(update=given), wish.output)
     if not context.is_tuned:
         raise UserError(f"{wish.model} is not fine-tuned for the task", got=context.spec.name)
@@ -98,18 +99,28 @@ def subject_of(wish: Wish, source: ModelSource, calibrated: Sequence[str]) -> Su
     calibration = min(wish.calibration, len(order) - min(JUDGED_TEXTS, len(order) // 4))
     chosen, judged = np.split(order[: calibration + JUDGED_TEXTS], [calibration])
     checked = columns_of(context.validations[context.task.validation_name], range(CHECKED_TEXTS))
+    # A program gives logits of all tokens, and is not scored by those that were hidden.
+    kind = None if context.kind.hides_tokens else context.spec.kind
     return Subject(
         model,
-        context.spec.kind,
+        kind,
         tokenizer,
         reader,
         collate,
         context,
         checked,
-        torch_outputs(model, collate, checked, context.spec.kind),
+        torch_outputs(model, collate, checked, kind),
         tuple(columns_of(context.train, [int(row)]) for row in chosen),
         columns_of(context.train, judged.tolist()) if len(judged) else None,
     )
+
+
+def _alone(columns: Columns) -> Columns:
+    """Of pairs whose vectors are made one by one the first texts, as texts by themselves: so a program reads them."""
+    kind = task_kind(columns.kind)
+    if kind.head != "embeddings" or not kind.apart:
+        return columns
+    return columns.model_copy(update={"kind": "embeddings", "text": (columns.text or kind.columns)[:1]})
 
 
 def _without_data(opened: Inference) -> Subject:

@@ -34,8 +34,10 @@ def recorded(context: RunContext[Any], model: PreTrainedModel) -> LabelThreshold
     values = thresholds_of(model.config)
     if not values:
         return None
-    given = context.threshold_rows is None or values == thresholds_of(context.start().config)
+    # Rows of the task: those that models read are windows where texts are long.
+    rows = context.task.threshold_rows
+    given = rows is None or values == thresholds_of(context.start().config)
     return LabelThresholds(
         values=dict(zip(context.spec.labels or (ANSWER,), values, strict=True)),
-        rows=None if given or context.threshold_rows is None else len(context.threshold_rows),
+        rows=None if given or rows is None else len(rows),
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from sparsebert.data.divide import divided, with_tokens
+from sparsebert.data.divide import divided, in_windows, with_tokens
 from sparsebert.data.encode import Encoded, encode
 from sparsebert.data.load import Task
 from sparsebert.data.tokens import Reader
@@ -54,12 +54,14 @@ def in_parts(recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, con
 def apart_rows(
     recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
 ) -> Dataset | None:
-    """The token rows that thresholds are chosen on."""
-    rows = task.threshold_rows
+    """The token rows that thresholds are chosen on, in windows where models read long texts so."""
+    rows, kind = task.threshold_rows, task_kind(task.spec.kind)
     if rows is None:
         return None
-    takes = (recipe.max_length, *token_limits(config), task_kind(task.spec.kind))
-    return encode(rows, tokenizer, *takes).dataset
+    limits = token_limits(config)
+    if kind.by_span:
+        rows = in_windows(rows, Reader.of_kind(kind, tokenizer, recipe.max_length, *limits))
+    return encode(rows, tokenizer, recipe.max_length, *limits, kind).dataset
 
 
 def numbered(rows: Dataset) -> Dataset:

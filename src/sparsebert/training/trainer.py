@@ -42,7 +42,7 @@ from sparsebert.training.losses import (
 from sparsebert.training.probe import first_examples, length_of, mean_loss
 from sparsebert.training.progress import ProgressBar
 from sparsebert.training.rates import Cycle, add_gates
-from sparsebert.training.watch import Watch
+from sparsebert.training.watch import LOSS, Watch
 
 
 class SparseTrainer(Trainer):
@@ -312,10 +312,22 @@ class SparseTrainer(Trainer):
             self._model_columns, self._signature_columns = own, list(dict.fromkeys((*own, *wanted)))
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """A metric without a value makes no model the best."""
+        """A metric without a value makes no model the best; of two that are as good the smaller loss decides."""
         if self.watch is not None and self.args.metric_for_best_model not in metrics:
             return False
-        return self.sparsifier.settled(self.state.global_step) and super()._determine_best_metric(metrics, trial)
+        if not self.sparsifier.settled(self.state.global_step):
+            return False
+        return super()._determine_best_metric(metrics, trial) or self._breaks_a_tie(metrics)
+
+    def _breaks_a_tie(self, metrics: dict[str, float]) -> bool:
+        """Whether a model as good as the best has a smaller loss; it is the best then."""
+        best = self.state.best_global_step
+        if self.watch is None or best is None or metrics[self.watch.main] != self.state.best_metric:
+            return False
+        if not metrics.get(LOSS, math.inf) < self.watch.loss_at(best, self.state):
+            return False
+        self.state.best_global_step = self.state.global_step
+        return True
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

@@ -20,6 +20,7 @@ from sparsebert.training.evaluate import predict_logits
 from sparsebert.training.together import same
 
 PREFIX = "eval_"
+LOSS = f"{PREFIX}loss"
 HELD_OUT_OF_TRAINING = "held_out_of_training"
 
 
@@ -55,9 +56,20 @@ class Watch:
             # The best of the models is one that was saved.
             "save_steps": every,
             "load_best_model_at_end": self.keeps_best,
-            "metric_for_best_model": f"{PREFIX}{self.metrics[0]}",
+            "metric_for_best_model": self.main,
             "greater_is_better": True,
         }
+
+    @property
+    def main(self) -> str:
+        """What the Trainer calls the main metric."""
+        return f"{PREFIX}{self.metrics[0]}"
+
+    def loss_at(self, step: int, state: TrainerState) -> float:
+        """The loss of the evaluation at a step, infinite where none has a value."""
+        return min(
+            (entry[LOSS] for entry in state.log_history if entry["step"] == step and LOSS in entry), default=math.inf
+        )
 
     @property
     def keeps_best(self) -> bool:
@@ -83,7 +95,7 @@ class Watch:
                 step=int(entry["step"]),
                 split=self.split,
                 scores={name: entry[PREFIX + name] for name in self.metrics if PREFIX + name in entry},
-                loss=entry.get(f"{PREFIX}loss"),
+                loss=entry.get(LOSS),
             )
             for entry in log
             if any(key.startswith(PREFIX) for key in entry)
