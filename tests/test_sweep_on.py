@@ -38,7 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_task(folder / "data")
     quick_recipe(folder / "one.yaml")
     quick_recipe(folder / "two.yaml", steps=3)
-    quick_recipe(folder / "long.yaml", steps=120)
+    quick_recipe(folder / "long.yaml", steps=300)
     return folder
 
 
