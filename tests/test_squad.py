@@ -124,6 +124,7 @@ WRONG: dict[str, tuple[str, bytes, str]] = {
     "no JSON": ("a.json", b"{", "a.json is no JSON"),
     "nothing": ("a.json", b'{"data": []}', "has no rows"),
     "a column that is missing": ("a.jsonl", jsonl([{"question": "Who?", "text": "x"}]), "has no column 'answers'"),
+    "an empty file": ("a.jsonl", b"", "has no rows"),
     "CSV": ("a.csv", b"question,context\nx,y\n", "cannot be read from this file"),
     "all without an answer": ("a.json", squad([("Who?", []), ("When?", [])]), "no question has an answer in its text"),
 }

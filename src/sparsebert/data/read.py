@@ -57,7 +57,10 @@ def column_names(path: Path, encoding: str | None = None) -> list[str]:
         if path.suffix.lower() == ".parquet":
             with pq.ParquetFile(path) as file:
                 return list(file.schema_arrow.names)
-        return _named_in(_json_rows(path, encoding))
+        rows = _json_rows(path, encoding)
+        if not rows:
+            raise _no_rows(path)
+        return _named_in(rows)
 
 
 @contextmanager
@@ -90,12 +93,16 @@ def missing_column(name: str, names: Sequence[str], where: str) -> UserError:
 
 def _check(path: Path, rows: int, names: Sequence[str], wanted: Sequence[str]) -> None:
     if rows == 0:
-        raise UserError("The data file has no rows", got=path)
+        raise _no_rows(path)
     for name in wanted:
         if name not in names:
             raise missing_column(name, names, path.name)
         if names.count(name) > 1:
             raise UserError(f"{path.name} has column '{name}' twice", got=", ".join(names))
+
+
+def _no_rows(path: Path) -> UserError:
+    return UserError("The data file has no rows", got=path)
 
 
 def _read_csv(path: Path, wanted: list[str], written: Written) -> pa.Table:
