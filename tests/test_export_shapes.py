@@ -11,11 +11,12 @@ from transformers import pipeline
 
 import sparsebert
 from sparsebert import Predictor, UserError
+from sparsebert.models.families import HeadName
 from sparsebert.models.load import load_tokenizer
 from sparsebert.runs.export import export
 from sparsebert.runs.subject import Wish
 from tiny import HEADS, NEURONS
-from tiny_run import save_tiny
+from tiny_run import run_cli, save_tiny
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -63,3 +64,11 @@ def test_the_pipeline_of_a_regression_gives_the_same(tmp_path: Path):
     own, pipe = Predictor(tmp_path / "model"), pipeline("text-classification", str(tmp_path / "model"))
     [found], [expected] = own("good w1"), pipe("good w1")
     assert found["label"] == expected["label"] and found["score"] == pytest.approx(expected["score"], abs=1e-5)
+
+
+@pytest.mark.parametrize(("task", "asked"), [("classification", True), ("masked_lm", False), ("base", False)])
+def test_only_what_predict_takes_is_sent_there(task: HeadName, asked: bool, tmp_path: Path):
+    save_tiny(tmp_path / "model", task, num_hidden_layers=1)
+    said = run_cli("export", tmp_path / "model", "--to", "onnx", "-o", tmp_path / "out")
+    assert said.exit_code == 0, said.output
+    assert "Written to" in said.stdout and ("Next: sparsebert predict" in said.stdout) is asked

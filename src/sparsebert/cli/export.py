@@ -129,7 +129,9 @@ def export(
             remark(line)
         for note in made.notes:
             remark(f"Note: {note}")
-        say(f"Written to {output}. Next: {asking(str(output), made.kind == 'spans')}")
+        # What is fine-tuned for no task gives outputs, which `predict` has no words for.
+        ready = "" if made.kind is None else f" Next: {asking(str(output), made.kind == 'spans')}"
+        say(f"Written to {output}.{ready}")
 
 
 def _runtimes(engines: Sequence[str], precisions: Sequence[str]) -> tuple[str, ...]:
