@@ -18,7 +18,13 @@ Setting = tuple[int, int]
 
 def speed(study: str) -> str:
     """Median ms of each model in each runtime and setting, and how many times as fast as the fastest dense engine."""
-    return _speeds(_timed(study, "bench"))
+    found = _timed(study, "bench")
+    settings = _settings(found)
+    best = {one: min(_ms(row) for row in _at(found, one) if row["model"] == DENSE) for one in settings}
+    keys = list(dict.fromkeys((row["model"], row["backend"]) for row in found))
+    lines = [[*key, *_cells(found, key, best)] for key in sorted(keys, key=lambda key: _place(found, key))]
+    header = ["model", "runtime", *(f"{batch} x {length}: ms (times as fast)" for batch, length in settings)]
+    return table(header, lines)
 
 
 def again() -> str:
@@ -28,15 +34,6 @@ def again() -> str:
     lines = [[name, *_fastest(name, fixed, real)] for name in names]
     header = [f"{batch} x {length}" for batch, length in _settings(fixed)]
     return table(["model", *header, "one real text at a time", "32 real texts"], lines)
-
-
-def _speeds(found: Sequence[Row]) -> str:
-    settings = _settings(found)
-    best = {one: min(_ms(row) for row in _at(found, one) if row["model"] == DENSE) for one in settings}
-    keys = list(dict.fromkeys((row["model"], row["backend"]) for row in found))
-    lines = [[*key, *_cells(found, key, best)] for key in sorted(keys, key=lambda key: _place(found, key))]
-    header = ["model", "runtime", *(f"{batch} x {length}: ms (times as fast)" for batch, length in settings)]
-    return table(header, lines)
 
 
 def _cells(found: Sequence[Row], key: tuple[str, str], best: Mapping[Setting, float]) -> list[str]:
@@ -92,7 +89,8 @@ def targets(study: str) -> str:
 def short() -> str:
     """For the README: the family made for OpenVINO in 8 bits, its accuracy there, each model in its fastest engine."""
     runtime = "openvino-int8"
-    names = list(dict.fromkeys(row["model"] for row in rows(FAMILY, "bench")))
+    timed, real = _timed(FAMILY, "bench"), _timed(FAMILY, "texts/bench")
+    names = list(dict.fromkeys(row["model"] for row in timed))
     runs = _families(FAMILY)[runtime]
     lines = []
     for place, name in enumerate(names):
@@ -103,9 +101,9 @@ def short() -> str:
         exact = f"{scores[0]:.1f}" if name == DENSE else spread(scores)
         disk = statistics.median(one.bytes_on_disk for one in found)
         cells = [name, exact, _by_seed(one.scores[0].value for one in found), f"{disk / 1e6:.1f}"]
-        lines.append([*cells, *_fastest(name, _timed(FAMILY, "bench"), _timed(FAMILY, "texts/bench"))])
+        lines.append([*cells, *_fastest(name, timed, real)])
     header = ["model", "accuracy in float32", "in 8 bits", "MB in 8 bits"]
-    fixed = [f"{batch} x {length}" for batch, length in _settings(_timed(FAMILY, "bench"))]
+    fixed = [f"{batch} x {length}" for batch, length in _settings(timed)]
     return table([*header, *fixed, "one real text at a time", "32 real texts"], lines)
 
 

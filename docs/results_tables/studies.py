@@ -16,14 +16,10 @@ def answers() -> str:
     found = {task: _studies(RESULTS / STUDY / "records" / task) for task in TASKS}
     names = list(dict.fromkeys(name for own in found.values() for name in own))
     lines = [
-        [_link(name), *(found[task][name].answer if name in found[task] else "" for task in TASKS)] for name in names
+        [f"`{name}`", *(found[task][name].answer if name in found[task] else "" for task in TASKS)] for name in names
     ]
     return table(["study", "SST-2", "MRPC"], lines)
 
 
 def _studies(run: Path) -> dict[str, StudyResult]:
     return {one.study: one for one in map(read_study, study_files(run))}
-
-
-def _link(name: str) -> str:
-    return f"`{name}`"

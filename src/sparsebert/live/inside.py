@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sparsebert.errors import UserError
 from sparsebert.live.bench import Errand
 from sparsebert.live.catalogue import AskedModel, need_torch
+from sparsebert.live.latest import Latest
 from sparsebert.live.pool import Side
 from sparsebert.records import Shape
 
@@ -38,7 +39,7 @@ class OpenModel:
 class Microscope:
     """Opens models to look into, and keeps MOST_OPEN of them; used on one thread."""
 
-    _open: dict[object, OpenModel] = field(default_factory=dict)
+    _open: Latest[OpenModel] = field(default_factory=lambda: Latest(MOST_OPEN))
 
     def look(self, job: Errand, sides: Sequence[Side], text: str, pair: str | None) -> None:
         """Report for each side its tokens, or the `problem` where it cannot be looked into."""
@@ -56,14 +57,8 @@ class Microscope:
     def _opened(self, model: AskedModel) -> OpenModel:
         if model.is_programs:
             raise UserError(f"{model.name} is exported: a program does not show what happens inside it")
-        key = model.now
-        if key not in self._open:
-            need_torch(model)
-            while len(self._open) >= MOST_OPEN:
-                del self._open[next(iter(self._open))]
-            self._open[key] = _open(model.place)
-        self._open[key] = self._open.pop(key)
-        return self._open[key]
+        need_torch(model)
+        return self._open.get(model.now, lambda: _open(model.place))
 
 
 def _open(place: str) -> OpenModel:

@@ -17,6 +17,7 @@ from sparsebert.errors import UserError
 from sparsebert.live.bench import Errand
 from sparsebert.live.catalogue import AskedModel, need_torch
 from sparsebert.live.inside import head_numbers
+from sparsebert.live.latest import Latest
 from sparsebert.live.pool import Side
 from sparsebert.live.scored import ScoredRows, file_rows, validation_rows
 from sparsebert.live.texts import TextQueue
@@ -71,8 +72,8 @@ class _Before:
 class Switchboard:
     """Opens models to switch parts of them off; keeps MOST_OPEN, and what they said before; used on one thread."""
 
-    _open: dict[object, SwitchedModel] = field(default_factory=dict)
-    _before: dict[object, _Before] = field(default_factory=dict)
+    _open: Latest[SwitchedModel] = field(default_factory=lambda: Latest(MOST_OPEN))
+    _before: Latest[_Before] = field(default_factory=lambda: Latest(MOST_OPEN))
 
     def measure(self, job: Errand, asked: AskedEffect) -> None:
         """Report the effect, how long its pass took, and on what; raises UserError for what cannot be measured."""
@@ -108,24 +109,16 @@ class Switchboard:
     def _said_before(self, job: Errand, asked: AskedEffect, opened: SwitchedModel) -> _Before:
         """The rows, read, and the model's outputs for them; of the latest rows of a model these are kept."""
         rows = _rows(asked, opened)
-        key = (asked.side.model.now, rows.key)
-        if key not in self._before:
+
+        def ask() -> _Before:
             encoded = _read(opened, rows)
-            outputs = _outputs(job, opened, rows.kind, encoded, "With everything on")
-            while len(self._before) >= MOST_OPEN:
-                del self._before[next(iter(self._before))]
-            self._before[key] = _Before(rows, encoded, outputs)
-        return self._before[key]
+            return _Before(rows, encoded, _outputs(job, opened, rows.kind, encoded, "With everything on"))
+
+        return self._before.get((asked.side.model.now, rows.key), ask)
 
     def _opened(self, model: AskedModel) -> SwitchedModel:
         _check_open(model)
-        key = model.now
-        if key not in self._open:
-            while len(self._open) >= MOST_OPEN:
-                del self._open[next(iter(self._open))]
-            self._open[key] = _open(model)
-        self._open[key] = self._open.pop(key)
-        return self._open[key]
+        return self._open.get(model.now, lambda: _open(model))
 
 
 def parts_of(model: AskedModel) -> tuple[LayerUnits, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.errors import UserError
 from sparsebert.live.catalogue import AskedModel, need_torch
+from sparsebert.live.latest import Latest
 
 if TYPE_CHECKING:
     from sparsebert.deployment.predictor import Predictor
@@ -37,20 +38,17 @@ class Side:
 class Pool:
     """Opens models and keeps them, MOST_OPEN at most; used on one thread."""
 
-    _open: dict[tuple[object, WayToRun, int], Predictor] = field(default_factory=dict)
+    _open: Latest[Predictor] = field(default_factory=lambda: Latest(MOST_OPEN))
 
     def open(self, side: Side, batch: int) -> Predictor:
         """The side's model, `batch` texts at a time. Raises UserError as a Predictor does."""
         from sparsebert.deployment.predictor import Predictor
 
-        key = (side.model.now, side.way, batch)
-        if key not in self._open:
-            need_torch(side.model)
-            while len(self._open) >= MOST_OPEN:
-                del self._open[next(iter(self._open))]
-            self._open[key] = Predictor(side.model.place, side.way.runtime, batch=batch, threads=side.way.threads)
-        self._open[key] = self._open.pop(key)
-        return self._open[key]
+        model, way = side.model, side.way
+        need_torch(model)
+        return self._open.get(
+            (model.now, way, batch), lambda: Predictor(model.place, way.runtime, batch=batch, threads=way.threads)
+        )
 
 
 def cores() -> int:
