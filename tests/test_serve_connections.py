@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import time
@@ -12,6 +13,8 @@ import httpx
 import pytest
 
 from serving import LIMIT_S, Running, exported, serving, wait_for
+from sparsebert.serve.arrivals import Arrivals
+from sparsebert.serve.limits import RefusedError
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.process
@@ -82,6 +85,19 @@ def test_a_head_without_an_end_is_not_kept(running: Running):
         answer = connection.recv(4096)
     assert answer.startswith(b"HTTP/1.1 431 ") and answer.endswith(b'{"error": "A head has at most 65536 bytes"}')
     assert running.metric("sparsebert_connections_closed_total", why="long") == 1
+
+
+def test_a_body_whose_reading_begins_after_the_end_has_a_second_too():
+    async def read() -> None:
+        arrivals = Arrivals()
+        arrivals.end()
+        async with arrivals.within(LIMIT_S):
+            await asyncio.sleep(LIMIT_S)
+
+    began = time.monotonic()
+    with pytest.raises(RefusedError, match="The server ends"):
+        asyncio.run(read())
+    assert time.monotonic() - began < LIMIT_S / 2
 
 
 def test_a_body_that_stops_does_not_hold_up_the_end(model: Path, tmp_path: Path):

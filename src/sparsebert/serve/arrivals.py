@@ -23,7 +23,7 @@ class Arrivals:
     async def within(self, seconds: float) -> AsyncGenerator[None, None]:
         """Around the reading of one body. Raises RefusedError: 408 when the time is up, 503 when the server ends."""
         try:
-            async with asyncio.timeout(seconds) as waiting:
+            async with asyncio.timeout(min(seconds, AT_END_S) if self._ending else seconds) as waiting:
                 self._waiting.add(waiting)
                 try:
                     yield
@@ -35,7 +35,7 @@ class Arrivals:
             raise RefusedError(408, "The body did not arrive in time") from None
 
     def end(self) -> None:
-        """The server ends: what has not arrived a second from now will not be waited for."""
+        """The server ends: what has not arrived within a second will not be waited for, new bodies included."""
         self._ending = True
         at_most = asyncio.get_running_loop().time() + AT_END_S
         for waiting in self._waiting:
