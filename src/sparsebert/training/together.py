@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from sparsebert.progress import silent
 T = TypeVar("T")
 # A run may search, score and measure for hours between two trainings.
 PATIENCE = timedelta(days=30)
+LAST_WORD_S = 10.0
 
 
 @dataclass
@@ -50,7 +52,12 @@ def follow() -> None:
     with _team(), silent():
         while (call := _told(None)) is not None:
             function, arguments = call
-            function(**arguments)
+            try:
+                function(**arguments)
+            except Exception:
+                # Launchers end all with the first that fails, and the first process is to say why and record it.
+                time.sleep(LAST_WORD_S)
+                raise
 
 
 def team_size() -> int:
