@@ -27,7 +27,7 @@ import httpx
 from harness import options_of, print_table, with_threads, write
 from serve import ANSWER_S, percentiles, questions, running
 from sparsebert.deployment.predictor import Predictor
-from sparsebert.measurement.memory import status_mb
+from sparsebert.processes import status_mb
 
 CLOSE, SLOW_S = 1e-3, 0.5
 BROKEN = ((b'{"texts": [', 400), (b'{"texts": 7}', 422), (b"\xff\xfe", 400), (b"", 400), (b"x" * 5_000_000, 413))

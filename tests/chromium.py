@@ -24,6 +24,8 @@ MARKS = [
     pytest.mark.process,
     pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium; on Debian: apt-get install chromium"),
 ]
+# Models are opened meanwhile, on machines that do other things too.
+expect.set_options(timeout=60_000)
 
 
 @contextmanager

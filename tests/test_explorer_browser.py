@@ -256,7 +256,7 @@ def test_a_new_record_shows_up_by_itself_and_the_choice_stays(browser: Browser, 
     with served([tmp_path]) as url, opened(browser, f"{url}#model=one%2F4x") as page:
         expect(page.locator("#tradeoff-words")).to_contain_text("4 points")
         write_record(full_record(1), tmp_path / "two")
-        expect(page.locator("#tradeoff-words")).to_contain_text("8 points", timeout=20_000)
+        expect(page.locator("#tradeoff-words")).to_contain_text("8 points")
         expect(article(page, "one/4x")).to_have_count(1)
 
 

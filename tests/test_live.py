@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import count, pairwise
 from pathlib import Path
@@ -22,8 +23,9 @@ from sparsebert.live.agreement import MOST_LISTED, compared
 from sparsebert.live.attribution import gradient_times_input, received
 from sparsebert.live.bench import MOST_WAITING, UNASKED_S, Bench, Errand
 from sparsebert.live.catalogue import AskedModel, catalogue, divided, medians
+from sparsebert.live.lane import TURN_S, Progress, Runner
 from sparsebert.live.pool import cores, sides_of
-from sparsebert.live.race import TURN_S, Runner, run
+from sparsebert.live.race import Racer, run
 from sparsebert.live.routes import examples
 from sparsebert.live.texts import (
     FILE_LETTERS,
@@ -261,23 +263,28 @@ def test_a_ratio_has_the_interval_of_its_median() -> None:
     assert few and (few["median"], few["low"]) == (2.0, None)
 
 
+def racer(
+    name: str, answers: Callable[[int, int], object], total: int, found: Counters, clock: Any = time.time
+) -> Racer:
+    return Racer(name, "eager", Runner(answers, total, 1, found, clock).turn)
+
+
 def test_a_race_is_in_turns_and_ends_with_the_first() -> None:
     """A text takes one of them an eighth of a second and the other a quarter of that: two a turn, or seven."""
     now, parts = [0.0], list[tuple[str, int, int]]()
+    joules = count(step=2)
+    found = Counters((Counter("RAPL package-0", lambda: float(next(joules))),))
 
-    def runner(name: str, seconds: float) -> Runner:
+    def taking(name: str, seconds: float) -> Racer:
         def answers(start: int, end: int) -> None:
             parts.append((name, start, end))
             now[0] += seconds * (end - start)
 
-        return Runner(name, answers, "eager")
+        return racer(name, answers, 20, found, lambda: now[0])
 
-    joules = count(step=2)
-    found = Counters((Counter("RAPL package-0", lambda: float(next(joules))),))
     job, told = Errand("a race", lambda: 0.0), list[dict[str, Any]]()
     job.report = told.append
-    runners = [runner("slow", 1 / 8), runner("fast", 1 / 32)]
-    run(job, runners, 20, 1, found, lambda: now[0])
+    run(job, [taking("slow", 1 / 8), taking("fast", 1 / 32)], 20, found, clock=lambda: now[0])
     slow, fast = told[-1]["sides"]
     assert (slow["done"], fast["done"], told[-1]["turns"], told[-1]["over"]) == (6, 20, 3, True)
     assert [one["over"] for one in told] == [False] * 3 + [True]
@@ -291,11 +298,33 @@ def test_a_race_is_in_turns_and_ends_with_the_first() -> None:
 
 
 def test_energy_that_is_not_measurable_is_none_and_says_why() -> None:
-    job = Errand("a race", lambda: 0.0)
-    runners = [Runner(name, lambda start, end: None, "eager") for name in "ab"]
-    run(job, runners, 3, 2, Counters((), "no counters"))
+    job, found = Errand("a race", lambda: 0.0), Counters((), "no counters")
+    run(job, [racer(name, lambda start, end: None, 3, found) for name in "ab"], 3, found)
     assert [side["joules"] for side in job.found["sides"]] == [None, None]
     assert job.found["energy"] == "not measurable here: no counters"
+    # What a process of Python with torch holds.
+    assert all(side["fits"] and 50 < side["peak_mb"] < 50_000 for side in job.found["sides"])
+
+
+def test_a_model_that_has_held_more_than_the_limit_is_out() -> None:
+    turns: list[str] = []
+
+    def holding(name: str, peaks: list[float]) -> Racer:
+        def turn() -> Progress:
+            turns.append(name)
+            done = turns.count(name)
+            return Progress(done, 1.0 * done, [1.0] * done, peak_mb=peaks[done])
+
+        return Racer(name, "eager", turn, Progress(peak_mb=peaks[0]))
+
+    job, found = Errand("a race", lambda: 0.0), Counters((), "no counters")
+    run(job, [holding("small", [100] * 5), holding("grows", [127.9, 128.0, 128.1, 128.1])], 4, found, 128)
+    assert "".join(one[0] for one in turns) == "sg" + "gs" + "ss"
+    assert [(side["done"], side["fits"]) for side in job.found["sides"]] == [(4, True), (2, False)]
+    assert job.found["faster"] is None and job.found["limit_mb"] == 128
+    turns.clear()
+    run(job, [holding(name, [129.0]) for name in "ab"], 4, found, 128)
+    assert not turns and job.found["over"] and [side["fits"] for side in job.found["sides"]] == [False, False]
 
 
 def classes(*chances: float) -> list[dict[str, Any]]:

@@ -29,10 +29,11 @@ from sparsebert import Predictor
 from sparsebert.data.batches import rows_of
 from sparsebert.explorer.app import Desk, application
 from sparsebert.explorer.library import Library
-from sparsebert.live import race, routes, turns
+from sparsebert.live import routes, turns
 from sparsebert.live.annex import live_annex
 from sparsebert.live.catalogue import AskedModel
 from sparsebert.live.inside import MOST_TOKENS, Microscope, seen
+from sparsebert.live.neighbours import NEAREST
 from sparsebert.live.pool import MOST_OPEN, Pool, Side, WayToRun
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import load_tokenizer, save_model
@@ -74,7 +75,6 @@ def client(home: Path) -> Iterator[TestClient]:
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "LONGEST_S", 0.05)
-    monkeypatch.setattr(race, "TURN_S", 0.02)
 
 
 def given(home: Path, name: str) -> str:
@@ -129,7 +129,31 @@ def test_models_of_embeddings_give_vectors(home: Path, tmp_path: Path) -> None:
     found = worked(client, "file", key, key, file={"name": "a.txt", "content": "w1\ngood w3"})["found"]
     assert found["same"] is None and found["mean"] == pytest.approx(0, abs=1e-6)
     assert "gives vectors" in worked(client, "inside", key, key)["found"]["sides"][0]["problem"]
-    assert worked(client, "race", key, key, texts=100, batch=32)["found"]["over"]
+    # Opening torch alone takes more.
+    found = worked(client, "race", key, key, texts=100, batch=32, memory=128)["found"]
+    assert found["over"] and found["turns"] == 0 and not any(side["fits"] or side["done"] for side in found["sides"])
+
+
+def test_the_nearest_texts_are_those_of_the_largest_cosines(home: Path, tmp_path: Path) -> None:
+    texts = ["w1", "good w3", "w2 w2 bad", "bad", "w3 w1 good", "nothing w2", "w1"]
+    for name in ("one", "other"):
+        save_embedder(tmp_path / name)
+    client = client_of(tmp_path, "one", "other", str(home / "runs" / "obs0" / "dense"), runs="")
+    one, other = given(tmp_path, "one"), given(tmp_path, "other")
+    file = {"name": "a.txt", "content": "\n".join([*texts, " good w1 w2"])}
+    found = worked(client, "neighbours", one, other, file=file)["found"]
+    assert (found["texts"], found["same"]) == (6, NEAREST)
+    vectors = np.array([one["embedding"] for one in Predictor(tmp_path / "one")(["good w1 w2", *texts[:6]])])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = dict(zip(texts[:6], (vectors[1:] @ vectors[0]).tolist(), strict=True))
+    expected = sorted(cosines, key=cosines.__getitem__, reverse=True)[:NEAREST]
+    for side in found["sides"]:
+        assert [row["text"] for row in side["nearest"]] == expected
+        assert [row["cosine"] for row in side["nearest"]] == pytest.approx([cosines[text] for text in expected])
+    # Without a file, of the package's reviews; and a model that gives none says so, beside one that does.
+    found = worked(client, "neighbours", one, given(home / "runs" / "obs0", "dense"))["found"]
+    assert found["same"] is None and found["texts"] > 50 and len(found["sides"][0]["nearest"]) == NEAREST
+    assert "gives no vectors" in found["sides"][1]["problem"]
 
 
 def test_a_model_that_does_not_load_is_a_line_and_the_other_one_answers(client: TestClient, home: Path) -> None:
@@ -138,9 +162,8 @@ def test_a_model_that_does_not_load_is_a_line_and_the_other_one_answers(client: 
     assert told["state"] == "done" and "ms" in right and told["found"]["faster"] is None
     assert "\n" not in left["problem"] and "broken" in left["problem"]
     for what in ("file", "race"):
-        told = worked(
-            client, what, given(home, "broken"), SMALL, file={"name": "a.txt", "content": "w1"}, texts=100, batch=1
-        )
+        more = {"file": {"name": "a.txt", "content": "w1"}, "texts": 100, "batch": 1, "memory": 0}
+        told = worked(client, what, given(home, "broken"), SMALL, **more)
         assert told["state"] == "failed" and "broken" in told["line"] and "\n" not in told["line"]
     assert "broken" in worked(client, "inside", given(home, "broken"))["found"]["sides"][0]["problem"]
     assert "no such runtime" in str(worked(client, "answers", runtime="no such runtime")["found"]["sides"])
@@ -154,11 +177,12 @@ def test_a_model_that_does_not_load_is_a_line_and_the_other_one_answers(client: 
         ({"text": "a", "pair": " "}, "The second text is empty"),
         ({"left": {"key": "gone", "runtime": "eager"}}, "no such model"),
         ({"threads": 1000}, "no number of threads"),
-        ({"what": "nonsense"}, "allowed are answers, inside, file, race"),
+        ({"what": "nonsense"}, "allowed are answers, inside, neighbours, file, race"),
         ({"what": "file"}, "No file was chosen"),
         ({"what": "file", "file": {"name": EVIL, "content": "\n"}}, "holds no text"),
         ({"what": "race", "texts": 3, "batch": 1}, "no number of texts"),
         ({"what": "race", "texts": 100, "batch": True}, "no number of batch"),
+        ({"what": "race", "texts": 100, "batch": 1, "memory": 64}, "no number of memory; got 64; allowed: 0, 128"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(client: TestClient, more: dict[str, Any], words: str) -> None:
@@ -214,19 +238,15 @@ def test_a_file_is_compared_text_by_text(client: TestClient, home: Path) -> None
 
 
 def test_a_race_goes_on_until_one_is_through(client: TestClient, home: Path) -> None:
-    found = worked(client, "race", texts=100, batch=8)["found"]
+    # One that reads nothing but pairs gets each text beside the next one.
+    found = worked(client, "race", SMALL, given(home, "pairs"), texts=100, batch=8, memory=2048)["found"]
     assert found["over"] and found["total"] == 100 and max(side["done"] for side in found["sides"]) == 100
     assert all(side["rate"] > 0 and side["seconds"] > 0 for side in found["sides"])
     assert found["energy"].startswith("not measurable here: ") or found["sides"][0]["joules"] is not None
-    # One that reads nothing but pairs gets each text beside the next one.
-    assert worked(client, "race", SMALL, given(home, "pairs"), texts=100, batch=32)["found"]["over"]
 
 
-def test_two_races_are_one_after_the_other_and_can_be_stopped(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(race, "TURN_S", 0.2)
-    numbers = [client.post("/live/work", json=asked("race", texts=2000, batch=1)).json() for _ in range(2)]
+def test_two_races_are_one_after_the_other_and_can_be_stopped(client: TestClient) -> None:
+    numbers = [client.post("/live/work", json=asked("race", texts=2000, batch=1, memory=0)).json() for _ in range(2)]
     second = client.get("/live/work", params=numbers[1]).json()
     assert second["state"] == "waiting" and second["line"].startswith("It waits: a race is at work")
     for number in numbers:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from io import FileIO
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -71,6 +72,13 @@ def how_it_ended(code: int | None) -> str:
     if code is None or code >= 0:
         return f"exit code {code}"
     return signal.Signals(-code).name + (", perhaps for want of memory" if -code == signal.SIGKILL else "")
+
+
+def status_mb(field: str, process: int | None = None) -> float:
+    """A memory field of a process, none = this one, in 2**20 bytes, such as VmRSS (resident) or VmHWM (its peak)."""
+    status = Path(f"/proc/{process or 'self'}/status").read_text(encoding="utf-8")
+    lines = dict(line.split(":", 1) for line in status.splitlines())
+    return int(lines[field].split()[0]) / 1024
 
 
 class ProcessError(UserError):

@@ -15,7 +15,7 @@ from sparsebert.explorer.annex import Annex, AnnexPart, Shown
 from sparsebert.live.bench import Bench
 from sparsebert.live.catalogue import catalogue, medians
 from sparsebert.live.pool import BATCHES, cores
-from sparsebert.live.race import TEXTS
+from sparsebert.live.race import MEMORY_MB, TEXTS
 from sparsebert.live.routes import Room, routes_of
 from sparsebert.live.scored import MOST_ROWS, SEED
 from sparsebert.live.texts import FILE_LETTERS, FILE_TEXTS, LETTERS
@@ -37,6 +37,7 @@ def live_annex(given: Sequence[str]) -> Annex:
             "cores": cores(),
             "batches": BATCHES,
             "queues": TEXTS,
+            "memories": MEMORY_MB,
             "limit": FILE_TEXTS,
             "rows": MOST_ROWS,
             "seed": SEED,

@@ -1,123 +1,126 @@
 """One queue of texts through two models, a short turn each, until one of them is through.
 
 Turns are of equal time, or of a batch where that takes longer, so that what else goes on in the machine meets both
-alike. It ends with the first that is through: alone the other one would have other company.
+alike. Each model has a process of its own, where threads of the other's runtime cannot spin and whose memory can be
+told. It ends with the first that is through: alone the other one would have other company.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
-from sparsebert.energy import NOTHING, Counters, EnergyMeter, Spent, counters
+from sparsebert.energy import Counters, counters
 from sparsebert.live.bench import Errand
-from sparsebert.live.pool import Pool, Side
-from sparsebert.live.texts import TextQueue, as_pairs
+from sparsebert.live.catalogue import need_torch
+from sparsebert.live.lane import Progress
+from sparsebert.live.pool import Side
+from sparsebert.live.texts import TextQueue
 from sparsebert.live.turns import ratio, spread
+from sparsebert.processes import Remote
 
-if TYPE_CHECKING:
-    from sparsebert.deployment.predictor import Predictor
-
-TURN_S = 0.2
 LONGEST_S = 60.0
-WARM_S = 5.0
-"""Longest time for shapes that a runtime has not met, before the clocks run."""
 TEXTS = (100, 500, 2000)
+MEMORY_MB = (0, 128, 256, 512, 1024, 2048)
+"""Memory that a process may hold; 0 = whatever it takes."""
 
 
 @dataclass
-class Runner:
-    """One model in a race: what it has done, in its own time, turn by turn."""
+class Racer:
+    """One side of a race: `turn` makes its next one, wherever its model is."""
 
     name: str
-    run: Callable[[int, int], object]
-    """Answers the texts from one place of the queue to another."""
     runtime: str | None
-    done: int = 0
-    seconds: float = 0.0
-    rates: list[float] = field(default_factory=list)
-    spent: Spent = NOTHING
+    turn: Callable[[], Progress]
+    progress: Progress = field(default_factory=Progress)
 
-    def turn(self, total: int, batch: int, found: Counters, clock: Callable[[], float]) -> None:
-        """Batches until TURN_S are over or the queue is."""
-        meter, before, start = EnergyMeter(found, clock), self.done, clock()
-        passed = 0.0
-        while passed < TURN_S and self.done < total:
-            end = min(self.done + batch, total)
-            self.run(self.done, end)
-            self.done, passed = end, clock() - start
-        self.spent = self.spent.plus(meter.look())
-        if self.done > before:
-            self.seconds += passed
-            self.rates.append((self.done - before) / passed)
+    def fits(self, limit_mb: int) -> bool:
+        """Whether it has never held more than the limit."""
+        return not limit_mb or self.progress.peak_mb <= limit_mb
 
-    def told(self) -> dict[str, Any]:
+    def told(self, limit_mb: int) -> dict[str, Any]:
         """As the page shows it; `joules` none where they are not known."""
-        rate = self.done / self.seconds if self.seconds else None
-        joules, known = self.spent.total, self.spent.joules
+        now = self.progress
         return {
             "name": self.name,
             "runtime": self.runtime,
-            "done": self.done,
-            "seconds": self.seconds,
-            "rate": rate,
-            "spread": spread(self.rates),
-            "joules": joules if known else None,
+            "done": now.done,
+            "seconds": now.seconds,
+            "rate": now.done / now.seconds if now.seconds else None,
+            "spread": spread(now.rates),
+            "joules": None if now.spent.joules is None else now.spent.total,
+            "peak_mb": now.peak_mb,
+            "fits": self.fits(limit_mb),
         }
 
 
-def race(job: Errand, pool: Pool, sides: tuple[Side, Side], queue: TextQueue, batch: int) -> None:
-    """Open both, let each answer a batch, and let them run. Raises UserError as a Predictor does."""
-    runners = []
+def race(job: Errand, sides: tuple[Side, Side], queue: TextQueue, batch: int, limit_mb: int) -> None:
+    """Open both, let each answer a batch, and let them run. Raises UserError as a Predictor does, and as Remote."""
     for side in sides:
-        job.report({"line": f"Opening {side.model.name} …"})
-        job.go_on()
-        runners.append(_ready(pool.open(side, batch), side, queue, batch))
-    run(job, runners, len(queue.first), batch, counters())
+        need_torch(side.model)
+    with ExitStack() as stack:
+        remotes = [Remote(side.model.name, "sparsebert.live.lane:Lane") for side in sides]
+        for remote in remotes:
+            stack.callback(remote.stop)
+        job.report({"line": "Starting a process for each …"})
+        with ThreadPoolExecutor(len(sides)) as both:
+            list(both.map(lambda side, remote: remote.make(not side.model.is_programs), sides, remotes))
+        racers = []
+        # One after the other: a runtime may be chosen by measuring.
+        for side, remote in zip(sides, remotes, strict=True):
+            job.report({"line": f"Opening {side.model.name} …"})
+            job.go_on()
+            way = side.way
+            runtime, peak_mb = remote.call("open", side.model.place, way.runtime, way.threads, batch, queue)
+            turn = partial(remote.call, "turn")
+            racers.append(Racer(side.model.name, runtime, turn, Progress(peak_mb=peak_mb)))
+        run(job, racers, len(queue.first), counters(), limit_mb)
 
 
 def run(
     job: Errand,
-    runners: list[Runner],
+    racers: Sequence[Racer],
     total: int,
-    batch: int,
     found: Counters,
+    limit_mb: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
-    """Turns until a runner is through, or for LONGEST_S; reports after every pair of them."""
+    """Turns until a racer is through, or for LONGEST_S; reports after every pair of them.
+
+    One that has held more than `limit_mb` makes no more turns, as it would have been ended where there is no more.
+    """
     end, turn = clock() + LONGEST_S, 0
-    while clock() < end and max(runner.done for runner in runners) < total:
+    while clock() < end and max(racer.progress.done for racer in racers) < total:
+        running = [racer for racer in racers if racer.fits(limit_mb)]
+        if not running:
+            break
         job.go_on()
-        for runner in runners if turn % 2 == 0 else reversed(runners):
-            runner.turn(total, batch, found, clock)
+        for racer in running if turn % 2 == 0 else reversed(running):
+            racer.progress = racer.turn()
         turn += 1
-        job.report(_told(runners, total, turn, found, over=False))
-    job.report(_told(runners, total, turn, found, over=True))
+        job.report(_told(racers, total, turn, found, limit_mb, over=False))
+    job.report(_told(racers, total, turn, found, limit_mb, over=True))
 
 
-def _told(runners: list[Runner], total: int, turns: int, found: Counters, over: bool) -> dict[str, Any]:
-    one, other = runners
-    # A runner whose queue is over has a turn less.
-    both = min(len(one.rates), len(other.rates))
+def _told(
+    racers: Sequence[Racer], total: int, turns: int, found: Counters, limit_mb: int, over: bool
+) -> dict[str, Any]:
+    one, other = (racer.progress.rates for racer in racers)
+    # A racer whose queue is over has a turn less.
+    both = min(len(one), len(other))
+    together = all(racer.fits(limit_mb) for racer in racers)
     return {
         "line": "",
-        "sides": [runner.told() for runner in runners],
+        "sides": [racer.told(limit_mb) for racer in racers],
         "total": total,
         "turns": turns,
-        "faster": ratio(other.rates[:both], one.rates[:both]),
+        "limit_mb": limit_mb,
+        "faster": ratio(other[:both], one[:both]) if together else None,
         "energy": found.words,
         "over": over,
     }
-
-
-def _ready(predictor: Predictor, side: Side, queue: TextQueue, batch: int) -> Runner:
-    texts = as_pairs(queue) if predictor.kind.apart else queue
-
-    def answers(start: int, end: int) -> object:
-        return predictor.ranked(*texts.part(start, end))
-
-    answers(0, batch)
-    predictor.warm_up(WARM_S)
-    return Runner(side.model.name, answers, predictor.runtime)

@@ -21,9 +21,10 @@ from sparsebert.live.answers import answer
 from sparsebert.live.bench import Bench, Errand
 from sparsebert.live.catalogue import AskedModel, catalogue, offered
 from sparsebert.live.inside import Microscope
+from sparsebert.live.neighbours import Neighbourhood
 from sparsebert.live.parts import AskedEffect, Switchboard, parts_of
 from sparsebert.live.pool import BATCHES, Pool, Side, sides_of
-from sparsebert.live.race import TEXTS, race
+from sparsebert.live.race import MEMORY_MB, TEXTS, race
 from sparsebert.live.texts import TextQueue, built_in, of_file, repeated, typed
 from sparsebert.serve.door import from_elsewhere
 from sparsebert.serve.limits import RefusedError
@@ -42,6 +43,7 @@ class Room:
     bench: Bench
     pool: Pool = field(default_factory=Pool)
     microscope: Microscope = field(default_factory=Microscope)
+    neighbourhood: Neighbourhood = field(default_factory=Neighbourhood)
     switchboard: Switchboard = field(default_factory=Switchboard)
 
     def work(self, asked: Body, models: Mapping[str, AskedModel]) -> PlannedWork:
@@ -49,6 +51,7 @@ class Room:
         kinds = {
             "answers": self._answers,
             "inside": self._inside,
+            "neighbours": self._neighbours,
             "file": self._file,
             "race": self._race,
             "parts": self._parts,
@@ -64,6 +67,10 @@ class Room:
     def _inside(self, asked: Body, sides: tuple[Side, Side]) -> PlannedWork:
         return "a look into models", partial(self.microscope.look, sides=sides, **_texts(asked))
 
+    def _neighbours(self, asked: Body, sides: tuple[Side, Side]) -> PlannedWork:
+        text, queue = typed(asked.get("text")), _queue(asked) or built_in()
+        return "nearest texts", partial(self.neighbourhood.look, pool=self.pool, sides=sides, text=text, queue=queue)
+
     def _file(self, asked: Body, sides: tuple[Side, Side]) -> PlannedWork:
         queue = _queue(asked)
         if queue is None:
@@ -71,9 +78,10 @@ class Room:
         return "a file of texts", partial(agreement, pool=self.pool, sides=sides, queue=queue)
 
     def _race(self, asked: Body, sides: tuple[Side, Side]) -> PlannedWork:
-        count, batch = (_one_of(asked, name, allowed) for name, allowed in (("texts", TEXTS), ("batch", BATCHES)))
+        allowed = {"texts": TEXTS, "batch": BATCHES, "memory": MEMORY_MB}
+        count, batch, memory = (_one_of(asked, name, values) for name, values in allowed.items())
         queue = repeated(_queue(asked) or built_in(), count)
-        return "a race", partial(race, pool=self.pool, sides=sides, queue=queue, batch=batch)
+        return "a race", partial(race, sides=sides, queue=queue, batch=batch, limit_mb=memory)
 
     def _parts(self, asked: Body, sides: tuple[Side, Side]) -> PlannedWork:
         place = _one_of(asked, "side", (0, 1))

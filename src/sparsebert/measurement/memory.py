@@ -16,7 +16,7 @@ from sparsebert import registry
 from sparsebert.counts import example_inputs
 from sparsebert.models.heads import AUTO, saved_head
 from sparsebert.models.source import disk_bytes
-from sparsebert.processes import Remote
+from sparsebert.processes import Remote, status_mb
 from sparsebert.runtimes.program import Arrays, RuntimeUnavailableError, open_program
 from sparsebert.runtimes.pytorch import EAGER, Eager, Sparse
 from sparsebert.runtimes.runtime import Runtime
@@ -118,10 +118,3 @@ def _added(work: Callable[[], None]) -> float:
     RESET.write_text("5", encoding="ascii")
     work()
     return round(status_mb("VmHWM") - before_mb, 1)
-
-
-def status_mb(field: str, process: int | None = None) -> float:
-    """A memory field of a process, none = this one, in 2**20 bytes, such as VmRSS (resident) or VmHWM (its peak)."""
-    status = Path(f"/proc/{process or 'self'}/status").read_text(encoding="utf-8")
-    lines = dict(line.split(":", 1) for line in status.splitlines())
-    return int(lines[field].split()[0]) / 1024

@@ -36,8 +36,15 @@ function prepareAsk() {
     event.preventDefault();
     const given = checked();
     if (!given) return;
-    document.getElementById("inside").replaceChildren();
+    for (const id of ["inside", "neighbours"]) document.getElementById(id).replaceChildren();
     work(section, { what: "answers", ...given }, drawAnswers);
+  });
+  ASK.querySelector("[data-act=neighbours]").addEventListener("click", async () => {
+    const given = checked();
+    const file = given && (await chosenFile(section));
+    if (!given || file === null) return;
+    const among = file ? `the texts of ${file.name}` : "the reviews that come with the package";
+    work(section, { what: "neighbours", text: given.text, file }, (found) => drawNeighbours(found, among));
   });
   ASK.querySelector("[data-act=inside]").addEventListener("click", () => {
     const given = checked();
@@ -89,10 +96,41 @@ function answerOf(side) {
   box.append(list);
   if (side.given) box.append(make("p", `Gives ${side.given.join(", ") || "no label"}.`));
   if (side.spans) box.append(taggedText(side.text, side.spans));
-  if (side.width) box.append(make("p", `A vector of ${side.width} numbers. A file of texts says how near two models' vectors are.`));
+  if (side.width) box.append(make("p", `A vector of ${side.width} numbers. Nearest texts shows what it is near to, a file of texts how near two models' vectors are.`));
   if (side.more) box.append(make("p", `and ${side.more} more labels`, { class: "caption" }));
   if (side.cut) box.append(make("p", `The text was cut: the model reads ${side.cut} tokens.`, { class: "caption" }));
   if (side.ms) box.append(make("p", `${spreadText(side.ms, digits)} ms, n = ${side.ms.n}`, { class: "times" }));
+  return box;
+}
+
+function drawNeighbours({ sides, texts, same }, among) {
+  const named = sides.filter((side) => side.nearest);
+  const shared = named.length > 1 ? new Set(named[0].nearest.map((one) => one.text).filter((text) => named[1].nearest.some((one) => one.text === text))) : new Set();
+  const box = make("div", "", { class: "sides" });
+  box.append(...sides.map((side) => neighboursOf(side, shared)));
+  const found = [box];
+  if (texts !== undefined) {
+    if (same !== null) found.unshift(make("p", `${same} of the ${named[0].nearest.length} nearest texts are the same.`, { class: "verdict" }));
+    found.push(make("p", `Of ${texts.toLocaleString("en")} texts, ${among}: those whose vectors have the largest cosine with the vector of this text. A line before a text says that both models name it.`, { class: "caption" }));
+  }
+  document.getElementById("neighbours").replaceChildren(...found);
+}
+
+function neighboursOf(side, shared) {
+  const box = make("article");
+  box.append(make("h3", side.name));
+  if (side.problem) {
+    box.append(make("p", side.problem, { class: "notice failed" }));
+    return box;
+  }
+  const list = make("ol", "", { class: "neighbours" });
+  const short = (text) => (text.length > 400 ? text.slice(0, 399) + "…" : text);
+  for (const one of side.nearest) {
+    const row = make("li", "", shared.has(one.text) ? { class: "shared" } : {});
+    row.append(make("span", short(one.text)), make("output", one.cosine.toFixed(3)));
+    list.append(row);
+  }
+  box.append(list);
   return box;
 }
 

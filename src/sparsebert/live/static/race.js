@@ -9,9 +9,9 @@ function prepareRace() {
     event.preventDefault();
     const file = await chosenFile(RACE);
     if (file === null) return;
-    const { texts, batch } = form.elements;
+    const { texts, batch, memory } = form.elements;
     RACE.querySelector(".found").replaceChildren();
-    work(RACE, { what: "race", file, texts: Number(texts.value), batch: Number(batch.value) }, drawRace);
+    work(RACE, { what: "race", file, texts: Number(texts.value), batch: Number(batch.value), memory: Number(memory.value) }, drawRace);
   });
 }
 
@@ -20,10 +20,11 @@ function drawRace(found, state) {
   const place = RACE.querySelector(".found");
   if (!place.children.length) place.append(laneOf(), laneOf(), make("p", "", { class: "verdict", role: "status" }), make("p", "", { class: "caption" }));
   const [one, other, verdict, note] = place.children;
-  [one, other].forEach((lane, side) => drawLane(lane, found.sides[side], found.total));
+  const sides = found.sides;
+  [one, other].forEach((lane, side) => drawLane(lane, sides[side], found.total));
   // Readers of screens hear the end, not every step of it.
   verdict.textContent = found.over ? raceText(found) : "";
-  note.textContent = `${found.turns} turns each${state === "done" ? "" : " so far"}; in brackets the middle half of the turns. ${found.energy.startsWith("not") ? `Energy is ${found.energy}.` : `Energy: ${found.energy}, in each model's own turns.`}`;
+  note.textContent = `${found.turns} turns${sides.every((side) => side.fits) ? " each" : ""}${state === "done" ? "" : " so far"}; in brackets the middle half of the turns. ${found.energy.startsWith("not") ? `Energy is ${found.energy}.` : `Energy: ${found.energy}, in each model's own turns.`}`;
 }
 
 function laneOf() {
@@ -37,16 +38,22 @@ function laneOf() {
 function drawLane(lane, side, total) {
   const [name, rate, track, small] = lane.children;
   name.textContent = `${side.name}, ${side.runtime}`;
-  rate.textContent = side.rate === null ? "–" : `${digits(side.rate)} texts/s`;
+  rate.textContent = !side.fits ? "does not fit" : side.rate === null ? "–" : `${digits(side.rate)} texts/s`;
   track.firstChild.style.width = (100 * side.done) / total + "%";
   const joules = side.joules === null ? "" : `; ${digits(side.joules)} J, ${digits((1000 * side.joules) / Math.max(1, side.done))} J for 1,000 texts`;
   const spread = side.spread ? `; a turn ${spreadText(side.spread, digits)} texts/s` : "";
-  small.textContent = `${side.done.toLocaleString("en")} of ${total.toLocaleString("en")} texts in ${side.seconds.toFixed(2)} s of its own${spread}${joules}`;
+  small.textContent = `${side.done.toLocaleString("en")} of ${total.toLocaleString("en")} texts in ${side.seconds.toFixed(2)} s of its own${spread}${joules}; ${memoryText(side)} of memory`;
 }
 
-function raceText({ sides, total, faster }) {
+function memoryText({ peak_mb }) {
+  return `${Math.ceil(peak_mb).toLocaleString("en")} MB`;
+}
+
+function raceText({ sides, total, faster, limit_mb }) {
   const names = sides.map((side) => side.name);
+  const out = sides.filter((side) => !side.fits).map((side) => `${side.name} has held ${memoryText(side)}, more than the ${limit_mb.toLocaleString("en")} MB that there are. `).join("");
+  if (sides.every((side) => !side.fits)) return out;
   const through = sides.filter((side) => side.done >= total);
   const end = through.length === 1 ? `${through[0].name} is through first. ` : through.length ? "Both are through in the same turn. " : "The time was up before one of them was through. ";
-  return end + fasterText(faster, names);
+  return out + end + fasterText(faster, names);
 }
