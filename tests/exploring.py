@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_tensors
 
 from example_record import failed_record, full_record, train_record, tree_record
-from sparsebert.records import RECIPE_FILE, VISITS, Record, write_record
+from sparsebert.records import MASK_FILM, RECIPE_FILE, VISITS, Record, write_record
+from sparsebert.sparse.film import MaskFilm
 from tiny_run import save_tiny
 
 EVIL = "<img src=x onerror=alert(1)></script><script>window.hurt=1</script>"
@@ -30,12 +33,26 @@ def several(home: Path) -> Path:
         obs0=full_record(0),
         obs1=full_record(1),
         magnitude=full_record(0, criterion="magnitude", accuracy_shift=-0.03, shape="layers"),
-        sparse=train_record(),
         trees=trees,
     )
+    filmed(home / "sparse")
     visits = np.array([8, 8, 0, 6, 2, 0, 0], dtype=np.int64)
     save_file({f"layer.{fit.layer}.tree.0": visits for fit in trees.models[1].trees}, home / "trees" / VISITS)
     return home
+
+
+def filmed(run: Path) -> Path:
+    """The run of a sparse training with a film of its first phase: three frames of two matrices."""
+    record = train_record()
+    write_record(record, run)
+    film = MaskFilm()
+    for step, gone in ((2, []), (4, [0, 1]), (6, [0, 2, 3])):
+        mask = torch.ones(8, dtype=torch.bool)
+        mask[gone] = False
+        film.end(step, {f"bert.encoder.layer.{layer}.output.dense.weight": mask.view(4, 2) for layer in range(2)})
+    phase = next(iter(record.models[-1].phases))
+    save_tensors({f"{phase}/{key}": value for key, value in film.tensors().items()}, run / MASK_FILM)
+    return run
 
 
 def with_bad_company(home: Path) -> Path:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsebert.explorer.film import read_film
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import load_model
 from sparsebert.models.surgeon import live_units
 from sparsebert.recipe.load import load_recipe
-from sparsebert.records import Record
+from sparsebert.records import FILE_NAME, Record
 from sparsebert.runs.run import run
 from tiny import tiny_batch
 from tiny_run import assert_refused, run_cli, save_tiny, write_task
@@ -61,12 +62,16 @@ def units(folder: Path) -> list[tuple[int, int]]:
 
 
 def test_the_second_phase_trains_a_smaller_model(home: Path):
-    shape = trained(home, "cut").models[-1].shape
+    record = trained(home, "cut")
+    shape = record.models[-1].shape
     phases = [home / "cut" / "work" / name / "model" for name in ("phase0-draw", "phase1-rest")]
     before, after = map(units, phases)
     assert all(a < b and c < d for (a, c), (b, d) in zip(after, before, strict=True))
     assert after == list(zip(shape.heads, shape.neurons, strict=True))
     assert sum(shape.heads) * 2 == sum(heads for heads, _ in before)
+    (film,) = read_film(home / "cut" / FILE_NAME, record.models[-1])
+    assert film.phase == "draw" and film.steps.tolist() == [1, 2, 3, 4]
+    assert film.pruned[-1] == pytest.approx(0.5) and film.went.sum() - film.returned.sum() == pytest.approx(0.5)
 
 
 def test_the_heads_that_stayed_keep_their_numbers(home: Path):

@@ -19,10 +19,11 @@ from sparsebert.explorer.charts import ChartData, model_charts
 from sparsebert.explorer.commands import Making, making
 from sparsebert.explorer.facts import model_facts
 from sparsebert.explorer.library import Library
-from sparsebert.explorer.matrices import MOST_CELLS, coarse
+from sparsebert.explorer.matrices import MOST_CELLS
 from sparsebert.explorer.models import ShownModel, shown_models
 from sparsebert.explorer.points import points, setting_text
 from sparsebert.records import FILE_NAME, VISITS, EnergyUse, write_record
+from sparsebert.sparse.coarse import coarse
 
 
 def models_of(home: Path) -> dict[str, ShownModel]:
@@ -188,7 +189,7 @@ def test_a_cell_of_a_matrix_is_the_share_of_its_zeros() -> None:
     zero = np.zeros((30, 2), dtype=bool)
     zero[0, 1] = zero[29] = True
     # Thirty rows in 24 cells: six of them have two rows.
-    found = coarse(zero)
+    found = coarse(zero, MOST_CELLS)
     assert found.shape == (MOST_CELLS, 2) and found[0].tolist() == [0.0, 1.0]
     heights = np.diff(np.append(np.arange(24) * 30 // 24, 30))
     assert (found * heights[:, None]).sum() == pytest.approx(3) and found[-1].tolist() == [1 / heights[-1]] * 2

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,24 @@ def test_a_front_holds_what_nothing_beats_and_a_wish_takes_the_best(browser: Bro
             ["found", None, None],
             ["least", 9, -4],
         ]
+
+
+def test_the_masks_are_played_picture_by_picture(browser: Browser, screen: tuple[str, int]) -> None:
+    url, width = screen
+    with opened(browser, url + "#model=sparse%2Fsparse", width) as page:
+        figure = page.locator(".of-film")
+        said, slider = figure.locator("output"), figure.get_by_label("Picture of the masks")
+        expect(said).to_contain_text("Step 6, phase ")
+        expect(said).to_contain_text("37.5% pruned; since the picture before 25.0% of the weights went and 12.5% came")
+        darkest = "() => Math.max(...document.querySelector('.of-film .chart').data[0].z.flat())"
+        slider.press("Home")
+        expect(said).to_have_text(re.compile(r"^Step 2, phase \w+: 0.0% pruned$"))
+        assert page.evaluate(darkest) == 0
+        slider.press("ArrowRight")
+        expect(said).to_contain_text("25.0% pruned")
+        assert page.evaluate(darkest) == 1
+        figure.get_by_role("button", name="Play").click()
+        expect(said).to_contain_text("Step 6, ")
 
 
 def test_the_slider_of_a_training_tells_each_step(browser: Browser, screen: tuple[str, int]) -> None:

@@ -169,23 +169,23 @@ RESUMED = ("magnitude", "early", "RigL", "activation", "fisher", "movement", "ha
 @pytest.mark.parametrize("stop_at", [5, 9])
 def test_an_interrupted_run_ends_where_a_whole_one_does(name: str, stop_at: int, trained: Trained, tmp_path: Path):
     chosen, model = (HARD | GATED)[name], small()
-    whole, expected = trained(name)
     with pytest.raises(KeyboardInterrupt):
         train(small(), tmp_path / "stopped", [chosen], Interrupting(stop_at))
     got = train(model, tmp_path / "stopped", [chosen])
-    for key, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, model.state_dict()[key]), key
-    assert expected.masks.keys() == got.masks.keys()
-    assert all(torch.equal(mask, got.masks[key]) for key, mask in expected.masks.items())
+    assert_alike(trained(name), (model, got))
+
+
+def assert_alike(whole: tuple[PreTrainedModel, FineTuned], other: tuple[PreTrainedModel, FineTuned]) -> None:
+    expected, got = ((one.state_dict(), done.masks, done.film.state()) for one, done in (whole, other))
+    for one, found in zip(expected, got, strict=True):
+        assert one.keys() == found.keys() and all(torch.equal(tensor, found[key]) for key, tensor in one.items())
 
 
 def test_a_finished_run_is_found_again(tmp_path: Path):
-    whole, model = small(), small()
     late = rule(schedule="one_shot", start=When(percent=100), stop=When(percent=100))
-    expected = train(whole, tmp_path, [late])
-    got = train(model, tmp_path, [late], Interrupting(1))
-    assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in whole.state_dict().items())
-    assert all(torch.equal(mask, got.masks[key]) for key, mask in expected.masks.items())
+    models = (small(), small())
+    expected, got = train(models[0], tmp_path, [late]), train(models[1], tmp_path, [late], Interrupting(1))
+    assert_alike((models[0], expected), (models[1], got))
 
 
 @pytest.fixture

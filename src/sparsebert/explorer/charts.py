@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from sparsebert.explorer.film import read_film
 from sparsebert.explorer.matrices import MOST_CELLS, zero_pictures
 from sparsebert.explorer.models import ShownModel
 from sparsebert.records import ModelResult
 from sparsebert.reports.figures import cut_models
 from sparsebert.reports.maps import describe, tree_names
-from sparsebert.reports.training import by_matrix, describe_training, matrix_words, phase_spans
+from sparsebert.reports.training import by_matrix, describe_training, matrix_words, phase_spans, place_of
 from sparsebert.reports.visits import cells, describe_tree, read_trees
 from sparsebert.reports.zeros import describe_zeros
 
@@ -44,7 +48,7 @@ def model_charts(model: ShownModel) -> list[ChartData]:
     result = model.first[1]
     # One that has lost single weights has all of its heads and neurons: their map would look as if nothing were gone.
     cut = (_heads(result), _neurons(result)) if result in cut_models(model.family) else ()
-    drawn = (*cut, _zeros(result), _places(model), _timeline(result), *_trees(model))
+    drawn = (*cut, _zeros(result), _places(model), _timeline(result), _film(model), *_trees(model))
     return [chart for chart in drawn if chart is not None]
 
 
@@ -107,7 +111,7 @@ def _zeros(model: ModelResult) -> ChartData | None:
 
 def _matrix_name(matrix: str) -> str:
     """`attention.self.query` as `attention query`."""
-    return " ".join(reversed(matrix_words(matrix)))
+    return " ".join(filter(None, reversed(matrix_words(matrix))))
 
 
 def _places(model: ShownModel) -> ChartData | None:
@@ -155,6 +159,42 @@ def _timeline(model: ModelResult) -> ChartData | None:
         rows=rows,
         more={"starts": [span.start for span in spans[1:]]},
     )
+
+
+def _film(model: ShownModel) -> ChartData | None:
+    """How the masks moved, where a sparse training left a film of at least two frames."""
+    parts = read_film(model.file, model.first[1])
+    if sum(len(part.steps) for part in parts) < _FEWEST_STEPS:
+        return None
+    rows = tuple(
+        (part.start + int(part.steps[frame]), part.phase, *(_short(float(one[frame])) for one in part.counted))
+        for part in parts
+        for frame in range(len(part.steps))
+    )
+    tiles = [
+        [
+            {"layer": layer, "matrix": _matrix_name(matrix), **_encoded(picture)}
+            for name, picture in part.pictures.items()
+            for layer, matrix in [place_of(name)]
+        ]
+        for part in parts
+    ]
+    last = rows[-1]
+    return ChartData(
+        kind="film",
+        title="How the masks moved",
+        caption="Each tile is one matrix that rules cover, its outputs downwards; a cell is the share of zeros in a "
+        "part of it, as the masks were at that step. What came back and went again between two looks is not seen.",
+        words=f"{len(rows)} pictures of the masks; at step {last[0]:,} {100 * last[2]:.1f}% are pruned",
+        columns=("step", "phase", "pruned", "went since the row before", "came back since the row before"),
+        rows=rows,
+        more={"tiles": tiles, "frames": [len(part.steps) for part in parts]},
+    )
+
+
+def _encoded(picture: np.ndarray) -> dict[str, Any]:
+    """Frames [frames, rows, columns] of bytes as a page reads them."""
+    return {"down": picture.shape[1], "across": picture.shape[2], "levels": b64encode(picture.tobytes()).decode()}
 
 
 def _logged_name(name: str) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sparsebert.errors import UserError
+from sparsebert.sparse.coarse import coarse
 
 WEIGHTS = "model.safetensors"
-# Of a picture, each way; a matrix with fewer rows or columns has one cell for each of them.
+# Of a picture, each way.
 MOST_CELLS = 24
 # How safetensors calls the numbers that numpy has.
 _READABLE = ("F64", "F32", "F16")
@@ -49,20 +50,4 @@ def _each(content: safe_open, names: Sequence[str]) -> Iterator[tuple[str, np.nd
     for name in names:
         part = content.get_slice(name)
         if part.get_dtype() in _READABLE and len(part.get_shape()) == 2 and min(part.get_shape()) > 0:
-            yield name, coarse(np.asarray(content.get_tensor(name)) == 0)
-
-
-def coarse(zero: np.ndarray) -> np.ndarray:
-    """The share of True in cells of a matrix; no cell is left out, and none counts a weight twice."""
-    rows, columns = (_edges(count) for count in zero.shape)
-    sums = np.add.reduceat(np.add.reduceat(zero.astype(np.int64), rows, axis=0), columns, axis=1)
-    heights, widths = (
-        np.diff(np.append(edges, count)) for edges, count in zip((rows, columns), zero.shape, strict=True)
-    )
-    return sums / np.outer(heights, widths)
-
-
-def _edges(count: int) -> np.ndarray:
-    """Where cells begin."""
-    cells = min(MOST_CELLS, count)
-    return np.arange(cells) * count // cells
+            yield name, coarse(np.asarray(content.get_tensor(name)) == 0, MOST_CELLS)

@@ -24,6 +24,7 @@ from sparsebert.records.measured import (
 )
 from sparsebert.records.record import (
     FILE_NAME,
+    MASK_FILM,
     PREDICTIONS,
     RECIPE_FILE,
     VISITS,
@@ -45,6 +46,7 @@ from sparsebert.records.trained import (
 
 __all__ = [
     "FILE_NAME",
+    "MASK_FILM",
     "NOT_HERE",
     "PREDICTIONS",
     "RECIPE_FILE",

@@ -35,6 +35,7 @@ FILE_NAME = "record.json"
 RECIPE_FILE = "recipe.json"
 PREDICTIONS = "predictions.safetensors"
 VISITS = "visits.safetensors"
+MASK_FILM = "mask_film.safetensors"
 
 
 class Environment(Part):

@@ -129,11 +129,13 @@ def _name_phases(panels: Sequence[Axes], spans: Sequence[PhaseSpan], theme: Them
 
 def by_matrix(model: ModelResult) -> dict[tuple[str, str], float]:
     """Fraction of zeros by layer, counted from 1, and matrix inside a layer."""
-    found = {}
-    for name, part in model.sparsity_by_tensor.items():
-        place = _MATRIX.search(name)
-        found[(v.DASH, name) if place is None else (str(int(place[1]) + 1), place[2])] = part
-    return found
+    return {place_of(name): part for name, part in model.sparsity_by_tensor.items()}
+
+
+def place_of(tensor: str) -> tuple[str, str]:
+    """The layer, counted from 1, and the matrix inside it; of a matrix outside the layers a dash and its name."""
+    place = _MATRIX.search(tensor)
+    return (v.DASH, tensor.removesuffix(".weight")) if place is None else (str(int(place[1]) + 1), place[2])
 
 
 def matrix_words(matrix: str) -> tuple[str, str]:

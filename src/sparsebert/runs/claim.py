@@ -27,11 +27,13 @@ from sparsebert.files import (
 from sparsebert.progress import line
 from sparsebert.recipe.base import Recipe
 from sparsebert.recipe.load import differing_keys, parse_recipe
-from sparsebert.records import FILE_NAME, PREDICTIONS, RECIPE_FILE, VISITS, Inputs, Record, read_record
+from sparsebert.records import FILE_NAME, MASK_FILM, PREDICTIONS, RECIPE_FILE, VISITS, Inputs, Record, read_record
 from sparsebert.runs.inputs import differences
 
 T = TypeVar("T", bound=BaseModel)
 INPUTS_FILE = "inputs.json"
+# What belongs to a record, and lies beside it.
+BESIDE = (FILE_NAME, PREDICTIONS, VISITS, MASK_FILM)
 LOCK_FILE, FINISH_FILE = ".lock", "finished.json"
 CHOICES = "choose another --output, or give --restart to begin anew in this one"
 
@@ -82,7 +84,7 @@ class _Finish(BaseModel):
 
 def mark_finished(folder: Path) -> None:
     """Say that record and predictions are complete, and how they look."""
-    files = [folder / name for name in (FILE_NAME, PREDICTIONS, VISITS)]
+    files = [folder / name for name in BESIDE]
     mark = _Finish(files=digests([file for file in files if file.is_file()], folder))
     write_text_atomically(folder / FINISH_FILE, mark.model_dump_json() + "\n")
 
@@ -201,5 +203,5 @@ def _remove_run(folder: Path) -> None:
     for entry in folder.iterdir():
         if entry.name in ("work", "plots", "logs") or (entry / "config.json").is_file():
             remove_folder(entry)
-    for name in (FILE_NAME, PREDICTIONS, VISITS, "report.html", FINISH_FILE, RECIPE_FILE, INPUTS_FILE):
+    for name in (*BESIDE, "report.html", FINISH_FILE, RECIPE_FILE, INPUTS_FILE):
         (folder / name).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from sparsebert.progress import line
 from sparsebert.pruning.shapes import Heads, heads_left, shape_of
 from sparsebert.recipe.schema import Component, Phase, Rule
 from sparsebert.recipe.train import TrainRecipe
-from sparsebert.records import SparsityAt, TrainingRun
+from sparsebert.records import MASK_FILM, SparsityAt, TrainingRun
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.dense import Dense, dense_entry, dense_model
 from sparsebert.runs.run_type import Entry, Made, RunType
@@ -30,6 +30,7 @@ from sparsebert.runs.stages import Done, Stage, once
 from sparsebert.runs.teachers import Teacher, check_teacher, distiller_of, given_teacher, teacher_doubts
 from sparsebert.runs.thresholds import choose_own
 from sparsebert.runs.training import train_model
+from sparsebert.sparse.film import STEPS
 from sparsebert.sparse.hard import make_penalty
 from sparsebert.sparse.schedules import Times, moment
 from sparsebert.sparse.sites import Masks
@@ -168,6 +169,7 @@ def _train_phases(context: TrainContext, dense: Dense | None, start: PreTrainedM
     folder = context.folder / name
     choose_own(context, small)
     save_sparse(small, context.tokenizer, folder, packing_of(context.recipe), packed=context.recipe.packed)
+    _keep_film(context, folders)
     facts = {
         "shape": shape_of(small, range(len(layout_of(start).layers)), start, heads),
         "phases": {name: one.run for name, one in done.items()},
@@ -179,6 +181,18 @@ def _train_phases(context: TrainContext, dense: Dense | None, start: PreTrainedM
     predictions = context.predict(model)
     context.say(folder.name, predictions)
     return Entry(folder.name, folder, model, predictions, facts)
+
+
+def _keep_film(context: TrainContext, folders: Sequence[Path]) -> None:
+    """Put the films of the phases in which masks were looked at beside the record, under the phases' names."""
+    films = {
+        phase.name: film
+        for phase, folder in zip(context.recipe.phases, folders, strict=True)
+        if len((film := load_file(folder / MASK_FILM))[STEPS])
+    }
+    if films:
+        tensors = {f"{name}/{key}": value for name, film in films.items() for key, value in film.items()}
+        write_bytes_atomically(context.folder / MASK_FILM, save(tensors))
 
 
 def has_dense(context: TrainContext) -> bool:
@@ -209,7 +223,7 @@ def _phase(
 
 
 def _stage(folder: Path) -> Stage:
-    return Stage(folder / DONE, (folder / MODEL, folder / MASKS), folder / CHECKPOINTS)
+    return Stage(folder / DONE, (folder / MODEL, folder / MASKS, folder / MASK_FILM), folder / CHECKPOINTS)
 
 
 def _carry_out(
@@ -246,6 +260,7 @@ def _carry_out(
     save_model(model, context.tokenizer, folder / MODEL)
     masks = {name: mask.contiguous() for name, mask in outcome.masks.items()}
     write_bytes_atomically(folder / MASKS, save(masks))
+    write_bytes_atomically(folder / MASK_FILM, save(outcome.film.tensors()))
     return PhaseDone(run=outcome.run, timeline=tuple(_row(entry, phase.name) for entry in outcome.log), heads=heads)
 
 

@@ -74,7 +74,7 @@ class Sparsifier:
             taken = {name for site in runner.sites for name in site.tensors}
             rest = {name: mask for name, mask in runner.untaken(held).items() if not bool(mask.all())}
             self._held = {name: mask for name, mask in self._held.items() if name not in taken} | rest
-        self.loose = _loose(self._covered(), {name: model.get_parameter(name) for name in covered})
+        self.loose = _loose(self.covered, {name: model.get_parameter(name) for name in covered})
         # A gate gives its tensor another name, and the parameter under the old one is then a product of it.
         self._holders = {name: model.get_parameter(name) for name in self._held}
         for runner in self._runners:
@@ -180,18 +180,19 @@ class Sparsifier:
     @property
     def sparsity(self) -> float | None:
         """Fraction pruned of all that rules cover, None where they hold nothing."""
-        return _sparsity(list(self._covered().values()))
+        return _sparsity(list(self.covered.values()))
 
     def log(self) -> dict[str, float]:
         """`sparsity` of all that rules cover, `sparsity/TENSOR` for each matrix, and what single rules add."""
-        covered = self._covered()
+        covered = self.covered
         found = {"sparsity": _sparsity(list(covered.values()))}
         found |= {f"{runner.name}/{key}": value for runner in self._runners for key, value in runner.log().items()}
         found |= {f"sparsity/{name}": _sparsity([mask]) for name, mask in covered.items()}
         return {key: round(value, 6) for key, value in found.items() if value is not None}
 
+    @property
     @torch.no_grad()
-    def _covered(self) -> Masks:
+    def covered(self) -> Masks:
         """The masks of the matrices that rules cover."""
         masks = self.masks
         names = dict.fromkeys(name for sites in self._sites for site in sites for name in site.scored)

@@ -16,15 +16,18 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from sparsebert.errors import UserError
 from sparsebert.models.layout import encoder_linear_names, layout_of, scope_names
 from sparsebert.recipe.schema import Rule
+from sparsebert.sparse.film import MaskFilm, steps_apart
 from sparsebert.sparse.schedules import Times
 from sparsebert.sparse.sites import Masks
 from sparsebert.sparse.sparsifier import Sparsifier
+from sparsebert.sparse.views import part_of
 from sparsebert.sparse.zeros import zero_masks
 from sparsebert.training.probe import length_of
 from sparsebert.training.progress import ProgressBar
 
 CHECK_EVERY = 50
 STATE_FILE = "sparsity.safetensors"
+FILM = "film/"
 # Some zeros are in any model, as padding's row of an embedding.
 LOOSE = 0.05
 
@@ -34,7 +37,7 @@ class SparsityCallback(TrainerCallback):
 
     `rules`, `sparsity`, `held` and `hold_zeros` are as SparseTrainer takes them; `probe` is the loss on fixed examples,
     for criteria that want it. `sparsifier` is that of the model that was last given to `start`; `active` says whether
-    it has rules or masks. `masks` are those of a training once it is `finished`.
+    it has rules or masks. `masks` are those of a training once it is `finished`; `film` is how they moved.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class SparsityCallback(TrainerCallback):
     def start(self, model: PreTrainedModel) -> None:
         """Make the rules ready for a model, on which none has been carried out."""
         self.masks: Masks = {}
+        self.film = MaskFilm()
         self.finished, self._best_loaded = False, False
         zeros = zero_masks(model, encoder_linear_names(model)) if self._hold_zeros else {}
         held = {**zeros, **_both(self._held, zeros)}
@@ -86,7 +90,8 @@ class SparsityCallback(TrainerCallback):
     def save(self, folder: str) -> None:
         """Write masks and all that belongs to them into a checkpoint."""
         if self.active:
-            save_file(self.sparsifier.state_dict(), Path(folder) / STATE_FILE, metadata=self.sparsifier.made_with)
+            state = self.sparsifier.state_dict() | {f"{FILM}{key}": value for key, value in self.film.state().items()}
+            save_file(state, Path(folder) / STATE_FILE, metadata=self.sparsifier.made_with)
 
     def load(self, folder: str) -> None:
         """Read them back. Raises UserError if the checkpoint has none, or was made with other rules."""
@@ -103,6 +108,7 @@ class SparsityCallback(TrainerCallback):
             with safe_open(file, framework="pt") as content:
                 state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
                 self.sparsifier.load_state_dict(state, content.metadata() or {})
+            self.film.go_on(part_of(state, FILM), self.sparsifier.covered)
         except (SafetensorError, KeyError, ValueError) as error:
             what = "The masks of the checkpoint are damaged"
             raise UserError(what, got=f"{file}: {error}", fix="delete this checkpoint") from None
@@ -125,6 +131,7 @@ class SparsityCallback(TrainerCallback):
         batches_per_epoch = length_of(batches)
         steps = None if batches_per_epoch is None else math.ceil(batches_per_epoch / args.gradient_accumulation_steps)
         self.sparsifier.begin(Times(state.max_steps, steps))
+        self._look_every = steps_apart(state.max_steps)
         self.sparsifier.check()
         if self._recomputes_noise(args):
             raise UserError(
@@ -154,6 +161,7 @@ class SparsityCallback(TrainerCallback):
             reached = self.sparsifier.sparsity or 0.0
             self._progress.say(f"stopped at step {done}, before the masks were final; sparsity {reached:.1%}")
         self.sparsifier.check()
+        self.film.end(done, self.sparsifier.covered)
         self.masks, self.finished = self.sparsifier.bake(), True
 
     def on_train_begin(
@@ -175,7 +183,9 @@ class SparsityCallback(TrainerCallback):
         self.sparsifier.after_step()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Check now and then, and show the sparsity."""
+        """Check now and then, show the sparsity, and look at the masks."""
+        if state.global_step % self._look_every == 0:
+            self.film.look(state.global_step, lambda: self.sparsifier.covered)
         if state.global_step % CHECK_EVERY == 0:
             self.sparsifier.check()
             self._progress.sparsity = self.sparsifier.sparsity

@@ -22,6 +22,7 @@ from sparsebert.errors import UserError
 from sparsebert.recipe.pretrain import Pretraining
 from sparsebert.recipe.schema import Rule, Training
 from sparsebert.records import TrainingRun
+from sparsebert.sparse.film import MaskFilm
 from sparsebert.sparse.sites import Masks
 from sparsebert.training.arguments import clock_of, rows_at_once, training_arguments
 from sparsebert.training.checkpoints import Checkpoints
@@ -41,11 +42,12 @@ COUNTED_ROWS = 4
 
 @dataclass(frozen=True)
 class FineTuned:
-    """What a training did: the run, the masks that hold (by parameter, True = keep), and the log by step."""
+    """What a training did: the run, the masks that hold (by parameter, True = keep), the log by step, and the film."""
 
     run: TrainingRun
     masks: Masks
     log: tuple[dict[str, float], ...]
+    film: MaskFilm
 
 
 def fine_tune(
@@ -177,7 +179,8 @@ def _fine_tune(
         **({} if throughput is None else throughput.facts(trainer.state)),
         **energy.facts(),
     )
-    return FineTuned(run, trainer.masks, tuple(entry for entry in trainer.state.log_history if "loss" in entry))
+    log = tuple(entry for entry in trainer.state.log_history if "loss" in entry)
+    return FineTuned(run, trainer.masks, log, trainer.film)
 
 
 def _facts(trainer: SparseTrainer) -> dict[str, Any]:

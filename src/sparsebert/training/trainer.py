@@ -25,6 +25,7 @@ from sparsebert.errors import DivergedError, UserError
 from sparsebert.fast_feedforward.layer import FastFeedForward
 from sparsebert.models.wrapped import refuse_wrapped
 from sparsebert.recipe.schema import Rule
+from sparsebert.sparse.film import MaskFilm
 from sparsebert.sparse.sites import Masks
 from sparsebert.sparse.sparsifier import Sparsifier
 from sparsebert.training.callback import SparsityCallback
@@ -125,6 +126,11 @@ class SparseTrainer(Trainer):
     def masks(self) -> Masks:
         """The masks of the finished training (True = keep), by parameter."""
         return self.sparsity_callback.masks
+
+    @property
+    def film(self) -> MaskFilm:
+        """How the masks moved."""
+        return self.sparsity_callback.film
 
     @property
     def left_dense(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 "use strict";
 // The pictures of one model. Each is drawn from the rows that its CSV has.
 
-const PICTURES = { heads: drawHeads, neurons: drawNeurons, zeros: drawZeros, places: drawPlaces, timeline: drawTimeline, visits: drawVisits };
+const PICTURES = { heads: drawHeads, neurons: drawNeurons, zeros: drawZeros, places: drawPlaces, timeline: drawTimeline, film: drawFilm, visits: drawVisits };
 
 function drawPictures(article) {
   for (const figure of article.querySelectorAll("figure")) {
@@ -109,13 +109,17 @@ const TILE = 24, GAP = 2;
 
 // Matrices side by side in one picture; those of fewer cells are stretched, so that all are as large.
 function drawPlaces(place, chart) {
-  const colours = theme();
   const layers = unique(chart.rows.map((row) => row[0])), matrices = unique(chart.rows.map((row) => row[1]));
+  drawTiles(place, layers, matrices, (layer, matrix) => chart.rows.filter((row) => row[0] === layer && row[1] === matrix).map((row) => row.slice(3)));
+}
+
+// `cellsOf` gives the rows of cells of a matrix, none where there is no such matrix.
+function tilesOf(layers, matrices, cellsOf) {
   const pitch = TILE + GAP;
   const z = Array.from({ length: layers.length * pitch - GAP }, () => Array(matrices.length * pitch - GAP).fill(null));
   for (const layer of layers) {
     for (const matrix of matrices) {
-      const rows = chart.rows.filter((row) => row[0] === layer && row[1] === matrix).map((row) => row.slice(3));
+      const rows = cellsOf(layer, matrix);
       if (!rows.length) continue;
       const [top, left] = [layers.indexOf(layer) * pitch, matrices.indexOf(matrix) * pitch];
       for (let down = 0; down < TILE; down += 1) {
@@ -124,18 +128,57 @@ function drawPlaces(place, chart) {
       }
     }
   }
+  return z;
+}
+
+function drawTiles(place, layers, matrices, cellsOf) {
+  const colours = theme();
+  const pitch = TILE + GAP;
   const middle = (count) => Array.from({ length: count }, (_, index) => index * pitch + TILE / 2 - 0.5);
   const few = place.clientWidth < 520;
   const side = (place.clientWidth - 110) / matrices.length;
   draw(place, [{
-    type: "heatmap", z, zmin: 0, zmax: 1, hovertemplate: "%{z:.1%} zeros<extra></extra>",
+    type: "heatmap", z: tilesOf(layers, matrices, cellsOf), zmin: 0, zmax: 1, hovertemplate: "%{z:.1%} zeros<extra></extra>",
     colorscale: [[0, colours.faint], [1, colours.heads]],
     colorbar: { tickformat: ".0%", tickvals: [0, 0.5, 1], thickness: 10, outlinewidth: 0, tickfont: { color: colours.muted, size: 11 } },
   }], {
     height: Math.min(side, 110) * layers.length + (few ? 96 : 50), margin: { l: 48, r: 8, t: 8, b: few ? 76 : 34 },
-    xaxis: { tickvals: middle(matrices.length), ticktext: matrices.map(inChart), showgrid: false, tickangle: few ? -50 : 0 },
+    xaxis: { tickvals: middle(matrices.length), ticktext: matrices.map(inChart), showgrid: false, tickangle: few ? 50 : 0 },
     yaxis: { tickvals: middle(layers.length), ticktext: layers.map(inChart), autorange: "reversed", showgrid: false, title: { text: "Layer" } },
   });
+}
+
+// The pictures of each step that was kept, behind a slider.
+function drawFilm(place, chart, figure) {
+  const tiles = chart.tiles.map((part) => part.map((tile) => ({ ...tile, bytes: Uint8Array.from(atob(tile.levels), (letter) => letter.charCodeAt(0)) })));
+  const layers = unique(tiles.flat().map((tile) => tile.layer)), matrices = unique(tiles.flat().map((tile) => tile.matrix));
+  const cellsOf = (row) => {
+    let part = 0, frame = row;
+    while (frame >= chart.frames[part]) frame -= chart.frames[part++];
+    return (layer, matrix) => {
+      const tile = tiles[part].find((one) => one.layer === layer && one.matrix === matrix);
+      if (!tile) return [];
+      const line = (down) => Array.from(tile.bytes.subarray((frame * tile.down + down) * tile.across, (frame * tile.down + down + 1) * tile.across), (level) => level / 255);
+      return Array.from({ length: tile.down }, (_, down) => line(down));
+    };
+  };
+  const tell = () => tellFrame(chart, figure);
+  const moved = () => {
+    Plotly.restyle(place, { z: [tilesOf(layers, matrices, cellsOf(Number(slider.value)))] });
+    tell();
+  };
+  const slider = figure.querySelector("input[type=range]") ?? addSlider(figure, chart, "Picture of the masks", moved);
+  drawTiles(place, layers, matrices, cellsOf(Number(slider.value)));
+  tell();
+}
+
+function tellFrame(chart, figure) {
+  const slider = figure.querySelector("input");
+  const [step, phase, pruned, went, returned] = chart.rows[Number(slider.value)];
+  const moves = Number(slider.value) ? `; since the picture before ${percent(100 * went)} of the weights went and ${percent(100 * returned)} came back` : "";
+  const text = `Step ${step.toLocaleString("en")}, phase ${phase}: ${percent(100 * pruned)} pruned${moves}`;
+  figure.querySelector("output").textContent = text;
+  slider.setAttribute("aria-valuetext", text);
 }
 
 function timelinePanels(chart) {
@@ -148,7 +191,7 @@ function timelinePanels(chart) {
 
 function drawTimeline(place, chart, figure) {
   const panels = timelinePanels(chart);
-  const slider = figure.querySelector("input[type=range]") ?? addSlider(figure, chart, () => markStep(place, chart, figure));
+  const slider = figure.querySelector("input[type=range]") ?? addSlider(figure, chart, "Logged step", () => markStep(place, chart, figure));
   const share = 1 / panels.length;
   const form = { height: 60 + 130 * panels.length, margin: { l: 64, r: 12, t: 8, b: 44 }, shapes: stepLines(chart, Number(slider.value)) };
   const traces = panels.map((panel, row) => {
@@ -189,8 +232,8 @@ function tellStep(chart, figure) {
   slider.setAttribute("aria-valuetext", text);
 }
 
-function addSlider(figure, chart, moved) {
-  const slider = make("input", "", { type: "range", min: 0, max: chart.rows.length - 1, step: 1, value: chart.rows.length - 1, "aria-label": "Logged step" });
+function addSlider(figure, chart, label, moved) {
+  const slider = make("input", "", { type: "range", min: 0, max: chart.rows.length - 1, step: 1, value: chart.rows.length - 1, "aria-label": label });
   const play = make("button", "Play", { type: "button" });
   const row = make("div", "", { class: "player" });
   row.append(play, slider);
