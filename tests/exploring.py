@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,20 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 
-from example_record import failed_record, full_record, train_record, tree_record
-from sparsebert.records import MASK_FILM, RECIPE_FILE, VISITS, Record, write_record
+from example_record import example_record, failed_record, full_record, train_record, tree_record
+from sparsebert.records import (
+    MASK_FILM,
+    RECIPE_FILE,
+    VISITS,
+    PruneCurve,
+    PrunePoint,
+    PruneStudy,
+    Record,
+    Score,
+    Sparsity,
+    WeightHistogram,
+    write_record,
+)
 from sparsebert.sparse.film import MaskFilm
 from tiny_run import save_tiny
 
@@ -53,6 +66,31 @@ def filmed(run: Path) -> Path:
     phase = next(iter(record.models[-1].phases))
     save_tensors({f"{phase}/{key}": value for key, value in film.tensors().items()}, run / MASK_FILM)
     return run
+
+
+def curve_run(folder: Path, scores: Sequence[float]) -> Path:
+    """A run of `prune-curve`: validation scores with 0 to 90 % of the weights removed, and a level train score."""
+    points = tuple(_point(place / 10, score) for place, score in enumerate(scores))
+    histogram = WeightHistogram(kind="query", reach=1.0, counts=(50, 50), below=0, above=0, zeros=0)
+    curve = PruneCurve(method="unstructured", criterion="l1", points=points)
+    made = PruneStudy(within=0.5, loss_examples=10, curves=(curve,), weights=(histogram,))
+    record = example_record()
+    model = record.models[0].model_copy(update={"prune_study": made})
+    write_record(record.model_copy(update={"models": (model,)}), folder)
+    return folder
+
+
+def _point(asked: float, score: float) -> PrunePoint:
+    return PrunePoint(
+        asked=asked,
+        sparsity=Sparsity(encoder_linear=asked, whole_model=asked / 2, bytes_on_disk=0),
+        bytes_on_disk=100,
+        losses={"validation": 1.0},
+        scores=tuple(
+            Score(metric="accuracy", value=value, split=split, examples=10)
+            for value, split in ((score, "validation"), (0.9, "train"))
+        ),
+    )
 
 
 def with_bad_company(home: Path) -> Path:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from example_record import example_record
+from exploring import curve_run
 from sparsebert import study
-from sparsebert.records import PruneCurve, PrunePoint, PruneStudy, Score, Sparsity, WeightHistogram, write_record
+from sparsebert.records import WeightHistogram, write_record
 from sparsebert.reports.charts import LinePanel
 from sparsebert.studies.broken_stick import broken_stick
 from sparsebert.studies.drop_start import size_below
@@ -73,28 +74,7 @@ def test_sizes_are_read_from_the_histograms_of_all_matrices():
 
 def _run(folder: Path, start: float, points: int = 10) -> Path:
     """A run whose validation score falls from `start` on, and whose train score is level."""
-    found = zip(TENTHS, stick(start, 0.9, 0.8, 0.5), strict=True)
-    curve = PruneCurve(method="unstructured", criterion="l1", points=tuple(_point(*one) for one in found)[:points])
-    histogram = WeightHistogram(kind="query", reach=1.0, counts=(50, 50), below=0, above=0, zeros=0)
-    made = PruneStudy(within=0.5, loss_examples=10, curves=(curve,), weights=(histogram,))
-    record = example_record()
-    model = record.models[0].model_copy(update={"prune_study": made})
-    folder.mkdir()
-    write_record(record.model_copy(update={"models": (model,)}), folder)
-    return folder
-
-
-def _point(asked: float, score: float) -> PrunePoint:
-    return PrunePoint(
-        asked=asked,
-        sparsity=Sparsity(encoder_linear=asked, whole_model=asked / 2, bytes_on_disk=0),
-        bytes_on_disk=100,
-        losses={"validation": 1.0},
-        scores=tuple(
-            Score(metric="accuracy", value=value, split=split, examples=10)
-            for value, split in ((score, "validation"), (0.9, "train"))
-        ),
-    )
+    return curve_run(folder, stick(start, 0.9, 0.8, 0.5)[:points])
 
 
 def test_runs_are_answered_without_their_models(tmp_path: Path):

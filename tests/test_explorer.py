@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from example_record import example_record, full_record, train_record, tree_record
-from exploring import runs_of, several, with_bad_company
+from exploring import curve_run, runs_of, several, with_bad_company
 from sparsebert.errors import UserError
 from sparsebert.explorer.charts import ChartData, model_charts
 from sparsebert.explorer.commands import Making, making
@@ -276,3 +276,19 @@ def test_a_training_becomes_a_command_with_what_both_have() -> None:
     words = shlex.split(making(train_record(1)).words)
     assert words == ["sparsebert", "compress", words[2], "--task", "sst2", "--seed", "1"]
     assert making(tree_record()).words.startswith("sparsebert compress")
+
+
+def test_curves_of_removal_have_a_row_for_every_score(tmp_path: Path) -> None:
+    curve_run(tmp_path / "curve", [0.8, 0.7, 0.4])
+    (model,) = shown_models(Library([tmp_path]).look().runs)
+    (chart,) = (one for one in model_charts(model) if one.kind == "curves")
+    assert chart.more["splits"] == ["validation", "train"]
+    found = [dict(zip(chart.columns, row, strict=True)) for row in chart.rows]
+    assert [(row["removed"], row["whole sparsity"], row["score"]) for row in found if row["split"] == "validation"] == [
+        (0.0, 0.0, 80.0),
+        (0.1, 0.05, 70.0),
+        (0.2, 0.1, 40.0),
+    ]
+    assert {row["what is removed"] for row in found} == {"single weights by |w|"}
+    other = shown_models(Library([several(tmp_path / "others")]).look().runs)[0]
+    assert "curves" not in [one.kind for one in model_charts(other)]

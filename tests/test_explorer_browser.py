@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from chromium import MARKS, launched, opened, served
 from example_record import full_record
-from exploring import EVIL, EVIL_FOLDER, hostile, runs_of, several
+from exploring import EVIL, EVIL_FOLDER, curve_run, hostile, runs_of, several
 from sparsebert.explorer.export import export
 from sparsebert.explorer.library import Library
 from sparsebert.records import write_record
@@ -210,6 +210,19 @@ def test_the_slider_of_a_training_tells_each_step(browser: Browser, screen: tupl
         figure.get_by_role("button", name="Play").click()
         expect(figure.locator("output")).to_contain_text("Step 1,000")
         expect(page.locator(".of-zeros")).to_contain_text("80.0%" if width > 760 else "80%")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_network_that_was_pruned_without_retraining_has_its_curves(browser: Browser, tmp_path: Path, width: int):
+    curve_run(tmp_path / "runs" / "curve", [0.8, 0.7, 0.4])
+    with served([tmp_path / "runs"]) as url, opened(browser, url + "#model=curve%2Fdense", width) as page:
+        figure = page.locator(".of-curves")
+        expect(figure).to_contain_text("single weights by |w|")
+        lines = "() => document.querySelector('.of-curves .chart').data.map((line) => [line.x, line.y])"
+        assert page.evaluate(lines) == [[[0, 5, 10], [80, 70, 40]], [[0, 5, 10], [90, 90, 90]]]
+        with page.expect_download() as waiting:
+            figure.get_by_role("button", name="CSV").click()
+        assert len(waiting.value.path().read_text(encoding="utf-8").splitlines()) == 7
 
 
 def test_charts_are_saved_as_csv_and_png(browser: Browser, screen: tuple[str, int], tmp_path: Path) -> None:

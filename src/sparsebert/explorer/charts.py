@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from sparsebert.explorer.chart_data import ChartData, short
 from sparsebert.explorer.film import read_film
 from sparsebert.explorer.matrices import MOST_CELLS, zero_pictures
 from sparsebert.explorer.models import ShownModel
+from sparsebert.explorer.prune_charts import prune_chart
 from sparsebert.records import ModelResult
 from sparsebert.reports.figures import cut_models
 from sparsebert.reports.maps import describe, tree_names
@@ -23,32 +24,12 @@ from sparsebert.reports.zeros import describe_zeros
 _FEWEST_STEPS = 2
 
 
-@dataclass(frozen=True)
-class ChartData:
-    """`kind` says how it is drawn, `words` what it shows, for readers that see none.
-
-    `rows` have a value a column, None where it is not known; `more` is what the picture needs beside them.
-    """
-
-    kind: str
-    title: str
-    caption: str
-    words: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-    more: dict[str, Any]
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON has it, for the page's script."""
-        return {"kind": self.kind, "title": self.title, "columns": self.columns, "rows": self.rows, **self.more}
-
-
 def model_charts(model: ShownModel) -> list[ChartData]:
     """The pictures that the record holds numbers for. Raises UserError for a damaged file beside it."""
     result = model.first[1]
     # One that has lost single weights has all of its heads and neurons: their map would look as if nothing were gone.
     cut = (_heads(result), _neurons(result)) if result in cut_models(model.family) else ()
-    drawn = (*cut, _zeros(result), _places(model), _timeline(result), _film(model), *_trees(model))
+    drawn = (*cut, prune_chart(model), _zeros(result), _places(model), _timeline(result), _film(model), *_trees(model))
     return [chart for chart in drawn if chart is not None]
 
 
@@ -72,7 +53,7 @@ def _head_rows(model: ModelResult) -> Iterator[tuple[int, int, int, float | None
     for layer, count in enumerate(shape.heads):
         kept = shape.kept_heads[layer] if shape.kept_heads else tuple(range(count))
         for head in range(shape.full_heads):
-            worth = _short(shape.head_importance[layer][head]) if shape.head_importance else None
+            worth = short(shape.head_importance[layer][head]) if shape.head_importance else None
             yield layer + 1, head + 1, int(head in kept), worth
 
 
@@ -104,7 +85,7 @@ def _zeros(model: ModelResult) -> ChartData | None:
         caption="Part of each matrix that was zero when training ended, before dead heads and neurons were cut out.",
         words=describe_zeros(model),
         columns=("layer", "matrix", "zeros"),
-        rows=tuple((layer, _matrix_name(matrix), _short(part)) for (layer, matrix), part in zeros.items()),
+        rows=tuple((layer, _matrix_name(matrix), short(part)) for (layer, matrix), part in zeros.items()),
         more={},
     )
 
@@ -147,7 +128,7 @@ def _timeline(model: ModelResult) -> ChartData | None:
         return None
     more = list(dict.fromkeys(name for _, row in logged for name in row.more))
     rows = tuple(
-        (span.start + row.step, span.name, row.sparsity, _short(row.loss), *(row.more.get(name) for name in more))
+        (span.start + row.step, span.name, row.sparsity, short(row.loss), *(row.more.get(name) for name in more))
         for span, row in logged
     )
     return ChartData(
@@ -167,7 +148,7 @@ def _film(model: ShownModel) -> ChartData | None:
     if sum(len(part.steps) for part in parts) < _FEWEST_STEPS:
         return None
     rows = tuple(
-        (part.start + int(part.steps[frame]), part.phase, *(_short(float(one[frame])) for one in part.counted))
+        (part.start + int(part.steps[frame]), part.phase, *(short(float(one[frame])) for one in part.counted))
         for part in parts
         for frame in range(len(part.steps))
     )
@@ -213,7 +194,7 @@ def _trees(model: ShownModel) -> Iterator[ChartData]:
             ratio, unused = cells(visits, tokens)
             pairs = zip(ratio, unused, strict=True)
             rows += [
-                (level, cell, _short(float(share)), _short(float(part)))
+                (level, cell, short(float(share)), short(float(part)))
                 for cell, (share, part) in enumerate(pairs, start=1)
             ]
         words = describe_tree(tree)
@@ -232,7 +213,3 @@ def _trees(model: ShownModel) -> Iterator[ChartData]:
 def _counted(layers: Sequence[int]) -> list[int]:
     """From 1, as people do."""
     return [layer + 1 for layer in layers]
-
-
-def _short(number: float) -> float:
-    return float(f"{number:.5g}")

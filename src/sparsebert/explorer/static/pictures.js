@@ -1,7 +1,7 @@
 "use strict";
 // The pictures of one model. Each is drawn from the rows that its CSV has.
 
-const PICTURES = { heads: drawHeads, neurons: drawNeurons, zeros: drawZeros, places: drawPlaces, timeline: drawTimeline, film: drawFilm, visits: drawVisits };
+const PICTURES = { heads: drawHeads, neurons: drawNeurons, zeros: drawZeros, places: drawPlaces, timeline: drawTimeline, film: drawFilm, curves: drawCurves, visits: drawVisits };
 
 function drawPictures(article) {
   for (const figure of article.querySelectorAll("figure")) {
@@ -251,6 +251,32 @@ function addSlider(figure, chart, label, moved) {
     setTimeout(next, 300);
   });
   return slider;
+}
+
+// A panel a split; a line a way to remove.
+function drawCurves(place, chart) {
+  const colours = theme();
+  const [by, sparsity, split, metric, score, low, high] = [0, 2, 3, 4, 5, 6, 7];
+  const own = chart.rows.filter((row) => row[metric] === chart.metric);
+  const ways = unique(own.map((row) => row[by]));
+  const share = 1 / chart.splits.length;
+  const form = { height: 90 + 200 * chart.splits.length, margin: { l: 56, r: 12, t: 34, b: 44 }, showlegend: true, legend: { orientation: "h", y: 1, yanchor: "bottom", font: { size: 12 } }, shapes: [] };
+  const traces = chart.splits.flatMap((name, row) => {
+    const last = 1 - row * share, axis = row ? `y${row + 1}` : "y";
+    form[row ? `yaxis${row + 1}` : "yaxis"] = { domain: [last - share + (row + 1 < chart.splits.length ? 0.06 : 0), last], title: { text: inChart(`${chart.said}, ${name}`) }, nticks: 6, anchor: "x" };
+    if (chart.constant !== null) form.shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, yref: axis, y0: chart.constant, y1: chart.constant, line: { width: 1, dash: "dot", color: colours.neurons } });
+    return ways.map((way, place) => {
+      const rows = own.filter((one) => one[by] === way && one[split] === name);
+      const values = rows.map((one) => (one[low] === null ? [one[score]] : [one[score], one[low], one[high]]));
+      return {
+        x: rows.map((one) => 100 * one[sparsity]), y: rows.map((one) => one[score]), yaxis: axis, name: inChart(way), legendgroup: way, showlegend: !row,
+        mode: "lines+markers", line: { color: colours.series[place % colours.series.length], width: 2 }, marker: { symbol: SYMBOLS[place % SYMBOLS.length], size: 7 },
+        error_y: reach(values), text: values.map((value) => said(value, percent)), hovertemplate: `%{x:.1f}% removed: %{text}<extra></extra>`,
+      };
+    });
+  });
+  form.xaxis = { title: { text: "Removed of the whole model, %" }, anchor: chart.splits.length > 1 ? `y${chart.splits.length}` : "y", rangemode: "tozero" };
+  draw(place, traces, form);
 }
 
 const TREE_CELLS = 64, REACH = 3;
