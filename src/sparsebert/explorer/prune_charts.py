@@ -32,7 +32,7 @@ def prune_chart(model: ShownModel) -> ChartData | None:
         columns=(
             "what is removed",
             "removed",
-            "sparsity of the whole model",
+            "whole sparsity",
             "split",
             "metric",
             "score",
