@@ -54,12 +54,12 @@ def several(home: Path) -> Path:
     return home
 
 
-def filmed(run: Path) -> Path:
-    """The run of a sparse training with a film of its first phase: three frames of two matrices."""
+def filmed(run: Path, still: Sequence[int] = ()) -> Path:
+    """The run of a sparse training with a film of its first phase: three frames of two matrices, and `still` more."""
     record = train_record()
     write_record(record, run)
     film = MaskFilm()
-    for step, gone in ((2, []), (4, [0, 1]), (6, [0, 2, 3])):
+    for step, gone in ((2, []), (4, [0, 1]), *((step, [0, 2, 3]) for step in (6, *still))):
         mask = torch.ones(8, dtype=torch.bool)
         mask[gone] = False
         film.end(step, {f"bert.encoder.layer.{layer}.output.dense.weight": mask.view(4, 2) for layer in range(2)})

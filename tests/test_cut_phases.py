@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsebert.explorer.film import read_film
 from sparsebert.models.layout import layout_of
 from sparsebert.models.load import load_model
 from sparsebert.models.surgeon import live_units
 from sparsebert.recipe.load import load_recipe
 from sparsebert.records import FILE_NAME, Record
+from sparsebert.reports.film import read_film
 from sparsebert.runs.run import run
 from tiny import tiny_batch
 from tiny_run import assert_refused, run_cli, save_tiny, write_task

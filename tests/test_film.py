@@ -15,10 +15,10 @@ from example_record import train_record
 from exploring import filmed
 from sparsebert.errors import UserError
 from sparsebert.explorer.charts import model_charts
-from sparsebert.explorer.film import read_film
 from sparsebert.explorer.library import Library
 from sparsebert.explorer.models import shown_models
 from sparsebert.records import FILE_NAME, MASK_FILM
+from sparsebert.reports.film import read_film
 from sparsebert.sparse.coarse import coarse
 from sparsebert.sparse.film import CELLS, LEVELS, MOST_FRAMES, MaskFilm, steps_apart
 

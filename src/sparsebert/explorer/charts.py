@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from sparsebert.explorer.chart_data import ChartData, short
-from sparsebert.explorer.film import read_film
 from sparsebert.explorer.matrices import MOST_CELLS, zero_pictures
 from sparsebert.explorer.models import ShownModel
 from sparsebert.explorer.prune_charts import prune_chart
 from sparsebert.records import ModelResult
 from sparsebert.reports.figures import cut_models
+from sparsebert.reports.film import read_film
 from sparsebert.reports.maps import describe, tree_names
 from sparsebert.reports.training import by_matrix, describe_training, matrix_words, phase_spans, place_of
 from sparsebert.reports.visits import cells, describe_tree, read_trees

@@ -162,7 +162,7 @@ def _style(line: ChartLine, place: int, theme: Theme) -> dict[str, Any]:
     # Of many points only the line can be seen.
     marker = MARKERS[place % len(MARKERS)] if len(line.x) <= MARKED_POINTS else ""
     points = {"marker": marker, "markersize": 4.5, "markeredgecolor": theme.paper}
-    return {"color": colour, "linestyle": dashes, "linewidth": 1.5, **points}
+    return {"color": colour, "linestyle": dashes if line.joined else "none", "linewidth": 1.5, **points}
 
 
 def _draw_ranges(axes: Axes, panel: RangePanel, theme: Theme) -> None:

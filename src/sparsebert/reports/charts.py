@@ -31,7 +31,8 @@ class HeatPanel:
 class ChartLine:
     """Points of one line, None = absent; with `low` and `high` a band about it.
 
-    A `reference` is no measurement but what the others are compared with.
+    A `reference` is no measurement but what the others are compared with. Points that are not `joined` are of things
+    that have no order.
     """
 
     label: str
@@ -40,6 +41,7 @@ class ChartLine:
     low: tuple[Number, ...] = ()
     high: tuple[Number, ...] = ()
     reference: bool = False
+    joined: bool = True
 
 
 @dataclass(frozen=True)

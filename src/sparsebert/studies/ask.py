@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from sparsebert import registry
 from sparsebert.errors import UserError
 from sparsebert.models.named import sources
+from sparsebert.records import read_record
 from sparsebert.reports.study import StudyResult
 from sparsebert.studies.checkpoints import AskedCheckpoints
-from sparsebert.studies.records import AskedRecords, records_of
+from sparsebert.studies.records import AskedRecords, files_of
 from sparsebert.studies.study import CheckpointStudy, RecordStudy, Study, StudyOptions
 
 
@@ -29,9 +30,10 @@ def study(
     asked: CheckpointStudy | RecordStudy = registry.get("study", name)
     _check_options(name, asked, options)
     if isinstance(asked, RecordStudy):
-        runs = records_of(checkpoints)
-        _check_number(name, asked, list(runs), "run")
-        return asked.answer(AskedRecords(runs, options, progress))
+        files = files_of(checkpoints)
+        _check_number(name, asked, list(files), "run")
+        runs = {label: read_record(file) for label, file in files.items()}
+        return asked.answer(AskedRecords(runs, files, options, progress))
     found = sources(checkpoints)
     _check_number(name, asked, list(found), "checkpoint")
     return asked.answer(AskedCheckpoints(found, options, progress))

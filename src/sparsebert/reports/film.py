@@ -1,4 +1,4 @@
-"""How masks moved while a model was trained, from the film beside its record; read without torch."""
+"""How masks moved while a model was trained, from the film beside its record."""
 
 from __future__ import annotations
 
