@@ -179,6 +179,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "group-sensitivity": "sparsebert.studies.group_sensitivity:GROUP_SENSITIVITY",
         "embedding-magnitudes": "sparsebert.studies.embedding_magnitudes:EMBEDDING_MAGNITUDES",
         "drop-start": "sparsebert.studies.drop_start:DROP_START",
+        "tree-paths": "sparsebert.studies.tree_paths:TREE_PATHS",
         "mask-movement": "sparsebert.studies.mask_movement:MASK_MOVEMENT",
         "pretraining-loss": "sparsebert.studies.pretraining_loss:PRETRAINING_LOSS",
     },

@@ -89,9 +89,18 @@ def trees_of(model: PreTrainedModel) -> dict[int, FastFeedForward]:
     return {index: block for index, block in blocks.items() if isinstance(block, FastFeedForward)}
 
 
-@torch.no_grad()
 def path_statistics_of(model: PreTrainedModel, batches: Iterable[Batch]) -> dict[int, tuple[PathStatistics, ...]]:
     """Statistics of the routing paths of all real tokens, by layer and tree."""
+    paths, masks = routing_paths(model, batches)
+    same = _neighbours(masks)
+    return {index: tuple(path_statistics(path, same) for path in own) for index, own in paths.items()}
+
+
+@torch.no_grad()
+def routing_paths(
+    model: PreTrainedModel, batches: Iterable[Batch]
+) -> tuple[dict[int, torch.Tensor], list[torch.Tensor]]:
+    """By layer the nodes that real tokens visit [trees, tokens, levels], and the attention mask of each batch."""
     trees, masks = trees_of(model), []
     paths: dict[int, list[torch.Tensor]] = {index: [] for index in trees}
     seen: dict[int, torch.Tensor] = {}
@@ -110,8 +119,7 @@ def path_statistics_of(model: PreTrainedModel, batches: Iterable[Batch]) -> dict
     finally:
         for handle in handles:
             handle.remove()
-    same = _neighbours(masks)
-    return {index: tuple(path_statistics(path, same) for path in torch.cat(own, dim=1)) for index, own in paths.items()}
+    return {index: torch.cat(own, dim=1) for index, own in paths.items()}, masks
 
 
 @torch.no_grad()
