@@ -34,7 +34,7 @@ from sparsebert.records import TRAIN, Decisions, Inputs, Score
 from sparsebert.reports import values as v
 from sparsebert.runs.notes import has_head, notes_about, notes_about_teachers, notes_about_thresholds
 from sparsebert.runs.scoring import decisions, hidden_loss_score, split_scores
-from sparsebert.runs.start import check_pooling, start_config, vector_asked
+from sparsebert.runs.start import check_kind, check_pooling, start_config, vector_asked
 from sparsebert.runs.token_rows import apart_rows, collator_of, encoded_splits, fit_tokenizer, in_parts, numbered
 from sparsebert.tasks.kind import ConstantAnswer, TaskKind, task_kind
 from sparsebert.tasks.metrics import score
@@ -47,7 +47,6 @@ from sparsebert.training.text_rows import Hider
 Predictions = dict[str, np.ndarray]
 R = TypeVar("R", bound=Recipe)
 TOLERANCE = 1e-4
-_OF_TOKENS = {"tokens": "tags words", "spans": "finds answers in texts"}
 _GIVE = {
     "embeddings": "name how the vectors of tokens become one, --pooling mean, or give a folder of sentence-transformers"
 }
@@ -264,6 +263,7 @@ def set_up(
     """
     source = resolve(recipe.model)
     check_start(load_config(source), source.name)
+    check_kind(recipe, load_config(source))
     whole = task_of(recipe)
     check_pooling(recipe, task_kind(whole.spec.kind))
     config, tokenizer = start_config(recipe), load_tokenizer(source)
@@ -299,17 +299,7 @@ def set_up(
 
 
 def _check_says_something(recipe: Recipe, spec: TaskSpec, config: PretrainedConfig) -> None:
-    """Raise UserError for a task without labels where no model is there whose outputs could stand for them.
-
-    And for a model of words or answers where something else is to be judged, which would lose its head.
-    """
-    head = saved_head(config)
-    if head in _OF_TOKENS and head != task_kind(spec.kind).head:
-        raise UserError(
-            f"The model {_OF_TOKENS[head]}, and its head would be lost",
-            got=f"{', '.join(config.architectures or ())} for kind {spec.kind}",
-            fix=f"give --kind {head}; to start from its encoder alone, save that as a model of its own",
-        )
+    """Raise UserError for a task without labels where no model is there whose outputs could stand for them."""
     kind = task_kind(spec.kind)
     if kind.hides_tokens and not has_head(config, spec):
         raise UserError(
