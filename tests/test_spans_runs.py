@@ -173,7 +173,14 @@ def test_questions_are_asked_on_the_command_line(small: Path, tuned: Path, tmp_p
     assert all(set(row) == keys for row in answered)
     shown = run_cli("predict", tuned, "--file", file)
     assert shown.exit_code == 0 and "Answerable" in shown.stdout
-    assert_refused(run_cli("predict", tuned, "w1 w2"), ["A model of kind spans reads pairs; got single texts"])
+    paragraphs = [{"context": row["context"], "qas": [{"question": row["question"]}]} for row in rows]
+    (tmp_path / "asked.JSON").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}), encoding="utf-8")
+    published = run_cli("predict", tuned, "--file", tmp_path / "asked.JSON", "--json")
+    assert json.loads(published.stdout)["predictions"] == answered
+    (tmp_path / "lines.txt").write_text("w1 w2\n", encoding="utf-8")
+    wanted = "allowed: --file with columns question and context (.jsonl, .parquet, .csv, .tsv), or SQuAD's .json"
+    assert_refused(run_cli("predict", tuned, "w1 w2"), ["finds answers", "got single texts", wanted])
+    assert_refused(run_cli("predict", tuned, "--file", tmp_path / "lines.txt"), ["got lines.txt", wanted])
     said = json.loads(run_cli("check", tuned, small, "--data", file, "--json").stdout)
     assert said["rows"] == 2 and "metric" not in said and 0 <= said["agreement"] <= 1
     other = Predictor(small)([{"text": row["question"], "text_pair": row["context"]} for row in rows])
