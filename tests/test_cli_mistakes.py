@@ -67,6 +67,10 @@ MISTAKES = {
         ["--no-finetune and --set finetune={epochs: 2} contradict each other"],
     ),
     "unknown key": (["--set", "finetune.epoch=1", "--speedup", 2], ["recipe key", "finetune.epoch", "epochs"]),
+    "none in words": (
+        ["--set", "finetune.evaluate=none", "--speedup", 2],
+        ["finetune.evaluate: Input should be", "got none; none is written as null"],
+    ),
     "not a setting": (["--set", "seed", "--speedup", 2], ["key=value", "got seed"]),
     "value that is no YAML": (["--set", "task=[1", "--speedup", 2], ["value of a setting", "task=[1"]),
     "seed too large": (["--seed", 2**32, "--speedup", 2], ["seed", "less than 4294967296"]),

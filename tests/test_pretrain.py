@@ -21,6 +21,7 @@ from tiny_run import WORDS, assert_refused, run_cli, save_tiny, write_task
 
 SMALL = ("phases.0.training.batch_size=16", "dense.batch_size=16")
 NEW = ("--config", "bert-tiny", "--train-tokenizer", "99")
+SHIPPED_ONE = ("--recipe", "pretrain-bert")
 RULE = {"criterion": "magnitude", "sparsity": 0.6, "stop": {"percent": 50}, "every": {"steps": 1}}
 
 
@@ -192,6 +193,23 @@ def test_hours_end_a_training(home: Path) -> None:
         (("--text", "TEXT", *NEW, "--set", "score_train=true"), ["leave score_train out"]),
         (("--text", "TEXT", *NEW, "--steps", "4", "--hours", "1"), ["give hours or max_steps, not both"]),
         (("--text", "TEXT", "--vocabulary", "a", "--train-tokenizer", "99", "--config", "bert-tiny"), ["not both"]),
+        (
+            (*SHIPPED_ONE, "--text", "TEXT", "--vocabulary", "a", "--set", "train_tokenizer=99"),
+            ["--vocabulary and --set train_tokenizer=99 contradict each other; leave one of the two out"],
+        ),
+        (
+            (*SHIPPED_ONE, "--text", "TEXT", "--train-tokenizer", "99", "--set", "vocabulary=a"),
+            ["--train-tokenizer and --set vocabulary=a contradict each other"],
+        ),
+        (
+            (*SHIPPED_ONE, "--text", "TEXT", "--steps", "4", "--set", "phases.0.training.hours=1"),
+            ["--steps and --set phases.0.training.hours=1 contradict each other"],
+        ),
+        # What is replaced may also be said to be none: only the text is missing then.
+        (
+            (*SHIPPED_ONE, "--text", "nowhere.txt", "--vocabulary", "a", "--set", "train_tokenizer=null"),
+            ["nowhere.txt"],
+        ),
         (("MODEL", "--text", "TEXT", "--feedforward", "2x2"), ["give a config"]),
         (
             ("--text", "TEXT", "--config", "bert-tiny", "--length", "4000", "--train-tokenizer", "99"),

@@ -13,7 +13,7 @@ from sparsebert.recipe.load import load_recipe
 from sparsebert.records import ModelResult, Timing
 from sparsebert.runs.context import RunContext, set_up
 from sparsebert.runs.max_drop import answers, fell_too_far, least_drop, too_few_examples
-from sparsebert.runs.remarks import doubt
+from sparsebert.runs.remarks import doubt, remarks
 from tiny_run import save_tiny
 
 NO, YES = 45, 25
@@ -138,6 +138,19 @@ def test_a_drop_of_just_what_was_asked_for_is_within_it(home: Path):
     assert (dense, small[0]) == (1.0, 0.7) and 100 * (1.0 - 0.7) > 30
     assert [fell_too_far(bench, dense, value) for value in small] == [False, True]
     assert fell_too_far(bench, dense, None)
+
+
+def test_models_at_chance_are_named_in_one_line(bench: RunContext):
+    dense, good = model(bench, "dense", 90, 9, 0), model(bench, "2x", 60, 4, 0)
+    # 48 of 70 are right: 68.6 %, whose interval holds the 64.3 % of always "no".
+    poor = [model(bench, name, 60, 4, wrong) for name, wrong in (("4x", 22), ("8x", 45))]
+    assert remarks(bench, [dense, good]) == remarks(bench, [good]) == []
+    (alone,) = remarks(bench, [poor[0]])
+    assert alone.startswith('4x is no better than always saying "no" (accuracy 68.6%, 95% interval')
+    assert alone.endswith("; always the same gives 64.3%)")
+    (together,) = remarks(bench, [dense, good, *poor])
+    assert together.startswith('No better than always saying "no" (accuracy 64.3%): 4x 68.6% (57.')
+    assert "%), 8x 35.7% (" in together and "2x" not in together
 
 
 def model(bench: RunContext, name: str, megabytes: float, ms: float, wrong: int) -> ModelResult:

@@ -62,7 +62,14 @@ def same(found: Any, expected: Any) -> bool:
 @pytest.mark.parametrize("top_k", [1, 2, None])
 @pytest.mark.parametrize(
     "texts",
-    ["good", ["good", "bad w1 w2"], {"text": "good", "text_pair": "bad"}, [{"text": "w3", "text_pair": LONG}] * 2],
+    [
+        "good",
+        ["good", "bad w1 w2"],
+        ["good", "", " \n"],
+        {"text": "good", "text_pair": "bad"},
+        {"text": "", "text_pair": "bad"},
+        [{"text": "w3", "text_pair": LONG}] * 2,
+    ],
 )
 def test_answers_are_those_of_the_predictor(
     server: Running, predictors: dict[str, Predictor], model: str, top_k: int | None, texts: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import httpx
 import pytest
 
 from serving import LIMIT_S, exported, serving, wait_for
-from tiny_run import assert_refused, run_cli
+from tiny_run import assert_refused, run_cli, save_tiny
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.process
@@ -58,14 +59,31 @@ def test_while_a_model_loads_the_process_lives_and_is_not_ready(model: Path, tmp
 
 
 def test_a_model_that_cannot_be_opened_ends_the_server_in_one_line(model: Path, tmp_path: Path):
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "deployment.json").write_text("{}", encoding="utf-8")
+    shutil.copytree(model, tmp_path / "other")
+    (program,) = (tmp_path / "other").rglob("*.onnx")
+    program.write_bytes(b"no program")
     command = [sys.executable, "-m", "sparsebert", "serve", "--port", "0", str(model), str(tmp_path / "other")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
     assert ended.returncode == 2 and ended.stdout == ""
     *log, last = ended.stderr.splitlines()
     assert all(line.startswith("{") for line in log)
-    assert last.startswith("error: ") and "deployment.json cannot be read" in last
+    assert last.startswith("error: ")
+
+
+def test_nobody_is_let_in_where_a_model_answers_no_texts(model: Path, tmp_path: Path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "deployment.json").write_text("{}", encoding="utf-8")
+    masked = save_tiny(tmp_path / "masked", "masked_lm")
+    plain = save_tiny(tmp_path / "plain")
+    # One line each, without one that says where the server listens.
+    for given, words in (
+        ((model, tmp_path / "broken"), ["deployment.json cannot be read"]),
+        ((masked,), ["is not fine-tuned for a task", "BertForMaskedLM"]),
+        ((plain, "--runtime", "eagre"), ["eagre", "Did you mean 'eager'"]),
+        ((plain, "--max-length", 2), ["--max-length is too short for a text; got 2"]),
+        ((model, "--runtime", "eager"), ["no such program; got eager"]),
+    ):
+        assert_refused(run_cli("serve", "--port", 0, *given), words)
 
 
 def test_what_cannot_be_served_is_refused(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -131,6 +131,31 @@ def test_long_texts_are_trained_on_scored_and_asked_in_windows(home: Path, tuned
     assert (answer["answer"], answer["start"]) == ("w50 w52", len(filler))
 
 
+def test_a_length_without_room_for_the_text_is_refused_and_many_windows_are_told(
+    home: Path, tuned: Path, tmp_path: Path
+):
+    row = {
+        "question": "w45 w41",
+        "context": "w1 w2 w3 " * 40 + "w50",
+        "answers": [{"text": "w50", "answer_start": 360}],
+    }
+    both = (row, row | {"context": "w50"})
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, both)), encoding="utf-8")
+    (tmp_path / "validation.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    given = ("--kind", "spans", "--task", "long", "--data", tmp_path, "-o", tmp_path / "run")
+    for length, room in ((6, 2), (12, 7)):
+        told = f"max_length leaves {room} tokens for the text beside a question, of which half have 2 or more"
+        said = run_cli("finetune", tuned, *given, "--set", f"max_length={length}")
+        assert_refused(said, [told, f"got {length} tokens; allowed: 13 up"])
+    assert not (tmp_path / "run").exists()
+    columns = {"columns": {"kind": "spans"}, "task": "long", "data": str(tmp_path), "threshold_rows": 0}
+    notes = set_up(FinetuneRecipe(model=str(tuned), max_length=13, **columns), tmp_path / "run").notes
+    # 121 tokens in windows of 8, each 6 further than the one before, and one of the short text.
+    for name, count, parts, each in (("train", 2, 21, 10), ("validation", 1, 20, 20)):
+        told = f"{name}: {count} texts are read in {parts} parts, some being longer than 13 tokens: {each} parts a text"
+        assert any(note.startswith(told) for note in notes), notes
+
+
 def test_thresholds_are_chosen_on_windows_too(home: Path, tuned: Path, tmp_path: Path):
     filler = "w1 w2 w3 w4 w5 w6 w7 " * 4
     texts = [f"{filler}w{number} {'w50' if number % 2 else ''}" for number in range(80)]
@@ -173,7 +198,14 @@ def test_questions_are_asked_on_the_command_line(small: Path, tuned: Path, tmp_p
     assert all(set(row) == keys for row in answered)
     shown = run_cli("predict", tuned, "--file", file)
     assert shown.exit_code == 0 and "Answerable" in shown.stdout
-    assert_refused(run_cli("predict", tuned, "w1 w2"), ["A model of kind spans reads pairs; got single texts"])
+    paragraphs = [{"context": row["context"], "qas": [{"question": row["question"]}]} for row in rows]
+    (tmp_path / "asked.JSON").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}), encoding="utf-8")
+    published = run_cli("predict", tuned, "--file", tmp_path / "asked.JSON", "--json")
+    assert json.loads(published.stdout)["predictions"] == answered
+    (tmp_path / "lines.txt").write_text("w1 w2\n", encoding="utf-8")
+    wanted = "allowed: --file with columns question and context (.jsonl, .parquet, .csv, .tsv), or SQuAD's .json"
+    assert_refused(run_cli("predict", tuned, "w1 w2"), ["finds answers", "got single texts", wanted])
+    assert_refused(run_cli("predict", tuned, "--file", tmp_path / "lines.txt"), ["got lines.txt", wanted])
     said = json.loads(run_cli("check", tuned, small, "--data", file, "--json").stdout)
     assert said["rows"] == 2 and "metric" not in said and 0 <= said["agreement"] <= 1
     other = Predictor(small)([{"text": row["question"], "text_pair": row["context"]} for row in rows])

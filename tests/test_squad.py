@@ -153,8 +153,17 @@ def test_a_command_refuses_what_has_no_answers_and_writes_nothing(tmp_path: Path
     (tmp_path / "data.csv").write_text("text,label\nx,y\n", encoding="utf-8")
     given = ("--kind", "spans", "--task", "mine", "--data", tmp_path / "data.csv", "-o", tmp_path / "out")
     assert_refused(run_cli("finetune", model, *given), ["cannot be read from this file", ".json, .jsonl, .parquet"])
-    tagger = save_tiny(tmp_path / "spans", "spans")
-    (tmp_path / "a.csv").write_text("text,label\ngood,yes\nbad,no\nw1,yes\nw2,no\n", encoding="utf-8")
-    other = ("--task", "mine", "--data", tmp_path / "a.csv", "-o", tmp_path / "out")
-    assert_refused(run_cli("finetune", tagger, *other), ["finds answers in texts, and its head would be lost"])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "train.csv").write_text("text,label\nx,y\n", encoding="utf-8")
+    inside = (*given[:4], "--data", tmp_path / "folder", "-o", tmp_path / "out")
+    assert_refused(run_cli("finetune", model, *inside), ["holds no train.jsonl or train.parquet or train.json; got"])
+    answerer = save_tiny(tmp_path / "spans", "spans")
+    # The data do for no kind at all: what is told is what is wrong whatever they are.
+    other = ("--task", "mine", "--data", tmp_path / "data.csv", "-o", tmp_path / "out")
+    words = [
+        "finds answers in texts, and its head would be lost; got BertForQuestionAnswering for kind classification",
+        "give --kind spans, which takes .json, .jsonl, .parquet",
+    ]
+    assert_refused(run_cli("finetune", answerer, *other), words)
+    assert_refused(run_cli("finetune", answerer, "--task", "nosuch", "-o", tmp_path / "out"), ["Unknown task 'nosuch'"])
     assert not (tmp_path / "out").exists()

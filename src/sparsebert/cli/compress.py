@@ -219,4 +219,4 @@ def compress(
         from sparsebert.cli.runs import How, run_and_show
 
         how = How(recipe, settings or [], output, restart, as_json, report_to or [])
-        run_and_show(api.compress, options, how, cleared=("finetune",) if no_finetune else ())
+        run_and_show(api.compress, options, how, cleared={"finetune": "--no-finetune"} if no_finetune else {})

@@ -94,7 +94,7 @@ def fff(
         from sparsebert.cli.runs import How, run_and_show
 
         how = How(recipe, settings or [], output, restart, as_json, report_to or [])
-        result = run_and_show(api.fff, options, how, cleared=("finetune",) if no_finetune else ())
+        result = run_and_show(api.fff, options, how, cleared={"finetune": "--no-finetune"} if no_finetune else {})
         if not as_json:
             _print_trees(result.record)
 

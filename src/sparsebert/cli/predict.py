@@ -49,7 +49,8 @@ def predict(
         Path | None,
         typer.Option(
             "--file",
-            help="A text a line, or .csv, .tsv, .jsonl, .parquet with --text-column; - reads JSON lines from stdin.",
+            help="A text a line, or .csv, .tsv, .jsonl, .parquet with --text-column, or of questions SQuAD's .json; - "
+            "reads JSON lines from stdin.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -124,7 +125,7 @@ def predict(
         with quiet_where_needed(model):
             asked = _open(model, loss, max_length, runtime, batch, threads)
             columns = text_column or _usual_columns(asked, file)
-            read = _read(texts or [], file, columns, id_column, Written(delimiter, encoding))
+            read = _read(texts or [], file, columns, id_column, Written(delimiter, encoding), asked.finds_answers)
             _answer(asked, read, to, stats)
 
 
@@ -136,17 +137,32 @@ def _usual_columns(asked: _Asked, file: Path | None) -> Sequence[str]:
 
 
 def _read(
-    given: Sequence[str], file: Path | None, columns: Sequence[str], id_column: str | None, written: Written
+    given: Sequence[str],
+    file: Path | None,
+    columns: Sequence[str],
+    id_column: str | None,
+    written: Written,
+    answers: bool,
 ) -> tuple[Iterable[Texts], int | None]:
-    """The texts, all at once or as they come, and how many there are where that is known."""
-    from sparsebert.cli.texts import STDIN, texts_of, texts_of_stdin
+    """The texts, all at once or as they come, and how many there are where that is known; pairs to find `answers`."""
+    from sparsebert.cli.texts import STDIN, texts_of, texts_of_squad, texts_of_stdin
+    from sparsebert.data.squad import CONTEXT, JSON, QUESTION
     from sparsebert.data.text import Written
 
     if file is not None and str(file) == STDIN and not given:
         if written != Written():
             raise UserError("JSON lines are UTF-8", fix="leave out --encoding and --delimiter")
         return texts_of_stdin(columns, id_column), None
-    texts = texts_of(given, file, columns, id_column, written)
+    if answers and file is not None and file.suffix.lower() == JSON and not (given or columns or id_column):
+        texts = texts_of_squad(file, written)
+    else:
+        texts = texts_of(given, file, columns, id_column, written)
+    if answers and texts.second is None:
+        raise UserError(
+            "The model finds answers to questions in texts",
+            got="single texts" if file is None else file.name,
+            allowed=f"--file with columns {QUESTION} and {CONTEXT} (.jsonl, .parquet, .csv, .tsv), or SQuAD's {JSON}",
+        )
     return [texts], len(texts.first)
 
 
@@ -161,6 +177,7 @@ class _Asked:
     choose: Callable[[Texts], None]
     limit: int
     columns: Sequence[str] = ()
+    finds_answers: bool = False
 
 
 def _fine_tuned(model: str, max_length: int | None, runtime: str, batch: int, threads: int | None) -> _Asked:
@@ -177,8 +194,9 @@ def _fine_tuned(model: str, max_length: int | None, runtime: str, batch: int, th
             times = ", ".join(f"{name} {ms:.1f} ms" for name, ms in predictor.measured_ms.items())
             remark(f"Runtime {predictor.runtime}, the fastest here: {times} for {min(batch, len(texts.first))} texts")
 
-    columns = (QUESTION, CONTEXT) if predictor.kind.by_span else ()
-    return _Asked(partial(answers, predictor), choose, predictor.max_length, columns)
+    by_span = predictor.kind.by_span
+    columns = (QUESTION, CONTEXT) if by_span else ()
+    return _Asked(partial(answers, predictor), choose, predictor.max_length, columns, by_span)
 
 
 def _open(model: str, loss: bool, max_length: int | None, runtime: str, batch: int, threads: int | None) -> _Asked:

@@ -108,13 +108,16 @@ def pretrain(
         else:
             options |= {f"{place}.{key}": value for place in TRAININGS for key, value in own.items()}
         how = How(recipe, settings or [], output, restart, as_json, report_to or [])
-        run_and_show(api.pretrain, options, how, [] if recipe is None else _replaced(options, steps))
+        run_and_show(api.pretrain, options, how, {} if recipe is None else _replaced(options, steps))
 
 
-def _replaced(options: Mapping[str, Any], steps: int | None) -> list[str]:
-    """Keys of a recipe whose place is taken by what is given; who gives both of a pair is told so by the recipe."""
-    replaced = [f"{place}.hours" for place in TRAININGS] if steps is not None else []
+def _replaced(options: Mapping[str, Any], steps: int | None) -> dict[str, str]:
+    """Keys of a recipe whose place is taken by what is given, with the option that takes it.
+
+    Who gives both of a pair is told so by the recipe.
+    """
+    replaced = {f"{place}.hours": "--steps" for place in TRAININGS} if steps is not None else {}
     for one, other in (VOCABULARIES, VOCABULARIES[::-1]):
         if options[one] is not None and options[other] is None:
-            replaced.append(other)
+            replaced[other] = f"--{one.replace('_', '-')}"
     return replaced

@@ -35,17 +35,19 @@ def run_and_show(
     entry: Callable[..., RunResult],
     options: Mapping[str, Any],
     how: How,
-    cleared: Sequence[str] = (),
+    cleared: Mapping[str, str] | None = None,
     more: Callable[[Record], Mapping[str, Any]] = lambda record: {},
 ) -> RunResult:
     """Call one of the package's functions with what was given, and print what it gave as a table or as JSON.
 
-    `options` are keys of the recipe, None = not given; `cleared` are the keys of `--no-KEY` options, which become none;
-    `more` gives what this command alone has to say in JSON. Raises UserError for a setting of a key that is cleared.
+    `options` are keys of the recipe, None = not given; `cleared` are keys that become none, each with the option that
+    says so; `more` gives what this command alone has to say in JSON. Raises UserError for a setting that gives a value
+    to a key that is cleared.
     """
-    for key in cleared:
-        check_contradiction(key, how.settings)
-    given = {key: value for key, value in options.items() if value is not None} | dict.fromkeys(cleared)
+    none = cleared or {}
+    for key, option in none.items():
+        check_contradiction(key, option, how.settings)
+    given = {key: value for key, value in options.items() if value is not None} | dict.fromkeys(none)
     with quiet_libraries():
         result = entry(
             **given,

@@ -23,11 +23,17 @@ def recipe_of(file: Path | None, options: Mapping[str, Any], settings: Sequence[
     return load_recipe(file, [*as_settings(options), *settings])
 
 
-def check_contradiction(key: str, settings: Sequence[str]) -> None:
-    """Raises UserError for a setting of a key that `--no-KEY` clears."""
+def check_contradiction(key: str, option: str, settings: Sequence[str]) -> None:
+    """Raises UserError for a setting that gives a value to a key, or a part of it, that an option clears."""
+    from sparsebert.recipe.load import read_value
+
     for setting in settings:
-        if setting.partition("=")[0].strip().split(".")[0] == key:
-            raise UserError(f"--no-{key} and --set {setting} contradict each other", fix="leave one of the two out")
+        name, _, value = setting.partition("=")
+        part = name.strip()
+        if part == key and read_value(value, "The value of a setting is not readable", setting) is None:
+            continue
+        if part == key or part.startswith(f"{key}."):
+            raise UserError(f"{option} and --set {setting} contradict each other", fix="leave one of the two out")
 
 
 def as_settings(options: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sparsebert.data.read import SUFFIXES, column, has_columns, read_file
+from sparsebert.data.squad import CONTEXT, QUESTION, read_squad
 from sparsebert.data.text import Written, decoded
 from sparsebert.errors import UserError
 
@@ -60,6 +61,18 @@ def texts_of(
         fix = "give texts, --file FILE, or - to read lines from stdin" if file is None else ""
         raise UserError("There is no text", got=file, fix=fix)
     return Texts(lines, None, range(1, len(lines) + 1))
+
+
+def texts_of_squad(file: Path, written: Written) -> Texts:
+    """The questions of a file in SQuAD's form, and their texts, numbered from 1; its answers are not looked at.
+
+    Raises UserError for what cannot be read, and for a delimiter.
+    """
+    if written.delimiter is not None:
+        raise UserError("JSON has no delimiter", got=written.delimiter, fix="leave out --delimiter")
+    table = read_squad(file, encoding=written.encoding, labelled=False).table
+    questions, texts = (column(table, name, file.name) for name in (QUESTION, CONTEXT))
+    return Texts(questions, texts, range(1, len(table) + 1))
 
 
 def texts_of_stdin(columns: Sequence[str], id_column: str | None) -> Iterator[Texts]:

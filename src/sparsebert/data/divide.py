@@ -15,10 +15,12 @@ from sparsebert.data.load import Task
 from sparsebert.data.passages import Letters
 from sparsebert.data.squad import LABEL_TYPE
 from sparsebert.data.tokens import Reader
-from sparsebert.data.windows import windows_of_pairs
+from sparsebert.data.windows import check_room, windows_of_pairs
 from sparsebert.errors import UserError
 from sparsebert.tasks.kind import task_kind
 
+MANY = 10
+"""Parts of a text on average, above which a note says how many."""
 _AT_ONCE = 1000
 
 
@@ -26,16 +28,26 @@ def divided(task: Task, reader: Reader) -> Task:
     """The task with its long texts in parts (see `parts_of`), each with its own words; a note counts them.
 
     Where answers are parts of texts these come in windows (see data/windows.py), each with the answer if it holds it.
+    Raises UserError where there is no room for a text beside its question.
     """
     splits = _splits(task)
-    make = in_windows if task_kind(task.spec.kind).by_span else _divided
+    by_span = task_kind(task.spec.kind).by_span
+    if by_span:
+        check_room(reader, task.train["text_a"][:])
+    make = in_windows if by_span else _divided
     found = _of_each(task, lambda rows: make(rows, reader))
     notes = tuple(
         f"{name}: {len(splits[name])} texts are read in {len(rows)} parts, some being longer than {reader.limit} tokens"
+        + _many(len(rows) / len(splits[name]))
         for name, rows in _splits(found).items()
         if len(rows) > len(splits[name])
     )
     return replace(found, notes=(*task.notes, *notes))
+
+
+def _many(each: float) -> str:
+    """What there is to say where a text has more parts than is sensible."""
+    return f": {each:.0f} parts a text on average, fewer with a larger max_length" if each > MANY else ""
 
 
 def with_tokens(task: Task, reader: Reader, special: frozenset[int]) -> Task:

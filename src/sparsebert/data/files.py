@@ -27,6 +27,7 @@ from sparsebert.tasks.table import TaskSpec
 VALIDATION_STEMS = ("validation", "valid", "val", "dev")
 # What the names of SQuAD's files end with.
 _VERSION = re.compile(r"-v\d\.\d$")
+_SUFFIXES = dict.fromkeys((*DATA_SUFFIXES, *squad.SUFFIXES, *CONLL_SUFFIXES))
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _find(task: str, path: Path, wanted: Callable[[Path], bool]) -> tuple[Path, 
     if train is None and (tagged := _one(folder, ("train",), lambda file: file.suffix.lower() in CONLL_SUFFIXES)):
         raise _tagged(tagged)
     if train is None:
-        names = " or ".join(f"train{suffix}" for suffix in DATA_SUFFIXES)
+        names = " or ".join(f"train{suffix}" for suffix in _SUFFIXES if wanted(Path(f"train{suffix}")))
         raise UserError(
             f"Task '{task}' is not one of the table, and the data folder holds no {names}",
             got=folder,

@@ -14,7 +14,8 @@ from sparsebert.data.read import column, column_names, missing_column, read_file
 from sparsebert.data.text import Written, decoded
 from sparsebert.errors import UserError
 
-SUFFIXES = (".json", ".jsonl", ".parquet")
+JSON = ".json"
+SUFFIXES = (JSON, ".jsonl", ".parquet")
 QUESTION, CONTEXT, LABEL = "question", "context", "answers"
 """What the columns of what is read are called."""
 LABEL_TYPE = pa.struct(
@@ -74,9 +75,7 @@ def read_squad(
         raise UserError(
             "Two columns are needed, of questions and of texts", got=", ".join(text), fix="give --text-column twice"
         )
-    rows = list(
-        _json(path, encoding) if path.suffix.lower() == ".json" else _table(path, text, label, encoding, labelled)
-    )
+    rows = list(_json(path, encoding) if path.suffix.lower() == JSON else _table(path, text, label, encoding, labelled))
     if not rows:
         raise UserError("The data file has no rows", got=path)
     for row in rows:

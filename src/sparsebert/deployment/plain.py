@@ -86,9 +86,7 @@ def open_plain(model: str, runtime: str, max_length: int | None, batch: int, thr
 
     Raises UserError for a model that `fine_tuned` refuses, and for an unknown runtime.
     """
-    if runtime != AUTO:
-        registry.check("runtime", runtime)
-    loaded = inference_of(fine_tuned(model), max_length, "eager", batch)
+    loaded = inference_of(check_plain(model, runtime, max_length), max_length, "eager", batch)
     config = loaded.model.config
     name = saved_kind(config)
     assert name is not None, "the model is for no known task"
@@ -105,6 +103,18 @@ def open_plain(model: str, runtime: str, max_length: int | None, batch: int, thr
     found = ("eager", "sparse") if _is_sparse(loaded.model) else ("eager",)
     names = found if runtime == AUTO else (runtime,)
     return Openers(names, name, label_names(config), loaded.reader.limit, opened, thresholds_of(config))
+
+
+def check_plain(model: str, runtime: str, max_length: int | None) -> ModelSource:
+    """Find a fine-tuned model; its weights are not looked at.
+
+    Raises UserError for one that `fine_tuned` refuses, for an unknown runtime, and for a length that is too short.
+    """
+    if runtime != AUTO:
+        registry.check("runtime", runtime)
+    source = fine_tuned(model)
+    _check_length(load_config(source), max_length)
+    return source
 
 
 def _is_sparse(model: PreTrainedModel) -> bool:
@@ -134,11 +144,16 @@ def inference_of(source: ModelSource, max_length: int | None, runtime: str, batc
     Raises UserError for a length that is too short for a text.
     """
     model, tokenizer = open_model(source), load_tokenizer(source)
-    config, limit = model.config, position_limit(model.config)
-    if max_length is not None and max_length < SHORTEST:
-        allowed = f"{SHORTEST} or more" if limit is None else f"{SHORTEST} to {limit}"
-        raise UserError("--max-length is too short for a text", got=max_length, allowed=allowed)
+    config = model.config
+    _check_length(config, max_length)
     wanted = max_length or reading_length(config, tokenizer)
     name = saved_kind(config)
     reader = Reader.of_kind(task_kind(name) if name else None, tokenizer, wanted, *token_limits(config))
     return Inference(model, reader, padding_collator(tokenizer), runtime, batch)
+
+
+def _check_length(config: PretrainedConfig, max_length: int | None) -> None:
+    limit = position_limit(config)
+    if max_length is not None and max_length < SHORTEST:
+        allowed = f"{SHORTEST} or more" if limit is None else f"{SHORTEST} to {limit}"
+        raise UserError("--max-length is too short for a text", got=max_length, allowed=allowed)

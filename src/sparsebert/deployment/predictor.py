@@ -259,6 +259,17 @@ def _openers(model: str, runtime: str, max_length: int | None, batch: int, threa
     return open_plain(model, runtime, max_length, batch, threads)
 
 
+def check_model(model: str, runtime: str = AUTO, max_length: int | None = None) -> None:
+    """Raises UserError for a model that a Predictor refuses by what its folder says; its weights are not looked at."""
+    folder = home_of(model)
+    if is_exported(folder):
+        _of_exported(folder, runtime, max_length, 1, None)
+        return
+    from sparsebert.deployment.plain import check_plain
+
+    check_plain(model, runtime, max_length)
+
+
 def _of_exported(folder: Path, runtime: str, max_length: int | None, batch: int, threads: int | None) -> Openers:
     manifest = read_manifest(folder)
     programs = {program.runtime: program for program in manifest.programs}

@@ -25,14 +25,14 @@ class Recipe(Plain, frozen=True):
         "package.module:name"
     )
     name: Title | None = Field(
-        default=None, description="how reports call it where several recipes are shown; none = the file's name"
+        default=None, description="how reports call it where several recipes are shown; null = the file's name"
     )
     model: str = Field(default="sentence-transformers/all-MiniLM-L6-v2", description="folder or hub name")
     task: FolderName = Field(
         default="reviews", description="a name of `sparsebert tasks`, or any other name with `data`"
     )
     data: str | None = Field(
-        default=None, description="your own file or folder, or the folder of the GLUE tasks; none = the hub"
+        default=None, description="your own file or folder, or the folder of the GLUE tasks; null = the hub"
     )
     columns: Columns = Field(default=Columns(), description="where text and label sit in your own file")
     max_length: int = Field(default=128, ge=4, description="tokens; longer texts are cut")
@@ -48,7 +48,7 @@ class Recipe(Plain, frozen=True):
         gt=0,
         lt=0.9,
         description="part of the train rows that takes the place of the validation splits, so that a setting can be "
-        "chosen without a look at these; none = scores are of the validation splits",
+        "chosen without a look at these; null = scores are of the validation splits",
     )
     threshold_rows: float = Field(
         default=0.1,
@@ -61,7 +61,7 @@ class Recipe(Plain, frozen=True):
     pooling: Pooling | None = Field(
         default=None,
         description="of embeddings: how the vectors of tokens become the one of a text, for a model whose folder does "
-        "not say so; none = as it says",
+        "not say so; null = as it says",
     )
     normalize: bool = Field(default=False, description="with `pooling`: true = vectors get length 1")
     score_train: bool = Field(

@@ -26,7 +26,7 @@ class FewerEntries(Plain, frozen=True):
     Texts of these entries are read as before; others are read in smaller pieces.
     """
 
-    most: int | None = Field(default=None, ge=1, description="so many at most, the commonest; none = all that are used")
+    most: int | None = Field(default=None, ge=1, description="so many at most, the commonest; null = all that are used")
     texts: tuple[str, ...] = Field(default=(), description="files with a text a line, which are counted too")
     entries: str | None = Field(default=None, description="instead of counting: a file with an entry a line")
 
@@ -55,13 +55,13 @@ class CompressRecipe(StoringRecipe, frozen=True):
         "where needed it is stored in fewer bits, then cut further; `weights` and `embedding_weights` stay as given",
     )
     vocabulary: FewerEntries | None = Field(
-        default=None, description="entries of the tokenizer and rows of its embeddings go first; none = all stay"
+        default=None, description="entries of the tokenizer and rows of its embeddings go first; null = all stay"
     )
     hidden_size: int | None = Field(
         default=None,
         ge=1,
         description="dimensions of the hidden states that stay, of embeddings and all layers; they are cut first, and "
-        "all members start from what is left; none = all stay",
+        "all members start from what is left; null = all stay",
     )
     criterion: UnitCriterionName = Field(default="obs", description="which heads and neurons go first")
     shape: Literal["search", "layers"] = Field(default="search", description="any shape, or whole layers only")
@@ -69,7 +69,7 @@ class CompressRecipe(StoringRecipe, frozen=True):
     dense: Training = Field(
         default=Training(), description="fine-tuning of the dense model, if it is not fine-tuned for the task yet"
     )
-    finetune: Recovery | None = Field(default=Recovery(), description="training of what was made; none = no training")
+    finetune: Recovery | None = Field(default=Recovery(), description="training of what was made; null = no training")
     distill: Distill = Field(default=Distill(), description="what is learned from the dense model")
     search: Search = Field(default=Search(), description="how long to look for the best shape")
 

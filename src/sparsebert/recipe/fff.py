@@ -19,7 +19,7 @@ class FffRecipe(StoringRecipe, frozen=True):
     dense: Training = Field(
         default=Training(), description="fine-tuning of the dense model, if it is not fine-tuned for the task yet"
     )
-    finetune: Recovery | None = Field(default=Recovery(), description="training of what was made; none = no training")
+    finetune: Recovery | None = Field(default=Recovery(), description="training of what was made; null = no training")
     distill: Distill = Field(default=Distill(), description="what is learned from the dense model")
     search: Search = Field(default=Search(), description="calibration examples of the dense control")
 

@@ -20,11 +20,11 @@ class BySize(Training, frozen=True):
     epochs: float | None = Field(  # type: ignore[assignment]
         default=None,
         gt=0,
-        description="passes over the training examples; none = 10 of up to 5,000, 6 of up to 20,000, 3 of up to 80,000 "
+        description="passes over the training examples; null = 10 of up to 5,000, 6 of up to 20,000, 3 of up to 80,000 "
         "rows, 2 of more",
     )
     evaluate: Evaluate | None = Field(
-        default=Evaluate(patience=3), description="scores while training; none = only in the end"
+        default=Evaluate(patience=3), description="scores while training; null = only in the end"
     )
 
     def of_rows(self, rows: int) -> Training:
@@ -40,7 +40,7 @@ class FinetuneRecipe(StoringRecipe, frozen=True):
     kind: Literal["finetune"] = Field(default="finetune", description="the type of run")
     training: BySize = Field(default=BySize(), description="how long, and at which rate")
     teacher: str | None = Field(
-        default=None, description="folder or hub name of a model that is fine-tuned for the task; none = labels only"
+        default=None, description="folder or hub name of a model that is fine-tuned for the task; null = labels only"
     )
     distill: Distill = Field(default=Distill(), description="what is learned from the teacher, where there is one")
     hold_zeros: bool = Field(

@@ -219,7 +219,9 @@ def _elsewhere(key: str) -> str:
 def _given(item: Mapping[str, Any]) -> str:
     """What the user gave, where it is one value and not a part of which something is missing."""
     value = item["input"]
-    return f", got {value}" if item["type"] != "value_error" and isinstance(value, (str, int, float)) else ""
+    if item["type"] == "value_error" or not isinstance(value, (str, int, float)):
+        return ""
+    return f", got {value}" + ("; none is written as null" if str(value).lower() == "none" else "")
 
 
 def _owner(recipe: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:

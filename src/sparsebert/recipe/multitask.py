@@ -18,7 +18,7 @@ class Rounds(Training, frozen=True):
     epochs: float = Field(default=10.0, gt=0, description="as many rounds as `epoch_of` says are one")
     batch_size: int = Field(default=8, ge=1, description="examples a step of sst5, and of sts")
     learning_rate: float = Field(default=1e-5, gt=0, description="highest rate of AdamW, after warm-up")
-    evaluate: Evaluate | None = Field(default=None, description="none: several tasks have no score while training")
+    evaluate: Evaluate | None = Field(default=None, description="null: several tasks have no score while training")
 
     @model_validator(mode="after")
     def _without_scores(self) -> Rounds:

@@ -21,7 +21,7 @@ class Pretraining(Training, frozen=True):
     )
     batch_size: int = Field(default=128, ge=1, description="rows a step")
     micro_batch_size: int | None = Field(
-        default=None, ge=1, description="rows at once, whose gradients are added up for a step; none = all of them"
+        default=None, ge=1, description="rows at once, whose gradients are added up for a step; null = all of them"
     )
     learning_rate: float = Field(default=1e-3, gt=0, description="highest rate of AdamW, after warm-up")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="of AdamW")
@@ -29,13 +29,13 @@ class Pretraining(Training, frozen=True):
     epsilon: float = Field(default=1e-12, gt=0, description="of AdamW")
     max_gradient_norm: float = Field(default=0.5, gt=0, description="to which gradients are clipped")
     dropout: float | None = Field(
-        default=0.0, ge=0, lt=1, description="rate of every dropout while training; none = the model's own rates"
+        default=0.0, ge=0, lt=1, description="rate of every dropout while training; null = the model's own rates"
     )
     compiled: bool = Field(
         default=False, description="true = steps are compiled by torch.compile, which needs a compiler and a minute"
     )
     evaluate: Evaluate | None = Field(
-        default=None, description="scores on held-out text while training; of `split` only validation; none = no scores"
+        default=None, description="scores on held-out text while training; of `split` only validation; null = no scores"
     )
 
     @model_validator(mode="after")
@@ -93,7 +93,7 @@ class PretrainRecipe(TrainRecipe, frozen=True):
     )
     column: str = Field(default="text", description="of .jsonl and .parquet: where the text is")
     config: str | None = Field(
-        default=None, description="fresh weights in this size, such as bert-mini; none = go on from `model`"
+        default=None, description="fresh weights in this size, such as bert-mini; null = go on from `model`"
     )
     feedforward: str | None = Field(
         default=None, description="of a crammed config: fast feedforward layers KxD in place of dense ones, as 512x2"
@@ -102,7 +102,7 @@ class PretrainRecipe(TrainRecipe, frozen=True):
         default=None, ge=0, description="of a crammed config: width of its dense feedforward layers; 0 = no such layers"
     )
     vocabulary: str | None = Field(
-        default=None, description="a vocabulary file, or a model whose tokenizer is taken; none = that of `model`"
+        default=None, description="a vocabulary file, or a model whose tokenizer is taken; null = that of `model`"
     )
     train_tokenizer: int | None = Field(
         default=None, ge=32, description="in place of it: entries of a WordPiece vocabulary that is trained on the text"
@@ -116,7 +116,7 @@ class PretrainRecipe(TrainRecipe, frozen=True):
         default=None,
         gt=0,
         lt=0.9,
-        description="any number = scored on the half of the text held out that is for choosing, as in a search; none = "
+        description="any number = scored on the half of the text held out that is for choosing, as in a search; null = "
         "on the other half",
     )
     hold_zeros: bool = Field(

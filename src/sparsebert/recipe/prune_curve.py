@@ -21,7 +21,7 @@ class PruneCurveRecipe(Recipe, frozen=True):
     train_examples: int | None = Field(
         default=2000,
         ge=8,
-        description="rows of the train split that every point is scored on too, drawn with data_seed; none = all",
+        description="rows of the train split that every point is scored on too, drawn with data_seed; null = all",
     )
     methods: tuple[PruneMethod, ...] = Field(
         default=("unstructured", "layers"),
@@ -32,7 +32,7 @@ class PruneCurveRecipe(Recipe, frozen=True):
         default=None,
         min_length=1,
         description="one curve for each method with each of these: l1 = |w|, of a layer its mean; loss = how much the "
-        "training loss rises without it, of a single weight |w dL/dw|; none = l1 for weights and loss for layers",
+        "training loss rises without it, of a single weight |w dL/dw|; null = l1 for weights and loss for layers",
     )
     steps: tuple[float, ...] = Field(
         default=tuple(round(0.05 * number, 2) for number in range(20)),

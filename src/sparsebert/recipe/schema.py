@@ -88,10 +88,10 @@ class Columns(Plain, frozen=True):
     )
     delimiter: str | None = Field(
         default=None,
-        description="of CSV: one character, \\t for a tab; none = comma, semicolon, tab or bar, as is found",
+        description="of CSV: one character, \\t for a tab; null = comma, semicolon, tab or bar, as is found",
     )
     encoding: str | None = Field(
-        default=None, description="of CSV and JSONL, such as cp1252; none = by the byte order mark, else UTF-8"
+        default=None, description="of CSV and JSONL, such as cp1252; null = by the byte order mark, else UTF-8"
     )
 
     @field_validator("text", mode="before")
@@ -140,7 +140,7 @@ class Evaluate(Plain, frozen=True):
         default=None,
         ge=1,
         description="end after so many evaluations without a better main metric, or an equal one with a smaller loss; "
-        "none = no early end",
+        "null = no early end",
     )
     keep: Literal["best", "last"] = Field(default="best", description="which checkpoint the model is in the end")
 
@@ -166,9 +166,9 @@ class Training(Plain, frozen=True):
         ge=0,
         lt=1,
         description="rate of every dropout of the model while training; 0 = none, as suits learning from a teacher; "
-        "none = the model's own rates",
+        "null = the model's own rates",
     )
-    evaluate: Evaluate | None = Field(default=None, description="scores while training; none = only in the end")
+    evaluate: Evaluate | None = Field(default=None, description="scores while training; null = only in the end")
 
 
 def check_held_out(*trainings: tuple[str, Training | None]) -> None:
@@ -191,7 +191,7 @@ class Recovery(Training, frozen=True):
 
     learning_rate: float = Field(default=1e-4, gt=0, description="highest rate of AdamW, after warm-up")
     dropout: float | None = Field(
-        default=0.0, ge=0, lt=1, description="rate of every dropout while training; none = the model's own rates"
+        default=0.0, ge=0, lt=1, description="rate of every dropout while training; null = the model's own rates"
     )
 
 
@@ -223,13 +223,13 @@ class Measure(Plain, frozen=True):
 
     batch: int = Field(default=1, ge=1, description="texts a forward pass")
     length: int | None = Field(
-        default=None, ge=1, description="tokens; none = the median length of the validation split"
+        default=None, ge=1, description="tokens; null = the median length of the validation split"
     )
     rounds: int = Field(default=15, ge=3, description="interleaved rounds, after warm-up")
     also: tuple[tuple[int, int | None], ...] = Field(
         default=(), description="further (batch, length) settings to report"
     )
-    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS, description="none = what torch would use")
+    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS, description="null = what torch would use")
     timed: bool = Field(default=True, description="false = no timings of the finished models, as in long sweeps")
     energy: bool = Field(
         default=False,
@@ -250,9 +250,9 @@ class Trees(Plain, frozen=True):
 
     trees: int = Field(default=1, ge=1, description="trees side by side in a layer, whose outputs are summed")
     depth: int | None = Field(
-        default=None, ge=0, le=20, description="none = the shallowest tree(s) with at least the block's neurons"
+        default=None, ge=0, le=20, description="null = the shallowest tree(s) with at least the block's neurons"
     )
-    layers: tuple[int, ...] | None = Field(default=None, description="from 0; none = all")
+    layers: tuple[int, ...] | None = Field(default=None, description="from 0; null = all")
     activation: Literal["gelu", "relu"] = Field(default="gelu", description="of the neurons")
     examples: int = Field(default=1024, ge=8, description="of the train split, whose tokens are distilled on")
     steps: int = Field(default=2000, ge=1, description="of the block-wise distillation, a layer")
@@ -363,7 +363,7 @@ class Rule(Plain, frozen=True):
     gate: Component | None = Field(default=None, description="masks that are learned, or whose weights go on learning")
     penalty: Component | None = Field(default=None, description="a term of the loss that drives weights or gates down")
     sparsity: float | None = Field(
-        default=None, ge=0, lt=1, description="target, the fraction removed; none = the recipe's"
+        default=None, ge=0, lt=1, description="target, the fraction removed; null = the recipe's"
     )
     initial: float = Field(default=0.0, ge=0, lt=1, description="sparsity at `start`")
     start: When = Field(default=When(percent=0), description="when masks first change")
@@ -383,13 +383,13 @@ class Phase(Plain, frozen=True):
     what they leave.
 
     `teacher`: `dense` is the recipe's model fine-tuned without rules, anything else a folder or hub name of a
-    fine-tuned model; none = labels only. `resets` puts the weights back to what the first phase started from, under
+    fine-tuned model; null = labels only. `resets` puts the weights back to what the first phase started from, under
     the masks found (a lottery ticket, arXiv:1803.03635).
     """
 
     name: FolderName = Field(default="sparse", description="of its own in the recipe; also a folder's name")
     training: Training = Field(default=Training(), description="how long, and at which rate")
-    teacher: str | None = Field(default=None, description="`dense`, or a folder or hub name; none = labels only")
+    teacher: str | None = Field(default=None, description="`dense`, or a folder or hub name; null = labels only")
     cuts: bool = Field(
         default=False,
         description="true = heads and neurons that earlier phases pruned are cut away first, so that this training is "
@@ -397,4 +397,4 @@ class Phase(Plain, frozen=True):
     )
     resets: bool = Field(default=False, description="true = start again from the first phase's weights, masks kept")
     distill: Distill = Field(default=Distill(), description="what is learned from the teacher, where there is one")
-    rules: tuple[Rule, ...] = Field(default=(), description="what becomes sparse; none = earlier masks are held")
+    rules: tuple[Rule, ...] = Field(default=(), description="what becomes sparse; null = earlier masks are held")

@@ -36,7 +36,7 @@ class ValueRange(Plain, frozen=True):
     low: int | float = Field(description="smallest value")
     high: int | float = Field(description="largest value")
     log: bool = Field(default=False, description="true = drawn evenly by order of magnitude")
-    step: int | float | None = Field(default=None, description="between two values; none = any, or every whole number")
+    step: int | float | None = Field(default=None, description="between two values; null = any, or every whole number")
 
     @field_validator("low", "high", "step", mode="before")
     @classmethod

@@ -17,10 +17,10 @@ class StoringRecipe(Recipe, frozen=True):
     """A recipe whose models may be rounded where they are saved; the model that is scored is the one that loads."""
 
     weights: Weights | None = Field(
-        default=None, description="to what the weights of made models are rounded in the file; none = as trained"
+        default=None, description="to what the weights of made models are rounded in the file; null = as trained"
     )
     embedding_weights: Weights | None = Field(
-        default=None, description="to what tables of embeddings are rounded; none = as `weights` says"
+        default=None, description="to what tables of embeddings are rounded; null = as `weights` says"
     )
 
     def check_plain(self, plain: str) -> None:

@@ -13,7 +13,7 @@ from sparsebert.reports.details import Stretch, stretches
 from sparsebert.reports.escape import in_markdown
 from sparsebert.reports.families import Family, short_name
 from sparsebert.reports.maps import tree_names
-from sparsebert.reports.metadata import base_name, front_matter, is_hub_name, is_new
+from sparsebert.reports.metadata import base_name, front_matter, is_hub_name, is_new, is_whole
 from sparsebert.reports.methods import methods
 from sparsebert.reports.render import as_markdown
 from sparsebert.reports.rows import family_rows
@@ -35,6 +35,16 @@ from sparsebert.reports.verdict import sentence
 
 _FOLDER = "path/to/this/folder"
 _PACKED = "packed.safetensors"
+_EVEN = 0.5
+# Limits of models of which nothing was removed, and of the others.
+_WHOLE = (
+    "Scores hold for the split named above; on other data they may be lower.",
+    "What the base model does wrong, this one may do too.",
+)
+_CUT = (
+    "Scores hold for the split named above; on other data the model may have lost more than the table says.",
+    "What the base model does wrong, this one does too, and pruning may have made rare cases worse than the mean.",
+)
 
 
 def model_card(record: Record, model_name: str, where: str = _FOLDER) -> str:
@@ -73,6 +83,8 @@ def in_short(record: Record, model: ModelResult) -> str:
     base = in_markdown(base_name(family.first))
     if is_new(family.first) and not model.sparsity.encoder_linear:
         return f"A masked language model of the size {base}, pretrained from new weights."
+    if record.kind == "finetune":
+        return f"{base}, fine-tuned on {in_markdown(record.task)}; its shape is what it was."
     if row.dense:
         return f"The dense model of a SparseBERT run: {base}, not pruned. The others of the run are compared to it."
     said = in_markdown(sentence(row, "dense"))
@@ -91,18 +103,19 @@ def how_to_load(model: Loadable, where: str, alone: bool) -> str:
     if embeds(model):
         needs = f"Needs {'`pip install sparsebert` beside' if own else 'only'} `sentence-transformers`."
         return "\n\n".join((needs, _fence(encoding(model, where), "python"), "On the command line:", shell))
-    parts = [
-        "Needs `pip install sparsebert` beside `transformers`." if own else "Plain `transformers` is enough.",
-        _fence(pipeline(model, where), "python"),
-        "Or with the logits in hand:",
-        _fence(loading(model, where), "python"),
-    ]
+    needs = "Needs `pip install sparsebert` beside `transformers`." if own else "Plain `transformers` is enough."
+    logits = "Or with the logits in hand:"
+    if finds_answers(model):
+        needs = "With `pip install sparsebert` texts are read whole, in windows, and no answer is given where none is:"
+        logits = f"Or by `transformers`{'' if own else ' alone'}, with the logits in hand of a text that fits at once:"
+    parts = [needs, _fence(pipeline(model, where), "python"), logits, _fence(loading(model, where), "python")]
     if own and model.model_type not in OWN_FAMILIES:
         said = "without sparsebert, by" if alone else "without the import, which needs sparsebert too, by"
         parts += [f"Or {said} the code that lies beside the model:", _fence(remote_code(model, where), "python")]
     if fills_masks(model):
         shell = _fence(f'sparsebert predict {shlex.quote(where)} "A sentence." --loss', "sh")
-    parts += ["On the command line:", shell]
+    asked = ", a file with columns `question` and `context` or SQuAD's `.json`" if finds_answers(model) else ""
+    parts += [f"On the command line{asked}:", shell]
     return "\n\n".join(parts)
 
 
@@ -124,7 +137,9 @@ def _labels(model: ModelResult) -> str:
 def _answer_threshold(found: LabelThresholds) -> str:
     (value,) = found.values.values()
     said = f"An answer is given where the probability that there is one is {value:.3f} or more; else there is none."
-    return f"## Answers\n\n{said} {_chosen(found)}"
+    # A record does not say whether the model came with one half, or had too few rows to choose another.
+    chosen = "None was chosen." if found.rows is None and value == _EVEN else _chosen(found)
+    return f"## Answers\n\n{said} {chosen}"
 
 
 def _chosen(found: LabelThresholds) -> str:
@@ -202,8 +217,7 @@ def _limits(record: Record, model: ModelResult) -> str:
     limits = [
         f"Times hold for {record.environment.cpu} with the batch, length, precision and threads given above; "
         "elsewhere, measure again.",
-        "Scores hold for the split named above; on other data the model may have lost more than the table says.",
-        "What the base model does wrong, this one does too, and pruning may have made rare cases worse than the mean.",
+        *(_WHOLE if is_whole(model) else _CUT),
     ]
     stored = model.stored
     if stored is not None and (stored.weights, stored.embeddings) != ("float32", "float32"):

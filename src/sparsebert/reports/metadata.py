@@ -10,8 +10,10 @@ import yaml
 
 from sparsebert.records import ModelResult, Record
 from sparsebert.reports.families import short_name
-from sparsebert.reports.usage import embeds, fills_masks, finds_answers, tags_words
+from sparsebert.reports.usage import embeds, fills_masks, finds_answers, needs_sparsebert, tags_words
 
+# Zeros, a part of the encoder's weights, that come about by themselves, as where half precision rounds to them.
+_CHANCE = 0.01
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -38,11 +40,22 @@ def front_matter(record: Record, model: ModelResult) -> str:
     values |= {"license": "unknown"} if is_new(record) else _license(base)
     if is_hub_name(base) and not is_new(record):
         values["base_model"] = base
-    whole = is_new(record) and not model.sparsity.encoder_linear
-    values["tags"] = ["sparsebert", *(["masked-lm"] if whole else ["pruning", "structured-pruning", "compressed"])]
+    values["tags"] = ["sparsebert", *_tags(record, model)]
     if model.scores:
         values["model-index"] = [{"name": f"{short_name(base)}-{model.name}", "results": [_result(record, model)]}]
     return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---"
+
+
+def is_whole(model: ModelResult) -> bool:
+    """Whether nothing was removed of the model: it has the shape of its family, all entries, and hardly a zero."""
+    cut = model.target_kind is not None or model.vocabulary is not None or needs_sparsebert(model)
+    return not cut and model.sparsity.encoder_linear < _CHANCE
+
+
+def _tags(record: Record, model: ModelResult) -> list[str]:
+    if is_new(record) and not model.sparsity.encoder_linear:
+        return ["masked-lm"]
+    return [] if is_whole(model) else ["pruning", "structured-pruning", "compressed"]
 
 
 def _task(model: ModelResult) -> str:

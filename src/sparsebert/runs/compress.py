@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 
 from sparsebert import registry
 from sparsebert.counts import zero_share
@@ -33,7 +33,7 @@ from sparsebert.pruning.targets import Goal, meet
 from sparsebert.recipe.compress import CompressRecipe
 from sparsebert.recipe.schema import Target
 from sparsebert.records import ModelResult, Score, Shape
-from sparsebert.runs.context import RunContext
+from sparsebert.runs.context import RunContext, set_up
 from sparsebert.runs.dense import Dense, Recovering, Trained, dense_entry, dense_model
 from sparsebert.runs.hidden import check_hidden, narrow_model
 from sparsebert.runs.max_drop import answers, fell_too_far, least_drop, too_far, too_few_examples
@@ -56,6 +56,18 @@ class Compress(RunType[CompressRecipe]):
 
     recipe = CompressRecipe
 
+    def set_up(self, recipe: CompressRecipe, folder: Path, callbacks: Sequence[TrainerCallback]) -> CompressContext:
+        """With texts in parts that a smaller vocabulary, which makes more tokens of them, reads whole too."""
+        vocabulary = recipe.vocabulary
+        if vocabulary is None:
+            return set_up(recipe, folder, callbacks)
+        return set_up(
+            recipe,
+            folder,
+            callbacks,
+            lambda own, task: [cut_tokenizer(own, ids_that_stay(task, own, vocabulary))],
+        )
+
     def check(self, context: CompressContext) -> int:
         """The dense model, and for each target a search and a training."""
         targets, vocabulary = wanted_targets(context.recipe), context.recipe.vocabulary
@@ -64,7 +76,7 @@ class Compress(RunType[CompressRecipe]):
             check_hidden(context, context.recipe.hidden_size)
         ids = None
         if vocabulary is not None:
-            ids = ids_that_stay(context, vocabulary)
+            ids = ids_that_stay(context.whole, context.tokenizer, vocabulary)
             check_ids(context.start().config, ids)
             cut_tokenizer(context.tokenizer, ids)
         check_reach(context, ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -34,7 +34,7 @@ from sparsebert.records import TRAIN, Decisions, Inputs, Score
 from sparsebert.reports import values as v
 from sparsebert.runs.notes import has_head, notes_about, notes_about_teachers, notes_about_thresholds
 from sparsebert.runs.scoring import decisions, hidden_loss_score, split_scores
-from sparsebert.runs.start import check_pooling, start_config, vector_asked
+from sparsebert.runs.start import check_kind, check_pooling, start_config, vector_asked
 from sparsebert.runs.token_rows import apart_rows, collator_of, encoded_splits, fit_tokenizer, in_parts, numbered
 from sparsebert.tasks.kind import ConstantAnswer, TaskKind, task_kind
 from sparsebert.tasks.metrics import score
@@ -47,7 +47,6 @@ from sparsebert.training.text_rows import Hider
 Predictions = dict[str, np.ndarray]
 R = TypeVar("R", bound=Recipe)
 TOLERANCE = 1e-4
-_OF_TOKENS = {"tokens": "tags words", "spans": "finds answers in texts"}
 _GIVE = {
     "embeddings": "name how the vectors of tokens become one, --pooling mean, or give a folder of sentence-transformers"
 }
@@ -57,6 +56,7 @@ _GIVE = {
 class RunContext(Generic[R]):
     """Token rows of both splits (`row` numbers the train rows), and where things go.
 
+    Rows of `task` are what models read at once; `undivided` has them as they came, none = no text was divided.
     `threshold_rows` are those that no training sees, so that models choose thresholds on them; none = they do not.
     `callbacks` are the user's own, of every training, which is also logged to `report_to`. Inside a `share()` no other
     run trains the same dense model.
@@ -76,12 +76,18 @@ class RunContext(Generic[R]):
     report_to: tuple[str, ...] = ()
     share: Callable[[], AbstractContextManager[None]] = nullcontext
     threshold_rows: Dataset | None = None
+    undivided: Task | None = None
     _opened: list[PreTrainedModel] = field(default_factory=list)
 
     @property
     def spec(self) -> TaskSpec:
         """The task's table entry."""
         return self.task.spec
+
+    @property
+    def whole(self) -> Task:
+        """The task with its texts whole, before long ones were divided."""
+        return self.undivided or self.task
 
     @property
     def kind(self) -> TaskKind:
@@ -245,15 +251,24 @@ def task_of(recipe: Recipe) -> Task:
     return without_threshold_rows(task, recipe.threshold_rows, recipe.data_seed)
 
 
-def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> RunContext[R]:
-    """Load data and tokeniser. Raises UserError for anything the user can mend, before anything is written."""
+def set_up(
+    recipe: R,
+    folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+    further: Callable[[PreTrainedTokenizerBase, Task], Sequence[PreTrainedTokenizerBase]] = lambda own, task: (),
+) -> RunContext[R]:
+    """Load data and tokeniser; `further` ones will read the texts too, such as what is made of the model's own.
+
+    Raises UserError for anything the user can mend, before anything is written.
+    """
     source = resolve(recipe.model)
     check_start(load_config(source), source.name)
-    task = task_of(recipe)
-    check_pooling(recipe, task_kind(task.spec.kind))
+    check_kind(recipe, load_config(source))
+    whole = task_of(recipe)
+    check_pooling(recipe, task_kind(whole.spec.kind))
     config, tokenizer = start_config(recipe), load_tokenizer(source)
-    _check_says_something(recipe, task.spec, config)
-    task = in_parts(recipe, task, tokenizer, config)
+    _check_says_something(recipe, whole.spec, config)
+    task = in_parts(recipe, whole, tokenizer, config, partial(further, tokenizer))
     train, encoded = encoded_splits(recipe, task, tokenizer, config)
     fixed = task_kind(task.spec.kind).labelled
     notes = [
@@ -275,6 +290,7 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
         tuple(note for note in notes if note),
         callbacks=tuple(callbacks),
         threshold_rows=apart_rows(recipe, task, tokenizer, config),
+        undivided=whole,
     )
     # Damaged weights and lengths without positions are found before anything is written.
     for setting in context.settings:
@@ -283,17 +299,7 @@ def set_up(recipe: R, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -
 
 
 def _check_says_something(recipe: Recipe, spec: TaskSpec, config: PretrainedConfig) -> None:
-    """Raise UserError for a task without labels where no model is there whose outputs could stand for them.
-
-    And for a model of words or answers where something else is to be judged, which would lose its head.
-    """
-    head = saved_head(config)
-    if head in _OF_TOKENS and head != task_kind(spec.kind).head:
-        raise UserError(
-            f"The model {_OF_TOKENS[head]}, and its head would be lost",
-            got=f"{', '.join(config.architectures or ())} for kind {spec.kind}",
-            fix=f"give --kind {head}; to start from its encoder alone, save that as a model of its own",
-        )
+    """Raise UserError for a task without labels where no model is there whose outputs could stand for them."""
     kind = task_kind(spec.kind)
     if kind.hides_tokens and not has_head(config, spec):
         raise UserError(

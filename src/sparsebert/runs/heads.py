@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from sparsebert.recipe.multitask import NAME, MultitaskRecipe
 from sparsebert.records import Decisions, Score
 from sparsebert.runs.context import Predictions, RunContext, set_up
 from sparsebert.tasks.bootstrap import interval, resampled_scores
+from sparsebert.tasks.kind import ConstantAnswer
 from sparsebert.tasks.metrics import constant_scores
 from sparsebert.tasks.table import TaskSpec, task_spec
 from sparsebert.training.evaluate import predict_logits
@@ -40,6 +42,11 @@ class HeadsContext(RunContext[MultitaskRecipe]):
     """A context for each head; the validation splits of all are named by their tasks, as `sst5 validation`."""
 
     parts: Mapping[str, RunContext[MultitaskRecipe]] = field(default_factory=dict)
+
+    @cached_property
+    def constant(self) -> ConstantAnswer:
+        """Of each task its own, so that there are no outputs that would be all of them."""
+        return ConstantAnswer(np.zeros(0), "the constant answer to each task")
 
     def predict(self, model: PreTrainedModel) -> Predictions:
         """Outputs of the head of each validation split."""

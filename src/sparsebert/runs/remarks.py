@@ -1,4 +1,4 @@
-"""What a run has to say of its own scores: a dense model or a teacher that is no better than a constant answer."""
+"""What a run has to say of its own scores: models and teachers that are no better than a constant answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,30 @@ def remarks(context: RunContext, models: Sequence[ModelResult]) -> list[str]:
     dense = [model for model in models[:1] if model.name == "dense"]
     doubts = [doubt(context, model.scores, model.decisions) for model in dense]
     told = (said for model in models for said in (*nats_remarks(model), *_vector_remarks(context, model)))
-    return [*filter(None, doubts), *told]
+    return [*filter(None, (*doubts, _no_better(context, models[len(dense) :]))), *told]
+
+
+def _no_better(context: RunContext, models: Sequence[ModelResult]) -> str | None:
+    """One line that names all models which a constant answer is not shown to be worse than; None where there are none.
+
+    A run of removals says it of its whole network itself.
+    """
+    said = {
+        model.name: (one, main_score(context, model.scores))
+        for model in models
+        if model.prune_study is None and (one := collapse(context, model.name, model.scores, model.decisions))
+    }
+    if len(said) < 2:
+        return next((one for one, _ in said.values()), None)
+    each = ", ".join(name if score is None else f"{name} {_value(score)}" for name, (_, score) in said.items())
+    always = next((score.baseline for _, score in said.values() if score is not None), None)
+    gives = "" if always is None else f" ({metric_name(context.spec.main_metric).lower()} {v.fraction(always)})"
+    return f"No better than {context.constant.said}{gives}: {each}"
+
+
+def _value(score: Score) -> str:
+    between = "" if score.low is None or score.high is None else f" ({_between(score.low, score.high)})"
+    return f"{v.fraction(score.value)}{between}"
 
 
 def _vector_remarks(context: RunContext, model: ModelResult) -> list[str]:

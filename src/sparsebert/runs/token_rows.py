@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from datasets import Dataset
@@ -17,6 +18,9 @@ from sparsebert.tasks.kind import task_kind
 from sparsebert.training.collate import Collator, padding_collator
 from sparsebert.training.masked_texts import hidden_once
 from sparsebert.training.text_rows import Hider
+
+Further = Callable[[Task], Sequence[PreTrainedTokenizerBase]]
+"""Tokenizers that will read the texts of a task besides the model's own."""
 
 
 def encoded_splits(
@@ -39,11 +43,28 @@ def collator_of(tokenizer: PreTrainedTokenizerBase, task: Task) -> Collator:
     return padding_collator(tokenizer, task_kind(task.spec.kind).hides_tokens)
 
 
-def in_parts(recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Task:
-    """The task with long texts divided, where there is something to learn of every word or token of them."""
+def in_parts(
+    recipe: Recipe,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    config: PretrainedConfig,
+    further: Further = lambda task: (),
+) -> Task:
+    """The task with long texts divided, where there is something to learn of every word or token of them.
+
+    Parts are such that the `further` tokenizers read them whole too: all models of a run answer the same rows.
+    """
     kind = task_kind(task.spec.kind)
     if not (kind.of_tokens or kind.hides_tokens):
         return task
+    found = task
+    for one in (*further(task), tokenizer):
+        found = _in_parts(recipe, found, one, config)
+    return found
+
+
+def _in_parts(recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Task:
+    kind = task_kind(task.spec.kind)
     reader = Reader.of_kind(kind, tokenizer, recipe.max_length, *token_limits(config))
     if not kind.hides_tokens:
         return divided(task, reader)

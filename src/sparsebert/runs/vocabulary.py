@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets import Dataset
 from pydantic import BaseModel, ConfigDict
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsebert.data.hold_out import row_texts
+from sparsebert.data.load import Task
 from sparsebert.data.smaller_vocabulary import (
     choose_entries,
     count_changed,
@@ -65,16 +67,18 @@ class SmallerVocabulary:
         )
 
 
-def ids_that_stay(context: RunContext[CompressRecipe], wanted: FewerEntries) -> list[int]:
-    """Ids of the run's tokenizer. Raises UserError for files that cannot be read, and as `choose_entries` does."""
-    tokenizer = context.tokenizer
+def ids_that_stay(whole: Task, tokenizer: PreTrainedTokenizerBase, wanted: FewerEntries) -> list[int]:
+    """Ids of a run's tokenizer, by the texts of its task before these are divided.
+
+    Raises UserError for files that cannot be read, and as `choose_entries` does.
+    """
     if wanted.entries is not None:
         listed = [entry for entry in _lines(wanted.entries) if entry]
         unknown = sorted(set(listed) - entries_of(tokenizer))
         if unknown:
             raise UserError(f"The tokenizer lacks {len(unknown)} entries of {wanted.entries}", got=repr(unknown[0]))
         return kept_ids(tokenizer, choose_entries(tokenizer, dict.fromkeys(listed, 1)))
-    texts = [*_texts(context, "train"), *(text for file in wanted.texts for text in _lines(file))]
+    texts = [*_texts(whole.train), *(text for file in wanted.texts for text in _lines(file))]
     return kept_ids(tokenizer, choose_entries(tokenizer, count_entries(tokenizer, texts), wanted.most))
 
 
@@ -86,7 +90,7 @@ def smaller_vocabulary(context: RunContext[CompressRecipe], dense: Dense, wanted
     context.steps.begin("The vocabulary")
 
     def work() -> CutEntries:
-        ids = ids_that_stay(context, wanted)
+        ids = ids_that_stay(context.whole, context.tokenizer, wanted)
         tokenizer = cut_tokenizer(context.tokenizer, ids)
         small = cut_vocabulary(dense.model, ids)
         if context.threshold_rows is not None:
@@ -94,7 +98,8 @@ def smaller_vocabulary(context: RunContext[CompressRecipe], dense: Dense, wanted
         save_model(small, tokenizer, exact)
         if packing.rounds:
             save_made(small, tokenizer, folder, packing)
-        texts = _texts(context, context.task.validation_name)
+        # A text, such as one that several questions are about, is one text.
+        texts = list(dict.fromkeys(_texts(context.whole.validation)))
         changed = count_changed(context.tokenizer, tokenizer, ids, texts)
         left = VocabularyLeft(
             entries=len(ids), before=dense.model.config.vocab_size, texts_changed=changed, texts=len(texts)
@@ -116,9 +121,8 @@ def smaller_vocabulary(context: RunContext[CompressRecipe], dense: Dense, wanted
     return SmallerVocabulary(reading, smaller, entry, left, _bytes(dense.model) - _bytes(trained))
 
 
-def _texts(context: RunContext[CompressRecipe], split: str) -> list[str]:
-    """The texts of a split; both sides of pairs."""
-    rows = context.task.train if split == "train" else context.task.validation
+def _texts(rows: Dataset) -> list[str]:
+    """The texts of rows; both sides of pairs."""
     return [text for one in row_texts(rows) for text in one]
 
 

@@ -78,8 +78,6 @@ def _question(content: Any, limits: Limits) -> Question:
 def _check(first: Sequence[str], second: Sequence[str] | None, limits: Limits) -> None:
     for name, texts in (("text", first), ("text_pair", second or ())):
         for number, text in enumerate(texts, start=1):
-            if not text.strip():
-                raise RefusedError(422, f"texts: {name} {number} is empty")
             if len(text) > limits.letters:
                 raise RefusedError(
                     422, f"texts: {name} {number} has {len(text)} characters; allowed are {limits.letters}"

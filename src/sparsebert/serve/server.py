@@ -11,6 +11,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from sparsebert.deployment.predictor import check_model
 from sparsebert.serve.app import application
 from sparsebert.serve.arrivals import Arrivals
 from sparsebert.serve.connection import connections
@@ -27,9 +28,12 @@ GRACE_S = 5
 def serve(planned: Sequence[Plan], address: Address, limits: Limits, token_file: Path | None) -> None:
     """Serve until a signal comes; those who wait then are answered first.
 
-    Raises UserError for an address that is in use or needs a token, and for a model that cannot be opened.
+    Raises UserError for an address that is in use or needs a token, and for a model that cannot be opened; nobody is
+    let in before it is known that all of them answer texts.
     """
     token = needed_token(address, token_file)
+    for plan in planned:
+        check_model(plan.model, plan.runtime, plan.max_length)
     with listening(address) as door:
         log_as_json()
         uvloop.run(_serve(planned, door, limits, token))
