@@ -325,6 +325,8 @@ def test_a_model_that_has_held_more_than_the_limit_is_out() -> None:
     turns.clear()
     run(job, [holding(name, [129.0]) for name in "ab"], 4, found, 128)
     assert not turns and job.found["over"] and [side["fits"] for side in job.found["sides"]] == [False, False]
+    # What has made no turn has not used nothing: it was not measured.
+    assert [side["joules"] for side in job.found["sides"]] == [None, None]
 
 
 def classes(*chances: float) -> list[dict[str, Any]]:

@@ -150,6 +150,7 @@ def test_the_nearest_texts_are_those_of_the_largest_cosines(home: Path, tmp_path
     for side in found["sides"]:
         assert [row["text"] for row in side["nearest"]] == expected
         assert [row["cosine"] for row in side["nearest"]] == pytest.approx([cosines[text] for text in expected])
+    assert "no other text" in worked(client, "neighbours", one, one, file=file | {"content": "good w1 w2"})["line"]
     # Without a file, of the package's reviews; and a model that gives none says so, beside one that does.
     found = worked(client, "neighbours", one, given(home / "runs" / "obs0", "dense"))["found"]
     assert found["same"] is None and found["texts"] > 50 and len(found["sides"][0]["nearest"]) == NEAREST

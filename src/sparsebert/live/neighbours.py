@@ -33,8 +33,11 @@ class Neighbourhood:
         """Report the NEAREST texts of the queue for both, by cosine; the text itself is none of them.
 
         A model that gives no vectors has a `problem` in the place of its texts, and the other one has its own.
+        Raises UserError where the queue holds no other text.
         """
         texts = [one for one in dict.fromkeys(queue.first) if one.strip() != text.strip()]
+        if not texts:
+            raise UserError("There is no other text than the one asked about", fix="choose a file that holds more")
         told: list[dict[str, Any]] = []
         for side in sides:
             job.report({"line": f"Opening {side.model.name} …", "sides": told})

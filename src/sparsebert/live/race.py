@@ -44,7 +44,7 @@ class Racer:
         return not limit_mb or self.progress.peak_mb <= limit_mb
 
     def told(self, limit_mb: int) -> dict[str, Any]:
-        """As the page shows it; `joules` none where they are not known."""
+        """As the page shows it; `joules` none where they are not known, or no turn was made."""
         now = self.progress
         return {
             "name": self.name,
@@ -53,7 +53,7 @@ class Racer:
             "seconds": now.seconds,
             "rate": now.done / now.seconds if now.seconds else None,
             "spread": spread(now.rates),
-            "joules": None if now.spent.joules is None else now.spent.total,
+            "joules": now.spent.total if now.spent.joules else None,
             "peak_mb": now.peak_mb,
             "fits": self.fits(limit_mb),
         }
