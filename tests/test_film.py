@@ -92,7 +92,7 @@ def test_cells_are_shares_of_zeros_that_together_count_each_weight_once() -> Non
 
 def test_the_explorer_shows_every_frame_of_a_run(tmp_path: Path) -> None:
     model = shown_models(Library([filmed(tmp_path / "sparse").parent]).look().runs)[-1]
-    (chart,) = (one for one in model_charts(model) if one.kind == "film")
+    (chart,) = (one for one in model_charts(model).charts if one.kind == "film")
     assert [row[0] for row in chart.rows] == [2, 4, 6]
     assert [row[2:] for row in chart.rows] == [(0.0, 0.0, 0.0), (0.25, 0.25, 0.0), (0.375, 0.25, 0.125)]
     (part,) = chart.more["tiles"]
@@ -102,24 +102,38 @@ def test_the_explorer_shows_every_frame_of_a_run(tmp_path: Path) -> None:
     file = tmp_path / "sparse" / MASK_FILM
     short = {key: value[:1] for key, value in load_file(file).items()}
     save_file({key: torch.from_numpy(value) for key, value in short.items()}, file)
-    assert "film" not in [one.kind for one in model_charts(model)]
+    assert "film" not in [one.kind for one in model_charts(model).charts]
 
 
-@pytest.mark.parametrize("damage", ["cut short", "frames", "form"])
-def test_a_damaged_film_is_one_line_and_no_film_is_none(damage: str, tmp_path: Path) -> None:
+DAMAGES = {
+    "fewer steps": lambda one: {"steps": one["steps"][:2]},
+    "no numbers of steps": lambda one: {"steps": np.array(7)},
+    "steps backwards": lambda one: {"steps": one["steps"][::-1]},
+    "no frames": lambda one: {key: value[:0] for key, value in one.items()},
+    "parts as a column": lambda one: {"pruned": one["pruned"][:, None]},
+    "a part that is no number": lambda one: {"went": one["went"] * np.nan},
+    "pictures of floats": lambda one: {key: value.astype(float) for key, value in one.items() if "picture" in key},
+    "pictures of one line": lambda one: {key: value[:, 0] for key, value in one.items() if "picture" in key},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_film_is_one_line_and_all_else_is_shown(damage: str, tmp_path: Path) -> None:
     file = filmed(tmp_path / "sparse") / MASK_FILM
-    model = train_record().models[-1]
-    record = file.parent / FILE_NAME
-    tensors = load_file(file)
-    phase = next(iter(model.phases))
-    if damage == "frames":
-        tensors[f"{phase}/steps"] = tensors[f"{phase}/steps"][:2]
-    if damage == "form":
-        tensors = {key: value.astype(np.float32) for key, value in tensors.items()}
-    if damage == "cut short":
-        file.write_bytes(file.read_bytes()[:100])
-    else:
-        save_file({key: torch.from_numpy(value.copy()) for key, value in tensors.items()}, file)
+    tensors = {key.partition("/")[2]: value for key, value in load_file(file).items()}
+    phase = next(iter(train_record().models[-1].phases))
+    tensors |= DAMAGES[damage](tensors)
+    save_file({f"{phase}/{key}": torch.from_numpy(np.array(value)) for key, value in tensors.items()}, file)
+    drawn = model_charts(shown_models(Library([tmp_path]).look().runs)[-1])
+    assert [chart.kind for chart in drawn.charts] == ["zeros", "timeline"]
+    (problem,) = drawn.problems
+    assert "mask_film.safetensors is damaged" in problem and "\n" not in problem
+
+
+def test_a_film_that_is_cut_short_is_damaged_and_no_film_is_none(tmp_path: Path) -> None:
+    file = filmed(tmp_path / "sparse") / MASK_FILM
+    model, record = train_record().models[-1], file.parent / FILE_NAME
+    file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UserError, match=r"mask_film\.safetensors is damaged"):
         read_film(record, model)
     file.unlink()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from sparsebert.errors import UserError
 from sparsebert.explorer.chart_data import ChartData, short
 from sparsebert.explorer.matrices import MOST_CELLS, zero_pictures
 from sparsebert.explorer.models import ShownModel
@@ -24,13 +26,33 @@ from sparsebert.reports.zeros import describe_zeros
 _FEWEST_STEPS = 2
 
 
-def model_charts(model: ShownModel) -> list[ChartData]:
-    """The pictures that the record holds numbers for. Raises UserError for a damaged file beside it."""
+@dataclass(frozen=True)
+class ModelCharts:
+    """The pictures of a model, and a line for each file beside its record that is damaged."""
+
+    charts: tuple[ChartData, ...]
+    problems: tuple[str, ...]
+
+
+def model_charts(model: ShownModel) -> ModelCharts:
+    """The pictures that the record holds numbers for."""
     result = model.first[1]
     # One that has lost single weights has all of its heads and neurons: their map would look as if nothing were gone.
     cut = (_heads(result), _neurons(result)) if result in cut_models(model.family) else ()
-    drawn = (*cut, prune_chart(model), _zeros(result), _places(model), _timeline(result), _film(model), *_trees(model))
-    return [chart for chart in drawn if chart is not None]
+    charts: list[ChartData | None] = [*cut, prune_chart(model), _zeros(result)]
+    problems = []
+    beside: tuple[Callable[[], Iterable[ChartData | None]], ...] = (
+        lambda: [_places(model)],
+        lambda: [_timeline(result)],
+        lambda: [_film(model)],
+        lambda: _trees(model),
+    )
+    for draw in beside:
+        try:
+            charts += draw()
+        except UserError as error:
+            problems.append(str(error))
+    return ModelCharts(tuple(chart for chart in charts if chart is not None), tuple(problems))
 
 
 def _heads(model: ModelResult) -> ChartData:
@@ -152,10 +174,12 @@ def _film(model: ShownModel) -> ChartData | None:
         for part in parts
         for frame in range(len(part.steps))
     )
+    # In the order of the other pictures; what is no matrix of a layer comes last.
+    order = {name: place for place, name in enumerate(model.first[1].sparsity_by_tensor)}
     tiles = [
         [
             {"layer": layer, "matrix": _matrix_name(matrix), **_encoded(picture)}
-            for name, picture in part.pictures.items()
+            for name, picture in sorted(part.pictures.items(), key=lambda one: order.get(one[0], len(order)))
             for layer, matrix in [place_of(name)]
         ]
         for part in parts

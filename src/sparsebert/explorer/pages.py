@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from sparsebert.errors import UserError
 from sparsebert.explorer.annex import NO_ANNEX, Annex
-from sparsebert.explorer.charts import ChartData, model_charts
+from sparsebert.explorer.charts import model_charts
 from sparsebert.explorer.commands import making
 from sparsebert.explorer.facts import model_facts
 from sparsebert.explorer.library import FoundRun, Shelf
@@ -83,16 +83,12 @@ def view_of(shelf: Shelf, live: bool, annex: Annex = NO_ANNEX) -> ExplorerView:
 
 def model_html(model: ShownModel) -> str:
     """What stands below the trade-off for one model."""
-    problem, charts = "", list[ChartData]()
-    try:
-        charts = model_charts(model)
-    except UserError as error:
-        problem = str(error)
+    drawn = model_charts(model)
     return _template("model.html").render(
         model=model,
         facts=model_facts(model),
-        charts=charts,
-        problem=problem,
+        charts=drawn.charts,
+        problems=drawn.problems,
         studies=list(shown_studies(model)),
         table=_table_html,
         in_script=in_script,

@@ -63,6 +63,18 @@ class Runner:
         return now
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A model that is open: its runtime, and the most memory that was held until now, in 2**20 bytes.
+
+    Where others were `tried`, theirs is part of that.
+    """
+
+    runtime: str | None
+    tried: bool
+    peak_mb: float
+
+
 class Lane:
     """The object in the other process. Making it imports what models need, which is most of the time of the first."""
 
@@ -73,11 +85,8 @@ class Lane:
         for module in ("sparsebert.deployment.predictor", *(["sparsebert.deployment.plain"] if needs_torch else [])):
             import_module(module)
 
-    def open(self, model: str, runtime: str, threads: int, batch: int, queue: TextQueue) -> tuple[str | None, float]:
-        """Open the model and answer a batch; the runtime chosen, and the most memory held until now, in 2**20 bytes.
-
-        Raises UserError as a Predictor does.
-        """
+    def open(self, model: str, runtime: str, threads: int, batch: int, queue: TextQueue) -> Ready:
+        """Open the model and answer a batch. Raises UserError as a Predictor does."""
         from sparsebert.deployment.predictor import Predictor
 
         self._predictor = predictor = Predictor(model, runtime, batch=batch, threads=threads)
@@ -89,7 +98,7 @@ class Lane:
         answers(0, batch)
         predictor.warm_up(WARM_S)
         self._runner = Runner(answers, len(queue.first), batch, counters())
-        return predictor.runtime, status_mb("VmHWM")
+        return Ready(predictor.runtime, bool(predictor.measured_ms), status_mb("VmHWM"))
 
     def turn(self) -> Progress:
         """As of a Runner."""

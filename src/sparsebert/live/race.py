@@ -64,22 +64,33 @@ def race(job: Errand, sides: tuple[Side, Side], queue: TextQueue, batch: int, li
     for side in sides:
         need_torch(side.model)
     with ExitStack() as stack:
-        remotes = [Remote(side.model.name, "sparsebert.live.lane:Lane") for side in sides]
-        for remote in remotes:
-            stack.callback(remote.stop)
         job.report({"line": "Starting a process for each …"})
-        with ThreadPoolExecutor(len(sides)) as both:
-            list(both.map(lambda side, remote: remote.make(not side.model.is_programs), sides, remotes))
+        remotes = _processes(sides, stack)
         racers = []
         # One after the other: a runtime may be chosen by measuring.
         for side, remote in zip(sides, remotes, strict=True):
             job.report({"line": f"Opening {side.model.name} …"})
             job.go_on()
-            way = side.way
-            runtime, peak_mb = remote.call("open", side.model.place, way.runtime, way.threads, batch, queue)
+            asked = (side.way.threads, batch, queue)
+            ready = remote.call("open", side.model.place, side.way.runtime, *asked)
+            if ready.tried:
+                # The process still holds what the other runtimes took.
+                remote.stop()
+                (remote,) = _processes([side], stack)
+                ready = remote.call("open", side.model.place, ready.runtime, *asked)
             turn = partial(remote.call, "turn")
-            racers.append(Racer(side.model.name, runtime, turn, Progress(peak_mb=peak_mb)))
+            racers.append(Racer(side.model.name, ready.runtime, turn, Progress(peak_mb=ready.peak_mb)))
         run(job, racers, len(queue.first), counters(), limit_mb)
+
+
+def _processes(sides: Sequence[Side], stack: ExitStack) -> list[Remote]:
+    """One for each side, until the stack closes; they import what they need side by side."""
+    remotes = [Remote(side.model.name, "sparsebert.live.lane:Lane") for side in sides]
+    for remote in remotes:
+        stack.callback(remote.stop)
+    with ThreadPoolExecutor(len(sides)) as all_of_them:
+        list(all_of_them.map(lambda side, remote: remote.make(not side.model.is_programs), sides, remotes))
+    return remotes
 
 
 def run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +62,16 @@ def _parts(tensors: dict[str, np.ndarray], model: ModelResult) -> Iterator[FilmP
         own = {key.removeprefix(before): value for key, value in tensors.items() if key.startswith(before)}
         if own:
             pictures = {key.removeprefix(PICTURE): one for key, one in own.items() if key.startswith(PICTURE)}
-            frames = {len(one) for one in (own["steps"], *(own[name] for name in COUNTED), *pictures.values())}
-            if len(frames) != 1 or any(one.ndim != 3 or one.dtype != np.uint8 for one in pictures.values()):
+            if not _fit(own["steps"], [own[name] for name in COUNTED], list(pictures.values())):
                 raise ValueError(f"the frames of phase {span.name} do not fit each other")
             pruned, went, returned = (own[name] for name in COUNTED)
             yield FilmPart(span.name, span.start, own["steps"], pruned, went, returned, pictures)
+
+
+def _fit(steps: np.ndarray, counted: Sequence[np.ndarray], pictures: Sequence[np.ndarray]) -> bool:
+    """Whether these are frames: steps that go on, parts of the weights, and pictures of bytes, of each as many."""
+    if steps.ndim != 1 or not len(steps) or not pictures or (np.diff(steps) <= 0).any():
+        return False
+    if any(one.shape != steps.shape or not np.isfinite(one).all() for one in counted):
+        return False
+    return all(one.ndim == 3 and one.size and len(one) == len(steps) and one.dtype == np.uint8 for one in pictures)

@@ -66,7 +66,7 @@ function wake() {
 
 function askedSides() {
   const { left, right } = sidesWanted();
-  const side = (model, name) => ({ key: model.key, runtime: SIDES.elements[name].value || "auto" });
+  const side = (model, name) => ({ key: model.key, runtime: SIDES.elements[name].value || readState()[name] || "auto" });
   return { left: side(left, "left_runtime"), right: side(right, "right_runtime"), threads: Number(SIDES.elements.threads.value) };
 }
 
