@@ -180,7 +180,7 @@ def test_the_nearest_texts_of_both_and_which_they_share(browser: Browser, url: s
         page.get_by_label("Text", exact=True).fill("good w1")
         near.click()
         found = page.locator("#neighbours")
-        expect(found.locator(".verdict")).to_have_text("5 of the 5 nearest texts are the same.")
+        expect(found.locator(".verdict")).to_have_text("Of the 5 nearest texts 5 are the same.")
         expect(found.locator("li.shared")).to_have_count(10)
         expect(found.locator(".caption")).to_contain_text("the reviews that come with the package")
         page.locator("#own-file").get_by_label("File").set_input_files(

@@ -238,16 +238,6 @@ def test_a_file_is_compared_text_by_text(client: TestClient, home: Path) -> None
     assert worked(client, "file", file=table)["found"]["texts"] == 1
 
 
-def test_a_race_goes_on_until_one_is_through(client: TestClient, home: Path) -> None:
-    # One that reads nothing but pairs gets each text beside the next one, and with many zeros there are two runtimes.
-    asked = {"texts": 100, "batch": 8, "memory": 2048, "runtime": "auto"}
-    found = worked(client, "race", SMALL, given(home, "pairs"), **asked)["found"]
-    assert {side["runtime"] for side in found["sides"]} <= {"eager", "sparse"}
-    assert found["over"] and found["total"] == 100 and max(side["done"] for side in found["sides"]) == 100
-    assert all(side["rate"] > 0 and side["seconds"] > 0 for side in found["sides"])
-    assert found["energy"].startswith("not measurable here: ") or found["sides"][0]["joules"] is not None
-
-
 def test_two_races_are_one_after_the_other_and_can_be_stopped(client: TestClient) -> None:
     numbers = [client.post("/live/work", json=asked("race", texts=2000, batch=1, memory=0)).json() for _ in range(2)]
     second = client.get("/live/work", params=numbers[1]).json()

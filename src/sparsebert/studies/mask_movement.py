@@ -25,7 +25,8 @@ DEFINITION = (
     "pruned and the look before did not, over all weights that the phase's rules cover, summed over the phase; came "
     "back: the same for weights that are there again. What came back and went again between two looks is not seen. At "
     f"rest from: the first step after which fewer than {STILL:.1%} of the weights move between two looks; absent where "
-    "they move until the end."
+    "they move until the end. Masks that are changed every so many steps stand still between: that they are at rest is "
+    "only known where the training goes on for longer than that."
 )
 _COLUMNS = (
     StudyColumn("phase", "Phase"),

@@ -239,16 +239,27 @@ function addSlider(figure, chart, label, moved) {
   row.append(play, slider);
   figure.querySelector(".chart").after(row, make("output", ""));
   slider.addEventListener("input", moved);
-  play.addEventListener("click", () => {
-    slider.value = 0;
+  let timer = null;
+  const stop = () => {
+    clearTimeout(timer);
+    timer = null;
+    play.textContent = "Play";
+  };
+  const next = () => {
+    if (!slider.isConnected || Number(slider.value) >= chart.rows.length - 1) return stop();
+    slider.stepUp();
     moved();
-    const next = () => {
-      if (!slider.isConnected || Number(slider.value) >= chart.rows.length - 1) return;
-      slider.stepUp();
+    timer = setTimeout(next, Math.max(60, 4000 / chart.rows.length));
+  };
+  // From where it stands, and from the beginning where that is the end.
+  play.addEventListener("click", () => {
+    if (timer !== null) return stop();
+    if (Number(slider.value) >= chart.rows.length - 1) {
+      slider.value = 0;
       moved();
-      setTimeout(next, Math.max(60, 4000 / chart.rows.length));
-    };
-    setTimeout(next, 300);
+    }
+    play.textContent = "Pause";
+    timer = setTimeout(next, 300);
   });
   return slider;
 }

@@ -43,7 +43,8 @@ function prepareAsk() {
     const given = checked();
     const file = given && (await chosenFile(section));
     if (!given || file === null) return;
-    const among = file ? `the texts of ${file.name}` : "the reviews that come with the package";
+    const among = file ? `the texts of ${file.name} that differ${file.columns.includes(",") ? ", of pairs the first" : ""}` : "the reviews that come with the package";
+    document.getElementById("neighbours").replaceChildren();
     work(section, { what: "neighbours", text: given.text, file }, (found) => drawNeighbours(found, among));
   });
   ASK.querySelector("[data-act=inside]").addEventListener("click", () => {
@@ -110,8 +111,8 @@ function drawNeighbours({ sides, texts, same }, among) {
   box.append(...sides.map((side) => neighboursOf(side, shared)));
   const found = [box];
   if (texts !== undefined) {
-    if (same !== null) found.unshift(make("p", `${same} of the ${named[0].nearest.length} nearest texts are the same.`, { class: "verdict" }));
-    found.push(make("p", `Of ${texts.toLocaleString("en")} texts, ${among}: those whose vectors have the largest cosine with the vector of this text. A line before a text says that both models name it.`, { class: "caption" }));
+    if (same !== null) found.unshift(make("p", `Of the ${named[0].nearest.length} nearest texts ${same} ${same === 1 ? "is" : "are"} the same.`, { class: "verdict" }));
+    found.push(make("p", `Of ${texts.toLocaleString("en")} text${texts === 1 ? "" : "s"}, ${among}: those whose vectors have the largest cosine with the vector of this text. A line before a text says that both models name it.`, { class: "caption" }));
   }
   document.getElementById("neighbours").replaceChildren(...found);
 }

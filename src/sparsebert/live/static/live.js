@@ -132,9 +132,10 @@ function spreadText(spread, form) {
 // The interval of the median says whether one is faster at all; the turns themselves spread wider.
 function fasterText(faster, names) {
   if (!faster) return "";
-  const chance = faster.low === null || (faster.low <= 1 && faster.high >= 1);
-  const known = faster.low === null ? "" : ` (95% interval of the median ${times(faster.low)} to ${times(faster.high)}, ${faster.n} turns)`;
-  return `${names[1]} is ${times(faster.median)} as fast as ${names[0]}${known}${chance ? ", which may be chance" : ""}.`;
+  const few = faster.low === null;
+  const chance = few ? "; more turns are needed to tell that from chance" : faster.low <= 1 && faster.high >= 1 ? ", which may be chance" : "";
+  const known = few ? ` in ${faster.n} turns` : ` (95% interval of the median ${times(faster.low)} to ${times(faster.high)}, ${faster.n} turns)`;
+  return `${names[1]} is ${times(faster.median)} as fast as ${names[0]}${known}${chance}.`;
 }
 
 if (SIDES) {

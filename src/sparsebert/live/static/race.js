@@ -24,7 +24,9 @@ function drawRace(found, state) {
   [one, other].forEach((lane, side) => drawLane(lane, sides[side], found.total));
   // Readers of screens hear the end, not every step of it.
   verdict.textContent = found.over ? raceText(found) : "";
-  note.textContent = `${found.turns} turns${sides.every((side) => side.fits) ? " each" : ""}${state === "done" ? "" : " so far"}; in brackets the middle half of the turns. ${found.energy.startsWith("not") ? `Energy is ${found.energy}.` : `Energy: ${found.energy}, in each model's own turns.`}`;
+  const turns = `${found.turns} turn${found.turns === 1 ? "" : "s"}${sides.every((side) => side.fits) ? " each" : ""}${state === "done" ? "" : " so far"}`;
+  const brackets = sides.some((side) => side.spread) ? "; in brackets the middle half of the turns" : "";
+  note.textContent = `${turns}${brackets}. ${found.energy.startsWith("not") ? `Energy is ${found.energy}.` : `Energy: ${found.energy}, in each model's own turns.`}`;
 }
 
 function laneOf() {
@@ -54,6 +56,6 @@ function raceText({ sides, total, faster, limit_mb }) {
   const out = sides.filter((side) => !side.fits).map((side) => `${side.name} has held ${memoryText(side)}, more than the ${limit_mb.toLocaleString("en")} MB that there are. `).join("");
   if (sides.every((side) => !side.fits)) return out;
   const through = sides.filter((side) => side.done >= total);
-  const end = through.length === 1 ? `${through[0].name} is through first. ` : through.length ? "Both are through in the same turn. " : "The time was up before one of them was through. ";
+  const end = through.length === 1 ? `${through[0].name} is through${out ? "" : " first"}. ` : through.length ? "Both are through in the same turn. " : "The time was up before one of them was through. ";
   return out + end + fasterText(faster, names);
 }
