@@ -59,7 +59,7 @@ def test_tags_of_a_task_are_those_of_the_first_tokens_of_words(home: Path) -> No
     assert said.exit_code == 0, said.output
     rows = json.loads(said.stdout)["rows"]
     assert [(row["layer"], row["level"], row["aspect"]) for row in rows if row["level"] == 1] == [
-        (layer, 1, aspect) for layer in (2, 3) for aspect in ("kind", "place", "tag")
+        (layer, 1, aspect) for layer in (2, 3) for aspect in ("place", "kind", "tag")
     ]
     # Five words, and of each of the two texts the first and the last token besides.
     assert {row["aspect"]: row["tokens"] for row in rows} == {"kind": 9, "place": 9, "tag": 5}

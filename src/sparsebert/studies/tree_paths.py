@@ -126,7 +126,7 @@ def _entropy(shares: np.ndarray) -> float:
 
 
 def _panels(one: TreeTokens, own: Sequence[Knowledge]) -> Iterator[Panel]:
-    """By aspect what each level of each layer knows above chance; and where the kinds of tokens go in first trees."""
+    """By aspect what each level of each layer knows above chance; and where tokens go in first trees, by the last."""
     for aspect in one.aspects:
         lines = []
         for layer in one.paths:

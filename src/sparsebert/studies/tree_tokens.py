@@ -61,7 +61,7 @@ def _of_model(
     kinds = np.array([_kind(token, special, marked) for row in order for token in names[row]])
     places = np.concatenate([np.arange(len(names[row])) * FIFTHS // len(names[row]) for row in order])
     fifths = tuple(f"fifth {one + 1}" for one in range(FIFTHS))
-    aspects = [Aspect("kind", KINDS, kinds), Aspect("place", fifths, places)]
+    aspects = [Aspect("place", fifths, places), Aspect("kind", KINDS, kinds)]
     if kind is not None:
         aspects.append(Aspect("tag", tags, np.concatenate([_tags(tokens, row) for row in order])))
     return TreeTokens(name, {layer: own.cpu().numpy() for layer, own in paths.items()}, tuple(aspects))
