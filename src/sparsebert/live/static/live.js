@@ -152,5 +152,7 @@ if (SIDES) {
   prepareFile();
   prepareParts();
   prepareRace();
+  // Pressed before, they would have sent their forms and loaded the page anew.
+  for (const button of document.querySelectorAll("[data-waits]")) button.disabled = false;
   drawSides();
 }
