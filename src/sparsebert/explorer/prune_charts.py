@@ -21,7 +21,8 @@ def prune_chart(model: ShownModel) -> ChartData | None:
         return None
     whole = study.curves[0].points[0]
     splits = list(dict.fromkeys(score.split for score in whole.scores))
-    main = next((one for one in whole.scores if one.metric == record.main_metric and one.baseline is not None), None)
+    baselines = (one.baseline for one in whole.scores if one.metric == record.main_metric)
+    constant = next((one for one in baselines if one is not None), None)
     said = metric_name(str(record.main_metric))
     return ChartData(
         kind="curves",
@@ -44,7 +45,7 @@ def prune_chart(model: ShownModel) -> ChartData | None:
             "metric": record.main_metric,
             "said": said,
             "splits": splits,
-            "constant": None if main is None or main.baseline is None else short(100 * main.baseline),
+            "constant": None if constant is None else short(100 * constant),
         },
     )
 

@@ -72,14 +72,18 @@ def texts_of(options: StudyOptions, examples: int) -> tuple[Dataset, str]:
     if options.texts and "task" in options.given:
         raise UserError("Give --texts, or --task and what goes with it, not both")
     if not options.texts:
-        task = task_of(options)
-        rows = drawn(task.validation, options.examples or examples, options.seed)
-        return rows, f"{len(rows):,} of the {task.spec.name} {task.validation_name} rows"
+        return texts_of_task(task_of(options), options, examples)
     columns = {"text_a": list(options.texts), "label": [0] * len(options.texts)}
     if options.second:
         columns["text_b"] = list(options.second)
     rows = drawn(Dataset.from_dict(columns), options.examples or examples, options.seed)
     return rows, f"{len(rows):,} texts of the file"
+
+
+def texts_of_task(task: Task, options: StudyOptions, examples: int) -> tuple[Dataset, str]:
+    """At most so many validation rows of a task that is read already, and in words where they are from."""
+    rows = drawn(task.validation, options.examples or examples, options.seed)
+    return rows, f"{len(rows):,} of the {task.spec.name} {task.validation_name} rows"
 
 
 def common_length(sources: Sequence[ModelSource]) -> int:

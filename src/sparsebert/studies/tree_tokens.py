@@ -10,12 +10,9 @@ import numpy as np
 from sparsebert.data.tokens import WORDS
 from sparsebert.errors import UserError
 from sparsebert.fast_feedforward.convert import routing_paths, trees_of
-from sparsebert.models.limits import reading_length
-from sparsebert.models.load import load_config, load_tokenizer
-from sparsebert.models.source import ModelSource
 from sparsebert.studies.checkpoints import AskedCheckpoints
 from sparsebert.studies.study import EXAMPLES
-from sparsebert.studies.task_rows import TokenRows, task_of, texts_of, token_rows
+from sparsebert.studies.task_rows import TokenRows, common_length, task_of, texts_of, texts_of_task, token_rows
 from sparsebert.studies.tree_paths import Aspect, TreeTokens
 from sparsebert.tasks.kind import TaskKind, task_kind
 from sparsebert.training.collate import batches_by_length
@@ -28,10 +25,14 @@ _INSIDE, _BEGINS = "##", ("▁", "Ġ")
 
 def tree_tokens(asked: AskedCheckpoints) -> tuple[list[TreeTokens], dict[str, str]]:
     """Of every checkpoint; and in words what was read. Raises UserError for a model without trees."""
-    rows, where = texts_of(asked.options, EXAMPLES)
-    task = None if asked.options.texts else task_of(asked.options)
-    kind = task_kind(task.spec.kind) if task is not None and task_kind(task.spec.kind).by_word else None
-    tags = task.spec.labels if task is not None and kind is not None else ()
+    kind, tags = None, ()
+    if asked.options.texts:
+        rows, where = texts_of(asked.options, EXAMPLES)
+    else:
+        task = task_of(asked.options)
+        rows, where = texts_of_task(task, asked.options, EXAMPLES)
+        if task_kind(task.spec.kind).by_word:
+            kind, tags = task_kind(task.spec.kind), task.spec.labels
     found = []
     for name, model in asked.models():
         if not trees_of(model):
@@ -39,23 +40,20 @@ def tree_tokens(asked: AskedCheckpoints) -> tuple[list[TreeTokens], dict[str, st
                 f"The model '{name}' has no trees", got="dense feedforward blocks", fix="make them with sparsebert fff"
             )
         source = asked.sources[name]
-        length = reading_length(load_config(source), load_tokenizer(source))
-        tokens = token_rows(source, rows, length, kind)
+        tokens = token_rows(source, rows, common_length([source]), kind)
         asked.progress(f"Reading {len(rows):,} texts with {name}")
-        found.append(_of_model(name, model, source, tokens, kind, tags))
+        found.append(_of_model(name, model, tokens, kind, tags))
     return found, {"texts": where}
 
 
-def _of_model(
-    name: str, model: Any, source: ModelSource, tokens: TokenRows, kind: TaskKind | None, tags: tuple[str, ...]
-) -> TreeTokens:
+def _of_model(name: str, model: Any, tokens: TokenRows, kind: TaskKind | None, tags: tuple[str, ...]) -> TreeTokens:
     order: list[int] = []
     batches = []
     for numbers, batch in batches_by_length(tokens.rows, tokens.collate, BATCH):
         order += numbers
         batches.append(batch)
     paths, _ = routing_paths(model, batches)
-    names, tokenizer = tokens.names, load_tokenizer(source)
+    names, tokenizer = tokens.names, tokens.tokenizer
     special = set(tokenizer.all_special_tokens)
     marked = any(token.startswith(_BEGINS) for token in tokenizer.get_vocab())
     kinds = np.array([_kind(token, special, marked) for row in order for token in names[row]])
