@@ -12,10 +12,10 @@ from safetensors.numpy import load_file
 
 from sparsebert.errors import UserError
 from sparsebert.records import MASK_FILM, ModelResult
+from sparsebert.records.film import PICTURE, PRUNED, RETURNED, STEPS, WENT
 from sparsebert.reports.training import phase_spans
 
-COUNTED = ("pruned", "went", "returned")
-PICTURE = "picture/"
+COUNTED = (PRUNED, WENT, RETURNED)
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ def _parts(tensors: dict[str, np.ndarray], model: ModelResult) -> Iterator[FilmP
         own = {key.removeprefix(before): value for key, value in tensors.items() if key.startswith(before)}
         if own:
             pictures = {key.removeprefix(PICTURE): one for key, one in own.items() if key.startswith(PICTURE)}
-            if not _fit(own["steps"], [own[name] for name in COUNTED], list(pictures.values())):
+            if not _fit(own[STEPS], [own[name] for name in COUNTED], list(pictures.values())):
                 raise ValueError(f"the frames of phase {span.name} do not fit each other")
             pruned, went, returned = (own[name] for name in COUNTED)
-            yield FilmPart(span.name, span.start, own["steps"], pruned, went, returned, pictures)
+            yield FilmPart(span.name, span.start, own[STEPS], pruned, went, returned, pictures)
 
 
 def _fit(steps: np.ndarray, counted: Sequence[np.ndarray], pictures: Sequence[np.ndarray]) -> bool:

@@ -22,6 +22,7 @@ from sparsebert.pruning.shapes import Heads, heads_left, shape_of
 from sparsebert.recipe.schema import Component, Phase, Rule
 from sparsebert.recipe.train import TrainRecipe
 from sparsebert.records import MASK_FILM, SparsityAt, TrainingRun
+from sparsebert.records.film import STEPS
 from sparsebert.runs.context import RunContext
 from sparsebert.runs.dense import Dense, dense_entry, dense_model
 from sparsebert.runs.run_type import Entry, Made, RunType
@@ -30,7 +31,6 @@ from sparsebert.runs.stages import Done, Stage, once
 from sparsebert.runs.teachers import Teacher, check_teacher, distiller_of, given_teacher, teacher_doubts
 from sparsebert.runs.thresholds import choose_own
 from sparsebert.runs.training import train_model
-from sparsebert.sparse.film import STEPS
 from sparsebert.sparse.hard import make_penalty
 from sparsebert.sparse.schedules import Times, moment
 from sparsebert.sparse.sites import Masks

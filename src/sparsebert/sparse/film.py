@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from sparsebert.records.film import PICTURE, PRUNED, RETURNED, STEPS, WENT
 from sparsebert.sparse.coarse import coarse
 from sparsebert.sparse.sites import Masks
 from sparsebert.sparse.views import State, part_of
@@ -16,7 +17,6 @@ MOST_FRAMES = 41
 CELLS = 12
 """Of a picture, each way."""
 LEVELS = 255
-STEPS, PRUNED, WENT, RETURNED, PICTURES = "steps", "pruned", "went", "returned", "picture/"
 _CALLS, _BEFORE = "calls", "before/"
 
 
@@ -68,7 +68,7 @@ class MaskFilm:
 
     def go_on(self, state: State, masks: Masks) -> None:
         """Take up the frames of a saved state, for masks of the same shapes."""
-        pictures = part_of(state, PICTURES)
+        pictures = part_of(state, PICTURE)
         columns = (state[name].tolist() for name in (STEPS, PRUNED, WENT, RETURNED))
         self.frames = [
             Frame(step, pruned, went, returned, {name: found[place].numpy() for name, found in pictures.items()})
@@ -90,7 +90,7 @@ class MaskFilm:
             RETURNED: torch.tensor([frame.returned for frame in self.frames], dtype=torch.float64),
         }
         pictures = {name: np.stack([frame.pictures[name] for frame in self.frames]) for name in names}
-        return plain | {f"{PICTURES}{name}": torch.from_numpy(found) for name, found in pictures.items()}
+        return plain | {f"{PICTURE}{name}": torch.from_numpy(found) for name, found in pictures.items()}
 
     def state(self) -> State:
         """All that `go_on` needs."""
